@@ -1,0 +1,38 @@
+"""Fixtures of the protocol tier: a data path between two socket pairs, and files to serve."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.datapath.kernel import FakeKernel
+from zcfuse.datapath import arm_faults
+
+SIZE = 3 * 1024 * 1024 + 1234
+
+
+@pytest.fixture
+def backing(tmp_path: Path) -> Iterator[tuple[int, bytes]]:
+    """A descriptor of a file of random bytes, and those bytes."""
+    data = os.urandom(SIZE)
+    file = tmp_path / "backing"
+    file.write_bytes(data)
+    fd = os.open(file, os.O_RDWR)
+    yield fd, data
+    os.close(fd)
+
+
+@pytest.fixture
+def kernel() -> Iterator[Callable[..., FakeKernel]]:
+    """Make data paths; they are stopped and all faults disarmed at the end."""
+    made: list[FakeKernel] = []
+
+    def make(**settings: object) -> FakeKernel:
+        made.append(FakeKernel(**settings))
+        return made[-1]
+
+    yield make
+    arm_faults("")
+    for one in made:
+        one.close()

@@ -1,0 +1,234 @@
+"""READ over a socket pair: every serving path answers what the backing file holds."""
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from zcfuse.datapath import WHOLE_FILE, arm_faults
+
+NODE = 5
+PATHS = ["pool", "mmap", "splice", "auto"]
+LARGEST = 254 * 4096
+ONLY = {"pool": "pool", "mmap": "mmap", "splice": "splice"}
+
+
+def served_by(kernel, path):
+    return kernel.statistics().paths[path]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_random_reads_are_the_bytes_of_the_backing_file(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    source = random.Random(7)
+    for _ in range(60):
+        offset = source.randrange(len(data) + 5000)
+        size = source.choice([1, 511, 4096, 65_536, source.randrange(1, LARGEST)])
+        reply = fake.read(NODE, offset, size)
+        assert (reply.error, reply.body) == (0, os.pread(fd, size, offset))
+
+
+@pytest.mark.parametrize(("path", "copies"), [("pool", 2.0), ("mmap", 0.0), ("splice", 0.0)])
+def test_the_ledger_counts_the_copies_that_the_path_made(kernel, backing, path, copies):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    for offset in range(0, len(data), LARGEST):
+        fake.read(NODE, offset, LARGEST)
+    counts = served_by(fake, ONLY[path])
+    assert (counts.bytes, counts.copies_per_byte) == (len(data), copies)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_end_of_the_file_is_an_empty_reply(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    assert fake.read(NODE, len(data), 4096).body == b""
+    assert fake.read(NODE, 1 << 45, 4096).body == b""
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_holes_and_offsets_past_4_gib_read_as_natively(kernel, tmp_path, path):
+    file = tmp_path / "sparse"
+    fd = os.open(file, os.O_RDWR | os.O_CREAT)
+    os.truncate(fd, 1 << 40)
+    os.pwrite(fd, b"island", (1 << 39) + 100)
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    for offset in (0, (1 << 32) - 10, 1 << 39, (1 << 40) - 8192):
+        assert fake.read(NODE, offset, 65_536).body == os.pread(fd, 65_536, offset)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_truncated_file_gives_a_short_read(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    fake.read(NODE, 0, LARGEST)
+    os.truncate(fd, 100_000)
+    assert fake.read(NODE, 65_536, 65_536).body == data[65_536:100_000]
+    assert fake.read(NODE, 262_144, 65_536).body == b""
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_that_grew_is_read_to_its_new_end(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    fake.read(NODE, len(data) - 100, 4096)
+    os.pwrite(fd, b"more" * 5000, len(data))
+    assert fake.read(NODE, len(data) - 100, 65_536).body == os.pread(fd, 65_536, len(data) - 100)
+
+
+@pytest.mark.parametrize(
+    ("path", "call"), [("pool", "preadv"), ("splice", "splice_in"), ("auto", "splice_in")]
+)
+def test_an_error_in_the_middle_of_a_reply_is_that_errno_and_the_connection_lives(
+    kernel, backing, path, call
+):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    # The first call is short, the second fails: half of the reply is in the pipe or buffer then.
+    assert arm_faults(f"{call}:short:count=1")
+    assert fake.read(NODE, 0, 65_536).body == data[:65_536]
+    assert arm_faults(f"{call}:EIO:count=1")
+    assert fake.read(NODE, 0, 65_536).error == errno.EIO
+    assert fake.read(NODE, 0, 65_536).body == data[:65_536]
+
+
+@pytest.mark.parametrize(("path", "call"), [("pool", "preadv"), ("splice", "splice_in")])
+def test_short_calls_change_neither_bytes_nor_copies_per_byte(kernel, backing, path, call):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    assert arm_faults(f"{call}:short")
+    assert fake.read(NODE, 5, 300_000).body == data[5:300_005]
+    counts = served_by(fake, path)
+    assert counts.short > 0
+    assert counts.copies_per_byte == (2.0 if path == "pool" else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "faults", "reason"),
+    [
+        ("splice", "splice_in:EINVAL:count=1", "splice: the backing filesystem refused (EINVAL)"),
+        ("splice", "splice_in:EAGAIN:count=1", "splice: the pipe is too short for the request"),
+        ("splice", "vmsplice:ENOMEM:count=1", "splice: no pipe could be made"),
+        ("mmap", "vmsplice:EFAULT:after=1:count=1", "mmap: the file ends within the request"),
+        ("mmap", "vmsplice:short:after=1:count=1", "mmap: the file ends within the request"),
+        ("mmap", "mmap:ENOMEM:count=1", "mmap: the backing file cannot be mapped"),
+    ],
+)
+def test_what_a_path_cannot_serve_the_pool_serves_with_the_reason_counted(
+    kernel, backing, path, faults, reason
+):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    assert arm_faults(faults)
+    assert fake.read(NODE, 8192, 65_536).body == data[8192 : 8192 + 65_536]
+    statistics = fake.statistics()
+    assert statistics.fallbacks[reason] == 1
+    assert statistics.paths["pool"].bytes == 65_536
+    assert fake.read(NODE, 0, 65_536).body == data[:65_536]
+    assert served_by(fake, path).bytes == 65_536
+
+
+@pytest.mark.parametrize("path", ["splice", "mmap"])
+def test_a_pipe_that_may_not_grow_serves_what_fits_and_the_pool_the_rest(
+    kernel, backing, path, monkeypatch
+):
+    fd, data = backing
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    fake.read(NODE, 0, 4096)
+    # A fault empties the pipe; the one that replaces it stays at its 16 slots.
+    assert arm_faults("splice_in:EINVAL:count=1,vmsplice:EINVAL:count=1,pipe:EPERM:after=1")
+    fake.read(NODE, 0, 4096)
+    fake.read(NODE, 0, 4096)
+    assert fake.read(NODE, 0, 262_144).body == data[:262_144]
+    reasons = fake.statistics().fallbacks
+    assert any("pipe" in reason for reason in reasons)
+
+
+def test_under_auto_small_reads_are_copied_and_large_ones_spliced(kernel, backing):
+    fd, _ = backing
+    fake = kernel(path="auto", splice_min=32_768)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    fake.read(NODE, 0, 32_767)
+    fake.read(NODE, 0, 32_768)
+    statistics = fake.statistics()
+    assert statistics.paths["pool"].bytes == 32_767
+    assert statistics.paths["splice"].bytes == 32_768
+    assert statistics.fallbacks["splice: too small, cheaper copied"] == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_of_several_extents_reads_as_their_concatenation(kernel, tmp_path, path):
+    pieces = [os.urandom(10_000), os.urandom(5000), os.urandom(100_000)]
+    fds = []
+    for number, piece in enumerate(pieces):
+        file = tmp_path / str(number)
+        file.write_bytes(b"skip" + piece)
+        fds.append(os.open(file, os.O_RDONLY))
+    fake = kernel(path=path)
+    extents = [(fd, 4, len(piece)) for fd, piece in zip(fds, pieces, strict=True)]
+    mode, reason = fake.path.install(NODE, extents)
+    assert (mode, reason) == ("cached", "passthrough: the file is made of extents")
+    whole = b"".join(pieces)
+    for offset, size in ((0, 200_000), (9_999, 2), (12_000, 50_000), (14_999, 10), (114_999, 99)):
+        assert fake.read(NODE, offset, size).body == whole[offset : offset + size]
+    for fd in fds:
+        os.close(fd)
+
+
+def test_more_files_than_the_lock_budget_are_served_from_windows_that_come_and_go(
+    kernel, tmp_path: Path
+):
+    fake = kernel(path="mmap", lock_budget=6 << 20, threads=1)
+    for node in range(2, 42):
+        file = tmp_path / str(node)
+        file.write_bytes(os.urandom(1 << 20))
+        fd = os.open(file, os.O_RDONLY)
+        fake.path.install(node, [(fd, 0, WHOLE_FILE)])
+        assert fake.read(node, 4096, 500_000).body == os.pread(fd, 500_000, 4096)
+        os.close(fd)
+    windows = fake.statistics().windows
+    assert windows.locked <= 6 << 20
+    used, limit = fake.statistics().lock_budget
+    assert used <= limit
+
+
+def test_without_a_lock_budget_everything_works_unlocked_and_says_so(kernel, backing):
+    fd, data = backing
+    fake = kernel(path="mmap", lock_budget=0)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    assert fake.read(NODE, 0, 65_536).body == data[:65_536]
+    statistics = fake.statistics()
+    assert statistics.windows.locked == 0
+    assert statistics.fallbacks["mmap: served from an unlocked window"] == 1
+
+
+def test_data_and_holes_are_found_in_the_backing_file(kernel, tmp_path):
+    import struct
+
+    from tests.datapath.kernel import LSEEK
+
+    fd = os.open(tmp_path / "holes", os.O_RDWR | os.O_CREAT)
+    os.truncate(fd, 1 << 20)
+    os.pwrite(fd, b"x" * 4096, 512 * 1024)
+    fake = kernel()
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    for offset, whence in ((0, os.SEEK_DATA), (0, os.SEEK_HOLE), (512 * 1024, os.SEEK_HOLE)):
+        fake.send(LSEEK, NODE, struct.pack("=QQII", 0, offset, whence, 0))
+        assert struct.unpack("=Q", fake.reply().body)[0] == os.lseek(fd, offset, whence)
+    fake.send(LSEEK, NODE, struct.pack("=QQII", 0, 1 << 21, os.SEEK_DATA, 0))
+    assert fake.reply().error == errno.ENXIO
+    os.close(fd)

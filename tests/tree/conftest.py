@@ -1,0 +1,63 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from zcfuse.tree import Mirror
+
+CHILD_SECONDS = 60
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(params=["openat2", "walk"])
+def mirror(source, request):
+    """A mirror of `source`, by the kernel's resolution and by walking name by name."""
+    with_openat2 = request.param == "openat2"
+    tree = Mirror(source, openat2=with_openat2)
+    yield tree
+    tree.close()
+
+
+@pytest.fixture
+def descriptors():
+    """Require that a test leaves no descriptor behind."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def run_child(program, *arguments, prefix=(), seconds=CHILD_SECONDS):
+    """Run a Python program of its own, bounded in time; return what it printed."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", program, *map(os.fspath, arguments)],
+        capture_output=True,
+        timeout=seconds,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def child():
+    return run_child
+
+
+@pytest.fixture
+def child_with_mounts():
+    """Run a program in a mount namespace of its own, so that its mounts end with it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+
+    def run(program, *arguments):
+        return run_child(program, *arguments, prefix=("unshare", "-m"))
+
+    return run

@@ -1,0 +1,72 @@
+from collections.abc import Sequence
+
+WHOLE_FILE: int
+"""As an extent's length: to the end of the file, wherever that is when it is read."""
+
+class Config:
+    """What the user decides about the data path."""
+
+    path: str
+    """One of auto, upcall, pool, mmap, splice, passthrough."""
+    threads: int
+    """Serving threads; 0: one a processor, 2 to 8."""
+    stack_depth: int
+    """Stacked filesystems below the mount that passthrough allows, 1 or 2."""
+    lock_budget: int
+    """Bytes that pool buffers and windows may lock in memory."""
+    prefault: bool
+    read_only: bool
+    upcall_timeout: int
+    """Seconds until an upcall is answered EIO in control's place."""
+    message_bytes: int
+    """The largest message between the planes, as upcall_pair() returned it; 0: no limit."""
+    splice_min: int
+    """Under auto, READs of fewer bytes are copied rather than spliced."""
+    def __init__(self) -> None: ...
+
+class DataPath:
+    """The data plane of one mount: its channel, serving threads, leases and ledger.
+
+    Takes both descriptors over, also when it raises. `device` is False when the channel is a
+    SEQPACKET socket on whose other end somebody plays the kernel.
+
+    Raises ValueError for an unknown path, OSError where a system call fails.
+    """
+
+    def __init__(
+        self, channel_fd: int, upcall_fd: int, config: Config, *, device: bool
+    ) -> None: ...
+    def set_abort(self, abort_file: str, mountpoint: str) -> None:
+        """Set how a dying thread ends the connection: this file, else a forced lazy unmount."""
+    def start(self) -> None: ...
+    def ended_fd(self) -> int:
+        """Return an eventfd that is readable once the connection has ended. Stays ours."""
+    def end_reason(self) -> str:
+        """Return "" while it runs, "unmounted", "aborted", "stopped", or what failed."""
+    def install(self, nodeid: int, extents: Sequence[tuple[int, int, int]]) -> tuple[str, str]:
+        """Lease a node: its READs are answered from (descriptor, offset, length) from now on.
+
+        Returns the mode ("passthrough", "cached" or "upcall") and why it is not a better one.
+        The descriptors are copied. Raises OSError where that fails.
+        """
+    def revoke(self, nodeid: int) -> None: ...
+    def set_ino(self, nodeid: int, ino: int) -> None:
+        """Set the st_ino that clients see of a node."""
+    def drop_inos(self, nodeids: Sequence[int]) -> None: ...
+    def invalidate_inode(self, nodeid: int, offset: int, length: int) -> int:
+        """Drop the kernel's attributes and pages of a node. Returns 0 or -errno.
+
+        Blocks while a request that concerns the inode is out: never call it from a handler.
+        """
+    def invalidate_entry(self, parent: int, name: bytes) -> int:
+        """Drop a name from the kernel's cache. Returns 0 or -errno. Blocks like the other."""
+    def statistics(self) -> dict[str, object]:
+        """Return a snapshot of the ledger; zcfuse.datapath.Statistics gives it types."""
+    def stop(self) -> bool:
+        """End all threads, after the unmount. Returns False when one had to be left behind."""
+
+def upcall_pair(message_bytes: int) -> tuple[int, int, int]:
+    """Return (our end, pyfuse3's end, the largest message in bytes that the socket takes)."""
+
+def arm_faults(text: str) -> bool:
+    """Replace the faults to inject (sys/faults.hpp has the format); "" for none. For tests."""

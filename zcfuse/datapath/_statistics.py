@@ -1,0 +1,121 @@
+"""The ledger of the data path, with types.
+
+`DataPath.statistics()` gives plain dictionaries; `Statistics.of()` checks and freezes them. Status,
+audit and bench read this and nothing private. A snapshot is taken without stopping the threads that
+count, so that two counters of one snapshot may be some requests apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from ._native import DataPath
+
+
+class Transport(msgspec.Struct, frozen=True):
+    """The channel: `kind` is "dev" or "socket"; clone_error is "" or why descriptors are shared."""
+
+    kind: str
+    threads: int
+    cloned: int
+    clone_error: str
+    pipe_slots: int
+
+
+class Init(msgspec.Struct, frozen=True):
+    """What INIT settled with the kernel. max_readahead and max_write are bytes."""
+
+    done: bool
+    minor: int
+    flags: list[str]
+    max_pages: int
+    max_readahead: int
+    max_background: int
+    max_write: int
+    passthrough: bool
+    stack_depth: int
+
+
+class PathCounts(msgspec.Struct, frozen=True):
+    """What one serving path did: all from the return values of its system calls.
+
+    copied_in and copied_out are the bytes that system calls copied into and out of the daemon's
+    memory, headers left out; `short` counts calls that moved less than asked before the end of the
+    file, `refused` replies that the kernel did not want any more.
+    """
+
+    requests: int = 0
+    bytes: int = 0
+    copied_in: int = 0
+    copied_out: int = 0
+    calls: int = 0
+    short: int = 0
+    errors: int = 0
+    refused: int = 0
+
+    @property
+    def copies_per_byte(self) -> float:
+        """User-space copies per byte served; 0.0 where nothing was."""
+        return (self.copied_in + self.copied_out) / self.bytes if self.bytes else 0.0
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """The serving threads' buffers; `bytes` and `locked` in bytes."""
+
+    buffers: int
+    bytes: int
+    locked: int
+
+
+class Windows(msgspec.Struct, frozen=True):
+    """Mapped windows; `bytes` and `locked` in bytes, the rest are counts."""
+
+    count: int
+    bytes: int
+    locked: int
+    hits: int
+    misses: int
+    ahead: int
+    evictions: int
+    unlocked: int
+    unpopulated: int
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """A thread of the data path: role "serve", "relay", "notify" or "prefault"; its kernel id."""
+
+    role: str
+    tid: int
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """A snapshot of the data path's ledger."""
+
+    transport: Transport
+    init: Init
+    requests: dict[str, int]
+    upcalls: dict[str, int]
+    upcalls_out: int
+    upcalls_overflow: int
+    upcalls_given_up: int
+    upcalls_late: int
+    notifications: int
+    interrupts: int
+    malformed: int
+    paths: dict[str, PathCounts]
+    opens: dict[str, int]
+    fallbacks: dict[str, int]
+    leases: int
+    pool: Pool
+    windows: Windows
+    lock_budget: tuple[int, int]
+    threads: list[Thread]
+    uptime_ns: int
+
+    @classmethod
+    def of(cls, path: DataPath) -> Statistics:
+        """Take a snapshot of a data path."""
+        return msgspec.convert(path.statistics(), cls)

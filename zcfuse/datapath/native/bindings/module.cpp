@@ -1,0 +1,279 @@
+// The only place that sees Python. Each function releases the GIL for as long as it is in C++, and
+// takes it back only to build its result; the data path's threads never hold it.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <system_error>
+#include <tuple>
+
+#include "serve/datapath.hpp"
+#include "sys/faults.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+nb::dict to_dict(const std::map<std::string, std::uint64_t>& counts) {
+    nb::dict result;
+    for (const auto& [name, n] : counts) {
+        result[name.c_str()] = n;
+    }
+    return result;
+}
+
+template <typename Slots>
+void add_opcodes(std::map<std::string, std::uint64_t>& into, const Slots& slots) {
+    for (std::size_t opcode = 0; opcode < slots.size(); ++opcode) {
+        if (const auto n = slots[opcode].get(); n > 0) {
+            into[std::string(zc::abi::opcode_name(static_cast<std::uint32_t>(opcode)))] += n;
+        }
+    }
+}
+
+nb::dict init_of(const zc::Negotiation::Outcome& outcome) {
+    nb::list flags;
+    for (unsigned bit = 0; bit < 64; ++bit) {
+        if ((outcome.flags >> bit & 1) != 0) {
+            flags.append(std::string(zc::abi::init_flag_name(bit)));
+        }
+    }
+    nb::dict init;
+    init["done"] = outcome.done;
+    init["minor"] = outcome.minor;
+    init["flags"] = flags;
+    init["max_pages"] = outcome.max_pages;
+    init["max_readahead"] = outcome.max_readahead;
+    init["max_background"] = outcome.max_background;
+    init["max_write"] = outcome.max_write;
+    init["passthrough"] = outcome.passthrough();
+    init["stack_depth"] = outcome.max_stack_depth;
+    return init;
+}
+
+nb::dict paths_of(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
+    nb::dict paths;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(zc::Path::count_); ++i) {
+        std::map<std::string, std::uint64_t> sum;
+        for (const auto& thread : threads) {
+            const auto& counts = thread->paths[i];
+            sum["requests"] += counts.requests.get();
+            sum["bytes"] += counts.bytes.get();
+            sum["copied_in"] += counts.copied_in.get();
+            sum["copied_out"] += counts.copied_out.get();
+            sum["calls"] += counts.calls.get();
+            sum["short"] += counts.short_calls.get();
+            sum["errors"] += counts.errors.get();
+            sum["refused"] += counts.refused.get();
+        }
+        paths[std::string(zc::path_name(static_cast<zc::Path>(i))).c_str()] = to_dict(sum);
+    }
+    return paths;
+}
+
+nb::dict windows_of(const zc::WindowStats& stats) {
+    nb::dict windows;
+    windows["count"] = stats.count;
+    windows["bytes"] = stats.bytes;
+    windows["locked"] = stats.locked;
+    windows["hits"] = stats.hits;
+    windows["misses"] = stats.misses;
+    windows["ahead"] = stats.ahead;
+    windows["evictions"] = stats.evictions;
+    windows["unlocked"] = stats.unlocked;
+    windows["unpopulated"] = stats.unpopulated;
+    return windows;
+}
+
+nb::list threads_of(const zc::State& state,
+                    const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
+    nb::list result;
+    const auto add = [&result](const std::string& role, pid_t tid) {
+        nb::dict thread;
+        thread["role"] = role;
+        thread["tid"] = tid;
+        result.append(thread);
+    };
+    for (const auto& thread : threads) {
+        add(thread->role, thread->tid);
+    }
+    if (const pid_t tid = state.windows->prefault_tid(); tid != 0) {
+        add("prefault", tid);
+    }
+    return result;
+}
+
+nb::dict transport_of(const zc::DataPath& path) {
+    const auto& of = path.transport();
+    nb::dict transport;
+    transport["kind"] = of.device ? "dev" : "socket";
+    transport["threads"] = of.threads;
+    transport["cloned"] = of.cloned;
+    transport["clone_error"] = of.clone_error;
+    transport["pipe_slots"] = path.state().pipe_slots.load();
+    return transport;
+}
+
+nb::dict statistics(const zc::DataPath& path) {
+    const auto& state = path.state();
+    {
+        const nb::gil_scoped_release released;
+        state.ledger.settle();
+    }
+    const auto threads = state.ledger.threads();
+    std::map<std::string, std::uint64_t> requests;
+    std::map<std::string, std::uint64_t> upcalls;
+    std::uint64_t malformed = 0;
+    for (const auto& thread : threads) {
+        add_opcodes(requests, thread->requests);
+        add_opcodes(upcalls, thread->upcalls);
+        malformed += thread->malformed.get();
+    }
+    const auto out = state.upcalls.statistics();
+    nb::dict pool;
+    pool["buffers"] = path.transport().threads;
+    pool["bytes"] = state.pool_bytes.load();
+    pool["locked"] = state.pool_locked.load();
+    nb::dict result;
+    result["transport"] = transport_of(path);
+    result["init"] = init_of(state.negotiation.outcome());
+    result["requests"] = to_dict(requests);
+    result["upcalls"] = to_dict(upcalls);
+    result["upcalls_out"] = out.out;
+    result["upcalls_overflow"] = out.overflow_peak;
+    result["upcalls_given_up"] = out.given_up;
+    result["upcalls_late"] = out.late;
+    result["notifications"] = state.notifier.sent();
+    result["interrupts"] = state.interrupts.load();
+    result["malformed"] = malformed;
+    result["paths"] = paths_of(threads);
+    result["opens"] = to_dict(state.ledger.opens());
+    result["fallbacks"] = to_dict(state.ledger.fallbacks());
+    result["leases"] = state.leases.size();
+    result["pool"] = pool;
+    result["windows"] = windows_of(state.windows->stats());
+    result["lock_budget"] = nb::make_tuple(state.budget->used(), state.budget->limit());
+    result["threads"] = threads_of(state, threads);
+    result["uptime_ns"] = path.uptime().count();
+    return result;
+}
+
+std::pair<std::string, std::string> install(
+    zc::DataPath& path, std::uint64_t nodeid,
+    const std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>& extents) {
+    std::vector<zc::InstallExtent> converted;
+    for (const auto& [fd, offset, length] : extents) {
+        converted.push_back({fd, offset, length});
+    }
+    return path.install(nodeid, converted);
+}
+
+int granted_buffer(int fd, std::size_t wanted) {
+    const int bytes = static_cast<int>(wanted);
+    zc::sys::set_socket_buffer(fd, SO_SNDBUF, SO_SNDBUFFORCE, bytes);
+    int granted = 0;
+    socklen_t size = sizeof granted;
+    if (::getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &granted, &size) < 0) {
+        return 0;
+    }
+    return granted;
+}
+
+// A message must be smaller than the sender's buffer less 32 bytes (Linux 6.18,
+// unix_dgram_sendmsg); SO_SNDBUF reads back the doubled value that this is checked against
+// (socket(7)).
+std::tuple<int, int, std::size_t> upcall_pair(std::size_t message_bytes) {
+    std::array<int, 2> ends{-1, -1};
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) < 0) {
+        throw std::system_error(errno, std::generic_category(), "socketpair for the upcalls");
+    }
+    const int granted =
+        std::min(granted_buffer(ends[0], message_bytes), granted_buffer(ends[1], message_bytes));
+    return {ends[0], ends[1], static_cast<std::size_t>(std::max(granted - 32, 0))};
+}
+
+void translate(const std::exception_ptr& thrown, void*) {
+    try {
+        std::rethrow_exception(thrown);
+    } catch (const std::system_error& error) {
+        PyErr_SetObject(PyExc_OSError, nb::make_tuple(error.code().value(), error.what()).ptr());
+    }
+}
+
+void bind_config(nb::module_& module) {
+    nb::class_<zc::Config>(module, "Config")
+        .def(nb::init<>())
+        .def_rw("path", &zc::Config::path)
+        .def_rw("threads", &zc::Config::threads)
+        .def_rw("stack_depth", &zc::Config::stack_depth)
+        .def_rw("lock_budget", &zc::Config::lock_budget)
+        .def_rw("prefault", &zc::Config::prefault)
+        .def_rw("read_only", &zc::Config::read_only)
+        .def_rw("upcall_timeout", &zc::Config::upcall_timeout)
+        .def_rw("message_bytes", &zc::Config::message_bytes)
+        .def_rw("splice_min", &zc::Config::splice_min);
+}
+
+void bind_datapath(nb::module_& module) {
+    using zc::DataPath;
+    using Released = nb::call_guard<nb::gil_scoped_release>;
+    nb::class_<DataPath>(module, "DataPath")
+        .def(nb::init<int, int, const zc::Config&, bool>(), "channel_fd"_a, "upcall_fd"_a,
+             "config"_a, nb::kw_only(), "device"_a)
+        .def("set_abort", &DataPath::set_abort, "abort_file"_a, "mountpoint"_a, Released())
+        .def("start", &DataPath::start, Released())
+        .def("ended_fd", [](const DataPath& path) { return path.state().ending.event(); })
+        .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })
+        .def("install", &install, "nodeid"_a, "extents"_a, Released())
+        .def("revoke", &DataPath::revoke, "nodeid"_a, Released())
+        .def(
+            "set_ino",
+            [](DataPath& path, std::uint64_t nodeid, std::uint64_t ino) {
+                path.state().numbers.set(nodeid, ino);
+            },
+            "nodeid"_a, "ino"_a)
+        .def(
+            "drop_inos",
+            [](DataPath& path, const std::vector<std::uint64_t>& nodeids) {
+                path.state().numbers.drop(nodeids);
+            },
+            "nodeids"_a)
+        .def("invalidate_inode", &DataPath::invalidate_inode, "nodeid"_a, "offset"_a, "length"_a,
+             Released())
+        .def(
+            "invalidate_entry",
+            [](const DataPath& path, std::uint64_t parent, const nb::bytes& name) {
+                const std::string copy(name.c_str(), name.size());
+                const nb::gil_scoped_release released;
+                return path.invalidate_entry(parent, std::as_bytes(std::span(copy)));
+            },
+            "parent"_a, "name"_a)
+        .def("statistics", &statistics)
+        .def(
+            "stop", [](DataPath& path) { return path.stop(); }, Released());
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+    module.attr("WHOLE_FILE") = zc::kWholeFile;
+    // pyfuse3 keeps the operations, and with them this, in globals that are never cleared.
+    nb::set_leak_warnings(false);
+    nb::register_exception_translator(translate);
+    if (const char* faults = std::getenv("ZCFUSE_FAULTS"); faults != nullptr) {
+        if (!zc::sys::arm_faults(faults)) {
+            throw nb::value_error("ZCFUSE_FAULTS is not understood");
+        }
+    }
+    bind_config(module);
+    bind_datapath(module);
+    module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
+    module.def(
+        "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);
+}

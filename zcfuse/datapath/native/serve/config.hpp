@@ -1,0 +1,31 @@
+// What the user decides about the data path, and what follows from the machine.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace zc {
+
+enum class Mode : std::uint8_t { automatic, upcall, pool, mmap, splice, passthrough };
+
+// Throws std::invalid_argument, naming what is allowed.
+Mode parse_mode(const std::string& name);
+
+struct Config {
+    std::string path = "auto";
+    unsigned threads = 0;  // serving threads; 0: one a processor, 2 to 8
+    std::uint32_t stack_depth =
+        1;  // of stacked filesystems below us that passthrough allows: 1 or 2
+    std::size_t lock_budget = 64 << 20;  // bytes
+    bool prefault = true;
+    bool read_only = true;
+    std::uint32_t upcall_timeout =
+        120;                        // seconds until an upcall is answered EIO in control's place
+    std::size_t message_bytes = 0;  // the largest message between the planes; 0: no limit
+    // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
+    // docs/architecture.md tells how it was measured.
+    std::size_t splice_min = 32 << 10;
+};
+
+}  // namespace zc

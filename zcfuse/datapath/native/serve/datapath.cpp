@@ -1,0 +1,272 @@
+#include "serve/datapath.hpp"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <latch>
+#include <stdexcept>
+#include <system_error>
+
+#include "serve/pipe.hpp"
+#include "serve/relay.hpp"
+#include "serve/server.hpp"
+
+namespace zc {
+
+namespace {
+
+constexpr unsigned kMostThreads = 64;
+constexpr auto kNudgeEvery = std::chrono::milliseconds(10);
+
+// Makes a thread's blocking read return EINTR, so that it sees that it shall stop.
+int nudge_signal() {
+    return SIGRTMIN + 5;
+}
+
+void allow_nudges() {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    ::sigaction(nudge_signal(), &action, nullptr);
+}
+
+unsigned choose_threads(unsigned wanted) {
+    const auto processors = std::thread::hardware_concurrency();
+    return std::min(wanted > 0 ? wanted : std::clamp(processors, 2U, 8U), kMostThreads);
+}
+
+std::uint64_t next_file_id() {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+}
+
+// What the user is told, and what to do about it, in the place where it is counted.
+std::string passthrough_reason(int error) {
+    switch (-error) {
+        case EPERM:
+            return "passthrough: EPERM (needs CAP_SYS_ADMIN)";
+        case ELOOP:
+            return "passthrough: ELOOP (the backing filesystem is itself stacked: --stack-depth 2)";
+        case ENOTTY:
+        case ENOSYS:
+            return "passthrough: ENOSYS (the kernel has none: Linux 6.9, CONFIG_FUSE_PASSTHROUGH)";
+        default:
+            return std::string("passthrough: ") + ::strerrorname_np(-error);
+    }
+}
+
+void be_deaf_to_signals() {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::sigdelset(&all, nudge_signal());
+    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
+}
+
+// The notifying thread: the notifier itself is shared.
+class NotifierThread {
+  public:
+    NotifierThread(std::shared_ptr<State> state, std::shared_ptr<const Channel> channel)
+        : state_(std::move(state)),
+          channel_(std::move(channel)),
+          counts_(state_->ledger.join("notify")) {}
+    void run() { state_->notifier.run(*channel_); }
+
+  private:
+    std::shared_ptr<State> state_;
+    std::shared_ptr<const Channel> channel_;
+    std::shared_ptr<ThreadCounts> counts_;
+};
+
+// Runs what `make` returns in a thread that is counted and named. `ready` is counted down once it
+// is made, or cannot be.
+template <typename Make>
+std::thread counted_thread(const std::shared_ptr<State>& state, const char* name,
+                           const std::shared_ptr<std::latch>& ready, Make make) {
+    ++state->running;
+    try {
+        std::thread thread([state, ready, make = std::move(make)] {
+            be_deaf_to_signals();
+            try {
+                auto made = make(state);
+                ready->count_down();
+                made.run();
+            } catch (const std::exception& error) {
+                state->ending.failed(error.what(), -EIO);
+                ready->count_down();
+            }
+            --state->running;
+        });
+        ::pthread_setname_np(thread.native_handle(), name);
+        return thread;
+    } catch (...) {
+        --state->running;
+        throw;
+    }
+}
+
+}  // namespace
+
+DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool device) {
+    auto session = std::make_shared<const Channel>(sys::UniqueFd(channel_fd), device);
+    sys::UniqueFd upcalls(upcall_fd);
+    const auto probe = ReplyPipe(std::size_t{1} << 20).slots();
+    state_ = std::make_shared<State>(config, std::move(upcalls),
+                                     choose_limits(config, std::max<std::size_t>(probe, 16)));
+    state_->budget = std::make_shared<LockBudget>(config.lock_budget);
+    WindowOptions windows;
+    windows.prefault = config.prefault;
+    state_->windows = std::make_shared<WindowCache>(state_->budget, windows);
+    add_clones(session, choose_threads(config.threads));
+    allow_nudges();
+}
+
+DataPath::~DataPath() {
+    stop();
+}
+
+void DataPath::add_clones(const std::shared_ptr<const Channel>& session, unsigned threads) {
+    transport_ = {session->device(), threads, 0, ""};
+    channels_.push_back(session);
+    while (channels_.size() < threads) {
+        sys::UniqueFd clone;
+        const int error = session->device() ? sys::clone_device(session->fd(), clone) : 0;
+        if (error < 0) {
+            transport_.clone_error = std::string("clone: ") + ::strerrorname_np(-error);
+        }
+        transport_.cloned += clone ? 1 : 0;
+        // Threads may share a descriptor, at the price of a list of requests that they share too.
+        channels_.push_back(
+            clone ? std::make_shared<const Channel>(std::move(clone), session->device()) : session);
+    }
+}
+
+std::shared_ptr<const Channel> DataPath::session() const {
+    const std::lock_guard guard(channels_lock_);
+    return channels_.empty() ? nullptr : channels_.front();
+}
+
+void DataPath::set_abort(const std::string& abort_file, const std::string& mountpoint) {
+    state_->ending.set_abort(abort_file, mountpoint);
+}
+
+void DataPath::start() {
+    started_ = std::chrono::steady_clock::now();
+    const auto servers = static_cast<std::ptrdiff_t>(channels_.size());
+    const auto ready = std::make_shared<std::latch>(servers + 2);
+    threads_.push_back(counted_thread(state_, "zcfuse-relay", ready,
+                                      [](const auto& state) { return Relay(state); }));
+    threads_.push_back(counted_thread(state_, "zcfuse-notify", ready,
+                                      [channel = channels_.front()](const auto& state) {
+                                          return NotifierThread(state, channel);
+                                      }));
+    for (const auto& channel : channels_) {
+        threads_.push_back(
+            counted_thread(state_, "zcfuse-serve", ready,
+                           [channel](const auto& state) { return Server(state, channel); }));
+    }
+    ready->wait();
+    if (state_->ending.is_over()) {
+        throw std::runtime_error("the data path could not start: " + state_->ending.reason());
+    }
+}
+
+bool DataPath::stop(std::chrono::milliseconds wait) {
+    const std::lock_guard guard(stop_lock_);
+    state_->ending.expect();
+    state_->stopping.store(true, std::memory_order_release);
+    state_->notifier.stop();
+    state_->upcalls.wake();
+    state_->windows->stop();
+    const auto deadline = std::chrono::steady_clock::now() + wait;
+    while (state_->running.load() > 0 && std::chrono::steady_clock::now() < deadline) {
+        for (auto& thread : threads_) {
+            ::pthread_kill(thread.native_handle(), nudge_signal());
+        }
+        std::this_thread::sleep_for(kNudgeEvery);
+    }
+    const bool all_ended = state_->running.load() == 0;
+    for (auto& thread : threads_) {
+        if (all_ended) {
+            thread.join();
+        } else {
+            thread.detach();
+        }
+    }
+    threads_.clear();
+    state_->leases.clear();
+    {
+        const std::lock_guard channels_guard(channels_lock_);
+        channels_.clear();
+    }
+    state_->ending.ended("stopped");
+    return all_ended;
+}
+
+std::pair<std::shared_ptr<const BackingId>, std::string> DataPath::register_backing(int fd) const {
+    if (state_->mode != Mode::automatic && state_->mode != Mode::passthrough) {
+        return {nullptr, ""};
+    }
+    if (!state_->negotiation.outcome().passthrough()) {
+        return {nullptr, passthrough_reason(-ENOSYS)};
+    }
+    const auto session = this->session();
+    if (!session) {
+        return {nullptr, passthrough_reason(-ENOTCONN)};
+    }
+    const int id = sys::backing_open(session->fd(), fd);
+    if (id <= 0) {
+        return {nullptr, passthrough_reason(id == 0 ? -EINVAL : id)};
+    }
+    return {std::make_shared<const BackingId>(session, id), ""};
+}
+
+std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
+                                                      std::span<const InstallExtent> extents) {
+    if (state_->mode == Mode::upcall) {
+        state_->ledger.opened("upcall", "");
+        return {"upcall", ""};
+    }
+    std::vector<Extent> copies;
+    for (const auto& extent : extents) {
+        auto file = std::make_shared<sys::UniqueFd>();
+        if (const int error = sys::dup_cloexec(extent.fd, *file); error < 0) {
+            throw std::system_error(-error, std::generic_category(),
+                                    "copying a backing descriptor");
+        }
+        copies.push_back({std::move(file), next_file_id(), extent.offset, extent.length});
+    }
+    std::shared_ptr<const BackingId> backing;
+    std::string reason;
+    const bool whole =
+        copies.size() == 1 && copies.front().offset == 0 && copies.front().length == kWholeFile;
+    if (whole) {
+        std::tie(backing, reason) = register_backing(copies.front().file->get());
+    } else {
+        reason = "passthrough: the file is made of extents";
+    }
+    const std::string mode = backing ? "passthrough" : "cached";
+    state_->leases.put(nodeid, std::make_shared<const FileLease>(
+                                   std::move(copies), std::move(backing), state_->windows));
+    state_->ledger.opened(mode, reason);
+    return {mode, reason};
+}
+
+void DataPath::revoke(std::uint64_t nodeid) {
+    state_->leases.take(nodeid);
+}
+
+int DataPath::invalidate_inode(std::uint64_t nodeid, std::int64_t offset,
+                               std::int64_t length) const {
+    const auto session = this->session();
+    return session ? Notifier::invalidate_inode(*session, nodeid, offset, length) : -ENOTCONN;
+}
+
+int DataPath::invalidate_entry(std::uint64_t parent, std::span<const std::byte> name) const {
+    const auto session = this->session();
+    return session ? Notifier::invalidate_entry(*session, parent, name) : -ENOTCONN;
+}
+
+}  // namespace zc

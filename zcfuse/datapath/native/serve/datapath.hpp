@@ -1,0 +1,77 @@
+// The data path as a whole: the channel with its clones, the serving threads, the relay, the
+// notifier and the prefaulter. One object a mount.
+//
+// install() and revoke() are control's, and may be called while requests are served: a reply that
+// is amended after install() returned sees the lease. stop() is bounded: a thread that is stuck in
+// a system call on a backing file is left behind with what it shares, never joined.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "serve/state.hpp"
+
+namespace zc {
+
+struct InstallExtent {
+    int fd;  // borrowed; the lease keeps a copy
+    std::uint64_t offset;
+    std::uint64_t length;
+};
+
+class DataPath {
+  public:
+    // Owns both descriptors, also when it throws (std::system_error, std::invalid_argument).
+    DataPath(int channel_fd, int upcall_fd, const Config& config, bool device);
+    DataPath(const DataPath&) = delete;
+    DataPath& operator=(const DataPath&) = delete;
+    ~DataPath();
+
+    void set_abort(const std::string& abort_file, const std::string& mountpoint);
+    // Returns once every thread is up. Throws std::runtime_error when one could not be.
+    void start();
+    // Returns false when a thread had to be left behind.
+    bool stop(std::chrono::milliseconds wait = std::chrono::seconds(10));
+
+    // (mode, reason why it is not a better one). Throws std::system_error when a descriptor cannot
+    // be copied.
+    std::pair<std::string, std::string> install(std::uint64_t nodeid,
+                                                std::span<const InstallExtent> extents);
+    void revoke(std::uint64_t nodeid);
+    int invalidate_inode(std::uint64_t nodeid, std::int64_t offset, std::int64_t length) const;
+    int invalidate_entry(std::uint64_t parent, std::span<const std::byte> name) const;
+
+    State& state() const noexcept { return *state_; }
+    struct Transport {
+        bool device = false;
+        std::size_t threads = 0;
+        std::size_t cloned = 0;
+        std::string clone_error;
+    };
+    const Transport& transport() const noexcept { return transport_; }
+    std::chrono::nanoseconds uptime() const { return std::chrono::steady_clock::now() - started_; }
+
+  private:
+    void add_clones(const std::shared_ptr<const Channel>& session, unsigned threads);
+    // The session's own channel; nullptr once it has stopped.
+    std::shared_ptr<const Channel> session() const;
+    std::pair<std::shared_ptr<const BackingId>, std::string> register_backing(int fd) const;
+
+    std::shared_ptr<State> state_;
+    std::vector<std::thread> threads_;
+    Transport transport_;
+    std::vector<std::shared_ptr<const Channel>>
+        channels_;  // one a serving thread; the session first
+    std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+    std::mutex stop_lock_;              // outermost: one stop() at a time
+    mutable std::mutex channels_lock_;  // innermost
+};
+
+}  // namespace zc

@@ -1,0 +1,99 @@
+// Leases: what control installs so that the data path may answer for an open file without an
+// upcall.
+//
+// A FileLease belongs to a node, not to an open: the kernel demands one mode (cached or
+// passthrough) and one backing id for all opens of an inode, from the first open to the last
+// release. It owns copies of the descriptors, so that control may close its own at any time, and it
+// is shared: a READ in flight keeps it alive across a revoke.
+//
+// Threads: a FileLease is immutable once installed. LeaseTable may be used from any thread; its
+// lock is innermost, and a lease is never destroyed under it (that closes descriptors).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "sys/unique_fd.hpp"
+#include "transport/channel.hpp"
+
+namespace zc {
+
+class WindowCache;
+
+// A run of bytes of a backing file. kWholeFile as length: to the end of the file, wherever that is
+// when it is read; only the last extent may have it.
+inline constexpr std::uint64_t kWholeFile = ~std::uint64_t{0};
+
+struct Extent {
+    std::shared_ptr<const sys::UniqueFd> file;
+    std::uint64_t id =
+        0;  // of the backing file within the lease's lifetime, for windows; never reused
+    std::uint64_t offset = 0;
+    std::uint64_t length = kWholeFile;
+};
+
+// A part of one extent that a request covers.
+struct Slice {
+    int fd;
+    std::uint64_t id;
+    std::uint64_t offset;
+    std::size_t size;
+};
+
+// A backing file registered with the kernel for passthrough; closes the registration when it dies.
+class BackingId {
+  public:
+    BackingId(std::shared_ptr<const Channel> session, int id) noexcept
+        : session_(std::move(session)), id_(id) {}
+    BackingId(const BackingId&) = delete;
+    BackingId& operator=(const BackingId&) = delete;
+    ~BackingId();
+    int get() const noexcept { return id_; }
+
+  private:
+    std::shared_ptr<const Channel> session_;
+    int id_;
+};
+
+class FileLease {
+  public:
+    FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
+              std::shared_ptr<WindowCache> windows) noexcept;
+    FileLease(const FileLease&) = delete;
+    FileLease& operator=(const FileLease&) = delete;
+    ~FileLease();
+
+    // The parts of extents that [offset, offset + size) covers, in order; fewer bytes at the end.
+    void slices(std::uint64_t offset, std::size_t size, std::vector<Slice>& into) const;
+    // The backing file of a lease that is one file from its start to its end, else nullptr.
+    const sys::UniqueFd* whole_file() const noexcept;
+    bool passthrough() const noexcept { return backing_ != nullptr; }
+    int backing_id() const noexcept { return backing_ ? backing_->get() : 0; }
+
+  private:
+    std::vector<Extent> extents_;
+    std::shared_ptr<const BackingId> backing_;
+    std::shared_ptr<WindowCache> windows_;
+};
+
+class LeaseTable {
+  public:
+    std::shared_ptr<const FileLease> find(std::uint64_t nodeid) const;
+    // Returns the lease that was there before, for the caller to drop outside of every lock.
+    std::shared_ptr<const FileLease> put(std::uint64_t nodeid,
+                                         std::shared_ptr<const FileLease> lease);
+    std::shared_ptr<const FileLease> take(std::uint64_t nodeid);
+    std::size_t size() const;
+    void clear();
+
+  private:
+    mutable std::shared_mutex lock_;
+    std::unordered_map<std::uint64_t, std::shared_ptr<const FileLease>> leases_;
+};
+
+}  // namespace zc

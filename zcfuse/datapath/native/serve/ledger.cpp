@@ -1,0 +1,94 @@
+#include "serve/ledger.hpp"
+
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "sys/syscalls.hpp"
+
+namespace zc {
+
+std::string_view path_name(Path path) noexcept {
+    static constexpr std::array<std::string_view, static_cast<std::size_t>(Path::count_)> names{
+        "upcall", "pool", "mmap", "splice"};
+    return names[static_cast<std::size_t>(path)];
+}
+
+std::string_view reason_text(Reason reason) noexcept {
+    static constexpr std::array<std::string_view, static_cast<std::size_t>(Reason::count_)> texts{
+        "splice: too small, cheaper copied",
+        "splice: the pipe is too short for the request",
+        "splice: no pipe could be made",
+        "splice: the backing filesystem refused (EINVAL)",
+        "splice: the request spans several extents",
+        "mmap: the request spans several extents",
+        "mmap: the pipe is too short for the request",
+        "mmap: no pipe could be made",
+        "mmap: the backing file cannot be mapped",
+        "mmap: the file ends within the request",
+        "mmap: the window was not prefaulted in time",
+        "mmap: served from an unlocked window",
+        "pool: served from an unlocked buffer",
+        "passthrough: READ all the same (readahead or fadvise)",
+        "no lease: handed up",
+    };
+    return texts[static_cast<std::size_t>(reason)];
+}
+
+std::shared_ptr<ThreadCounts> Ledger::join(std::string role) {
+    auto counts = std::make_shared<ThreadCounts>();
+    counts->role = std::move(role);
+    counts->tid = sys::thread_id();
+    const std::lock_guard guard(lock_);
+    threads_.push_back(counts);
+    return counts;
+}
+
+void Ledger::opened(std::string_view mode, const std::string& reason) {
+    const std::lock_guard guard(lock_);
+    ++opens_[std::string(mode)];
+    if (!reason.empty()) {
+        ++open_reasons_[reason];
+    }
+}
+
+void Ledger::settle() const {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
+    for (const auto& thread : threads()) {
+        const auto turn = thread->turns.load(std::memory_order_acquire);
+        while (turn % 2 == 1 && thread->turns.load(std::memory_order_acquire) == turn &&
+               std::chrono::steady_clock::now() < deadline) {
+            std::this_thread::yield();
+        }
+    }
+}
+
+std::vector<std::shared_ptr<ThreadCounts>> Ledger::threads() const {
+    const std::lock_guard guard(lock_);
+    return threads_;
+}
+
+std::map<std::string, std::uint64_t> Ledger::opens() const {
+    const std::lock_guard guard(lock_);
+    return opens_;
+}
+
+std::map<std::string, std::uint64_t> Ledger::fallbacks() const {
+    std::map<std::string, std::uint64_t> all;
+    std::vector<std::shared_ptr<ThreadCounts>> threads;
+    {
+        const std::lock_guard guard(lock_);
+        all = open_reasons_;
+        threads = threads_;
+    }
+    for (const auto& thread : threads) {
+        for (std::size_t i = 0; i < thread->reasons.size(); ++i) {
+            if (const auto n = thread->reasons[i].get(); n > 0) {
+                all[std::string(reason_text(static_cast<Reason>(i)))] += n;
+            }
+        }
+    }
+    return all;
+}
+
+}  // namespace zc

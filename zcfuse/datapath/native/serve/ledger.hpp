@@ -1,0 +1,126 @@
+// The data path's own count of what it did. Every thread writes counters of its own (relaxed, one
+// writer each, no shared cache line); statistics() of any thread adds them up. Bytes and copies are
+// sums of system calls' return values, never a constant per path.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "abi/fuse.hpp"
+
+namespace zc {
+
+enum class Path : std::uint8_t { upcall, pool, mmap, splice, count_ };
+std::string_view path_name(Path path) noexcept;
+
+// Why one READ did not travel by the best path that its file allows.
+enum class Reason : std::uint8_t {
+    splice_too_small,
+    splice_pipe_too_short,
+    splice_no_pipe,
+    splice_refused,
+    splice_several_extents,
+    mmap_several_extents,
+    mmap_pipe_too_short,
+    mmap_no_pipe,
+    mmap_refused,
+    mmap_beyond_end,
+    mmap_not_prefaulted_in_time,
+    mmap_unlocked,
+    pool_unlocked,
+    read_of_passthrough_file,
+    no_lease,
+    count_,
+};
+std::string_view reason_text(Reason reason) noexcept;
+
+class Count {
+  public:
+    void add(std::uint64_t n = 1) noexcept {
+        value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+    }
+    std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+  private:
+    std::atomic<std::uint64_t> value_{0};
+};
+
+struct PathCounts {
+    Count requests;
+    Count bytes;       // of payload that the kernel took
+    Count copied_in;   // bytes that system calls copied into this process's memory
+    Count copied_out;  // bytes that system calls copied out of it
+    Count calls;       // system calls made to serve
+    Count short_calls;
+    Count errors;   // requests that were answered with an errno
+    Count refused;  // replies that the kernel did not take (interrupted, aborted)
+};
+
+// The counters of one thread. Only that thread adds.
+struct alignas(64) ThreadCounts {
+    std::string role;
+    pid_t tid = 0;
+    std::array<Count, abi::kOpcodes> requests;
+    std::array<Count, abi::kOpcodes> upcalls;
+    std::array<PathCounts, static_cast<std::size_t>(Path::count_)> paths;
+    std::array<Count, static_cast<std::size_t>(Reason::count_)> reasons;
+    Count malformed;
+    // Odd while a request is at hand: its reply may be out before it is counted.
+    std::atomic<std::uint64_t> turns{0};
+
+    PathCounts& path(Path which) noexcept { return paths[static_cast<std::size_t>(which)]; }
+    void because(Reason reason) noexcept { reasons[static_cast<std::size_t>(reason)].add(); }
+    static std::size_t slot(std::uint32_t opcode) noexcept {
+        return opcode < abi::kOpcodes ? opcode : 0;
+    }
+};
+
+// A thread is at a request for as long as this lives.
+class Turn {
+  public:
+    explicit Turn(ThreadCounts& counts) noexcept : counts_(counts) { pass(); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn() { pass(); }
+
+  private:
+    void pass() noexcept {
+        counts_.turns.store(counts_.turns.load(std::memory_order_relaxed) + 1,
+                            std::memory_order_release);
+    }
+    ThreadCounts& counts_;
+};
+
+class Ledger {
+  public:
+    // The counters of the calling thread, which stay readable after it ended.
+    std::shared_ptr<ThreadCounts> join(std::string role);
+    // The outcome of one open: how the file will be served, and why not better ("" when it is
+    // best).
+    void opened(std::string_view mode, const std::string& reason);
+
+    // Waits until the requests that threads are at now have been counted, 50 ms at most: what a
+    // client has been answered is then in the counts that are read next.
+    void settle() const;
+
+    std::vector<std::shared_ptr<ThreadCounts>> threads() const;
+    std::map<std::string, std::uint64_t> opens() const;
+    std::map<std::string, std::uint64_t> fallbacks() const;
+
+  private:
+    mutable std::mutex lock_;  // innermost: nothing is called under it
+    std::vector<std::shared_ptr<ThreadCounts>> threads_;
+    std::map<std::string, std::uint64_t> opens_;
+    std::map<std::string, std::uint64_t> open_reasons_;
+};
+
+}  // namespace zc

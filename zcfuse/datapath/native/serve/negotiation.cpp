@@ -1,0 +1,113 @@
+#include "serve/negotiation.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <stdexcept>
+#include <thread>
+
+namespace zc {
+
+namespace {
+
+// The kernel's limit where /proc/sys/fs/fuse/max_pages_limit does not say (before Linux 6.13).
+constexpr std::size_t kDefaultMaxPages = 256;
+// Larger requests were not measured to be faster; each serving thread holds a buffer of this size.
+constexpr std::size_t kMostPages = 1024;
+// The least that the kernel accepts, and all that a mount without writes needs. The buffer that
+// requests are read into must hold it.
+constexpr std::uint32_t kReadOnlyMaxWrite = 4096;
+constexpr std::uint32_t kMaxWrite = 1 << 20;
+// A READ reply that goes through the upcall socket is one message, for which the kernel wants
+// contiguous memory: keep it to what an allocation can be expected to find.
+constexpr std::size_t kUpcallPages = 32;
+
+std::size_t kernel_max_pages() {
+    std::ifstream file("/proc/sys/fs/fuse/max_pages_limit");
+    std::size_t pages = 0;
+    return file >> pages && pages > 0 ? pages : kDefaultMaxPages;
+}
+
+}  // namespace
+
+Mode parse_mode(const std::string& name) {
+    static constexpr std::pair<const char*, Mode> modes[] = {
+        {"auto", Mode::automatic}, {"upcall", Mode::upcall}, {"pool", Mode::pool},
+        {"mmap", Mode::mmap},      {"splice", Mode::splice}, {"passthrough", Mode::passthrough}};
+    for (const auto& [known, mode] : modes) {
+        if (name == known) {
+            return mode;
+        }
+    }
+    throw std::invalid_argument("unknown path '" + name +
+                                "': one of auto, upcall, pool, mmap, splice, passthrough");
+}
+
+Limits choose_limits(const Config& config, std::size_t pipe_slots) {
+    const Mode mode = parse_mode(config.path);
+    std::size_t pages = std::min(kernel_max_pages(), kMostPages);
+    if (mode == Mode::upcall) {
+        pages = std::min(pages, kUpcallPages);
+    } else if (mode != Mode::pool) {
+        pages = std::min(pages, pipe_slots - 2);  // the header, and a start within a page
+    }
+    if (config.message_bytes > 0) {
+        pages = std::min(pages, (config.message_bytes - sizeof(abi::OutHeader)) / abi::kPageSize);
+    }
+    const auto processors = std::max(1U, std::thread::hardware_concurrency());
+    const auto background = std::clamp(processors * 16, 64U, 1024U);
+    return {static_cast<std::uint16_t>(std::max<std::size_t>(pages, 1)),
+            static_cast<std::uint16_t>(background)};
+}
+
+Negotiation::Negotiation(const Config& config, Limits limits)
+    : mode_(parse_mode(config.path)),
+      stack_depth_(config.stack_depth),
+      read_only_(config.read_only),
+      limits_(limits) {}
+
+void Negotiation::offered(const abi::InitIn& offer) {
+    const std::lock_guard guard(lock_);
+    offer_ = offer;
+    if ((offer.flags & abi::init::init_ext) == 0) {
+        offer_.flags2 = 0;
+    }
+}
+
+void Negotiation::amend(abi::InitOut& reply) {
+    using namespace abi;
+    const std::lock_guard guard(lock_);
+    const std::uint64_t offer = offer_.flags | (std::uint64_t{offer_.flags2} << 32);
+    std::uint64_t flags = reply.flags;
+    flags &= ~(init::export_support | init::readdirplus_auto | init::writeback_cache);
+    flags |=
+        offer & (init::async_read | init::parallel_dirops | init::max_pages | init::async_dio |
+                 init::abort_error | init::cache_symlinks | init::auto_inval_data | init::init_ext);
+    const bool wanted = mode_ == Mode::automatic || mode_ == Mode::passthrough;
+    if (wanted && (offer & init::passthrough) != 0) {
+        flags |= init::passthrough;
+        reply.max_stack_depth = stack_depth_;
+    }
+    reply.flags = static_cast<std::uint32_t>(flags);
+    reply.flags2 = static_cast<std::uint32_t>(flags >> 32);
+    reply.max_pages = limits_.max_pages;
+    reply.max_background = limits_.max_background;
+    reply.congestion_threshold = static_cast<std::uint16_t>(limits_.max_background * 3 / 4);
+    reply.max_readahead = offer_.max_readahead;
+    reply.max_write = read_only_ ? kReadOnlyMaxWrite : kMaxWrite;
+    reply.time_gran = 1;
+    outcome_ = {true,
+                offer_.minor,
+                flags,
+                reply.max_readahead,
+                reply.max_pages,
+                reply.max_background,
+                reply.max_write,
+                reply.max_stack_depth};
+}
+
+Negotiation::Outcome Negotiation::outcome() const {
+    const std::lock_guard guard(lock_);
+    return outcome_;
+}
+
+}  // namespace zc

@@ -1,0 +1,56 @@
+// INIT: what the kernel offers, what the machine bears, and what the data path makes of control's
+// reply. The INIT request is seen by a serving thread, its reply by the relay; statistics() of any
+// thread read the outcome. One lock, innermost.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "abi/fuse.hpp"
+#include "serve/config.hpp"
+
+namespace zc {
+
+struct Limits {
+    std::uint16_t max_pages;       // of a request: what pipes and messages bear
+    std::uint16_t max_background;  // of requests that the kernel sends ahead
+};
+
+// max_pages that the pipe of `pipe_slots`, the messages of config and the kernel's own limit allow.
+Limits choose_limits(const Config& config, std::size_t pipe_slots);
+
+class Negotiation {
+  public:
+    Negotiation(const Config& config, Limits limits);
+
+    void offered(const abi::InitIn& offer);
+    // Amends control's reply in place.
+    void amend(abi::InitOut& reply);
+
+    struct Outcome {
+        bool done = false;
+        std::uint32_t minor = 0;
+        std::uint64_t flags = 0;
+        std::uint32_t max_readahead = 0;
+        std::uint16_t max_pages = 0;
+        std::uint16_t max_background = 0;
+        std::uint32_t max_write = 0;
+        std::uint32_t max_stack_depth = 0;
+        bool passthrough() const noexcept { return (flags & abi::init::passthrough) != 0; }
+    };
+    Outcome outcome() const;
+    Limits limits() const noexcept { return limits_; }
+
+  private:
+    const Mode mode_;
+    const std::uint32_t stack_depth_;
+    const bool read_only_;
+    const Limits limits_;
+    mutable std::mutex lock_;
+    abi::InitIn offer_{};
+    Outcome outcome_;
+};
+
+}  // namespace zc

@@ -1,0 +1,76 @@
+// The thread that takes the page faults of the windows, so that the serving threads take none.
+//
+// It faults windows in and locks them within the budget, one after the other: those that somebody
+// waits for before those that are only expected to be asked for soon. It knows no descriptors and
+// makes no mappings. Its state is shared with it, so that a thread that hangs in a fault of a dead
+// filesystem can be left behind by stop().
+//
+// Thread-safe: one mutex, a leaf; never held while a window is populated or the table is called.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "serve/window_table.hpp"
+
+namespace zc {
+
+class Prefaulter {
+  public:
+    // Starts the thread; throws std::system_error when there can be none.
+    Prefaulter(std::shared_ptr<WindowTable> table, std::shared_ptr<WindowTotals> totals);
+    Prefaulter(const Prefaulter&) = delete;
+    Prefaulter& operator=(const Prefaulter&) = delete;
+    ~Prefaulter() { stop(); }
+
+    // Has the window populated before all that nobody waits for, and waits until it no longer is
+    // pending: 0, -ETIMEDOUT, or -ECANCELED when the thread ends.
+    int wait(const WindowKey& key, const WindowRef& window, std::chrono::milliseconds limit);
+
+    // Has the window populated when there is time; false when too many wait already.
+    bool ahead(const WindowKey& key, const WindowRef& window);
+
+    // Ends the thread and what waits for it, within a few seconds. Any thread, more than once.
+    void stop() noexcept;
+
+    pid_t tid() const noexcept;  // 0 once it has ended
+
+  private:
+    struct Job {
+        WindowKey key;
+        WindowRef window;
+    };
+    struct Shared {
+        const std::shared_ptr<WindowTable> table;
+        const std::shared_ptr<WindowTotals> totals;
+        std::atomic<bool> stopping{false};
+        std::atomic<pid_t> tid{0};
+        std::mutex mutex{};  // guards all that follows
+        std::condition_variable work{};
+        std::condition_variable done{};
+        std::deque<Job> waited_for{};
+        std::deque<Job> expected{};
+        WindowRef current{};
+        bool started = false;
+        bool ended = false;
+    };
+
+    static void run(const std::shared_ptr<Shared>& shared) noexcept;
+    static void loop(Shared& shared);
+    static WindowState settle(Shared& shared, const Job& job);
+    static void lock_within_budget(Shared& shared, const Job& job);
+    static void urge(Shared& shared, const WindowKey& key, const WindowRef& window);
+
+    const std::shared_ptr<Shared> shared_;
+    std::mutex joining_;  // of stop() alone, taken before the other
+    std::thread thread_;
+};
+
+}  // namespace zc

@@ -1,0 +1,245 @@
+#include "serve/read.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+namespace zc {
+
+namespace {
+
+constexpr std::size_t kSlicesReserved = 64;
+
+// The request was withdrawn or the connection is over: nobody waits for the reply.
+bool nobody_waits(ssize_t error) noexcept {
+    return error == -ENOENT || error == -ENODEV || error == -ECONNABORTED || error == -EPIPE ||
+           error == -ENOTCONN;
+}
+
+}  // namespace
+
+Reader::Reader(const ReadPolicy& policy, std::shared_ptr<WindowCache> windows,
+               std::shared_ptr<LockBudget> budget, std::shared_ptr<ThreadCounts> counts)
+    : policy_(policy),
+      windows_(std::move(windows)),
+      budget_(std::move(budget)),
+      counts_(std::move(counts)),
+      pipe_(policy.max_read),
+      buffer_(policy.max_read + abi::kPageSize, policy.prefault, *budget_) {
+    slices_.reserve(kSlicesReserved);
+}
+
+Path Reader::plan(std::size_t size) {
+    if (policy_.mode == Mode::pool) {
+        return Path::pool;
+    }
+    if (policy_.mode == Mode::mmap) {
+        return Path::mmap;
+    }
+    if (policy_.mode == Mode::splice || size >= policy_.splice_min) {
+        return Path::splice;
+    }
+    counts_->because(Reason::splice_too_small);
+    return Path::pool;
+}
+
+void Reader::serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
+                   const FileLease& lease) {
+    const Job job{channel, unique, request.size};
+    if (request.size > policy_.max_read) {
+        fail(job, Path::pool, -EINVAL);
+        return;
+    }
+    if (lease.passthrough()) {
+        counts_->because(Reason::read_of_passthrough_file);
+    }
+    lease.slices(request.offset, request.size, slices_);
+    const Path path = plan(request.size);
+    NotServed why;
+    if (path == Path::splice) {
+        why = by_splice(job);
+    } else if (path == Path::mmap) {
+        why = by_mmap(job);
+    } else {
+        by_pool(job);
+    }
+    if (why) {
+        counts_->because(*why);
+        by_pool(job);
+    }
+}
+
+// Backing file to pipe to channel, by reference to the pages of the backing file's cache.
+Reader::NotServed Reader::by_splice(const Job& job) {
+    if (slices_.size() > 1) {
+        return Reason::splice_several_extents;
+    }
+    if (!pipe_.usable()) {
+        pipe_.renew();
+        return Reason::splice_no_pipe;
+    }
+    const Slice slice = slices_.empty() ? Slice{-1, 0, 0, 0} : slices_.front();
+    if (!pipe_.fits(slice.offset, slice.size)) {
+        return Reason::splice_pipe_too_short;
+    }
+    auto& counts = counts_->path(Path::splice);
+    counts.calls.add();
+    if (pipe_.put_header(job.unique) != static_cast<ssize_t>(sizeof(abi::OutHeader))) {
+        pipe_.renew();
+        return Reason::splice_no_pipe;
+    }
+    std::size_t payload = 0;
+    while (payload < slice.size) {
+        const auto n = pipe_.splice(slice.fd, slice.offset + payload, slice.size - payload);
+        counts.calls.add();
+        if (n == 0) {
+            break;  // the end of the file
+        }
+        if (n < 0) {
+            pipe_.renew();
+            if (n == -EAGAIN) {
+                return Reason::splice_pipe_too_short;
+            }
+            if (n == -EINVAL) {
+                return Reason::splice_refused;
+            }
+            fail(job, Path::splice, static_cast<int>(n));
+            return {};
+        }
+        payload += static_cast<std::size_t>(n);
+        if (payload < slice.size) {
+            counts.short_calls.add();
+        }
+    }
+    return reply_from_pipe(job, Path::splice, payload);
+}
+
+// From a mapped window of the backing file, by reference. A fault comes in vmsplice, where it can
+// still be answered otherwise: given to writev it would have failed the request in the kernel.
+Reader::NotServed Reader::by_mmap(const Job& job) {
+    if (slices_.size() > 1) {
+        return Reason::mmap_several_extents;
+    }
+    if (slices_.empty()) {
+        return Reason::mmap_beyond_end;
+    }
+    if (!pipe_.usable()) {
+        pipe_.renew();
+        return Reason::mmap_no_pipe;
+    }
+    const Slice slice = slices_.front();
+    auto& counts = counts_->path(Path::mmap);
+    std::uint64_t file_size = 0;
+    counts.calls.add();
+    if (sys::file_size(slice.fd, file_size) < 0 || file_size <= slice.offset) {
+        return Reason::mmap_beyond_end;
+    }
+    const auto size =
+        static_cast<std::size_t>(std::min<std::uint64_t>(slice.size, file_size - slice.offset));
+    if (!pipe_.fits(slice.offset, size)) {
+        return Reason::mmap_pipe_too_short;
+    }
+    const auto window = windows_->acquire({slice.id, slice.fd}, slice.offset, size);
+    if (window.error != 0) {
+        return window.error == -EFAULT      ? Reason::mmap_beyond_end
+               : window.error == -ETIMEDOUT ? Reason::mmap_not_prefaulted_in_time
+                                            : Reason::mmap_refused;
+    }
+    if (!window.locked) {
+        counts_->because(Reason::mmap_unlocked);
+    }
+    counts.calls.add(2);
+    if (pipe_.put_header(job.unique) != static_cast<ssize_t>(sizeof(abi::OutHeader))) {
+        pipe_.renew();
+        return Reason::mmap_no_pipe;
+    }
+    const auto n = pipe_.map({window.pieces.data(), static_cast<std::size_t>(window.count)});
+    if (n != static_cast<ssize_t>(size)) {
+        counts.short_calls.add(n > 0 ? 1 : 0);
+        pipe_.renew();
+        return n == -EAGAIN ? Reason::mmap_pipe_too_short : Reason::mmap_beyond_end;
+    }
+    return reply_from_pipe(job, Path::mmap, size);
+}
+
+// Through a locked buffer: two copies, but no page fault, and nothing that can be refused.
+void Reader::by_pool(const Job& job) {
+    auto& counts = counts_->path(Path::pool);
+    buffer_.fresh();
+    if (!buffer_.locked()) {
+        counts_->because(Reason::pool_unlocked);
+    }
+    std::size_t payload = 0;
+    for (const auto& slice : slices_) {
+        std::size_t have = 0;
+        while (have < slice.size) {
+            const std::array<iovec, 1> into{{{buffer_.data() + payload, slice.size - have}}};
+            const auto n = sys::preadv(slice.fd, into, slice.offset + have);
+            counts.calls.add();
+            if (n < 0) {
+                fail(job, Path::pool, static_cast<int>(n));
+                return;
+            }
+            if (n == 0) {
+                break;
+            }
+            counts.copied_in.add(static_cast<std::uint64_t>(n));
+            have += static_cast<std::size_t>(n);
+            payload += static_cast<std::size_t>(n);
+            if (have < slice.size) {
+                counts.short_calls.add();
+            }
+        }
+        if (have < slice.size) {
+            break;  // the file ends here: what follows would be at the wrong offset
+        }
+    }
+    abi::OutHeader header{static_cast<std::uint32_t>(sizeof(abi::OutHeader) + payload), 0,
+                          job.unique};
+    const std::array<iovec, 2> pieces{{{&header, sizeof header}, {buffer_.data(), payload}}};
+    const auto sent = job.channel.reply(pieces);
+    counts.calls.add();
+    if (sent > 0) {
+        counts.copied_out.add(static_cast<std::uint64_t>(sent) - sizeof header);
+    }
+    finish(job, Path::pool, payload, sent);
+}
+
+Reader::NotServed Reader::reply_from_pipe(const Job& job, Path path, std::size_t payload) {
+    pipe_.patch(payload);
+    const auto whole = sizeof(abi::OutHeader) + payload;
+    const auto sent = job.channel.reply_from_pipe(pipe_.read_end(), whole, buffer_.bytes());
+    counts_->path(path).calls.add();
+    if (sent != static_cast<ssize_t>(whole)) {
+        pipe_.renew();
+    }
+    finish(job, path, payload, sent);
+    return {};
+}
+
+void Reader::finish(const Job& job, Path path, std::size_t payload, ssize_t sent) {
+    auto& counts = counts_->path(path);
+    if (sent >= 0) {
+        counts.requests.add();
+        counts.bytes.add(payload);
+        return;
+    }
+    if (nobody_waits(sent)) {
+        counts.refused.add();
+        return;
+    }
+    // The kernel ends a request whose reply it could not take, so a second one is mostly answered
+    // ENOENT; where it did not get as far as the header, it is what keeps the client from waiting.
+    fail(job, path, static_cast<int>(sent));
+}
+
+void Reader::fail(const Job& job, Path path, int error) {
+    auto& counts = counts_->path(path);
+    counts.errors.add();
+    counts.calls.add();
+    if (const auto sent = job.channel.reply_error(job.unique, error); sent < 0) {
+        counts.refused.add();
+    }
+}
+
+}  // namespace zc

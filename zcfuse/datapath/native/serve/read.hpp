@@ -1,0 +1,72 @@
+// READ: the bytes of a leased file, by the best path that there is for this request.
+//
+// One Reader a serving thread: it owns that thread's pipe and buffer, so nothing here is locked.
+// The lease is shared with other readers of the same file and immutable. Who may race with a READ:
+//   - an outsider who truncates the file: a short read, as natively. No byte of a mapping is ever
+//     touched in this process, so there is no SIGBUS; vmsplice reports EFAULT before anything is
+//     sent.
+//   - a revoke: the lease that this READ holds stays whole until the reply is out.
+//   - an abort or a killed client: the reply is refused with ENOENT, counted, and that is all.
+// Whatever happens, a request is answered exactly once, and the pipe is empty afterwards.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "abi/fuse.hpp"
+#include "serve/config.hpp"
+#include "serve/lease.hpp"
+#include "serve/ledger.hpp"
+#include "serve/pipe.hpp"
+#include "serve/pool_buffer.hpp"
+#include "serve/windows.hpp"
+#include "transport/channel.hpp"
+
+namespace zc {
+
+struct ReadPolicy {
+    Mode mode = Mode::automatic;
+    std::size_t splice_min = 0;  // bytes
+    std::size_t max_read = 0;    // bytes, the largest READ that was negotiated
+    bool prefault = true;
+};
+
+class Reader {
+  public:
+    Reader(const ReadPolicy& policy, std::shared_ptr<WindowCache> windows,
+           std::shared_ptr<LockBudget> budget, std::shared_ptr<ThreadCounts> counts);
+
+    void serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
+               const FileLease& lease);
+
+    std::size_t pipe_slots() const noexcept { return pipe_.slots(); }
+    const PoolBuffer& buffer() const noexcept { return buffer_; }
+
+  private:
+    struct Job {
+        const Channel& channel;
+        std::uint64_t unique;
+        std::size_t size;
+    };
+    // Nothing was sent and another path must answer, for that reason.
+    using NotServed = std::optional<Reason>;
+
+    Path plan(std::size_t size);
+    NotServed by_splice(const Job& job);
+    NotServed by_mmap(const Job& job);
+    void by_pool(const Job& job);
+    NotServed reply_from_pipe(const Job& job, Path path, std::size_t payload);
+    void finish(const Job& job, Path path, std::size_t payload, ssize_t sent);
+    void fail(const Job& job, Path path, int error);
+
+    ReadPolicy policy_;
+    std::shared_ptr<WindowCache> windows_;
+    std::shared_ptr<LockBudget> budget_;
+    std::shared_ptr<ThreadCounts> counts_;
+    ReplyPipe pipe_;
+    PoolBuffer buffer_;          // a page larger than the largest READ, for a header over a socket
+    std::vector<Slice> slices_;  // of the request at hand; here so that it is allocated once
+};
+
+}  // namespace zc

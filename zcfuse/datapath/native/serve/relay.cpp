@@ -1,0 +1,154 @@
+#include "serve/relay.hpp"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <exception>
+
+namespace zc {
+
+namespace {
+
+// How often upcalls that are out are looked through for some that are out too long.
+constexpr int kLookMilliseconds = 2000;
+constexpr std::size_t kSmallestBuffer = 256 << 10;
+
+std::size_t largest_message(const State& state) {
+    const std::size_t data = std::size_t{state.negotiation.limits().max_pages} * abi::kPageSize;
+    return std::max(kSmallestBuffer, data + abi::kPageSize);
+}
+
+}  // namespace
+
+Relay::Relay(std::shared_ptr<State> state)
+    : state_(std::move(state)),
+      counts_(state_->ledger.join("relay")),
+      amender_(state_->negotiation, state_->leases, state_->numbers, state_->mode != Mode::upcall),
+      buffer_(largest_message(*state_), state_->config.prefault, *state_->budget) {}
+
+void Relay::run() noexcept {
+    try {
+        forward_until_end();
+    } catch (const std::exception& error) {
+        state_->ending.failed(error.what(), -EIO);
+    } catch (...) {
+        state_->ending.failed("the relay thread ended", -EIO);
+    }
+    state_->upcalls.close();
+}
+
+void Relay::forward_until_end() {
+    auto& upcalls = state_->upcalls;
+    while (!state_->stopping.load(std::memory_order_acquire)) {
+        const short wanted = upcalls.has_overflow() ? POLLIN | POLLOUT : POLLIN;
+        std::array<pollfd, 2> polled{
+            {{upcalls.socket(), wanted, 0}, {upcalls.wake_event(), POLLIN, 0}}};
+        const int ready = ::poll(polled.data(), polled.size(), kLookMilliseconds);
+        if (ready < 0 && errno != EINTR) {
+            state_->ending.failed("waiting for control's replies", -errno);
+            return;
+        }
+        if (ready > 0 && (polled[1].revents & POLLIN) != 0) {
+            std::uint64_t drained = 0;
+            sys::read(upcalls.wake_event(), &drained, sizeof drained);
+        }
+        if (ready > 0 && polled[0].revents != 0 && !drain()) {
+            return;
+        }
+        upcalls.send_overflow();
+        if (ready == 0) {
+            upcalls.expire(std::chrono::seconds(state_->config.upcall_timeout));
+        }
+    }
+}
+
+// Takes all replies that are there. Returns false when control has closed its end.
+bool Relay::drain() {
+    for (;;) {
+        const auto n = sys::recv(state_->upcalls.socket(), buffer_.data(), buffer_.size(),
+                                 MSG_DONTWAIT | MSG_TRUNC);
+        if (n == -EAGAIN) {
+            return true;
+        }
+        if (n <= 0) {
+            if (!state_->stopping.load(std::memory_order_acquire) && !state_->ending.is_over()) {
+                state_->ending.failed("control closed its socket",
+                                      n < 0 ? static_cast<int>(n) : -EPIPE);
+            }
+            return false;
+        }
+        const auto size = std::min(static_cast<std::size_t>(n), buffer_.size());
+        if (size < static_cast<std::size_t>(n)) {
+            // Too large for us, so its request is answered EIO: an error header is all that is
+            // kept.
+            abi::OutHeader header{};
+            std::memcpy(&header, buffer_.data(), sizeof header);
+            header.len = sizeof header;
+            header.error = -EIO;
+            std::memcpy(buffer_.data(), &header, sizeof header);
+            route({buffer_.data(), sizeof header});
+            continue;
+        }
+        route({buffer_.data(), size});
+    }
+}
+
+void Relay::route(std::span<std::byte> message) {
+    const Turn turn(*counts_);
+    abi::OutHeader header{};
+    if (message.size() < sizeof header) {
+        counts_->malformed.add();
+        return;
+    }
+    std::memcpy(&header, message.data(), sizeof header);
+    if (header.len != message.size()) {
+        counts_->malformed.add();
+        return;
+    }
+    if (header.unique == 0) {
+        state_->notifier.post(message);
+        return;
+    }
+    if ((header.unique & abi::kInterruptBit) != 0) {
+        // The answer to an INTERRUPT belongs where the interrupted request came from.
+        const auto* channel = state_->upcalls.channel_of(header.unique & ~abi::kInterruptBit);
+        if (channel != nullptr) {
+            const std::array<iovec, 1> piece{{{message.data(), message.size()}}};
+            channel->reply(piece);
+        }
+        return;
+    }
+    if (const auto upcall = state_->upcalls.take(header.unique)) {
+        forward(*upcall, header.unique, message);
+    } else {
+        state_->upcalls.undo(message);
+    }
+}
+
+void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message) {
+    amender_.amend(upcall, message);
+    const std::array<iovec, 1> piece{{{message.data(), message.size()}}};
+    const auto sent = upcall.channel->reply(piece);
+    const bool is_read = static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::read;
+    if (is_read) {
+        auto& counts = counts_->path(Path::upcall);
+        const std::uint64_t payload = message.size() - sizeof(abi::OutHeader);
+        counts.calls.add(2);
+        counts.copied_in.add(payload);
+        if (sent > 0) {
+            counts.requests.add();
+            counts.bytes.add(payload);
+            counts.copied_out.add(static_cast<std::uint64_t>(sent) - sizeof(abi::OutHeader));
+        }
+    }
+    if (sent < 0 && sent != -ENOENT && sent != -ENODEV && sent != -ECONNABORTED) {
+        // The kernel did not take the reply, so that its request would wait for ever.
+        upcall.channel->reply_error(unique, -EIO);
+    }
+}
+
+}  // namespace zc

@@ -1,0 +1,34 @@
+// The relay thread: takes control's replies off the upcall socket, amends them, and writes each to
+// the channel that its request came from; sends on what had to wait; gives up what waited too long.
+// It never blocks on control, and control's blocking writes always find somebody who reads.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "serve/amend.hpp"
+#include "serve/pool_buffer.hpp"
+#include "serve/state.hpp"
+
+namespace zc {
+
+class Relay {
+  public:
+    explicit Relay(std::shared_ptr<State> state);
+
+    void run() noexcept;
+    // One message from control. Public for the tests that make them up.
+    void route(std::span<std::byte> message);
+
+  private:
+    void forward_until_end();
+    bool drain();
+    void forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message);
+
+    std::shared_ptr<State> state_;
+    std::shared_ptr<ThreadCounts> counts_;
+    Amender amender_;
+    PoolBuffer buffer_;
+};
+
+}  // namespace zc

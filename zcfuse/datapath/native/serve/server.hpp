@@ -1,0 +1,40 @@
+// A serving thread: reads requests from its own channel, answers those that a lease covers, and
+// hands every other one up.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "serve/read.hpp"
+#include "serve/state.hpp"
+
+namespace zc {
+
+class Server {
+  public:
+    Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> channel);
+
+    // Until the connection ends or the state says stop. Never throws: what would, ends the
+    // connection.
+    void run() noexcept;
+
+    // One request as the kernel sends it. Public for the tests that make them up.
+    void dispatch(std::span<const std::byte> message);
+
+  private:
+    void receive_until_end();
+    bool still_going(ssize_t error) noexcept;
+    bool serve_read(const abi::InHeader& header, std::span<const std::byte> body);
+    bool serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
+    void hand_up(const abi::InHeader& header, std::span<const std::byte> message);
+
+    std::shared_ptr<State> state_;
+    std::shared_ptr<const Channel> channel_;
+    std::shared_ptr<ThreadCounts> counts_;
+    Reader reader_;
+    std::vector<std::byte> buffer_;
+    std::vector<Slice> slices_;
+};
+
+}  // namespace zc

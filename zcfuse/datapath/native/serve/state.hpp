@@ -1,0 +1,50 @@
+// All that the threads of one data path share. Held by a shared_ptr in each of them, so that a
+// thread that is stuck in a system call at the end cannot outlive what it uses.
+//
+// Lock order: every lock below is innermost, none is taken while another is held.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "serve/config.hpp"
+#include "serve/inode_numbers.hpp"
+#include "serve/lease.hpp"
+#include "serve/ledger.hpp"
+#include "serve/lock_budget.hpp"
+#include "serve/negotiation.hpp"
+#include "serve/windows.hpp"
+#include "transport/channel.hpp"
+#include "transport/ending.hpp"
+#include "transport/notifier.hpp"
+#include "transport/upcalls.hpp"
+
+namespace zc {
+
+struct State {
+    State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits)
+        : config(settings),
+          mode(parse_mode(settings.path)),
+          negotiation(settings, limits),
+          upcalls(std::move(upcall_socket)) {}
+
+    const Config config;
+    const Mode mode;
+    Ending ending;
+    Ledger ledger;
+    LeaseTable leases;
+    InodeNumbers numbers;
+    Negotiation negotiation;
+    Upcalls upcalls;
+    Notifier notifier;
+    std::shared_ptr<LockBudget> budget;
+    std::shared_ptr<WindowCache> windows;
+    std::atomic<bool> stopping{false};
+    std::atomic<int> running{0};
+    std::atomic<std::uint64_t> interrupts{0};
+    std::atomic<std::uint64_t> pool_bytes{0};
+    std::atomic<std::uint64_t> pool_locked{0};
+    std::atomic<std::uint64_t> pipe_slots{0};
+};
+
+}  // namespace zc

@@ -1,0 +1,97 @@
+// Which windows there are, and which of them goes first when room is needed.
+//
+// A window is in use while anybody but the table holds it. Those in use are never evicted; they may
+// be forgotten, and then die with their last holder. So more than `cap_bytes` is mapped only for as
+// long as one reply takes. Locked and unlocked windows have a list each, most recent first: room
+// below the cap is made from both, room in the lock budget by unlocking the locked one that was
+// used longest ago. That one stays mapped: it may take page faults from now on, but where the
+// budget is small against the files that are read, the windows need not be mapped anew each time.
+//
+// Thread-safe: one mutex, a leaf. Under it a window is mapped, but never unmapped, populated or
+// locked: those it hands out, and the caller drops or unlocks them after the call.
+#pragma once
+
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "serve/window.hpp"
+
+namespace zc {
+
+struct WindowKey {
+    std::uint64_t file;
+    std::uint64_t index;  // offset / window size
+    auto operator<=>(const WindowKey&) const = default;
+};
+
+using WindowRef = std::shared_ptr<Window>;
+
+class WindowTable {
+  public:
+    WindowTable(std::size_t cap_bytes, std::size_t cap_windows, std::size_t ahead_bytes,
+                std::shared_ptr<WindowTotals> totals) noexcept;
+    WindowTable(const WindowTable&) = delete;
+    WindowTable& operator=(const WindowTable&) = delete;
+
+    struct Found {
+        WindowRef window;         // null when there is none of at least the wanted length
+        bool wants_next = false;  // so much of it was asked for that the next one is due
+    };
+    // `end` is where in the window the request ends, `asked` how many of its bytes it asks for.
+    // A window that is too short (the file grew) is dropped.
+    Found find(const WindowKey& key, std::size_t end, std::size_t asked);
+    bool contains(const WindowKey& key) const;
+
+    // Maps a window, or returns the one that another thread mapped meanwhile. Null and a negative
+    // errno in `error` when there is no room (all are in use: -ENOMEM) or mmap failed.
+    WindowRef create(const WindowKey& key, int fd, std::uint64_t offset, std::size_t bytes,
+                     WindowState state, int& error);
+
+    void drop(const WindowKey& key, const WindowRef& window);
+    void forget(std::uint64_t file);
+    void clear();
+
+    // For the prefaulting thread: tells that the window was locked.
+    void mark_locked(const WindowKey& key, const WindowRef& window);
+    // The locked window not in use that was used longest ago; it counts as unlocked from now on and
+    // the caller unlocks it. Null when there is none.
+    WindowRef take_oldest_locked();
+
+  private:
+    using Order = std::list<WindowKey>;
+    struct Entry {
+        WindowRef window;
+        Order::iterator place;
+        std::uint64_t used = 0;  // the clock at its last use
+        std::size_t asked = 0;   // bytes since the next window was last looked for
+        bool locked = false;
+    };
+    using Entries = std::map<WindowKey, Entry>;
+    using Dropped = std::vector<WindowRef>;
+
+    Order& order_of(const Entry& entry) noexcept { return entry.locked ? locked_ : unlocked_; }
+    WindowRef remove(Entries::iterator at);
+    bool make_room(std::size_t bytes, Dropped& dropped);
+    Entries::iterator oldest_unused(Order& order);
+    Entries::iterator eviction_candidate();
+
+    const std::size_t cap_bytes_;
+    const std::size_t cap_windows_;
+    const std::size_t ahead_bytes_;
+    const std::shared_ptr<WindowTotals> totals_;
+
+    mutable std::mutex mutex_;  // guards all that follows
+    Entries entries_;
+    Order locked_;
+    Order unlocked_;
+    std::size_t bytes_ = 0;
+    std::uint64_t clock_ = 0;
+};
+
+}  // namespace zc

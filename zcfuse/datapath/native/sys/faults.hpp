@@ -1,0 +1,50 @@
+// Faults that a test asks for, by the environment variable ZCFUSE_FAULTS:
+//
+//     call:what[:after=N][:count=M][,...]      e.g. "splice_in:EIO:after=3:count=1,preadv:short"
+//
+// `what` is an errno's name, or `short` (the call works on half of its bytes). Where nothing was
+// asked for, the cost is one relaxed load and a branch that is never taken. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+
+namespace zc::sys {
+
+enum class Call : std::uint8_t {
+    preadv,
+    splice_in,
+    splice_out,
+    vmsplice,
+    mmap,
+    mlock,
+    madvise,
+    writev,
+    read,
+    send,
+    recv,
+    backing_open,
+    clone,
+    setsockopt,
+    pipe,
+    dup,
+    count_,
+};
+
+// What a call shall do: 0 as usual, negative: fail with that -errno, 1: work on half of its bytes.
+using Fault = int;
+inline constexpr Fault kShort = 1;
+
+extern std::atomic<bool> faults_armed;
+Fault next_fault(Call call) noexcept;
+
+inline Fault fault(Call call) noexcept {
+    return faults_armed.load(std::memory_order_relaxed) ? next_fault(call) : 0;
+}
+
+// Replaces all faults; an empty text disarms. Returns false (and disarms) when it is not
+// understood.
+bool arm_faults(std::string_view text);
+
+}  // namespace zc::sys

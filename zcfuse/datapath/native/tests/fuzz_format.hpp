@@ -1,0 +1,53 @@
+// What the fuzzer's bytes mean: steps, each a byte that says who speaks, two bytes of length (least
+// first) and the message. A length beyond the end means all that is left.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <span>
+
+#include "messages.hpp"
+
+namespace zc::test {
+
+enum class Step : std::uint8_t {
+    from_kernel,
+    from_control,
+    expire,  // all upcalls that are out have waited too long
+    count_,
+};
+
+inline constexpr std::uint64_t kWholeNode = 2;     // leased, one file
+inline constexpr std::uint64_t kPiecesNode = 3;    // leased, three extents
+inline constexpr std::uint64_t kStrangerNode = 9;  // not leased
+
+inline void append_step(Bytes& to, Step step, const Bytes& message) {
+    to.push_back(static_cast<std::uint8_t>(step));
+    to.push_back(static_cast<std::uint8_t>(message.size() & 0xFF));
+    to.push_back(static_cast<std::uint8_t>(message.size() >> 8));
+    to.insert(to.end(), message.begin(), message.end());
+}
+
+struct ParsedStep {
+    Step step;
+    Bytes message;
+};
+
+// Takes the next step off the front.
+inline ParsedStep take_step(std::span<const std::uint8_t>& bytes) {
+    constexpr std::size_t kPrefix = 3;
+    const auto count = static_cast<std::uint8_t>(Step::count_);
+    const auto step = static_cast<Step>(bytes[0] % count);
+    if (bytes.size() < kPrefix) {
+        bytes = {};
+        return {step, {}};
+    }
+    const std::size_t wanted = bytes[1] + (std::size_t{bytes[2]} << 8);
+    const std::size_t size = std::min(wanted, bytes.size() - kPrefix);
+    const auto message = bytes.subspan(kPrefix, size);
+    bytes = bytes.subspan(kPrefix + size);
+    return {step, Bytes(message.begin(), message.end())};
+}
+
+}  // namespace zc::test

@@ -1,0 +1,14 @@
+#include <unistd.h>
+
+#include "check.hpp"
+
+namespace {
+
+constexpr unsigned kDeadlineSeconds = 120;  // then SIGALRM ends it, the test's name printed last
+
+}  // namespace
+
+int main(int count, char** words) {
+    ::alarm(kDeadlineSeconds);
+    return zc::test::run_tests(count, words);
+}

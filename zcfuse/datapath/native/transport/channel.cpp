@@ -1,0 +1,42 @@
+#include "transport/channel.hpp"
+
+#include <poll.h>
+
+#include <array>
+#include <cerrno>
+
+namespace zc {
+
+ssize_t Channel::reply_error(std::uint64_t unique, int error) const noexcept {
+    abi::OutHeader header{sizeof(abi::OutHeader), error, unique};
+    const std::array<iovec, 1> pieces{{{&header, sizeof header}}};
+    return reply(pieces);
+}
+
+void Channel::wait() const noexcept {
+    constexpr int kMilliseconds = 1000;
+    pollfd polled{fd_.get(), POLLIN, 0};
+    ::poll(&polled, 1, kMilliseconds);
+}
+
+ssize_t Channel::reply_from_pipe(int pipe, std::size_t size,
+                                 std::span<std::byte> scratch) const noexcept {
+    if (device_) {
+        return sys::splice_out(pipe, fd_.get(), size);
+    }
+    if (scratch.size() < size) {
+        return -EMSGSIZE;
+    }
+    std::size_t have = 0;
+    while (have < size) {
+        const auto n = sys::read(pipe, scratch.data() + have, size - have);
+        if (n <= 0) {
+            return n < 0 ? n : -EPIPE;
+        }
+        have += static_cast<std::size_t>(n);
+    }
+    const std::array<iovec, 1> pieces{{{scratch.data(), size}}};
+    return reply(pieces);
+}
+
+}  // namespace zc

@@ -1,0 +1,93 @@
+#include "transport/ending.hpp"
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/mount.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <system_error>
+#include <utility>
+
+namespace zc {
+
+namespace {
+
+// sysexits.h EX_SOFTWARE; what a supervisor sees when the process had to end the connection with
+// itself.
+constexpr int kExitSoftware = 70;
+
+}  // namespace
+
+Ending::Ending() : event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (!event_) {
+        throw std::system_error(errno, std::generic_category(), "eventfd");
+    }
+}
+
+void Ending::set_abort(const std::string& abort_file, std::string mountpoint) {
+    const std::lock_guard guard(lock_);
+    abort_file_.reset(::open(abort_file.c_str(), O_WRONLY | O_CLOEXEC));
+    mountpoint_ = std::move(mountpoint);
+}
+
+bool Ending::record(const char* how, int error) noexcept {
+    const std::lock_guard guard(lock_);
+    if (over_.load(std::memory_order_relaxed)) {
+        return false;
+    }
+    try {
+        reason_ = how;
+        if (error < 0) {
+            reason_ += std::string(": ") + std::strerror(-error);
+        }
+    } catch (...) {
+        reason_.clear();  // out of memory: the event still tells that it is over
+    }
+    over_.store(true, std::memory_order_release);
+    const std::uint64_t one = 1;
+    const auto written = ::write(event_.get(), &one, sizeof one);
+    static_cast<void>(written);  // an eventfd takes a 1 unless it is already at its limit
+    return true;
+}
+
+void Ending::ended(const char* how) noexcept {
+    record(how, 0);
+}
+
+void Ending::failed(const char* what, int error) noexcept {
+    if (expected() || !record(what, error)) {
+        return;
+    }
+    std::fprintf(stderr, "zcfuse: the data path failed (%s: %s); ending the connection\n", what,
+                 std::strerror(-error));
+    abort_connection();
+}
+
+void Ending::abort_connection() noexcept {
+    sys::UniqueFd abort_file;
+    std::string mountpoint;
+    {
+        const std::lock_guard guard(lock_);
+        abort_file = std::move(abort_file_);
+        mountpoint.swap(mountpoint_);
+    }
+    if (!abort_file && mountpoint.empty()) {
+        return;  // a socket pair: the peer sees it closed
+    }
+    if (abort_file && ::write(abort_file.get(), "1", 1) == 1) {
+        return;
+    }
+    if (::umount2(mountpoint.c_str(), MNT_FORCE | MNT_DETACH) == 0) {
+        return;
+    }
+    ::_exit(kExitSoftware);
+}
+
+std::string Ending::reason() const {
+    const std::lock_guard guard(lock_);
+    return over_.load(std::memory_order_relaxed) && reason_.empty() ? "ended" : reason_;
+}
+
+}  // namespace zc

@@ -1,0 +1,79 @@
+#include "transport/notifier.hpp"
+
+#include <array>
+#include <utility>
+
+namespace zc {
+
+namespace {
+
+int notify(const Channel& channel, std::uint32_t code, std::span<const iovec> body) {
+    abi::OutHeader header{sizeof(abi::OutHeader), static_cast<std::int32_t>(code), 0};
+    std::array<iovec, 4> pieces{{{&header, sizeof header}}};
+    std::size_t count = 1;
+    for (const auto& piece : body) {
+        header.len += static_cast<std::uint32_t>(piece.iov_len);
+        pieces[count++] = piece;
+    }
+    const auto sent = channel.reply({pieces.data(), count});
+    return sent < 0 ? static_cast<int>(sent) : 0;
+}
+
+}  // namespace
+
+void Notifier::post(std::span<const std::byte> message) {
+    {
+        const std::lock_guard guard(lock_);
+        queue_.emplace_back(message.begin(), message.end());
+    }
+    wake_.notify_one();
+}
+
+void Notifier::run(const Channel& channel) {
+    std::unique_lock guard(lock_);
+    while (!stopping_) {
+        if (queue_.empty()) {
+            wake_.wait(guard);
+            continue;
+        }
+        auto message = std::move(queue_.front());
+        queue_.pop_front();
+        ++sent_;
+        guard.unlock();
+        // ENOENT only means that the kernel knows nothing of the inode or entry any more.
+        const std::array<iovec, 1> piece{{{message.data(), message.size()}}};
+        channel.reply(piece);
+        guard.lock();
+    }
+}
+
+void Notifier::stop() {
+    {
+        const std::lock_guard guard(lock_);
+        stopping_ = true;
+    }
+    wake_.notify_all();
+}
+
+std::uint64_t Notifier::sent() const {
+    const std::lock_guard guard(lock_);
+    return sent_;
+}
+
+int Notifier::invalidate_inode(const Channel& channel, std::uint64_t nodeid, std::int64_t offset,
+                               std::int64_t length) {
+    abi::NotifyInvalInode body{nodeid, offset, length};
+    const std::array<iovec, 1> pieces{{{&body, sizeof body}}};
+    return notify(channel, abi::kNotifyInvalInode, pieces);
+}
+
+int Notifier::invalidate_entry(const Channel& channel, std::uint64_t parent,
+                               std::span<const std::byte> name) {
+    abi::NotifyInvalEntry body{parent, static_cast<std::uint32_t>(name.size()), 0};
+    char nul = '\0';
+    const std::array<iovec, 3> pieces{
+        {{&body, sizeof body}, {const_cast<std::byte*>(name.data()), name.size()}, {&nul, 1}}};
+    return notify(channel, abi::kNotifyInvalEntry, pieces);
+}
+
+}  // namespace zc

@@ -1,0 +1,40 @@
+// Notifications to the kernel, from a thread that neither serves nor forwards: the kernel may hold
+// one until a request that concerns the same inode has been answered.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "transport/channel.hpp"
+
+namespace zc {
+
+class Notifier {
+  public:
+    // Queues one message as it is (header with `unique` 0, code in `error`). Any thread.
+    void post(std::span<const std::byte> message);
+    // Runs until stop(); the caller's thread is the notifying one.
+    void run(const Channel& channel);
+    void stop();
+    std::uint64_t sent() const;
+
+    // For a caller that waits for the outcome: 0 or -errno. Not from a thread that serves.
+    static int invalidate_inode(const Channel& channel, std::uint64_t nodeid, std::int64_t offset,
+                                std::int64_t length);
+    static int invalidate_entry(const Channel& channel, std::uint64_t parent,
+                                std::span<const std::byte> name);
+
+  private:
+    mutable std::mutex lock_;  // innermost
+    std::condition_variable wake_;
+    std::deque<std::vector<std::byte>> queue_;
+    std::uint64_t sent_ = 0;
+    bool stopping_ = false;
+};
+
+}  // namespace zc

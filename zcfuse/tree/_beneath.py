@@ -1,0 +1,144 @@
+"""Opening paths strictly beneath a directory, without ever entering one refused filesystem.
+
+No symbolic link is followed and no mount of the refused device is walked into: a request to the
+mount that this process serves would wait for this process for ever. The kernel checks all of it in
+one call (openat2, Linux 5.6) as long as the path stays on the root's own mount; a path over other
+mounts, or an older kernel, is walked name by name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from zcfuse.tree import _syscalls
+from zcfuse.tree._syscalls import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, Status, statx
+
+PATH_BYTES: Final = 4095  # PATH_MAX without its NUL; longer paths are opened in pieces
+_RESOLVE: Final = (
+    _syscalls.RESOLVE_BENEATH
+    | _syscalls.RESOLVE_NO_SYMLINKS
+    | _syscalls.RESOLVE_NO_MAGICLINKS
+    | _syscalls.RESOLVE_NO_XDEV
+)
+_STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# What openat2 gives where it does not exist, or where a container's filter does not know it.
+_NO_OPENAT2: Final = frozenset({errno.ENOSYS, errno.EPERM})
+
+
+class Beneath:
+    """Opens names beneath a root directory. Owns the root's O_PATH descriptor."""
+
+    __slots__ = ("_openat2", "_refused", "fd")
+
+    def __init__(self, fd: int, *, openat2: bool = True) -> None:
+        """Take over `fd`; openat2=False walks name by name even where the kernel need not."""
+        self.fd = fd
+        self._refused = -1
+        self._openat2 = openat2 and self._has_openat2()
+
+    def refuse(self, device: int) -> None:
+        """Raise ELOOP from now on for what lies on `device` (as Status.device has it)."""
+        self._refused = device
+
+    def open(self, names: Sequence[bytes], flags: int) -> int:
+        """Open the path made of `names`; none of them may be a dot name or hold a slash.
+
+        Raises OSError: ELOOP or ENOTDIR where a symbolic link is in the way, ELOOP at the refused
+        device.
+        """
+        if self._openat2:
+            try:
+                return self._open_pieces(names, flags | os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        return self._walk(names, flags)
+
+    def look(self, directory: int, name: bytes) -> Status:
+        """Return the status of `name` in the open directory, without asking a refused device."""
+        flags = (
+            _syscalls.AT_SYMLINK_NOFOLLOW | _syscalls.AT_NO_AUTOMOUNT | _syscalls.AT_STATX_DONT_SYNC
+        )
+        return self._accept(statx(directory, name, flags))
+
+    def examine(self, fd: int) -> Status:
+        """Return the status of an open file or O_PATH descriptor, likewise."""
+        return self._accept(statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC))
+
+    def step(self, directory: int, name: bytes) -> int:
+        """Open `name` in the open directory as O_PATH, a symbolic link itself included."""
+        fd = os.open(name, _STEP, dir_fd=directory)
+        try:
+            self.examine(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def close(self) -> None:
+        """Close the root's descriptor."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _accept(self, status: Status) -> Status:
+        if status.device == self._refused:
+            raise OSError(errno.ELOOP, "this is the mount's own filesystem")
+        return status
+
+    def _has_openat2(self) -> bool:
+        try:
+            os.close(_syscalls.openat2(self.fd, b".", _STEP, _RESOLVE))
+        except OSError as error:
+            if error.errno in _NO_OPENAT2:
+                return False
+            raise
+        return True
+
+    def _open_pieces(self, names: Sequence[bytes], flags: int) -> int:
+        path = b"/".join(names) or b"."
+        if len(path) <= PATH_BYTES:
+            return _syscalls.openat2(self.fd, path, flags, _RESOLVE)
+        fd = self.fd
+        *leading, last = _pieces(names)
+        try:
+            for piece in leading:
+                following = _syscalls.openat2(fd, piece, _STEP | os.O_DIRECTORY, _RESOLVE)
+                self._drop(fd)
+                fd = following
+            return _syscalls.openat2(fd, last, flags, _RESOLVE)
+        finally:
+            self._drop(fd)
+
+    def _walk(self, names: Sequence[bytes], flags: int) -> int:
+        fd = self.fd
+        try:
+            for name in names:
+                following = self.step(fd, name)
+                self._drop(fd)
+                fd = following
+            if flags & os.O_PATH and not flags & os.O_DIRECTORY:
+                return os.dup(fd)
+            # Only the link in /proc reopens the very file that was checked.
+            return os.open(b"/proc/self/fd/%d" % fd, flags & ~os.O_NOFOLLOW | os.O_CLOEXEC)
+        finally:
+            self._drop(fd)
+
+    def _drop(self, fd: int) -> None:
+        if fd != self.fd:
+            os.close(fd)
+
+
+def _pieces(names: Sequence[bytes]) -> Iterator[bytes]:
+    piece: list[bytes] = []
+    length = 0
+    for name in names:
+        if piece and length + len(name) + 1 > PATH_BYTES:
+            yield b"/".join(piece)
+            piece, length = [], 0
+        piece.append(name)
+        length += len(name) + 1
+    yield b"/".join(piece)

@@ -1,0 +1,245 @@
+"""A tree that shows one real directory as it is.
+
+No descriptor is kept for a node. Every access opens the node's path afresh, beneath the root and
+over no symbolic link, and makes sure by (device, inode number, time of birth) that it has got what
+the node stands for; else ESTALE. Filesystems without a time of birth cannot tell a reused inode
+number from the file that had it before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree._beneath import Beneath
+from zcfuse.tree._file import RegularFile
+from zcfuse.tree._listing import MirrorListing
+from zcfuse.tree._nodes import MirrorNode
+from zcfuse.tree._syscalls import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
+from zcfuse.tree._types import Attributes, BackingFile, Listing, Node, StatFs, Tree
+
+_PATH: Final = os.O_PATH | os.O_NOFOLLOW
+# O_NONBLOCK: a FIFO put in the file's place must not make open(2) wait for a writer.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+_LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW
+
+# The path no longer leads to the node: something else is there, or nothing is.
+_GONE: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE}
+)
+
+# Filesystems whose statx is always up to date and never goes over a wire (magic numbers of
+# statfs(2)): ext2..4, xfs, btrfs, tmpfs, f2fs, zfs, ramfs, erofs, squashfs.
+_LOCAL: Final = frozenset(
+    {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0xF2F52010, 0x2FC12FC1}
+    | {0x858458F6, 0xE0F5E1E2, 0x73717368}
+)
+_IDENTITY: Final = struct.Struct("=QQqQ")
+_MASK64: Final = 2**64 - 1
+
+
+class Mirror(Tree):
+    """Shows the directory `source`. Raises OSError where it cannot be opened.
+
+    A mount of the tree inside its own source would have to ask itself: name the mount's device by
+    `refuse_device` as soon as it is known. `openat2=False` does without that system call.
+    """
+
+    root: MirrorNode
+
+    def __init__(
+        self, source: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, openat2: bool = True
+    ) -> None:
+        fd = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._beneath = Beneath(fd, openat2=openat2)
+            status = statx(fd, b"", AT_EMPTY_PATH)
+            self._local = filesystem_type(fd) in _LOCAL
+        except BaseException:
+            os.close(fd)
+            raise
+        self._device = status.device
+        self._mount = status.mount
+        self.root = MirrorNode(self._identity(status), None, b"")
+
+    def refuse_device(self, major: int, minor: int) -> None:
+        """Answer ELOOP for whatever lies on this device, and never send it a request."""
+        self._beneath.refuse(device_number(major, minor))
+
+    def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
+        """Return what `name` stands for in `directory` now."""
+        parent = self._own(directory)
+        if name == b".":
+            return parent, self.attributes(parent)
+        if name == b"..":
+            above = parent.parent or parent
+            return above, self.attributes(above)
+        if not name or b"/" in name or b"\0" in name:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        fd = self.enter(parent)
+        try:
+            return self.entry(fd, parent, name)
+        finally:
+            self.leave(fd)
+
+    def attributes(self, node: Node) -> Attributes:
+        """Return the node's attributes."""
+        fd, status = self._open(self._own(node), _PATH)
+        self.leave(fd)
+        return self._describe(status)
+
+    def readlink(self, node: Node) -> bytes:
+        """Return the target of a symbolic link."""
+        fd, _ = self._open(self._own(node), _PATH)
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        finally:
+            self.leave(fd)
+
+    def open(self, node: Node) -> BackingFile:
+        """Open a regular file: EISDIR for a directory, ESTALE for anything else."""
+        mirrored = self._own(node)
+        try:
+            # Only an owner may ask not to change the time of access (open(2)).
+            fd, status = self._open(mirrored, _READ | os.O_NOATIME)
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
+            fd, status = self._open(mirrored, _READ)
+        if not stat.S_ISREG(status.attributes.mode):
+            self.leave(fd)
+            directory = stat.S_ISDIR(status.attributes.mode)
+            number = errno.EISDIR if directory else errno.ESTALE
+            raise OSError(number, os.strerror(number))
+        return RegularFile(fd, self._describe)
+
+    def listing(self, node: Node) -> Listing:
+        """Return the directory's names as they are now."""
+        directory = self._own(node)
+        fd, _ = self._open(directory, _LIST)
+        try:
+            return MirrorListing(self, directory, fd)
+        finally:
+            self.leave(fd)
+
+    def statfs(self) -> StatFs:
+        """Return the state of the filesystem that the source is on."""
+        found = os.fstatvfs(self._beneath.fd)
+        return StatFs(
+            bsize=found.f_bsize,
+            frsize=found.f_frsize,
+            blocks=found.f_blocks,
+            bfree=found.f_bfree,
+            bavail=found.f_bavail,
+            files=found.f_files,
+            ffree=found.f_ffree,
+            favail=found.f_favail,
+            namemax=found.f_namemax,
+        )
+
+    def getxattr(self, node: Node, name: bytes) -> bytes:
+        """Return the value of an extended attribute, of a symbolic link itself if it is one."""
+        fd, _ = self._open(self._own(node), _PATH)
+        try:
+            return os.getxattr(b"/proc/self/fd/%d" % fd, name)
+        finally:
+            self.leave(fd)
+
+    def listxattr(self, node: Node) -> Sequence[bytes]:
+        """Return the names of the extended attributes."""
+        fd, _ = self._open(self._own(node), _PATH)
+        try:
+            return [os.fsencode(name) for name in os.listxattr(b"/proc/self/fd/%d" % fd)]
+        finally:
+            self.leave(fd)
+
+    def close(self) -> None:
+        """Close the root; open files and listings of the tree stay usable only as far as open."""
+        self._beneath.close()
+
+    def enter(self, directory: MirrorNode) -> int:
+        """Open a directory to look at its entries; give the descriptor back by `leave`."""
+        return self._open(directory, _PATH | os.O_DIRECTORY)[0]
+
+    def leave(self, fd: int) -> None:
+        """Close a descriptor of ours, unless it is the root's."""
+        if fd != self._beneath.fd:
+            os.close(fd)
+
+    def inside(self, fd: int) -> Attributes:
+        """Return the attributes of the directory that `enter` opened."""
+        return self._describe(self._fresh(fd))
+
+    def entry(self, fd: int, directory: MirrorNode, name: bytes) -> tuple[MirrorNode, Attributes]:
+        """Return the node called `name` in `directory`, which is open as `fd`."""
+        status = self._beneath.look(fd, name)
+        if not self._current(status):
+            held = self._beneath.step(fd, name)
+            try:
+                status = self._fresh(held)
+            finally:
+                os.close(held)
+        return MirrorNode(self._identity(status), directory, name), self._describe(status)
+
+    def _own(self, node: Node) -> MirrorNode:
+        if not isinstance(node, MirrorNode):
+            raise TypeError(f"not a node of a mirror: {node!r}")
+        return node
+
+    def _open(self, node: MirrorNode, flags: int) -> tuple[int, Status]:
+        if node is self.root and flags & os.O_PATH:
+            return self._beneath.fd, self._fresh(self._beneath.fd)
+        for names in node.paths():
+            try:
+                fd = self._beneath.open(names, flags)
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                raise
+            try:
+                status = self._fresh(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+            if self._identity(status) == node.identity:
+                return fd, status
+            os.close(fd)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _current(self, status: Status) -> bool:
+        return self._local and status.device == self._device
+
+    def _fresh(self, fd: int) -> Status:
+        """Return the status of an open file as its filesystem, not a cache, has it."""
+        status = self._beneath.examine(fd)
+        return status if self._current(status) else statx(fd, b"", AT_EMPTY_PATH)
+
+    def _identity(self, status: Status) -> bytes:
+        # The mount is part of it where it is not the root's: a directory that is bound to two
+        # places is two directories to a client's kernel, which allows each only one parent. So is
+        # the type, which alone tells apart what a filesystem without times of birth reuses.
+        mount = status.mount if status.mount != self._mount else 0
+        kind = stat.S_IFMT(status.attributes.mode)
+        return _IDENTITY.pack(
+            status.device, status.attributes.ino, status.btime_ns, mount << 16 | kind
+        )
+
+    def _describe(self, status: Status) -> Attributes:
+        if status.device == self._device:
+            return status.attributes
+        shown = mixed_ino(status.device, status.attributes.ino)
+        return msgspec.structs.replace(status.attributes, ino=shown)
+
+
+def mixed_ino(device: int, ino: int) -> int:
+    """Return one 64-bit number, the same every time, for an inode of a device that is not ours."""
+    value = (device * 0x9E3779B97F4A7C15 + ino) & _MASK64
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK64
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK64
+    return (value ^ value >> 31) or 1

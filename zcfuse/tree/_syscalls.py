@@ -1,0 +1,164 @@
+"""System calls that Python lacks: statx, openat2, getdents64, fstatfs. Each raises OSError.
+
+Thread-safe: every call has a buffer of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree._types import Attributes
+
+AT_EMPTY_PATH: Final = 0x1000
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+AT_NO_AUTOMOUNT: Final = 0x800
+# A FUSE filesystem asked with this answers from its cache and is sent no request
+# (fs/fuse/dir.c); a local filesystem answers as ever.
+AT_STATX_DONT_SYNC: Final = 0x4000
+
+RESOLVE_NO_XDEV: Final = 0x01
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+RESOLVE_BENEATH: Final = 0x08
+
+_SYS_OPENAT2: Final = 437  # the same on every architecture that Debian builds for
+_STATX_BASIC_STATS: Final = 0x7FF
+_STATX_BTIME: Final = 0x800
+_STATX_MNT_ID: Final = 0x1000  # since Linux 5.8; an older kernel leaves the field 0
+_STATX_MASK: Final = _STATX_BASIC_STATS | _STATX_BTIME | _STATX_MNT_ID
+_SECOND: Final = 1_000_000_000
+
+# struct statx up to stx_mnt_id: mask blksize attributes nlink uid gid mode; ino size blocks
+# attributes_mask; atime btime ctime mtime; rdev and dev as (major, minor); mnt_id.
+_STATX: Final = struct.Struct("=IIQIIIHxxQQQQ qI4x qI4x qI4x qI4x IIII Q")
+_DIRENT: Final = struct.Struct("=QqHB")
+_DIRENT_BYTES: Final = 128 * 1024
+
+_StatxBuffer = ctypes.c_char * 256
+_StatfsBuffer = ctypes.c_char * 256
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_OPEN_HOW_BYTES: Final = ctypes.sizeof(_OpenHow)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_statx = _libc.statx
+_statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+_syscall = _libc.syscall
+_syscall.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(_OpenHow),
+    ctypes.c_size_t,
+)
+_syscall.restype = ctypes.c_long
+_getdents64 = _libc.getdents64
+_getdents64.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+_getdents64.restype = ctypes.c_ssize_t
+_fstatfs = _libc.fstatfs
+_fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+
+class Status(msgspec.Struct, frozen=True, gc=False):
+    """What statx(2) says: `device` is major << 32 | minor, `mount` 0 where it is not known."""
+
+    device: int
+    mount: int
+    btime_ns: int
+    attributes: Attributes
+
+
+def device_number(major: int, minor: int) -> int:
+    """Return a device as `Status.device` has it."""
+    return major << 32 | minor
+
+
+def statx(fd: int, name: bytes, flags: int) -> Status:
+    """Return the status of `name` in directory `fd` (of `fd` itself with AT_EMPTY_PATH)."""
+    buffer = _StatxBuffer()
+    if _statx(fd, name, flags, _STATX_MASK, buffer) < 0:
+        raise _failure(name)
+    (
+        mask, blksize, _, nlink, uid, gid, mode, ino, size, blocks, _,
+        atime, atime_ns, btime, btime_ns, ctime, ctime_ns, mtime, mtime_ns,
+        rdev_major, rdev_minor, dev_major, dev_minor, mount,
+    ) = _STATX.unpack_from(buffer)  # fmt: skip
+    return Status(
+        dev_major << 32 | dev_minor,
+        mount if mask & _STATX_MNT_ID else 0,
+        btime * _SECOND + btime_ns if mask & _STATX_BTIME else 0,
+        Attributes(
+            ino,
+            mode,
+            nlink,
+            uid,
+            gid,
+            os.makedev(rdev_major, rdev_minor) if rdev_major or rdev_minor else 0,
+            size,
+            blksize,
+            blocks,
+            atime * _SECOND + atime_ns,
+            mtime * _SECOND + mtime_ns,
+            ctime * _SECOND + ctime_ns,
+        ),
+    )
+
+
+def openat2(fd: int, path: bytes, flags: int, resolve: int) -> int:
+    """Open `path` below directory `fd` as openat2(2) does (Linux 5.6); O_CLOEXEC is added."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    opened: int
+    while (opened := _syscall(_SYS_OPENAT2, fd, path, how, _OPEN_HOW_BYTES)) < 0:
+        if ctypes.get_errno() != errno.EINTR:
+            raise _failure(path)
+    return opened
+
+
+def directory_names(fd: int) -> dict[bytes, int]:
+    """Return the names of directory `fd`, without the dots, each with its d_type.
+
+    Read by getdents64 and not by os.listdir, which decodes names as the locale says. A name that
+    the filesystem reports twice, because it changed meanwhile, is there once.
+    """
+    names: dict[bytes, int] = {}
+    buffer = ctypes.create_string_buffer(_DIRENT_BYTES)
+    while (length := _getdents64(fd, buffer, _DIRENT_BYTES)) > 0:
+        block = buffer.raw[:length]
+        position = 0
+        while position < length:
+            _, _, record, kind = _DIRENT.unpack_from(block, position)
+            start = position + _DIRENT.size
+            names[block[start : block.index(0, start)]] = kind
+            position += record
+    if length < 0:
+        raise _failure(None)
+    names.pop(b".", None)
+    names.pop(b"..", None)
+    return names
+
+
+def filesystem_type(fd: int) -> int:
+    """Return the magic number of the filesystem that `fd` is on, as statfs(2) lists them."""
+    buffer = _StatfsBuffer()
+    if _fstatfs(fd, buffer) < 0:
+        raise _failure(None)
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def _failure(name: bytes | None) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), name)

@@ -1,0 +1,186 @@
+"""The vocabulary of a tree: nodes, attributes, backing files, listings and the Tree itself.
+
+A tree is asked by path of identity, not by descriptor: it hands out nodes, gets them back as
+arguments, and says ESTALE when a node is no longer what it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+WHOLE_FILE: Final = 2**64 - 1
+"""Extent.length: to the end of the file, wherever that is when it is read."""
+
+
+class Attributes(msgspec.Struct, frozen=True, gc=False):
+    """What stat(2) says of a node: times in nanoseconds, size in bytes, blocks of 512 bytes.
+
+    `ino` is the inode number that clients see; equal for hard links.
+    """
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blksize: int
+    blocks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class StatFs(msgspec.Struct, frozen=True, gc=False):
+    """What statvfs(3) says: sizes of blocks and of names in bytes, the others are counts."""
+
+    bsize: int
+    frsize: int
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    favail: int
+    namemax: int
+
+
+class Extent(msgspec.Struct, frozen=True, gc=False):
+    """A run of bytes of a real file. `fd` is borrowed from the BackingFile that lists it."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+class Node:
+    """A file, directory or link of a tree. Only the tree that made it knows more about it.
+
+    `identity` is equal for the names of one inode and differs when an inode number was reused.
+    `volatile` says that nothing told about the node may be cached by whoever asked.
+    """
+
+    __slots__ = ()
+
+    identity: Hashable
+    volatile: bool = False
+
+    def merge(self, other: Node) -> None:
+        """Learn from `other`, found later under the same identity, by which other name to go."""
+
+
+class BackingFile(ABC):
+    """An open file of a tree. It owns its descriptors, and close() turns them into -1."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def extents(self) -> Sequence[Extent]:
+        """The runs of bytes that make up the file, in order."""
+
+    @abstractmethod
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`; fewer only at the end of the file."""
+
+    @abstractmethod
+    def attributes(self) -> Attributes:
+        """Return the file's attributes, also once no name leads to it any more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the descriptors back; a second call does nothing."""
+
+
+class Listing(ABC):
+    """The names of one directory as they were when the listing was made."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
+        """Yield (offset to go on from, name, node, attributes) from offset `start`, 0 at first.
+
+        "." and ".." are included, names that have vanished since are skipped. An offset stands
+        for the same name for the whole life of the listing. Close the iterator if it is left
+        early.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the names; a second call does nothing."""
+
+
+class Tree(ABC):
+    """What a mount shows. Every method may raise OSError, and its errno reaches the client.
+
+    ENOENT from `lookup` means that the directory is there and the name is not. ESTALE says that
+    the node is no longer to be had under any name known; the client's kernel then looks its path
+    up afresh. Any other exception costs the client EIO and is logged.
+    """
+
+    root: Node
+
+    @abstractmethod
+    def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
+        """Return the node called `name` in `directory`; a symbolic link is not followed."""
+
+    @abstractmethod
+    def attributes(self, node: Node) -> Attributes:
+        """Return the node's attributes as they are now."""
+
+    @abstractmethod
+    def readlink(self, node: Node) -> bytes:
+        """Return the target of a symbolic link."""
+
+    @abstractmethod
+    def open(self, node: Node) -> BackingFile:
+        """Open a regular file for reading."""
+
+    @abstractmethod
+    def listing(self, node: Node) -> Listing:
+        """Return the names of a directory as they are now."""
+
+    @abstractmethod
+    def statfs(self) -> StatFs:
+        """Return the sizes and free space of the filesystem behind the tree."""
+
+    def getxattr(self, node: Node, name: bytes) -> bytes:
+        """Return an extended attribute; ENODATA where there is none of that name."""
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+
+    def listxattr(self, node: Node) -> Sequence[bytes]:
+        """Return the names of the extended attributes."""
+        return ()
+
+    def access(self, node: Node, mask: int, uid: int, gids: Collection[int]) -> bool:
+        """Say whether a user may use the node as `mask` (of R_OK, W_OK, X_OK) asks, by its mode.
+
+        Nothing may be written. Mounts have `default_permissions`, where the kernel decides this
+        itself from mode and ACL and never asks; the answer is for callers of the library.
+        """
+        attributes = self.attributes(node)
+        if mask & os.W_OK:
+            return False
+        if uid == 0:
+            executable = attributes.mode & 0o111 or stat.S_ISDIR(attributes.mode)
+            return bool(executable) or not mask & os.X_OK
+        if uid == attributes.uid:
+            granted = attributes.mode >> 6
+        elif attributes.gid in gids:
+            granted = attributes.mode >> 3
+        else:
+            granted = attributes.mode
+        return mask & ~granted & 7 == 0
+
+    def close(self) -> None:
+        """Free what the tree holds; a second call does nothing."""
+        return
