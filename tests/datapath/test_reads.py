@@ -120,7 +120,7 @@ def test_short_calls_change_neither_bytes_nor_copies_per_byte(kernel, backing, p
     [
         ("splice", "splice_in:EINVAL:count=1", "splice: the backing filesystem refused (EINVAL)"),
         ("splice", "splice_in:EAGAIN:count=1", "splice: the pipe is too short for the request"),
-        ("splice", "vmsplice:ENOMEM:count=1", "splice: no pipe could be made"),
+        ("splice", "vmsplice:ENOMEM:count=1", "splice: no pipe for the reply"),
         ("mmap", "vmsplice:EFAULT:after=1:count=1", "mmap: the file ends within the request"),
         ("mmap", "vmsplice:short:after=1:count=1", "mmap: the file ends within the request"),
         ("mmap", "mmap:ENOMEM:count=1", "mmap: the backing file cannot be mapped"),

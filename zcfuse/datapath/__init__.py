@@ -1,19 +1,26 @@
 """The data plane: mounting, the kernel's channel, leases and serving paths.
 
 The bytes are served by C++ threads without the GIL (`native/`); this package is their Python face.
-It knows nothing of trees.
+It knows nothing of trees. The compiled part is loaded when one of its names is first used: what
+only looks at mounts, or serves without a data plane, works without it.
 """
 
-from ._native import WHOLE_FILE, Config, DataPath, arm_faults, upcall_pair
-from ._statistics import (
-    Init,
-    PathCounts,
-    Pool,
-    Statistics,
-    Thread,
-    Transport,
-    Windows,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from zcfuse.datapath._native import WHOLE_FILE, Config, DataPath, arm_faults, upcall_pair
+    from zcfuse.datapath._statistics import (
+        Init,
+        PathCounts,
+        Pool,
+        Statistics,
+        Thread,
+        Transport,
+        Windows,
+    )
 
 __all__ = [
     "WHOLE_FILE",
@@ -29,3 +36,12 @@ __all__ = [
     "arm_faults",
     "upcall_pair",
 ]
+
+_COMPILED: Final = {"WHOLE_FILE", "Config", "DataPath", "arm_faults", "upcall_pair"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "_native" if name in _COMPILED else "_statistics"
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

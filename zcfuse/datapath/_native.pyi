@@ -9,7 +9,7 @@ class Config:
     path: str
     """One of auto, upcall, pool, mmap, splice, passthrough."""
     threads: int
-    """Serving threads; 0: one a processor, 2 to 8."""
+    """Serving threads; 0: two a processor, 4 to 16."""
     stack_depth: int
     """Stacked filesystems below the mount that passthrough allows, 1 or 2."""
     lock_budget: int
@@ -36,7 +36,7 @@ class DataPath:
     def __init__(
         self, channel_fd: int, upcall_fd: int, config: Config, *, device: bool
     ) -> None: ...
-    def set_abort(self, abort_file: str, mountpoint: str) -> None:
+    def set_abort(self, abort_file: str, mountpoint: bytes) -> None:
         """Set how a dying thread ends the connection: this file, else a forced lazy unmount."""
     def start(self) -> None: ...
     def ended_fd(self) -> int:
@@ -62,6 +62,8 @@ class DataPath:
         """Drop a name from the kernel's cache. Returns 0 or -errno. Blocks like the other."""
     def statistics(self) -> dict[str, object]:
         """Return a snapshot of the ledger; zcfuse.datapath.Statistics gives it types."""
+    def expect_end(self) -> None:
+        """Announce that the connection is about to end because we want it to."""
     def stop(self) -> bool:
         """End all threads, after the unmount. Returns False when one had to be left behind."""
 

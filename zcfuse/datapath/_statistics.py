@@ -104,6 +104,7 @@ class Statistics(msgspec.Struct, frozen=True):
     upcalls_late: int
     notifications: int
     interrupts: int
+    reads_waited: int
     malformed: int
     paths: dict[str, PathCounts]
     opens: dict[str, int]

@@ -13,7 +13,6 @@ namespace zc::abi {
 
 inline constexpr std::uint64_t kRootId = 1;
 inline constexpr std::size_t kMinReadBuffer = 8192;
-inline constexpr std::size_t kPageSize = 4096;
 // Bit 0 of a `unique` marks the INTERRUPT of the request whose `unique` has it clear.
 inline constexpr std::uint64_t kInterruptBit = 1;
 

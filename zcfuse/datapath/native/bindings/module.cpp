@@ -150,6 +150,7 @@ nb::dict statistics(const zc::DataPath& path) {
     result["upcalls_given_up"] = out.given_up;
     result["upcalls_late"] = out.late;
     result["notifications"] = state.notifier.sent();
+    result["reads_waited"] = state.reads.waited();
     result["interrupts"] = state.interrupts.load();
     result["malformed"] = malformed;
     result["paths"] = paths_of(threads);
@@ -226,7 +227,12 @@ void bind_datapath(nb::module_& module) {
     nb::class_<DataPath>(module, "DataPath")
         .def(nb::init<int, int, const zc::Config&, bool>(), "channel_fd"_a, "upcall_fd"_a,
              "config"_a, nb::kw_only(), "device"_a)
-        .def("set_abort", &DataPath::set_abort, "abort_file"_a, "mountpoint"_a, Released())
+        .def(
+            "set_abort",
+            [](DataPath& path, const std::string& abort_file, const nb::bytes& mountpoint) {
+                path.set_abort(abort_file, std::string(mountpoint.c_str(), mountpoint.size()));
+            },
+            "abort_file"_a, "mountpoint"_a)
         .def("start", &DataPath::start, Released())
         .def("ended_fd", [](const DataPath& path) { return path.state().ending.event(); })
         .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })
@@ -255,6 +261,7 @@ void bind_datapath(nb::module_& module) {
             },
             "parent"_a, "name"_a)
         .def("statistics", &statistics)
+        .def("expect_end", &DataPath::expect_end)
         .def(
             "stop", [](DataPath& path) { return path.stop(); }, Released());
 }

@@ -1,5 +1,6 @@
 #include "serve/datapath.hpp"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -21,6 +22,9 @@ namespace {
 
 constexpr unsigned kMostThreads = 64;
 constexpr auto kNudgeEvery = std::chrono::milliseconds(10);
+// For a data path that nobody stopped: its owner may hold a lock that others wait for.
+constexpr auto kStopUnasked = std::chrono::milliseconds(500);
+constexpr auto kSeverWait = std::chrono::milliseconds(500);
 
 // Makes a thread's blocking read return EINTR, so that it sees that it shall stop.
 int nudge_signal() {
@@ -35,7 +39,7 @@ void allow_nudges() {
 
 unsigned choose_threads(unsigned wanted) {
     const auto processors = std::thread::hardware_concurrency();
-    return std::min(wanted > 0 ? wanted : std::clamp(processors, 2U, 8U), kMostThreads);
+    return std::min(wanted > 0 ? wanted : std::clamp(2 * processors, 4U, 16U), kMostThreads);
 }
 
 std::uint64_t next_file_id() {
@@ -94,7 +98,7 @@ std::thread counted_thread(const std::shared_ptr<State>& state, const char* name
                 ready->count_down();
                 made.run();
             } catch (const std::exception& error) {
-                state->ending.failed(error.what(), -EIO);
+                state->ending.failed(error.what(), 0);
                 ready->count_down();
             }
             --state->running;
@@ -113,18 +117,19 @@ DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool dev
     auto session = std::make_shared<const Channel>(sys::UniqueFd(channel_fd), device);
     sys::UniqueFd upcalls(upcall_fd);
     const auto probe = ReplyPipe(std::size_t{1} << 20).slots();
-    state_ = std::make_shared<State>(config, std::move(upcalls),
-                                     choose_limits(config, std::max<std::size_t>(probe, 16)));
+    const unsigned threads = choose_threads(config.threads);
+    state_ =
+        std::make_shared<State>(config, std::move(upcalls), choose_limits(config, probe), threads);
     state_->budget = std::make_shared<LockBudget>(config.lock_budget);
     WindowOptions windows;
     windows.prefault = config.prefault;
     state_->windows = std::make_shared<WindowCache>(state_->budget, windows);
-    add_clones(session, choose_threads(config.threads));
+    add_clones(session, threads);
     allow_nudges();
 }
 
 DataPath::~DataPath() {
-    stop();
+    stop(kStopUnasked);
 }
 
 void DataPath::add_clones(const std::shared_ptr<const Channel>& session, unsigned threads) {
@@ -171,25 +176,23 @@ void DataPath::start() {
     if (state_->ending.is_over()) {
         throw std::runtime_error("the data path could not start: " + state_->ending.reason());
     }
+    state_->ending.set_last_resort([this] { sever(); });
 }
 
 bool DataPath::stop(std::chrono::milliseconds wait) {
     const std::lock_guard guard(stop_lock_);
+    if (stopped_) {
+        return all_ended_;
+    }
+    stopped_ = true;
     state_->ending.expect();
     state_->stopping.store(true, std::memory_order_release);
     state_->notifier.stop();
     state_->upcalls.wake();
     state_->windows->stop();
-    const auto deadline = std::chrono::steady_clock::now() + wait;
-    while (state_->running.load() > 0 && std::chrono::steady_clock::now() < deadline) {
-        for (auto& thread : threads_) {
-            ::pthread_kill(thread.native_handle(), nudge_signal());
-        }
-        std::this_thread::sleep_for(kNudgeEvery);
-    }
-    const bool all_ended = state_->running.load() == 0;
+    all_ended_ = nudge_until(0, wait);
     for (auto& thread : threads_) {
-        if (all_ended) {
+        if (all_ended_) {
             thread.join();
         } else {
             thread.detach();
@@ -202,7 +205,34 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
         channels_.clear();
     }
     state_->ending.ended("stopped");
-    return all_ended;
+    return all_ended_;
+}
+
+bool DataPath::nudge_until(int running, std::chrono::milliseconds wait) {
+    const auto deadline = std::chrono::steady_clock::now() + wait;
+    while (state_->running.load() > running && std::chrono::steady_clock::now() < deadline) {
+        for (auto& thread : threads_) {
+            ::pthread_kill(thread.native_handle(), nudge_signal());
+        }
+        std::this_thread::sleep_for(kNudgeEvery);
+    }
+    return state_->running.load() <= running;
+}
+
+// Runs in the thread that failed. stop() cannot have let go of the threads meanwhile: it waits for
+// this one, and longer than this takes.
+void DataPath::sever() {
+    const sys::UniqueFd instead(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    {
+        const std::lock_guard guard(channels_lock_);
+        for (const auto& channel : channels_) {
+            channel->sever(instead.get());
+        }
+    }
+    state_->stopping.store(true, std::memory_order_release);
+    state_->notifier.stop();
+    state_->upcalls.wake();
+    nudge_until(1, kSeverWait);
 }
 
 std::pair<std::shared_ptr<const BackingId>, std::string> DataPath::register_backing(int fd) const {

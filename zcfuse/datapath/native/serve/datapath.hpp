@@ -37,7 +37,10 @@ class DataPath {
     void set_abort(const std::string& abort_file, const std::string& mountpoint);
     // Returns once every thread is up. Throws std::runtime_error when one could not be.
     void start();
-    // Returns false when a thread had to be left behind.
+    // The connection is about to end because we want it to: what follows is no failure.
+    void expect_end() { state_->ending.expect(); }
+    // Returns false when a thread had to be left behind. The second call returns what the first
+    // did.
     bool stop(std::chrono::milliseconds wait = std::chrono::seconds(10));
 
     // (mode, reason why it is not a better one). Throws std::system_error when a descriptor cannot
@@ -60,6 +63,9 @@ class DataPath {
 
   private:
     void add_clones(const std::shared_ptr<const Channel>& session, unsigned threads);
+    bool nudge_until(int running, std::chrono::milliseconds wait);
+    // Ends the connection by letting go of its descriptors, where nothing else can.
+    void sever();
     // The session's own channel; nullptr once it has stopped.
     std::shared_ptr<const Channel> session() const;
     std::pair<std::shared_ptr<const BackingId>, std::string> register_backing(int fd) const;
@@ -70,6 +76,8 @@ class DataPath {
     std::vector<std::shared_ptr<const Channel>>
         channels_;  // one a serving thread; the session first
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+    bool stopped_ = false;
+    bool all_ended_ = true;
     std::mutex stop_lock_;              // outermost: one stop() at a time
     mutable std::mutex channels_lock_;  // innermost
 };

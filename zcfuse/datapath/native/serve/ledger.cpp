@@ -18,12 +18,12 @@ std::string_view reason_text(Reason reason) noexcept {
     static constexpr std::array<std::string_view, static_cast<std::size_t>(Reason::count_)> texts{
         "splice: too small, cheaper copied",
         "splice: the pipe is too short for the request",
-        "splice: no pipe could be made",
+        "splice: no pipe for the reply",
         "splice: the backing filesystem refused (EINVAL)",
         "splice: the request spans several extents",
         "mmap: the request spans several extents",
         "mmap: the pipe is too short for the request",
-        "mmap: no pipe could be made",
+        "mmap: no pipe for the reply",
         "mmap: the backing file cannot be mapped",
         "mmap: the file ends within the request",
         "mmap: the window was not prefaulted in time",
@@ -53,7 +53,7 @@ void Ledger::opened(std::string_view mode, const std::string& reason) {
 }
 
 void Ledger::settle() const {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);
     for (const auto& thread : threads()) {
         const auto turn = thread->turns.load(std::memory_order_acquire);
         while (turn % 2 == 1 && thread->turns.load(std::memory_order_acquire) == turn &&

@@ -108,7 +108,7 @@ class Ledger {
     // best).
     void opened(std::string_view mode, const std::string& reason);
 
-    // Waits until the requests that threads are at now have been counted, 50 ms at most: what a
+    // Waits until the requests that threads are at now have been counted, 5 ms at most: what a
     // client has been answered is then in the counts that are read next.
     void settle() const;
 

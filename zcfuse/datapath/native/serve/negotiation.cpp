@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "sys/syscalls.hpp"
+
 namespace zc {
 
 namespace {
@@ -20,6 +22,9 @@ constexpr std::uint32_t kMaxWrite = 1 << 20;
 // A READ reply that goes through the upcall socket is one message, for which the kernel wants
 // contiguous memory: keep it to what an allocation can be expected to find.
 constexpr std::size_t kUpcallPages = 32;
+// Requests are not made small enough for a pipe shorter than this: the pool serves them.
+constexpr std::size_t kUsefulSlots = 64;
+constexpr std::size_t kLeastMessage = 128 << 10;
 
 std::size_t kernel_max_pages() {
     std::ifstream file("/proc/sys/fs/fuse/max_pages_limit");
@@ -44,14 +49,21 @@ Mode parse_mode(const std::string& name) {
 
 Limits choose_limits(const Config& config, std::size_t pipe_slots) {
     const Mode mode = parse_mode(config.path);
+    if (config.stack_depth != 1 && config.stack_depth != 2) {
+        throw std::invalid_argument("stack depth must be 1 or 2");
+    }
+    if (config.message_bytes > 0 && config.message_bytes < kLeastMessage) {
+        throw std::invalid_argument("the upcall socket takes messages of less than 128 KiB");
+    }
     std::size_t pages = std::min(kernel_max_pages(), kMostPages);
     if (mode == Mode::upcall) {
         pages = std::min(pages, kUpcallPages);
-    } else if (mode != Mode::pool) {
+    } else if (mode != Mode::pool && pipe_slots >= kUsefulSlots) {
         pages = std::min(pages, pipe_slots - 2);  // the header, and a start within a page
     }
     if (config.message_bytes > 0) {
-        pages = std::min(pages, (config.message_bytes - sizeof(abi::OutHeader)) / abi::kPageSize);
+        pages =
+            std::min(pages, (config.message_bytes - sizeof(abi::OutHeader)) / sys::page_bytes());
     }
     const auto processors = std::max(1U, std::thread::hardware_concurrency());
     const auto background = std::clamp(processors * 16, 64U, 1024U);

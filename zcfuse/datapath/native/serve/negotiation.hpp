@@ -18,7 +18,8 @@ struct Limits {
     std::uint16_t max_background;  // of requests that the kernel sends ahead
 };
 
-// max_pages that the pipe of `pipe_slots`, the messages of config and the kernel's own limit allow.
+// Throws std::invalid_argument for settings that make no sense. max_pages that the pipe of
+// `pipe_slots`, the messages of config and the kernel's own limit allow.
 Limits choose_limits(const Config& config, std::size_t pipe_slots);
 
 class Negotiation {

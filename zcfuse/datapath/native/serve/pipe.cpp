@@ -1,5 +1,6 @@
 #include "serve/pipe.hpp"
 
+#include <algorithm>
 #include <array>
 
 namespace zc {
@@ -8,7 +9,7 @@ namespace {
 
 // The kernel rounds a pipe up to a power of two of slots, one slot a page (pipe(7)).
 std::size_t slots_for(std::size_t payload) noexcept {
-    const std::size_t needed = payload / abi::kPageSize + 2;  // header, unaligned start
+    const std::size_t needed = payload / sys::page_bytes() + 2;  // header, unaligned start
     std::size_t slots = 16;
     while (slots < needed) {
         slots *= 2;
@@ -18,9 +19,10 @@ std::size_t slots_for(std::size_t payload) noexcept {
 
 }  // namespace
 
-ReplyPipe::ReplyPipe(std::size_t payload) noexcept : wanted_(slots_for(payload) * abi::kPageSize) {
+ReplyPipe::ReplyPipe(std::size_t payload) noexcept
+    : wanted_(slots_for(payload) * sys::page_bytes()) {
     int error = 0;
-    header_ = static_cast<abi::OutHeader*>(sys::mmap(abi::kPageSize, PROT_READ | PROT_WRITE,
+    header_ = static_cast<abi::OutHeader*>(sys::mmap(sys::page_bytes(), PROT_READ | PROT_WRITE,
                                                      MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1,
                                                      0, error));
     renew();
@@ -28,7 +30,7 @@ ReplyPipe::ReplyPipe(std::size_t payload) noexcept : wanted_(slots_for(payload) 
 
 ReplyPipe::~ReplyPipe() {
     if (header_ != nullptr) {
-        sys::munmap(header_, abi::kPageSize);
+        sys::munmap(header_, sys::page_bytes());
     }
 }
 
@@ -40,18 +42,21 @@ void ReplyPipe::renew() noexcept {
         return;
     }
     // An unprivileged user gets at most pipe-max-size: halve until it is granted.
-    for (std::size_t bytes = wanted_; bytes >= abi::kPageSize * 16; bytes /= 2) {
+    for (std::size_t bytes = wanted_; bytes >= sys::page_bytes() * 16; bytes /= 2) {
         if (const int got = sys::set_pipe_size(write_end_.get(), bytes); got > 0) {
-            slots_ = static_cast<std::size_t>(got) / abi::kPageSize;
+            slots_ = static_cast<std::size_t>(got) / sys::page_bytes();
             return;
         }
     }
-    slots_ = 16;  // a new pipe's, where its size cannot be changed
+    // It keeps the size that it was made with: 16 slots, or 2 for a user who has used up
+    // /proc/sys/fs/pipe-user-pages-soft.
+    slots_ =
+        static_cast<std::size_t>(std::max(sys::pipe_size(write_end_.get()), 0)) / sys::page_bytes();
 }
 
 bool ReplyPipe::fits(std::uint64_t offset, std::size_t size) const noexcept {
-    const std::uint64_t first = offset / abi::kPageSize;
-    const std::uint64_t last = (offset + size + abi::kPageSize - 1) / abi::kPageSize;
+    const std::uint64_t first = offset / sys::page_bytes();
+    const std::uint64_t last = (offset + size + sys::page_bytes() - 1) / sys::page_bytes();
     return 1 + (last - first) <= slots_;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <iterator>
 #include <utility>
 
 #include "sys/syscalls.hpp"
@@ -36,8 +37,9 @@ class SignalsBlocked {
 
 }  // namespace
 
-Prefaulter::Prefaulter(std::shared_ptr<WindowTable> table, std::shared_ptr<WindowTotals> totals)
-    : shared_(new Shared{std::move(table), std::move(totals)}) {
+Prefaulter::Prefaulter(std::shared_ptr<WindowTable> table, std::shared_ptr<WindowTotals> totals,
+                       std::chrono::milliseconds lock_idle)
+    : shared_(new Shared{std::move(table), std::move(totals), lock_idle}) {
     {
         const SignalsBlocked blocked;
         thread_ = std::thread([shared = shared_] { run(shared); });
@@ -73,6 +75,19 @@ bool Prefaulter::ahead(const WindowKey& key, const WindowRef& window) {
     return true;
 }
 
+void Prefaulter::discard(WindowRefs windows) {
+    if (windows.empty()) {
+        return;
+    }
+    const std::lock_guard lock(shared_->mutex);
+    if (!shared_->stopping.load()) {
+        auto& discarded = shared_->discarded;
+        discarded.insert(discarded.end(), std::make_move_iterator(windows.begin()),
+                         std::make_move_iterator(windows.end()));
+        shared_->work.notify_one();
+    }
+}
+
 void Prefaulter::stop() noexcept {
     const std::lock_guard joining(joining_);
     std::unique_lock lock(shared_->mutex);
@@ -103,12 +118,14 @@ void Prefaulter::run(const std::shared_ptr<Shared>& shared) noexcept {
         shared->stopping.store(true);
     }
     std::deque<Job> left;
+    WindowRefs discarded;
     const std::lock_guard lock(shared->mutex);
     shared->tid.store(0);
     shared->started = true;
     shared->ended = true;
     shared->current.reset();
     left.swap(shared->waited_for);
+    discarded.swap(shared->discarded);
     shared->expected.clear();
     shared->done.notify_all();
 }
@@ -121,10 +138,16 @@ void Prefaulter::loop(Shared& shared) {
     for (;;) {
         lock.lock();
         shared.work.wait(lock, [&shared] {
-            return shared.stopping.load() || !shared.waited_for.empty() || !shared.expected.empty();
+            return shared.stopping.load() || !shared.waited_for.empty() ||
+                   !shared.expected.empty() || !shared.discarded.empty();
         });
         if (shared.stopping.load()) {
             return;
+        }
+        if (!shared.discarded.empty()) {
+            const WindowRefs discarded = std::exchange(shared.discarded, {});
+            lock.unlock();
+            continue;
         }
         auto& queue = shared.waited_for.empty() ? shared.expected : shared.waited_for;
         Job job = std::move(queue.front());
@@ -144,6 +167,12 @@ void Prefaulter::loop(Shared& shared) {
 }
 
 WindowState Prefaulter::settle(Shared& shared, const Job& job) {
+    if (shared.stopping.load()) {
+        return WindowState::pending;
+    }
+    if (lock_within_budget(shared, job)) {
+        return WindowState::ready;
+    }
     const int error = job.window->populate(shared.stopping);
     if (error == -ECANCELED) {
         return WindowState::pending;
@@ -151,35 +180,37 @@ WindowState Prefaulter::settle(Shared& shared, const Job& job) {
     if (error == -EFAULT) {
         return WindowState::broken;
     }
+    shared.totals->unlocked.fetch_add(1, std::memory_order_relaxed);
     if (error != 0) {
         shared.totals->unpopulated.fetch_add(1, std::memory_order_relaxed);
     }
-    lock_within_budget(shared, job);
     return WindowState::ready;
 }
 
-void Prefaulter::lock_within_budget(Shared& shared, const Job& job) {
+bool Prefaulter::lock_within_budget(Shared& shared, const Job& job) {
+    if (!take_from_budget(shared, job.window->bytes()) || job.window->lock() != 0) {
+        return false;
+    }
+    shared.table->mark_locked(job.key, job.window);
+    return true;
+}
+
+bool Prefaulter::take_from_budget(Shared& shared, std::size_t bytes) {
     LockBudget& budget = *shared.totals->budget;
-    const std::size_t bytes = job.window->bytes();
     const auto can_be_freed = [&] {
         const std::size_t free = budget.limit() - budget.used();
         return shared.totals->locked.load(std::memory_order_relaxed) + free >= bytes;
     };
-    bool taken = budget.try_take(bytes);
-    while (!taken && can_be_freed()) {
-        const WindowRef oldest = shared.table->take_oldest_locked();
+    while (!budget.try_take(bytes)) {
+        const WindowRef oldest =
+            can_be_freed() ? shared.table->take_oldest_locked(shared.lock_idle) : nullptr;
         if (oldest == nullptr) {
-            break;
+            return false;
         }
         oldest->unlock();
         shared.totals->unlocked.fetch_add(1, std::memory_order_relaxed);
-        taken = budget.try_take(bytes);
     }
-    if (taken && job.window->lock() == 0) {
-        shared.table->mark_locked(job.key, job.window);
-    } else {
-        shared.totals->unlocked.fetch_add(1, std::memory_order_relaxed);
-    }
+    return true;
 }
 
 // What is being populated now needs no urging; what is queued already moves, or stays, in front.

@@ -1,7 +1,8 @@
 // The thread that takes the page faults of the windows, so that the serving threads take none.
 //
 // It faults windows in and locks them within the budget, one after the other: those that somebody
-// waits for before those that are only expected to be asked for soon. It knows no descriptors and
+// waits for before those that are only expected to be asked for soon. It also unmaps those that
+// were evicted, which takes as long as faulting them in. It knows no descriptors and
 // makes no mappings. Its state is shared with it, so that a thread that hangs in a fault of a dead
 // filesystem can be left behind by stop().
 //
@@ -25,7 +26,9 @@ namespace zc {
 class Prefaulter {
   public:
     // Starts the thread; throws std::system_error when there can be none.
-    Prefaulter(std::shared_ptr<WindowTable> table, std::shared_ptr<WindowTotals> totals);
+    // `lock_idle`: how long a window must not have been used to lose its lock to a new one.
+    Prefaulter(std::shared_ptr<WindowTable> table, std::shared_ptr<WindowTotals> totals,
+               std::chrono::milliseconds lock_idle);
     Prefaulter(const Prefaulter&) = delete;
     Prefaulter& operator=(const Prefaulter&) = delete;
     ~Prefaulter() { stop(); }
@@ -36,6 +39,9 @@ class Prefaulter {
 
     // Has the window populated when there is time; false when too many wait already.
     bool ahead(const WindowKey& key, const WindowRef& window);
+
+    // Drops them before any other window is populated; here and now when the thread has ended.
+    void discard(WindowRefs windows);
 
     // Ends the thread and what waits for it, within a few seconds. Any thread, more than once.
     void stop() noexcept;
@@ -50,6 +56,7 @@ class Prefaulter {
     struct Shared {
         const std::shared_ptr<WindowTable> table;
         const std::shared_ptr<WindowTotals> totals;
+        const std::chrono::milliseconds lock_idle;
         std::atomic<bool> stopping{false};
         std::atomic<pid_t> tid{0};
         std::mutex mutex{};  // guards all that follows
@@ -57,6 +64,7 @@ class Prefaulter {
         std::condition_variable done{};
         std::deque<Job> waited_for{};
         std::deque<Job> expected{};
+        WindowRefs discarded{};
         WindowRef current{};
         bool started = false;
         bool ended = false;
@@ -65,7 +73,8 @@ class Prefaulter {
     static void run(const std::shared_ptr<Shared>& shared) noexcept;
     static void loop(Shared& shared);
     static WindowState settle(Shared& shared, const Job& job);
-    static void lock_within_budget(Shared& shared, const Job& job);
+    static bool lock_within_budget(Shared& shared, const Job& job);
+    static bool take_from_budget(Shared& shared, std::size_t bytes);
     static void urge(Shared& shared, const WindowKey& key, const WindowRef& window);
 
     const std::shared_ptr<Shared> shared_;

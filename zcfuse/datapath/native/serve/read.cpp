@@ -25,7 +25,7 @@ Reader::Reader(const ReadPolicy& policy, std::shared_ptr<WindowCache> windows,
       budget_(std::move(budget)),
       counts_(std::move(counts)),
       pipe_(policy.max_read),
-      buffer_(policy.max_read + abi::kPageSize, policy.prefault, *budget_) {
+      buffer_(policy.max_read + sys::page_bytes(), policy.prefault, *budget_) {
     slices_.reserve(kSlicesReserved);
 }
 

@@ -8,18 +8,20 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <thread>
 
 namespace zc {
 
 namespace {
 
 // How often upcalls that are out are looked through for some that are out too long.
-constexpr int kLookMilliseconds = 2000;
+constexpr auto kLookEvery = std::chrono::milliseconds(2000);
+constexpr auto kWaitForMemory = std::chrono::milliseconds(2);
 constexpr std::size_t kSmallestBuffer = 256 << 10;
 
 std::size_t largest_message(const State& state) {
-    const std::size_t data = std::size_t{state.negotiation.limits().max_pages} * abi::kPageSize;
-    return std::max(kSmallestBuffer, data + abi::kPageSize);
+    const std::size_t data = std::size_t{state.negotiation.limits().max_pages} * sys::page_bytes();
+    return std::max(kSmallestBuffer, data + sys::page_bytes());
 }
 
 }  // namespace
@@ -34,20 +36,22 @@ void Relay::run() noexcept {
     try {
         forward_until_end();
     } catch (const std::exception& error) {
-        state_->ending.failed(error.what(), -EIO);
+        state_->ending.failed(error.what(), 0);
     } catch (...) {
-        state_->ending.failed("the relay thread ended", -EIO);
+        state_->ending.failed("the relay thread ended", 0);
     }
     state_->upcalls.close();
 }
 
 void Relay::forward_until_end() {
     auto& upcalls = state_->upcalls;
+    auto next_look = std::chrono::steady_clock::now() + kLookEvery;
     while (!state_->stopping.load(std::memory_order_acquire)) {
         const short wanted = upcalls.has_overflow() ? POLLIN | POLLOUT : POLLIN;
         std::array<pollfd, 2> polled{
             {{upcalls.socket(), wanted, 0}, {upcalls.wake_event(), POLLIN, 0}}};
-        const int ready = ::poll(polled.data(), polled.size(), kLookMilliseconds);
+        const int ready =
+            ::poll(polled.data(), polled.size(), static_cast<int>(kLookEvery.count()));
         if (ready < 0 && errno != EINTR) {
             state_->ending.failed("waiting for control's replies", -errno);
             return;
@@ -59,9 +63,12 @@ void Relay::forward_until_end() {
         if (ready > 0 && polled[0].revents != 0 && !drain()) {
             return;
         }
-        upcalls.send_overflow();
-        if (ready == 0) {
+        if (!upcalls.send_overflow()) {
+            std::this_thread::sleep_for(kWaitForMemory);
+        }
+        if (const auto now = std::chrono::steady_clock::now(); now >= next_look) {
             upcalls.expire(std::chrono::seconds(state_->config.upcall_timeout));
+            next_look = now + kLookEvery;
         }
     }
 }
@@ -75,10 +82,8 @@ bool Relay::drain() {
             return true;
         }
         if (n <= 0) {
-            if (!state_->stopping.load(std::memory_order_acquire) && !state_->ending.is_over()) {
-                state_->ending.failed("control closed its socket",
-                                      n < 0 ? static_cast<int>(n) : -EPIPE);
-            }
+            state_->upcalls.close();
+            state_->ending.failed("control closed its socket", static_cast<int>(n));
             return false;
         }
         const auto size = std::min(static_cast<std::size_t>(n), buffer_.size());
@@ -115,7 +120,7 @@ void Relay::route(std::span<std::byte> message) {
     }
     if ((header.unique & abi::kInterruptBit) != 0) {
         // The answer to an INTERRUPT belongs where the interrupted request came from.
-        const auto* channel = state_->upcalls.channel_of(header.unique & ~abi::kInterruptBit);
+        const auto channel = state_->upcalls.channel_of(header.unique & ~abi::kInterruptBit);
         if (channel != nullptr) {
             const std::array<iovec, 1> piece{{{message.data(), message.size()}}};
             channel->reply(piece);

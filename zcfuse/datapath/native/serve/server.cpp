@@ -16,7 +16,7 @@ constexpr std::size_t kWritableRequestBytes = (1 << 20) + 4096;
 
 ReadPolicy policy_of(const State& state) {
     return {state.mode, state.config.splice_min,
-            std::size_t{state.negotiation.limits().max_pages} * abi::kPageSize,
+            std::size_t{state.negotiation.limits().max_pages} * sys::page_bytes(),
             state.config.prefault};
 }
 
@@ -46,9 +46,9 @@ void Server::run() noexcept {
     try {
         receive_until_end();
     } catch (const std::exception& error) {
-        state_->ending.failed(error.what(), -EIO);
+        state_->ending.failed(error.what(), 0);
     } catch (...) {
-        state_->ending.failed("a serving thread ended", -EIO);
+        state_->ending.failed("a serving thread ended", 0);
     }
 }
 
@@ -141,7 +141,11 @@ bool Server::serve_read(const abi::InHeader& header, std::span<const std::byte> 
         }
         return false;
     }
-    reader_.serve(*channel_, header.unique, request, *lease);
+    auto job = state_->reads.begin({channel_, header.unique, request, lease});
+    while (job) {
+        reader_.serve(*job->channel, job->unique, job->request, *job->lease);
+        job = state_->reads.next();
+    }
     return true;
 }
 
@@ -177,7 +181,7 @@ bool Server::serve_lseek(const abi::InHeader& header, std::span<const std::byte>
 
 void Server::hand_up(const abi::InHeader& header, std::span<const std::byte> message) {
     counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
-    state_->upcalls.hand_up(*channel_, message);
+    state_->upcalls.hand_up(channel_, message);
 }
 
 }  // namespace zc

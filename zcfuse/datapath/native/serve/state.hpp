@@ -13,6 +13,7 @@
 #include "serve/ledger.hpp"
 #include "serve/lock_budget.hpp"
 #include "serve/negotiation.hpp"
+#include "serve/read_queue.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
 #include "transport/ending.hpp"
@@ -22,11 +23,12 @@
 namespace zc {
 
 struct State {
-    State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits)
+    State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits, unsigned threads)
         : config(settings),
           mode(parse_mode(settings.path)),
           negotiation(settings, limits),
-          upcalls(std::move(upcall_socket)) {}
+          upcalls(std::move(upcall_socket)),
+          reads(threads) {}
 
     const Config config;
     const Mode mode;
@@ -36,6 +38,7 @@ struct State {
     InodeNumbers numbers;
     Negotiation negotiation;
     Upcalls upcalls;
+    ReadQueue reads;
     Notifier notifier;
     std::shared_ptr<LockBudget> budget;
     std::shared_ptr<WindowCache> windows;

@@ -14,6 +14,7 @@ namespace {
 // Between slices the prefaulting thread looks whether it shall end, and other threads that map or
 // unmap get their turn at the process's memory map.
 constexpr std::size_t kSliceBytes = std::size_t{1} << 20;
+constexpr std::size_t kAheadBytes = 4 * kSliceBytes;
 
 #ifndef MADV_POPULATE_READ
 constexpr int MADV_POPULATE_READ = 22;  // Linux 5.14
@@ -61,12 +62,12 @@ Window::~Window() {
 }
 
 int Window::populate(const std::atomic<bool>& stop) noexcept {
-    // Starts the reading of what is not cached: populating alone would wait for one readahead
-    // after the other.
-    sys::madvise(data_, bytes_, MADV_WILLNEED);
     for (std::size_t done = 0; done < bytes_; done += kSliceBytes) {
         if (stop.load(std::memory_order_relaxed)) {
             return -ECANCELED;
+        }
+        if (done % kAheadBytes == 0) {
+            read_ahead(done, std::min(done + kAheadBytes, bytes_));
         }
         const std::size_t slice = std::min(kSliceBytes, bytes_ - done);
         const int error = sys::madvise(data_ + done, slice, MADV_POPULATE_READ);
@@ -78,6 +79,7 @@ int Window::populate(const std::atomic<bool>& stop) noexcept {
 }
 
 int Window::lock() noexcept {
+    read_ahead(0, bytes_);
     const int error = sys::mlock(data_, bytes_);
     if (error != 0) {
         sys::munlock(data_, bytes_);  // a failed mlock may have locked a part
@@ -92,6 +94,14 @@ int Window::lock() noexcept {
 void Window::unlock() noexcept {
     sys::munlock(data_, bytes_);
     count_unlocked();
+}
+
+// Starts the reading of what is not cached: faults alone would wait for one readahead after the
+// other. By slices, because one call reads no more than the device takes at once.
+void Window::read_ahead(std::size_t begin, std::size_t end) noexcept {
+    for (; begin < end; begin += kSliceBytes) {
+        sys::madvise(data_ + begin, std::min(kSliceBytes, end - begin), MADV_WILLNEED);
+    }
 }
 
 void Window::count_unlocked() noexcept {

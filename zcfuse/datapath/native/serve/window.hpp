@@ -66,8 +66,9 @@ class Window {
     // MADV_POPULATE_READ.
     int populate(const std::atomic<bool>& stop) noexcept;
 
-    // Locks it; the caller has taken bytes() from the budget. On failure (-errno) they are given
-    // back. Once locked, they are given back by unlock or by the destructor.
+    // Locks it, which faults all pages in (mlock(2)) for less than populating it before; the caller
+    // has taken bytes() from the budget. On failure (-errno) they are given back. Once locked, they
+    // are given back by unlock or by the destructor.
     int lock() noexcept;
     void unlock() noexcept;
     bool locked() const noexcept { return locked_.load(std::memory_order_relaxed); }
@@ -75,6 +76,7 @@ class Window {
   private:
     Window(std::byte* data, std::size_t bytes, WindowState state,
            std::shared_ptr<WindowTotals> totals) noexcept;
+    void read_ahead(std::size_t begin, std::size_t end) noexcept;
     void count_unlocked() noexcept;
 
     std::byte* const data_;

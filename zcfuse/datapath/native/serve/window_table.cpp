@@ -27,7 +27,7 @@ WindowTable::Found WindowTable::find(const WindowKey& key, std::size_t end, std:
     Entry& entry = at->second;
     Order& order = order_of(entry);
     order.splice(order.begin(), order, entry.place);
-    entry.used = ++clock_;
+    entry.used = Clock::now();
     entry.asked += asked;
     Found found{entry.window, entry.asked >= ahead_bytes_};
     if (found.wants_next) {
@@ -42,17 +42,16 @@ bool WindowTable::contains(const WindowKey& key) const {
 }
 
 WindowRef WindowTable::create(const WindowKey& key, int fd, std::uint64_t offset, std::size_t bytes,
-                              WindowState state, int& error) {
-    Dropped dropped;  // unmapped after the mutex is released
+                              WindowState state, WindowRefs& evicted, int& error) {
     const std::lock_guard lock(mutex_);
     error = 0;
     if (const auto at = entries_.find(key); at != entries_.end()) {
         if (at->second.window->bytes() >= bytes) {
             return at->second.window;
         }
-        dropped.push_back(remove(at));
+        evicted.push_back(remove(at));
     }
-    if (!make_room(bytes, dropped)) {
+    if (!make_room(bytes, evicted)) {
         error = -ENOMEM;
         return nullptr;
     }
@@ -62,7 +61,7 @@ WindowRef WindowTable::create(const WindowKey& key, int fd, std::uint64_t offset
     }
     unlocked_.push_front(key);
     try {
-        entries_.emplace(key, Entry{window, unlocked_.begin(), ++clock_});
+        entries_.emplace(key, Entry{window, unlocked_.begin(), Clock::now()});
     } catch (...) {
         unlocked_.pop_front();
         throw;
@@ -81,7 +80,7 @@ void WindowTable::drop(const WindowKey& key, const WindowRef& window) {
 }
 
 void WindowTable::forget(std::uint64_t file) {
-    Dropped dropped;
+    WindowRefs dropped;  // unmapped after the mutex is released
     const std::lock_guard lock(mutex_);
     const auto first = entries_.lower_bound({file, 0});
     const auto last = entries_.upper_bound({file, std::numeric_limits<std::uint64_t>::max()});
@@ -109,10 +108,10 @@ void WindowTable::mark_locked(const WindowKey& key, const WindowRef& window) {
     locked_.splice(locked_.begin(), unlocked_, at->second.place);
 }
 
-WindowRef WindowTable::take_oldest_locked() {
+WindowRef WindowTable::take_oldest_locked(std::chrono::milliseconds idle) {
     const std::lock_guard lock(mutex_);
     const auto at = oldest_unused(locked_);
-    if (at == entries_.end()) {
+    if (at == entries_.end() || Clock::now() - at->second.used < idle) {
         return nullptr;
     }
     at->second.locked = false;
@@ -128,13 +127,13 @@ WindowRef WindowTable::remove(Entries::iterator at) {
     return window;
 }
 
-bool WindowTable::make_room(std::size_t bytes, Dropped& dropped) {
+bool WindowTable::make_room(std::size_t bytes, WindowRefs& evicted) {
     while (bytes_ + bytes > cap_bytes_ || entries_.size() >= cap_windows_) {
         const auto oldest = eviction_candidate();
         if (oldest == entries_.end()) {
             return false;
         }
-        dropped.push_back(remove(oldest));
+        evicted.push_back(remove(oldest));
         totals_->evictions.fetch_add(1, std::memory_order_relaxed);
     }
     return true;

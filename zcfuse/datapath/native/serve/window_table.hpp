@@ -4,13 +4,15 @@
 // be forgotten, and then die with their last holder. So more than `cap_bytes` is mapped only for as
 // long as one reply takes. Locked and unlocked windows have a list each, most recent first: room
 // below the cap is made from both, room in the lock budget by unlocking the locked one that was
-// used longest ago. That one stays mapped: it may take page faults from now on, but where the
-// budget is small against the files that are read, the windows need not be mapped anew each time.
+// used longest ago, if that was long enough ago: where the budget is small against what is being
+// read, handing its locks round would cost more (0.6 ms a window of 4 KiB pages) than it gives. The
+// unlocked window stays mapped: it may take page faults from now on, but need not be mapped anew.
 //
 // Thread-safe: one mutex, a leaf. Under it a window is mapped, but never unmapped, populated or
 // locked: those it hands out, and the caller drops or unlocks them after the call.
 #pragma once
 
+#include <chrono>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -31,6 +33,7 @@ struct WindowKey {
 };
 
 using WindowRef = std::shared_ptr<Window>;
+using WindowRefs = std::vector<WindowRef>;
 
 class WindowTable {
   public:
@@ -49,9 +52,10 @@ class WindowTable {
     bool contains(const WindowKey& key) const;
 
     // Maps a window, or returns the one that another thread mapped meanwhile. Null and a negative
-    // errno in `error` when there is no room (all are in use: -ENOMEM) or mmap failed.
+    // errno in `error` when there is no room (all are in use: -ENOMEM) or mmap failed. What had to
+    // go for it is added to `evicted`, for the caller to drop where that may take its time.
     WindowRef create(const WindowKey& key, int fd, std::uint64_t offset, std::size_t bytes,
-                     WindowState state, int& error);
+                     WindowState state, WindowRefs& evicted, int& error);
 
     void drop(const WindowKey& key, const WindowRef& window);
     void forget(std::uint64_t file);
@@ -59,25 +63,25 @@ class WindowTable {
 
     // For the prefaulting thread: tells that the window was locked.
     void mark_locked(const WindowKey& key, const WindowRef& window);
-    // The locked window not in use that was used longest ago; it counts as unlocked from now on and
-    // the caller unlocks it. Null when there is none.
-    WindowRef take_oldest_locked();
+    // The locked window not in use that was used longest ago, and at least `idle` ago; it counts as
+    // unlocked from now on and the caller unlocks it. Null when there is none.
+    WindowRef take_oldest_locked(std::chrono::milliseconds idle);
 
   private:
+    using Clock = std::chrono::steady_clock;
     using Order = std::list<WindowKey>;
     struct Entry {
         WindowRef window;
         Order::iterator place;
-        std::uint64_t used = 0;  // the clock at its last use
-        std::size_t asked = 0;   // bytes since the next window was last looked for
+        Clock::time_point used;
+        std::size_t asked = 0;  // bytes since the next window was last looked for
         bool locked = false;
     };
     using Entries = std::map<WindowKey, Entry>;
-    using Dropped = std::vector<WindowRef>;
 
     Order& order_of(const Entry& entry) noexcept { return entry.locked ? locked_ : unlocked_; }
     WindowRef remove(Entries::iterator at);
-    bool make_room(std::size_t bytes, Dropped& dropped);
+    bool make_room(std::size_t bytes, WindowRefs& evicted);
     Entries::iterator oldest_unused(Order& order);
     Entries::iterator eviction_candidate();
 
@@ -91,7 +95,6 @@ class WindowTable {
     Order locked_;
     Order unlocked_;
     std::size_t bytes_ = 0;
-    std::uint64_t clock_ = 0;
 };
 
 }  // namespace zc

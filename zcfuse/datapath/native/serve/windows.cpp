@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sys/holes.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
@@ -40,7 +41,7 @@ WindowCache::WindowCache(std::shared_ptr<LockBudget> budget, const WindowOptions
       table_(std::make_shared<WindowTable>(options.cap_bytes, options.cap_windows,
                                            options.window_bytes / 2, totals_)) {
     if (options_.prefault) {
-        prefaulter_.emplace(table_, totals_);
+        prefaulter_.emplace(table_, totals_, options_.lock_idle);
     }
 }
 
@@ -149,6 +150,9 @@ WindowRef WindowCache::map(const WindowFile& file, const WindowKey& key, std::si
     const std::uint64_t offset = key.index * options_.window_bytes;
     std::uint64_t size = 0;
     error = sys::file_size(file.fd, size);
+    if (error == 0 && sys::mapping_fills_holes(file.fd) != 0) {
+        error = -EOPNOTSUPP;
+    }
     if (error != 0) {
         return nullptr;
     }
@@ -160,8 +164,18 @@ WindowRef WindowCache::map(const WindowFile& file, const WindowKey& key, std::si
         error = -EFAULT;
         return nullptr;
     }
+    return create(key, file.fd, bytes, error);
+}
+
+WindowRef WindowCache::create(const WindowKey& key, int fd, std::size_t bytes, int& error) {
     const auto state = prefaulter_ ? WindowState::pending : WindowState::ready;
-    return table_->create(key, file.fd, offset, bytes, state, error);
+    WindowRefs evicted;
+    WindowRef window =
+        table_->create(key, fd, key.index * options_.window_bytes, bytes, state, evicted, error);
+    if (prefaulter_) {
+        prefaulter_->discard(std::move(evicted));
+    }
+    return window;
 }
 
 // A prefetch that fails is nobody's error: the request that needs the window meets it again.

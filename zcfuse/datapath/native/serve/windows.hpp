@@ -39,10 +39,12 @@ namespace zc {
 struct WindowOptions {
     bool prefault = true;
     std::size_t window_bytes = std::size_t{4} << 20;  // a power of two, at least a page
-    // Mapped pages are the page cache's: the cap bounds page tables and bookkeeping, not memory.
-    // Both must have room for three windows a serving thread.
-    std::size_t cap_bytes = std::size_t{1} << 30;
-    std::size_t cap_windows = 8192;          // small files; vm.max_map_count is 65530
+    // Mapped pages are the page cache's: the cap bounds page tables (2 MiB a GiB) and bookkeeping,
+    // not memory. Both must have room for three windows a serving thread.
+    std::size_t cap_bytes = std::size_t{4} << 30;
+    std::size_t cap_windows = 8192;  // small files; vm.max_map_count is 65530
+    // How long a window must not have been used to lose its lock to a new one.
+    std::chrono::milliseconds lock_idle{1000};
     std::chrono::milliseconds wait{10'000};  // for the prefaulting thread, before -ETIMEDOUT
 };
 
@@ -85,6 +87,7 @@ class WindowCache {
     //   -EFAULT     beyond the last page of the file, as it is now
     //   -EINVAL     size is 0 or more than a window, or the range is not one of a file
     //   -ENOMEM     all windows are in use and the cap is reached, or no memory for a mapping
+    //   -EOPNOTSUPP a sparse file on tmpfs, where a mapping would allocate the holes
     //   -ENODEV     the file cannot be mapped (other errnos of mmap and fstat likewise)
     //   -ETIMEDOUT  the prefaulting thread has not come that far
     //   -ECANCELED  stopped
@@ -111,6 +114,7 @@ class WindowCache {
     WindowRef take(const WindowFile& file, const Range& range, int& error);
     WindowRef find_or_map(const WindowFile& file, const Range& range, int& error);
     WindowRef map(const WindowFile& file, const WindowKey& key, std::size_t end, int& error);
+    WindowRef create(const WindowKey& key, int fd, std::size_t bytes, int& error);
     void map_ahead(const WindowFile& file, const WindowKey& key);
     Acquired acquire_or_throw(const WindowFile& file, std::uint64_t offset, std::size_t size);
 

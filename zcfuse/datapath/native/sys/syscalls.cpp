@@ -153,6 +153,10 @@ int set_pipe_size(int pipe, std::size_t bytes) noexcept {
     return or_errno(::fcntl(pipe, F_SETPIPE_SZ, static_cast<int>(bytes)));
 }
 
+int pipe_size(int pipe) noexcept {
+    return or_errno(::fcntl(pipe, F_GETPIPE_SZ));
+}
+
 void* mmap(std::size_t size, int protection, int flags, int fd, std::uint64_t offset,
            int& error) noexcept {
     error = std::min(fault(Call::mmap), 0);
@@ -250,6 +254,11 @@ int backing_open(int session, int file) noexcept {
 int backing_close(int session, int backing_id) noexcept {
     auto id = static_cast<std::uint32_t>(backing_id);
     return or_errno(::ioctl(session, abi::kIoctlBackingClose, &id));
+}
+
+std::size_t page_bytes() noexcept {
+    static const auto bytes = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    return bytes;
 }
 
 pid_t thread_id() noexcept {

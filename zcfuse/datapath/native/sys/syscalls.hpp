@@ -30,8 +30,9 @@ ssize_t splice_in(int file, std::uint64_t offset, int pipe, std::size_t size) no
 ssize_t splice_out(int pipe, int fd, std::size_t size) noexcept;
 ssize_t vmsplice(int pipe, std::span<const iovec> pieces) noexcept;
 int pipe_pair(UniqueFd& read_end, UniqueFd& write_end) noexcept;
-// Returns the size that the pipe has now, in bytes, or -errno.
+// Each returns the size that the pipe has now, in bytes, or -errno.
 int set_pipe_size(int pipe, std::size_t bytes) noexcept;
+int pipe_size(int pipe) noexcept;
 
 // Memory. `mmap` returns MAP_FAILED's place as nullptr and the errno (negative) in `error`.
 void* mmap(std::size_t size, int protection, int flags, int fd, std::uint64_t offset,
@@ -52,5 +53,6 @@ int backing_open(int session, int file) noexcept;  // the backing id (positive),
 int backing_close(int session, int backing_id) noexcept;
 
 pid_t thread_id() noexcept;
+std::size_t page_bytes() noexcept;  // in which the kernel counts max_pages and a pipe's slots
 
 }  // namespace zc::sys

@@ -30,12 +30,12 @@ inline int checked(int result, const char* what) {
     return result;
 }
 
-// A nameless file in $TMPDIR (or /tmp) whose byte at offset i is pattern(i) where it was written.
+// A nameless file in the current directory (a build directory, and so on no tmpfs) whose byte at
+// offset i is pattern(i) where it was written.
 class File {
   public:
     explicit File(std::uint64_t written = 0, std::uint64_t size = 0) {
-        const char* folder = std::getenv("TMPDIR");
-        std::string path = std::string(folder != nullptr ? folder : "/tmp") + "/zcfuse-XXXXXX";
+        std::string path = "zcfuse-XXXXXX";
         fd_.reset(checked(::mkostemp(path.data(), O_CLOEXEC), "mkostemp"));
         ::unlink(path.c_str());
         write(0, written);

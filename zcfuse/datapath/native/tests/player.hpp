@@ -32,7 +32,8 @@ class Peer {
         if (::poll(&polled, 1, milliseconds) != 1) {
             return {};
         }
-        Bytes message(std::size_t{2} << 20);
+        const auto size = ::recv(fd_.get(), nullptr, 0, MSG_DONTWAIT | MSG_PEEK | MSG_TRUNC);
+        Bytes message(size > 0 ? static_cast<std::size_t>(size) : 0);
         const auto n = ::recv(fd_.get(), message.data(), message.size(), MSG_DONTWAIT);
         message.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
         return message;

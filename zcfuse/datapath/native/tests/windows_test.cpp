@@ -92,9 +92,8 @@ TEST("what lies beyond the last page is EFAULT") {
 TEST("a descriptor that cannot be mapped gives its errno") {
     Cache cache;
     CHECK_EQ(cache.windows.acquire({1, -1}, 0, kPage).error, -EBADF);
-    const sys::UniqueFd written_only(checked(::memfd_create("zcfuse", MFD_CLOEXEC), "memfd"));
-    checked(::ftruncate(written_only.get(), kPage), "ftruncate");
-    const std::string path = "/proc/self/fd/" + std::to_string(written_only.get());
+    const File file(kPage);
+    const std::string path = "/proc/self/fd/" + std::to_string(file.fd());
     const sys::UniqueFd again(checked(::open(path.c_str(), O_WRONLY | O_CLOEXEC), "open"));
     CHECK_EQ(cache.windows.acquire({1, again.get()}, 0, kPage).error, -EACCES);
 }
@@ -186,7 +185,7 @@ TEST("without a budget windows work unlocked and are counted") {
 
 TEST("a new window gets the lock of the one used longest ago, which stays mapped") {
     const File file(4 * kWindow);
-    Cache cache(2 * kWindow);
+    Cache cache(2 * kWindow, {.lock_idle = std::chrono::milliseconds(0)});
     CHECK(cache.acquire(file, 0, kPage).locked);
     CHECK(cache.acquire(file, kWindow, kPage).locked);
     CHECK(cache.acquire(file, 2 * kWindow, kPage).locked);
@@ -198,9 +197,17 @@ TEST("a new window gets the lock of the one used longest ago, which stays mapped
     CHECK(cache.acquire(file, kWindow, kPage).locked);
 }
 
+TEST("a lock is not taken from a window that was used just now") {
+    const File file(4 * kWindow);
+    Cache cache(kWindow, {.lock_idle = std::chrono::minutes(1)});
+    CHECK(cache.acquire(file, 0, kPage).locked);
+    CHECK(!cache.acquire(file, kWindow, kPage).locked);
+    CHECK(cache.acquire(file, 0, kPage).locked);
+}
+
 TEST("a lock is not taken from a window in use") {
     const File file(4 * kWindow);
-    Cache cache(kWindow);
+    Cache cache(kWindow, {.lock_idle = std::chrono::milliseconds(0)});
     const Acquired held = cache.acquire(file, 0, kPage);
     CHECK(!cache.acquire(file, kWindow, kPage).locked);
     CHECK_EQ(cache.windows.stats().locked, kWindow);
@@ -209,7 +216,7 @@ TEST("a lock is not taken from a window in use") {
 TEST("no lock is given up where that would not make enough room") {
     const File small(kPage);
     const File large(kWindow);
-    Cache cache(kWindow);
+    Cache cache(kWindow, {.lock_idle = std::chrono::milliseconds(0)});
     CHECK(cache.budget->try_take(kWindow - kPage));  // by the pool
     CHECK(cache.acquire(small, 0, kPage, 1).locked);
     CHECK(!cache.acquire(large, 0, kPage, 2).locked);
@@ -280,6 +287,16 @@ TEST("a sparse file of 1 TiB stays within the cap, also beyond 4 GiB") {
     CHECK(pipe.drain(kPage) == patterned(kTebibyte - kPage, kPage));
 }
 
+TEST("a sparse file whose holes a mapping would allocate is refused") {
+    const sys::UniqueFd memory(checked(::memfd_create("zcfuse", MFD_CLOEXEC), "memfd_create"));
+    checked(::ftruncate(memory.get(), 2 * kPage), "ftruncate");
+    Cache cache;
+    CHECK_EQ(cache.windows.acquire({1, memory.get()}, 0, kPage).error, -EOPNOTSUPP);
+    const std::vector<std::uint8_t> bytes(2 * kPage);
+    CHECK_EQ(::pwrite(memory.get(), bytes.data(), bytes.size(), 0), 2 * ssize_t{kPage});
+    CHECK_EQ(cache.windows.acquire({1, memory.get()}, 0, kPage).error, 0);
+}
+
 TEST("thousands of files stay within the cap of windows") {
     const File file(kPage);
     Cache cache(kAmple, {.cap_windows = 100});
@@ -323,7 +340,8 @@ TEST("without prefaulting there is no thread and no lock, and vmsplice takes the
 TEST("many threads read the right bytes while windows come and go") {
     constexpr std::size_t kSize = 32 * kWindow;
     const File file(kSize);
-    Cache cache(3 * kWindow, {.cap_bytes = 16 * kWindow});
+    Cache cache(3 * kWindow,
+                {.cap_bytes = 16 * kWindow, .lock_idle = std::chrono::milliseconds(0)});
     std::atomic<int> wrong{0};
     std::vector<std::thread> threads;
     for (unsigned seed = 0; seed < 4; ++seed) {
@@ -352,25 +370,27 @@ TEST("many threads read the right bytes while windows come and go") {
 // A window of 4 GiB keeps the prefaulting thread busy for as long as a test needs it to be.
 struct SlowCache {
     explicit SlowCache(std::chrono::milliseconds wait)
-        : file(checked(::memfd_create("zcfuse", MFD_CLOEXEC), "memfd_create")),
-          cache(kNoBudget, {.window_bytes = kBytes, .cap_bytes = kBytes, .wait = wait}) {
-        checked(::ftruncate(file.get(), kBytes), "ftruncate");
-    }
+        : file(0, kBytes),
+          cache(kNoBudget, {.window_bytes = kBytes, .cap_bytes = kBytes, .wait = wait}) {}
+    // By the page cache, which is the only trace of it.
     bool prefaulting() const {
-        struct stat now {};
-        return ::fstat(file.get(), &now) == 0 && now.st_blocks > 0;
+        int error = 0;
+        void* const start = sys::mmap(kPage, PROT_READ, MAP_SHARED, file.fd(), 0, error);
+        CHECK(start != nullptr);
+        unsigned char resident = 0;
+        checked(::mincore(start, kPage, &resident), "mincore");
+        sys::munmap(start, kPage);
+        return (resident & 1) != 0;
     }
     static constexpr std::size_t kBytes = std::size_t{4} << 30;
-    sys::UniqueFd file;
+    File file;
     Cache cache;
 };
 
 TEST("a stop while a thread waits ends the wait with ECANCELED") {
     SlowCache slow(std::chrono::seconds(30));
     std::atomic<int> error{1};
-    std::thread waiter([&] {
-        error = slow.cache.windows.acquire({1, slow.file.get()}, 0, kPage).error;
-    });
+    std::jthread waiter([&] { error = slow.cache.acquire(slow.file, 0, kPage).error; });
     CHECK(within(std::chrono::seconds(5), [&] { return slow.prefaulting(); }));
     const auto before = std::chrono::steady_clock::now();
     slow.cache.windows.stop();
@@ -382,7 +402,7 @@ TEST("a stop while a thread waits ends the wait with ECANCELED") {
 
 TEST("a prefaulting thread that is too slow is ETIMEDOUT") {
     SlowCache slow(std::chrono::milliseconds(1));
-    CHECK_EQ(slow.cache.windows.acquire({1, slow.file.get()}, 0, kPage).error, -ETIMEDOUT);
+    CHECK_EQ(slow.cache.acquire(slow.file, 0, kPage).error, -ETIMEDOUT);
 }
 
 TEST("after a stop what is mapped is still served and what is not is ECANCELED") {
@@ -420,7 +440,7 @@ TEST("a kernel that cannot populate leaves the faults to vmsplice and says so") 
 TEST("a window that breaks while it is populated is mapped anew") {
     CHECK(sys::arm_faults("madvise:EFAULT:after=1:count=1"));
     const File file(kWindow);
-    Cache cache;
+    Cache cache(kNoBudget);
     CHECK_EQ(cache.acquire(file, 0, kWindow).error, 0);
     CHECK_EQ(cache.windows.stats().count, 1U);
     CHECK_EQ(cache.windows.stats().unpopulated, 0U);
@@ -429,7 +449,7 @@ TEST("a window that breaks while it is populated is mapped anew") {
 TEST("a window that breaks again and again is used as it is") {
     CHECK(sys::arm_faults("madvise:EFAULT"));
     const File file(kWindow);
-    Cache cache;
+    Cache cache(kNoBudget);
     CHECK_EQ(cache.acquire(file, 0, kWindow).error, 0);
     CHECK_EQ(cache.windows.stats().unpopulated, 1U);
     CHECK_EQ(cache.acquire(file, 0, kWindow).error, 0);

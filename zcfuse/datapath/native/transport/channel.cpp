@@ -1,6 +1,7 @@
 #include "transport/channel.hpp"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -8,7 +9,10 @@
 namespace zc {
 
 ssize_t Channel::reply_error(std::uint64_t unique, int error) const noexcept {
-    abi::OutHeader header{sizeof(abi::OutHeader), error, unique};
+    // The kernel refuses a reply with any other number (EINVAL) and goes on waiting; a backing
+    // filesystem may let one slip out (ENOTSUPP is 524).
+    const bool is_errno = error < 0 && error > -512;
+    abi::OutHeader header{sizeof(abi::OutHeader), is_errno ? error : -EIO, unique};
     const std::array<iovec, 1> pieces{{{&header, sizeof header}}};
     return reply(pieces);
 }
@@ -17,6 +21,10 @@ void Channel::wait() const noexcept {
     constexpr int kMilliseconds = 1000;
     pollfd polled{fd_.get(), POLLIN, 0};
     ::poll(&polled, 1, kMilliseconds);
+}
+
+bool Channel::sever(int instead) const noexcept {
+    return ::dup2(instead, fd_.get()) >= 0;
 }
 
 ssize_t Channel::reply_from_pipe(int pipe, std::size_t size,

@@ -39,6 +39,11 @@ class Channel {
     // Waits a bounded time until there may be something to receive; for a non-blocking descriptor.
     void wait() const noexcept;
 
+    // Lets go of the kernel's side at once, also while other threads use it, by putting `instead`
+    // in its place. The connection ends when the last descriptor of it is gone and no call is under
+    // way.
+    bool sever(int instead) const noexcept;
+
     int fd() const noexcept { return fd_.get(); }
     bool device() const noexcept { return device_; }
 

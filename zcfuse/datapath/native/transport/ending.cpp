@@ -12,14 +12,6 @@
 
 namespace zc {
 
-namespace {
-
-// sysexits.h EX_SOFTWARE; what a supervisor sees when the process had to end the connection with
-// itself.
-constexpr int kExitSoftware = 70;
-
-}  // namespace
-
 Ending::Ending() : event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (!event_) {
         throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -30,6 +22,11 @@ void Ending::set_abort(const std::string& abort_file, std::string mountpoint) {
     const std::lock_guard guard(lock_);
     abort_file_.reset(::open(abort_file.c_str(), O_WRONLY | O_CLOEXEC));
     mountpoint_ = std::move(mountpoint);
+}
+
+void Ending::set_last_resort(std::function<void()> sever) {
+    const std::lock_guard guard(lock_);
+    last_resort_ = std::move(sever);
 }
 
 bool Ending::record(const char* how, int error) noexcept {
@@ -57,32 +54,44 @@ void Ending::ended(const char* how) noexcept {
 }
 
 void Ending::failed(const char* what, int error) noexcept {
-    if (expected() || !record(what, error)) {
+    if (expected()) {
+        ended("stopped");
         return;
     }
-    std::fprintf(stderr, "zcfuse: the data path failed (%s: %s); ending the connection\n", what,
-                 std::strerror(-error));
+    if (!record(what, error)) {
+        return;
+    }
+    {
+        const std::lock_guard guard(lock_);
+        if (!last_resort_) {
+            return;
+        }
+    }
+    std::fprintf(stderr, "zcfuse: the data path failed (%s); ending the connection\n",
+                 reason().c_str());
     abort_connection();
 }
 
 void Ending::abort_connection() noexcept {
     sys::UniqueFd abort_file;
     std::string mountpoint;
+    std::function<void()> last_resort;
     {
         const std::lock_guard guard(lock_);
         abort_file = std::move(abort_file_);
         mountpoint.swap(mountpoint_);
-    }
-    if (!abort_file && mountpoint.empty()) {
-        return;  // a socket pair: the peer sees it closed
+        last_resort.swap(last_resort_);
     }
     if (abort_file && ::write(abort_file.get(), "1", 1) == 1) {
         return;
     }
-    if (::umount2(mountpoint.c_str(), MNT_FORCE | MNT_DETACH) == 0) {
+    if (!mountpoint.empty() &&
+        ::umount2(mountpoint.c_str(), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
         return;
     }
-    ::_exit(kExitSoftware);
+    if (last_resort) {
+        last_resort();
+    }
 }
 
 std::string Ending::reason() const {

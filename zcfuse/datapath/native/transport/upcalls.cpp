@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -16,10 +17,30 @@ namespace {
 // Numbers of requests that we make up ourselves; the kernel counts up from 2 and does not get here.
 constexpr std::uint64_t kOwnUnique = 1ULL << 62;
 
+template <typename Structure>
+Structure read_as(std::span<const std::byte> bytes) noexcept {
+    Structure structure;
+    std::memcpy(&structure, bytes.data(), sizeof structure);
+    return structure;
+}
+
+template <typename Action>
+void for_each_entry(std::span<const std::byte> body, Action action) {
+    constexpr std::size_t kFixed = sizeof(abi::EntryOut) + sizeof(abi::Dirent);
+    while (body.size() >= kFixed) {
+        const auto dirent = read_as<abi::Dirent>(body.subspan(sizeof(abi::EntryOut)));
+        const auto size = (kFixed + std::size_t{dirent.namelen} + 7) & ~std::size_t{7};
+        if (size > body.size()) {
+            return;
+        }
+        action(read_as<abi::EntryOut>(body),
+               {reinterpret_cast<const char*>(body.data()) + kFixed, dirent.namelen});
+        body = body.subspan(size);
+    }
+}
+
 abi::InHeader header_of(std::span<const std::byte> request) noexcept {
-    abi::InHeader header{};
-    std::memcpy(&header, request.data(), sizeof header);
-    return header;
+    return read_as<abi::InHeader>(request);
 }
 
 bool wants_reply(const abi::InHeader& header) noexcept {
@@ -27,6 +48,11 @@ bool wants_reply(const abi::InHeader& header) noexcept {
     return opcode != abi::Opcode::forget && opcode != abi::Opcode::batch_forget &&
            opcode != abi::Opcode::interrupt && opcode != abi::Opcode::notify_reply &&
            (header.unique & kOwnUnique) == 0;
+}
+
+// The socket is full, or there is no memory for the message now.
+bool may_go_later(ssize_t error) noexcept {
+    return error == -EAGAIN || error == -ENOBUFS || error == -ENOMEM;
 }
 
 }  // namespace
@@ -38,9 +64,10 @@ Upcalls::Upcalls(sys::UniqueFd socket)
     }
 }
 
-void Upcalls::hand_up(const Channel& channel, std::span<const std::byte> request) {
+void Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
+                      std::span<const std::byte> request) {
     const auto header = header_of(request);
-    const Upcall upcall{&channel, header.opcode, header.nodeid, std::chrono::steady_clock::now()};
+    const Upcall upcall{channel, header.opcode, header.nodeid, std::chrono::steady_clock::now()};
     const bool replied = wants_reply(header);
     bool wake_relay = false;
     ssize_t sent = -EPIPE;
@@ -51,7 +78,7 @@ void Upcalls::hand_up(const Channel& channel, std::span<const std::byte> request
                 out_[header.unique] = upcall;
             }
             sent = overflow_.empty() ? send_locked(request) : -EAGAIN;
-            if (sent == -EAGAIN) {
+            if (may_go_later(sent)) {
                 overflow_.emplace_back(request.begin(), request.end());
                 overflow_peak_ = std::max(overflow_peak_, overflow_.size());
                 wake_relay = true;
@@ -86,7 +113,7 @@ std::optional<Upcall> Upcalls::take(std::uint64_t unique) {
     return node.empty() ? std::nullopt : std::optional(node.mapped());
 }
 
-const Channel* Upcalls::channel_of(std::uint64_t unique) const {
+std::shared_ptr<const Channel> Upcalls::channel_of(std::uint64_t unique) const {
     const std::lock_guard guard(lock_);
     const auto found = out_.find(unique);
     return found == out_.end() ? nullptr : found->second.channel;
@@ -103,13 +130,14 @@ void Upcalls::wake() const noexcept {
     static_cast<void>(written);  // it only fails when it is already awake
 }
 
-void Upcalls::send_overflow() {
+bool Upcalls::send_overflow() {
     std::vector<std::pair<std::uint64_t, Upcall>> lost;
+    ssize_t sent = 0;
     {
         const std::lock_guard guard(lock_);
         while (!overflow_.empty()) {
-            const auto sent = send_locked(overflow_.front());
-            if (sent == -EAGAIN) {
+            sent = send_locked(overflow_.front());
+            if (may_go_later(sent)) {
                 break;
             }
             if (sent < 0) {
@@ -124,6 +152,7 @@ void Upcalls::send_overflow() {
     for (const auto& [unique, upcall] : lost) {
         give_up(unique, upcall, -EIO);
     }
+    return sent != -ENOBUFS && sent != -ENOMEM;
 }
 
 void Upcalls::expire(std::chrono::seconds age) {
@@ -159,23 +188,43 @@ void Upcalls::undo(std::span<const std::byte> late_reply) {
         }
         upcall = node.mapped();
     }
-    const auto body = late_reply.subspan(sizeof header);
-    const auto opcode = static_cast<abi::Opcode>(upcall.opcode);
-    if (header.error == 0 && opcode == abi::Opcode::lookup &&
-        body.size() >= sizeof(abi::EntryOut)) {
-        abi::EntryOut entry{};
-        std::memcpy(&entry, body.data(), sizeof entry);
-        const std::uint64_t lookups = 1;
-        if (entry.nodeid != 0) {
-            hand_up_own(abi::Opcode::forget, entry.nodeid, std::as_bytes(std::span(&lookups, 1)));
-        }
-    } else if (header.error == 0 && body.size() >= sizeof(abi::OpenOut) &&
-               (opcode == abi::Opcode::open || opcode == abi::Opcode::opendir)) {
-        abi::OpenOut open{};
-        std::memcpy(&open, body.data(), sizeof open);
-        const abi::ReleaseIn release{open.fh, 0, 0, 0};
-        hand_up_own(opcode == abi::Opcode::open ? abi::Opcode::release : abi::Opcode::releasedir,
-                    upcall.nodeid, std::as_bytes(std::span(&release, 1)));
+    if (header.error == 0) {
+        give_back(upcall, late_reply.subspan(sizeof header));
+    }
+}
+
+void Upcalls::give_back(const Upcall& upcall, std::span<const std::byte> body) {
+    switch (static_cast<abi::Opcode>(upcall.opcode)) {
+        case abi::Opcode::lookup:
+            if (body.size() >= sizeof(abi::EntryOut)) {
+                forget(read_as<abi::EntryOut>(body).nodeid);
+            }
+            break;
+        case abi::Opcode::readdirplus:
+            for_each_entry(body, [this](const abi::EntryOut& entry, std::string_view name) {
+                if (name != "." && name != "..") {  // these two are not counted
+                    forget(entry.nodeid);
+                }
+            });
+            break;
+        case abi::Opcode::open:
+        case abi::Opcode::opendir:
+            if (body.size() >= sizeof(abi::OpenOut)) {
+                const abi::ReleaseIn release{read_as<abi::OpenOut>(body).fh, 0, 0, 0};
+                const bool file = static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::open;
+                hand_up_own(file ? abi::Opcode::release : abi::Opcode::releasedir, upcall.nodeid,
+                            std::as_bytes(std::span(&release, 1)));
+            }
+            break;
+        default:
+            break;
+    }
+}
+
+void Upcalls::forget(std::uint64_t nodeid) {
+    const std::uint64_t lookups = 1;
+    if (nodeid != 0) {
+        hand_up_own(abi::Opcode::forget, nodeid, std::as_bytes(std::span(&lookups, 1)));
     }
 }
 

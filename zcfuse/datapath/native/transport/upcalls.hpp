@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -28,7 +29,7 @@
 namespace zc {
 
 struct Upcall {
-    const Channel* channel;
+    std::shared_ptr<const Channel> channel;
     std::uint32_t opcode;
     std::uint64_t nodeid;
     std::chrono::steady_clock::time_point since;
@@ -39,17 +40,18 @@ class Upcalls {
     explicit Upcalls(sys::UniqueFd socket);
 
     // Sends a whole request (its header has been checked), or keeps it, or answers EIO.
-    void hand_up(const Channel& channel, std::span<const std::byte> request);
+    void hand_up(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request);
     // Takes the upcall that a reply belongs to off the list.
     std::optional<Upcall> take(std::uint64_t unique);
     // Whether the request with that number went up and has no reply yet, and where it came from.
-    const Channel* channel_of(std::uint64_t unique) const;
+    std::shared_ptr<const Channel> channel_of(std::uint64_t unique) const;
 
     // The relay thread's part.
     int socket() const noexcept { return socket_.get(); }
     int wake_event() const noexcept { return wake_.get(); }
     bool has_overflow() const;
-    void send_overflow();
+    // Returns false when there is no memory for a message now.
+    bool send_overflow();
     void wake() const noexcept;
     void expire(std::chrono::seconds age);
     // Gives back what a late reply granted.
@@ -68,6 +70,8 @@ class Upcalls {
   private:
     ssize_t send_locked(std::span<const std::byte> request);
     void give_up(std::uint64_t unique, const Upcall& upcall, int error);
+    void give_back(const Upcall& upcall, std::span<const std::byte> body);
+    void forget(std::uint64_t nodeid);
     void hand_up_own(abi::Opcode opcode, std::uint64_t nodeid, std::span<const std::byte> body);
 
     sys::UniqueFd socket_;

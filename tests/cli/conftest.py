@@ -1,0 +1,95 @@
+"""The command line as users run it: a process of its own, with a time-out."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import pytest
+
+from tests.support import OrdinaryUser, abort, find_mount
+from tests.support._kernel import detach
+from tests.support._user import CHECKOUT
+
+DEADLINE_S: Final = 40.0
+# Until a process that was told to end is gone.
+END_S: Final = 15.0
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run_zcfuse(
+    *arguments: str,
+    user: OrdinaryUser | None = None,
+    wrap: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``zcfuse`` to its end, as `user`, and behind the command `wrap`."""
+    argv = [*wrap, sys.executable, "-m", "zcfuse", *arguments]
+    return subprocess.run(
+        user.command(argv) if user else argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        timeout=DEADLINE_S,
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": CHECKOUT, "NO_COLOR": "1", **(env or {})},
+        check=False,
+    )
+
+
+@pytest.fixture
+def zcfuse(mountpoint: str) -> Iterator[Run]:
+    """Runs ``zcfuse ARGUMENTS``; whatever it leaves on `mountpoint` is taken away at the end."""
+    yield run_zcfuse
+    while (left := find_mount(mountpoint)) is not None:
+        abort(left)
+        detach(mountpoint)
+
+
+def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """Require a refusal: this exit status, nothing on standard output, one line with `words`."""
+    assert (result.returncode, result.stdout) == (status, ""), result
+    assert result.stderr.count("\n") == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def ended(pid: int, seconds: float = END_S) -> bool:
+    """Whether a process that is not our child ends within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if _state(pid) in ("", "Z"):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@contextlib.contextmanager
+def busy(mountpoint: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose working directory is the mount, so that it cannot be unmounted."""
+    child = subprocess.Popen(
+        ["sh", "-c", 'cd "$0" && echo in && exec sleep 60', mountpoint],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"in\n"
+        yield child
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.communicate(timeout=END_S)

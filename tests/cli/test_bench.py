@@ -1,0 +1,93 @@
+"""``zcfuse bench``: what it prints, and what it refuses."""
+
+import json
+import os
+
+import pytest
+
+from tests.cli.conftest import refused, run_zcfuse
+from tests.support._capabilities import requires
+from zcfuse.bench import BACKING, BenchReport, BenchRow, Cell
+from zcfuse.bench._sweep import SweepCell, SweepReport, SweepRow
+from zcfuse.cli.bench import _print_bench, _print_sweep, report_document
+
+REPORT = BenchReport(
+    source="/a",
+    kernel="6.18",
+    filesystem="ext4",
+    cpus=2,
+    rounds=3,
+    loop_us=0.5,
+    targets=(BACKING, "zcfuse"),
+    commands={"zcfuse": "zcfuse mount"},
+    unavailable={"bindfs": "not installed"},
+    rows=(
+        BenchRow(
+            "sequential 1 MiB",
+            "cold",
+            {BACKING: Cell((100.0,), 1 << 20), "zcfuse": Cell((150.0,), 1 << 20)},
+        ),
+        BenchRow(
+            "stat",
+            "cold",
+            {BACKING: Cell((2.0,)), "zcfuse": Cell(reason="cold dentries need root")},
+        ),
+    ),
+)
+
+
+def test_large_transfers_are_throughput_with_the_ratio_of_the_time(
+    capsys: pytest.CaptureFixture[str],
+):
+    _print_bench(REPORT)
+    output = capsys.readouterr().out
+    assert "10.49 GB/s" in output
+    assert "6.99 GB/s (1.50)" in output
+
+
+def test_what_is_missing_is_named_with_its_reason(capsys: pytest.CaptureFixture[str]):
+    _print_bench(REPORT)
+    output = capsys.readouterr().out
+    assert "bindfs: not installed" in output
+    assert "cold dentries need root" in output
+
+
+def test_json_has_medians_and_ratios():
+    cells = report_document(REPORT)["rows"][0]["cells"]
+    assert (cells["zcfuse"]["median_us"], cells["zcfuse"]["ratio"]) == (150.0, 1.5)
+
+
+def test_a_sweep_names_the_best_path_of_each_size(capsys: pytest.CaptureFixture[str]):
+    cells = {"pool": SweepCell(10, 9), "splice": SweepCell(20, 4)}
+    _print_sweep(SweepReport("6.18", 1, {"mmap": "no"}, (SweepRow(4096, cells),)))
+    output = capsys.readouterr().out
+    line = next(line for line in output.splitlines() if "KiB" in line)
+    assert line.split()[-2:] == ["pool", "splice"]
+    assert "mmap: no" in output
+
+
+@requires("mounting")
+def test_a_tree_of_the_users_is_measured(tmp_path):
+    for index in range(5):
+        (tmp_path / f"{index}").write_bytes(os.urandom(16384))
+    result = run_zcfuse(
+        "bench", str(tmp_path), "--paths", "naive", "--rounds", "1", "--no-peers", "--json"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = {row["workload"]: row["cells"] for row in json.loads(result.stdout)["rows"]}
+    assert rows["the same, warm"]["zcfuse naive"]["median_us"] > 0
+    assert rows["sequential 1 MiB"]["backing"]["reason"] == "no file of 4 MiB or more"
+    assert len(os.listdir(tmp_path)) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--paths", "teleport"), "teleport"),
+        (("/nonexistent",), "not a directory"),
+        (("/",), "no place for a mountpoint"),
+        (("--rounds", "0"), "--rounds"),
+    ],
+)
+def test_a_wrong_use_is_one_line_and_status_2(arguments: tuple[str, ...], word: str):
+    refused(run_zcfuse("bench", *arguments), 2, word)

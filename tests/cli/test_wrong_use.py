@@ -1,0 +1,271 @@
+"""What a wrong use gets: one line that names the thing and the remedy, the right exit status, and
+nothing left mounted."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import refused, run_zcfuse
+from tests.support import find_mount, requires
+
+pytestmark = requires("mounting")
+
+
+@pytest.fixture
+def refuse(zcfuse, source, mountpoint):
+    """Run a `mount` that must be refused, and require that nothing is mounted after it."""
+
+    def run(status, words, *options, source=source, mountpoint=mountpoint, **how):
+        result = zcfuse("mount", *options, source, mountpoint, **how)
+        refused(result, status, *words)
+        assert find_mount(os.path.realpath(mountpoint)) is None
+
+    return run
+
+
+def test_a_missing_source(refuse, tmp_path):
+    refuse(2, ["source", "nowhere", "does not exist", "create"], source=str(tmp_path / "nowhere"))
+
+
+def test_a_source_that_is_a_file(refuse, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    refuse(2, [str(file), "not a directory"], source=str(file))
+
+
+def test_a_source_below_a_file(refuse, tmp_path):
+    (tmp_path / "file").touch()
+    refuse(2, ["source", "not a directory"], source=str(tmp_path / "file" / "x"))
+
+
+@requires("ordinary user")
+@pytest.mark.parametrize(("mode", "word"), [(0o311, "not readable"), (0o644, "cannot be entered")])
+def test_an_unreadable_source(ordinary_user, mode, word):
+    source = ordinary_user.directory("closed")
+    mountpoint = ordinary_user.directory("mnt")
+    os.chmod(source, mode)
+    result = run_zcfuse("mount", source, mountpoint, user=ordinary_user)
+    refused(result, 1, source, word, "permission")
+
+
+def test_a_missing_mountpoint(refuse, tmp_path):
+    refuse(2, ["mount point", "nowhere", "create it"], mountpoint=str(tmp_path / "nowhere"))
+
+
+def test_a_mountpoint_that_is_a_file(refuse, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    refuse(2, ["mount point", str(file), "not a directory"], mountpoint=str(file))
+
+
+def test_a_mountpoint_that_has_a_zcfuse_mount(zcfuse, source, mountpoint):
+    assert zcfuse("mount", source, mountpoint).returncode == 0
+    result = zcfuse("mount", source, mountpoint)
+    refused(result, 1, mountpoint, "busy", f"zcfuse umount {mountpoint}")
+    assert zcfuse("umount", mountpoint).returncode == 0
+    assert find_mount(mountpoint) is None
+
+
+def test_a_mountpoint_that_has_another_mount(zcfuse, source):
+    refused(zcfuse("mount", source, "/proc"), 1, "/proc", "busy", "proc", "choose another")
+
+
+def test_a_mountpoint_inside_the_source(refuse, source):
+    inside = os.path.join(source, "mnt")
+    os.mkdir(inside)
+    refuse(2, [inside, "inside the source"], mountpoint=inside)
+
+
+def test_a_mountpoint_inside_the_source_by_a_symlink(refuse, source, tmp_path):
+    os.mkdir(os.path.join(source, "mnt"))
+    link = tmp_path / "link"
+    link.symlink_to(os.path.join(source, "mnt"))
+    refuse(2, ["inside the source"], mountpoint=str(link))
+
+
+def test_a_source_inside_the_mountpoint(refuse, mountpoint):
+    inside = os.path.join(mountpoint, "source")
+    os.mkdir(inside)
+    refuse(2, [inside, "inside the mount point"], source=inside)
+
+
+def test_one_directory_as_both(refuse, source):
+    refuse(2, ["the same directory", source], mountpoint=source)
+
+
+@requires("private mounts")
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (
+            "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3",
+            ["/dev/fuse", "No such file", "modprobe fuse"],
+        ),
+        ("mount --bind /etc/hostname /dev/fuse", ["/dev/fuse", "not a device", "mknod"]),
+    ],
+)
+def test_no_fuse_device(source, mountpoint, prepare, words):
+    script = f'{prepare}; exec "$@"'
+    wrap = ("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh")
+    refused(run_zcfuse("mount", source, mountpoint, wrap=wrap), 1, *words)
+
+
+@requires("root")
+def test_a_fuse_device_that_is_closed_to_the_user(tmp_path_factory, ordinary_user):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    enter = ["nsenter", f"--mount=/proc/{ordinary_user.mountinfo_pid}/ns/mnt"]
+    subprocess.run([*enter, "chmod", "600", "/dev/fuse"], check=True, timeout=20)
+    result = run_zcfuse("mount", source, mountpoint, user=ordinary_user)
+    refused(result, 1, "/dev/fuse", "permission denied", "chmod 666")
+
+
+@requires("ordinary user")
+def test_no_fusermount3(ordinary_user):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    wrap = ("env", "PATH=/nonexistent")
+    result = run_zcfuse("mount", source, mountpoint, user=ordinary_user, wrap=wrap)
+    refused(result, 1, "fusermount3 is not installed", "install the package fuse3")
+
+
+@requires("ordinary user", "fusermount3")
+def test_a_mountpoint_that_the_user_may_not_write_to(ordinary_user):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    os.chmod(mountpoint, 0o555)
+    result = run_zcfuse("mount", source, mountpoint, user=ordinary_user)
+    refused(result, 1, mountpoint, "fusermount3", "no write access")
+
+
+@requires("ordinary user")
+def test_passthrough_without_the_privilege(ordinary_user):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    arguments = ("mount", "--path", "passthrough", source, mountpoint)
+    result = run_zcfuse(*arguments, user=ordinary_user)
+    refused(result, 1, "--path passthrough", "CAP_SYS_ADMIN", "--path auto")
+
+
+@requires("root")
+def test_passthrough_with_root_but_without_the_capability(refuse):
+    wrap = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    refuse(1, ["--path passthrough", "CAP_SYS_ADMIN"], "--path", "passthrough", wrap=wrap)
+
+
+@requires("ordinary user")
+def test_allow_other_without_the_permission(ordinary_user):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    result = run_zcfuse("mount", "--allow-other", source, mountpoint, user=ordinary_user)
+    refused(result, 1, "--allow-other", "user_allow_other", "/etc/fuse.conf")
+
+
+@requires("ordinary user")
+def test_a_lock_budget_beyond_the_limit(ordinary_user):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    arguments = ("mount", "--lock-budget", "1T", source, mountpoint)
+    wrap = ("prlimit", "--memlock=65536:65536")
+    result = run_zcfuse(*arguments, user=ordinary_user, wrap=wrap)
+    refused(result, 1, "--lock-budget", "65536", "ulimit -l")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bogus"], ["--bogus"]),
+        (["-o", "bogus"], ["-o bogus", "unknown option", "allow_other"]),
+        (["-o", "alow_other"], ["did you mean allow_other?"]),
+        (["-o", "rw"], ["-o rw", "read-only"]),
+        (["-o", "allow_other=1"], ["-o allow_other=1", "takes no value"]),
+        (["-o", "threads="], ["-o threads=", "needs a value"]),
+        (["-o", "threads"], ["-o threads", "needs a value"]),
+        (["-o", "threads=many"], ["-o threads=many", "not a number"]),
+        (["-o", "path=teleport"], ["path=teleport", "passthrough"]),
+        (["--path", "teleport"], ["path=teleport", "passthrough"]),
+        (["--threads", "x"], ["--threads"]),
+        (["--threads", "1000"], ["threads=1000"]),
+        (["--cache-timeout", "-1"], ["cache_timeout=-1"]),
+        (["--cache-timeout", "nan"], ["cache_timeout=nan"]),
+        (["--stack-depth", "3"], ["stack_depth=3", "1 or 2"]),
+        (["--lock-budget", "much"], ["--lock-budget", "64M"]),
+        (["-o", "lock_budget=much"], ["-o lock_budget=much", "64M"]),
+        (["--log-file", "/nonexistent/log"], ["--log-file /nonexistent/log", "directory"]),
+    ],
+)
+def test_an_option_that_is_unknown_or_wrong(refuse, options, words):
+    refuse(2, words, *options)
+
+
+def test_a_missing_argument(zcfuse, source):
+    refused(zcfuse("mount", source), 2, "MOUNTPOINT", "--help")
+
+
+def test_an_unknown_command(zcfuse):
+    refused(zcfuse("moumt"), 2, "moumt", "--help")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/", ["not a zcfuse mount", "left alone"]),
+        ("/proc", ["/proc", "not a zcfuse mount but proc", "umount(8)"]),
+        ("/etc", ["/etc", "not a zcfuse mount", "zcfuse list"]),
+        ("/nonexistent", ["/nonexistent", "does not exist"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["umount", "status"])
+def test_what_is_not_ours_is_left_alone(zcfuse, command, path, words):
+    refused(zcfuse(command, path), 2, *words)
+    assert os.path.exists("/proc/self")
+
+
+@requires("ordinary user", "root")
+@pytest.mark.parametrize("command", ["umount", "status"])
+def test_the_mount_of_another_user_is_left_alone(ordinary_user, command):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    enter = ("nsenter", f"--mount=/proc/{ordinary_user.mountinfo_pid}/ns/mnt")
+    assert run_zcfuse("mount", source, mountpoint, wrap=enter).returncode == 0
+    result = run_zcfuse(command, mountpoint, user=ordinary_user)
+    refused(result, 1, mountpoint, "belongs to user 0")
+    assert find_mount(mountpoint, ordinary_user.mountinfo_pid) is not None
+    assert run_zcfuse("umount", mountpoint, wrap=enter).returncode == 0
+
+
+@pytest.mark.parametrize("path", ["naive", "auto"])
+def test_a_killed_daemon_is_reported_and_its_mount_cleaned_up(zcfuse, mounted, path):
+    daemon = mounted("--path", path)
+    daemon.kill()
+    refused(
+        zcfuse("status", daemon.mountpoint),
+        1,
+        *(daemon.mountpoint, "gone (killed?)", f"zcfuse umount {daemon.mountpoint}"),
+    )
+    refused(zcfuse("mount", daemon.source, daemon.mountpoint), 1, "busy", "zcfuse umount")
+    result = zcfuse("umount", daemon.mountpoint)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert daemon.mount is None
+
+
+@requires("ordinary user", "fusermount3")
+def test_an_ordinary_user_cleans_up_after_a_killed_daemon(ordinary_user, zcfuse, mounted):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    daemon = mounted(source=source, mountpoint=mountpoint, user=ordinary_user)
+    daemon.kill()
+    refused(zcfuse("status", mountpoint, user=ordinary_user), 1, "gone (killed?)")
+    assert zcfuse("umount", mountpoint, user=ordinary_user).returncode == 0
+    assert daemon.mount is None
+
+
+def test_a_source_that_vanishes_between_the_check_and_the_mount(source, mountpoint):
+    late = (
+        "import zcfuse.cli.mount as m, os\n"
+        "check = m.check_device\n"
+        f"m.check_device = lambda: (check(), os.rmdir({source!r}))\n"
+        "from zcfuse.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", late, "mount", source, mountpoint],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    refused(result, 1, source, "No such file")
+    assert find_mount(mountpoint) is None

@@ -1,0 +1,104 @@
+"""Going to the background, with stand-ins for the daemon."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# Forking needs a process without threads: each case is a program of its own.
+PROGRAM = """
+import os, signal, sys, time
+from zcfuse.control import _background as background
+from zcfuse.control._background import MountError, run_in_background
+
+def dies(ready): os.kill(os.getpid(), signal.SIGKILL)
+def refuses(ready): raise MountError("no /dev/null: buy one", usage=True)
+def fails(ready): raise RuntimeError("boom\\nbang")
+def hangs(ready): time.sleep(60)
+def exits(ready): sys.exit(7)
+def serves(ready):
+    ready()
+    print("not to be seen")
+    os.write(2, b"not to be seen either")
+    time.sleep(0.3)
+    return 0
+def ignores_term(ready):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready(); time.sleep(60)
+
+def unanswered(): raise MountError("mounted, but silent")
+
+background.READY_TIMEOUT_S = 0.5
+background._END_TIMEOUT_S = 0.5
+check = unanswered if "unanswered" in sys.argv else lambda: None
+try:
+    pid = run_in_background(globals()[sys.argv[1]], check, error_output=None)
+except MountError as error:
+    print(error.usage, error)
+else:
+    print(pid)
+"""
+
+
+def run(*arguments):
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=30
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout.rstrip("\n")
+
+
+def test_the_parent_returns_when_the_daemon_is_ready_and_sees_none_of_its_output():
+    pid = int(run("serves"))
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}/stat") and time.monotonic() < deadline:
+        with open(f"/proc/{pid}/stat") as file:
+            if ") Z" in file.read():
+                break
+        time.sleep(0.02)
+    assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("daemon", "message"),
+    [
+        ("refuses", "True no /dev/null: buy one"),
+        ("dies", "False the daemon was killed by SIGKILL before the mount was ready"),
+        ("fails", "False the daemon failed: RuntimeError('boom\\nbang')"),
+        ("exits", "False the daemon failed: SystemExit(7)"),
+        ("hangs", "False the mount was not ready within 0.5 s: try --foreground to see why"),
+    ],
+)
+def test_a_daemon_that_never_gets_ready_is_an_error_of_one_line(daemon, message):
+    assert run(daemon) == message
+
+
+@pytest.mark.parametrize("daemon", ["serves", "ignores_term"])
+def test_a_mount_that_does_not_answer_ends_its_daemon(daemon):
+    began = time.monotonic()
+    assert run(daemon, "unanswered") == "False mounted, but silent"
+    assert time.monotonic() - began < 10
+
+
+def test_an_interrupt_while_waiting_ends_the_daemon(tmp_path):
+    pids = tmp_path / "pid"
+    program = (
+        "import os, time\n"
+        "from zcfuse.control._background import run_in_background\n"
+        "def daemon(ready):\n"
+        f"    open({str(pids)!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
+        "    time.sleep(60)\n"
+        "run_in_background(daemon, lambda: None, error_output=None)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 10
+    while not (pids.exists() and pids.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parent.send_signal(signal.SIGINT)
+    _, errors = parent.communicate(timeout=20)
+    assert b"KeyboardInterrupt" in errors
+    assert not os.path.exists(f"/proc/{int(pids.read_text())}")

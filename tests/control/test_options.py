@@ -1,0 +1,76 @@
+"""Options as text and as values."""
+
+import pytest
+
+from zcfuse.control import MountError, MountOptions
+from zcfuse.control._options import parse_mount_options, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("65536", 65536),
+        ("64K", 64 << 10),
+        ("64k", 64 << 10),
+        ("64M", 64 << 20),
+        ("64MiB", 64 << 20),
+        ("64MB", 64 << 20),
+        ("1.5G", 3 << 29),
+        ("2T", 2 << 40),
+        (" 8M ", 8 << 20),
+        ("16B", 16),
+    ],
+)
+def test_a_size_is_read_with_its_unit(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1X", "1 M B", "0x10", "1e3", "64MM", "∞"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(text)
+
+
+def test_mount_options_are_split_and_converted():
+    assert parse_mount_options("ro,allow_other,,path=mmap,lock_budget=1M,no_prefault") == {
+        "allow_other": True,
+        "path": "mmap",
+        "lock_budget": 1 << 20,
+        "prefault": False,
+    }
+
+
+def test_what_is_always_on_may_be_given():
+    assert parse_mount_options("ro,nosuid,nodev,default_permissions") == {}
+
+
+def test_the_last_of_a_repeated_option_counts():
+    assert parse_mount_options("threads=1,threads=2") == {"threads": 2}
+
+
+@pytest.mark.parametrize("text", ["rw", "suid", "dev", "threads=1.5", "cache_timeout=soon", "=1"])
+def test_a_wrong_mount_option_is_a_usage_error_that_names_it(text):
+    with pytest.raises(MountError, match=r"^-o ") as caught:
+        parse_mount_options(text)
+    assert caught.value.usage
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"path": "fast"},
+        {"cache_timeout": -0.1},
+        {"cache_timeout": float("inf")},
+        {"threads": -1},
+        {"threads": 129},
+        {"lock_budget": -1},
+        {"stack_depth": 0},
+        {"unmount_wait": float("nan")},
+    ],
+)
+def test_a_value_outside_its_range_is_a_usage_error_that_names_it(values):
+    with pytest.raises(MountError, match=next(iter(values))) as caught:
+        MountOptions(**values)
+    assert caught.value.usage

@@ -1,0 +1,67 @@
+"""Measurements: the copies of each serving path, and workloads on mounts against the backing tree.
+
+Everything runs in child processes, daemons as well as clients, with a bound on every wait; what
+is mounted here is unmounted here. Nothing imports the data path: the real command line is what is
+measured.
+"""
+
+from zcfuse.bench._clients import ClientError, ClientProcess, ClientTimedOutError, Timing, client
+from zcfuse.bench._copies import CASES, Case, Counted, Report, Row, run_copies
+from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
+from zcfuse.bench._rounds import BenchReport, BenchRow, Cell, filesystem_of, run_bench
+from zcfuse.bench._sources import (
+    DEFAULT_SIZE,
+    SourceError,
+    SourceFile,
+    SourceTree,
+    existing_file,
+    mountpoint_outside,
+    survey,
+    temporary_file,
+    temporary_tree,
+)
+from zcfuse.bench._sweep import SweepReport, run_sweep
+from zcfuse.bench._targets import BACKING, PATHS, Target, peer_targets, zcfuse_target
+from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
+
+__all__ = [
+    "BACKING",
+    "CASES",
+    "DEFAULT_SIZE",
+    "PATHS",
+    "WORKLOADS",
+    "BenchReport",
+    "BenchRow",
+    "Case",
+    "Cell",
+    "ClientError",
+    "ClientProcess",
+    "ClientTimedOutError",
+    "Cold",
+    "Counted",
+    "MountFailedError",
+    "Report",
+    "Row",
+    "RunningMount",
+    "SourceError",
+    "SourceFile",
+    "SourceTree",
+    "SweepReport",
+    "Target",
+    "Timing",
+    "Workload",
+    "client",
+    "existing_file",
+    "filesystem_of",
+    "mountpoint_outside",
+    "peer_targets",
+    "run_bench",
+    "run_copies",
+    "run_sweep",
+    "running",
+    "survey",
+    "temporary_file",
+    "temporary_tree",
+    "zcfuse_command",
+    "zcfuse_target",
+]

@@ -1,0 +1,226 @@
+"""The client that uses a tree, as a process of its own: `python -m zcfuse.bench._client`.
+
+It reads a command a line from standard input, as JSON `[name, arguments]`, and answers a line
+each, as JSON `{"ok": result}` or `{"error": text}`. Loops run in C where the standard library can
+(`map` into an empty deque), so that the interpreter's own time is small beside a system call's;
+what is left of it is in every target's figures alike. It ends at the end of its input.
+"""
+
+import collections
+import errno
+import hashlib
+import itertools
+import json
+import mmap
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from zcfuse.audit import cachestat
+
+_HASH_BLOCK: Final = 1 << 20
+_PAGE: Final = mmap.PAGESIZE
+Timing = dict[str, int]  # "ns", "operations", "bytes"
+
+
+def _timing(begin: int, operations: int, size: int) -> Timing:
+    return {"ns": time.perf_counter_ns() - begin, "operations": operations, "bytes": size}
+
+
+def _exhaust(iterator: Iterable[object]) -> None:
+    collections.deque(iterator, maxlen=0)
+
+
+class Client:
+    """One open file at most, and the work that is done on it or on a tree."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+
+    def open(self, path: str, direct: bool = False) -> int:
+        """Open `path` for what follows; returns its size in bytes."""
+        self.close()
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        """Close the open file, if there is one."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def drop(self) -> None:
+        """Drop the page cache of the open file (no request: it is this mount's cache only)."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def cached(self) -> int:
+        """Bytes of the open file in the page cache."""
+        return cachestat(self._fd).cached_bytes
+
+    def read(self, size: int, block: int) -> Timing:
+        """Read `size` bytes from the start, `block` bytes a call."""
+        with mmap.mmap(-1, block) as buffer:  # page-aligned, as O_DIRECT wants
+            buffer.write(bytes(block))  # its own faults are not the file's
+            begin = time.perf_counter_ns()
+            done = calls = 0
+            while done < size:
+                count = os.preadv(self._fd, [memoryview(buffer)[: size - done]], done)
+                if count == 0:
+                    break
+                done += count
+                calls += 1
+            return _timing(begin, calls, done)
+
+    def read_blocks(self, size: int, block: int, count: int) -> Timing:
+        """Read `count` blocks one after the other, beginning again where `size` bytes end."""
+        offsets = [index * block % (size - size % block) for index in range(count)]
+        return self._preads(offsets, block)
+
+    def read_random(self, size: int, block: int, count: int, seed: int) -> Timing:
+        """Read `count` blocks at random offsets that are multiples of `block`."""
+        chosen = random.Random(seed)
+        offsets = [chosen.randrange(size // block) * block for _ in range(count)]
+        return self._preads(offsets, block)
+
+    def _preads(self, offsets: list[int], block: int) -> Timing:
+        with mmap.mmap(-1, block) as buffer:
+            buffer.write(bytes(block))
+            view = [memoryview(buffer)]
+            begin = time.perf_counter_ns()
+            _exhaust(map(os.preadv, itertools.repeat(self._fd), itertools.repeat(view), offsets))
+            result = _timing(begin, len(offsets), len(offsets) * block)
+            view[0].release()
+            return result
+
+    def touch(self, size: int) -> Timing:
+        """Map `size` bytes and read one byte of every page."""
+        begin = time.perf_counter_ns()
+        with mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ) as mapping:
+            with memoryview(mapping) as view, view[::_PAGE] as pages:
+                touched = len(pages.tobytes())
+            return _timing(begin, touched, size)
+
+    def sendfile(self, size: int, block: int) -> Timing:
+        """Send `size` bytes to /dev/null, `block` bytes a call: page references, never copied."""
+        sink = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            begin = time.perf_counter_ns()
+            done = calls = 0
+            while done < size:
+                count = os.sendfile(sink, self._fd, done, min(block, size - done))
+                if count == 0:
+                    break
+                done += count
+                calls += 1
+            return _timing(begin, calls, done)
+        finally:
+            os.close(sink)
+
+    def digest(self, size: int) -> str:
+        """SHA-256 of the first `size` bytes, in hexadecimal."""
+        state = hashlib.sha256()
+        done = 0
+        while done < size:
+            data = os.pread(self._fd, min(_HASH_BLOCK, size - done), done)
+            if not data:
+                break
+            state.update(data)
+            done += len(data)
+        return state.hexdigest()
+
+    def open_read_close(self, root: str, names: list[str], limit: int, processes: int) -> Timing:
+        """Open each file, read up to `limit` bytes of it, close it; `processes` share the names."""
+        paths = [os.path.join(root, name) for name in names]
+        return _shared(lambda part: _open_read_close(part, limit), paths, processes)
+
+    def stat(self, root: str, names: list[str]) -> Timing:
+        """Stat each name by its path."""
+        paths = [os.path.join(root, name) for name in names]
+        begin = time.perf_counter_ns()
+        _exhaust(map(os.stat, paths))
+        return _timing(begin, len(paths), 0)
+
+    def walk(self, root: str, limit: int) -> Timing:
+        """List directories from `root` down and stat every entry, `limit` entries at most."""
+        begin = time.perf_counter_ns()
+        seen = 0
+        waiting = [root]
+        while waiting and seen < limit:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    os.stat(entry.path, follow_symlinks=False)
+                    seen += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        return _timing(begin, seen, 0)
+
+    def missing(self, root: str, names: list[str]) -> Timing:
+        """Look up names that are not there."""
+        paths = [os.path.join(root, name) for name in names]
+        begin = time.perf_counter_ns()
+        found = [path for path in paths if _exists(path)]
+        result = _timing(begin, len(paths), 0)
+        if found:
+            raise OSError(errno.EEXIST, "a name that was to be missing exists", found[0])
+        return result
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _open_read_close(paths: list[str], limit: int) -> int:
+    done = 0
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        done += len(os.read(fd, limit))
+        os.close(fd)
+    return done
+
+
+def _shared(work: Callable[[list[str]], int], items: list[str], processes: int) -> Timing:
+    begin = time.perf_counter_ns()
+    if processes == 1:
+        return _timing(begin, len(items), work(items))
+    children = []
+    for index in range(processes):
+        child = os.fork()
+        if child == 0:
+            os._exit(_status_of(work, items[index::processes]))
+        children.append(child)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(statuses):
+        raise OSError(max(statuses), os.strerror(max(statuses)))
+    return _timing(begin, len(items), 0)
+
+
+def _status_of(work: Callable[[list[str]], int], items: list[str]) -> int:
+    """The errno of `work`, as a child's exit status can carry it; 0 where it did not fail."""
+    try:
+        work(items)
+    except OSError as error:
+        return (error.errno or errno.EIO) & 0xFF
+    return 0
+
+
+def main() -> None:
+    """Serve commands until the input ends."""
+    client = Client()
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer: dict[str, object] = {"ok": getattr(client, name)(**arguments)}
+        except (OSError, ValueError) as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

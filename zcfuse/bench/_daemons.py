@@ -1,0 +1,168 @@
+"""A FUSE daemon as a child process: mount, use, unmount, whatever happens in between.
+
+`running` is the only place that mounts. It owns the process and the mount from the first line to
+the last: a daemon that does not unmount when told is aborted, its mount detached, the process
+killed. All waits are bounded. The mountpoint is never touched from here, so nothing here hangs on
+a dead daemon.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+import zcfuse
+from zcfuse.audit import detach_mountpoint, kernel_device
+
+_MOUNT_DEADLINE_S: Final = 20.0
+_UNMOUNT_DEADLINE_S: Final = 10.0
+_KILL_DEADLINE_S: Final = 5.0
+_POLL_S: Final = 0.01
+_CONNECTIONS: Final = "/sys/fs/fuse/connections"
+_LOG_LINE_LIMIT: Final = 300  # characters of a daemon's last words that a table can hold
+
+
+class MountFailedError(Exception):
+    """The daemon did not mount; the message is the last line it wrote."""
+
+
+class RunningMount(msgspec.Struct, frozen=True):
+    """A mount that is there: its daemon's process id and its device as the kernel numbers it."""
+
+    mountpoint: str
+    pid: int
+    device: int
+    kind: str
+
+    def path(self, name: str) -> str:
+        """The path of a file in the mount."""
+        return os.path.join(self.mountpoint, name)
+
+
+def _unescaped(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def find_mount(mountpoint: str, mountinfo: str) -> tuple[str, int] | None:
+    """The type and kernel device number of the topmost mount on `mountpoint`, from mountinfo."""
+    found = None
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        if _unescaped(fields[4]) == mountpoint:
+            major, _, minor = fields[2].partition(":")
+            found = after.split(" ")[0], kernel_device(int(major), int(minor))
+    return found
+
+
+def _mounted(mountpoint: str) -> tuple[str, int] | None:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return find_mount(mountpoint, file.read())
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which a child finds this very package."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(zcfuse.__file__)))
+    others = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{others}" if others else root}
+
+
+def zcfuse_command(source: str, mountpoint: str, options: Sequence[str]) -> list[str]:
+    """The command line of our own daemon in the foreground."""
+    start = [sys.executable, "-P", "-m", "zcfuse", "mount"]
+    return [*start, source, mountpoint, "--foreground", *options]
+
+
+@contextlib.contextmanager
+def running(
+    argv: Sequence[str], mountpoint: str, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningMount]:
+    """Run `argv`, a foreground daemon that mounts on `mountpoint`, for the length of the block.
+
+    Raises `MountFailedError` where it does not mount. On the way out the daemon is told to end by
+    SIGTERM; what is left after ten seconds is aborted, detached and killed.
+    """
+    mountpoint = os.path.realpath(mountpoint)
+    before = _mounted(mountpoint)
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**child_environment(), **(environment or {})},
+            )
+        except OSError as error:
+            raise MountFailedError(f"{argv[0]}: {error.strerror}") from error
+        try:
+            kind, device = _wait_for_mount(process, mountpoint, before, log.fileno())
+            yield RunningMount(mountpoint, process.pid, device, kind)
+        finally:
+            _end(process, mountpoint, before)
+
+
+def _wait_for_mount(
+    process: subprocess.Popen[bytes],
+    mountpoint: str,
+    before: tuple[str, int] | None,
+    log: int,
+) -> tuple[str, int]:
+    deadline = time.monotonic() + _MOUNT_DEADLINE_S
+    while True:
+        found = _mounted(mountpoint)
+        if found is not None and found != before:
+            return found
+        if process.poll() is not None:
+            raise MountFailedError(_last_words(log) or f"exit status {process.returncode}")
+        if time.monotonic() > deadline:
+            raise MountFailedError(f"no mount after {_MOUNT_DEADLINE_S:.0f} s")
+        time.sleep(_POLL_S)
+
+
+def _last_words(log: int) -> str:
+    lines = os.pread(log, 1 << 16, 0).decode(errors="replace").split("\n")
+    words = [line.strip() for line in lines if line.strip()]
+    return words[-1].removeprefix("zcfuse: ")[:_LOG_LINE_LIMIT] if words else ""
+
+
+def _end(process: subprocess.Popen[bytes], mountpoint: str, before: tuple[str, int] | None) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_UNMOUNT_DEADLINE_S)
+    left = _mounted(mountpoint)
+    if left is not None and left != before:
+        give_up(mountpoint, left[1])
+    if process.poll() is None:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILL_DEADLINE_S)
+
+
+def give_up(mountpoint: str, device: int) -> None:
+    """End the connection of a mount, so that its clients get ENOTCONN, and detach it.
+
+    The connection's own file is tried first: it needs no unmount, but a mounted fusectl. A forced
+    unmount aborts too.
+    """
+    with (
+        contextlib.suppress(OSError),
+        open(f"{_CONNECTIONS}/{device}/abort", "w", encoding="ascii") as file,
+    ):
+        file.write("1")
+    with contextlib.suppress(OSError):
+        detach_mountpoint(mountpoint)
+        return
+    command = ["fusermount3", "-u", "-z", "-q", "--", mountpoint]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(command, timeout=_KILL_DEADLINE_S, check=False, capture_output=True)

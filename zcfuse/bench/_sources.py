@@ -1,0 +1,208 @@
+"""What is measured on: temporary files and trees of our own, or those that a user names.
+
+A tree of the user's is only ever read. What is made here is removed here, in the same block.
+"""
+
+import contextlib
+import os
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+DEFAULT_SIZE: Final = 1 << 30
+SMALL_FILE_BYTES: Final = 16 << 10
+_LEAST_SIZE: Final = 16 << 20  # below this a figure is that of opening the file
+_FREE_SHARE: Final = 2  # use at most one part in so many of the free space
+_MEMORY_SHARE: Final = 4  # the same of the memory: two caches, and room for everybody else
+_BLOCK: Final = 1 << 20
+_LARGE_FILE_BYTES: Final = 256 << 20
+_LARGE_ENOUGH: Final = 4 << 20
+_SMALL_RANGE: Final = range(1, 4 * SMALL_FILE_BYTES + 1)
+_FILES_PER_DIRECTORY: Final = 100
+_MAX_ENTRIES_LOOKED_AT: Final = 200_000
+
+
+class SourceError(Exception):
+    """There is nothing to measure on; the message says what to do."""
+
+
+class SourceFile(msgspec.Struct, frozen=True):
+    """One file below a directory that can be mounted, and a mountpoint outside of it.
+
+    `note` says what is not as asked, such as a smaller size.
+    """
+
+    root: str
+    name: str
+    size: int
+    mountpoint: str
+    note: str = ""
+
+    @property
+    def path(self) -> str:
+        """The backing file's path."""
+        return os.path.join(self.root, self.name)
+
+
+class SourceTree(msgspec.Struct, frozen=True):
+    """A tree with a large file and many small ones, by names relative to `root`."""
+
+    root: str
+    large: str
+    large_size: int
+    small: tuple[str, ...]
+    entries: int
+
+
+def _available_memory() -> int:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def fitting_size(wanted: int, free: int, memory: int) -> int:
+    """The largest size up to `wanted` bytes for which disk and memory have room to spare."""
+    return min(wanted, free // _FREE_SHARE, memory // _MEMORY_SHARE) // _BLOCK * _BLOCK
+
+
+def write_file(path: str, size: int) -> None:
+    """Write `size` bytes that do not repeat from block to block, and wait until they are stored.
+
+    Waiting keeps the write-back from running during the measurement.
+    """
+    pattern = bytearray(random.Random(size).randbytes(_BLOCK))
+    with open(path, "wb", buffering=0) as file:
+        for index in range(0, size, _BLOCK):
+            pattern[:8] = index.to_bytes(8, "little")
+            pattern[_BLOCK // 2 : _BLOCK // 2 + 8] = (~index & (1 << 64) - 1).to_bytes(8, "little")
+            file.write(memoryview(pattern)[: size - index])
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def temporary_file(size: int | None) -> Iterator[SourceFile]:
+    """A file of `size` bytes, or of 1 GiB as far as disk and memory have room.
+
+    Raises `SourceError` where not even a few MiB fit.
+    """
+    with tempfile.TemporaryDirectory(prefix="zcfuse-") as base:
+        space = os.statvfs(base)
+        free = space.f_bavail * space.f_frsize
+        chosen = size or fitting_size(DEFAULT_SIZE, free, _available_memory())
+        if chosen > free or chosen < (1 if size else _LEAST_SIZE):
+            raise SourceError(
+                f"{base} has {free >> 20} MiB free: give a smaller --size, "
+                "or set TMPDIR to a directory with more space"
+            )
+        short = not size and chosen < DEFAULT_SIZE
+        note = f"{chosen >> 20} MiB, as disk and memory allow" if short else ""
+        source = os.path.join(base, "source")
+        mountpoint = os.path.join(base, "mnt")
+        os.mkdir(source)
+        os.mkdir(mountpoint)
+        write_file(os.path.join(source, "data"), chosen)
+        yield SourceFile(source, "data", chosen, mountpoint, note)
+
+
+@contextlib.contextmanager
+def existing_file(path: str, size: int | None) -> Iterator[SourceFile]:
+    """The first `size` bytes of the file at `path` (None: all of it); it is only read."""
+    path = os.path.realpath(path)
+    try:
+        length = os.stat(path).st_size
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from error
+    if not os.path.isfile(path) or length == 0:
+        raise SourceError(f"{path}: not a regular file with anything in it")
+    chosen = min(size or length, length)
+    note = f"{chosen} bytes: all that the file has" if size and size > length else ""
+    root, name = os.path.split(path)
+    with mountpoint_outside(root) as mountpoint:
+        yield SourceFile(root, name, chosen, mountpoint, note)
+
+
+@contextlib.contextmanager
+def mountpoint_outside(root: str) -> Iterator[str]:
+    """A temporary directory that is not inside `root`, nor above it."""
+    root = os.path.realpath(root)
+    candidates = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/run", "/dev/shm"]
+    for candidate in filter(None, [*candidates, "/var/tmp"]):
+        base = os.path.realpath(candidate)
+        if os.path.commonpath([base, root]) == root or not os.access(base, os.W_OK):
+            continue
+        with tempfile.TemporaryDirectory(prefix="zcfuse-mnt-", dir=base) as directory:
+            yield directory
+        return
+    raise SourceError(f"{root}: no place for a mountpoint outside of it; choose a directory below")
+
+
+@contextlib.contextmanager
+def temporary_tree(files: int) -> Iterator[SourceTree]:
+    """A large file of 256 MiB (less where space is short) and `files` small ones of 16 KiB."""
+    with tempfile.TemporaryDirectory(prefix="zcfuse-") as base:
+        space = os.statvfs(base)
+        size = fitting_size(_LARGE_FILE_BYTES, space.f_bavail * space.f_frsize, _available_memory())
+        if size < _LARGE_ENOUGH:
+            raise SourceError(f"{base}: no space; set TMPDIR to a directory with more of it")
+        write_file(os.path.join(base, "large"), size)
+        names = []
+        content = random.Random(files).randbytes(SMALL_FILE_BYTES)
+        for index in range(files):
+            directory = f"small/{index // _FILES_PER_DIRECTORY:04}"
+            if index % _FILES_PER_DIRECTORY == 0:
+                os.makedirs(os.path.join(base, directory))
+            names.append(f"{directory}/{index:06}")
+            with open(os.path.join(base, names[-1]), "wb") as file:
+                file.write(content)
+        os.sync()
+        directories = -(-files // _FILES_PER_DIRECTORY)
+        yield SourceTree(base, "large", size, tuple(names), files + directories + 2)
+
+
+def survey(root: str, files: int) -> SourceTree:
+    """Choose from a user's tree: its largest file, and up to `files` small ones nearest to 16 KiB.
+
+    `large` is empty where no file has 4 MiB. Raises `SourceError` for what is no directory.
+    """
+    root = os.path.realpath(root)
+    if not os.path.isdir(root):
+        raise SourceError(f"{root}: not a directory")
+    found = _regular_files(root)
+    largest = max(found, default=(0, ""))
+    small = sorted(
+        (abs(size - SMALL_FILE_BYTES), name) for size, name in found if size in _SMALL_RANGE
+    )
+    large_name = largest[1] if largest[0] >= _LARGE_ENOUGH else ""
+    return SourceTree(
+        root=root,
+        large=large_name,
+        large_size=min(largest[0], _LARGE_FILE_BYTES) if large_name else 0,
+        small=tuple(name for _, name in small[:files]),
+        entries=len(found),
+    )
+
+
+def _regular_files(root: str) -> Sequence[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    looked_at = 0
+    for directory, directories, names in os.walk(root):
+        directories[:] = [name for name in directories if _is_plain(directory, name)]
+        for name in names:
+            looked_at += 1
+            path = os.path.join(directory, name)
+            with contextlib.suppress(OSError, UnicodeError):
+                path.encode()  # a name that is not UTF-8 does not travel to the client as JSON
+                if os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.R_OK):
+                    found.append((os.stat(path).st_size, os.path.relpath(path, root)))
+        if looked_at > _MAX_ENTRIES_LOOKED_AT:
+            break
+    return found
+
+
+def _is_plain(directory: str, name: str) -> bool:
+    return not os.path.ismount(os.path.join(directory, name))

@@ -1,0 +1,53 @@
+"""The ``zcfuse`` group: knows its commands by name and loads a module when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+# name: (where it is, its line in the list of commands). Importing them all for ``--help`` would
+# take a second.
+_COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "mount": ("zcfuse.cli.mount:mount", "Show a directory at a mount point."),
+    "umount": ("zcfuse.cli.umount:umount", "Unmount, also what a killed daemon left behind."),
+    "list": ("zcfuse.cli.list:list_", "List the zcfuse mounts and their daemons."),
+    "status": (
+        "zcfuse.cli.status:status",
+        "Show what a mount negotiated, served and fell back from.",
+    ),
+    "copies": ("zcfuse.cli.copies:copies", "Count the copies that each serving path makes."),
+    "doctor": ("zcfuse.cli.doctor:doctor", "Say what this machine offers and what is missing."),
+    "bench": ("zcfuse.cli.bench:bench", "Measure a mount against its backing tree and its peers."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help page."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, or return None for an unknown name."""
+        found = _COMMANDS.get(cmd_name)
+        if found is None:
+            return None
+        module, _, attribute = found[0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="zcfuse", prog_name="zcfuse")
+def zcfuse() -> None:
+    """Mount a tree of real files whose bytes never pass through the daemon."""

@@ -1,0 +1,51 @@
+"""``zcfuse list``: the mounts of the kernel's table, each with its daemon if it answers."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from zcfuse.cli._output import json_option, print_json, print_table
+from zcfuse.control._registry import list_mounts
+from zcfuse.control._status import printable
+from zcfuse.control._status_client import StatusError, read_status_of
+from zcfuse.datapath._mount_table import MountEntry
+
+
+class _Row(msgspec.Struct):
+    mountpoint: str
+    source: str
+    user: int
+    pid: int | None
+    path: str | None
+    state: str
+
+
+@click.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the zcfuse mounts and their daemons."""
+    rows = [_describe(entry) for entry in list_mounts()]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table("", _Row.__struct_fields__, [_cells(row) for row in rows])
+    else:
+        click.echo("no zcfuse mounts")
+
+
+def _describe(entry: MountEntry) -> _Row:
+    pid, path, state = None, None, "alive"
+    try:
+        status = read_status_of(entry)
+        pid, path = status.pid, str(status.options.get("path"))
+    except StatusError as error:
+        state = "dead" if error.dead else "no answer"
+    return _Row(
+        printable(entry.mountpoint), printable(entry.source), entry.owner[0], pid, path, state
+    )
+
+
+def _cells(row: _Row) -> tuple[str, ...]:
+    # Ids are names, not amounts: no thousands are marked.
+    return tuple("-" if cell is None else str(cell) for cell in msgspec.structs.astuple(row))

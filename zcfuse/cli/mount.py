@@ -1,0 +1,173 @@
+"""``zcfuse mount``: check, go to the background, serve."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Final, TextIO
+
+import click
+
+from zcfuse.cli._errors import CommandError
+from zcfuse.control._background import run_in_background
+from zcfuse.control._checks import check_apart, check_mountpoint, check_options, check_source
+from zcfuse.control._options import (
+    DEFAULT_CACHE_TIMEOUT_S,
+    SERVING_PATHS,
+    MountOptions,
+    parse_mount_options,
+    parse_size,
+)
+from zcfuse.datapath._mount_probe import Answer, probe
+from zcfuse.datapath._mounting import MountError, check_device
+
+_OPTIONS_HELP: Final = (
+    "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, path=, "
+    "cache_timeout=, threads=, lock_budget=, stack_depth=. An option of its own, such as --path, "
+    "counts before these."
+)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, such as 64M."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the bytes; a wrong text is a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("mountpoint")
+@click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
+@click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
+@click.option(
+    "--path", metavar="P", help=f"Serving path: {', '.join(SERVING_PATHS)}. [default: auto]"
+)
+@click.option(
+    "--cache-timeout",
+    type=float,
+    metavar="S",
+    help="Seconds for which names and attributes may be cached."
+    f" [default: {DEFAULT_CACHE_TIMEOUT_S:g}]",
+)
+@click.option("--allow-other", is_flag=True, default=None, help="Let other users in.")
+@click.option("--threads", type=int, metavar="N", help="Serving threads. [default: chosen]")
+@click.option(
+    "--lock-budget",
+    type=Size(),
+    metavar="SIZE",
+    help="Memory that buffers and windows may lock, as in 64M."
+    " [default: 64M, or what the limit leaves]",
+)
+@click.option(
+    "--no-prefault",
+    "prefault",
+    flag_value=False,
+    type=bool,
+    default=None,
+    help="Take page faults when they come.",
+)
+@click.option(
+    "--stack-depth",
+    type=int,
+    metavar="1|2",
+    help="2: pass through files of an overlayfs, too. [default: 1]",
+)
+@click.option("--log-file", metavar="F", help="Append the log to this file.")
+def mount(
+    source: str,
+    mountpoint: str,
+    option_texts: tuple[str, ...],
+    foreground: bool,
+    log_file: str | None,
+    **given: object,
+) -> int:
+    """Show the directory SOURCE, read-only, at the directory MOUNTPOINT.
+
+    Goes to the background and returns once the mount answers.
+    """
+    try:
+        options = _options(option_texts, given)
+        shown, where = _check(source, mountpoint, options)
+        log_path = os.path.abspath(log_file) if log_file else None
+        serve = functools.partial(_serve, shown, where, options)
+        if foreground:
+            return _run_in_foreground(serve, log_path)
+        return _run_in_background(serve, where, log_path)
+    except MountError as error:
+        raise CommandError(str(error), usage=error.usage) from error
+
+
+def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
+    values: dict[str, object] = {}
+    for text in texts:
+        values.update(parse_mount_options(text))
+    values.update({name: value for name, value in given.items() if value is not None})
+    return MountOptions(**values)  # type: ignore[arg-type]
+
+
+def _check(source: str, mountpoint: str, options: MountOptions) -> tuple[str, str]:
+    shown = check_source(source)
+    where = check_mountpoint(mountpoint)
+    check_apart(shown, where)
+    check_options(options)
+    check_device()
+    return shown, where
+
+
+def _serve(
+    source: str,
+    mountpoint: str,
+    options: MountOptions,
+    log_to: TextIO | None,
+    ready: Callable[[], None],
+) -> int:
+    # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
+    from dataclasses import replace
+
+    from zcfuse.control._daemon import run_daemon
+
+    return run_daemon(
+        source, mountpoint, replace(options, source_name=source), ready=ready, log_to=log_to
+    )
+
+
+def _run_in_foreground(
+    serve: Callable[[TextIO | None, Callable[[], None]], int], log_path: str | None
+) -> int:
+    from zcfuse.control._log import foreground_log
+
+    return serve(foreground_log(log_path), lambda: None)
+
+
+def _run_in_background(
+    serve: Callable[[TextIO | None, Callable[[], None]], int], mountpoint: str, log_path: str | None
+) -> int:
+    from zcfuse.control._log import open_log
+
+    log_to = open_log(log_path) if log_path else None
+    run_in_background(
+        functools.partial(serve, log_to),
+        functools.partial(_require_answer, mountpoint),
+        error_output=log_to,
+    )
+    return 0
+
+
+def _require_answer(mountpoint: str) -> None:
+    answer = probe(mountpoint)
+    if answer is not Answer.ALIVE:
+        raise MountError(
+            f"{mountpoint}: mounted, but the mount is {answer.value}: try --foreground to see why"
+        )

@@ -1,0 +1,114 @@
+"""``zcfuse status``: the daemon's status document, as tables or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from zcfuse.cli._errors import CommandError
+from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, size
+from zcfuse.control._status import StatusDocument, ThreadUsage
+from zcfuse.control._status_client import StatusError, read_status
+
+_PATH_COLUMNS: Final = ("requests", "bytes", "copied_in", "copied_out", "calls", "short", "errors")
+
+
+@click.command()
+@click.argument("mountpoint")
+@json_option
+def status(mountpoint: str, as_json: bool) -> None:
+    """Show what the mount at MOUNTPOINT negotiated, served and fell back from."""
+    try:
+        document = read_status(mountpoint)
+    except StatusError as error:
+        raise CommandError(str(error), usage=error.usage) from error
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def _print(document: StatusDocument) -> None:
+    print_pairs(
+        "mount",
+        {
+            "source": document.source,
+            "mount point": document.mountpoint,
+            "device": document.device,
+            "process": str(document.pid),
+            "uptime": f"{document.uptime_s:.0f} s",
+            "options": _options_line(document.options),
+            "open files": document.control.get("open_files"),
+            "nodes": document.control.get("nodes"),
+        },
+    )
+    if document.datapath is None:
+        click.echo("naive: no data plane; every request is answered in Python\n")
+    else:
+        _print_datapath(document.datapath)
+    _print_counts("upcalls answered in Python", document.control.get("upcalls"))
+    _print_counts("errors replied", document.control.get("errors"))
+    _print_threads(document.threads)
+
+
+def _options_line(options: Mapping[str, object]) -> str:
+    texts = {**options, "lock_budget": size(options.get("lock_budget"))}
+    return " ".join(f"{name}={value}" for name, value in texts.items() if value is not None)
+
+
+def _print_datapath(datapath: Mapping[str, Any]) -> None:
+    _print_section("transport", datapath, "transport")
+    _print_section("negotiated with the kernel", datapath, "init")
+    _print_counts("requests read from the kernel", datapath.get("requests"))
+    paths = datapath.get("paths", {})
+    rows = [
+        (name, *(counts.get(column) for column in _PATH_COLUMNS)) for name, counts in paths.items()
+    ]
+    print_table("served by path", ("path", *_PATH_COLUMNS), rows)
+    _print_counts("opens", datapath.get("opens"))
+    _print_counts("fallbacks", datapath.get("fallbacks"))
+    _print_section("pool", datapath, "pool")
+    _print_section("windows", datapath, "windows")
+    counters = ("upcalls_out", "upcalls_overflow", "notifications", "interrupts", "leases")
+    _print_counts("counters", {name: datapath[name] for name in counters if name in datapath})
+
+
+def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
+    section = datapath.get(name)
+    if section:
+        pairs = {
+            key: size(value) if key in ("bytes", "locked", "unlocked") else value
+            for key, value in section.items()
+        }
+        print_pairs(f"{title}", pairs)
+
+
+def _print_counts(title: str, counts: object) -> None:
+    if isinstance(counts, Mapping) and counts:
+        rows = sorted(counts.items(), key=lambda item: -item[1] if isinstance(item[1], int) else 0)
+        print_table(f"{title}", ("", ""), rows)
+
+
+def _print_threads(threads: Sequence[ThreadUsage]) -> None:
+    columns = (
+        "role",
+        "tid",
+        "minor faults",
+        "major faults",
+        "voluntary switches",
+        "involuntary switches",
+    )
+    rows = [
+        (
+            t.role,
+            str(t.tid),
+            t.minor_faults,
+            t.major_faults,
+            t.voluntary_switches,
+            t.involuntary_switches,
+        )
+        for t in threads
+    ]
+    print_table("threads", columns, rows)

@@ -1,0 +1,68 @@
+"""``zcfuse umount``: ask the daemon to end; where there is none, take the mount away."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from zcfuse.cli._errors import CommandError, warn
+from zcfuse.control._options import DEFAULT_UNMOUNT_WAIT_S
+from zcfuse.control._status_client import StatusError, find_mount, request_unmount
+from zcfuse.control._unmounting import unmount_within
+from zcfuse.datapath._mount_table import MountEntry
+from zcfuse.datapath._mounting import KernelMount
+
+
+@click.command()
+@click.argument("mountpoint")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0, max=3600),
+    default=DEFAULT_UNMOUNT_WAIT_S,
+    show_default=True,
+    metavar="S",
+    help="Seconds to wait for a busy mount before it is detached lazily.",
+)
+def umount(mountpoint: str, wait: float) -> int:
+    """Unmount the zcfuse mount at MOUNTPOINT and end its daemon.
+
+    A mount whose daemon was killed is cleaned up. A busy one is detached lazily after the wait,
+    with a line that says so.
+    """
+    try:
+        entry = find_mount(mountpoint)
+    except StatusError as error:
+        raise CommandError(str(error), usage=error.usage) from error
+    owner, _ = entry.owner
+    if os.geteuid() not in (0, owner):
+        raise CommandError(
+            f"{entry.mountpoint}: belongs to user {owner}: only that user and root may unmount it"
+        )
+    message = _unmount(entry, wait)
+    if message:
+        warn(f"zcfuse: {message}")
+    return 0
+
+
+def _unmount(entry: MountEntry, wait: float) -> str:
+    try:
+        reply = request_unmount(entry, wait)
+    except StatusError as error:
+        # No daemon, or one that does not answer: the mount goes without it.
+        message = _clean_up(entry, wait)
+        return message if error.dead or message else f"{error}: unmounted without it"
+    if reply.failed:
+        raise CommandError(reply.message)
+    return reply.message
+
+
+def _clean_up(entry: MountEntry, wait: float) -> str:
+    left = KernelMount(-1, entry)
+    try:
+        outcome = unmount_within(left, wait)
+    finally:
+        left.close()
+    if outcome.failed:
+        raise CommandError(outcome.message)
+    return outcome.message

@@ -1,0 +1,205 @@
+"""Going to the background: the daemon is a child, and its parent returns when the mount answers.
+
+It forks, so it must run before trio or any thread exists; it imports neither. The child tells its
+parent one line over a pipe: that it is ready, or why not. The pipe's end also says when the child
+died without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Final, NoReturn, TextIO
+
+import msgspec
+
+from zcfuse.datapath._mounting import MountError
+
+# Imports, mount(2) or fusermount3, INIT: a second on a slow machine.
+READY_TIMEOUT_S: Final = 30.0
+# For a child that was told to end: a bounded unmount and the end of its threads.
+_END_TIMEOUT_S: Final = 20.0
+_POLL_S: Final = 0.02
+
+
+class _Report(msgspec.Struct):
+    """What the child tells: ready, or an error."""
+
+    ready: bool
+    message: str = ""
+    usage: bool = False
+
+
+def run_in_background(
+    daemon: Callable[[Callable[[], None]], int],
+    check: Callable[[], None],
+    *,
+    error_output: TextIO | None,
+) -> int:
+    """Run a daemon in a child of its own session and wait until it is ready.
+
+    Parameters:
+        daemon: runs in the child; calls its argument when it is ready, and returns the child's
+            exit status.
+        check: runs in this process once the daemon is ready; raises MountError if the mount does
+            not answer.
+        error_output: what the child's standard error becomes once it is ready; None: nothing.
+
+    Returns:
+        The process id of the daemon.
+
+    Raises:
+        MountError: the daemon was not ready in time, died, or refused; it has ended.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _run_child(daemon, writer, error_output)
+    os.close(writer)
+    try:
+        _await_ready(reader, child)
+        check()
+    except BaseException:
+        # Also when this process is interrupted: nobody would know of the mount.
+        end_daemon(child)
+        raise
+    finally:
+        os.close(reader)
+    return child
+
+
+def _await_ready(reader: int, child: int) -> None:
+    report = _read_report(reader)
+    if report is None:
+        raise MountError(f"the daemon {_how_it_ended(child)} before the mount was ready")
+    if not report.ready:
+        raise MountError(report.message, usage=report.usage)
+
+
+def _read_report(reader: int) -> _Report | None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    received = b""
+    while not received.endswith(b"\n"):
+        readable, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            raise MountError(
+                f"the mount was not ready within {READY_TIMEOUT_S:g} s: try --foreground to see why"
+            )
+        chunk = os.read(reader, 1 << 16)
+        if not chunk:
+            return None
+        received += chunk
+    return msgspec.json.decode(received, type=_Report)
+
+
+def _how_it_ended(child: int) -> str:
+    status = _wait(child, _END_TIMEOUT_S)
+    if status is None:
+        return "closed its pipe"
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
+def end_daemon(child: int) -> None:
+    """End a daemon of ours: ask it, wait, and kill it if that does not help."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+        if _wait(child, _END_TIMEOUT_S) is not None:
+            return
+
+
+def _wait(child: int, seconds: float) -> int | None:
+    """Return the exit status (negative: a signal's number), or None if the child still runs."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            pid, status = os.waitpid(child, os.WNOHANG)
+        except ChildProcessError:
+            return 0
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_POLL_S)
+
+
+def _run_child(
+    daemon: Callable[[Callable[[], None]], int], writer: int, error_output: TextIO | None
+) -> NoReturn:
+    status = 1
+    try:
+        os.setsid()
+        _close_inherited()
+        # The caller's directory must stay unmountable, and its terminal closable.
+        os.chdir("/")
+        _redirect(os.devnull, sys.stdin.fileno() if sys.stdin else 0)
+        _redirect(os.devnull, 1)
+
+        def ready() -> None:
+            _send(writer, _Report(ready=True))
+            _end_standard_error(error_output)
+
+        status = daemon(ready)
+    except MountError as error:
+        _send_quietly(
+            writer, _Report(ready=False, message=_encodable(str(error)), usage=error.usage)
+        )
+        status = 2 if error.usage else 1
+    except BaseException as error:
+        if error_output is not None:
+            traceback.print_exc(file=error_output)
+        _send_quietly(
+            writer, _Report(ready=False, message=_encodable(f"the daemon failed: {error!r}"))
+        )
+    finally:
+        # No handler of the parent's (atexit, buffers) may run twice.
+        os._exit(status)
+
+
+def _encodable(text: str) -> str:
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _send(writer: int, report: _Report) -> None:
+    os.write(writer, msgspec.json.encode(report) + b"\n")
+
+
+def _send_quietly(writer: int, report: _Report) -> None:
+    with contextlib.suppress(OSError):
+        _send(writer, report)
+
+
+def _end_standard_error(error_output: TextIO | None) -> None:
+    if error_output is None:
+        _redirect(os.devnull, 2)
+    else:
+        os.dup2(error_output.fileno(), 2)
+
+
+def _close_inherited() -> None:
+    """Close what the caller let us inherit beyond the standard three: locks, pipes, terminals.
+
+    Our own descriptors are told apart by not being inheritable (PEP 446).
+    """
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        with contextlib.suppress(OSError):
+            if number > 2 and os.get_inheritable(number):
+                os.close(number)
+
+
+def _redirect(path: str, descriptor: int) -> None:
+    opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(opened, descriptor)
+    os.close(opened)

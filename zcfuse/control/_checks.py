@@ -1,0 +1,215 @@
+"""What is looked at before anything is mounted: source, mount point, what the options need.
+
+Each check raises `MountError` with one line that names the file or the option and the remedy.
+Nothing here changes anything. It is imported before the daemon forks, so it must stay light and
+start no thread.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import stat
+from typing import Final
+
+from zcfuse.control._options import DEFAULT_LOCK_BUDGET, MountOptions
+from zcfuse.datapath._mount_table import MountEntry, mount_at, resolve_mountpoint
+from zcfuse.datapath._mounting import MountError
+from zcfuse.datapath._privileges import Capability, has_initial_capability
+
+PASSTHROUGH_KERNEL: Final = "6.9"
+_FUSE_CONF: Final = "/etc/fuse.conf"
+
+
+def check_source(source: str) -> str:
+    """Check that a directory can be shown.
+
+    Returns:
+        Its absolute path without symlinks.
+
+    Raises:
+        MountError: it is missing, not a directory, or not readable.
+    """
+    path = os.path.realpath(source)
+    _check_directory(path, source, "source")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except PermissionError as error:
+        raise MountError(
+            f"source {source}: not readable: give this user read permission on it"
+        ) from error
+    if not os.access(path, os.X_OK):
+        raise MountError(
+            f"source {source}: cannot be entered: give this user execute permission on it"
+        )
+    return path
+
+
+def check_mountpoint(mountpoint: str) -> str:
+    """Check that something can be mounted on a directory.
+
+    Returns:
+        Its absolute path without symlinks.
+
+    Raises:
+        MountError: it is missing, not a directory, or already a mount point.
+    """
+    path = resolve_mountpoint(mountpoint)
+    entry = mount_at(path)
+    if entry is not None:
+        raise MountError(f"mount point {mountpoint}: {_busy(entry)}")
+    _check_directory(path, mountpoint, "mount point")
+    return path
+
+
+def _busy(entry: MountEntry) -> str:
+    where = entry.mountpoint
+    if entry.is_ours:
+        return f"busy, a zcfuse mount of {entry.source} is there: 'zcfuse umount {where}' first"
+    return (
+        f"busy, {entry.fstype} ({entry.source}) is mounted there:"
+        f" choose another directory, or 'umount {where}' first"
+    )
+
+
+def _check_directory(path: str, given: str, role: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise MountError(
+            f"{role} {given}: does not exist: create it, or correct the path", usage=True
+        ) from error
+    except NotADirectoryError as error:
+        raise MountError(
+            f"{role} {given}: a part of the path is not a directory", usage=True
+        ) from error
+    except PermissionError as error:
+        raise MountError(
+            f"{role} {given}: permission denied: this user may not enter its parents"
+        ) from error
+    except OSError as error:
+        raise MountError(f"{role} {given}: {error.strerror}", usage=True) from error
+    if not stat.S_ISDIR(mode):
+        raise MountError(f"{role} {given}: not a directory: name a directory", usage=True)
+
+
+def check_apart(source: str, mountpoint: str) -> None:
+    """Check that neither directory lies in the other, also through bind mounts.
+
+    Parameters:
+        source, mountpoint: paths as `check_source` and `check_mountpoint` return them.
+
+    Raises:
+        MountError: they overlap: the mount would show itself, or hide what it shows.
+    """
+    if _same(source, mountpoint):
+        raise MountError(
+            f"source and mount point are the same directory {source}: choose another one",
+            usage=True,
+        )
+    if _contains(source, mountpoint):
+        raise MountError(
+            f"mount point {mountpoint}: lies inside the source {source}: choose one outside",
+            usage=True,
+        )
+    if _contains(mountpoint, source):
+        raise MountError(
+            f"source {source}: lies inside the mount point {mountpoint}: choose one outside",
+            usage=True,
+        )
+
+
+def _contains(directory: str, path: str) -> bool:
+    while path != "/":
+        path = os.path.dirname(path)
+        if _same(directory, path):
+            return True
+    return False
+
+
+def _same(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    try:
+        return os.path.samestat(os.stat(one), os.stat(other))
+    except OSError:
+        return False
+
+
+def check_options(options: MountOptions) -> None:
+    """Check that this process is permitted what the options demand.
+
+    Raises:
+        MountError: the machine or the process's privileges do not permit it.
+    """
+    if options.path == "passthrough" and not has_initial_capability(Capability.SYS_ADMIN):
+        raise MountError(
+            "--path passthrough: not permitted: it needs CAP_SYS_ADMIN;"
+            " run as root, or use --path auto"
+        )
+    if options.allow_other:
+        _check_allow_other()
+    if options.lock_budget is not None:
+        _check_lock_budget(options.lock_budget)
+
+
+def _check_allow_other() -> None:
+    # fusermount3 has the last word: it reads the file as root, which this user may not be able to.
+    if os.geteuid() == 0:
+        return
+    try:
+        with open(_FUSE_CONF, encoding="utf-8", errors="replace") as file:
+            allowed = any(line.strip() == "user_allow_other" for line in file)
+    except FileNotFoundError:
+        allowed = False
+    except OSError:
+        return
+    if not allowed:
+        raise MountError(
+            "--allow-other: not permitted:"
+            f" root must put a line 'user_allow_other' into {_FUSE_CONF}, or run as root"
+        )
+
+
+def _check_lock_budget(budget: int) -> None:
+    room = lockable_bytes()
+    if room is not None and budget > room:
+        raise MountError(
+            f"--lock-budget {budget}: beyond the {room} bytes that this process may lock:"
+            " give less, raise 'ulimit -l', or run as root"
+        )
+
+
+def lockable_bytes() -> int | None:
+    """Return the bytes that this process may still lock (hard RLIMIT_MEMLOCK); None: no limit."""
+    if has_initial_capability(Capability.IPC_LOCK):
+        return None
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if hard == resource.RLIM_INFINITY:
+        return None
+    return max(0, hard - _locked_bytes())
+
+
+def _locked_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("VmLck:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def chosen_lock_budget(options: MountOptions) -> int:
+    """Return the lock budget in bytes: as demanded, else 64 MiB or what the limit leaves."""
+    if options.lock_budget is not None:
+        return options.lock_budget
+    room = lockable_bytes()
+    return DEFAULT_LOCK_BUDGET if room is None else min(DEFAULT_LOCK_BUDGET, room)
+
+
+def no_kernel_passthrough() -> MountError:
+    """Return the error for a kernel that did not offer passthrough in its INIT request."""
+    return MountError(
+        f"--path passthrough: this kernel ({platform.release()}) does not offer it: it needs"
+        f" Linux {PASSTHROUGH_KERNEL} or later with CONFIG_FUSE_PASSTHROUGH; use --path auto"
+    )

@@ -1,0 +1,82 @@
+"""The one place where an operation is counted and its failure becomes an errno.
+
+pyfuse3 ends its loop, and with it the mount, when a handler raises anything but FUSEError. A tree
+is the user's code and may raise whatever it likes: that is EIO for its caller and a traceback in
+the log.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+import trio
+
+LOG: Final = logging.getLogger("zcfuse.control")
+
+# The kernel takes a reply with an errno outside this range for none at all (fs/fuse/dev.c), and
+# the client would wait for ever.
+_ERRNO_LIMIT: Final = 512
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Tally:
+    """Counts of upcalls by operation and of replied errors by name of the errno."""
+
+    __slots__ = ("errors", "upcalls")
+
+    def __init__(self) -> None:
+        self.upcalls: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+
+
+class _Tallied(Protocol):
+    tally: Tally
+
+
+_S = TypeVar("_S", bound=_Tallied)
+
+
+def handler(
+    method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]]:
+    """Count the operation, and let nothing out of it but FUSEError, cancellation and Ctrl-C."""
+    operation = method.__name__
+
+    @functools.wraps(method)
+    async def handle(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        self.tally.upcalls[operation] += 1
+        try:
+            return await method(self, *args, **kwargs)
+        except (pyfuse3.FUSEError, OSError) as error:
+            _reply_error(self.tally, error.errno)
+        except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException:
+            LOG.exception("%s failed with something that is no OSError", operation)
+            _reply_error(self.tally, errno.EIO)
+
+    return handle
+
+
+def of_type(kind: type[_T], value: object) -> _T:
+    """Return `value`, or raise TypeError here, where it is still one request's failure."""
+    if not isinstance(value, kind):
+        raise TypeError(f"the tree returned {type(value).__name__} instead of {kind.__name__}")
+    return value
+
+
+def _reply_error(tally: Tally, number: int | None) -> NoReturn:
+    if number is None or not 0 < number < _ERRNO_LIMIT:
+        number = errno.EIO
+    elif number == errno.ENOSYS:
+        number = errno.EOPNOTSUPP
+    tally.errors[errno.errorcode.get(number, str(number))] += 1
+    raise pyfuse3.FUSEError(number) from None

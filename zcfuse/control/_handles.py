@@ -1,0 +1,179 @@
+"""Open files and directories: what a file handle of the kernel stands for.
+
+Belongs to the trio thread. All opens of one node share one BackingFile, because the mount is
+read-only and because the kernel allows an inode one backing file at a time. The first open installs
+its lease, the last release revokes it, and only then is the file closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from zcfuse.tree import BackingFile, Listing, Node
+
+
+class Leases(Protocol):
+    """What the data path offers: to answer reads itself, and to show clients real inode numbers."""
+
+    def install(self, nodeid: int, extents: Sequence[tuple[int, int, int]], /) -> tuple[str, str]:
+        """Serve a node's reads from (fd, offset, length); return the mode and the reason for it."""
+
+    def revoke(self, nodeid: int, /) -> None:
+        """Stop using the node's descriptors; on return no thread does."""
+
+    def set_ino(self, nodeid: int, ino: int, /) -> None:
+        """Show `ino` as the inode number of a node."""
+
+    def drop_inos(self, nodeids: Sequence[int], /) -> None:
+        """Forget the inode numbers of nodes."""
+
+
+class _OpenFile:
+    __slots__ = ("backing", "nodeid", "opens")
+
+    def __init__(self, nodeid: int, backing: BackingFile) -> None:
+        self.nodeid = nodeid
+        self.backing = backing
+        self.opens = 0
+
+
+class OpenFiles:
+    """The files that clients have open, by handle and by node. Owns their BackingFiles."""
+
+    def __init__(self, leases: Leases | None) -> None:
+        self._leases = leases
+        self._by_handle: dict[int, _OpenFile] = {}
+        self._by_nodeid: dict[int, _OpenFile] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._by_nodeid)
+
+    @property
+    def handles(self) -> int:
+        """Number of opens not yet released."""
+        return len(self._by_handle)
+
+    def open(self, nodeid: int, open_backing: Callable[[], BackingFile]) -> int:
+        """Return a new handle of the node; `open_backing` is called if it has none yet."""
+        opened = self._by_nodeid.get(nodeid)
+        if opened is None:
+            opened = _OpenFile(nodeid, open_backing())
+            self._install(opened)
+            self._by_nodeid[nodeid] = opened
+        opened.opens += 1
+        handle = self._next
+        self._next += 1
+        self._by_handle[handle] = opened
+        return handle
+
+    def backing(self, handle: int) -> BackingFile:
+        """Return the file behind a handle; OSError(EBADF) if it is not open."""
+        return self._opened(handle).backing
+
+    def of_node(self, nodeid: int) -> BackingFile | None:
+        """Return the file that some client has open under this node."""
+        opened = self._by_nodeid.get(nodeid)
+        return None if opened is None else opened.backing
+
+    def release(self, handle: int) -> None:
+        """Give a handle back; the last one of a node closes its file."""
+        opened = self._opened(handle)
+        del self._by_handle[handle]
+        opened.opens -= 1
+        if opened.opens == 0:
+            del self._by_nodeid[opened.nodeid]
+            self._close(opened)
+
+    def close(self) -> None:
+        """Close everything, whoever still has it open."""
+        files = list(self._by_nodeid.values())
+        self._by_nodeid.clear()
+        self._by_handle.clear()
+        for opened in files:
+            self._close(opened)
+
+    def _opened(self, handle: int) -> _OpenFile:
+        try:
+            return self._by_handle[handle]
+        except KeyError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+
+    def _install(self, opened: _OpenFile) -> None:
+        if self._leases is None:
+            return
+        try:
+            extents = [(run.fd, run.offset, run.length) for run in opened.backing.extents]
+            self._leases.install(opened.nodeid, extents)
+        except BaseException:
+            opened.backing.close()
+            raise
+
+    def _close(self, opened: _OpenFile) -> None:
+        try:
+            if self._leases is not None:
+                self._leases.revoke(opened.nodeid)
+        finally:
+            opened.backing.close()
+
+
+class _OpenDirectory:
+    __slots__ = ("listing", "node", "untouched")
+
+    def __init__(self, node: Node, listing: Listing) -> None:
+        self.node = node
+        self.listing = listing
+        self.untouched = True
+
+
+class OpenDirectories:
+    """The directories that clients have open. Owns their listings."""
+
+    def __init__(self, make_listing: Callable[[Node], Listing]) -> None:
+        self._make_listing = make_listing
+        self._by_handle: dict[int, _OpenDirectory] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._by_handle)
+
+    def open(self, node: Node) -> int:
+        """List the directory and return a new handle of it."""
+        opened = _OpenDirectory(node, self._make_listing(node))
+        handle = self._next
+        self._next += 1
+        self._by_handle[handle] = opened
+        return handle
+
+    def node(self, handle: int) -> Node:
+        """Return the directory itself."""
+        return self._opened(handle).node
+
+    def listing(self, handle: int, start: int) -> Listing:
+        """Return the listing to go on with from `start`; a rewind to 0 makes a new one."""
+        opened = self._opened(handle)
+        if start == 0 and not opened.untouched:
+            fresh = self._make_listing(opened.node)
+            opened.listing.close()
+            opened.listing = fresh
+        opened.untouched = False
+        return opened.listing
+
+    def release(self, handle: int) -> None:
+        """Give a handle back."""
+        self._opened(handle).listing.close()
+        del self._by_handle[handle]
+
+    def close(self) -> None:
+        """Close everything."""
+        for handle in list(self._by_handle):
+            self.release(handle)
+
+    def _opened(self, handle: int) -> _OpenDirectory:
+        try:
+            return self._by_handle[handle]
+        except KeyError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None

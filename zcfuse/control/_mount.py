@@ -1,0 +1,431 @@
+"""A mount that this process serves: `mount` makes it, `Mount` is what the caller holds.
+
+Runs in the caller's trio loop. Its tasks: the control plane (pyfuse3), the watch on the data path,
+the status socket, and the one that unmounts. The order at the end matters: unmount (or detach and
+abort), then end pyfuse3, which still owns its end of the socket pair, and only then stop the data
+path. pyfuse3 is one per process, so a process has one mount at a time.
+
+Nothing here looks at the mount point while it is served: this thread is the one that would have to
+answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import pyfuse3
+import trio
+
+from zcfuse.control._checks import (
+    check_mountpoint,
+    check_options,
+    chosen_lock_budget,
+    no_kernel_passthrough,
+)
+from zcfuse.control._operations import Operations
+from zcfuse.control._options import MountOptions
+from zcfuse.control._registry import listening
+from zcfuse.control._status import (
+    Reply,
+    Request,
+    StatusDocument,
+    UnmountReply,
+    printable,
+    thread_usage,
+)
+from zcfuse.control._status_server import serve_status
+from zcfuse.control._unmounting import UnmountOutcome, unmount_within
+from zcfuse.datapath._mount_connection import abort_file, set_read_ahead
+from zcfuse.datapath._mounting import KernelMount, MountError, attach
+from zcfuse.tree import Mirror, Tree
+
+if TYPE_CHECKING:
+    from zcfuse.datapath import DataPath
+
+log = logging.getLogger(__name__)
+
+# The kernel sends INIT the moment the mount exists; more than this means that the data path is
+# stuck.
+_INIT_TIMEOUT_S: Final = 10.0
+_INIT_POLL_S: Final = 0.005
+# How long an ended connection may take to be noticed, a handler to return, a last answer to go
+# out.
+_CHANNEL_GRACE_S: Final = 2.0
+_CONTROL_GRACE_S: Final = 5.0
+_REPLY_GRACE_S: Final = 1.0
+# What umount2(2) or fusermount3 may take beyond the wait for a busy mount.
+_UNMOUNT_CALL_S: Final = 30.0
+# The largest message between kernel and data path: 1 MiB of data and its headers.
+_MESSAGE_BYTES: Final = (1 << 20) + 4096
+# Deep enough that two of the largest requests are under way while a third is consumed.
+_READ_AHEAD_KIB: Final = 4096
+
+UNMOUNTED: Final = "unmounted"
+ABORTED: Final = "aborted"
+
+_busy = threading.Lock()
+
+
+class _AnnouncedOperations(Operations):
+    """Operations that know whether the kernel has greeted us (INIT)."""
+
+    initialised = False
+
+    def init(self) -> None:
+        """Take note; called in the trio thread while INIT is being answered."""
+        super().init()
+        self.initialised = True
+
+
+class Mount:
+    """A mount that is being served."""
+
+    def __init__(
+        self,
+        kernel: KernelMount,
+        source: str,
+        options: MountOptions,
+        operations: _AnnouncedOperations,
+        datapath: DataPath | None,
+    ) -> None:
+        self._kernel = kernel
+        self._operations = operations
+        self._datapath = datapath
+        self._began = time.monotonic()
+        self._wait = options.unmount_wait
+        self._hurry = threading.Event()
+        self._end_requested = trio.Event()
+        self._detached = trio.Event()
+        self._ended = trio.Event()
+        self._control_done = trio.Event()
+        # A cancellation of the caller must not end what the unmount relies on.
+        self._host_scope = trio.CancelScope(shield=True)
+        self._control_scope = trio.CancelScope()
+        self._tasks_scope = trio.CancelScope()
+        self._thread = threading.get_native_id()
+        self._reason = ""
+        self._outcome = UnmountOutcome(lazy=False, failed=False, message="")
+        self.source: Final = source
+        self.options: Final = options
+
+    @property
+    def mountpoint(self) -> str:
+        """Where it is mounted: an absolute path without symlinks."""
+        return self._kernel.mountpoint
+
+    @property
+    def device(self) -> tuple[int, int]:
+        """The (major, minor) number of the mounted filesystem."""
+        return self._kernel.device
+
+    @property
+    def outcome(self) -> UnmountOutcome:
+        """How the unmount went, once it has ended."""
+        return self._outcome
+
+    def statistics(self) -> dict[str, dict[str, Any] | None]:
+        """Return the counts of both planes: ``control``, and ``datapath`` (None if naive)."""
+        return {
+            "control": msgspec.to_builtins(self._operations.statistics()),
+            "datapath": self._datapath_statistics(),
+        }
+
+    def status(self) -> StatusDocument:
+        """Return what the status socket answers."""
+        datapath = self._datapath_statistics()
+        return StatusDocument(
+            pid=os.getpid(),
+            source=printable(self.source),
+            mountpoint=printable(self.mountpoint),
+            device=f"{self.device[0]}:{self.device[1]}",
+            uptime_s=round(time.monotonic() - self._began, 3),
+            options=_described(self.options),
+            control=msgspec.to_builtins(self._operations.statistics()),
+            datapath=datapath,
+            threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
+        )
+
+    def request_end(self, wait: float | None = None) -> None:
+        """Begin to unmount and return at once; a second call no longer waits for a busy mount.
+
+        Parameters:
+            wait: for how long a busy mount is waited for, in seconds; None: as the options say.
+        """
+        if self._end_requested.is_set():
+            self._hurry.set()
+            return
+        if wait is not None:
+            self._wait = wait
+        self._end_requested.set()
+
+    async def wait_ended(self) -> str:
+        """Wait until the connection has ended, whoever ended it.
+
+        Returns:
+            ``unmounted``, ``aborted``, or what failed.
+        """
+        await self._ended.wait()
+        return self._reason
+
+    async def unmount(self, wait: float | None = None) -> UnmountOutcome:
+        """Unmount and return how it went; bounded, and harmless once it is unmounted."""
+        if not self._end_requested.is_set():
+            self.request_end(wait)
+        await self._detached.wait()
+        return self._outcome
+
+    async def _host(self, listener: socket.socket) -> None:
+        """Run everything that serves the mount, until `_end`."""
+        with self._host_scope:
+            async with trio.open_nursery() as replies:
+                with self._tasks_scope:
+                    async with trio.open_nursery() as tasks:
+                        tasks.start_soon(self._run_control)
+                        if self._datapath is not None:
+                            tasks.start_soon(self._watch_datapath, self._datapath)
+                        tasks.start_soon(self._unmount_when_asked)
+                        tasks.start_soon(serve_status, listener, self._respond, replies)
+                replies.cancel_scope.deadline = trio.current_time() + _REPLY_GRACE_S
+
+    async def _wait_answering(self) -> None:
+        """Wait until the kernel and we have agreed (INIT); tune what can be tuned only then."""
+        with trio.move_on_after(_INIT_TIMEOUT_S):
+            while not (self._initialised() or self._ended.is_set()):
+                await trio.sleep(_INIT_POLL_S)
+        if not self._initialised():
+            reason = self._reason or f"the kernel sent no INIT within {_INIT_TIMEOUT_S:g} s"
+            raise MountError(f"{self.mountpoint}: the mount ended before it answered: {reason}")
+        if self._ended.is_set():
+            # Somebody was quick to unmount it; its device number may be another's by now.
+            return
+        if self.options.path == "passthrough" and not self._greeting()["passthrough"]:
+            raise no_kernel_passthrough()
+        refused = set_read_ahead(self.device, self._read_ahead_kib())
+        if refused:
+            log.info("readahead stays as it is: %s", refused)
+
+    def _read_ahead_kib(self) -> int:
+        """Return the readahead in whole requests: what is over would be a small one each time."""
+        if self._datapath is None:
+            return _READ_AHEAD_KIB
+        request = int(self._greeting()["max_pages"]) * os.sysconf("SC_PAGESIZE") // 1024
+        return max(_READ_AHEAD_KIB // request, 1) * request
+
+    def _initialised(self) -> bool:
+        if self._datapath is not None:
+            return bool(self._greeting()["done"])
+        return self._operations.initialised
+
+    def _greeting(self) -> dict[str, Any]:
+        """Return what INIT negotiated, as the data path has it."""
+        return msgspec.convert((self._datapath_statistics() or {}).get("init"), dict[str, Any])
+
+    def _datapath_statistics(self) -> dict[str, object] | None:
+        return self._datapath.statistics() if self._datapath is not None else None
+
+    async def _end(self) -> None:
+        await self.unmount()
+        await self._end_control()
+        self._tasks_scope.cancel()
+
+    def _finish(self, reason: str) -> None:
+        if not self._ended.is_set():
+            self._kernel.notice_end()
+            self._reason = reason
+            self._ended.set()
+
+    async def _run_control(self) -> None:
+        try:
+            with self._control_scope:
+                await pyfuse3.main()
+        except Exception as error:
+            log.exception("the control plane failed")
+            self._finish(f"the control plane failed: {error}")
+            self.request_end(0)
+        finally:
+            self._control_done.set()
+        if self._datapath is None:
+            self._finish(ABORTED if self._kernel.notice_end() else UNMOUNTED)
+
+    async def _watch_datapath(self, datapath: DataPath) -> None:
+        await trio.lowlevel.wait_readable(datapath.ended_fd())
+        self._finish(datapath.end_reason() or UNMOUNTED)
+
+    async def _unmount_when_asked(self) -> None:
+        await self._end_requested.wait()
+        try:
+            with trio.move_on_after(self._wait + _UNMOUNT_CALL_S):
+                self._outcome = await trio.to_thread.run_sync(
+                    unmount_within, self._kernel, self._wait, self._hurry, abandon_on_cancel=True
+                )
+            if self._datapath is not None:
+                self._datapath.expect_end()
+            # The filesystem may live on in another mount namespace; who serves it goes
+            # nevertheless.
+            with trio.move_on_after(_CHANNEL_GRACE_S):
+                await self._ended.wait()
+            if not self._ended.is_set():
+                self._kernel.abort()
+                self._finish(UNMOUNTED)
+        finally:
+            self._detached.set()
+
+    async def _respond(self, request: Request) -> Reply:
+        if request.request == "status":
+            return self.status()
+        outcome = await self.unmount(request.wait_s)
+        return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
+
+    async def _end_control(self) -> None:
+        pyfuse3.terminate()
+        with trio.move_on_after(_CONTROL_GRACE_S):
+            await self._control_done.wait()
+        if not self._control_done.is_set():
+            log.error("a request handler did not end within %g s", _CONTROL_GRACE_S)
+            self._control_scope.cancel()
+            await self._control_done.wait()
+
+
+def _described(options: MountOptions) -> dict[str, object]:
+    described: dict[str, object] = msgspec.to_builtins(replace(options, source_name=None))
+    return {**described, "read_only": True}
+
+
+def _datapath_roles(statistics: dict[str, Any] | None) -> dict[int, str]:
+    threads = (statistics or {}).get("threads", ())
+    return {thread["tid"]: thread["role"] for thread in threads}
+
+
+@asynccontextmanager
+async def mount(
+    tree: Tree, mountpoint: str | bytes | os.PathLike[str], options: MountOptions | None = None
+) -> AsyncIterator[Mount]:
+    """Mount a tree and serve it for the length of an ``async with`` block.
+
+    Parameters:
+        tree: what to show; the caller closes it, after the block.
+        mountpoint: an existing directory that nothing is mounted on.
+        options: how; None: the defaults.
+
+    Raises:
+        MountError: it was refused; nothing is left mounted.
+
+    A cancellation unmounts as the end of the block does: within the bounded wait, then lazily.
+    """
+    chosen = options or MountOptions()
+    check_options(chosen)
+    # Once, and before anything is locked: what the limit leaves gets less then.
+    chosen = replace(chosen, lock_budget=chosen_lock_budget(chosen))
+    path = check_mountpoint(os.fsdecode(mountpoint))
+    if not _busy.acquire(blocking=False):
+        raise MountError("this process serves a mount already: pyfuse3 can serve one a process")
+    source = chosen.source_name or "zcfuse"
+    try:
+        kernel = await trio.to_thread.run_sync(
+            lambda: attach(source, path, allow_other=chosen.allow_other)
+        )
+        with contextlib.ExitStack() as resources:
+            resources.callback(kernel.close)
+            try:
+                served, listener = _prepare(resources, tree, kernel, source, chosen)
+                async with _serving(served, listener):
+                    yield served
+            finally:
+                _unmount_at_once(kernel)
+    finally:
+        _busy.release()
+
+
+def _prepare(
+    resources: contextlib.ExitStack,
+    tree: Tree,
+    kernel: KernelMount,
+    source: str,
+    options: MountOptions,
+) -> tuple[Mount, socket.socket]:
+    """Make what serves the mount; *resources* undoes it, pyfuse3 before the data path."""
+    if isinstance(tree, Mirror):
+        tree.refuse_device(*kernel.device)
+    listener = resources.enter_context(listening(kernel.device))
+    datapath: DataPath | None = None
+    channel = kernel.take_descriptor()
+    if options.path != "naive":
+        datapath, channel = _make_datapath(channel, kernel, options)
+        resources.callback(datapath.stop)
+    operations = _AnnouncedOperations(
+        tree, cache_timeout=options.cache_timeout, leases=datapath, direct=False
+    )
+    resources.callback(operations.close)
+    # libfuse takes a name of this form for a connection that somebody else mounted; it owns the
+    # descriptor from here.
+    try:
+        pyfuse3.init(operations, f"/dev/fd/{channel}", set())
+    except BaseException:
+        os.close(channel)
+        raise
+    resources.callback(pyfuse3.close, unmount=False)
+    if datapath is not None:
+        datapath.start()
+    return Mount(kernel, source, options, operations, datapath), listener
+
+
+def _make_datapath(
+    channel: int, kernel: KernelMount, options: MountOptions
+) -> tuple[DataPath, int]:
+    # Late, so that a naive mount works where the native module was not built.
+    from zcfuse.datapath import Config, DataPath, upcall_pair
+
+    ours, theirs, message_bytes = upcall_pair(_MESSAGE_BYTES)
+    config = Config()
+    config.path = options.path
+    config.threads = options.threads
+    config.stack_depth = options.stack_depth
+    config.lock_budget = options.lock_budget or 0
+    config.prefault = options.prefault
+    config.read_only = True
+    config.message_bytes = message_bytes
+    try:
+        datapath = DataPath(channel, ours, config, device=True)
+    except BaseException:
+        os.close(theirs)
+        raise
+    datapath.set_abort(abort_file(kernel.device), os.fsencode(kernel.mountpoint))
+    return datapath, theirs
+
+
+@asynccontextmanager
+async def _serving(served: Mount, listener: socket.socket) -> AsyncIterator[None]:
+    body_error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served._host, listener)
+        try:
+            await served._wait_answering()
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            # Raised behind the nursery, so that the caller gets it as it is and not in a group.
+            body_error = error
+        finally:
+            with trio.CancelScope(shield=True):
+                await served._end()
+    if body_error is not None:
+        raise body_error
+
+
+def _unmount_at_once(kernel: KernelMount) -> None:
+    """Leave nothing mounted when the beginning or the orderly end failed."""
+    if kernel.entry() is None:
+        return
+    try:
+        kernel.abandon()
+    except (OSError, MountError) as error:
+        log.error("%s: still mounted: %s", kernel.mountpoint, error)

@@ -1,0 +1,96 @@
+"""The node table: which nodeid the kernel knows a node by, and how many lookups it owes us.
+
+Belongs to the trio thread. A nodeid is never used twice, so that generations can stay 0 and a late
+FORGET or a late reply never hits a stranger.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Hashable
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree import Node
+
+ROOT_NODEID: Final = 1
+
+
+class _Known(msgspec.Struct, gc=False):
+    """gc=False: nothing in it leads back to it, and there may be a million of them."""
+
+    nodeid: int
+    node: Node
+    lookups: int
+    opened_as: tuple[int, int] | None = None
+
+
+class NodeTable:
+    """Nodes by nodeid and by identity. The root is always known, as 1."""
+
+    def __init__(self, root: Node) -> None:
+        known = _Known(ROOT_NODEID, root, 0)
+        self._by_nodeid: dict[int, _Known] = {ROOT_NODEID: known}
+        self._by_identity: dict[Hashable, _Known] = {root.identity: known}
+        self._next = ROOT_NODEID + 1
+
+    def __len__(self) -> int:
+        return len(self._by_nodeid)
+
+    def node(self, nodeid: int) -> Node:
+        """Return the node of a nodeid; OSError(ESTALE) if it has been forgotten."""
+        return self._known(nodeid).node
+
+    def nodeid(self, node: Node) -> int | None:
+        """Return the nodeid of a node, None if the kernel does not know it."""
+        known = self._by_identity.get(node.identity)
+        return None if known is None else known.nodeid
+
+    def count_lookup(self, node: Node) -> tuple[int, bool]:
+        """Count one lookup of `node`; return its nodeid and whether the nodeid is new.
+
+        To be called before the reply that carries the nodeid is written: the kernel may forget the
+        node as soon as it has read that.
+        """
+        known = self._by_identity.get(node.identity)
+        if known is not None:
+            known.lookups += 1
+            if known.node is not node:
+                known.node.merge(node)
+            return known.nodeid, False
+        known = _Known(self._next, node, 1)
+        self._next += 1
+        self._by_nodeid[known.nodeid] = known
+        self._by_identity[node.identity] = known
+        return known.nodeid, True
+
+    def forget(self, nodeid: int, lookups: int) -> bool:
+        """Take lookups back; return whether the node is gone with that. Unknown ids are ignored."""
+        known = self._by_nodeid.get(nodeid)
+        if known is None or nodeid == ROOT_NODEID:
+            return False
+        known.lookups -= lookups
+        if known.lookups > 0:
+            return False
+        del self._by_nodeid[nodeid]
+        self._by_identity.pop(known.node.identity, None)
+        return True
+
+    def reopened_unchanged(self, nodeid: int, size: int, mtime_ns: int) -> bool:
+        """Note size and mtime of a file being opened; return whether the last open saw the same."""
+        known = self._known(nodeid)
+        same = known.opened_as == (size, mtime_ns)
+        known.opened_as = (size, mtime_ns)
+        return same
+
+    def forget_opened(self, nodeid: int) -> None:
+        """Trust no size and mtime seen so far at the node's next open."""
+        self._known(nodeid).opened_as = None
+
+    def _known(self, nodeid: int) -> _Known:
+        try:
+            return self._by_nodeid[nodeid]
+        except KeyError:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None

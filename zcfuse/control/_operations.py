@@ -1,0 +1,366 @@
+"""The FUSE operations: a Tree as pyfuse3 wants to be asked for it.
+
+Runs on the trio thread only. A handler decodes, asks the tree by plain system calls (a trip to a
+worker thread costs more than the call), and replies; it awaits nothing except in `open`, where
+another process may have to give up a lease first. The mount is read-only: whatever would change
+the tree is EROFS. ENOSYS is never answered, for the kernel takes it for the whole mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from typing import Final
+
+import msgspec
+import pyfuse3
+import trio
+
+from zcfuse.control._handlers import LOG, Tally, handler, of_type
+from zcfuse.control._handles import Leases, OpenDirectories, OpenFiles
+from zcfuse.control._nodes import ROOT_NODEID, NodeTable
+from zcfuse.control._readonly import ReadOnlyOperations
+from zcfuse.tree import Attributes, Node, Tree
+
+# fcntl(2): the holder of a lease has /proc/sys/fs/lease-break-time, 45 s unless set otherwise.
+_LEASE_BREAK_SECONDS: Final = 50.0
+_LEASE_PAUSE_SECONDS: Final = 0.001
+_LEASE_LONGEST_PAUSE_SECONDS: Final = 0.1
+
+# A file may change twice within one tick of its filesystem's clock, with one mtime. Until that has
+# moved on, the mtime proves nothing: a tick of the kernel's coarse clock is 10 ms at most, and a
+# filesystem that keeps no fractions counts in steps of up to 2 s.
+_TICK_NS: Final = 50_000_000
+_WHOLE_SECONDS_TICK_NS: Final = 2_100_000_000
+_SECOND_NS: Final = 1_000_000_000
+
+_ACL_NAMES: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+_DOTS: Final = frozenset({b".", b".."})
+_POLL_ALWAYS: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+
+ReaddirReply = Callable[[pyfuse3.ReaddirToken, bytes, pyfuse3.EntryAttributes, int], bool]
+
+
+class OperationsStatistics(msgspec.Struct, frozen=True):
+    """What reached Python so far. Sizes in bytes; `read_bytes` is the sum of what pread returned.
+
+    `upcalls` is by operation, `errors` by name of the errno that was replied. A missing name that
+    was looked up is no error but one of `negative_lookups`.
+    """
+
+    upcalls: dict[str, int]
+    errors: dict[str, int]
+    negative_lookups: int
+    nodes: int
+    open_files: int
+    open_handles: int
+    open_directories: int
+    read_requests: int
+    read_bytes: int
+    replied_bytes: int
+
+
+class Operations(ReadOnlyOperations):
+    """pyfuse3.Operations over a tree.
+
+    `cache_timeout` (seconds) is how long the kernel may believe names and attributes. `leases` is
+    the data path, None where there is none. `direct` opens files past the kernel's page cache.
+    The tree stays the caller's; `close` gives back only what clients opened.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = True
+
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        cache_timeout: float,
+        leases: Leases | None = None,
+        direct: bool = False,
+        readdir_reply: ReaddirReply = pyfuse3.readdir_reply,
+    ) -> None:
+        super().__init__()
+        self.tally = Tally()
+        self._tree = tree
+        self._timeout = cache_timeout
+        self._leases = leases
+        self._direct = direct
+        self._readdir_reply = readdir_reply
+        self._nodes = NodeTable(tree.root)
+        self._files = OpenFiles(leases)
+        self._directories = OpenDirectories(tree.listing)
+        self._negative_lookups = 0
+        self._reads: Counter[str] = Counter()
+        if leases is not None:
+            leases.set_ino(ROOT_NODEID, tree.attributes(tree.root).ino)
+
+    def statistics(self) -> OperationsStatistics:
+        """Return the counters as they are now."""
+        return OperationsStatistics(
+            upcalls=dict(self.tally.upcalls),
+            errors=dict(self.tally.errors),
+            negative_lookups=self._negative_lookups,
+            nodes=len(self._nodes),
+            open_files=len(self._files),
+            open_handles=self._files.handles,
+            open_directories=len(self._directories),
+            read_requests=self._reads["requests"],
+            read_bytes=self._reads["bytes"],
+            replied_bytes=self._reads["replied"],
+        )
+
+    def close(self) -> None:
+        """Close what clients left open: after pyfuse3's loop ended, before the data path stops."""
+        self._files.close()
+        self._directories.close()
+
+    @handler
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Look a name up; a missing one is a reply too, which the kernel may cache."""
+        directory = self._nodes.node(parent_inode)
+        try:
+            node, attributes = self._tree.lookup(directory, name)
+        except FileNotFoundError:
+            self._negative_lookups += 1
+            return self._absent()
+        entry = self._filled(node, attributes)
+        entry.st_ino = self._count_lookup(node, attributes)
+        return entry
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Take lookups back. Never raises: nobody waits for an answer."""
+        self.tally.upcalls["forget"] += 1
+        try:
+            gone = [nodeid for nodeid, lookups in inode_list if self._nodes.forget(nodeid, lookups)]
+            if gone and self._leases is not None:
+                self._leases.drop_inos(gone)
+        except Exception:
+            LOG.exception("forget failed")
+
+    @handler
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Return attributes; of an open file those of the file, which may have lost its name."""
+        node = self._nodes.node(inode)
+        backing = self._files.of_node(inode)
+        attributes = self._tree.attributes(node) if backing is None else backing.attributes()
+        entry = self._filled(node, attributes)
+        entry.st_ino = inode
+        return entry
+
+    @handler
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        """Return the target of a symbolic link."""
+        return of_type(bytes, self._tree.readlink(self._nodes.node(inode)))
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Open for reading; the kernel keeps its pages if the last open saw the same file."""
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        handle = await self._open(inode)
+        try:
+            attributes = self._files.backing(handle).attributes()
+            keep_cache = self._unchanged(inode, attributes)
+            return pyfuse3.FileInfo(fh=handle, direct_io=self._direct, keep_cache=keep_cache)
+        except BaseException:
+            self._files.release(handle)
+            raise
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Read by os.pread: what the data path does not serve itself."""
+        found = of_type(bytes, self._files.backing(fh).pread(size, off))
+        reply = found if len(found) <= size else found[:size]
+        self._reads["requests"] += 1
+        self._reads["bytes"] += len(found)
+        self._reads["replied"] += len(reply)
+        return reply
+
+    @handler
+    async def flush(self, fh: int) -> None:
+        """Nothing is ever written, so there is nothing to flush."""
+
+    @handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Nothing is ever written, so there is nothing to bring to the disk."""
+
+    @handler
+    async def release(self, fh: int) -> None:
+        """Close a handle."""
+        self._files.release(fh)
+
+    @handler
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """List a directory; its entries are looked at when they are asked for."""
+        return self._directories.open(self._nodes.node(inode))
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Reply entries from `start_id` until the reply is full.
+
+        An error after the first entry ends the reply instead of failing it, for the lookups of the
+        entries before are counted; the next call starts at the entry that failed.
+        """
+        directory = self._directories.node(fh)
+        entries = self._directories.listing(fh, start_id).entries(start_id)
+        replied = False
+        try:
+            for found in entries:
+                if not self._reply_entry(token, directory, found):
+                    break
+                replied = True
+        except Exception:
+            if not replied:
+                raise
+        finally:
+            _close(entries)
+
+    @handler
+    async def releasedir(self, fh: int) -> None:
+        """Close a directory handle."""
+        self._directories.release(fh)
+
+    @handler
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Nothing is ever written, so there is nothing to bring to the disk."""
+
+    @handler
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Return the sizes of the filesystem behind the tree."""
+        found = self._tree.statfs()
+        data = pyfuse3.StatvfsData()
+        data.f_bsize, data.f_frsize = found.bsize, found.frsize
+        data.f_blocks, data.f_bfree, data.f_bavail = found.blocks, found.bfree, found.bavail
+        data.f_files, data.f_ffree, data.f_favail = found.files, found.ffree, found.favail
+        data.f_namemax = found.namemax
+        return data
+
+    @handler
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """Return an extended attribute.
+
+        The kernel fetches ACLs itself and takes any errno but ENODATA for a refusal of access
+        (fs/fuse/acl.c), so a backing filesystem without ACLs has none on its files.
+        """
+        try:
+            return of_type(bytes, self._tree.getxattr(self._nodes.node(inode), name))
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and name in _ACL_NAMES:
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
+            raise
+
+    @handler
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """Return names; `trusted.` ones only to root, as a kernel filesystem would."""
+        names = self._tree.listxattr(self._nodes.node(inode))
+        return [
+            of_type(bytes, name)
+            for name in names
+            if ctx.uid == 0 or not name.startswith(b"trusted.")
+        ]
+
+    @handler
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        """Answer access(2). Not called under `default_permissions`."""
+        gids = {ctx.gid}
+        try:
+            gids |= pyfuse3.get_sup_groups(ctx.pid)
+        except OSError:
+            LOG.debug("the groups of process %d cannot be read", ctx.pid)
+        return bool(self._tree.access(self._nodes.node(inode), mode, ctx.uid, gids))
+
+    @handler
+    async def poll(
+        self,
+        inode: int,
+        fh: int,
+        poll_handle: pyfuse3.PollHandle | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> int:
+        """Say what poll(2) says of every regular file: ready."""
+        return _POLL_ALWAYS
+
+    async def _open(self, nodeid: int) -> int:
+        """Return a new handle of a node; wait, bounded, for a lease that another process holds."""
+        node = self._nodes.node(nodeid)
+        deadline = trio.current_time() + _LEASE_BREAK_SECONDS
+        pause = _LEASE_PAUSE_SECONDS
+        while True:
+            try:
+                return self._files.open(nodeid, lambda: self._tree.open(node))
+            except BlockingIOError:
+                if trio.current_time() > deadline:
+                    raise
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LEASE_LONGEST_PAUSE_SECONDS)
+
+    def _unchanged(self, nodeid: int, attributes: Attributes) -> bool:
+        mtime = attributes.mtime_ns
+        same = self._nodes.reopened_unchanged(nodeid, attributes.size, mtime)
+        tick = _TICK_NS if mtime % _SECOND_NS else _WHOLE_SECONDS_TICK_NS
+        if abs(time.time_ns() - mtime) < tick:
+            self._nodes.forget_opened(nodeid)
+        return same
+
+    def _filled(self, node: Node, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.entry_timeout = entry.attr_timeout = 0 if node.volatile else self._timeout
+        entry.st_mode = attributes.mode
+        entry.st_nlink = attributes.nlink
+        entry.st_uid = attributes.uid
+        entry.st_gid = attributes.gid
+        entry.st_rdev = attributes.rdev
+        entry.st_size = attributes.size
+        entry.st_blksize = attributes.blksize
+        entry.st_blocks = attributes.blocks
+        entry.st_atime_ns = attributes.atime_ns
+        entry.st_mtime_ns = attributes.mtime_ns
+        entry.st_ctime_ns = attributes.ctime_ns
+        return entry
+
+    def _absent(self) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = 0
+        entry.entry_timeout = entry.attr_timeout = self._timeout
+        return entry
+
+    def _count_lookup(self, node: Node, attributes: Attributes) -> int:
+        """Count a lookup that a reply is about to tell the kernel of; return the nodeid."""
+        nodeid, new = self._nodes.count_lookup(node)
+        if new and self._leases is not None:
+            self._leases.set_ino(nodeid, attributes.ino)
+        return nodeid
+
+    def _reply_entry(
+        self,
+        token: pyfuse3.ReaddirToken,
+        directory: Node,
+        found: tuple[int, bytes, Node, Attributes],
+    ) -> bool:
+        """Put an entry into the reply; return False, with nothing counted, if it is full."""
+        offset, name, node, attributes = found
+        entry = self._filled(node, attributes)
+        if name in _DOTS:
+            # The kernel makes no node of these and will not forget them.
+            shown = self._nodes.nodeid(node) or self._nodes.nodeid(directory)
+            entry.st_ino = shown or ROOT_NODEID
+            return self._readdir_reply(token, name, entry, offset)
+        entry.st_ino = self._count_lookup(node, attributes)
+        if self._readdir_reply(token, name, entry, offset):
+            return True
+        if self._nodes.forget(entry.st_ino, 1) and self._leases is not None:
+            self._leases.drop_inos([entry.st_ino])
+        return False
+
+
+def _close(entries: object) -> None:
+    if isinstance(entries, Generator):
+        entries.close()

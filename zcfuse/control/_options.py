@@ -1,0 +1,163 @@
+"""What a mount can be told: `MountOptions`, and how its options are written as text.
+
+Pure: nothing here looks at the machine (`zcfuse.control._checks` does). It is imported before the
+daemon forks, so it must stay light and start no thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from zcfuse.datapath._mounting import MountError
+
+SERVING_PATHS: Final = ("auto", "naive", "upcall", "pool", "mmap", "splice", "passthrough")
+DEFAULT_PATH: Final = "auto"
+DEFAULT_CACHE_TIMEOUT_S: Final = 1.0
+# What pool and windows may lock where it is permitted: some dozens of the largest replies.
+DEFAULT_LOCK_BUDGET: Final = 64 << 20
+# More serving threads than this only add memory: each has a pipe and a buffer of its own.
+MAX_THREADS: Final = 128
+# struct fuse_init_out: FUSE may be stacked on one filesystem that is itself stacked, no more
+# (Linux 6.9).
+STACK_DEPTHS: Final = (1, 2)
+DEFAULT_UNMOUNT_WAIT_S: Final = 5.0
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+# What mount(8) may hand on and what holds for every zcfuse mount anyway.
+_ALWAYS_ON: Final = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
+_READ_ONLY: Final = "a zcfuse mount is read-only for now; leave it out, or use 'ro'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """How a mount serves its tree.
+
+    Parameters:
+        path: serving path, one of `SERVING_PATHS`; ``auto`` chooses per file and request.
+        cache_timeout: for how long the kernel may rely on names and attributes, in seconds.
+        allow_other: let other users than the caller in.
+        threads: serving threads of the data path; 0 lets it choose.
+        lock_budget: bytes that buffers and windows may lock into memory; None chooses 64 MiB, or
+            what the limit leaves.
+        prefault: take the page faults of buffers and windows before they are used.
+        stack_depth: 2 also passes files through whose filesystem is itself stacked (overlayfs),
+            and then no overlayfs can be mounted on top of this mount.
+        source_name: what findmnt shows as the source; None: the tree's own name for itself.
+        unmount_wait: for how long a busy mount is waited for before it is detached by force, in
+            seconds.
+
+    Raises:
+        MountError: a value is outside its range.
+    """
+
+    path: str = DEFAULT_PATH
+    cache_timeout: float = DEFAULT_CACHE_TIMEOUT_S
+    allow_other: bool = False
+    threads: int = 0
+    lock_budget: int | None = None
+    prefault: bool = True
+    stack_depth: int = 1
+    source_name: str | None = None
+    unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
+
+    def __post_init__(self) -> None:
+        if self.path not in SERVING_PATHS:
+            raise _refused("path", self.path, f"choose one of {', '.join(SERVING_PATHS)}")
+        if not (math.isfinite(self.cache_timeout) and self.cache_timeout >= 0):
+            raise _refused("cache_timeout", self.cache_timeout, "give seconds, 0 or more")
+        if not 0 <= self.threads <= MAX_THREADS:
+            raise _refused(
+                "threads",
+                self.threads,
+                f"give a number from 1 to {MAX_THREADS}, or 0 to let zcfuse choose",
+            )
+        if self.lock_budget is not None and self.lock_budget < 0:
+            raise _refused("lock_budget", self.lock_budget, "give a size, 0 or more")
+        if self.stack_depth not in STACK_DEPTHS:
+            raise _refused("stack_depth", self.stack_depth, "choose 1 or 2")
+        if not (math.isfinite(self.unmount_wait) and self.unmount_wait >= 0):
+            raise _refused("unmount_wait", self.unmount_wait, "give seconds, 0 or more")
+
+
+def _refused(name: str, value: object, remedy: str) -> MountError:
+    return MountError(f"{name}={value}: {remedy}", usage=True)
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes: ``65536``, ``64K``, ``64M``, ``1.5GiB``; units are powers of 1024.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a size: write bytes, or a number with K, M, G or T, as in 64M"
+        )
+    number, unit = match.groups()
+    return (
+        int(float(number) * (1 << _UNITS[unit.upper()]))
+        if "." in number
+        else int(number) << _UNITS[unit.upper()]
+    )
+
+
+def parse_mount_options(text: str) -> dict[str, object]:
+    """Read the text of ``-o``: options separated by commas, each ``name`` or ``name=value``.
+
+    Returns:
+        Keyword arguments for `MountOptions`, those that were given; the last one of a name counts.
+
+    Raises:
+        MountError: an option is unknown, lacks its value or is refused.
+    """
+    values: dict[str, object] = {}
+    for option in filter(None, (part.strip() for part in text.split(","))):
+        values.update(_parse_option(option))
+    return values
+
+
+def _parse_option(option: str) -> Mapping[str, object]:
+    name, equals, value = option.partition("=")
+    if name == "rw":
+        raise MountError(f"-o rw: {_READ_ONLY}", usage=True)
+    if not equals and name in _FLAGS:
+        return _FLAGS[name]
+    if name not in _VALUES:
+        raise MountError(f"-o {option}: {_unknown(name, bool(equals))}", usage=True)
+    if not value:
+        raise MountError(f"-o {option}: needs a value: -o {name}=...", usage=True)
+    try:
+        return {name: _VALUES[name](value)}
+    except ValueError as error:
+        reason = str(error) if _VALUES[name] is parse_size else f"{value!r} is not a number"
+        raise MountError(f"-o {option}: {reason}", usage=True) from error
+
+
+def _unknown(name: str, has_value: bool) -> str:
+    if has_value and name in _FLAGS:
+        return f"takes no value: -o {name}"
+    known = sorted([*_FLAGS, *(f"{value}=" for value in _VALUES)])
+    close = difflib.get_close_matches(name, [option.rstrip("=") for option in known], n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown option; {hint}known are {', '.join(known)}"
+
+
+_FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
+    **{name: {} for name in _ALWAYS_ON},
+    "allow_other": {"allow_other": True},
+    "no_prefault": {"prefault": False},
+}
+_VALUES: Final[Mapping[str, Callable[[str], object]]] = {
+    "path": str,
+    "cache_timeout": float,
+    "threads": int,
+    "lock_budget": parse_size,
+    "stack_depth": int,
+}

@@ -1,0 +1,52 @@
+"""What this process is permitted: capabilities and whether they hold in the first user namespace.
+
+Read from ``/proc/self`` at every call, since a process may drop its capabilities. Any thread may
+call it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+# The whole range of ids mapped onto itself: user_namespaces(7).
+_INITIAL_UID_MAP: Final = ["0", "0", "4294967295"]
+
+
+class Capability(IntEnum):
+    """The numbers of capabilities(7) that matter here."""
+
+    IPC_LOCK = 14
+    SYS_ADMIN = 21
+    SYS_RESOURCE = 24
+
+
+def has_capability(capability: Capability) -> bool:
+    """Whether the capability is in this thread's effective set, in whatever user namespace."""
+    return bool(_effective_capabilities() >> capability & 1)
+
+
+def has_initial_capability(capability: Capability) -> bool:
+    """Whether the capability is effective and counts for the whole machine.
+
+    FUSE passthrough (``FUSE_DEV_IOC_BACKING_OPEN``) and mlock past the limit ask the first user
+    namespace: root in a container with a user namespace of its own has no such capability.
+    """
+    return has_capability(capability) and _in_initial_user_namespace()
+
+
+def _effective_capabilities() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _in_initial_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+            return uid_map.read().split() == _INITIAL_UID_MAP
+    except FileNotFoundError:
+        # A kernel without user namespaces has only the first one.
+        return True
