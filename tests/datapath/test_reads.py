@@ -3,10 +3,12 @@
 import errno
 import os
 import random
+import struct
 from pathlib import Path
 
 import pytest
 
+from tests.datapath.kernel import LOOKUP, LSEEK, READ
 from zcfuse.datapath import WHOLE_FILE, arm_faults
 
 NODE = 5
@@ -101,6 +103,15 @@ def test_an_error_in_the_middle_of_a_reply_is_that_errno_and_the_connection_live
     assert arm_faults(f"{call}:EIO:count=1")
     assert fake.read(NODE, 0, 65_536).error == errno.EIO
     assert fake.read(NODE, 0, 65_536).body == data[:65_536]
+
+
+def test_a_number_that_is_no_errno_becomes_eio_because_the_kernel_would_go_on_waiting(
+    kernel, backing
+):
+    fake = kernel(path="pool")
+    fake.path.install(NODE, [(backing[0], 0, WHOLE_FILE)])
+    assert arm_faults("preadv:ENOTSUPP:count=1")
+    assert fake.read(NODE, 0, 4096).error == errno.EIO
 
 
 @pytest.mark.parametrize(("path", "call"), [("pool", "preadv"), ("splice", "splice_in")])
@@ -216,11 +227,21 @@ def test_without_a_lock_budget_everything_works_unlocked_and_says_so(kernel, bac
     assert statistics.fallbacks["mmap: served from an unlocked window"] == 1
 
 
+def test_reads_of_a_slow_backing_file_leave_a_thread_for_lookups(kernel, backing):
+    fd, data = backing
+    fake = kernel(path="pool", threads=3)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    assert arm_faults("preadv:slow:count=2")
+    for number in range(4):
+        fake.send(READ, NODE, struct.pack("=QQIIQII", 0, number * 4096, 4096, 0, 0, 0, 0))
+    fake.send(LOOKUP, 1, b"name\0")
+    assert fake.upcall()[0] == LOOKUP
+    assert fake.statistics().paths["pool"].requests == 0
+    assert {fake.reply().body for _ in range(4)} == {data[n * 4096 :][:4096] for n in range(4)}
+    assert fake.statistics().reads_waited == 2
+
+
 def test_data_and_holes_are_found_in_the_backing_file(kernel, tmp_path):
-    import struct
-
-    from tests.datapath.kernel import LSEEK
-
     fd = os.open(tmp_path / "holes", os.O_RDWR | os.O_CREAT)
     os.truncate(fd, 1 << 20)
     os.pwrite(fd, b"x" * 4096, 512 * 1024)

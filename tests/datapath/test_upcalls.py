@@ -19,7 +19,7 @@ from tests.datapath.kernel import (
     READDIRPLUS,
     RELEASE,
 )
-from zcfuse.datapath import WHOLE_FILE
+from zcfuse.datapath import WHOLE_FILE, arm_faults
 
 NODE = 5
 ENTRY_HEAD = struct.Struct("=QQQQII")
@@ -171,6 +171,19 @@ def test_an_upcall_that_nobody_answers_is_answered_eio(kernel):
     assert fake.reply() == protocol.Reply(errno.EIO, unique, b"")
 
 
+def test_an_upcall_that_was_lost_is_answered_eio_while_others_are_answered(kernel):
+    fake = kernel(upcall_timeout=1)
+    lost = fake.ask(LOOKUP, 1, b"lost\0")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        fake.answer(fake.ask(GETATTR, 1, bytes(16)), error=errno.ENOENT)
+        if (reply := fake.reply()).unique == lost:
+            assert reply.error == errno.EIO
+            return
+        time.sleep(0.05)
+    pytest.fail("the lost upcall was never answered")
+
+
 def test_what_a_late_reply_granted_is_given_back(kernel):
     fake = kernel(upcall_timeout=0)
     late_lookup, late_open = fake.send(LOOKUP, 1, b"a\0"), fake.send(OPEN, NODE, bytes(8))
@@ -239,6 +252,14 @@ def test_malformed_messages_are_counted_and_harm_nobody(kernel):
     fake.answer(fake.ask(LOOKUP, 1, b"a\0"), error=errno.ENOENT)
     assert fake.reply().error == errno.ENOENT
     assert fake.statistics().malformed >= 4
+
+
+def test_a_serving_thread_that_dies_lets_go_of_the_connection(kernel):
+    fake = kernel()
+    assert arm_faults("read:EIO:count=1")
+    fake.ask(LOOKUP, 1, b"the thread reads again and dies\0")
+    assert fake.channel.recv(1) == b""
+    assert fake.path.end_reason() == "reading a request: Input/output error"
 
 
 def test_stopping_ends_every_thread_with_requests_still_out(kernel):

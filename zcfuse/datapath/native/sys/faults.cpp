@@ -3,8 +3,10 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <limits>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 namespace zc::sys {
@@ -19,12 +21,15 @@ struct Rule {
     std::uint64_t count = std::numeric_limits<std::uint64_t>::max();
 };
 
+constexpr auto kSlowness = std::chrono::milliseconds(500);
 constexpr std::size_t kCalls = static_cast<std::size_t>(Call::count_);
 constexpr std::array<std::string_view, kCalls> kCallNames{
     "preadv", "splice_in", "splice_out", "vmsplice",     "mmap",  "mlock",      "madvise", "writev",
     "read",   "send",      "recv",       "backing_open", "clone", "setsockopt", "pipe",    "dup"};
-constexpr std::array<std::pair<std::string_view, Fault>, 14> kWhats{{{"short", kShort},
+constexpr std::array<std::pair<std::string_view, Fault>, 16> kWhats{{{"short", kShort},
+                                                                     {"slow", kSlow},
                                                                      {"EIO", -EIO},
+                                                                     {"ENOTSUPP", -524},
                                                                      {"EINTR", -EINTR},
                                                                      {"EAGAIN", -EAGAIN},
                                                                      {"EMFILE", -EMFILE},
@@ -79,9 +84,7 @@ bool parse_rule(std::string_view text, std::array<Rule, kCalls>& into) {
     return false;
 }
 
-}  // namespace
-
-Fault next_fault(Call call) noexcept {
+Fault take_fault(Call call) {
     const std::lock_guard guard(rules_lock);
     Rule& rule = rules[static_cast<std::size_t>(call)];
     if (rule.what == 0) {
@@ -96,6 +99,17 @@ Fault next_fault(Call call) noexcept {
     }
     --rule.count;
     return rule.what;
+}
+
+}  // namespace
+
+Fault next_fault(Call call) noexcept {
+    const Fault what = take_fault(call);
+    if (what != kSlow) {
+        return what;
+    }
+    std::this_thread::sleep_for(kSlowness);
+    return 0;
 }
 
 bool arm_faults(std::string_view text) {

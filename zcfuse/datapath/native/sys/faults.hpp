@@ -2,8 +2,9 @@
 //
 //     call:what[:after=N][:count=M][,...]      e.g. "splice_in:EIO:after=3:count=1,preadv:short"
 //
-// `what` is an errno's name, or `short` (the call works on half of its bytes). Where nothing was
-// asked for, the cost is one relaxed load and a branch that is never taken. Thread-safe.
+// `what` is an errno's name, `short` (the call works on half of its bytes), or `slow` (half a
+// second passes first). Where nothing was asked for, the cost is one relaxed load and a branch that
+// is never taken. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -35,6 +36,7 @@ enum class Call : std::uint8_t {
 // What a call shall do: 0 as usual, negative: fail with that -errno, 1: work on half of its bytes.
 using Fault = int;
 inline constexpr Fault kShort = 1;
+inline constexpr Fault kSlow = 2;  // next_fault() sees to it, and returns 0
 
 extern std::atomic<bool> faults_armed;
 Fault next_fault(Call call) noexcept;

@@ -16,7 +16,6 @@ namespace zc::test {
 namespace {
 
 constexpr std::size_t kFileSize = 100'000;
-constexpr std::size_t kPipeSlots = 256;
 constexpr std::chrono::seconds kNow{0};
 
 bool wants_reply(std::uint32_t opcode) {
@@ -42,7 +41,7 @@ bool wants_reply(std::uint32_t opcode) {
 // than a message.
 class Target {
   public:
-    explicit Target(const char* path) : Target(path, socket_pair(), socket_pair()) {}
+    explicit Target(const char* path) : Target(path, socket_pair()) {}
 
     void run(std::span<const std::uint8_t> bytes) {
         while (!bytes.empty()) {
@@ -53,40 +52,19 @@ class Target {
     }
 
   private:
-    using Pair = std::pair<sys::UniqueFd, Peer>;
-    Target(const char* path, Pair channel, Pair upcalls)
+    Target(const char* path, std::pair<sys::UniqueFd, Peer> channel)
         : name_(path),
           file_(kFileSize),
+          player_(by(path), /*started=*/false),
           kernel_(std::move(channel.second)),
-          control_(std::move(upcalls.second)),
-          channel_(std::make_shared<const Channel>(std::move(channel.first), /*device=*/false)),
-          state_(make_state(path, std::move(upcalls.first))),
-          server_(state_, channel_),
+          // Shares the owner of the state, which the data path keeps for itself.
+          state_(player_.path, &player_.path->state()),
+          server_(state_, std::make_shared<const Channel>(std::move(channel.first), false)),
           relay_(state_) {
-        lease(kWholeNode, {{.file = copy(), .id = 1}});
-        lease(kPiecesNode, {{.file = copy(), .id = 2, .offset = 10, .length = 5000},
-                            {.file = copy(), .id = 3, .offset = 8192, .length = 4096},
-                            {.file = copy(), .id = 4, .offset = 50'000}});
-    }
-
-    static std::shared_ptr<State> make_state(const char* path, sys::UniqueFd upcalls) {
-        const Config config = by(path);
-        auto state =
-            std::make_shared<State>(config, std::move(upcalls), choose_limits(config, kPipeSlots));
-        state->budget = std::make_shared<LockBudget>(config.lock_budget);
-        state->windows = std::make_shared<WindowCache>(state->budget, WindowOptions{});
-        return state;
-    }
-
-    std::shared_ptr<const sys::UniqueFd> copy() const {
-        auto fd = std::make_shared<sys::UniqueFd>();
-        CHECK_EQ(sys::dup_cloexec(file_.fd(), *fd), 0);
-        return fd;
-    }
-
-    void lease(std::uint64_t nodeid, std::vector<Extent> extents) {
-        state_->leases.put(nodeid, std::make_shared<const FileLease>(std::move(extents), nullptr,
-                                                                     state_->windows));
+        player_.install(kWholeNode, file_);
+        const InstallExtent pieces[] = {
+            {file_.fd(), 10, 5000}, {file_.fd(), 8192, 4096}, {file_.fd(), 50'000, kWholeFile}};
+        player_.path->install(kPiecesNode, pieces);
     }
 
     void take(const ParsedStep& step) {
@@ -111,7 +89,7 @@ class Target {
     // What a relay thread would do between two messages.
     int settle() {
         state_->upcalls.send_overflow();
-        return drain(kernel_) + drain(control_);
+        return drain(kernel_) + drain(player_.control);
     }
 
     void from_kernel(const Bytes& message) {
@@ -139,9 +117,8 @@ class Target {
 
     const char* name_;
     const File file_;
+    Player player_;
     Peer kernel_;
-    Peer control_;
-    std::shared_ptr<const Channel> channel_;
     std::shared_ptr<State> state_;
     Server server_;
     Relay relay_;

@@ -109,7 +109,7 @@ struct Player {
 
     Peer kernel;
     Peer control;
-    std::unique_ptr<DataPath> path;
+    std::shared_ptr<DataPath> path;
     std::uint64_t unique = 1000;
 
   private:
@@ -117,7 +117,7 @@ struct Player {
     Player(Config config, bool started, Pair channel, Pair upcalls)
         : kernel(std::move(channel.second)), control(std::move(upcalls.second)) {
         config.threads = config.threads > 0 ? config.threads : 2;
-        path = std::make_unique<DataPath>(channel.first.release(), upcalls.first.release(), config,
+        path = std::make_shared<DataPath>(channel.first.release(), upcalls.first.release(), config,
                                           /*device=*/false);
         if (started) {
             path->start();
