@@ -50,9 +50,10 @@ def test_touching_a_mapping_touches_every_page(process: ClientProcess, data: str
     assert (timing.operations, timing.bytes) == (SIZE // 4096, SIZE)
 
 
-def test_sendfile_sends_all_bytes(process: ClientProcess, data: str):
+@pytest.mark.parametrize("to", ["socket", "null"])
+def test_sendfile_sends_all_bytes(process: ClientProcess, data: str, to: str):
     process.ask("open", path=data)
-    assert process.time("sendfile", size=SIZE, block=1 << 20).bytes == SIZE
+    assert process.time("sendfile", size=SIZE, block=1 << 20, to=to).bytes == SIZE
 
 
 def test_random_and_repeated_blocks_are_counted(process: ClientProcess, data: str):

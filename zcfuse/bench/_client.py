@@ -14,14 +14,19 @@ import json
 import mmap
 import os
 import random
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from zcfuse.audit import cachestat
 
 _HASH_BLOCK: Final = 1 << 20
+_SINK_TIMEOUT_S: Final = 10.0
+_BLOCK: Final = 1 << 20
 _PAGE: Final = mmap.PAGESIZE
 Timing = dict[str, int]  # "ns", "operations", "bytes"
 
@@ -32,6 +37,37 @@ def _timing(begin: int, operations: int, size: int) -> Timing:
 
 def _exhaust(iterator: Iterable[object]) -> None:
     collections.deque(iterator, maxlen=0)
+
+
+@contextmanager
+def _null_sink() -> Iterator[int]:
+    sink = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        yield sink
+    finally:
+        os.close(sink)
+
+
+@contextmanager
+def _socket_sink() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname(), timeout=_SINK_TIMEOUT_S)
+        receiver, _ = server.accept()
+    # Blocking again: sendfile(2) knows nothing of Python's time-outs, the client's own bound does.
+    sender.settimeout(None)
+    drain = threading.Thread(target=_discard, args=(receiver,), daemon=True)
+    drain.start()
+    with receiver:
+        with sender:
+            yield sender.fileno()
+        drain.join(_SINK_TIMEOUT_S)
+
+
+def _discard(receiver: socket.socket) -> None:
+    # tcp(7): with MSG_TRUNC the bytes are dropped rather than copied.
+    untouched = bytearray(_BLOCK)
+    while receiver.recv_into(untouched, _BLOCK, socket.MSG_TRUNC):
+        pass
 
 
 class Client:
@@ -103,10 +139,13 @@ class Client:
                 touched = len(pages.tobytes())
             return _timing(begin, touched, size)
 
-    def sendfile(self, size: int, block: int) -> Timing:
-        """Send `size` bytes to /dev/null, `block` bytes a call: page references, never copied."""
-        sink = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        try:
+    def sendfile(self, size: int, block: int, to: str) -> Timing:
+        """Send `size` bytes, `block` bytes a call, to a TCP "socket" on loopback or to "null".
+
+        Page references travel in both cases; /dev/null drops them, so that nothing but the file's
+        side is left. The socket's other end discards what it gets without copying it.
+        """
+        with _socket_sink() if to == "socket" else _null_sink() as sink:
             begin = time.perf_counter_ns()
             done = calls = 0
             while done < size:
@@ -116,8 +155,6 @@ class Client:
                 done += count
                 calls += 1
             return _timing(begin, calls, done)
-        finally:
-            os.close(sink)
 
     def digest(self, size: int) -> str:
         """SHA-256 of the first `size` bytes, in hexadecimal."""

@@ -25,7 +25,7 @@ struct Config {
     std::size_t message_bytes = 0;  // the largest message between the planes; 0: no limit
     // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
     // docs/architecture.md tells how it was measured.
-    std::size_t splice_min = 32 << 10;
+    std::size_t splice_min = 64 << 10;
 };
 
 }  // namespace zc
