@@ -1,0 +1,72 @@
+# demo, test and check each do all of the set-up that they need; a second run finds the stamps and
+# starts at once. What is too long for a recipe is in scripts/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+# The recipes print what matters themselves.
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# More compilers at once than this need more memory than a small machine has.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+
+# In the environment, so that they go with it; with the directory in the name, because an environment
+# does not survive being copied or moved.
+STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
+NATIVE := $(shell find zcfuse/datapath/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
+
+.PHONY: help demo test check setup bench clean packages-build packages-check packages-bench FORCE
+
+help:
+	@printf '%s\n' \
+	  'make demo     build, mount a sample tree and read it by every serving path' \
+	  'make test     build, run the tests (PYTEST_ARGS="-k name" for some of them)' \
+	  'make check    ruff, mypy, clang-format, native tests under ASan+UBSan and under TSan' \
+	  'make setup    packages, virtual environment, build' \
+	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
+	  'make clean    remove what the above made inside the checkout'
+
+setup: $(STAMPS)/build
+
+demo: $(STAMPS)/build
+	@scripts/demo
+
+test: $(STAMPS)/build
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(STAMPS)/build packages-check
+	@scripts/check $(JOBS)
+
+bench: $(STAMPS)/build packages-bench
+	@scripts/bench $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find zcfuse tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# No stamps: what is installed is the machine's business, and asking takes a tenth of a second.
+packages-build packages-check packages-bench:
+	@scripts/packages $(@:packages-%=%)
+
+$(STAMPS)/venv: pyproject.toml scripts/venv | packages-build
+	@scripts/venv $(PYTHON) $(VENV)
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/build: $(STAMPS)/venv CMakeLists.txt $(NATIVE) $(STAMPS)/files
+	@echo '==> building zcfuse'
+	@touch $@.began
+	@CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PY) -m pip install --quiet --disable-pip-version-check \
+	  --no-build-isolation --no-deps --config-settings=editable.mode=redirect --editable .
+	@mv $@.began $@
+
+# The names of the sources: a file that was added or removed is no newer than any stamp.
+$(STAMPS)/files: FORCE | $(STAMPS)/venv
+	@find zcfuse -path '*/__pycache__' -prune -o -path '*/native/tests' -prune -o -type f -print \
+	  | LC_ALL=C sort >$@.new
+	@if cmp --silent $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+FORCE:

@@ -1,0 +1,71 @@
+"""Runs an example as a user would: as a program of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import abort, find_mount, skip_unless
+from tests.support._kernel import detach
+from tests.support._user import CHECKOUT
+
+DEADLINE_S = 30.0
+
+
+class Programs:
+    """Examples that are running; none of them, and no mount of theirs, outlives the test."""
+
+    def __init__(self, mountpoint: str) -> None:
+        self._mountpoint = mountpoint
+        self._running: list[subprocess.Popen[str]] = []
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start ``examples/NAME``."""
+        path = os.path.join(CHECKOUT, "examples", name)
+        process = subprocess.Popen(
+            [sys.executable, path, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": CHECKOUT, "PYTHONFAULTHANDLER": "1"},
+        )
+        self._running.append(process)
+        return process
+
+    def run(self, name: str, *arguments: str) -> str:
+        """Run ``examples/NAME`` to a good end and return what it printed."""
+        process = self.start(name, *arguments)
+        output, errors = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, errors
+        return output
+
+    def wait_until_mounted(self, process: subprocess.Popen[str]) -> None:
+        """Wait until the example's mount is there."""
+        deadline = time.monotonic() + DEADLINE_S
+        while find_mount(self._mountpoint) is None:
+            assert process.poll() is None, process.communicate(timeout=DEADLINE_S)[1]
+            assert time.monotonic() < deadline, "no mount"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End what is still there."""
+        mount = find_mount(self._mountpoint)
+        if mount is not None:
+            abort(mount)
+            detach(self._mountpoint)
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def programs(mountpoint: str) -> Iterator[Programs]:
+    """Starts examples."""
+    skip_unless("mounting")
+    running = Programs(mountpoint)
+    yield running
+    running.close()

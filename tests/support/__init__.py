@@ -1,0 +1,33 @@
+"""What the tests share: capabilities of the machine, real mounts, an ordinary user.
+
+``requires(...)`` marks what a test cannot do without; the fixtures ``source``, ``mountpoint``,
+``mounted`` and ``ordinary_user`` are there for every test (``tests/conftest.py`` loads them).
+"""
+
+from tests.support._capabilities import (
+    UnknownCapabilityError,
+    missing,
+    offers_everything,
+    requires,
+    skip_unless,
+)
+from tests.support._daemon import ClientHungError, Daemon, DaemonError, Mounter
+from tests.support._kernel import FuseMount, abort, find_mount, fuse_mounts
+from tests.support._user import OrdinaryUser
+
+__all__ = [
+    "ClientHungError",
+    "Daemon",
+    "DaemonError",
+    "FuseMount",
+    "Mounter",
+    "OrdinaryUser",
+    "UnknownCapabilityError",
+    "abort",
+    "find_mount",
+    "fuse_mounts",
+    "missing",
+    "offers_everything",
+    "requires",
+    "skip_unless",
+]

@@ -1,0 +1,234 @@
+"""What this machine offers to the tests, found out by trying and without asking zcfuse.
+
+Every probe runs at most once, in a bounded time, and returns the reason why the thing is missing,
+or nothing. `offers_everything` decides whether a skip is a failure (see ``_plugin.py``).
+"""
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from tests.support._user import ordinary_user
+
+CAP_SYS_ADMIN: Final = 21
+# The first kernel with passthrough; everything else that the tests need is older.
+FULL_KERNEL: Final = (6, 9)
+SKIP_PREFIX: Final = "requires "
+_DEADLINE_S: Final = 20
+
+
+class UnknownCapabilityError(Exception):
+    """A test asked for a capability that does not exist: a mistake in the test."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Capability:
+    """`probe` returns why it is missing, or an empty string.
+
+    `may_be_missing`: also a machine that has the rest may lack it, for a reason that is not ours
+    (an option of the kernel's, a package that no target of the Makefile's `test` installs).
+    """
+
+    probe: Callable[[], str]
+    may_be_missing: bool
+
+
+def _root() -> str:
+    if os.geteuid() != 0:
+        return "not root"
+    with open("/proc/self/status") as file:
+        capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)", file.read(), re.MULTILINE)
+    if capabilities is None or not int(capabilities[1], 16) >> CAP_SYS_ADMIN & 1:
+        return "root without CAP_SYS_ADMIN"
+    return ""
+
+
+def kernel_version() -> tuple[int, int]:
+    """Major and minor number of the running kernel."""
+    major, minor = re.findall(r"\d+", platform.release())[:2]
+    return int(major), int(minor)
+
+
+def _kernel(wanted: tuple[int, int]) -> Callable[[], str]:
+    def probe() -> str:
+        if kernel_version() < wanted:
+            return f"the kernel is {platform.release()}, older than {wanted[0]}.{wanted[1]}"
+        return ""
+
+    return probe
+
+
+def _fuse() -> str:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/fuse: {error.strerror}"
+    return ""
+
+
+def _mounting() -> str:
+    """A mount of any kind by this user."""
+    if _fuse():
+        return _fuse()
+    if not _root():
+        return ""
+    return _program("fusermount3")()
+
+
+def _program(name: str) -> Callable[[], str]:
+    def probe() -> str:
+        return "" if shutil.which(name) else f"{name} is not installed"
+
+    return probe
+
+
+def _passthrough() -> str:
+    if _root():
+        return _root()
+    script = os.path.join(os.path.dirname(__file__), "_passthrough_probe.py")
+    result = _output([sys.executable, script, tempfile.gettempdir()])
+    return "" if result == "ok" else result
+
+
+def _private_mounts() -> str:
+    return _root() or _tried("unshare", "--mount", "--propagation", "private", "true")
+
+
+def _tracepoints() -> str:
+    """The fuse events, in a tracefs of the probe's own: it need not be mounted where all see it."""
+    script = 'mount -t tracefs none "$0" && test -r "$0"/events/fuse/fuse_request_send/id'
+    with tempfile.TemporaryDirectory() as directory:
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, directory]
+        return _root() or _tried(*command)
+
+
+def _overlay() -> str:
+    """A filesystem that is itself stacked, as a container's root is."""
+    script = (
+        'cd "$0" && mkdir a b u w && mount -t tmpfs t b && mkdir b/u b/w'
+        " && mount -t overlay -o lowerdir=a,upperdir=b/u,workdir=b/w o u"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, directory]
+        return _root() or _tried(*command)
+
+
+def _acl() -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        return _program("setfacl")() or _tried("setfacl", "-m", "u:65534:r", file.name)
+
+
+def _xattr() -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            os.setxattr(file.name, "user.zcfuse", b"1")
+        except OSError as error:
+            return f"user.* attributes in {tempfile.gettempdir()}: {error.strerror}"
+    return ""
+
+
+def _ordinary_user() -> str:
+    if os.geteuid() != 0:
+        return _mounting()
+    try:
+        with ordinary_user() as user:
+            result = user.run("test", "-w", "/dev/fuse", timeout=_DEADLINE_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if result.returncode == 0 else "/dev/fuse cannot be opened to an ordinary user"
+
+
+_CAPABILITIES: Final[dict[str, _Capability]] = {
+    "root": _Capability(_root, False),
+    "fuse": _Capability(_fuse, False),
+    "mounting": _Capability(_mounting, False),
+    "fusermount3": _Capability(_program("fusermount3"), False),
+    "kernel 6.5": _Capability(_kernel((6, 5)), False),  # cachestat(2)
+    "kernel 6.9": _Capability(_kernel(FULL_KERNEL), False),
+    "private mounts": _Capability(_private_mounts, False),
+    "ordinary user": _Capability(_ordinary_user, False),
+    "acl": _Capability(_acl, False),
+    "xattr": _Capability(_xattr, False),
+    # Options of the kernel's, or the filesystem below the temporary directory.
+    "passthrough": _Capability(_passthrough, True),
+    "tracepoints": _Capability(_tracepoints, True),
+    "overlay": _Capability(_overlay, True),
+    # `make bench` installs these.
+    "mergerfs": _Capability(_program("mergerfs"), True),
+    "bindfs": _Capability(_program("bindfs"), True),
+}
+
+
+@functools.cache
+def missing(name: str) -> str:
+    """Why capability `name` is missing here; an empty string when it is there."""
+    try:
+        return _CAPABILITIES[name].probe()
+    except KeyError:
+        raise UnknownCapabilityError(f"{name!r} is none of {sorted(_CAPABILITIES)}") from None
+
+
+def requires(*names: str) -> pytest.MarkDecorator:
+    """Mark a test, a class or (as ``pytestmark``) a module that needs these capabilities.
+
+    Where one is missing the test is skipped with the reason.
+    """
+    for name in names:
+        if name not in _CAPABILITIES:
+            raise UnknownCapabilityError(f"{name!r} is none of {sorted(_CAPABILITIES)}")
+    return pytest.mark.requires(*names)
+
+
+def skip_unless(*names: str) -> None:
+    """`requires` for a fixture, or for a test that finds out late what it needs."""
+    for name in names:
+        reason = missing(name)
+        if reason:
+            pytest.skip(f"{SKIP_PREFIX}{name}: {reason}")
+
+
+def offers_everything() -> bool:
+    """Whether no test should skip: root with what it needs, and a kernel with passthrough."""
+    return not _root() and kernel_version() >= FULL_KERNEL and not _fuse()
+
+
+def expected(skip_reason: str) -> bool:
+    """Whether a skip is in order on a machine that offers everything."""
+    if not skip_reason.startswith(SKIP_PREFIX):
+        return False
+    name = skip_reason.removeprefix(SKIP_PREFIX).partition(":")[0]
+    return name in _CAPABILITIES and _CAPABILITIES[name].may_be_missing
+
+
+def _tried(*command: str) -> str:
+    """Run `command`: nothing when it succeeded, else its last line or its status."""
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = result.stderr.strip().splitlines()
+    return "" if result.returncode == 0 else (lines or [f"{command[0]}: {result.returncode}"])[-1]
+
+
+def _output(command: list[str]) -> str:
+    """The last line that `command` printed, or what went wrong."""
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = (result.stdout or result.stderr).strip().splitlines()
+    return lines[-1] if lines else f"{command[0]} printed nothing"

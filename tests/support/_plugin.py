@@ -1,0 +1,155 @@
+"""The part of the support that pytest calls: markers, fixtures and what the end of a run checks.
+
+Two things that would pass unseen fail the run: a skip on a machine that offers everything, and a
+mount that is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support import _capabilities as capabilities
+from tests.support._daemon import Daemon, Mounter
+from tests.support._kernel import FuseMount, abort, detach, fuse_mounts
+from tests.support._user import OrdinaryUser
+from tests.support._user import ordinary_user as _ordinary_user
+
+_LEFT = pytest.StashKey[list[FuseMount]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker that `requires` makes."""
+    config.addinivalue_line("markers", "requires(*names): capabilities that the test needs")
+
+
+def pytest_report_header() -> list[str]:
+    """Say at the start what is missing, so that a reader need not collect it from the skips."""
+    if capabilities.offers_everything():
+        return ["zcfuse: this machine offers everything: a skip is a failure"]
+    return [f"zcfuse: kernel {os.uname().release}, uid {os.geteuid()}: some tests may skip"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a capability that is missing."""
+    for marker in item.iter_markers("requires"):
+        capabilities.skip_unless(*marker.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip that is not expected here into a failure."""
+    report = yield
+    if call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception):
+        _judge(report, str(getattr(call.excinfo.value, "msg", "")))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself while it is imported."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _judge(report, report.longrepr[2].removeprefix("Skipped: "))
+    return report
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport, reason: str) -> None:
+    if capabilities.offers_everything() and not capabilities.expected(reason):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: a skip that is not expected here: {reason}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take away the mounts that tests left below the temporary directory, and fail for them."""
+    base = os.path.realpath(tempfile.gettempdir())
+    left = [mount for mount in fuse_mounts() if _is_ours(session.config, mount.mountpoint, base)]
+    session.config.stash[_LEFT] = left
+    for mount in left:
+        abort(mount)
+        detach(mount.mountpoint)
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the mounts that were left."""
+    for mount in terminalreporter.config.stash.get(_LEFT, []):
+        terminalreporter.write_line(f"left mounted by a test: {mount.mountpoint}", red=True)
+
+
+def _is_ours(config: pytest.Config, mountpoint: str, base: str) -> bool:
+    """Below the directory of this run's `tmp_path`: other runs, and other users, have theirs."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    own = os.path.realpath(factory.getbasetemp()) if factory is not None else base
+    return mountpoint.startswith(own + "/")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """An empty directory to mount."""
+    path = tmp_path / "source"
+    path.mkdir()
+    return str(path)
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> str:
+    """An empty directory to mount it on."""
+    path = tmp_path / "mnt"
+    path.mkdir()
+    return str(path)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, source: str, mountpoint: str) -> Iterator[Mounter]:
+    """Mounts for real: ``mounted("--path", "splice")`` shows `source` on `mountpoint`.
+
+    Keyword arguments: `source`, `mountpoint` (other directories), `env` (added to the daemon's
+    environment), `user` (an `OrdinaryUser`, whose directories they then must be). Each mount is
+    unmounted at the end, and its daemon must have exited with status 0.
+    """
+    capabilities.skip_unless("mounting")
+    daemons: list[Daemon] = []
+
+    def mount(
+        *options: str,
+        source: str = source,
+        mountpoint: str = mountpoint,
+        env: Mapping[str, str] | None = None,
+        user: OrdinaryUser | None = None,
+    ) -> Daemon:
+        log = str(tmp_path / f"daemon-{len(daemons)}.log")
+        daemon = Daemon(source, mountpoint, *options, log=log, env=env, user=user)
+        daemons.append(daemon)
+        if user is not None:
+            user.ends.callback(daemon.unmount)
+        return daemon
+
+    yield mount
+    failures = [failure for daemon in reversed(daemons) if (failure := _failure_of(daemon))]
+    if failures:
+        raise failures[0]
+
+
+def _failure_of(daemon: Daemon) -> AssertionError | None:
+    """Unmount; one that fails must not keep the others mounted."""
+    try:
+        daemon.unmount()
+    except AssertionError as failure:
+        return failure
+    return None
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[OrdinaryUser]:
+    """A user who is not root and may use /dev/fuse; see `OrdinaryUser`."""
+    capabilities.skip_unless("ordinary user")
+    with _ordinary_user() as user:
+        yield user
