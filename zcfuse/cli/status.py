@@ -79,7 +79,7 @@ def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
     section = datapath.get(name)
     if section:
         pairs = {
-            key: size(value) if key in ("bytes", "locked", "unlocked") else value
+            key: size(value) if key in ("bytes", "locked") else value
             for key, value in section.items()
         }
         print_pairs(f"{title}", pairs)
