@@ -269,3 +269,9 @@ def test_a_source_that_vanishes_between_the_check_and_the_mount(source, mountpoi
     )
     refused(result, 1, source, "No such file")
     assert find_mount(mountpoint) is None
+
+
+def test_a_data_path_that_cannot_start(refuse, mountpoint):
+    faults = {"ZCFUSE_FAULTS": "mmap:ENOMEM:after=3"}
+    words = [mountpoint, "could not start", "Cannot allocate memory"]
+    refuse(1, words, "--path", "mmap", "--threads", "1", env=faults)

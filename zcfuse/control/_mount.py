@@ -375,7 +375,10 @@ def _prepare(
         raise
     resources.callback(pyfuse3.close, unmount=False)
     if datapath is not None:
-        datapath.start()
+        try:
+            datapath.start()
+        except RuntimeError as error:
+            raise MountError(f"{kernel.mountpoint}: {error}") from error
     return Mount(kernel, source, options, operations, datapath), listener
 
 

@@ -1,0 +1,183 @@
+"""Fixtures for real mounts: clients on both sides, and a mount for a module's tests to share."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+pytest.register_assert_rewrite("tests.integration.client")
+
+from tests.integration.client import Client, Pair  # noqa: E402
+from tests.integration.counts import eventually  # noqa: E402
+from tests.support import Daemon, Mounter, requires, skip_unless  # noqa: E402
+
+COMMAND_DEADLINE_S: Final = 20
+
+# Every serving path, to parametrize with. What `auto` is without passthrough needs a fault.
+NO_PASSTHROUGH: Final = {"ZCFUSE_FAULTS": "backing_open:EPERM"}
+CACHED_PATHS: Final = ["pool", "mmap", "splice"]
+PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
+ALL_PATHS: Final = ["naive", "upcall", *CACHED_PATHS, PASSTHROUGH]
+
+# What is bounded by the cache timeout has happened by then, on a busy machine too.
+SETTLE_S: Final = 5
+_ROOMS: Final = itertools.count()
+
+Shared = tuple[str, Daemon]
+Clients = Callable[..., Client]
+Pairs = Callable[..., Pair]
+
+
+def write(directory: str, name: str, data: bytes = b"") -> str:
+    """Make a file that was last changed long ago, and return its path."""
+    path = os.path.join(directory, name)
+    with open(path, "wb") as file:
+        file.write(data)
+    os.utime(path, ns=(1_600_000_000_123_456_789, 1_600_000_000_987_654_321))
+    return path
+
+
+def command(*argv: str) -> None:
+    """Run a program that must succeed."""
+    subprocess.run(argv, check=True, timeout=COMMAND_DEADLINE_S, capture_output=True)
+
+
+@contextlib.contextmanager
+def kernel_mount(*argv: str) -> Iterator[None]:
+    """``mount ARGV``, whose last is the mount point, for as long as the context lasts."""
+    command("mount", *argv)
+    try:
+        yield
+    finally:
+        command("umount", "-l", argv[-1])
+
+
+@contextlib.contextmanager
+def serving(
+    base: Path, source: str, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[Daemon]:
+    """A mount of `source` that a module's tests share, and its end in order."""
+    mountpoint = base / "mnt"
+    mountpoint.mkdir()
+    daemon = Daemon(source, str(mountpoint), *options, log=str(base / "daemon.log"), env=env)
+    try:
+        yield daemon
+    finally:
+        daemon.unmount()
+
+
+@contextlib.contextmanager
+def pair_of(daemon: Daemon, *, uid: int | None = None) -> Iterator[Pair]:
+    """Clients of the mount and of its source."""
+    with contextlib.ExitStack() as ends:
+        clients = [Client(daemon.mountpoint, daemon, uid=uid), Client(daemon.source, uid=uid)]
+        for client in clients:
+            ends.callback(client.close)
+        yield Pair(*clients)
+
+
+@pytest.fixture
+def clients(mounted: Mounter) -> Iterator[Clients]:
+    """Makes clients: ``clients(daemon)`` of a mount, ``clients(root=...)`` of a directory.
+
+    They are gone before the mounts are.
+    """
+    with contextlib.ExitStack() as ends:
+
+        def make(
+            daemon: Daemon | None = None, *, root: str | None = None, uid: int | None = None
+        ) -> Client:
+            where = root if root is not None else daemon.mountpoint if daemon is not None else "/"
+            client = Client(where, daemon, uid=uid)
+            ends.callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def pairs(clients: Clients) -> Pairs:
+    """Makes pairs: ``pairs(daemon)`` is a client of the mount and one of its source."""
+
+    def make(daemon: Daemon, *, native: str | None = None, uid: int | None = None) -> Pair:
+        return Pair(clients(daemon, uid=uid), clients(root=native or daemon.source, uid=uid))
+
+    return make
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A directory of a test's own below a mount that its module shares, by serving path `path`."""
+
+    path: str
+    daemon: Daemon
+    source: str
+    pair: Pair
+
+    @property
+    def same(self) -> Callable[..., Any]:
+        """`Pair.same` below the directory."""
+        return self.pair.same
+
+    def settle(self, source: str) -> Any:
+        """Wait until the mount shows what the backing directory shows, and require it."""
+        eventually(lambda: not self.pair.differ(source), SETTLE_S)
+        return self.pair.same(source)
+
+
+def shared_mount(paths: Sequence[object], *options: str) -> Callable[..., Iterator[Shared]]:
+    """The fixture `shared` of a module whose tests ask for a `room`: a mount by each path."""
+
+    @pytest.fixture(scope="module", params=paths)
+    def shared(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Shared]:
+        skip_unless("mounting")
+        base = tmp_path_factory.mktemp("shared")
+        source = base / "source"
+        source.mkdir()
+        with serving(base, str(source), "--path", request.param, *options) as daemon:
+            yield request.param, daemon
+
+    return shared
+
+
+@pytest.fixture
+def room(shared: Shared) -> Iterator[Room]:
+    """A new directory in the module's mount, with a client on both sides."""
+    path, daemon = shared
+    name = f"room-{next(_ROOMS)}"
+    source = os.path.join(daemon.source, name)
+    os.mkdir(source)
+    with contextlib.ExitStack() as ends:
+        mount, native = Client(daemon.path(name), daemon), Client(source)
+        ends.callback(native.close)
+        ends.callback(mount.close)
+        yield Room(path, daemon, source, Pair(mount, native))
+
+
+@pytest.fixture
+def public() -> Iterator[str]:
+    """A directory that every user can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="zcfuse-public-") as path:
+        os.chmod(path, 0o755)
+        for name in ("source", "mnt"):
+            os.mkdir(os.path.join(path, name), 0o755)
+        yield path
+
+
+@pytest.fixture
+def tmpfs(source: str) -> Iterator[str]:
+    """A filesystem of the test's own, on `source`: nobody else changes what it counts."""
+    skip_unless("root")
+    with kernel_mount("-t", "tmpfs", "-o", "size=64m", "zcfuse-tests", source):
+        yield source

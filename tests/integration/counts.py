@@ -1,0 +1,70 @@
+"""What a daemon counted, in the words of the tests: which path served, and why not another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from tests.support import Daemon
+from zcfuse.control import read_status
+
+_DEADLINE_S: Final = 15.0
+_POLL_S: Final = 0.02
+
+
+class Counts:
+    """A status document."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.control: dict[str, Any] = document["control"]
+        self.datapath: dict[str, Any] = document["datapath"] or {}
+        self.fallbacks: dict[str, int] = self.datapath.get("fallbacks", {})
+        self.opens: dict[str, int] = self.datapath.get("opens", {})
+
+    @property
+    def reads(self) -> int:
+        """READ requests, whoever served them."""
+        if self.datapath:
+            return int(self.datapath["requests"].get("READ", 0))
+        return int(self.control["upcalls"].get("read", 0))
+
+    def request(self, name: str) -> int:
+        """Requests of one operation, as the data path saw them."""
+        return int(self.datapath["requests"].get(name, 0))
+
+    def served(self, path: str) -> int:
+        """READ requests that were served by this path."""
+        if path == "naive":
+            return 0 if self.datapath else int(self.control["read_requests"])
+        return int(self.datapath["paths"][path]["requests"])
+
+    def paths(self) -> dict[str, int]:
+        """READ requests by the path that served them, those with none left out."""
+        if not self.datapath:
+            return {"naive": self.served("naive")}
+        return {name: self.served(name) for name in self.datapath["paths"] if self.served(name)}
+
+    def reason(self, words: str) -> int:
+        """How often a reason with these words was given."""
+        return sum(n for reason, n in self.fallbacks.items() if words in reason)
+
+
+def counts(daemon: Daemon) -> Counts:
+    """Ask the daemon for its status."""
+    if daemon.user is not None:
+        return Counts(daemon.status())
+    return Counts(msgspec.to_builtins(read_status(daemon.mountpoint)))
+
+
+def eventually(happened: Callable[[], bool], seconds: float = _DEADLINE_S) -> bool:
+    """Whether it happens within a bound that no test is about."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True

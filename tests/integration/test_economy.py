@@ -1,0 +1,98 @@
+"""Many files: a walk and a read of 100,000 of them by a daemon that may have 256 descriptors."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.conftest import serving, write
+from tests.integration.counts import counts, eventually
+from tests.support import Daemon, requires
+
+pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
+
+DIRECTORIES = 100
+FILES = 1000
+DESCRIPTORS = 256
+WALK_S = 150
+
+# Walks DIRECTORY and reads every file, its own name; prints how many there were.
+WALK = """
+import os, sys
+found = 0
+for where, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        fd = os.open(os.path.join(where, name), os.O_RDONLY)
+        assert os.read(fd, 100) == name.encode()
+        os.close(fd)
+        found += 1
+print(found)
+"""
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A hundred directories of a thousand small files each, gone at the end."""
+    base = tmp_path_factory.mktemp("forest")
+    for directory in range(DIRECTORIES):
+        at = base / f"directory-{directory}"
+        at.mkdir()
+        parent = os.open(at, os.O_RDONLY)
+        for n in range(FILES):
+            name = f"file-{directory}-{n}"
+            fd = os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=parent)
+            os.write(fd, name.encode())
+            os.close(fd)
+        os.close(parent)
+    yield str(base)
+    shutil.rmtree(base)
+
+
+@pytest.fixture(scope="module")
+def daemon(forest: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    base = tmp_path_factory.mktemp("economy")
+    with serving(base, forest, "--cache-timeout", "1000") as daemon:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+        yield daemon
+
+
+def resident(daemon: Daemon) -> int:
+    """Bytes of memory that the daemon has."""
+    with open(f"/proc/{daemon.pid}/status") as file:
+        found = re.search(r"^VmRSS:\s*(\d+) kB", file.read(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) << 10
+
+
+def test_a_hundred_thousand_files_are_walked_and_read_with_few_descriptors(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = resident(daemon)
+    result = daemon.python(WALK, daemon.mountpoint, timeout=WALK_S)
+    assert int(result.stdout) == DIRECTORIES * FILES
+    after = counts(daemon)
+    # The kernel may have forgotten some by now: it was short of memory, or told to.
+    nodes, grown = after.control["nodes"], resident(daemon) - before
+    with capsys.disabled():
+        print(f" [{nodes} nodes known, {grown / nodes:.0f} bytes each]", end=" ")
+    assert after.request("OPEN") >= DIRECTORIES * FILES
+    assert not after.control["errors"]
+    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < DESCRIPTORS
+
+
+def test_nodes_that_the_kernel_forgets_are_given_back(mounted, pairs, source) -> None:
+    names = [write(source, f"file-{n}") for n in range(500)]
+    daemon = mounted("--cache-timeout", "0")
+    pair = pairs(daemon)
+    look = "[os.path.lexists(p(f'file-{n}')) for n in range(500)]"
+    assert all(pair.same(look))
+    assert counts(daemon).control["nodes"] > 500
+    for name in names:
+        os.unlink(name)
+    assert not any(pair.same(look))
+    assert eventually(lambda: counts(daemon).control["nodes"] < 10)

@@ -1,0 +1,71 @@
+"""A backing filesystem that is itself stacked, as the root of a container is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.conftest import kernel_mount, write
+from tests.integration.counts import counts
+from tests.support import requires
+
+pytestmark = requires("mounting", "root", "overlay", "passthrough")
+
+SIZE = 2 << 20
+WHOLE = f"[digest(content(name)) for name in ('lower', 'upper')] + by_mmap('lower', [(1, {SIZE})])"
+
+
+@pytest.fixture
+def overlay(tmp_path, source) -> Iterator[str]:
+    """An overlayfs on `source`, with a file of each layer."""
+    layers = tmp_path / "layers"
+    layers.mkdir()
+    # A filesystem of its own: the upper layer may not be on an overlayfs in turn.
+    with kernel_mount("-t", "tmpfs", "zcfuse-tests", str(layers)):
+        for name in ("lower", "upper", "work"):
+            (layers / name).mkdir()
+        for name in ("lower", "upper"):
+            write(str(layers / name), name, random.Random(name).randbytes(SIZE))
+        directories = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
+        with kernel_mount("-t", "overlay", "-o", directories, "zcfuse-tests", source):
+            yield source
+
+
+def test_a_stacked_file_is_read_without_passthrough_and_the_reason_names_the_remedy(
+    overlay, mounted, pairs
+) -> None:
+    daemon = mounted()
+    pairs(daemon).same(WHOLE)
+    after = counts(daemon)
+    assert after.opens.keys() == {"cached"}
+    assert after.reason("passthrough: ELOOP") == after.opens["cached"]
+    assert after.reason("--stack-depth 2") == after.opens["cached"]
+    assert after.reads == sum(after.paths().values()) > 0
+
+
+def test_a_stack_depth_of_two_passes_it_through(overlay, mounted, pairs) -> None:
+    daemon = mounted("--stack-depth", "2")
+    pairs(daemon).same(WHOLE)
+    after = counts(daemon)
+    assert after.opens.keys() == {"passthrough"}
+    assert after.reads == 0
+
+
+@pytest.mark.parametrize("path", ["naive", "upcall", "pool", "mmap", "splice"])
+def test_every_other_path_takes_a_stacked_file(overlay, mounted, pairs, path) -> None:
+    daemon = mounted("--path", path)
+    pairs(daemon).same(WHOLE)
+    assert counts(daemon).served(path) > 0
+
+
+@pytest.mark.parametrize("depth", ["1", "2"])
+def test_a_file_that_is_copied_up_is_another_file_behind_its_name(
+    overlay, mounted, pairs, depth: str
+) -> None:
+    pair = pairs(mounted("--stack-depth", depth, "--cache-timeout", "0"))
+    pair.same(WHOLE)
+    with open(f"{overlay}/lower", "r+b") as file:
+        file.write(b"in the upper layer now")
+    pair.same(WHOLE)
