@@ -15,6 +15,7 @@ from zcfuse.control._checks import check_apart, check_mountpoint, check_options,
 from zcfuse.control._options import (
     DEFAULT_CACHE_TIMEOUT_S,
     SERVING_PATHS,
+    TRANSPORTS,
     MountOptions,
     parse_mount_options,
     parse_size,
@@ -24,7 +25,7 @@ from zcfuse.datapath._mounting import MountError, check_device
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, path=, "
-    "cache_timeout=, threads=, lock_budget=, stack_depth=. An option of its own, such as --path, "
+    "transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. An option of its own, such as --path, "
     "counts before these."
 )
 
@@ -53,6 +54,11 @@ class Size(click.ParamType[int]):
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option(
     "--path", metavar="P", help=f"Serving path: {', '.join(SERVING_PATHS)}. [default: auto]"
+)
+@click.option(
+    "--transport",
+    metavar="T",
+    help=f"How requests reach the daemon: {', '.join(TRANSPORTS)}. [default: auto]",
 )
 @click.option(
     "--cache-timeout",

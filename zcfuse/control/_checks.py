@@ -19,6 +19,7 @@ from zcfuse.datapath._mounting import MountError
 from zcfuse.datapath._privileges import Capability, has_initial_capability
 
 PASSTHROUGH_KERNEL: Final = "6.9"
+_RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 _FUSE_CONF: Final = "/etc/fuse.conf"
 
 
@@ -148,10 +149,28 @@ def check_options(options: MountOptions) -> None:
             "--path passthrough: not permitted: it needs CAP_SYS_ADMIN;"
             " run as root, or use --path auto"
         )
+    if options.transport == "uring":
+        _check_rings()
     if options.allow_other:
         _check_allow_other()
     if options.lock_budget is not None:
         _check_lock_budget(options.lock_budget)
+
+
+def _check_rings() -> None:
+    try:
+        with open(_RING_PARAMETER, encoding="ascii") as file:
+            enabled = file.read().strip()
+    except OSError as error:
+        raise MountError(
+            "--transport uring: this kernel has no FUSE over io_uring: boot Linux 6.14 or later"
+            " with CONFIG_FUSE_IO_URING=y, or use --transport auto"
+        ) from error
+    if enabled not in ("Y", "1"):
+        raise MountError(
+            "--transport uring: switched off in this kernel:"
+            f" as root, 'echo Y > {_RING_PARAMETER}', or use --transport auto"
+        )
 
 
 def _check_allow_other() -> None:

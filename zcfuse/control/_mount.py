@@ -47,6 +47,7 @@ from zcfuse.control._status_server import serve_status
 from zcfuse.control._unmounting import UnmountOutcome, unmount_within
 from zcfuse.datapath._mount_connection import abort_file, set_read_ahead
 from zcfuse.datapath._mounting import KernelMount, MountError, attach
+from zcfuse.datapath._privileges import Capability, has_initial_capability
 from zcfuse.tree import Mirror, Tree
 
 if TYPE_CHECKING:
@@ -205,6 +206,9 @@ class Mount:
         if not self._initialised():
             reason = self._reason or f"the kernel sent no INIT within {_INIT_TIMEOUT_S:g} s"
             raise MountError(f"{self.mountpoint}: the mount ended before it answered: {reason}")
+        if self._datapath is not None:
+            transport = self._transport()
+            log.info("transport: %s %s", transport["kind"], transport["reason"])
         if self._ended.is_set():
             # Somebody was quick to unmount it; its device number may be another's by now.
             return
@@ -223,12 +227,16 @@ class Mount:
 
     def _initialised(self) -> bool:
         if self._datapath is not None:
-            return bool(self._greeting()["done"])
+            return bool(self._greeting()["done"]) and bool(self._transport()["settled"])
         return self._operations.initialised
 
     def _greeting(self) -> dict[str, Any]:
         """Return what INIT negotiated, as the data path has it."""
         return msgspec.convert((self._datapath_statistics() or {}).get("init"), dict[str, Any])
+
+    def _transport(self) -> dict[str, Any]:
+        """Return what the data path tells of its channel."""
+        return msgspec.convert((self._datapath_statistics() or {}).get("transport"), dict[str, Any])
 
     def _datapath_statistics(self) -> dict[str, object] | None:
         return self._datapath.statistics() if self._datapath is not None else None
@@ -391,6 +399,8 @@ def _make_datapath(
     ours, theirs, message_bytes = upcall_pair(_MESSAGE_BYTES)
     config = Config()
     config.path = options.path
+    config.transport = options.transport
+    config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
     config.threads = options.threads
     config.stack_depth = options.stack_depth
     config.lock_budget = options.lock_budget or 0
@@ -399,6 +409,9 @@ def _make_datapath(
     config.message_bytes = message_bytes
     try:
         datapath = DataPath(channel, ours, config, device=True)
+    except RuntimeError as error:
+        os.close(theirs)
+        raise MountError(f"--transport {options.transport}: {error}") from error
     except BaseException:
         os.close(theirs)
         raise

@@ -17,6 +17,8 @@ from zcfuse.datapath._mounting import MountError
 
 SERVING_PATHS: Final = ("auto", "naive", "upcall", "pool", "mmap", "splice", "passthrough")
 DEFAULT_PATH: Final = "auto"
+TRANSPORTS: Final = ("auto", "dev", "uring")
+DEFAULT_TRANSPORT: Final = "auto"
 DEFAULT_CACHE_TIMEOUT_S: Final = 1.0
 # What pool and windows may lock where it is permitted: some dozens of the largest replies.
 DEFAULT_LOCK_BUDGET: Final = 64 << 20
@@ -40,6 +42,9 @@ class MountOptions:
 
     Parameters:
         path: serving path, one of `SERVING_PATHS`; ``auto`` chooses per file and request.
+        transport: how requests reach the daemon, one of `TRANSPORTS`: ``dev`` over /dev/fuse,
+            ``uring`` over io_uring, which the kernel must have switched on; ``auto`` uses that
+            where it is on and where the mount does not serve mostly by splice.
         cache_timeout: for how long the kernel may rely on names and attributes, in seconds.
         allow_other: let other users than the caller in.
         threads: serving threads of the data path; 0 lets it choose.
@@ -57,6 +62,7 @@ class MountOptions:
     """
 
     path: str = DEFAULT_PATH
+    transport: str = DEFAULT_TRANSPORT
     cache_timeout: float = DEFAULT_CACHE_TIMEOUT_S
     allow_other: bool = False
     threads: int = 0
@@ -69,6 +75,12 @@ class MountOptions:
     def __post_init__(self) -> None:
         if self.path not in SERVING_PATHS:
             raise _refused("path", self.path, f"choose one of {', '.join(SERVING_PATHS)}")
+        if self.transport not in TRANSPORTS:
+            raise _refused("transport", self.transport, f"choose one of {', '.join(TRANSPORTS)}")
+        if self.transport == "uring" and self.path == "naive":
+            raise _refused(
+                "transport", self.transport, "path naive has no data plane; choose another path"
+            )
         if not (math.isfinite(self.cache_timeout) and self.cache_timeout >= 0):
             raise _refused("cache_timeout", self.cache_timeout, "give seconds, 0 or more")
         if not 0 <= self.threads <= MAX_THREADS:
@@ -156,6 +168,7 @@ _FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "path": str,
+    "transport": str,
     "cache_timeout": float,
     "threads": int,
     "lock_budget": parse_size,

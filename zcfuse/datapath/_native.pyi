@@ -22,6 +22,12 @@ class Config:
     """The largest message between the planes, as upcall_pair() returned it; 0: no limit."""
     splice_min: int
     """Under auto, READs of fewer bytes are copied rather than spliced."""
+    transport: str
+    """One of auto, dev, uring."""
+    passthrough_permitted: bool
+    """Whether passthrough may be relied on: without it, auto serves mostly by splice."""
+    ring_depth: int
+    """Requests that each CPU's ring queue holds at once, 1 to 64."""
     def __init__(self) -> None: ...
 
 class DataPath:
@@ -30,7 +36,8 @@ class DataPath:
     Takes both descriptors over, also when it raises. `device` is False when the channel is a
     SEQPACKET socket on whose other end somebody plays the kernel.
 
-    Raises ValueError for an unknown path, OSError where a system call fails.
+    Raises ValueError for an unknown path or transport, OSError where a system call fails, and
+    RuntimeError where transport "uring" is not to be had.
     """
 
     def __init__(

@@ -16,13 +16,33 @@ if TYPE_CHECKING:
 
 
 class Transport(msgspec.Struct, frozen=True):
-    """The channel: `kind` is "dev" or "socket"; clone_error is "" or why descriptors are shared."""
+    """The channel: `kind` is "dev", "uring" or "socket".
+
+    `settled`: `kind` will not change any more. `reason`: why there is no ring, or "". `threads` read
+    /dev/fuse, `cloned` of them from a descriptor of their own; clone_error is "" or why descriptors
+    are shared. Of a ring: its `queues`, one a CPU, the `depth` of each in requests,
+    `entries_busy` now, `queue_full` times that a queue had none left, `waits`: requests that waited
+    for one, `handed_over`: replies given by another thread than the queue's, `ring_requests` taken
+    in all, `unbound`: queues whose thread may not run on its CPU, `reads_to_workers`: READs whose
+    bytes were not in memory.
+    """
 
     kind: str
     threads: int
     cloned: int
     clone_error: str
     pipe_slots: int
+    settled: bool = True
+    reason: str = ""
+    queues: int = 0
+    depth: int = 0
+    entries_busy: int = 0
+    queue_full: int = 0
+    waits: int = 0
+    handed_over: int = 0
+    ring_requests: int = 0
+    unbound: int = 0
+    reads_to_workers: int = 0
 
 
 class Init(msgspec.Struct, frozen=True):
@@ -85,7 +105,9 @@ class Windows(msgspec.Struct, frozen=True):
 
 
 class Thread(msgspec.Struct, frozen=True):
-    """A thread of the data path: role "serve", "relay", "notify" or "prefault"; its kernel id."""
+    """A thread of the data path: its kernel id and role: "serve", "ring", "read", "relay", "notify" or
+    "prefault".
+    """
 
     role: str
     tid: int

@@ -68,6 +68,7 @@ inline constexpr std::uint64_t max_pages = 1ULL << 22;
 inline constexpr std::uint64_t cache_symlinks = 1ULL << 23;
 inline constexpr std::uint64_t init_ext = 1ULL << 30;
 inline constexpr std::uint64_t passthrough = 1ULL << 37;
+inline constexpr std::uint64_t over_io_uring = 1ULL << 41;
 }  // namespace init
 
 std::string_view init_flag_name(unsigned bit) noexcept;

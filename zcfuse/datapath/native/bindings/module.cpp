@@ -112,7 +112,24 @@ nb::list threads_of(const zc::State& state,
 nb::dict transport_of(const zc::DataPath& path) {
     const auto& of = path.transport();
     nb::dict transport;
-    transport["kind"] = of.device ? "dev" : "socket";
+    const auto& rings = path.state().rings;
+    const auto gate = rings ? rings->gate().state() : zc::RingGate::State::unused;
+    const bool up = gate == zc::RingGate::State::up;
+    transport["kind"] = !of.device ? "socket" : up ? "uring" : "dev";
+    transport["settled"] = up || gate == zc::RingGate::State::unused;
+    transport["reason"] = rings && gate == zc::RingGate::State::unused
+                              ? "the kernel offers no io_uring, or no passthrough to go with it"
+                              : of.reason;
+    const auto counts = up ? rings->counts() : zc::RingCounts{};
+    transport["queues"] = up ? rings->queues().size() : 0;
+    transport["depth"] = up ? rings->depth() : 0;
+    transport["entries_busy"] = counts.busy;
+    transport["queue_full"] = counts.full;
+    transport["waits"] = counts.waited;
+    transport["handed_over"] = counts.handed;
+    transport["ring_requests"] = counts.requests;
+    transport["unbound"] = counts.unbound;
+    transport["reads_to_workers"] = path.state().workers.pushed();
     transport["threads"] = of.threads;
     transport["cloned"] = of.cloned;
     transport["clone_error"] = of.clone_error;
@@ -218,7 +235,10 @@ void bind_config(nb::module_& module) {
         .def_rw("read_only", &zc::Config::read_only)
         .def_rw("upcall_timeout", &zc::Config::upcall_timeout)
         .def_rw("message_bytes", &zc::Config::message_bytes)
-        .def_rw("splice_min", &zc::Config::splice_min);
+        .def_rw("splice_min", &zc::Config::splice_min)
+        .def_rw("transport", &zc::Config::transport)
+        .def_rw("passthrough_permitted", &zc::Config::passthrough_permitted)
+        .def_rw("ring_depth", &zc::Config::ring_depth);
 }
 
 void bind_datapath(nb::module_& module) {

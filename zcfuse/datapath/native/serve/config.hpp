@@ -9,6 +9,9 @@ namespace zc {
 
 enum class Mode : std::uint8_t { automatic, upcall, pool, mmap, splice, passthrough };
 
+// How requests and replies travel between the kernel and us.
+enum class TransportWish : std::uint8_t { automatic, dev, uring };
+
 // Throws std::invalid_argument, naming what is allowed.
 Mode parse_mode(const std::string& name);
 
@@ -26,6 +29,9 @@ struct Config {
     // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
     // docs/architecture.md tells how it was measured.
     std::size_t splice_min = 64 << 10;
+    std::string transport = "dev";      // or "auto", "uring"
+    bool passthrough_permitted = true;  // whether BACKING_OPEN can be expected to succeed
+    std::size_t ring_depth = 8;         // entries of a CPU's ring queue, up to 64
 };
 
 }  // namespace zc

@@ -15,12 +15,17 @@
 #include "serve/pipe.hpp"
 #include "serve/relay.hpp"
 #include "serve/server.hpp"
+#include "serve/transport_choice.hpp"
 
 namespace zc {
 
 namespace {
 
 constexpr unsigned kMostThreads = 64;
+// /dev/fuse then brings only INIT, FORGET and INTERRUPT.
+constexpr unsigned kThreadsBesideRings = 2;
+// For READs that wait for their backing file: enough to keep a device busy.
+constexpr std::size_t kReadWorkers = 4;
 constexpr auto kNudgeEvery = std::chrono::milliseconds(10);
 // For a data path that nobody stopped: its owner may hold a lock that others wait for.
 constexpr auto kStopUnasked = std::chrono::milliseconds(500);
@@ -72,7 +77,7 @@ void be_deaf_to_signals() {
 // The notifying thread: the notifier itself is shared.
 class NotifierThread {
   public:
-    NotifierThread(std::shared_ptr<State> state, std::shared_ptr<const Channel> channel)
+    NotifierThread(std::shared_ptr<State> state, std::shared_ptr<const DeviceChannel> channel)
         : state_(std::move(state)),
           channel_(std::move(channel)),
           counts_(state_->ledger.join("notify")) {}
@@ -80,8 +85,45 @@ class NotifierThread {
 
   private:
     std::shared_ptr<State> state_;
-    std::shared_ptr<const Channel> channel_;
+    std::shared_ptr<const DeviceChannel> channel_;
     std::shared_ptr<ThreadCounts> counts_;
+};
+
+// A queue's thread. Lets go of the ring at its end, which else would keep the connection alive.
+class RingThread {
+  public:
+    RingThread(std::shared_ptr<State> state, std::shared_ptr<const RingQueue> queue)
+        : queue_(queue), server_(std::move(state), std::move(queue)) {}
+    void run() noexcept {
+        server_.run();
+        queue_->close();
+    }
+
+  private:
+    std::shared_ptr<const RingQueue> queue_;
+    Server server_;
+};
+
+// Serves READs of a ring that have to wait.
+class ReadWorker {
+  public:
+    explicit ReadWorker(std::shared_ptr<State> state)
+        : state_(std::move(state)),
+          counts_(state_->ledger.join("read")),
+          reader_(state_->mode, state_->config.splice_min,
+                  std::size_t{state_->negotiation.limits().max_pages} * sys::page_bytes(),
+                  counts_) {}
+    void run() {
+        while (const auto job = state_->workers.next()) {
+            const Turn turn(*counts_);
+            reader_.serve(*job, RingReader::Wait::allowed);
+        }
+    }
+
+  private:
+    std::shared_ptr<State> state_;
+    std::shared_ptr<ThreadCounts> counts_;
+    RingReader reader_;
 };
 
 // Runs what `make` returns in a thread that is counted and named. `ready` is counted down once it
@@ -114,17 +156,23 @@ std::thread counted_thread(const std::shared_ptr<State>& state, const char* name
 }  // namespace
 
 DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool device) {
-    auto session = std::make_shared<const Channel>(sys::UniqueFd(channel_fd), device);
+    auto session = std::make_shared<const DeviceChannel>(sys::UniqueFd(channel_fd), device);
     sys::UniqueFd upcalls(upcall_fd);
-    const auto probe = ReplyPipe(std::size_t{1} << 20).slots();
-    const unsigned threads = choose_threads(config.threads);
-    state_ =
-        std::make_shared<State>(config, std::move(upcalls), choose_limits(config, probe), threads);
+    const auto limits = choose_limits(config, ReplyPipe(std::size_t{1} << 20).slots());
+    auto choice = make_rings(config, parse_mode(config.path), limits, *session);
+    const unsigned threads =
+        choice.rings && config.threads == 0 ? kThreadsBesideRings : choose_threads(config.threads);
+    state_ = std::make_shared<State>(config, std::move(upcalls), limits, threads);
+    state_->rings = std::move(choice.rings);
+    if (state_->rings) {
+        state_->negotiation.offer_rings(parse_transport(config.transport) == TransportWish::uring);
+    }
     state_->budget = std::make_shared<LockBudget>(config.lock_budget);
     WindowOptions windows;
     windows.prefault = config.prefault;
     state_->windows = std::make_shared<WindowCache>(state_->budget, windows);
     add_clones(session, threads);
+    transport_.reason = std::move(choice.reason);
     allow_nudges();
 }
 
@@ -132,8 +180,8 @@ DataPath::~DataPath() {
     stop(kStopUnasked);
 }
 
-void DataPath::add_clones(const std::shared_ptr<const Channel>& session, unsigned threads) {
-    transport_ = {session->device(), threads, 0, ""};
+void DataPath::add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads) {
+    transport_ = {session->device(), threads, 0, "", ""};
     channels_.push_back(session);
     while (channels_.size() < threads) {
         sys::UniqueFd clone;
@@ -144,11 +192,12 @@ void DataPath::add_clones(const std::shared_ptr<const Channel>& session, unsigne
         transport_.cloned += clone ? 1 : 0;
         // Threads may share a descriptor, at the price of a list of requests that they share too.
         channels_.push_back(
-            clone ? std::make_shared<const Channel>(std::move(clone), session->device()) : session);
+            clone ? std::make_shared<const DeviceChannel>(std::move(clone), session->device())
+                  : session);
     }
 }
 
-std::shared_ptr<const Channel> DataPath::session() const {
+std::shared_ptr<const DeviceChannel> DataPath::session() const {
     const std::lock_guard guard(channels_lock_);
     return channels_.empty() ? nullptr : channels_.front();
 }
@@ -160,7 +209,20 @@ void DataPath::set_abort(const std::string& abort_file, const std::string& mount
 void DataPath::start() {
     started_ = std::chrono::steady_clock::now();
     const auto servers = static_cast<std::ptrdiff_t>(channels_.size());
-    const auto ready = std::make_shared<std::latch>(servers + 2);
+    const auto queues =
+        state_->rings ? state_->rings->queues() : std::vector<std::shared_ptr<const RingQueue>>{};
+    const std::size_t workers = queues.empty() ? 0 : kReadWorkers;
+    const auto ready = std::make_shared<std::latch>(
+        servers + 2 + static_cast<std::ptrdiff_t>(queues.size() + workers));
+    for (const auto& queue : queues) {
+        threads_.push_back(counted_thread(state_, "zcfuse-ring", ready, [queue](const auto& state) {
+            return RingThread(state, queue);
+        }));
+    }
+    for (std::size_t i = 0; i < workers; ++i) {
+        threads_.push_back(counted_thread(state_, "zcfuse-read", ready,
+                                          [](const auto& state) { return ReadWorker(state); }));
+    }
     threads_.push_back(counted_thread(state_, "zcfuse-relay", ready,
                                       [](const auto& state) { return Relay(state); }));
     threads_.push_back(counted_thread(state_, "zcfuse-notify", ready,
@@ -189,6 +251,10 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     state_->stopping.store(true, std::memory_order_release);
     state_->notifier.stop();
     state_->upcalls.wake();
+    state_->workers.stop();
+    if (state_->rings) {
+        state_->rings->gate().shut();
+    }
     state_->windows->stop();
     all_ended_ = nudge_until(0, wait);
     for (auto& thread : threads_) {
@@ -232,6 +298,10 @@ void DataPath::sever() {
     state_->stopping.store(true, std::memory_order_release);
     state_->notifier.stop();
     state_->upcalls.wake();
+    state_->workers.stop();
+    if (state_->rings) {
+        state_->rings->gate().shut();
+    }
     nudge_until(1, kSeverWait);
 }
 

@@ -57,23 +57,24 @@ class DataPath {
         std::size_t threads = 0;
         std::size_t cloned = 0;
         std::string clone_error;
+        std::string reason;  // why there is no ring; "" where one was made
     };
     const Transport& transport() const noexcept { return transport_; }
     std::chrono::nanoseconds uptime() const { return std::chrono::steady_clock::now() - started_; }
 
   private:
-    void add_clones(const std::shared_ptr<const Channel>& session, unsigned threads);
+    void add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads);
     bool nudge_until(int running, std::chrono::milliseconds wait);
     // Ends the connection by letting go of its descriptors, where nothing else can.
     void sever();
     // The session's own channel; nullptr once it has stopped.
-    std::shared_ptr<const Channel> session() const;
+    std::shared_ptr<const DeviceChannel> session() const;
     std::pair<std::shared_ptr<const BackingId>, std::string> register_backing(int fd) const;
 
     std::shared_ptr<State> state_;
     std::vector<std::thread> threads_;
     Transport transport_;
-    std::vector<std::shared_ptr<const Channel>>
+    std::vector<std::shared_ptr<const DeviceChannel>>
         channels_;  // one a serving thread; the session first
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
     bool stopped_ = false;

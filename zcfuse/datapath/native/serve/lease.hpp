@@ -48,7 +48,7 @@ struct Slice {
 // A backing file registered with the kernel for passthrough; closes the registration when it dies.
 class BackingId {
   public:
-    BackingId(std::shared_ptr<const Channel> session, int id) noexcept
+    BackingId(std::shared_ptr<const DeviceChannel> session, int id) noexcept
         : session_(std::move(session)), id_(id) {}
     BackingId(const BackingId&) = delete;
     BackingId& operator=(const BackingId&) = delete;
@@ -56,7 +56,7 @@ class BackingId {
     int get() const noexcept { return id_; }
 
   private:
-    std::shared_ptr<const Channel> session_;
+    std::shared_ptr<const DeviceChannel> session_;
     int id_;
 };
 

@@ -30,6 +30,8 @@ std::string_view reason_text(Reason reason) noexcept {
         "mmap: served from an unlocked window",
         "pool: served from an unlocked buffer",
         "passthrough: READ all the same (readahead or fadvise)",
+        "splice: not over io_uring",
+        "mmap: not over io_uring",
         "no lease: handed up",
     };
     return texts[static_cast<std::size_t>(reason)];

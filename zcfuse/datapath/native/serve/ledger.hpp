@@ -38,6 +38,8 @@ enum class Reason : std::uint8_t {
     mmap_unlocked,
     pool_unlocked,
     read_of_passthrough_file,
+    splice_not_over_uring,
+    mmap_not_over_uring,
     no_lease,
     count_,
 };

@@ -77,6 +77,16 @@ Negotiation::Negotiation(const Config& config, Limits limits)
       read_only_(config.read_only),
       limits_(limits) {}
 
+std::uint32_t Negotiation::max_write(bool read_only) noexcept {
+    return read_only ? kReadOnlyMaxWrite : kMaxWrite;
+}
+
+void Negotiation::offer_rings(bool demanded) {
+    const std::lock_guard guard(lock_);
+    rings_ = true;
+    rings_demanded_ = demanded;
+}
+
 void Negotiation::offered(const abi::InitIn& offer) {
     const std::lock_guard guard(lock_);
     offer_ = offer;
@@ -90,7 +100,8 @@ void Negotiation::amend(abi::InitOut& reply) {
     const std::lock_guard guard(lock_);
     const std::uint64_t offer = offer_.flags | (std::uint64_t{offer_.flags2} << 32);
     std::uint64_t flags = reply.flags;
-    flags &= ~(init::export_support | init::readdirplus_auto | init::writeback_cache);
+    flags &= ~(init::export_support | init::readdirplus_auto | init::writeback_cache |
+               init::over_io_uring);
     flags |=
         offer & (init::async_read | init::parallel_dirops | init::max_pages | init::async_dio |
                  init::abort_error | init::cache_symlinks | init::auto_inval_data | init::init_ext);
@@ -99,13 +110,18 @@ void Negotiation::amend(abi::InitOut& reply) {
         flags |= init::passthrough;
         reply.max_stack_depth = stack_depth_;
     }
+    // Without passthrough most bytes would go by splice, which a ring has not.
+    const bool ring_pays = mode_ != Mode::automatic || (flags & init::passthrough) != 0;
+    if (rings_ && (rings_demanded_ || ring_pays)) {
+        flags |= offer & init::over_io_uring;
+    }
     reply.flags = static_cast<std::uint32_t>(flags);
     reply.flags2 = static_cast<std::uint32_t>(flags >> 32);
     reply.max_pages = limits_.max_pages;
     reply.max_background = limits_.max_background;
     reply.congestion_threshold = static_cast<std::uint16_t>(limits_.max_background * 3 / 4);
     reply.max_readahead = offer_.max_readahead;
-    reply.max_write = read_only_ ? kReadOnlyMaxWrite : kMaxWrite;
+    reply.max_write = max_write(read_only_);
     reply.time_gran = 1;
     outcome_ = {true,
                 offer_.minor,

@@ -26,6 +26,11 @@ class Negotiation {
   public:
     Negotiation(const Config& config, Limits limits);
 
+    // What the largest write is told to be, in bytes.
+    static std::uint32_t max_write(bool read_only) noexcept;
+
+    // Rings are ready for the kernel's requests. Before INIT is answered.
+    void offer_rings(bool demanded);
     void offered(const abi::InitIn& offer);
     // Amends control's reply in place.
     void amend(abi::InitOut& reply);
@@ -40,6 +45,7 @@ class Negotiation {
         std::uint32_t max_write = 0;
         std::uint32_t max_stack_depth = 0;
         bool passthrough() const noexcept { return (flags & abi::init::passthrough) != 0; }
+        bool over_io_uring() const noexcept { return (flags & abi::init::over_io_uring) != 0; }
     };
     Outcome outcome() const;
     Limits limits() const noexcept { return limits_; }
@@ -50,6 +56,8 @@ class Negotiation {
     const bool read_only_;
     const Limits limits_;
     mutable std::mutex lock_;
+    bool rings_ = false;
+    bool rings_demanded_ = false;
     abi::InitIn offer_{};
     Outcome outcome_;
 };

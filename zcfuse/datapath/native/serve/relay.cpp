@@ -10,6 +10,8 @@
 #include <exception>
 #include <thread>
 
+#include "serve/transport_choice.hpp"
+
 namespace zc {
 
 namespace {
@@ -138,6 +140,9 @@ void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::b
     amender_.amend(upcall, message);
     const std::array<iovec, 1> piece{{{message.data(), message.size()}}};
     const auto sent = upcall.channel->reply(piece);
+    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::init) {
+        begin_rings(*state_, sent > 0);
+    }
     const bool is_read = static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::read;
     if (is_read) {
         auto& counts = counts_->path(Path::upcall);
@@ -147,6 +152,9 @@ void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::b
         if (sent > 0) {
             counts.requests.add();
             counts.bytes.add(payload);
+        }
+        // Into a ring's entry it was copied by no system call.
+        if (sent > 0 && !upcall.channel->is_ring()) {
             counts.copied_out.add(static_cast<std::uint64_t>(sent) - sizeof(abi::OutHeader));
         }
     }

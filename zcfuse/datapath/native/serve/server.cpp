@@ -34,12 +34,16 @@ bool parse(std::span<const std::byte> bytes, Structure& into) noexcept {
 Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> channel)
     : state_(std::move(state)),
       channel_(std::move(channel)),
-      counts_(state_->ledger.join("serve")),
-      reader_(policy_of(*state_), state_->windows, state_->budget, counts_),
+      counts_(state_->ledger.join(channel_->is_ring() ? "ring" : "serve")),
+      ring_reader_(state_->mode, state_->config.splice_min, policy_of(*state_).max_read, counts_),
       buffer_(state_->config.read_only ? kRequestBytes : kWritableRequestBytes) {
-    state_->pool_bytes += reader_.buffer().size();
-    state_->pool_locked += reader_.buffer().locked() ? reader_.buffer().size() : 0;
-    state_->pipe_slots = reader_.pipe_slots();
+    if (channel_->is_ring()) {
+        return;
+    }
+    reader_.emplace(policy_of(*state_), state_->windows, state_->budget, counts_);
+    state_->pool_bytes += reader_->buffer().size();
+    state_->pool_locked += reader_->buffer().locked() ? reader_->buffer().size() : 0;
+    state_->pipe_slots = reader_->pipe_slots();
 }
 
 void Server::run() noexcept {
@@ -68,6 +72,8 @@ bool Server::still_going(ssize_t error) noexcept {
         case EINTR:   // a signal: look whether to stop
         case ENOENT:  // the request was withdrawn before it was read
             return true;
+        case ECANCELED:  // a ring that is not in use, or whose connection another sees end
+            return false;
         case EAGAIN:
             channel_->wait();
             return true;
@@ -79,7 +85,9 @@ bool Server::still_going(ssize_t error) noexcept {
             state_->ending.ended("aborted");
             return false;
         default:
-            state_->ending.failed("reading a request", static_cast<int>(error));
+            state_->ending.failed(
+                channel_->is_ring() ? "io_uring: a ring's queue" : "reading a request",
+                static_cast<int>(error));
             return false;
     }
 }
@@ -141,9 +149,16 @@ bool Server::serve_read(const abi::InHeader& header, std::span<const std::byte> 
         }
         return false;
     }
-    auto job = state_->reads.begin({channel_, header.unique, request, lease});
+    ReadJob read{channel_, header.unique, request, lease};
+    if (!reader_) {
+        if (!ring_reader_.serve(read, RingReader::Wait::never)) {
+            state_->workers.push(std::move(read));
+        }
+        return true;
+    }
+    auto job = state_->reads.begin(std::move(read));
     while (job) {
-        reader_.serve(*job->channel, job->unique, job->request, *job->lease);
+        reader_->serve(*job->channel, job->unique, job->request, *job->lease);
         job = state_->reads.next();
     }
     return true;

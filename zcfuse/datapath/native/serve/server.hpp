@@ -3,10 +3,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "serve/read.hpp"
+#include "serve/ring_reader.hpp"
 #include "serve/state.hpp"
 
 namespace zc {
@@ -32,7 +34,8 @@ class Server {
     std::shared_ptr<State> state_;
     std::shared_ptr<const Channel> channel_;
     std::shared_ptr<ThreadCounts> counts_;
-    Reader reader_;
+    std::optional<Reader> reader_;  // none on a ring, whose entries are the buffers
+    RingReader ring_reader_;
     std::vector<std::byte> buffer_;
     std::vector<Slice> slices_;
 };

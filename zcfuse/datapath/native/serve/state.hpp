@@ -14,10 +14,12 @@
 #include "serve/lock_budget.hpp"
 #include "serve/negotiation.hpp"
 #include "serve/read_queue.hpp"
+#include "serve/read_workers.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
 #include "transport/ending.hpp"
 #include "transport/notifier.hpp"
+#include "transport/rings.hpp"
 #include "transport/upcalls.hpp"
 
 namespace zc {
@@ -39,6 +41,8 @@ struct State {
     Negotiation negotiation;
     Upcalls upcalls;
     ReadQueue reads;
+    ReadWorkers workers;
+    std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
     Notifier notifier;
     std::shared_ptr<LockBudget> budget;
     std::shared_ptr<WindowCache> windows;

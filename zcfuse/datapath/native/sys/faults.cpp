@@ -24,8 +24,10 @@ struct Rule {
 constexpr auto kSlowness = std::chrono::milliseconds(500);
 constexpr std::size_t kCalls = static_cast<std::size_t>(Call::count_);
 constexpr std::array<std::string_view, kCalls> kCallNames{
-    "preadv", "splice_in", "splice_out", "vmsplice",     "mmap",  "mlock",      "madvise", "writev",
-    "read",   "send",      "recv",       "backing_open", "clone", "setsockopt", "pipe",    "dup"};
+    "preadv", "splice_in",     "splice_out",  "vmsplice",       "mmap",
+    "mlock",  "madvise",       "writev",      "read",           "send",
+    "recv",   "backing_open",  "clone",       "setsockopt",     "pipe",
+    "dup",    "preadv_nowait", "uring_setup", "uring_register", "uring_commit"};
 constexpr std::array<std::pair<std::string_view, Fault>, 16> kWhats{{{"short", kShort},
                                                                      {"slow", kSlow},
                                                                      {"EIO", -EIO},

@@ -30,6 +30,10 @@ enum class Call : std::uint8_t {
     setsockopt,
     pipe,
     dup,
+    preadv_nowait,
+    uring_setup,
+    uring_register,
+    uring_commit,
     count_,
 };
 

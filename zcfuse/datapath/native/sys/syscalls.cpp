@@ -52,6 +52,36 @@ struct Halved {
     std::span<const iovec> span() const noexcept { return {pieces.data(), count}; }
 };
 
+// Whether each page of the range, as far as the file goes, is in the page cache. False where that
+// cannot be known: cachestat(2) is of Linux 6.5, and asks for the owner of the file.
+bool in_memory(int fd, std::uint64_t offset, std::span<const iovec> pieces) noexcept {
+    struct stat attributes {};
+    if (::fstat(fd, &attributes) < 0) {
+        return false;
+    }
+    struct {
+        std::uint64_t offset;
+        std::uint64_t length;
+    } range{offset, 0};
+    for (const auto& piece : pieces) {
+        range.length += piece.iov_len;
+    }
+    const auto size = static_cast<std::uint64_t>(attributes.st_size);
+    if (offset >= size || range.length == 0) {
+        return true;
+    }
+    range.length = std::min(range.length, size - offset);
+    struct {
+        std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
+    } state{};
+    constexpr long kCachestat = 451;
+    if (::syscall(kCachestat, fd, &range, &state, 0) < 0) {
+        return false;
+    }
+    const auto page = page_bytes();
+    return state.cached >= (offset + range.length - 1) / page - offset / page + 1;
+}
+
 std::size_t halved(std::size_t size) noexcept {
     return std::max<std::size_t>(size / 2, 1);
 }
@@ -76,6 +106,24 @@ ssize_t preadv(int fd, std::span<const iovec> pieces, std::uint64_t offset) noex
         return wanted < 0 ? wanted : call(Halved(pieces).span());
     }
     return call(pieces);
+}
+
+ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offset) noexcept {
+    if (const Fault wanted = fault(Call::preadv_nowait); wanted < 0) {
+        return wanted;
+    }
+    const auto call = [=](int flags) {
+        return retrying([=] {
+            return ::preadv2(fd, pieces.data(), static_cast<int>(pieces.size()),
+                             static_cast<off_t>(offset), flags);
+        });
+    };
+    const auto n = call(RWF_NOWAIT);
+    if (n != -EOPNOTSUPP) {
+        return n;
+    }
+    // A filesystem that does not know the flag (tmpfs, overlayfs) may still know what is in memory.
+    return in_memory(fd, offset, pieces) ? call(0) : -EAGAIN;
 }
 
 ssize_t writev(int fd, std::span<const iovec> pieces) noexcept {

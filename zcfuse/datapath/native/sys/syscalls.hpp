@@ -20,6 +20,9 @@ namespace zc::sys {
 // must see a signal that asks its thread to end.
 ssize_t read(int fd, void* data, std::size_t size) noexcept;
 ssize_t preadv(int fd, std::span<const iovec> pieces, std::uint64_t offset) noexcept;
+// As preadv, but -EAGAIN where the bytes would have to be waited for: what is in memory only. Fewer
+// bytes than asked for are no sign of the end of the file.
+ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offset) noexcept;
 ssize_t writev(int fd, std::span<const iovec> pieces) noexcept;
 ssize_t send(int fd, std::span<const iovec> pieces, int flags) noexcept;
 ssize_t recv(int fd, void* data, std::size_t size, int flags) noexcept;

@@ -59,7 +59,7 @@ class Target {
           kernel_(std::move(channel.second)),
           // Shares the owner of the state, which the data path keeps for itself.
           state_(player_.path, &player_.path->state()),
-          server_(state_, std::make_shared<const Channel>(std::move(channel.first), false)),
+          server_(state_, std::make_shared<const DeviceChannel>(std::move(channel.first), false)),
           relay_(state_) {
         player_.install(kWholeNode, file_);
         const InstallExtent pieces[] = {

@@ -17,18 +17,18 @@ ssize_t Channel::reply_error(std::uint64_t unique, int error) const noexcept {
     return reply(pieces);
 }
 
-void Channel::wait() const noexcept {
+void DeviceChannel::wait() const noexcept {
     constexpr int kMilliseconds = 1000;
     pollfd polled{fd_.get(), POLLIN, 0};
     ::poll(&polled, 1, kMilliseconds);
 }
 
-bool Channel::sever(int instead) const noexcept {
+bool DeviceChannel::sever(int instead) const noexcept {
     return ::dup2(instead, fd_.get()) >= 0;
 }
 
-ssize_t Channel::reply_from_pipe(int pipe, std::size_t size,
-                                 std::span<std::byte> scratch) const noexcept {
+ssize_t DeviceChannel::reply_from_pipe(int pipe, std::size_t size,
+                                       std::span<std::byte> scratch) const noexcept {
     if (device_) {
         return sys::splice_out(pipe, fd_.get(), size);
     }

@@ -1,0 +1,42 @@
+// READ on a ring: preadv straight into the payload buffer of the request's entry, one copy by the
+// process and none by a reply's system call. A ring takes nothing by reference, so the paths `mmap`
+// and `splice` end here too, and say so.
+//
+// One RingReader a thread. A queue's thread reads only what is in memory (Wait::never), since all
+// requests of its CPU stand behind it; what would have to be waited for goes to a reading worker
+// (read_workers.hpp), which waits.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "serve/config.hpp"
+#include "serve/lease.hpp"
+#include "serve/ledger.hpp"
+#include "serve/read_queue.hpp"
+
+namespace zc {
+
+class RingReader {
+  public:
+    enum class Wait : std::uint8_t { never, allowed };
+
+    RingReader(Mode mode, std::size_t splice_min, std::size_t max_read,
+               std::shared_ptr<ThreadCounts> counts);
+
+    // Answers, once; or returns false, with nothing answered, when it would have to wait.
+    bool serve(const ReadJob& job, Wait wait);
+
+  private:
+    void say_why(const ReadJob& job) noexcept;
+    ssize_t fill(const Slice& slice, std::byte* into, Wait wait) noexcept;
+    void fail(const ReadJob& job, int error) noexcept;
+
+    const Mode mode_;
+    const std::size_t splice_min_;  // bytes
+    const std::size_t max_read_;    // bytes, the largest READ that was negotiated
+    std::shared_ptr<ThreadCounts> counts_;
+    std::vector<Slice> slices_;  // of the request at hand; here so that it is allocated once
+};
+
+}  // namespace zc

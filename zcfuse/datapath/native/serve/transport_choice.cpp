@@ -1,0 +1,99 @@
+#include "serve/transport_choice.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <stdexcept>
+#include <system_error>
+
+#include "serve/state.hpp"
+
+namespace zc {
+
+namespace {
+
+// In which all queues must have registered; a CPU may be busy, but not for so long.
+constexpr auto kRegisterWithin = std::chrono::milliseconds(3000);
+// What most requests and small READs need of an entry's buffer is there from the start.
+constexpr std::size_t kPrefaultBytes = 32 << 10;
+
+// "" or why a mount that may choose does without a ring.
+std::string better_without(const Config& config, Mode mode) {
+    if (mode == Mode::splice || mode == Mode::mmap) {
+        return "path " + config.path + " is not to be had over io_uring";
+    }
+    if (mode == Mode::automatic && !config.passthrough_permitted) {
+        return "without passthrough (CAP_SYS_ADMIN) most bytes go by splice, which io_uring lacks";
+    }
+    return "";
+}
+
+RingOptions options_for(const Config& config, const Limits& limits) {
+    // What the kernel asks of a payload buffer (fs/fuse/dev_uring.c, Linux 6.18).
+    const std::size_t data = std::size_t{limits.max_pages} * sys::page_bytes();
+    const std::size_t write = std::size_t{Negotiation::max_write(config.read_only)};
+    return {config.ring_depth, std::max({data, write, abi::kMinReadBuffer}),
+            config.prefault ? kPrefaultBytes : 0};
+}
+
+}  // namespace
+
+TransportWish parse_transport(const std::string& name) {
+    if (name == "auto") {
+        return TransportWish::automatic;
+    }
+    if (name == "dev") {
+        return TransportWish::dev;
+    }
+    if (name == "uring") {
+        return TransportWish::uring;
+    }
+    throw std::invalid_argument("unknown transport '" + name + "': one of auto, dev, uring");
+}
+
+TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits,
+                           const DeviceChannel& session) {
+    const auto wanted = parse_transport(config.transport);
+    if (wanted == TransportWish::dev) {
+        return {nullptr, "as demanded"};
+    }
+    const bool demanded = wanted == TransportWish::uring;
+    std::string reason = session.device() ? rings_refused() : "a socket has none";
+    if (reason.empty() && !demanded) {
+        reason = better_without(config, mode);
+    }
+    if (reason.empty()) {
+        try {
+            return {std::make_shared<Rings>(session.fd(), options_for(config, limits)), ""};
+        } catch (const std::system_error& error) {
+            reason = error.what();
+        }
+    }
+    if (demanded) {
+        throw std::runtime_error("io_uring: " + reason);
+    }
+    return {nullptr, reason};
+}
+
+void begin_rings(State& state, bool replied) {
+    if (!state.rings) {
+        return;
+    }
+    auto& gate = state.rings->gate();
+    if (!replied || !state.negotiation.outcome().over_io_uring()) {
+        gate.shut();
+        if (replied && parse_transport(state.config.transport) == TransportWish::uring) {
+            state.ending.failed("io_uring: the kernel did not offer it in INIT", 0);
+        }
+        return;
+    }
+    const int error = gate.open(kRegisterWithin);
+    if (error < 0 && error != -ECANCELED) {
+        const std::string what = "io_uring: " + std::to_string(gate.missing()) + " of " +
+                                 std::to_string(state.rings->queues().size()) +
+                                 " queues could not register";
+        state.ending.failed(what.c_str(), error);
+    }
+}
+
+}  // namespace zc

@@ -1,0 +1,34 @@
+// Which transport a mount gets: /dev/fuse, or a ring beside it. Decided in two steps, because the
+// kernel says only in INIT what it offers, and because nothing can be undone after INIT's reply:
+// make_rings() before anything is served, begin_rings() by the relay with that reply.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "serve/config.hpp"
+#include "serve/negotiation.hpp"
+#include "transport/channel.hpp"
+#include "transport/rings.hpp"
+
+namespace zc {
+
+struct State;
+
+// Throws std::invalid_argument, naming what is allowed.
+TransportWish parse_transport(const std::string& name);
+
+struct TransportChoice {
+    std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
+    std::string reason;            // why there are none
+};
+
+// Throws std::runtime_error, with the reason, where a ring is demanded and not to be had.
+TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits,
+                           const DeviceChannel& session);
+
+// After INIT's reply: lets the queues register where it accepted the ring, and ends the connection
+// where they cannot, since the kernel then waits for them. Bounded.
+void begin_rings(State& state, bool replied);
+
+}  // namespace zc

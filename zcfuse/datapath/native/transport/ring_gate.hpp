@@ -1,0 +1,86 @@
+// When the queues of a ring may begin, and whether all have begun.
+//
+// Queues may register only after the kernel has taken INIT's reply, and from that moment on every
+// request of the mount waits until all of them have: the relay opens the gate right after it has
+// sent that reply, and waits for a bounded time. Thread-safe; the lock is innermost.
+#pragma once
+
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <mutex>
+
+namespace zc {
+
+class RingGate {
+  public:
+    enum class State { waiting, open, up, unused, failed };
+
+    explicit RingGate(std::size_t queues) : missing_(queues) {}
+
+    // A queue's thread: waits a while for the gate to open. Returns what is known then.
+    State wait_open(std::chrono::milliseconds time) {
+        std::unique_lock guard(lock_);
+        changed_.wait_for(guard, time, [this] { return state_ != State::waiting; });
+        return state_;
+    }
+    // All entries of one queue are registered, or one could not be (-errno).
+    void registered(int error) {
+        {
+            const std::lock_guard guard(lock_);
+            if (error < 0) {
+                error_ = error;
+                state_ = State::failed;
+            } else if (--missing_ == 0 && state_ == State::open) {
+                state_ = State::up;
+            }
+        }
+        changed_.notify_all();
+    }
+
+    // Lets the queues register and waits for all of them. Returns 0 or -errno (ETIMEDOUT).
+    int open(std::chrono::milliseconds time) {
+        std::unique_lock guard(lock_);
+        if (state_ != State::waiting) {
+            return -ECANCELED;
+        }
+        state_ = State::open;
+        changed_.notify_all();
+        changed_.wait_for(guard, time, [this] { return state_ != State::open; });
+        if (state_ == State::open) {
+            state_ = State::failed;
+            error_ = -ETIMEDOUT;
+        }
+        return state_ == State::up ? 0 : error_;
+    }
+    // The kernel does without the ring, or there will be no kernel any more.
+    void shut() {
+        {
+            const std::lock_guard guard(lock_);
+            if (state_ == State::waiting || state_ == State::open) {
+                state_ = State::unused;
+                error_ = -ECANCELED;
+            }
+        }
+        changed_.notify_all();
+    }
+
+    State state() const {
+        const std::lock_guard guard(lock_);
+        return state_;
+    }
+    std::size_t missing() const {
+        const std::lock_guard guard(lock_);
+        return missing_;
+    }
+
+  private:
+    mutable std::mutex lock_;
+    std::condition_variable changed_;
+    State state_ = State::waiting;
+    std::size_t missing_;  // queues that have not registered
+    int error_ = 0;
+};
+
+}  // namespace zc

@@ -1,0 +1,293 @@
+#include "transport/ring_queue.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <system_error>
+#include <utility>
+
+namespace zc {
+
+namespace {
+
+// How often a thread that waits for the gate looks up.
+constexpr auto kLookUp = std::chrono::milliseconds(200);
+// Tags of completions: an entry's index, or this.
+constexpr std::uint64_t kWoken = ~std::uint64_t{0};
+// REGISTER may come a moment before the kernel has taken INIT's reply in (EAGAIN).
+constexpr int kMostRetries = 1000;
+
+void count(std::atomic<std::uint64_t>& counter, std::uint64_t n = 1) noexcept {
+    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
+
+sys::UniqueFd make_event() {
+    sys::UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!event) {
+        throw std::system_error(errno, std::generic_category(), "eventfd");
+    }
+    return event;
+}
+
+// Fails where the CPU is offline or not ours to use: then the thread runs where it may.
+bool bind_to(unsigned cpu) noexcept {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    return ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set) == 0;
+}
+
+bool is_over(int error) noexcept {
+    return error == -ENOTCONN || error == -ECONNABORTED || error == -ENODEV || error == -ECANCELED;
+}
+
+}  // namespace
+
+class RingQueue::Core {
+  public:
+    Core(std::uint16_t cpu, int device, const RingOptions& options, std::shared_ptr<RingGate> gate)
+        : cpu_(cpu),
+          gate_(std::move(gate)),
+          event_(make_event()),
+          entries_(options.depth, options.payload_bytes, options.prefault_bytes),
+          // one more for the eventfd
+          ring_(static_cast<unsigned>(options.depth) + 1, device) {}
+
+    ssize_t receive(std::span<std::byte> buffer) noexcept;
+    ssize_t reply(std::span<const iovec> pieces) noexcept;
+    void close() noexcept;
+    std::span<std::byte> payload(std::uint64_t unique) const noexcept {
+        return entries_.payload(unique);
+    }
+    void add_to(RingCounts& counts) const noexcept;
+
+  private:
+    int begin() noexcept;
+    int register_entries() noexcept;
+    int commit_done() noexcept;
+    int send(unsigned wait) noexcept;
+    ssize_t handle(const sys::Uring::Completion& completion, std::span<std::byte> buffer) noexcept;
+    int again(std::size_t index) noexcept;
+    bool on_ring_thread() const noexcept {
+        return began_.load(std::memory_order_acquire) &&
+               ::pthread_equal(thread_, ::pthread_self()) != 0;
+    }
+
+    const std::uint16_t cpu_;
+    const std::shared_ptr<RingGate> gate_;
+    const sys::UniqueFd event_;
+    RingEntries entries_;
+    sys::Uring ring_;
+    std::uint64_t drained_ = 0;  // what the ring reads from the eventfd
+    pthread_t thread_{};
+    std::atomic<bool> began_{false};
+    std::atomic<bool> closed_{false};
+    std::uint64_t registering_ = 0;  // a bit for each entry whose last command was REGISTER
+    int retries_ = 0;
+    bool listening_ = false;  // a read of the eventfd is under way
+    bool was_full_ = false;   // an entry is being freed while all were held
+    unsigned expected_ = 0;   // completions that came with the commits of a full queue
+    std::atomic<std::uint64_t> full_{0}, waited_{0}, handed_{0}, requests_{0}, unbound_{0};
+};
+
+int RingQueue::Core::begin() noexcept {
+    switch (gate_->wait_open(kLookUp)) {
+        case RingGate::State::waiting:
+            return -EINTR;
+        case RingGate::State::open:
+            break;
+        default:
+            return -ECANCELED;
+    }
+    if (!bind_to(cpu_)) {
+        count(unbound_);
+    }
+    thread_ = ::pthread_self();
+    int error = ring_.enable();
+    if (error == 0) {
+        began_.store(true, std::memory_order_release);
+        error = register_entries();
+    }
+    gate_->registered(error);
+    // Whoever opened the gate ends the connection, and says why.
+    return error < 0 ? -ECANCELED : 0;
+}
+
+int RingQueue::Core::register_entries() noexcept {
+    for (std::size_t i = 0; i < entries_.depth(); ++i) {
+        if (const int error = ring_.add_register(i, cpu_, entries_.buffers(i)); error < 0) {
+            return error;
+        }
+        registering_ |= std::uint64_t{1} << i;
+    }
+    int error = send(0);
+    // What is refused is refused at once; an entry that is taken completes with its first request,
+    // and that does not come before every queue is there.
+    sys::Uring::Completion refused{};
+    while (error == 0 && ring_.next(refused)) {
+        if (refused.tag == kWoken) {
+            listening_ = false;
+        } else if (refused.result < 0) {
+            error = refused.result == -EAGAIN ? again(refused.tag) : refused.result;
+            error = error == 0 ? send(0) : error;
+        }
+    }
+    return error;
+}
+
+int RingQueue::Core::again(std::size_t index) noexcept {
+    if (++retries_ > kMostRetries) {
+        return -EAGAIN;
+    }
+    return (registering_ >> index & 1) != 0
+               ? ring_.add_register(index, cpu_, entries_.buffers(index))
+               : ring_.add_commit(index, cpu_, entries_.commit_id(index));
+}
+
+int RingQueue::Core::commit_done() noexcept {
+    const bool all_held = entries_.busy() == entries_.depth();
+    auto done = entries_.take_done();
+    was_full_ = was_full_ || (done != 0 && all_held);
+    while (done != 0) {
+        const auto index = static_cast<std::size_t>(std::countr_zero(done));
+        done &= done - 1;
+        registering_ &= ~(std::uint64_t{1} << index);
+        if (const int error = ring_.add_commit(index, cpu_, entries_.commit_id(index)); error < 0) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+int RingQueue::Core::send(unsigned wait) noexcept {
+    if (!listening_) {
+        if (const int error = ring_.add_read(kWoken, event_.get(), drained_); error < 0) {
+            return error;
+        }
+        listening_ = true;
+    }
+    return ring_.submit(wait);
+}
+
+ssize_t RingQueue::Core::receive(std::span<std::byte> buffer) noexcept {
+    if (!began_.load(std::memory_order_relaxed)) {
+        if (const int error = begin(); error < 0) {
+            return error;
+        }
+    }
+    for (;;) {
+        if (const int error = commit_done(); error < 0) {
+            return error;
+        }
+        if (was_full_) {
+            // What a commit brings along without a wait had waited for that entry.
+            was_full_ = false;
+            const int error = send(0);
+            if (error < 0 && error != -EINTR) {
+                return error;
+            }
+            expected_ = ring_.ready();
+        }
+        if (ring_.has_queued() || ring_.ready() == 0) {
+            const int error = send(1);
+            if (error < 0 && error != -EAGAIN && error != -EBUSY) {
+                return error;
+            }
+        }
+        sys::Uring::Completion completion{};
+        while (ring_.next(completion)) {
+            if (const auto n = handle(completion, buffer); n != 0) {
+                return n;
+            }
+        }
+    }
+}
+
+// Returns the size of the request that came, 0 where none did, or -errno.
+ssize_t RingQueue::Core::handle(const sys::Uring::Completion& completion,
+                                std::span<std::byte> buffer) noexcept {
+    const bool waited = expected_ > 0;
+    expected_ -= waited ? 1 : 0;
+    if (completion.tag == kWoken) {
+        listening_ = false;
+        return completion.result == -ECANCELED ? -ECANCELED : 0;
+    }
+    if (completion.result == -EAGAIN || completion.result == -EINTR) {
+        return again(completion.tag);
+    }
+    if (completion.result < 0) {
+        // The thread that reads /dev/fuse is told how the connection ended, and says so.
+        return is_over(completion.result) ? -ECANCELED : completion.result;
+    }
+    retries_ = 0;
+    count(requests_);
+    count(waited_, waited ? 1 : 0);
+    const auto n = entries_.fetch(completion.tag, buffer);
+    if (entries_.busy() == entries_.depth()) {
+        count(full_);
+    }
+    return n == -EMSGSIZE ? 0 : n;
+}
+
+ssize_t RingQueue::Core::reply(std::span<const iovec> pieces) noexcept {
+    if (closed_.load(std::memory_order_acquire)) {
+        return -ENODEV;
+    }
+    bool first = false;
+    const auto sent = entries_.reply(pieces, first);
+    if (sent >= 0 && !on_ring_thread()) {
+        handed_.fetch_add(1, std::memory_order_relaxed);
+        if (first) {
+            const std::uint64_t one = 1;
+            const auto written = ::write(event_.get(), &one, sizeof one);
+            static_cast<void>(written);  // it only fails when the thread is already awake
+        }
+    }
+    return sent;
+}
+
+void RingQueue::Core::close() noexcept {
+    closed_.store(true, std::memory_order_release);
+    ring_.close();
+}
+
+void RingQueue::Core::add_to(RingCounts& counts) const noexcept {
+    counts.busy += entries_.busy();
+    counts.full += full_.load(std::memory_order_relaxed);
+    counts.waited += waited_.load(std::memory_order_relaxed);
+    counts.handed += handed_.load(std::memory_order_relaxed);
+    counts.requests += requests_.load(std::memory_order_relaxed);
+    counts.unbound += unbound_.load(std::memory_order_relaxed);
+}
+
+RingQueue::RingQueue(std::uint16_t cpu, int device, const RingOptions& options,
+                     std::shared_ptr<RingGate> gate)
+    : core_(std::make_unique<Core>(cpu, device, options, std::move(gate))) {}
+
+RingQueue::~RingQueue() = default;
+
+ssize_t RingQueue::receive(std::span<std::byte> buffer) const noexcept {
+    return core_->receive(buffer);
+}
+
+void RingQueue::close() const noexcept {
+    core_->close();
+}
+
+ssize_t RingQueue::reply(std::span<const iovec> pieces) const noexcept {
+    return core_->reply(pieces);
+}
+
+std::span<std::byte> RingQueue::payload(std::uint64_t unique) const noexcept {
+    return core_->payload(unique);
+}
+
+void RingQueue::add_to(RingCounts& counts) const noexcept {
+    core_->add_to(counts);
+}
+
+}  // namespace zc

@@ -1,0 +1,64 @@
+#include "transport/rings.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <fstream>
+#include <thread>
+
+namespace zc {
+
+namespace {
+
+// A list of ranges such as "0-3,8" (Documentation/admin-guide/cputopology.rst). The kernel numbers
+// its queues from 0 to the number of possible CPUs.
+std::size_t possible_cpus() {
+    std::ifstream file("/sys/devices/system/cpu/possible");
+    std::size_t cpus = 0;
+    std::size_t first = 0;
+    while (file >> first) {
+        std::size_t last = first;
+        if (file.peek() == '-') {
+            file.get();
+            file >> last;
+        }
+        cpus += last >= first ? last - first + 1 : 0;
+        if (file.peek() != ',') {
+            break;
+        }
+        file.get();
+    }
+    return std::clamp<std::size_t>(cpus > 0 ? cpus : std::thread::hardware_concurrency(), 1,
+                                   UINT16_MAX);
+}
+
+}  // namespace
+
+Rings::Rings(int device, const RingOptions& options) : depth_(options.depth) {
+    const auto cpus = possible_cpus();
+    gate_ = std::make_shared<RingGate>(cpus);
+    for (std::size_t cpu = 0; cpu < cpus; ++cpu) {
+        queues_.push_back(std::make_shared<const RingQueue>(static_cast<std::uint16_t>(cpu), device,
+                                                            options, gate_));
+    }
+}
+
+RingCounts Rings::counts() const noexcept {
+    RingCounts counts;
+    for (const auto& queue : queues_) {
+        queue->add_to(counts);
+    }
+    return counts;
+}
+
+std::string rings_refused() {
+    std::ifstream file("/sys/module/fuse/parameters/enable_uring");
+    char set = 0;
+    if (!(file >> set)) {
+        return "this kernel has no FUSE over io_uring (Linux 6.14, CONFIG_FUSE_IO_URING)";
+    }
+    return set == 'Y' || set == '1'
+               ? ""
+               : "it is switched off: as root, 'echo Y > /sys/module/fuse/parameters/enable_uring'";
+}
+
+}  // namespace zc

@@ -1,0 +1,36 @@
+// All queues of one mount's ring, one for each CPU that may ever be there, as the kernel wants it.
+//
+// Made whole before INIT is answered: from the moment that its reply accepts the ring there is no
+// way back to /dev/fuse, so that whatever could fail for want of something has to fail before.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "transport/ring_gate.hpp"
+#include "transport/ring_queue.hpp"
+
+namespace zc {
+
+class Rings {
+  public:
+    // Throws std::system_error where a ring or its memory is not to be had.
+    Rings(int device, const RingOptions& options);
+
+    const std::vector<std::shared_ptr<const RingQueue>>& queues() const noexcept { return queues_; }
+    RingGate& gate() const noexcept { return *gate_; }
+    std::size_t depth() const noexcept { return depth_; }
+    RingCounts counts() const noexcept;
+
+  private:
+    std::size_t depth_;
+    std::shared_ptr<RingGate> gate_;
+    std::vector<std::shared_ptr<const RingQueue>> queues_;
+};
+
+// Whether the kernel's fuse module may use rings; "" or why not, with the remedy.
+std::string rings_refused();
+
+}  // namespace zc
