@@ -112,18 +112,24 @@ ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offse
     if (const Fault wanted = fault(Call::preadv_nowait); wanted < 0) {
         return wanted;
     }
-    const auto call = [=](int flags) {
+    const auto call = [fd, offset](std::span<const iovec> into, int flags) {
         return retrying([=] {
-            return ::preadv2(fd, pieces.data(), static_cast<int>(pieces.size()),
+            return ::preadv2(fd, into.data(), static_cast<int>(into.size()),
                              static_cast<off_t>(offset), flags);
         });
     };
-    const auto n = call(RWF_NOWAIT);
+    const Fault wanted = fault(Call::preadv);
+    if (wanted < 0) {
+        return wanted;
+    }
+    const Halved half(pieces);
+    const auto into = wanted == kShort ? half.span() : pieces;
+    const auto n = call(into, RWF_NOWAIT);
     if (n != -EOPNOTSUPP) {
         return n;
     }
     // A filesystem that does not know the flag (tmpfs, overlayfs) may still know what is in memory.
-    return in_memory(fd, offset, pieces) ? call(0) : -EAGAIN;
+    return in_memory(fd, offset, into) ? call(into, 0) : -EAGAIN;
 }
 
 ssize_t writev(int fd, std::span<const iovec> pieces) noexcept {

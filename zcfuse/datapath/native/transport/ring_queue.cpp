@@ -72,6 +72,7 @@ class RingQueue::Core {
     int send(unsigned wait) noexcept;
     ssize_t handle(const sys::Uring::Completion& completion, std::span<std::byte> buffer) noexcept;
     int again(std::size_t index) noexcept;
+    bool next(sys::Uring::Completion& completion) noexcept;
     bool on_ring_thread() const noexcept {
         return began_.load(std::memory_order_acquire) &&
                ::pthread_equal(thread_, ::pthread_self()) != 0;
@@ -87,6 +88,7 @@ class RingQueue::Core {
     std::atomic<bool> began_{false};
     std::atomic<bool> closed_{false};
     std::uint64_t registering_ = 0;  // a bit for each entry whose last command was REGISTER
+    std::uint64_t early_ = 0;        // a bit for each entry whose request came while registering
     int retries_ = 0;
     bool listening_ = false;  // a read of the eventfd is under way
     bool was_full_ = false;   // an entry is being freed while all were held
@@ -125,8 +127,8 @@ int RingQueue::Core::register_entries() noexcept {
         registering_ |= std::uint64_t{1} << i;
     }
     int error = send(0);
-    // What is refused is refused at once; an entry that is taken completes with its first request,
-    // and that does not come before every queue is there.
+    // What is refused is refused at once. An entry that is taken completes with its first request,
+    // which may be here already: this may be the last queue that the kernel has waited for.
     sys::Uring::Completion refused{};
     while (error == 0 && ring_.next(refused)) {
         if (refused.tag == kWoken) {
@@ -134,6 +136,8 @@ int RingQueue::Core::register_entries() noexcept {
         } else if (refused.result < 0) {
             error = refused.result == -EAGAIN ? again(refused.tag) : refused.result;
             error = error == 0 ? send(0) : error;
+        } else {
+            early_ |= std::uint64_t{1} << refused.tag;
         }
     }
     return error;
@@ -192,19 +196,28 @@ ssize_t RingQueue::Core::receive(std::span<std::byte> buffer) noexcept {
             }
             expected_ = ring_.ready();
         }
-        if (ring_.has_queued() || ring_.ready() == 0) {
-            const int error = send(1);
+        if (ring_.has_queued() || (ring_.ready() == 0 && early_ == 0)) {
+            const int error = send(early_ == 0 ? 1 : 0);
             if (error < 0 && error != -EAGAIN && error != -EBUSY) {
                 return error;
             }
         }
         sys::Uring::Completion completion{};
-        while (ring_.next(completion)) {
+        while (next(completion)) {
             if (const auto n = handle(completion, buffer); n != 0) {
                 return n;
             }
         }
     }
+}
+
+bool RingQueue::Core::next(sys::Uring::Completion& completion) noexcept {
+    if (early_ == 0) {
+        return ring_.next(completion);
+    }
+    completion = {static_cast<std::uint64_t>(std::countr_zero(early_)), 0};
+    early_ &= early_ - 1;
+    return true;
 }
 
 // Returns the size of the request that came, 0 where none did, or -errno.
