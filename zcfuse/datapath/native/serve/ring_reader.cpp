@@ -80,6 +80,7 @@ ssize_t RingReader::fill(const Slice& slice, std::byte* into, Wait wait) noexcep
 }
 
 void RingReader::say_why(const ReadJob& job) noexcept {
+    counts_->because(Reason::pool_unlocked);  // an entry has room for the largest of requests
     if (job.lease->passthrough()) {
         counts_->because(Reason::read_of_passthrough_file);
     }
