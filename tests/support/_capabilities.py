@@ -123,6 +123,13 @@ def _overlay() -> str:
         return _root() or _tried(*command)
 
 
+def _rings() -> str:
+    """FUSE over io_uring in the kernel; whether it is switched on is the test's business."""
+    if not os.path.exists("/sys/module/fuse/parameters/enable_uring"):
+        return "the kernel has no FUSE over io_uring"
+    return _root()
+
+
 def _acl() -> str:
     with tempfile.NamedTemporaryFile() as file:
         return _program("setfacl")() or _tried("setfacl", "-m", "u:65534:r", file.name)
@@ -163,6 +170,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),
     "overlay": _Capability(_overlay, True),
+    "io_uring": _Capability(_rings, True),
     # `make bench` installs these.
     "mergerfs": _Capability(_program("mergerfs"), True),
     "bindfs": _Capability(_program("bindfs"), True),

@@ -25,8 +25,8 @@ from zcfuse.datapath._mounting import MountError, check_device
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, path=, "
-    "transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. An option of its own, such as --path, "
-    "counts before these."
+    "transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. An option of its own, such "
+    "as --path, counts before these."
 )
 
 

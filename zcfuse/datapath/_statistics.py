@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Transport(msgspec.Struct, frozen=True):
     """The channel: `kind` is "dev", "uring" or "socket".
 
-    `settled`: `kind` will not change any more. `reason`: why there is no ring, or "". `threads` read
-    /dev/fuse, `cloned` of them from a descriptor of their own; clone_error is "" or why descriptors
-    are shared. Of a ring: its `queues`, one a CPU, the `depth` of each in requests,
+    `settled`: `kind` will not change any more. `reason`: why there is no ring, or "". `threads`
+    read /dev/fuse, `cloned` of them from a descriptor of their own; clone_error is "" or why
+    descriptors are shared. Of a ring: its `queues`, one a CPU, the `depth` of each in requests,
     `entries_busy` now, `queue_full` times that a queue had none left, `waits`: requests that waited
     for one, `handed_over`: replies given by another thread than the queue's, `ring_requests` taken
     in all, `unbound`: queues whose thread may not run on its CPU, `reads_to_workers`: READs whose
@@ -105,9 +105,7 @@ class Windows(msgspec.Struct, frozen=True):
 
 
 class Thread(msgspec.Struct, frozen=True):
-    """A thread of the data path: its kernel id and role: "serve", "ring", "read", "relay", "notify" or
-    "prefault".
-    """
+    """A thread of the data path: its role (serve, ring, read, relay, notify, prefault) and id."""
 
     role: str
     tid: int
