@@ -114,7 +114,7 @@ class ReadWorker {
                   std::size_t{state_->negotiation.limits().max_pages} * sys::page_bytes(),
                   counts_) {}
     void run() {
-        while (const auto job = state_->workers.next()) {
+        while (auto job = state_->workers.next()) {
             const Turn turn(*counts_);
             reader_.serve(*job, RingReader::Wait::allowed);
         }

@@ -23,6 +23,7 @@ struct ReadJob {
     std::uint64_t unique;
     abi::ReadIn request;
     std::shared_ptr<const FileLease> lease;
+    std::size_t have = 0;  // bytes that lie in the request's own buffer already
 };
 
 class ReadQueue {

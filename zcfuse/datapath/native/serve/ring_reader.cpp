@@ -17,7 +17,7 @@ RingReader::RingReader(Mode mode, std::size_t splice_min, std::size_t max_read,
     slices_.reserve(kSlicesReserved);
 }
 
-bool RingReader::serve(const ReadJob& job, Wait wait) {
+bool RingReader::serve(ReadJob& job, Wait wait) {
     auto& counts = counts_->path(Path::pool);
     if (job.request.size > max_read_) {
         fail(job, -EINVAL);
@@ -29,54 +29,57 @@ bool RingReader::serve(const ReadJob& job, Wait wait) {
         return true;
     }
     job.lease->slices(job.request.offset, job.request.size, slices_);
-    std::size_t have = 0;
-    for (const auto& slice : slices_) {
-        const auto n = fill(slice, payload.data() + have, wait);
-        if (n == -EAGAIN && wait == Wait::never) {
+    if (const int error = gather(job, payload.data(), wait); error < 0) {
+        if (error == -EAGAIN && wait == Wait::never) {
             return false;
         }
-        if (n < 0) {
-            fail(job, static_cast<int>(n));
-            return true;
-        }
-        have += static_cast<std::size_t>(n);
-        if (static_cast<std::size_t>(n) < slice.size) {
-            break;  // the file ends here: what follows would be at the wrong offset
-        }
+        fail(job, error);
+        return true;
     }
     say_why(job);
-    abi::OutHeader header{static_cast<std::uint32_t>(sizeof header + have), 0, job.unique};
-    const std::array<iovec, 2> pieces{{{&header, sizeof header}, {payload.data(), have}}};
+    abi::OutHeader header{static_cast<std::uint32_t>(sizeof header + job.have), 0, job.unique};
+    const std::array<iovec, 2> pieces{{{&header, sizeof header}, {payload.data(), job.have}}};
     if (job.channel->reply(pieces) < 0) {
         counts.refused.add();
         return true;
     }
     counts.requests.add();
-    counts.bytes.add(have);
+    counts.bytes.add(job.have);
     return true;
 }
 
-// All of a slice, or what there is of it. Returns the bytes or -errno.
-ssize_t RingReader::fill(const Slice& slice, std::byte* into, Wait wait) noexcept {
-    auto& counts = counts_->path(Path::pool);
-    std::size_t have = 0;
-    while (have < slice.size) {
-        const std::array<iovec, 1> piece{{{into + have, slice.size - have}}};
-        const auto n = wait == Wait::never
-                           ? sys::preadv_nowait(slice.fd, piece, slice.offset + have)
-                           : sys::preadv(slice.fd, piece, slice.offset + have);
-        counts.calls.add();
-        if (n < 0) {
-            return n;
+// Goes on where job.have says, to the end of the request or of the file. 0 or -errno.
+int RingReader::gather(ReadJob& job, std::byte* into, Wait wait) noexcept {
+    std::size_t begin = 0;  // of the slice, within the request
+    for (const auto& slice : slices_) {
+        while (job.have < begin + slice.size) {
+            const auto n = read_more(slice, job.have - begin, into + job.have, wait);
+            if (n < 0) {
+                return static_cast<int>(n);
+            }
+            if (n == 0) {
+                return 0;  // the file ends here: what follows would be at the wrong offset
+            }
+            job.have += static_cast<std::size_t>(n);
         }
-        if (n == 0) {
-            break;
-        }
-        counts.copied_in.add(static_cast<std::uint64_t>(n));
-        have += static_cast<std::size_t>(n);
-        counts.short_calls.add(have < slice.size ? 1 : 0);
+        begin += slice.size;
     }
-    return static_cast<ssize_t>(have);
+    return 0;
+}
+
+ssize_t RingReader::read_more(const Slice& slice, std::size_t done, std::byte* into,
+                              Wait wait) noexcept {
+    auto& counts = counts_->path(Path::pool);
+    const auto wanted = slice.size - done;
+    const std::array<iovec, 1> piece{{{into, wanted}}};
+    const auto n = wait == Wait::never ? sys::preadv_nowait(slice.fd, piece, slice.offset + done)
+                                       : sys::preadv(slice.fd, piece, slice.offset + done);
+    counts.calls.add();
+    if (n > 0) {
+        counts.copied_in.add(static_cast<std::uint64_t>(n));
+        counts.short_calls.add(static_cast<std::size_t>(n) < wanted ? 1 : 0);
+    }
+    return n;
 }
 
 void RingReader::say_why(const ReadJob& job) noexcept {

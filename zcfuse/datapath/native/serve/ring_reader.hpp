@@ -24,12 +24,14 @@ class RingReader {
     RingReader(Mode mode, std::size_t splice_min, std::size_t max_read,
                std::shared_ptr<ThreadCounts> counts);
 
-    // Answers, once; or returns false, with nothing answered, when it would have to wait.
-    bool serve(const ReadJob& job, Wait wait);
+    // Answers, once; or returns false, with nothing answered, when it would have to wait. The job
+    // then says how much is there, for whoever goes on with it.
+    bool serve(ReadJob& job, Wait wait);
 
   private:
     void say_why(const ReadJob& job) noexcept;
-    ssize_t fill(const Slice& slice, std::byte* into, Wait wait) noexcept;
+    int gather(ReadJob& job, std::byte* into, Wait wait) noexcept;
+    ssize_t read_more(const Slice& slice, std::size_t done, std::byte* into, Wait wait) noexcept;
     void fail(const ReadJob& job, int error) noexcept;
 
     const Mode mode_;
