@@ -153,6 +153,18 @@ def test_auto_takes_a_ring_where_that_pays_and_says_why_not(mounted, path, kind,
     assert (found["kind"], found["reason"]) == (kind, why)
 
 
+@requires("ordinary user")
+@pytest.mark.parametrize(("path", "kind"), [("auto", "dev"), ("pool", "uring")])
+def test_an_ordinary_user_s_auto_takes_no_ring_for_what_splice_serves_better(
+    mounted, ordinary_user, path, kind
+) -> None:
+    directories = {name: ordinary_user.directory(name) for name in ("source", "mountpoint")}
+    daemon = mounted("--path", path, user=ordinary_user, **directories)
+    found = counts(daemon).datapath["transport"]
+    assert found["kind"] == kind
+    assert ("splice" in found["reason"]) == (kind == "dev")
+
+
 def test_auto_stays_with_the_device_where_the_kernel_has_it_switched_off(mounted) -> None:
     _switch("N")
     found = transport(mounted("--path", "pool"))
