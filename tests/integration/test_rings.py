@@ -32,8 +32,8 @@ LOAD: Final = """
 import os, sys
 root = sys.argv[1]
 try:
-    while True:
-        for name in os.listdir(root):
+    while names := os.listdir(root):  # empty: it is the bare mount point again
+        for name in names:
             with open(os.path.join(root, name), "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 file.read()
