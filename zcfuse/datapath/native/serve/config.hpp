@@ -21,7 +21,9 @@ struct Config {
     bool prefault = true;
     bool read_only = true;
     std::uint32_t upcall_timeout =
-        120;                        // seconds until an upcall is answered EIO in control's place
+        120;  // seconds until an upcall is answered EIO in control's place
+    std::uint32_t cache_timeout =
+        1000;  // milliseconds for which the kernel may believe names and attributes
     std::size_t message_bytes = 0;  // the largest message between the planes; 0: no limit
     // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
     // docs/architecture.md tells how it was measured.

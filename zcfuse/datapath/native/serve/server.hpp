@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "serve/ops/operation.hpp"
 #include "serve/read.hpp"
 #include "serve/state.hpp"
 
@@ -27,11 +28,13 @@ class Server {
     bool still_going(ssize_t error) noexcept;
     bool serve_read(const abi::InHeader& header, std::span<const std::byte> body);
     bool serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
+    void hand_up_statx(abi::InHeader header, std::span<const std::byte> body);
     void hand_up(const abi::InHeader& header, std::span<const std::byte> message);
 
     std::shared_ptr<State> state_;
     std::shared_ptr<const Channel> channel_;
     std::shared_ptr<ThreadCounts> counts_;
+    ops::Context context_;
     Reader reader_;
     std::vector<std::byte> buffer_;
     std::vector<Slice> slices_;

@@ -30,6 +30,9 @@ enum class Call : std::uint8_t {
     setsockopt,
     pipe,
     dup,
+    open,
+    statx,
+    getdents,
     count_,
 };
 
