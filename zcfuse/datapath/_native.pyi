@@ -9,7 +9,7 @@ class Config:
     path: str
     """One of auto, upcall, pool, mmap, splice, passthrough."""
     threads: int
-    """Serving threads; 0: two a processor, 4 to 16."""
+    """Serving threads; 0: one a processor, 2 to 8."""
     stack_depth: int
     """Stacked filesystems below the mount that passthrough allows, 1 or 2."""
     lock_budget: int

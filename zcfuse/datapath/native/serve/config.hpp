@@ -14,7 +14,7 @@ Mode parse_mode(const std::string& name);
 
 struct Config {
     std::string path = "auto";
-    unsigned threads = 0;  // serving threads; 0: two a processor, 4 to 16
+    unsigned threads = 0;  // serving threads; 0: one a processor, 2 to 8
     std::uint32_t stack_depth =
         1;  // of stacked filesystems below us that passthrough allows: 1 or 2
     std::size_t lock_budget = 64 << 20;  // bytes

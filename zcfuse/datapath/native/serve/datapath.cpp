@@ -39,7 +39,7 @@ void allow_nudges() {
 
 unsigned choose_threads(unsigned wanted) {
     const auto processors = std::thread::hardware_concurrency();
-    return std::min(wanted > 0 ? wanted : std::clamp(2 * processors, 4U, 16U), kMostThreads);
+    return std::min(wanted > 0 ? wanted : std::clamp(processors, 2U, 8U), kMostThreads);
 }
 
 void be_deaf_to_signals() {
