@@ -24,7 +24,9 @@ def test_the_topmost_mount_is_found_by_its_unescaped_name():
 
 
 def test_the_last_line_of_a_daemon_that_does_not_mount_is_the_reason(mountpoint: str):
-    script = "import sys; print('first'); print('the reason', file=sys.stderr); sys.exit(3)"
+    script = (
+        "import sys; print('first', flush=True); print('the reason', file=sys.stderr); sys.exit(3)"
+    )
     with (
         pytest.raises(MountFailedError, match="the reason"),
         running([sys.executable, "-c", script], mountpoint),

@@ -58,7 +58,8 @@ def test_the_socket_of_a_daemon_that_is_gone_is_replaced(runtime):
 
 def test_the_socket_of_the_next_mount_with_that_number_is_left_alone(runtime):
     with ExitStack() as successor:
-        with listening(DEVICE):
+        with listening(DEVICE) as listener:
+            listener.close()  # as it is when a daemon ends
             successor.enter_context(listening(DEVICE))
         with connect(DEVICE, os.geteuid(), 5) as client:
             assert client is not None

@@ -1,5 +1,6 @@
 """The status socket's protocol, spoken to the server without a mount."""
 
+import contextlib
 import os
 import socket
 
@@ -8,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support import requires
 from zcfuse.control import _status_client as client_module
 from zcfuse.control._status import (
     MAX_REQUEST_BYTES,
@@ -18,6 +20,8 @@ from zcfuse.control._status import (
     thread_usage,
 )
 from zcfuse.control._status_server import serve_status
+
+STRANGER = 12345
 
 
 @pytest.fixture
@@ -67,6 +71,37 @@ async def test_a_request_without_an_end_is_cut_off_at_its_bound(ask):
 async def test_a_client_that_hangs_up_early_gets_nothing(ask):
     with trio.fail_after(10):
         assert await ask(b'{"request"', half_close=True) == b""
+
+
+@requires("root")  # to connect as somebody else
+@pytest.mark.parametrize(("uid", "told"), [(0, True), (STRANGER, False)])
+async def test_another_user_is_told_nothing(nursery, caplog, uid, told):
+    asked = []
+
+    async def respond(request):
+        asked.append(request)
+        return UnmountReply(failed=False, message="told")
+
+    # The kernel chooses an abstract name: no directory's mode keeps anybody from it.
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("")
+    listener.listen()
+    address = listener.getsockname()
+    nursery.start_soon(serve_status, listener, respond, nursery)
+    client = socket.socket(socket.AF_UNIX)
+    os.seteuid(uid)
+    try:
+        client.connect(address)  # what SO_PEERCRED tells is the user of this moment
+    finally:
+        os.seteuid(0)
+    answer = b""
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
+        # Refused is before read, and a socket that is closed with something unread is reset.
+        with trio.fail_after(10), contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(msgspec.json.encode(Request("status")) + b"\n")
+            answer = b"".join([chunk async for chunk in stream])
+    assert bool(answer) is bool(asked) is told
+    assert (f"refused a status request of user {STRANGER}" in caplog.text) is not told
 
 
 async def test_a_silent_client_is_dropped_after_the_bound(ask, autojump_clock):

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from zcfuse.datapath import Config, DataPath, Statistics
 
 LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, INIT = 1, 2, 3, 14, 15, 18, 26
-INTERRUPT, READDIRPLUS, LSEEK = 36, 44, 46
+READLINK, STATFS, GETXATTR, LISTXATTR, FLUSH = 5, 17, 22, 23, 25
+OPENDIR, READDIR, RELEASEDIR, ACCESS = 27, 28, 29, 34
+IOCTL = 39
+INTERRUPT, BATCH_FORGET, READDIRPLUS, LSEEK, STATX = 36, 42, 44, 46, 52
 IN_HEADER = struct.Struct("=IIQQIIIHH")
 OUT_HEADER = struct.Struct("=IiQ")
 ATTR = struct.Struct("=6Q10I")
+ENTRY = struct.Struct("=4QII")
+DIRENT = struct.Struct("=QQII")
+OPEN_OUT = struct.Struct("=QIi")
+ROOT = 1
+KEEP_CACHE, CACHE_DIR, NOFLUSH, PASSTHROUGH = 2, 8, 32, 128
 MESSAGE_BYTES = 1 << 21
 WAIT_S = 10.0
 
@@ -28,6 +36,24 @@ class Reply:
     @property
     def errorname(self) -> str:
         return errno.errorcode.get(self.error, "OK")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a LOOKUP, or an entry of a READDIRPLUS, told; nodeid 0: nothing but the name."""
+
+    nodeid: int
+    valid_ms: int
+    ino: int
+    size: int
+    mode: int
+    nlink: int
+
+    @classmethod
+    def of(cls, body: bytes) -> "Entry":
+        nodeid, _, valid, _, valid_ns, _ = ENTRY.unpack_from(body)
+        ino, size, _, _, _, _, _, _, _, mode, nlink, *_ = ATTR.unpack_from(body, ENTRY.size)
+        return cls(nodeid, valid * 1000 + valid_ns // 1_000_000, ino, size, mode, nlink)
 
 
 class FakeKernel:
@@ -53,12 +79,14 @@ class FakeKernel:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
         return ends
 
-    def send(self, opcode: int, nodeid: int, body: bytes = b"", unique: int | None = None) -> int:
+    def send(
+        self, opcode: int, nodeid: int, body: bytes = b"", unique: int | None = None, uid: int = 0
+    ) -> int:
         if unique is None:
             self._unique += 2
             unique = self._unique
         header = IN_HEADER.pack(
-            IN_HEADER.size + len(body), opcode, unique, nodeid, 0, 0, os.getpid(), 0, 0
+            IN_HEADER.size + len(body), opcode, unique, nodeid, uid, uid, os.getpid(), 0, 0
         )
         self.channel.sendall(header + body)
         return unique
@@ -77,11 +105,90 @@ class FakeKernel:
         self.send(READ, nodeid, struct.pack("=QQIIQII", 0, offset, size, 0, 0, 0, 0))
         return self.reply()
 
+    def request(self, opcode: int, nodeid: int, body: bytes = b"", *, uid: int = 0) -> Reply:
+        """A request that the data path answers by itself."""
+        unique = self.send(opcode, nodeid, body, uid=uid)
+        reply = self.reply()
+        assert reply.unique == unique
+        return reply
+
+    def look(self, parent: int, name: bytes) -> Entry:
+        """A LOOKUP that finds something or a name that is missing."""
+        reply = self.request(LOOKUP, parent, name + b"\0")
+        assert reply.errorname == "OK"
+        return Entry.of(reply.body)
+
+    def walk(self, path: bytes) -> Entry:
+        """LOOKUPs from the root on."""
+        entry = Entry(ROOT, 0, 0, 0, 0, 0)
+        for name in path.split(b"/"):
+            entry = self.look(entry.nodeid, name)
+        return entry
+
+    def forget(self, nodeid: int, lookups: int = 1) -> None:
+        self.send(FORGET, nodeid, struct.pack("=Q", lookups))
+
+    def open(self, nodeid: int, flags: int = os.O_RDONLY, opcode: int = OPEN) -> tuple[int, int]:
+        """The (handle, flags) of an OPEN or OPENDIR that succeeds."""
+        reply = self.request(opcode, nodeid, struct.pack("=II", flags, 0))
+        assert reply.errorname == "OK"
+        return OPEN_OUT.unpack(reply.body)[:2]
+
+    def release(self, nodeid: int, handle: int, opcode: int = RELEASE) -> None:
+        assert self.request(opcode, nodeid, struct.pack("=QIIQ", handle, 0, 0, 0)).error == 0
+
+    def some(
+        self, nodeid: int, handle: int, offset: int, size: int = 4096, opcode: int = READDIRPLUS
+    ) -> list[tuple[bytes, int, Entry | None]]:
+        """(name, next offset, what is told) of one READDIRPLUS or READDIR."""
+        body = struct.pack("=QQIIQII", handle, offset, size, 0, 0, 0, 0)
+        reply = self.request(opcode, nodeid, body)
+        assert reply.errorname == "OK"
+        assert len(reply.body) <= size
+        found, at = [], 0
+        while at < len(reply.body):
+            entry = None
+            if opcode == READDIRPLUS:
+                entry = Entry.of(reply.body[at:])
+                at += ENTRY.size + ATTR.size
+            _, following, length, _ = DIRENT.unpack_from(reply.body, at)
+            at += DIRENT.size
+            found.append((reply.body[at : at + length], following, entry))
+            at += (length + 7) & ~7
+        return found
+
+    def list(
+        self, nodeid: int, size: int = 4096, opcode: int = READDIRPLUS
+    ) -> dict[bytes, Entry | None]:
+        """All that a directory holds, from OPENDIR to RELEASEDIR; each name must come once."""
+        handle, _ = self.open(nodeid, opcode=OPENDIR)
+        entries: dict[bytes, Entry | None] = {}
+        offset = 0
+        while found := self.some(nodeid, handle, offset, size, opcode):
+            for name, offset, entry in found:  # noqa: B007 - the last offset goes on
+                assert name not in entries
+                entries[name] = entry
+        self.release(nodeid, handle, RELEASEDIR)
+        return entries
+
     def upcall(self) -> tuple[int, int, int, bytes]:
         """(opcode, unique, nodeid, body) of the next request that control gets."""
         message = self.control.recv(MESSAGE_BYTES)
         _, opcode, unique, nodeid, *_ = IN_HEADER.unpack_from(message)
         return opcode, unique, nodeid, message[IN_HEADER.size :]
+
+    def notices(self) -> int:
+        """Take the notifications that are there, and those that come within a moment."""
+        self.channel.settimeout(0.2)
+        count = 0
+        try:
+            while OUT_HEADER.unpack_from(self.channel.recv(MESSAGE_BYTES))[2] == 0:
+                count += 1
+        except TimeoutError:
+            return count
+        finally:
+            self.channel.settimeout(WAIT_S)
+        raise AssertionError("a reply among the notifications")
 
     def ask(self, opcode: int, nodeid: int, body: bytes = b"") -> int:
         """Send a request and see it arrive at control; returns its number."""

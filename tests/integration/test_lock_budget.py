@@ -36,6 +36,7 @@ def windows(daemon: Daemon) -> dict[str, Any]:
     return found
 
 
+@requires("locked memory")
 def test_more_open_files_than_the_budget_holds_are_all_read(mounted, pairs, source) -> None:
     make_files(source)
     daemon = mounted("--path", "mmap", "--lock-budget", "6M")

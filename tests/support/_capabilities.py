@@ -8,7 +8,9 @@ import functools
 import os
 import platform
 import re
+import resource
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,11 +22,13 @@ import pytest
 
 from tests.support._user import ordinary_user
 
+CAP_IPC_LOCK: Final = 14
 CAP_SYS_ADMIN: Final = 21
 # The first kernel with passthrough; everything else that the tests need is older.
 FULL_KERNEL: Final = (6, 9)
 SKIP_PREFIX: Final = "requires "
 _DEADLINE_S: Final = 20
+_LOCKED_BYTES: Final = 8 << 20
 
 
 class UnknownCapabilityError(Exception):
@@ -46,11 +50,22 @@ class _Capability:
 def _root() -> str:
     if os.geteuid() != 0:
         return "not root"
+    return "" if _has(CAP_SYS_ADMIN) else "root without CAP_SYS_ADMIN"
+
+
+def _has(capability: int) -> bool:
+    """Whether it is effective: capabilities(7)."""
     with open("/proc/self/status") as file:
-        capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)", file.read(), re.MULTILINE)
-    if capabilities is None or not int(capabilities[1], 16) >> CAP_SYS_ADMIN & 1:
-        return "root without CAP_SYS_ADMIN"
-    return ""
+        effective = re.search(r"^CapEff:\s*([0-9a-f]+)", file.read(), re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) >> capability & 1)
+
+
+def _locked_memory() -> str:
+    """As much as Linux lets everybody lock since 5.16; some containers have the earlier 64 KiB."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if hard == resource.RLIM_INFINITY or hard >= _LOCKED_BYTES or _has(CAP_IPC_LOCK):
+        return ""
+    return f"'ulimit -H -l' allows {hard >> 10} KiB, less than {_LOCKED_BYTES >> 10}"
 
 
 def kernel_version() -> tuple[int, int]:
@@ -90,6 +105,16 @@ def _program(name: str) -> Callable[[], str]:
         return "" if shutil.which(name) else f"{name} is not installed"
 
     return probe
+
+
+def _mergerfs() -> str:
+    """The program, and for an ordinary user its own fusermount, which Debian's package has bare."""
+    helper = shutil.which("mergerfs-fusermount")
+    if _program("mergerfs")() or not _root():
+        return _program("mergerfs")()
+    if helper is None or not os.stat(helper).st_mode & stat.S_ISUID:
+        return f"mounts for root only: {helper or 'mergerfs-fusermount'} is not setuid"
+    return ""
 
 
 def _passthrough() -> str:
@@ -164,6 +189,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "kernel 6.9": _Capability(_kernel(FULL_KERNEL), False),
     "private mounts": _Capability(_private_mounts, False),
     "ordinary user": _Capability(_ordinary_user, False),
+    "locked memory": _Capability(_locked_memory, False),
     "acl": _Capability(_acl, False),
     "xattr": _Capability(_xattr, False),
     # Options of the kernel's, or the filesystem below the temporary directory.
@@ -172,7 +198,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "overlay": _Capability(_overlay, True),
     "io_uring": _Capability(_rings, True),
     # `make bench` installs these.
-    "mergerfs": _Capability(_program("mergerfs"), True),
+    "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
 }
 

@@ -25,7 +25,8 @@ _RUN = """
 import sys, pytest
 from tests.support import _capabilities
 _capabilities.offers_everything = lambda: {full}
-sys.exit(pytest.main(["-p", "no:cacheprovider", "--rootdir", sys.argv[1], sys.argv[1]]))
+own = ["-p", "no:cacheprovider", "--rootdir", sys.argv[1], "--basetemp", sys.argv[2]]
+sys.exit(pytest.main([*own, sys.argv[1]]))
 """
 
 
@@ -35,7 +36,9 @@ def _run_tests(directory: str, body: str, *, full: bool) -> subprocess.Completed
         file.write('pytest_plugins = ["tests.support._plugin"]\n')
     with open(os.path.join(directory, "test_it.py"), "w") as file:
         file.write(body)
-    command = [sys.executable, "-c", _RUN.format(full=full), directory]
+    # A base of its own: the common one would have it clear away what earlier runs have left there.
+    base = os.path.join(directory, "base")
+    command = [sys.executable, "-c", _RUN.format(full=full), directory, base]
     return subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
 
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests.support import skip_unless
 from zcfuse.tree import Mirror
 
 CHILD_SECONDS = 60
@@ -54,8 +55,7 @@ def child():
 @pytest.fixture
 def child_with_mounts():
     """Run a program in a mount namespace of its own, so that its mounts end with it."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount")
+    skip_unless("root", "private mounts")
 
     def run(program, *arguments):
         return run_child(program, *arguments, prefix=("unshare", "-m"))

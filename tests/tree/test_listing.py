@@ -6,6 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support import requires
+
 pytestmark = pytest.mark.usefixtures("descriptors")
 
 
@@ -127,7 +129,7 @@ for _, name, node, attributes in mirror.listing(directory).entries(2):
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@requires("root")  # to become another user
 def test_names_without_search_permission_are_listed_and_not_to_be_cached(source, child):
     (source / "d").mkdir()
     (source / "d/f").touch()

@@ -21,13 +21,14 @@ from zcfuse.bench._sources import (
     temporary_tree,
 )
 from zcfuse.bench._sweep import SweepReport, run_sweep
-from zcfuse.bench._targets import BACKING, PATHS, Target, peer_targets, zcfuse_target
+from zcfuse.bench._targets import BACKING, LEASES, PATHS, Target, peer_targets, zcfuse_target
 from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
 
 __all__ = [
     "BACKING",
     "CASES",
     "DEFAULT_SIZE",
+    "LEASES",
     "PATHS",
     "WORKLOADS",
     "BenchReport",

@@ -17,6 +17,7 @@ from zcfuse.bench._clients import ClientProcess, client
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
 
 BACKING: Final = "backing"
+LEASES: Final = "+leases"
 PATHS: Final = ("naive", "upcall", "pool", "mmap", "splice", "passthrough")
 _MERGERFS_OPTIONS: Final = (
     "ro,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
@@ -54,8 +55,10 @@ class RunningTarget(msgspec.Struct, frozen=True):
 
 
 def zcfuse_target(path: str, source: str, mountpoint: str, options: Sequence[str] = ()) -> Target:
-    """The mount of `source` by one of our serving paths."""
-    argv = zcfuse_command(source, mountpoint, ["--path", path, *options])
+    """The mount of `source` by a serving path; LEASES behind it: with directory leases."""
+    leases = ["--directory-lease"] if path.endswith(LEASES) else []
+    path_options = ["--path", path.removesuffix(LEASES), *leases]
+    argv = zcfuse_command(source, mountpoint, [*path_options, *options])
     name = "zcfuse" if path == "auto" else f"zcfuse {path}"
     return Target(name, tuple(argv), mountpoint)
 

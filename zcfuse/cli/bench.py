@@ -12,6 +12,7 @@ import msgspec
 
 from zcfuse.bench import (
     BACKING,
+    LEASES,
     PATHS,
     WORKLOADS,
     BenchReport,
@@ -44,7 +45,8 @@ _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
     default="auto",
     show_default=True,
     metavar="P,...",
-    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all.",
+    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. With {LEASES} "
+    "behind it: with directory leases.",
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option(
@@ -92,7 +94,7 @@ def _chosen(text: str) -> list[str]:
         return known
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in known:
+        if name.removesuffix(LEASES) not in known:
             raise CommandError(f"--paths {name}: choose of {', '.join(known)}, or all", usage=True)
     return names
 

@@ -24,9 +24,9 @@ from zcfuse.datapath._mount_probe import Answer, probe
 from zcfuse.datapath._mounting import MountError, check_device
 
 _OPTIONS_HELP: Final = (
-    "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, path=, "
-    "transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. An option of its own, such "
-    "as --path, counts before these."
+    "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
+    "directory_lease, path=, transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. "
+    "An option of its own, such as --path, counts before these."
 )
 
 
@@ -89,6 +89,12 @@ class Size(click.ParamType[int]):
     type=int,
     metavar="1|2",
     help="2: pass through files of an overlayfs, too. [default: 1]",
+)
+@click.option(
+    "--directory-lease/--no-directory-lease",
+    "directory_lease",
+    default=None,
+    help="Answer for names, attributes and opens without asking Python. [default: off]",
 )
 @click.option("--log-file", metavar="F", help="Append the log to this file.")
 def mount(

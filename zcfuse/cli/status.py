@@ -40,8 +40,8 @@ def _print(document: StatusDocument) -> None:
             "process": str(document.pid),
             "uptime": f"{document.uptime_s:.0f} s",
             "options": _options_line(document.options),
-            "open files": document.control.get("open_files"),
-            "nodes": document.control.get("nodes"),
+            "open files": _of_both_planes(document, "open_files"),
+            "nodes": _of_both_planes(document, "nodes"),
         },
     )
     if document.datapath is None:
@@ -51,6 +51,12 @@ def _print(document: StatusDocument) -> None:
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
     _print_counts("errors replied", document.control.get("errors"))
     _print_threads(document.threads)
+
+
+def _of_both_planes(document: StatusDocument, name: str) -> int:
+    """Add up what Python and the data path each know of."""
+    directories: Mapping[str, Any] = (document.datapath or {}).get("directories", {})  # type: ignore[assignment]
+    return int(str(document.control.get(name, 0))) + int(directories.get(name, 0))
 
 
 def _options_line(options: Mapping[str, object]) -> str:
@@ -69,6 +75,7 @@ def _print_datapath(datapath: Mapping[str, Any]) -> None:
     print_table("served by path", ("path", *_PATH_COLUMNS), rows)
     _print_counts("opens", datapath.get("opens"))
     _print_counts("fallbacks", datapath.get("fallbacks"))
+    _print_section("directory leases", datapath, "directories")
     _print_section("pool", datapath, "pool")
     _print_section("windows", datapath, "windows")
     counters = ("upcalls_out", "upcalls_overflow", "notifications", "interrupts", "leases")
@@ -79,7 +86,7 @@ def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
     section = datapath.get(name)
     if section:
         pairs = {
-            key: size(value) if key in ("bytes", "locked") else value
+            key: size(value) if key in ("bytes", "locked", "node_bytes") else value
             for key, value in section.items()
         }
         print_pairs(f"{title}", pairs)

@@ -32,6 +32,7 @@ from zcfuse.control._checks import (
     chosen_lock_budget,
     no_kernel_passthrough,
 )
+from zcfuse.control._nodes import ROOT_NODEID
 from zcfuse.control._operations import Operations
 from zcfuse.control._options import MountOptions
 from zcfuse.control._registry import listening
@@ -155,6 +156,15 @@ class Mount:
             datapath=datapath,
             threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
         )
+
+    def revoke_lease(self) -> None:
+        """Ask the tree for every name and open from now on, instead of its leased directory.
+
+        The kernel is told to ask again. Files that are open stay as they are until they are closed;
+        a mount whose tree leases nothing is not changed.
+        """
+        if self._datapath is not None:
+            self._datapath.revoke_directory(ROOT_NODEID)
 
     def request_end(self, wait: float | None = None) -> None:
         """Begin to unmount and return at once; a second call no longer waits for a busy mount.
@@ -383,11 +393,23 @@ def _prepare(
         raise
     resources.callback(pyfuse3.close, unmount=False)
     if datapath is not None:
+        _lease_directory(tree, datapath, options)
         try:
             datapath.start()
         except RuntimeError as error:
             raise MountError(f"{kernel.mountpoint}: {error}") from error
     return Mount(kernel, source, options, operations, datapath), listener
+
+
+def _lease_directory(tree: Tree, datapath: DataPath, options: MountOptions) -> None:
+    """Let the data path answer for the whole tree, where the tree and the options allow it."""
+    directory = tree.lease() if options.directory_lease and options.path != "upcall" else None
+    if directory is None:
+        return
+    try:
+        datapath.lease_directory(ROOT_NODEID, directory)
+    except OSError as error:
+        log.info("no directory lease: %s", error)
 
 
 def _make_datapath(
@@ -406,6 +428,7 @@ def _make_datapath(
     config.lock_budget = options.lock_budget or 0
     config.prefault = options.prefault
     config.read_only = True
+    config.cache_timeout = round(options.cache_timeout * 1000)
     config.message_bytes = message_bytes
     try:
         datapath = DataPath(channel, ours, config, device=True)

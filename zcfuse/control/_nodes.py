@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 import msgspec
@@ -30,7 +30,9 @@ class _Known(msgspec.Struct, gc=False):
 class NodeTable:
     """Nodes by nodeid and by identity. The root is always known, as 1."""
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, adopt: Callable[[int], Node | None] | None = None) -> None:
+        """Begin with the root; `adopt` finds the node of a nodeid that another plane gave out."""
+        self._adopt = adopt
         known = _Known(ROOT_NODEID, root, 0)
         self._by_nodeid: dict[int, _Known] = {ROOT_NODEID: known}
         self._by_identity: dict[Hashable, _Known] = {root.identity: known}
@@ -75,7 +77,8 @@ class NodeTable:
         if known.lookups > 0:
             return False
         del self._by_nodeid[nodeid]
-        self._by_identity.pop(known.node.identity, None)
+        if self._by_identity.get(known.node.identity) is known:
+            del self._by_identity[known.node.identity]
         return True
 
     def reopened_unchanged(self, nodeid: int, size: int, mtime_ns: int) -> bool:
@@ -89,8 +92,17 @@ class NodeTable:
         """Trust no size and mtime seen so far at the node's next open."""
         self._known(nodeid).opened_as = None
 
+    def adopt(self, nodeid: int, node: Node) -> Node:
+        """Know a node by a nodeid of the other plane, which counts its lookups; return the node.
+
+        The other plane hands up the FORGET that is its last. No lookup of ours ever finds it.
+        """
+        return self._by_nodeid.setdefault(nodeid, _Known(nodeid, node, 0)).node
+
     def _known(self, nodeid: int) -> _Known:
-        try:
-            return self._by_nodeid[nodeid]
-        except KeyError:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+        known = self._by_nodeid.get(nodeid)
+        if known is None and self._adopt is not None and self._adopt(nodeid) is not None:
+            known = self._by_nodeid.get(nodeid)
+        if known is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return known

@@ -24,7 +24,7 @@ from zcfuse.control._handlers import LOG, Tally, handler, of_type
 from zcfuse.control._handles import Leases, OpenDirectories, OpenFiles
 from zcfuse.control._nodes import ROOT_NODEID, NodeTable
 from zcfuse.control._readonly import ReadOnlyOperations
-from zcfuse.tree import Attributes, Node, Tree
+from zcfuse.tree import Attributes, Identity, Node, Tree
 
 # fcntl(2): the holder of a lease has /proc/sys/fs/lease-break-time, 45 s unless set otherwise.
 _LEASE_BREAK_SECONDS: Final = 50.0
@@ -92,7 +92,7 @@ class Operations(ReadOnlyOperations):
         self._leases = leases
         self._direct = direct
         self._readdir_reply = readdir_reply
-        self._nodes = NodeTable(tree.root)
+        self._nodes = NodeTable(tree.root, self._adopt)
         self._files = OpenFiles(leases)
         self._directories = OpenDirectories(tree.listing)
         self._negative_lookups = 0
@@ -288,6 +288,23 @@ class Operations(ReadOnlyOperations):
         """Say what poll(2) says of every regular file: ready."""
         return _POLL_ALWAYS
 
+    def _adopt(self, nodeid: int) -> Node | None:
+        """Find out from the data path who a node is that it looked up; None: it does not know."""
+        chain = () if self._leases is None else self._leases.describe(nodeid)
+        node: Node | None = None
+        for number, name, *identity in chain:
+            if node is None:
+                node = self._nodes.node(number)  # the leased directory, which is ours
+                continue
+            found = Identity(*identity)
+            node = self._nodes.adopt(number, self._tree.adopt(node, name, found))
+            self._show_ino(number, found.ino)
+        return node
+
+    def _show_ino(self, nodeid: int, ino: int) -> None:
+        if self._leases is not None:
+            self._leases.set_ino(nodeid, ino)
+
     async def _open(self, nodeid: int) -> int:
         """Return a new handle of a node; wait, bounded, for a lease that another process holds."""
         node = self._nodes.node(nodeid)
@@ -335,8 +352,8 @@ class Operations(ReadOnlyOperations):
     def _count_lookup(self, node: Node, attributes: Attributes) -> int:
         """Count a lookup that a reply is about to tell the kernel of; return the nodeid."""
         nodeid, new = self._nodes.count_lookup(node)
-        if new and self._leases is not None:
-            self._leases.set_ino(nodeid, attributes.ino)
+        if new:
+            self._show_ino(nodeid, attributes.ino)
         return nodeid
 
     def _reply_entry(

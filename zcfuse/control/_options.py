@@ -53,6 +53,9 @@ class MountOptions:
         prefault: take the page faults of buffers and windows before they are used.
         stack_depth: 2 also passes files through whose filesystem is itself stacked (overlayfs),
             and then no overlayfs can be mounted on top of this mount.
+        directory_lease: let the data path answer for a tree that mirrors a directory, without
+            asking Python for names, attributes and opens. Off unless asked for: its listings
+            differ from those of the other way in what a change meanwhile may show.
         source_name: what findmnt shows as the source; None: the tree's own name for itself.
         unmount_wait: for how long a busy mount is waited for before it is detached by force, in
             seconds.
@@ -69,6 +72,7 @@ class MountOptions:
     lock_budget: int | None = None
     prefault: bool = True
     stack_depth: int = 1
+    directory_lease: bool = False
     source_name: str | None = None
     unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
 
@@ -165,6 +169,8 @@ _FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
     **{name: {} for name in _ALWAYS_ON},
     "allow_other": {"allow_other": True},
     "no_prefault": {"prefault": False},
+    "directory_lease": {"directory_lease": True},
+    "no_directory_lease": {"directory_lease": False},
 }
 _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "path": str,

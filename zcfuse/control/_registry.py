@@ -24,6 +24,7 @@ from zcfuse.datapath._mounting import MountError
 
 DIRECTORY_NAME: Final = "zcfuse"
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # Connections that wait to be accepted; status clients are few and quick.
 _BACKLOG: Final = 16
 # struct ucred: unix(7).
@@ -78,13 +79,16 @@ def listening(device: tuple[int, int]) -> Iterator[socket.socket]:
             listener.bind(path)
             os.chmod(path, 0o600)
             listener.listen(_BACKLOG)
-            inode = _inode(directory, name)
+            # Held to the end: the socket is closed by then, and the inode number of a file that is
+            # gone is soon another's.
+            own = os.open(name, _HANDLE_FLAGS, dir_fd=directory)
             try:
                 yield listener
             finally:
                 # The next mount may have the number by now, and its socket the name.
-                if _inode(directory, name) == inode:
+                if _inode(directory, name) == os.fstat(own).st_ino:
                     _remove(directory, name)
+                os.close(own)
     finally:
         os.close(directory)
 

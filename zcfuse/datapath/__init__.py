@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from zcfuse.datapath._native import WHOLE_FILE, Config, DataPath, arm_faults, upcall_pair
     from zcfuse.datapath._statistics import (
+        Directories,
         Init,
         PathCounts,
         Pool,
@@ -26,6 +27,7 @@ __all__ = [
     "WHOLE_FILE",
     "Config",
     "DataPath",
+    "Directories",
     "Init",
     "PathCounts",
     "Pool",

@@ -9,7 +9,7 @@ class Config:
     path: str
     """One of auto, upcall, pool, mmap, splice, passthrough."""
     threads: int
-    """Serving threads; 0: two a processor, 4 to 16."""
+    """Serving threads; 0: one a processor, 2 to 8."""
     stack_depth: int
     """Stacked filesystems below the mount that passthrough allows, 1 or 2."""
     lock_budget: int
@@ -20,6 +20,8 @@ class Config:
     """Seconds until an upcall is answered EIO in control's place."""
     message_bytes: int
     """The largest message between the planes, as upcall_pair() returned it; 0: no limit."""
+    cache_timeout: int
+    """Milliseconds for which the kernel may believe what a directory lease answers."""
     splice_min: int
     """Under auto, READs of fewer bytes are copied rather than spliced."""
     transport: str
@@ -57,6 +59,26 @@ class DataPath:
         The descriptors are copied. Raises OSError where that fails.
         """
     def revoke(self, nodeid: int) -> None: ...
+    def lease_directory(self, nodeid: int, root_fd: int) -> None:
+        """Answer for all below a node, which mirrors this directory, without an upcall.
+
+        The descriptor (O_PATH will do) is copied. Not for what lies behind another mount. Leases a
+        directory again that was revoked. Raises OSError where the kernel has no openat2 (Linux
+        5.6) or the descriptor is no directory's.
+        """
+    def revoke_directory(self, nodeid: int) -> bool:
+        """Hand up what comes about a directory and all below it; the kernel is told to ask again.
+
+        Files that are open keep what serves them until they are released. Returns False for a
+        directory that is not leased.
+        """
+    def describe(self, nodeid: int) -> list[tuple[int, bytes, int, int, int, int]]:
+        """Say who a node below a leased directory is; [] where it is not known.
+
+        Returns (nodeid, name, device as major << 32 | minor, inode number, time of birth in ns or
+        0, S_IFMT bits) of it and of those above it, the leased directory first. The FORGET that
+        ends any of them is handed up from now on.
+        """
     def set_ino(self, nodeid: int, ino: int) -> None:
         """Set the st_ino that clients see of a node."""
     def drop_inos(self, nodeids: Sequence[int]) -> None: ...

@@ -104,6 +104,27 @@ class Windows(msgspec.Struct, frozen=True):
     unpopulated: int
 
 
+class Directories(msgspec.Struct, frozen=True):
+    """Directory leases: what the data path answers for names, attributes and opens by itself.
+
+    `node_bytes` is what the table of `nodes` takes, names left out. `descriptors` of directories
+    are cached, up to `descriptor_limit`; `hits` and `misses` count their look-ups, `reopened` the
+    opens that found their file's lease.
+    """
+
+    leased: int = 0
+    nodes: int = 0
+    node_bytes: int = 0
+    descriptors: int = 0
+    descriptor_limit: int = 0
+    hits: int = 0
+    misses: int = 0
+    listings: int = 0
+    open_files: int = 0
+    kept_files: int = 0
+    reopened: int = 0
+
+
 class Thread(msgspec.Struct, frozen=True):
     """A thread of the data path: its role (serve, ring, read, relay, notify, prefault) and id."""
 
@@ -130,6 +151,7 @@ class Statistics(msgspec.Struct, frozen=True):
     opens: dict[str, int]
     fallbacks: dict[str, int]
     leases: int
+    directories: Directories
     pool: Pool
     windows: Windows
     lock_budget: tuple[int, int]

@@ -22,7 +22,7 @@ from zcfuse.tree._file import RegularFile
 from zcfuse.tree._listing import MirrorListing
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._syscalls import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
-from zcfuse.tree._types import Attributes, BackingFile, Listing, Node, StatFs, Tree
+from zcfuse.tree._types import Attributes, BackingFile, Identity, Listing, Node, StatFs, Tree
 
 _PATH: Final = os.O_PATH | os.O_NOFOLLOW
 # O_NONBLOCK: a FIFO put in the file's place must not make open(2) wait for a writer.
@@ -42,6 +42,8 @@ _LOCAL: Final = frozenset(
 )
 _IDENTITY: Final = struct.Struct("=QQqQ")
 _MASK64: Final = 2**64 - 1
+# What a subclass may have of its own without its answers being others than a mirror's.
+_FREE: Final = frozenset({"__init__", "close", "lease", "refuse_device"})
 
 
 class Mirror(Tree):
@@ -59,6 +61,7 @@ class Mirror(Tree):
         fd = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._beneath = Beneath(fd, openat2=openat2)
+            self._openat2 = openat2
             status = statx(fd, b"", AT_EMPTY_PATH)
             self._local = filesystem_type(fd) in _LOCAL
         except BaseException:
@@ -158,6 +161,30 @@ class Mirror(Tree):
             return [os.fsencode(name) for name in os.listxattr(b"/proc/self/fd/%d" % fd)]
         finally:
             self.leave(fd)
+
+    def lease(self) -> int | None:
+        """Return the root's descriptor, unless a subclass answers anything in its own way.
+
+        A subclass that overrides a method and may be leased all the same overrides this one too.
+        """
+        if not self._openat2 or self._differs():
+            return None
+        return self._beneath.fd
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return the node of a file that the data plane found below the root."""
+        packed = _IDENTITY.pack(
+            identity.device, identity.ino, identity.btime_ns, stat.S_IFMT(identity.kind)
+        )
+        return MirrorNode(packed, self._own(directory), name)
+
+    def _differs(self) -> bool:
+        """Say whether any method but those that build and close is not a Mirror's own."""
+        return any(
+            name in vars(self) or getattr(type(self), name, None) is not value
+            for name, value in vars(Mirror).items()
+            if callable(value) and name not in _FREE
+        )
 
     def close(self) -> None:
         """Close the root; open files and listings of the tree stay usable only as far as open."""

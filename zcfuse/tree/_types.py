@@ -53,6 +53,19 @@ class StatFs(msgspec.Struct, frozen=True, gc=False):
     namemax: int
 
 
+class Identity(msgspec.Struct, frozen=True, gc=False):
+    """What a file is, whatever its name: equal for hard links, not for a reused inode number.
+
+    `device` is major << 32 | minor, `kind` the S_IFMT bits of the mode; `btime_ns` is 0 where the
+    filesystem has no times of birth.
+    """
+
+    device: int
+    ino: int
+    btime_ns: int
+    kind: int
+
+
 class Extent(msgspec.Struct, frozen=True, gc=False):
     """A run of bytes of a real file. `fd` is borrowed from the BackingFile that lists it."""
 
@@ -180,6 +193,24 @@ class Tree(ABC):
         else:
             granted = attributes.mode
         return mask & ~granted & 7 == 0
+
+    def lease(self) -> int | None:
+        """Return a descriptor of the directory that the root mirrors name by name, or None.
+
+        A tree that returns one lets the data plane answer for all of it from that directory: no
+        other method is called then, but for what lies behind other mounts and for directories that
+        were revoked. So a tree whose answers depend on anything but the directory returns None.
+        The descriptor stays the tree's.
+        """
+        return None
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return the node that the data plane found as `name` in `directory`.
+
+        Called for what lies below a leased directory when the data plane hands a request about it
+        back. It need not exist any more. ESTALE where the tree leases nothing.
+        """
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def close(self) -> None:
         """Free what the tree holds; a second call does nothing."""

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <system_error>
@@ -137,6 +138,48 @@ nb::dict transport_of(const zc::DataPath& path) {
     return transport;
 }
 
+nb::dict directories_of(const zc::State& state,
+                        const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
+    const auto stats = state.mirrors.statistics();
+    std::uint64_t hits = 0;
+    std::uint64_t misses = 0;
+    std::uint64_t backing_hits = 0;
+    for (const auto& thread : threads) {
+        hits += thread->directory_hits.get();
+        misses += thread->directory_misses.get();
+        backing_hits += thread->backing_hits.get();
+    }
+    nb::dict directories;
+    directories["leased"] = stats.leased;
+    directories["nodes"] = stats.nodes;
+    directories["node_bytes"] = stats.node_bytes;
+    directories["descriptors"] = stats.directories;
+    directories["descriptor_limit"] = stats.directory_limit;
+    directories["hits"] = hits;
+    directories["misses"] = misses;
+    directories["listings"] = stats.listings;
+    directories["open_files"] = stats.files.used;
+    directories["kept_files"] = stats.files.kept;
+    directories["reopened"] = backing_hits;
+    return directories;
+}
+
+// [(nodeid, name, device, inode number, time of birth, type)], the leased directory first.
+nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
+    std::vector<zc::Mirrors::Description> chain;
+    {
+        const nb::gil_scoped_release released;
+        chain = path.state().mirrors.describe(nodeid);
+    }
+    nb::list result;
+    for (const auto& one : chain) {
+        result.append(nb::make_tuple(one.nodeid, nb::bytes(one.name.data(), one.name.size()),
+                                     one.device, one.identity.ino, one.identity.birth,
+                                     one.identity.type));
+    }
+    return result;
+}
+
 nb::dict statistics(const zc::DataPath& path) {
     const auto& state = path.state();
     {
@@ -173,7 +216,10 @@ nb::dict statistics(const zc::DataPath& path) {
     result["paths"] = paths_of(threads);
     result["opens"] = to_dict(state.ledger.opens());
     result["fallbacks"] = to_dict(state.ledger.fallbacks());
-    result["leases"] = state.leases.size();
+    // Those that nobody has open are kept, but are no business of anybody's.
+    const auto kept = state.mirrors.statistics().files.kept;
+    result["leases"] = state.leases.size() - std::min(state.leases.size(), kept);
+    result["directories"] = directories_of(state, threads);
     result["pool"] = pool;
     result["windows"] = windows_of(state.windows->stats());
     result["lock_budget"] = nb::make_tuple(state.budget->used(), state.budget->limit());
@@ -235,6 +281,7 @@ void bind_config(nb::module_& module) {
         .def_rw("read_only", &zc::Config::read_only)
         .def_rw("upcall_timeout", &zc::Config::upcall_timeout)
         .def_rw("message_bytes", &zc::Config::message_bytes)
+        .def_rw("cache_timeout", &zc::Config::cache_timeout)
         .def_rw("splice_min", &zc::Config::splice_min)
         .def_rw("transport", &zc::Config::transport)
         .def_rw("passthrough_permitted", &zc::Config::passthrough_permitted)
@@ -257,6 +304,14 @@ void bind_datapath(nb::module_& module) {
         .def("ended_fd", [](const DataPath& path) { return path.state().ending.event(); })
         .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })
         .def("install", &install, "nodeid"_a, "extents"_a, Released())
+        .def(
+            "lease_directory",
+            [](DataPath& path, std::uint64_t nodeid, int root_fd) {
+                path.state().mirrors.lease(nodeid, root_fd);
+            },
+            "nodeid"_a, "root_fd"_a, Released())
+        .def("revoke_directory", &DataPath::revoke_directory, "nodeid"_a, Released())
+        .def("describe", &describe, "nodeid"_a)
         .def("revoke", &DataPath::revoke, "nodeid"_a, Released())
         .def(
             "set_ino",

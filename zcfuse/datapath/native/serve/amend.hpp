@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <span>
 
+#include "abi/fuse_nodes.hpp"
 #include "serve/inode_numbers.hpp"
 #include "serve/lease.hpp"
 #include "serve/negotiation.hpp"
@@ -35,5 +36,8 @@ class Amender {
     const InodeNumbers& numbers_;
     bool leases_possible_;
 };
+
+// What a STATX is answered by attributes that came as a GETATTR's; without the time of birth.
+abi::StatxOut statx_of(const abi::AttrOut& attributes) noexcept;
 
 }  // namespace zc

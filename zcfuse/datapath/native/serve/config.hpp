@@ -17,14 +17,16 @@ Mode parse_mode(const std::string& name);
 
 struct Config {
     std::string path = "auto";
-    unsigned threads = 0;  // serving threads; 0: two a processor, 4 to 16
+    unsigned threads = 0;  // serving threads; 0: one a processor, 2 to 8
     std::uint32_t stack_depth =
         1;  // of stacked filesystems below us that passthrough allows: 1 or 2
     std::size_t lock_budget = 64 << 20;  // bytes
     bool prefault = true;
     bool read_only = true;
     std::uint32_t upcall_timeout =
-        120;                        // seconds until an upcall is answered EIO in control's place
+        120;  // seconds until an upcall is answered EIO in control's place
+    std::uint32_t cache_timeout =
+        1000;  // milliseconds for which the kernel may believe names and attributes
     std::size_t message_bytes = 0;  // the largest message between the planes; 0: no limit
     // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
     // docs/architecture.md tells how it was measured.

@@ -44,27 +44,7 @@ void allow_nudges() {
 
 unsigned choose_threads(unsigned wanted) {
     const auto processors = std::thread::hardware_concurrency();
-    return std::min(wanted > 0 ? wanted : std::clamp(2 * processors, 4U, 16U), kMostThreads);
-}
-
-std::uint64_t next_file_id() {
-    static std::atomic<std::uint64_t> last{0};
-    return ++last;
-}
-
-// What the user is told, and what to do about it, in the place where it is counted.
-std::string passthrough_reason(int error) {
-    switch (-error) {
-        case EPERM:
-            return "passthrough: EPERM (needs CAP_SYS_ADMIN)";
-        case ELOOP:
-            return "passthrough: ELOOP (the backing filesystem is itself stacked: --stack-depth 2)";
-        case ENOTTY:
-        case ENOSYS:
-            return "passthrough: ENOSYS (the kernel has none: Linux 6.9, CONFIG_FUSE_PASSTHROUGH)";
-        default:
-            return std::string("passthrough: ") + ::strerrorname_np(-error);
-    }
+    return std::min(wanted > 0 ? wanted : std::clamp(processors, 2U, 8U), kMostThreads);
 }
 
 void be_deaf_to_signals() {
@@ -173,6 +153,7 @@ DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool dev
     state_->windows = std::make_shared<WindowCache>(state_->budget, windows);
     add_clones(session, threads);
     transport_.reason = std::move(choice.reason);
+    state_->backings.set_session(session);
     allow_nudges();
 }
 
@@ -265,7 +246,9 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
         }
     }
     threads_.clear();
+    state_->mirrors.clear();
     state_->leases.clear();
+    state_->backings.set_session(nullptr);
     {
         const std::lock_guard channels_guard(channels_lock_);
         channels_.clear();
@@ -305,24 +288,6 @@ void DataPath::sever() {
     nudge_until(1, kSeverWait);
 }
 
-std::pair<std::shared_ptr<const BackingId>, std::string> DataPath::register_backing(int fd) const {
-    if (state_->mode != Mode::automatic && state_->mode != Mode::passthrough) {
-        return {nullptr, ""};
-    }
-    if (!state_->negotiation.outcome().passthrough()) {
-        return {nullptr, passthrough_reason(-ENOSYS)};
-    }
-    const auto session = this->session();
-    if (!session) {
-        return {nullptr, passthrough_reason(-ENOTCONN)};
-    }
-    const int id = sys::backing_open(session->fd(), fd);
-    if (id <= 0) {
-        return {nullptr, passthrough_reason(id == 0 ? -EINVAL : id)};
-    }
-    return {std::make_shared<const BackingId>(session, id), ""};
-}
-
 std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
                                                       std::span<const InstallExtent> extents) {
     if (state_->mode == Mode::upcall) {
@@ -343,19 +308,54 @@ std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
     const bool whole =
         copies.size() == 1 && copies.front().offset == 0 && copies.front().length == kWholeFile;
     if (whole) {
-        std::tie(backing, reason) = register_backing(copies.front().file->get());
+        std::tie(backing, reason) = state_->backings.add(copies.front().file->get());
     } else {
         reason = "passthrough: the file is made of extents";
     }
-    const std::string mode = backing ? "passthrough" : "cached";
-    state_->leases.put(nodeid, std::make_shared<const FileLease>(
-                                   std::move(copies), std::move(backing), state_->windows));
+    auto lease =
+        std::make_shared<const FileLease>(std::move(copies), std::move(backing), state_->windows);
+    if (is_own(nodeid)) {
+        // The data path may have it open too, and the kernel wants one mode for both.
+        lease = state_->mirrors.files().open_with(nodeid, std::move(lease), OpenFiles::Keep::no);
+    } else {
+        state_->leases.put(nodeid, lease);
+    }
+    const std::string mode = lease->passthrough() ? "passthrough" : "cached";
     state_->ledger.opened(mode, reason);
     return {mode, reason};
 }
 
 void DataPath::revoke(std::uint64_t nodeid) {
-    state_->leases.take(nodeid);
+    if (is_own(nodeid)) {
+        state_->mirrors.files().release(nodeid, sys::coarse_milliseconds());
+    } else {
+        state_->leases.take(nodeid);
+    }
+}
+
+bool DataPath::revoke_directory(std::uint64_t nodeid) {
+    const bool known = state_->mirrors.revoke(nodeid);
+    // What was being answered when the mark was set is answered by the lease; then the kernel is
+    // told, so that it keeps nothing of that.
+    state_->ledger.settle();
+    forget_names(nodeid);
+    return known;
+}
+
+// Makes the kernel ask again for what it knows of a directory.
+void DataPath::forget_names(std::uint64_t nodeid) {
+    auto& notifier = state_->notifier;
+    notifier.post_invalidate_inode(nodeid);
+    if (state_->negotiation.outcome().minor >= abi::kMinorWithIncEpoch) {
+        notifier.post_new_epoch();
+        return;
+    }
+    for (const auto& name : state_->mirrors.nodes().names_in(nodeid)) {
+        notifier.post_invalidate_entry(nodeid, name);
+    }
+    if (const auto node = state_->mirrors.nodes().find(nodeid); node && !node->is_root) {
+        notifier.post_invalidate_entry(node->link.parent, node->link.name);
+    }
 }
 
 int DataPath::invalidate_inode(std::uint64_t nodeid, std::int64_t offset,

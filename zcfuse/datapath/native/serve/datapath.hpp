@@ -48,6 +48,9 @@ class DataPath {
     std::pair<std::string, std::string> install(std::uint64_t nodeid,
                                                 std::span<const InstallExtent> extents);
     void revoke(std::uint64_t nodeid);
+    // What comes about this directory and all below it is handed up from now on; what is open stays
+    // so. Returns false for a node that is not leased.
+    bool revoke_directory(std::uint64_t nodeid);
     int invalidate_inode(std::uint64_t nodeid, std::int64_t offset, std::int64_t length) const;
     int invalidate_entry(std::uint64_t parent, std::span<const std::byte> name) const;
 
@@ -69,7 +72,7 @@ class DataPath {
     void sever();
     // The session's own channel; nullptr once it has stopped.
     std::shared_ptr<const DeviceChannel> session() const;
-    std::pair<std::shared_ptr<const BackingId>, std::string> register_backing(int fd) const;
+    void forget_names(std::uint64_t nodeid);
 
     std::shared_ptr<State> state_;
     std::vector<std::thread> threads_;

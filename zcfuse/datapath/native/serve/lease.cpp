@@ -1,6 +1,7 @@
 #include "serve/lease.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <utility>
 
@@ -8,6 +9,11 @@
 #include "sys/syscalls.hpp"
 
 namespace zc {
+
+std::uint64_t next_file_id() noexcept {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+}
 
 BackingId::~BackingId() {
     sys::backing_close(session_->fd(), id_);

@@ -37,6 +37,9 @@ struct Extent {
     std::uint64_t length = kWholeFile;
 };
 
+// A number for a backing file that no other one has had.
+std::uint64_t next_file_id() noexcept;
+
 // A part of one extent that a request covers.
 struct Slice {
     int fd;

@@ -76,6 +76,9 @@ struct alignas(64) ThreadCounts {
     std::array<PathCounts, static_cast<std::size_t>(Path::count_)> paths;
     std::array<Count, static_cast<std::size_t>(Reason::count_)> reasons;
     Count malformed;
+    Count directory_hits;    // look-ups of a directory's descriptor that was there
+    Count directory_misses;  // and that had to be opened
+    Count backing_hits;      // opens of a file whose lease was there
     // Odd while a request is at hand: its reply may be out before it is counted.
     std::atomic<std::uint64_t> turns{0};
 

@@ -7,10 +7,13 @@
 #pragma once
 
 #include <algorithm>
-#include <deque>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "abi/fuse.hpp"
 #include "serve/lease.hpp"
@@ -34,7 +37,7 @@ class ReadQueue {
     std::optional<ReadJob> begin(ReadJob job) {
         const std::lock_guard guard(lock_);
         if (active_ == limit_) {
-            waiting_.push_back(std::move(job));
+            push(std::move(job));
             ++waited_;
             return std::nullopt;
         }
@@ -45,12 +48,13 @@ class ReadQueue {
     // The next job for a thread that has finished one, or nothing.
     std::optional<ReadJob> next() {
         const std::lock_guard guard(lock_);
-        if (waiting_.empty()) {
+        if (count_ == 0) {
             --active_;
             return std::nullopt;
         }
-        auto job = std::move(waiting_.front());
-        waiting_.pop_front();
+        auto job = std::exchange(ring_[first_], ReadJob{});
+        first_ = (first_ + 1) % ring_.size();
+        --count_;
         return job;
     }
 
@@ -60,9 +64,28 @@ class ReadQueue {
     }
 
   private:
+    // The largest max_background (negotiation.cpp): more are readers that wait each for their own
+    // request, and it grows for them.
+    static constexpr std::size_t kInitialJobs = 1024;
+
+    void push(ReadJob job) {
+        if (count_ == ring_.size()) {
+            std::rotate(ring_.begin(), ring_.begin() + static_cast<std::ptrdiff_t>(first_),
+                        ring_.end());
+            first_ = 0;
+            ring_.resize(2 * count_);
+        }
+        ring_[(first_ + count_) % ring_.size()] = std::move(job);
+        ++count_;
+    }
+
     const std::size_t limit_;
     mutable std::mutex lock_;
-    std::deque<ReadJob> waiting_;
+    // A ring that never shrinks: a deque's blocks, allocated by one thread and freed by another,
+    // would come from fresh pages now and then, which a serving thread would have to fault in.
+    std::vector<ReadJob> ring_ = std::vector<ReadJob>(kInitialJobs);
+    std::size_t first_ = 0;
+    std::size_t count_ = 0;
     std::size_t active_ = 0;
     std::uint64_t waited_ = 0;
 };

@@ -69,6 +69,7 @@ void Relay::forward_until_end() {
             std::this_thread::sleep_for(kWaitForMemory);
         }
         if (const auto now = std::chrono::steady_clock::now(); now >= next_look) {
+            state_->mirrors.tidy();
             upcalls.expire(std::chrono::seconds(state_->config.upcall_timeout));
             next_look = now + kLookEvery;
         }
@@ -136,8 +137,30 @@ void Relay::route(std::span<std::byte> message) {
     }
 }
 
+// The reply to a GETATTR that was made of a STATX.
+bool Relay::forward_as_statx(const Upcall& upcall, std::uint64_t unique,
+                             std::span<const std::byte> message) {
+    struct {
+        abi::OutHeader header;
+        abi::AttrOut body;
+    } reply{};
+    if (message.size() != sizeof reply) {
+        return false;
+    }
+    std::memcpy(&reply, message.data(), sizeof reply);
+    abi::StatxOut out = statx_of(reply.body);
+    abi::OutHeader header{sizeof header + sizeof out, 0, unique};
+    const std::array<iovec, 2> pieces{{{&header, sizeof header}, {&out, sizeof out}}};
+    upcall.channel->reply(pieces);
+    return true;
+}
+
 void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message) {
     amender_.amend(upcall, message);
+    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx &&
+        forward_as_statx(upcall, unique, message)) {
+        return;
+    }
     const std::array<iovec, 1> piece{{{message.data(), message.size()}}};
     const auto sent = upcall.channel->reply(piece);
     if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::init) {

@@ -23,6 +23,8 @@ class Relay {
   private:
     void forward_until_end();
     bool drain();
+    bool forward_as_statx(const Upcall& upcall, std::uint64_t unique,
+                          std::span<const std::byte> message);
     void forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message);
 
     std::shared_ptr<State> state_;

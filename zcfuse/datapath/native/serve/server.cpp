@@ -35,6 +35,7 @@ Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> chan
     : state_(std::move(state)),
       channel_(std::move(channel)),
       counts_(state_->ledger.join(channel_->is_ring() ? "ring" : "serve")),
+      context_{*state_, *counts_, {}},
       ring_reader_(state_->mode, state_->config.splice_min, policy_of(*state_).max_read, counts_),
       buffer_(state_->config.read_only ? kRequestBytes : kWritableRequestBytes) {
     if (channel_->is_ring()) {
@@ -130,6 +131,14 @@ void Server::dispatch(std::span<const std::byte> message) {
             break;
         }
         default:
+            if (ops::serve(context_, {channel_, header, body})) {
+                return;
+            }
+            if (static_cast<abi::Opcode>(header.opcode) == abi::Opcode::statx &&
+                !state_->mirrors.none()) {
+                hand_up_statx(header, body);
+                return;
+            }
             break;
     }
     hand_up(header, message);
@@ -192,6 +201,26 @@ bool Server::serve_lseek(const abi::InHeader& header, std::span<const std::byte>
     const std::array<iovec, 2> pieces{{{&reply, sizeof reply}, {&out, sizeof out}}};
     channel_->reply(pieces);
     return true;
+}
+
+// control knows no STATX, and its ENOSYS would switch it off for leased nodes too: it is asked for
+// the attributes, and the relay makes of its reply what the kernel wants.
+void Server::hand_up_statx(abi::InHeader header, std::span<const std::byte> body) {
+    abi::StatxIn asked{};
+    if (!parse(body, asked)) {
+        counts_->malformed.add();
+        channel_->reply_error(header.unique, -EINVAL);
+        return;
+    }
+    counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
+    const abi::GetattrIn getattr{asked.getattr_flags, 0, asked.fh};
+    std::array<std::byte, sizeof header + sizeof getattr> message{};
+    header.opcode = static_cast<std::uint32_t>(abi::Opcode::getattr);
+    header.len = message.size();
+    header.total_extlen = 0;
+    std::memcpy(message.data(), &header, sizeof header);
+    std::memcpy(message.data() + sizeof header, &getattr, sizeof getattr);
+    state_->upcalls.hand_up(channel_, message, static_cast<std::uint32_t>(abi::Opcode::statx));
 }
 
 void Server::hand_up(const abi::InHeader& header, std::span<const std::byte> message) {

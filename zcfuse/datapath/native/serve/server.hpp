@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "serve/ops/operation.hpp"
 #include "serve/read.hpp"
 #include "serve/ring_reader.hpp"
 #include "serve/state.hpp"
@@ -29,11 +30,13 @@ class Server {
     bool still_going(ssize_t error) noexcept;
     bool serve_read(const abi::InHeader& header, std::span<const std::byte> body);
     bool serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
+    void hand_up_statx(abi::InHeader header, std::span<const std::byte> body);
     void hand_up(const abi::InHeader& header, std::span<const std::byte> message);
 
     std::shared_ptr<State> state_;
     std::shared_ptr<const Channel> channel_;
     std::shared_ptr<ThreadCounts> counts_;
+    ops::Context context_;
     std::optional<Reader> reader_;  // none on a ring, whose entries are the buffers
     RingReader ring_reader_;
     std::vector<std::byte> buffer_;

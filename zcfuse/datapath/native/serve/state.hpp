@@ -1,18 +1,21 @@
 // All that the threads of one data path share. Held by a shared_ptr in each of them, so that a
 // thread that is stuck in a system call at the end cannot outlive what it uses.
 //
-// Lock order: every lock below is innermost, none is taken while another is held.
+// Lock order: every lock below is innermost, none is taken while another is held, but for those of
+// mirrors (nodes/mirrors.hpp, nodes/open_files.hpp).
 #pragma once
 
 #include <atomic>
 #include <memory>
 
+#include "serve/backings.hpp"
 #include "serve/config.hpp"
 #include "serve/inode_numbers.hpp"
 #include "serve/lease.hpp"
 #include "serve/ledger.hpp"
 #include "serve/lock_budget.hpp"
 #include "serve/negotiation.hpp"
+#include "serve/nodes/mirrors.hpp"
 #include "serve/read_queue.hpp"
 #include "serve/read_workers.hpp"
 #include "serve/windows.hpp"
@@ -28,7 +31,9 @@ struct State {
     State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits, unsigned threads)
         : config(settings),
           mode(parse_mode(settings.path)),
+          mirrors(leases, settings.cache_timeout),
           negotiation(settings, limits),
+          backings(mode, negotiation),
           upcalls(std::move(upcall_socket)),
           reads(threads) {}
 
@@ -37,8 +42,10 @@ struct State {
     Ending ending;
     Ledger ledger;
     LeaseTable leases;
+    Mirrors mirrors;
     InodeNumbers numbers;
     Negotiation negotiation;
+    Backings backings;
     Upcalls upcalls;
     ReadQueue reads;
     ReadWorkers workers;

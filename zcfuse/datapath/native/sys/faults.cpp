@@ -24,11 +24,12 @@ struct Rule {
 constexpr auto kSlowness = std::chrono::milliseconds(500);
 constexpr std::size_t kCalls = static_cast<std::size_t>(Call::count_);
 constexpr std::array<std::string_view, kCalls> kCallNames{
-    "preadv", "splice_in",     "splice_out",  "vmsplice",       "mmap",
-    "mlock",  "madvise",       "writev",      "read",           "send",
-    "recv",   "backing_open",  "clone",       "setsockopt",     "pipe",
-    "dup",    "preadv_nowait", "uring_setup", "uring_register", "uring_commit"};
-constexpr std::array<std::pair<std::string_view, Fault>, 16> kWhats{{{"short", kShort},
+    "preadv",      "splice_in",      "splice_out",  "vmsplice",   "mmap",
+    "mlock",       "madvise",        "writev",      "read",       "send",
+    "recv",        "backing_open",   "clone",       "setsockopt", "pipe",
+    "dup",         "open",           "statx",       "getdents",   "preadv_nowait",
+    "uring_setup", "uring_register", "uring_commit"};
+constexpr std::array<std::pair<std::string_view, Fault>, 18> kWhats{{{"short", kShort},
                                                                      {"slow", kSlow},
                                                                      {"EIO", -EIO},
                                                                      {"ENOTSUPP", -524},
@@ -43,7 +44,9 @@ constexpr std::array<std::pair<std::string_view, Fault>, 16> kWhats{{{"short", k
                                                                      {"EPERM", -EPERM},
                                                                      {"ELOOP", -ELOOP},
                                                                      {"ENOTTY", -ENOTTY},
-                                                                     {"EBADF", -EBADF}}};
+                                                                     {"EBADF", -EBADF},
+                                                                     {"EACCES", -EACCES},
+                                                                     {"EXDEV", -EXDEV}}};
 
 std::mutex rules_lock;
 std::array<Rule, kCalls> rules;

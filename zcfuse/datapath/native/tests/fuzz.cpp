@@ -65,6 +65,10 @@ class Target {
         const InstallExtent pieces[] = {
             {file_.fd(), 10, 5000}, {file_.fd(), 8192, 4096}, {file_.fd(), 50'000, kWholeFile}};
         player_.path->install(kPiecesNode, pieces);
+        const sys::UniqueFd directory(::open("/usr/include", O_PATH | O_DIRECTORY | O_CLOEXEC));
+        if (directory) {
+            state_->mirrors.lease(abi::kRootId, directory.get());
+        }
     }
 
     void take(const ParsedStep& step) {

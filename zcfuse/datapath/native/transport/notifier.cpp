@@ -1,7 +1,10 @@
 #include "transport/notifier.hpp"
 
 #include <array>
+#include <cstring>
 #include <utility>
+
+#include "abi/fuse_nodes.hpp"
 
 namespace zc {
 
@@ -27,6 +30,35 @@ void Notifier::post(std::span<const std::byte> message) {
         queue_.emplace_back(message.begin(), message.end());
     }
     wake_.notify_one();
+}
+
+void Notifier::post(std::uint32_t code, std::span<const std::byte> body, std::string_view name) {
+    const auto tail = name.empty() ? 0 : name.size() + 1;  // with its NUL
+    std::vector<std::byte> message(sizeof(abi::OutHeader) + body.size() + tail);
+    const abi::OutHeader header{static_cast<std::uint32_t>(message.size()),
+                                static_cast<std::int32_t>(code), 0};
+    std::memcpy(message.data(), &header, sizeof header);
+    if (!body.empty()) {
+        std::memcpy(message.data() + sizeof header, body.data(), body.size());
+    }
+    if (!name.empty()) {
+        std::memcpy(message.data() + sizeof header + body.size(), name.data(), name.size());
+    }
+    post(message);
+}
+
+void Notifier::post_invalidate_inode(std::uint64_t nodeid) {
+    const abi::NotifyInvalInode body{nodeid, 0, 0};
+    post(abi::kNotifyInvalInode, std::as_bytes(std::span(&body, 1)));
+}
+
+void Notifier::post_invalidate_entry(std::uint64_t parent, std::string_view name) {
+    const abi::NotifyInvalEntry body{parent, static_cast<std::uint32_t>(name.size()), 0};
+    post(abi::kNotifyInvalEntry, std::as_bytes(std::span(&body, 1)), name);
+}
+
+void Notifier::post_new_epoch() {
+    post(abi::kNotifyIncEpoch, {});
 }
 
 void Notifier::run(const Channel& channel) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "transport/channel.hpp"
@@ -18,6 +19,10 @@ class Notifier {
   public:
     // Queues one message as it is (header with `unique` 0, code in `error`). Any thread.
     void post(std::span<const std::byte> message);
+    // Each queues one that makes the kernel ask again: for an inode, for a name, for all names.
+    void post_invalidate_inode(std::uint64_t nodeid);
+    void post_invalidate_entry(std::uint64_t parent, std::string_view name);
+    void post_new_epoch();
     // Runs until stop(); the caller's thread is the notifying one.
     void run(const Channel& channel);
     void stop();
@@ -30,6 +35,8 @@ class Notifier {
                                 std::span<const std::byte> name);
 
   private:
+    void post(std::uint32_t code, std::span<const std::byte> body, std::string_view name = {});
+
     mutable std::mutex lock_;  // innermost
     std::condition_variable wake_;
     std::deque<std::vector<std::byte>> queue_;

@@ -65,9 +65,10 @@ Upcalls::Upcalls(sys::UniqueFd socket)
 }
 
 void Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
-                      std::span<const std::byte> request) {
+                      std::span<const std::byte> request, std::uint32_t asked_as) {
     const auto header = header_of(request);
-    const Upcall upcall{channel, header.opcode, header.nodeid, std::chrono::steady_clock::now()};
+    const Upcall upcall{channel, asked_as != 0 ? asked_as : header.opcode, header.nodeid,
+                        std::chrono::steady_clock::now()};
     const bool replied = wants_reply(header);
     bool wake_relay = false;
     ssize_t sent = -EPIPE;

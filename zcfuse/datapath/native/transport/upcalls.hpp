@@ -39,8 +39,10 @@ class Upcalls {
   public:
     explicit Upcalls(sys::UniqueFd socket);
 
-    // Sends a whole request (its header has been checked), or keeps it, or answers EIO.
-    void hand_up(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request);
+    // Sends a whole request (its header has been checked), or keeps it, or answers EIO. `asked_as`,
+    // unless 0, is the opcode that the kernel asked by where the request is made from another.
+    void hand_up(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request,
+                 std::uint32_t asked_as = 0);
     // Takes the upcall that a reply belongs to off the list.
     std::optional<Upcall> take(std::uint64_t unique);
     // Whether the request with that number went up and has no reply yet, and where it came from.

@@ -1,0 +1,70 @@
+// The directories that are open now, as O_PATH descriptors by nodeid: a bounded cache, because a
+// node keeps no descriptor and a path is long to walk.
+//
+// What is cached was beneath its lease's root when `checked`; whoever uses it must have that
+// confirmed once it is older than the cache timeout, for an outsider may have moved it away.
+//
+// Threads: any. A Directory is shared and stays open for as long as somebody uses it. The lock is
+// innermost; nothing is closed under it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <shared_mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "sys/unique_fd.hpp"
+
+namespace zc {
+
+// "Node `nodeid` mirrors this directory". Lives for as long as anything below it is in use.
+struct LeaseRoot {
+    std::uint32_t number = 0;
+    std::uint64_t nodeid = 0;
+    sys::UniqueFd fd;
+    std::uint32_t device_major = 0;
+    std::uint32_t device_minor = 0;
+    bool local = false;  // statx never asks a server
+};
+
+struct Directory {
+    sys::UniqueFd own;  // -1 for a lease's root, whose descriptor is the lease's
+    std::shared_ptr<LeaseRoot> root;
+    std::uint64_t nodeid = 0;
+    std::int64_t checked = 0;  // coarse milliseconds
+    mutable std::atomic<bool> used{true};
+
+    int fd() const noexcept { return own ? own.get() : root->fd.get(); }
+};
+
+class DirectoryCache {
+  public:
+    explicit DirectoryCache(std::size_t capacity) : capacity_(capacity) {}
+    DirectoryCache(const DirectoryCache&) = delete;
+    DirectoryCache& operator=(const DirectoryCache&) = delete;
+
+    std::shared_ptr<const Directory> find(std::uint64_t nodeid) const;
+    // Does nothing when clear() was called since generation() returned `generation`.
+    void put(std::shared_ptr<const Directory> directory, std::uint64_t generation);
+    void drop(std::uint64_t nodeid);
+    void clear();
+    std::uint64_t generation() const noexcept {
+        return generation_.load(std::memory_order_acquire);
+    }
+    std::size_t size() const;
+    std::size_t capacity() const noexcept { return capacity_; }
+
+  private:
+    std::size_t free_slot();
+
+    const std::size_t capacity_;
+    mutable std::shared_mutex lock_;
+    std::unordered_map<std::uint64_t, std::size_t> slots_;
+    std::vector<std::shared_ptr<const Directory>> ring_;  // second chance, from hand_ on
+    std::size_t hand_ = 0;
+    std::atomic<std::uint64_t> generation_{0};
+};
+
+}  // namespace zc

@@ -1,0 +1,129 @@
+// Directory leases: "node N mirrors this directory". From a nodeid to the file that it stands for,
+// beneath the lease's root, over no symbolic link and no other mount, and never to another file:
+// what is opened is compared with the node's identity, and ESTALE is the answer where it differs.
+//
+// Three things may come of an attempt: 0, a -errno for the client, or kHandUp: the node is not
+// ours to answer for (control's, revoked, or behind another mount).
+//
+// Threads: any. Lock order: an OpenDirectory's, then each of the tables' locks by itself;
+// roots_lock_ is innermost. Who may race with whom:
+//   - an outsider who renames, deletes or swaps for a symbolic link: openat2 follows none, and the
+//     identity is compared behind the open. A directory that is cached was beneath the root no
+//     longer ago than the cache timeout, one second at most.
+//   - a revoke: what looked at the mark before it was set is answered by the lease; revoke() in
+//     DataPath waits for those. Nothing found before enters the cache behind it (generation).
+//   - a FORGET: the node is gone and the request gets ESTALE, which only a broken kernel sees.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "serve/ledger.hpp"
+#include "serve/nodes/directories.hpp"
+#include "serve/nodes/open_directories.hpp"
+#include "serve/nodes/open_files.hpp"
+#include "serve/nodes/table.hpp"
+#include "sys/files.hpp"
+
+namespace zc {
+
+inline constexpr int kHandUp = 1;
+
+class Mirrors {
+  public:
+    Mirrors(LeaseTable& leases, std::uint32_t cache_timeout_ms);
+
+    // Whether there is any lease at all: one load, for what comes with every request.
+    bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
+
+    // Leases a directory; the descriptor is copied. Throws std::system_error.
+    void lease(std::uint64_t nodeid, int root_fd);
+    // Returns false for a node that is not leased. What is open stays so.
+    bool revoke(std::uint64_t nodeid);
+
+    struct Description {
+        std::uint64_t nodeid = 0;
+        std::string name;
+        std::uint64_t device = 0;  // major << 32 | minor
+        Identity identity;         // birth 0 where the filesystem has no times of birth
+    };
+    // The node and those above it, the leased directory first; empty for one that is not known.
+    // Its end, and theirs, is handed up from now on.
+    std::vector<Description> describe(std::uint64_t nodeid);
+
+    // A directory of ours to look at names in. The counts are those of the calling thread.
+    int directory(std::uint64_t nodeid, ThreadCounts& counts,
+                  std::shared_ptr<const Directory>& into);
+    // Opens the node itself and says what it is.
+    int open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
+             struct ::statx& status);
+    // What the node is now, by a name of its own or as an open file.
+    int status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& status);
+    // What a name in a directory is now; kHandUp where another mount begins.
+    int look(const Directory& directory, const char* name, struct ::statx& status) const;
+    // 0 or kHandUp.
+    int leased(std::uint64_t nodeid) const;
+
+    Identity identity_of(const LeaseRoot& root, const struct ::statx& status, int directory,
+                         const char* name) const;
+    std::shared_ptr<LeaseRoot> root_of(std::uint64_t nodeid) const;
+    // The kernel knows nothing of the node any more.
+    void forgotten(std::uint64_t nodeid);
+    // The lease that a node belongs to, revoked or not; nullptr for one that is not ours.
+    std::shared_ptr<LeaseRoot> root_above(std::uint64_t nodeid) const;
+    // Gives descriptors back when there are no more to be had.
+    void give_back_descriptors();
+    // To be called now and then: lets go of what was kept for too long.
+    void tidy();
+    void clear();
+
+    std::uint32_t cache_timeout_ms() const noexcept { return cache_timeout_ms_; }
+    NodeTable& nodes() noexcept { return nodes_; }
+    const NodeTable& nodes() const noexcept { return nodes_; }
+    OpenFiles& files() noexcept { return files_; }
+    OpenDirectories& listings() noexcept { return listings_; }
+
+    struct Statistics {
+        std::size_t leased = 0;  // directories
+        std::size_t nodes = 0;
+        std::size_t node_bytes = 0;
+        std::size_t directories = 0;  // descriptors in the cache
+        std::size_t directory_limit = 0;
+        std::size_t listings = 0;
+        OpenFiles::Statistics files;
+    };
+    Statistics statistics() const;
+
+  private:
+    struct Climb;
+    bool fresh(const Directory& directory, std::int64_t now) const noexcept;
+    int climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const;
+    int descend(const Climb& climb, sys::UniqueFd& into) const;
+    int check(const LeaseRoot& root, int directory, const char* name, const Identity& wanted,
+              struct ::statx& status) const;
+    int open_directory(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
+                       struct ::statx& status);
+    template <typename Try>
+    int by_any_link(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt);
+
+    const std::uint32_t cache_timeout_ms_;
+    const std::int64_t trust_ms_;
+    NodeTable nodes_;
+    DirectoryCache cache_;
+    OpenFiles files_;
+    OpenDirectories listings_;
+    std::atomic<bool> any_{false};
+    std::size_t nodes_peak_ = 0;  // tidy()'s
+    mutable std::shared_mutex roots_lock_;
+    std::unordered_map<std::uint64_t, std::shared_ptr<LeaseRoot>> roots_;  // by nodeid
+    std::atomic<std::uint32_t> last_root_{0};
+};
+
+}  // namespace zc

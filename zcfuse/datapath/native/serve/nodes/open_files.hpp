@@ -1,0 +1,75 @@
+// The files below leased directories that clients have open, and, for a while, those that they had
+// open: a FileLease each, with one descriptor and one backing id for all opens of the node.
+//
+// The kernel demands one mode and one backing id of an inode from its first open to its last
+// release, so whoever comes second takes the lease that is there. One that is unused is kept so
+// that the next open need not register the file anew, but not for long: it keeps a deleted file's
+// space allocated.
+//
+// Threads: any. Lock order: this lock, then the LeaseTable's. Leases are destroyed outside of both.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "serve/lease.hpp"
+
+namespace zc {
+
+class OpenFiles {
+  public:
+    using Lease = std::shared_ptr<const FileLease>;
+
+    OpenFiles(LeaseTable& leases, std::size_t kept_limit) noexcept
+        : leases_(leases), kept_limit_(kept_limit) {}
+    OpenFiles(const OpenFiles&) = delete;
+    OpenFiles& operator=(const OpenFiles&) = delete;
+
+    // The lease of a node, whether it is in use or only kept; nullptr where there is none.
+    Lease find(std::uint64_t nodeid) const;
+    // The lease of a node that somebody has open now.
+    Lease in_use(std::uint64_t nodeid) const;
+    // Counts an open and returns the lease that serves it; nullptr where there is none.
+    Lease open(std::uint64_t nodeid);
+    // A lease that is less than it could be is not kept: the next open may do better.
+    enum class Keep : bool { no, yes };
+    // Counts an open, by `lease` unless another was there first.
+    Lease open_with(std::uint64_t nodeid, Lease lease, Keep keep);
+    void release(std::uint64_t nodeid, std::int64_t now_ms);
+
+    // Each lets go of leases that nobody uses: of one node, of those unused since `until_ms`, all.
+    void drop(std::uint64_t nodeid);
+    void drop_unused(std::int64_t until_ms);
+    void drop_unused();
+    // Everything, whoever still uses it.
+    void clear();
+
+    struct Statistics {
+        std::size_t used = 0;
+        std::size_t kept = 0;
+    };
+    Statistics statistics() const;
+
+  private:
+    struct Entry {
+        Lease lease;
+        std::uint64_t opens = 0;
+        bool keep = true;
+        std::int64_t unused_since = 0;
+        std::list<std::uint64_t>::iterator kept;  // valid while opens is 0
+    };
+    Lease take(std::unordered_map<std::uint64_t, Entry>::iterator at);
+    void count_open(Entry& entry);
+
+    LeaseTable& leases_;
+    const std::size_t kept_limit_;
+    mutable std::mutex lock_;
+    std::unordered_map<std::uint64_t, Entry> entries_;
+    std::list<std::uint64_t> kept_;  // nodeids, the longest unused first
+};
+
+}  // namespace zc

@@ -1,0 +1,110 @@
+// The nodes below leased directories: which nodeid the kernel knows a file by, what the file is,
+// by which names it was found, and how many lookups the kernel owes us.
+//
+// Identity is (lease, inode number, time of birth, type), so that a reused inode number is a new
+// node and hard links share one. Where a filesystem has no times of birth, a hash of the file
+// handle, which holds the inode's generation, stands in for it. A nodeid is never used twice, so
+// that generations can stay 0; ours have kOwnBit set and control's have not, so that either plane
+// may make one without asking the other. A node keeps no descriptor.
+//
+// Threads: any. Nodes lie in shards, each with a lock of its own. A node's nodeid is made so that
+// it and the identity lead to the same shard: no operation needs two locks. The locks are innermost
+// but for the allocator's, and nothing is called under them.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace zc {
+
+// Marks nodeids and file handles that the data path made.
+inline constexpr std::uint64_t kOwnBit = std::uint64_t{1} << 62;
+inline constexpr bool is_own(std::uint64_t number) noexcept {
+    return (number & kOwnBit) != 0;
+}
+
+struct Identity {
+    std::uint64_t ino = 0;
+    std::uint64_t birth = 0;  // nanoseconds, or a hash of the file handle
+    std::uint32_t lease = 0;
+    std::uint32_t type = 0;  // S_IFMT bits of the mode
+    bool operator==(const Identity&) const noexcept = default;
+};
+
+struct Link {
+    std::uint64_t parent = 0;
+    std::string name;
+};
+
+struct NodeView {
+    Identity identity;
+    Link link;  // by which it was found last; of a leased directory itself: none
+    bool more_links = false;
+    bool is_root = false;
+    bool revoked = false;
+};
+
+class NodeTable {
+  public:
+    NodeTable();
+    NodeTable(const NodeTable&) = delete;
+    NodeTable& operator=(const NodeTable&) = delete;
+    ~NodeTable();
+
+    // The directory that a lease begins at, under control's nodeid; it outlives every FORGET.
+    void add_root(std::uint64_t nodeid, const Identity& identity);
+
+    // Counts one lookup and returns the nodeid, to be called before the reply is written: the
+    // kernel may forget the node as soon as it has read that. `several_names`: the file may have
+    // other links, so that an earlier name is kept beside this one.
+    std::uint64_t count(const Identity& identity, std::uint64_t parent, std::string_view name,
+                        bool several_names);
+    struct Forgotten {
+        bool known = false;
+        bool gone = false;
+        bool described = false;  // control knows the node and wants to hear of its end
+    };
+    Forgotten forget(std::uint64_t nodeid, std::uint64_t lookups);
+
+    std::optional<NodeView> find(std::uint64_t nodeid) const;
+    // All names known, the newest first.
+    std::vector<Link> links(std::uint64_t nodeid) const;
+    void set_described(std::uint64_t nodeid);
+
+    // Notes what an open saw and returns whether the one before saw the same. `trusted` false:
+    // whatever the next one sees is not the same.
+    bool unchanged(std::uint64_t nodeid, std::uint64_t first, std::uint64_t second, bool trusted);
+
+    // Marks a node as no longer leased, or as leased again. Returns false for an unknown one. A
+    // marked node stays in the table.
+    bool set_revoked(std::uint64_t nodeid, bool revoked);
+    // Whether any node is marked: a walk up to the root is only needed then.
+    bool any_revoked() const noexcept { return revoked_.load(std::memory_order_acquire) > 0; }
+    bool is_revoked(const Identity& identity) const;
+    // The names that were found in a directory; looks at every node, a shard at a time.
+    std::vector<std::string> names_in(std::uint64_t parent) const;
+
+    std::size_t size() const;
+    std::size_t bytes() const;  // of nodes and indexes, names left out
+
+  private:
+    struct Node;
+    struct Shard;
+    static constexpr std::size_t kShards = 64;
+
+    Shard& shard_of(std::uint64_t nodeid) const noexcept;
+
+    std::unique_ptr<Shard[]> shards_;
+    std::atomic<std::int64_t> revoked_{0};
+};
+
+}  // namespace zc

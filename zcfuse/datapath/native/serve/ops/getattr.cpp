@@ -1,0 +1,18 @@
+// GETATTR: what the node is now, by its name or, while it is open, by its descriptor.
+#include "serve/ops/operation.hpp"
+
+namespace zc::ops {
+
+bool getattr(Context& context, const Request& request) {
+    struct ::statx status {};
+    if (const int error = context.mirrors().status(request.header.nodeid, context.counts, status);
+        error != 0) {
+        return request.failed(error);
+    }
+    const auto timeout = context.mirrors().cache_timeout_ms();
+    request.answer_with(
+        abi::AttrOut{timeout / 1000, timeout % 1000 * 1'000'000, 0, attributes_of(status)});
+    return true;
+}
+
+}  // namespace zc::ops

@@ -1,0 +1,30 @@
+// What an mtime proves.
+#pragma once
+
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cstdint>
+
+namespace zc::ops {
+
+inline std::uint64_t mtime_of(const struct ::statx& status) noexcept {
+    return static_cast<std::uint64_t>(status.stx_mtime.tv_sec) * 1'000'000'000 +
+           status.stx_mtime.tv_nsec;
+}
+
+// A file may change twice within one tick of its filesystem's clock, with one mtime. Until that has
+// moved on, the mtime proves nothing: a tick of the kernel's coarse clock is 10 ms at most, and a
+// filesystem that keeps no fractions counts in steps of up to 2 s.
+inline bool mtime_is_settled(const struct ::statx& status) noexcept {
+    constexpr std::int64_t kTick = 50'000'000;
+    constexpr std::int64_t kWholeSecondsTick = 2'100'000'000;
+    struct ::timespec now {};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    const auto age = (now.tv_sec - status.stx_mtime.tv_sec) * 1'000'000'000 + now.tv_nsec -
+                     status.stx_mtime.tv_nsec;
+    const auto tick = status.stx_mtime.tv_nsec != 0 ? kTick : kWholeSecondsTick;
+    return age >= tick || age <= -tick;
+}
+
+}  // namespace zc::ops

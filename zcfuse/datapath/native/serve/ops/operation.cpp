@@ -1,0 +1,122 @@
+#include "serve/ops/operation.hpp"
+
+#include <sys/sysmacros.h>
+
+#include <array>
+
+namespace zc::ops {
+
+namespace {
+
+// As struct fuse_attr has it: the kernel's new_encode_dev().
+std::uint32_t encoded_device(std::uint32_t major, std::uint32_t minor) noexcept {
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFFU) << 12);
+}
+
+}  // namespace
+
+const char* Request::name(std::size_t offset) const noexcept {
+    if (offset >= body.size() || body.back() != std::byte{0}) {
+        return nullptr;
+    }
+    return reinterpret_cast<const char*>(body.data()) + offset;
+}
+
+bool Request::answer(std::span<const std::byte> payload) const noexcept {
+    abi::OutHeader reply{static_cast<std::uint32_t>(sizeof(abi::OutHeader) + payload.size()), 0,
+                         header.unique};
+    const std::array<iovec, 2> pieces{
+        {{&reply, sizeof reply}, {const_cast<std::byte*>(payload.data()), payload.size()}}};
+    return channel->reply({pieces.data(), payload.empty() ? 1U : 2U}) >= 0;
+}
+
+bool Request::fail(int error) const noexcept {
+    // ENOSYS would switch the operation off for the whole connection.
+    return channel->reply_error(header.unique, error == -ENOSYS ? -EOPNOTSUPP : error) >= 0;
+}
+
+bool Request::failed(int error) const noexcept {
+    if (error == kHandUp) {
+        return false;
+    }
+    fail(error);
+    return true;
+}
+
+abi::Attr attributes_of(const struct ::statx& status) noexcept {
+    const auto seconds = [](const statx_timestamp& time) {
+        return static_cast<std::uint64_t>(time.tv_sec);
+    };
+    return {status.stx_ino,
+            status.stx_size,
+            status.stx_blocks,
+            seconds(status.stx_atime),
+            seconds(status.stx_mtime),
+            seconds(status.stx_ctime),
+            status.stx_atime.tv_nsec,
+            status.stx_mtime.tv_nsec,
+            status.stx_ctime.tv_nsec,
+            status.stx_mode,
+            status.stx_nlink,
+            status.stx_uid,
+            status.stx_gid,
+            encoded_device(status.stx_rdev_major, status.stx_rdev_minor),
+            status.stx_blksize,
+            0};
+}
+
+abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
+                       std::uint32_t timeout_ms) noexcept {
+    const std::uint64_t seconds = timeout_ms / 1000;
+    const std::uint32_t nanoseconds = timeout_ms % 1000 * 1'000'000;
+    return {nodeid, 0, seconds, seconds, nanoseconds, nanoseconds, attributes_of(status)};
+}
+
+bool serve(Context& context, const Request& request) {
+    using abi::Opcode;
+    if (context.mirrors().none()) {
+        return false;
+    }
+    switch (static_cast<Opcode>(request.header.opcode)) {
+        case Opcode::lookup:
+            return lookup(context, request);
+        case Opcode::forget:
+            return forget(context, request);
+        case Opcode::batch_forget:
+            return batch_forget(context, request);
+        case Opcode::getattr:
+            return getattr(context, request);
+        case Opcode::statx:
+            return statx(context, request);
+        case Opcode::readlink:
+            return readlink(context, request);
+        case Opcode::access:
+            return access(context, request);
+        case Opcode::statfs:
+            return statfs(context, request);
+        case Opcode::open:
+            return open(context, request);
+        case Opcode::release:
+            return release(context, request);
+        case Opcode::flush:
+            return flush(context, request);
+        case Opcode::opendir:
+            return opendir(context, request);
+        case Opcode::readdir:
+            return readdir(context, request);
+        case Opcode::readdirplus:
+            return readdirplus(context, request);
+        case Opcode::releasedir:
+            return releasedir(context, request);
+        case Opcode::getxattr:
+            return getxattr(context, request);
+        case Opcode::listxattr:
+            return listxattr(context, request);
+        case Opcode::ioctl:
+            return ioctl(context, request);
+        default:
+            return false;
+    }
+}
+
+}  // namespace zc::ops

@@ -1,0 +1,81 @@
+// One request about a node below a leased directory, and the operations that answer it.
+//
+// Each operation is a function of a file of its own. It answers exactly once and returns true, or
+// sends nothing and returns false: then the request goes up. Called by serving threads; a Context
+// belongs to one of them.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "abi/fuse_nodes.hpp"
+#include "serve/state.hpp"
+
+namespace zc::ops {
+
+struct Request {
+    const std::shared_ptr<const Channel>& channel;
+    const abi::InHeader& header;
+    std::span<const std::byte> body;
+
+    template <typename Structure>
+    bool parse(Structure& into) const noexcept {
+        if (body.size() < sizeof into) {
+            return false;
+        }
+        std::memcpy(&into, body.data(), sizeof into);
+        return true;
+    }
+    // The NUL-terminated name at `offset` of the body; nullptr where none is.
+    const char* name(std::size_t offset = 0) const noexcept;
+
+    // Each returns false when the kernel did not take the reply.
+    bool answer(std::span<const std::byte> payload) const noexcept;
+    template <typename Structure>
+    bool answer_with(const Structure& structure) const noexcept {
+        return answer(std::as_bytes(std::span(&structure, 1)));
+    }
+    bool done() const noexcept { return answer({}); }
+    bool fail(int error) const noexcept;
+    // Answers the errno and returns true; returns false for kHandUp.
+    bool failed(int error) const noexcept;
+};
+
+struct Context {
+    State& state;
+    ThreadCounts& counts;
+    std::vector<std::byte> buffer;  // for a reply of any size
+
+    Mirrors& mirrors() const noexcept { return state.mirrors; }
+};
+
+abi::Attr attributes_of(const struct ::statx& status) noexcept;
+abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
+                       std::uint32_t timeout_ms) noexcept;
+
+bool lookup(Context& context, const Request& request);
+bool forget(Context& context, const Request& request);
+bool batch_forget(Context& context, const Request& request);
+bool getattr(Context& context, const Request& request);
+bool statx(Context& context, const Request& request);
+bool readlink(Context& context, const Request& request);
+bool access(Context& context, const Request& request);
+bool statfs(Context& context, const Request& request);
+bool open(Context& context, const Request& request);
+bool release(Context& context, const Request& request);
+bool flush(Context& context, const Request& request);
+bool opendir(Context& context, const Request& request);
+bool readdir(Context& context, const Request& request);
+bool readdirplus(Context& context, const Request& request);
+bool releasedir(Context& context, const Request& request);
+bool getxattr(Context& context, const Request& request);
+bool listxattr(Context& context, const Request& request);
+bool ioctl(Context& context, const Request& request);
+
+// Answers what a directory lease covers; false for what goes up.
+bool serve(Context& context, const Request& request);
+
+}  // namespace zc::ops

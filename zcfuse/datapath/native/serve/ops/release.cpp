@@ -1,0 +1,26 @@
+// RELEASE and FLUSH of files that the data path opened. Nothing is ever written, so a FLUSH, which
+// FOPEN_NOFLUSH mostly saves, is answered at once.
+#include "serve/ops/operation.hpp"
+
+namespace zc::ops {
+
+bool release(Context& context, const Request& request) {
+    abi::ReleaseIn release{};
+    if (!request.parse(release) || !is_own(release.fh)) {
+        return false;
+    }
+    context.mirrors().files().release(request.header.nodeid, sys::coarse_milliseconds());
+    request.done();
+    return true;
+}
+
+bool flush(Context&, const Request& request) {
+    abi::ReleaseIn flush{};  // the handle comes first in both
+    if (!request.parse(flush) || !is_own(flush.fh)) {
+        return false;
+    }
+    request.done();
+    return true;
+}
+
+}  // namespace zc::ops

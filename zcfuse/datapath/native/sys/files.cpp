@@ -1,0 +1,145 @@
+#include "sys/files.hpp"
+
+#include <dirent.h>
+#include <linux/openat2.h>
+#include <sys/resource.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "sys/faults.hpp"
+
+namespace zc::sys {
+
+namespace {
+
+constexpr std::uint64_t kResolve =
+    RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+constexpr int kAgainLimit = 16;  // openat2(2) may give EAGAIN while something is being renamed
+
+template <typename Result>
+Result or_errno(Result result) noexcept {
+    return result < 0 ? static_cast<Result>(-errno) : result;
+}
+
+// Reopens what an O_PATH descriptor stands for; 32 bytes hold it.
+struct ProcPath {
+    std::array<char, 32> text{};
+    explicit ProcPath(int fd) noexcept {
+        std::snprintf(text.data(), text.size(), "/proc/self/fd/%d", fd);
+    }
+    const char* get() const noexcept { return text.data(); }
+};
+
+}  // namespace
+
+int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept {
+    if (const Fault wanted = fault(Call::open); wanted < 0) {
+        return wanted;
+    }
+    struct open_how how {};
+    how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC | O_NOFOLLOW);
+    how.resolve = kResolve;
+    long fd = -1;
+    for (int attempt = 0; attempt < kAgainLimit; ++attempt) {
+        fd = ::syscall(SYS_openat2, directory, path, &how, sizeof how);
+        if (fd >= 0 || (errno != EINTR && (errno != EAGAIN || (flags & O_NONBLOCK) != 0))) {
+            break;
+        }
+    }
+    if (fd < 0) {
+        return -errno;
+    }
+    into.reset(static_cast<int>(fd));
+    return 0;
+}
+
+int status_of(int directory, const char* name, bool cached, struct ::statx& into) noexcept {
+    if (const Fault wanted = fault(Call::statx); wanted < 0) {
+        return wanted;
+    }
+    const int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT |
+                      (cached ? AT_STATX_DONT_SYNC : AT_STATX_SYNC_AS_STAT) |
+                      (*name == '\0' ? AT_EMPTY_PATH : 0);
+    return or_errno(::statx(directory, name, flags, STATX_BASIC_STATS | STATX_BTIME, &into));
+}
+
+std::uint64_t handle_hash(int directory, const char* name) noexcept {
+    alignas(struct file_handle) std::array<std::byte, sizeof(struct file_handle) + MAX_HANDLE_SZ>
+        bytes{};
+    auto* handle = reinterpret_cast<struct file_handle*>(bytes.data());
+    handle->handle_bytes = MAX_HANDLE_SZ;
+    int mount = 0;
+    if (::name_to_handle_at(directory, name, handle, &mount, *name == '\0' ? AT_EMPTY_PATH : 0) <
+        0) {
+        return 0;
+    }
+    std::uint64_t hash = 0xCBF29CE484222325 ^ static_cast<std::uint64_t>(handle->handle_type);
+    const auto used = std::min<std::size_t>(handle->handle_bytes, MAX_HANDLE_SZ);
+    for (std::size_t i = 0; i < used; ++i) {
+        const auto byte = bytes[offsetof(struct file_handle, f_handle) + i];
+        hash = (hash ^ static_cast<std::uint64_t>(byte)) * 0x100000001B3;
+    }
+    return hash | 1;
+}
+
+ssize_t list(int directory, void* into, std::size_t size) noexcept {
+    if (const Fault wanted = fault(Call::getdents); wanted < 0) {
+        return wanted;
+    }
+    return or_errno(::getdents64(directory, into, size));
+}
+
+int seek_listing(int directory, std::uint64_t cookie) noexcept {
+    return ::lseek(directory, static_cast<off_t>(cookie), SEEK_SET) < 0 ? -errno : 0;
+}
+
+ssize_t read_link(int path_fd, char* into, std::size_t size) noexcept {
+    return or_errno(::readlinkat(path_fd, "", into, size));
+}
+
+ssize_t get_xattr(int path_fd, const char* name, void* into, std::size_t size) noexcept {
+    return or_errno(::getxattr(ProcPath(path_fd).get(), name, into, size));
+}
+
+ssize_t list_xattr(int path_fd, char* into, std::size_t size) noexcept {
+    return or_errno(::listxattr(ProcPath(path_fd).get(), into, size));
+}
+
+int filesystem_status(int fd, struct ::statvfs& into) noexcept {
+    return or_errno(::fstatvfs(fd, &into));
+}
+
+bool is_local(int fd) noexcept {
+    // Magic numbers of statfs(2): ext2..4, xfs, btrfs, tmpfs, f2fs, zfs, ramfs, erofs, squashfs.
+    static constexpr std::array<std::uint32_t, 9> local{0xEF53,     0x58465342, 0x9123683E,
+                                                        0x01021994, 0xF2F52010, 0x2FC12FC1,
+                                                        0x858458F6, 0xE0F5E1E2, 0x73717368};
+    struct ::statfs status {};
+    return ::fstatfs(fd, &status) == 0 &&
+           std::find(local.begin(), local.end(), static_cast<std::uint32_t>(status.f_type)) !=
+               local.end();
+}
+
+std::size_t descriptor_limit() noexcept {
+    constexpr std::size_t kUnknown = 1024;
+    struct ::rlimit limit {};
+    return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? static_cast<std::size_t>(limit.rlim_cur)
+                                                   : kUnknown;
+}
+
+std::int64_t coarse_milliseconds() noexcept {
+    struct ::timespec now {};
+    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+}  // namespace zc::sys

@@ -1,0 +1,47 @@
+// System calls about names and nodes, each returning -errno. No state, safe from any thread.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "sys/unique_fd.hpp"
+
+namespace zc::sys {
+
+// openat2(2) of a path that may neither leave `directory` nor its mount nor lead over a symbolic
+// link (Linux 5.6): EXDEV at another mount, ELOOP at a link. O_CLOEXEC and O_NOFOLLOW are added.
+int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept;
+
+// statx(2) of `name` in `directory`, of `directory` itself where the name is empty; no symbolic
+// link is followed and no automount begun. `cached`: what the filesystem knows without asking a
+// server; a FUSE filesystem is sent no request then.
+int status_of(int directory, const char* name, bool cached, struct ::statx& into) noexcept;
+
+// 64 bits made from the file handle (name_to_handle_at(2)), which holds the inode's generation; 0
+// where the filesystem has none.
+std::uint64_t handle_hash(int directory, const char* name) noexcept;
+
+// getdents64(2): bytes of whole entries, 0 at the end.
+ssize_t list(int directory, void* into, std::size_t size) noexcept;
+int seek_listing(int directory, std::uint64_t cookie) noexcept;
+
+// Of the file that an O_PATH descriptor stands for, a symbolic link itself included.
+ssize_t read_link(int path_fd, char* into, std::size_t size) noexcept;
+ssize_t get_xattr(int path_fd, const char* name, void* into, std::size_t size) noexcept;
+ssize_t list_xattr(int path_fd, char* into, std::size_t size) noexcept;
+
+int filesystem_status(int fd, struct ::statvfs& into) noexcept;
+// Whether statx of the filesystem is always up to date and never goes over a wire.
+bool is_local(int fd) noexcept;
+
+// The soft limit of descriptors (RLIMIT_NOFILE).
+std::size_t descriptor_limit() noexcept;
+// Milliseconds of a clock that never goes back, a few behind at most.
+std::int64_t coarse_milliseconds() noexcept;
+
+}  // namespace zc::sys
