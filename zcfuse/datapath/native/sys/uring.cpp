@@ -76,7 +76,12 @@ Uring::~Uring() {
 
 int Uring::enable() noexcept {
     const int error = ::io_uring_enable_rings(&ring_->ring);
-    return error < 0 ? error : 0;
+    if (error < 0) {
+        return error;
+    }
+    // Saves looking the descriptor up at each call. Where that is refused it is looked up.
+    ::io_uring_register_ring_fd(&ring_->ring);
+    return 0;
 }
 
 int Uring::add_register(std::uint64_t tag, std::uint16_t queue,

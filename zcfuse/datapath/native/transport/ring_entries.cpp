@@ -31,6 +31,11 @@ bool wants_reply(std::uint32_t opcode) noexcept {
            known != abi::Opcode::interrupt && known != abi::Opcode::notify_reply;
 }
 
+bool waited_for(std::uint32_t opcode) noexcept {
+    const auto known = static_cast<abi::Opcode>(opcode);
+    return known != abi::Opcode::release && known != abi::Opcode::releasedir;
+}
+
 // All bytes of `pieces` but the first `skip`. What was built in place stays where it is.
 void gather(std::span<const iovec> pieces, std::size_t skip, std::byte* into) noexcept {
     for (const auto& piece : pieces) {
@@ -97,6 +102,7 @@ ssize_t RingEntries::fetch(std::size_t index, std::span<std::byte> message) noex
         return -EPROTO;
     }
     slot.commit_id = laid.entry.commit_id;
+    slot.awaited = waited_for(in.opcode);
     busy_.fetch_add(1, std::memory_order_relaxed);
     const std::size_t payload = laid.entry.payload_size;
     const std::size_t parts = sizeof in + payload;

@@ -34,6 +34,8 @@ class RingEntries {
     // Header and payload, as REGISTER wants them.
     std::span<const iovec> buffers(std::size_t index) const noexcept;
     std::uint64_t commit_id(std::size_t index) const noexcept { return slots_[index].commit_id; }
+    // Whether somebody waits for the reply. Nobody does for that to a RELEASE.
+    bool is_awaited(std::size_t index) const noexcept { return slots_[index].awaited; }
 
     // Puts the request that the kernel has laid into an entry together, as /dev/fuse would have
     // given it, and holds the entry. Returns its size; or -EPROTO when it names no request; or,
@@ -56,6 +58,7 @@ class RingEntries {
     struct Slot {
         std::atomic<std::uint64_t> unique{0};  // of the request that is held; 0: none
         std::uint64_t commit_id = 0;           // the ring thread's
+        bool awaited = true;                   // likewise
         iovec buffers[2]{};
     };
     abi::uring::EntryHeader& header(std::size_t index) const noexcept;

@@ -41,6 +41,15 @@ bool bind_to(unsigned cpu) noexcept {
     return ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set) == 0;
 }
 
+// A thread that only ever answers others need not take the CPU from them when a request comes: a
+// client that has to wait gives it up by itself, and one that need not (RELEASE) goes on to its
+// next request, which is then answered along with that one. sched(7): a SCHED_BATCH thread does not
+// preempt who is running. Saves two of four context switches of an open and close.
+void yield_to_clients() noexcept {
+    const sched_param none{};
+    ::pthread_setschedparam(::pthread_self(), SCHED_BATCH, &none);
+}
+
 bool is_over(int error) noexcept {
     return error == -ENOTCONN || error == -ECONNABORTED || error == -ENODEV || error == -ECANCELED;
 }
@@ -91,6 +100,7 @@ class RingQueue::Core {
     std::uint64_t early_ = 0;        // a bit for each entry whose request came while registering
     int retries_ = 0;
     bool listening_ = false;  // a read of the eventfd is under way
+    bool awaited_ = false;    // a client waits for one of the replies that are queued
     bool was_full_ = false;   // an entry is being freed while all were held
     unsigned expected_ = 0;   // completions that came with the commits of a full queue
     std::atomic<std::uint64_t> full_{0}, waited_{0}, handed_{0}, requests_{0}, unbound_{0};
@@ -108,6 +118,7 @@ int RingQueue::Core::begin() noexcept {
     if (!bind_to(cpu_)) {
         count(unbound_);
     }
+    yield_to_clients();
     thread_ = ::pthread_self();
     int error = ring_.enable();
     if (error == 0) {
@@ -163,6 +174,7 @@ int RingQueue::Core::commit_done() noexcept {
         if (const int error = ring_.add_commit(index, cpu_, entries_.commit_id(index)); error < 0) {
             return error;
         }
+        awaited_ = awaited_ || entries_.is_awaited(index);
     }
     return 0;
 }
@@ -174,6 +186,7 @@ int RingQueue::Core::send(unsigned wait) noexcept {
         }
         listening_ = true;
     }
+    awaited_ = false;
     return ring_.submit(wait);
 }
 
@@ -196,7 +209,7 @@ ssize_t RingQueue::Core::receive(std::span<std::byte> buffer) noexcept {
             }
             expected_ = ring_.ready();
         }
-        if (ring_.has_queued() || (ring_.ready() == 0 && early_ == 0)) {
+        if (awaited_ || (ring_.ready() == 0 && early_ == 0)) {
             const int error = send(early_ == 0 ? 1 : 0);
             if (error < 0 && error != -EAGAIN && error != -EBUSY) {
                 return error;

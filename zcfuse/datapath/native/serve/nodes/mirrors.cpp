@@ -135,18 +135,23 @@ int Mirrors::look(const Directory& directory, const char* name, struct ::statx& 
     return root.local ? 0 : sys::status_of(directory.fd(), name, false, status);
 }
 
-int Mirrors::leased(std::uint64_t nodeid) const {
-    for (std::size_t depth = 0; depth < kDepthLimit; ++depth) {
-        const auto node = nodes_.find(nodeid);
-        if (!node || node->revoked) {
-            return kHandUp;
-        }
-        if (node->is_root || !nodes_.any_revoked()) {
+int Mirrors::leased(const NodeView& node) const {
+    if (!nodes_.any_revoked()) {
+        return 0;
+    }
+    auto at = std::optional(node);
+    for (std::size_t depth = 0; at && !at->revoked && depth < kDepthLimit; ++depth) {
+        if (at->is_root) {
             return 0;
         }
-        nodeid = node->link.parent;
+        at = nodes_.find(at->link.parent);
     }
     return kHandUp;
+}
+
+int Mirrors::leased(std::uint64_t nodeid) const {
+    const auto node = nodes_.find(nodeid);
+    return node ? leased(*node) : kHandUp;
 }
 
 bool Mirrors::fresh(const Directory& directory, std::int64_t now) const noexcept {
@@ -304,7 +309,7 @@ int Mirrors::open_directory(std::uint64_t nodeid, int flags, ThreadCounts& count
 int Mirrors::open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
                   struct ::statx& status) {
     const auto node = nodes_.find(nodeid);
-    if (!node || leased(nodeid) != 0) {
+    if (!node || leased(*node) != 0) {
         return kHandUp;
     }
     if (node->identity.type == S_IFDIR) {
@@ -321,7 +326,7 @@ int Mirrors::open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::Un
 
 int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& status) {
     const auto node = nodes_.find(nodeid);
-    if (!node || leased(nodeid) != 0) {
+    if (!node || leased(*node) != 0) {
         return kHandUp;
     }
     if (node->identity.type == S_IFDIR) {

@@ -69,6 +69,7 @@ class Mirrors {
     // What a name in a directory is now; kHandUp where another mount begins.
     int look(const Directory& directory, const char* name, struct ::statx& status) const;
     // 0 or kHandUp.
+    int leased(const NodeView& node) const;
     int leased(std::uint64_t nodeid) const;
 
     Identity identity_of(const LeaseRoot& root, const struct ::statx& status, int directory,
