@@ -153,8 +153,22 @@ bool Relay::forward_as_statx(const Upcall& upcall, std::uint64_t unique,
     return true;
 }
 
+// A STATX that was handed up as a GETATTR must not end as an ENOSYS: the kernel would send no
+// further one for leased nodes either.
+void Relay::keep_statx_on(std::span<std::byte> message) const {
+    abi::OutHeader header{};
+    std::memcpy(&header, message.data(), sizeof header);
+    if (header.error == -ENOSYS && !state_->mirrors.none()) {
+        header.error = -EOPNOTSUPP;
+        std::memcpy(message.data(), &header, sizeof header);
+    }
+}
+
 void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message) {
     amender_.amend(upcall, message);
+    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx) {
+        keep_statx_on(message);
+    }
     if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx &&
         forward_as_statx(upcall, unique, message)) {
         return;

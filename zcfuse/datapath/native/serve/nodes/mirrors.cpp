@@ -100,6 +100,7 @@ void Mirrors::lease(std::uint64_t nodeid, int root_fd) {
 
 bool Mirrors::revoke(std::uint64_t nodeid) {
     const bool known = nodes_.set_revoked(nodeid, true);
+    revokes_.fetch_add(1, std::memory_order_acq_rel);
     cache_.clear();
     files_.drop_unused();
     return known;

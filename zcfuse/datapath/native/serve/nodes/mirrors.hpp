@@ -11,7 +11,8 @@
 //     identity is compared behind the open. A directory that is cached was beneath the root no
 //     longer ago than the cache timeout, one second at most.
 //   - a revoke: what looked at the mark before it was set is answered by the lease; revoke() in
-//     DataPath waits for those. Nothing found before enters the cache behind it (generation).
+//     DataPath waits for those, but not for long, and who answers later tells the kernel to forget
+//     it (ops::serve). Nothing found before enters the cache behind it (generation).
 //   - a FORGET: the node is gone and the request gets ESTALE, which only a broken kernel sees.
 #pragma once
 
@@ -47,6 +48,9 @@ class Mirrors {
     void lease(std::uint64_t nodeid, int root_fd);
     // Returns false for a node that is not leased. What is open stays so.
     bool revoke(std::uint64_t nodeid);
+    // How many revokes there were. What was begun before one and is answered behind it must not
+    // stay with the kernel.
+    std::uint64_t revokes() const noexcept { return revokes_.load(std::memory_order_acquire); }
 
     struct Description {
         std::uint64_t nodeid = 0;
@@ -120,6 +124,7 @@ class Mirrors {
     OpenFiles files_;
     OpenDirectories listings_;
     std::atomic<bool> any_{false};
+    std::atomic<std::uint64_t> revokes_{0};
     std::size_t nodes_peak_ = 0;  // tidy()'s
     mutable std::shared_mutex roots_lock_;
     std::unordered_map<std::uint64_t, std::shared_ptr<LeaseRoot>> roots_;  // by nodeid
