@@ -1,7 +1,7 @@
 """Fixtures of the protocol tier: a data path between two socket pairs, and files to serve."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -53,12 +53,12 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def leased(kernel: Callable[..., FakeKernel], tree: Path) -> Callable[..., FakeKernel]:
-    """Make a data path that mirrors `tree` from the root on."""
+    """Make a data path that mirrors `tree` from the root on, but for what is `kept`."""
 
-    def make(**settings: object) -> FakeKernel:
+    def make(kept: Sequence[bytes] = (), **settings: object) -> FakeKernel:
         fake = kernel(**{"path": "pool", "cache_timeout": 1000, **settings})
         fd = os.open(tree, os.O_PATH | os.O_DIRECTORY)
-        fake.path.lease_directory(ROOT, fd)
+        fake.path.lease_directory(ROOT, fd, kept)
         os.close(fd)
         return fake
 

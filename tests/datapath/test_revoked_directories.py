@@ -1,4 +1,4 @@
-"""What a lease does not cover any longer: what was revoked."""
+"""What a lease does not cover: what the tree keeps for itself, and what was revoked."""
 
 import errno
 import os
@@ -119,6 +119,35 @@ def test_a_directory_may_be_leased_again(leased, tree):
     fake.path.lease_directory(ROOT, fd)
     os.close(fd)
     assert fake.look(ROOT, b"file").nodeid
+
+
+# What the tree keeps for itself
+
+
+def test_what_the_tree_keeps_goes_up_with_its_name_and_the_rest_does_not(leased, tree):
+    fake = leased(kept=[b"dir/deep", b"fifo"])
+    directory = fake.look(ROOT, b"dir").nodeid
+    fake.ask(LOOKUP, ROOT, b"fifo\0")
+    fake.ask(LOOKUP, directory, b"deep\0")
+    assert fake.look(directory, b"inner").nodeid
+    assert fake.look(ROOT, b"deep").nodeid == 0  # kept is the path, not the name
+
+
+def test_what_the_tree_keeps_is_listed_as_a_bare_name(leased, tree):
+    fake = leased(kept=[b"dir/deep"])
+    found = fake.list(fake.look(ROOT, b"dir").nodeid)
+    assert found[b"deep"].nodeid == 0
+    assert found[b"inner"].nodeid != 0
+
+
+def test_what_is_made_anew_under_a_kept_name_is_kept(leased, tree):
+    fake = leased(kept=[b"dir/deep", b"later"], cache_timeout=0)
+    directory = fake.look(ROOT, b"dir").nodeid
+    (tree / "dir" / "deep").rmdir()
+    (tree / "dir" / "deep").write_bytes(b"other")
+    (tree / "later").mkdir()
+    fake.ask(LOOKUP, directory, b"deep\0")
+    fake.ask(LOOKUP, ROOT, b"later\0")
 
 
 # A revoke in the middle of something
