@@ -500,3 +500,16 @@ def test_a_release_of_controls_handle_goes_up(leased):
     fake = leased()
     node = fake.look(ROOT, b"file").nodeid
     fake.ask(RELEASE, node, struct.pack("=QIIQ", 3, 0, 0, 0))
+
+
+def test_a_file_kept_open_is_let_go_of_soon_after_it_was_deleted(leased, tree):
+    fake = leased()
+    nodes = [fake.walk(name).nodeid for name in (b"file", b"dir/inner")]
+    for node in nodes:
+        fake.release(node, fake.open(node)[0])
+    os.unlink(tree / "dir/inner")
+    deadline = time.monotonic() + 5
+    while fake.statistics().directories.kept_files == 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    # The other one is kept for longer.
+    assert fake.statistics().directories.kept_files == 1

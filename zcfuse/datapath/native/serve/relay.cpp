@@ -14,8 +14,9 @@ namespace zc {
 
 namespace {
 
-// How often upcalls that are out are looked through for some that are out too long.
-constexpr auto kLookEvery = std::chrono::milliseconds(2000);
+// How often upcalls that are out are looked through for some that are out too long, and kept files
+// for some that were deleted.
+constexpr auto kLookEvery = std::chrono::milliseconds(500);
 constexpr auto kWaitForMemory = std::chrono::milliseconds(2);
 constexpr std::size_t kSmallestBuffer = 256 << 10;
 

@@ -432,6 +432,7 @@ void Mirrors::tidy() {
         nodes_peak_ = nodes;
     }
     files_.drop_unused(sys::coarse_milliseconds() - kKeepUnusedMs);
+    files_.drop_deleted();
 }
 
 void Mirrors::clear() {
