@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import stat
 import struct
 import threading
@@ -513,3 +514,28 @@ def test_a_file_kept_open_is_let_go_of_soon_after_it_was_deleted(leased, tree):
         time.sleep(0.005)
     # The other one is kept for longer.
     assert fake.statistics().directories.kept_files == 1
+
+
+@pytest.fixture
+def few_descriptors():
+    """A limit by which 50 files are kept open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    yield 50
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_the_files_kept_open_are_bounded_and_the_longest_unused_is_let_go_of(
+    few_descriptors, leased, tree
+):
+    for n in range(few_descriptors + 10):
+        (tree / f"n{n}").write_bytes(b"%d" % n)
+    fake = leased()
+    nodes = [fake.look(ROOT, b"n%d" % n).nodeid for n in range(few_descriptors + 10)]
+    for node in nodes:
+        fake.release(node, fake.open(node)[0])
+    assert fake.statistics().directories.kept_files == few_descriptors
+    for node, found in ((nodes[0], 0), (nodes[-1], 1)):
+        before = fake.statistics().directories.reopened
+        fake.open(node)
+        assert fake.statistics().directories.reopened == before + found

@@ -190,3 +190,42 @@ def test_the_mount_itself_is_left_out_of_listings(mounted, clients, source):
     with kernel_mount("--bind", daemon.mountpoint, f"{source}/back"):
         assert client.value("os.listdir(root)") == [b"other"]
     assert client.value("sorted(os.listdir(root))") == [b"back", b"other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "at_last"),
+    [
+        ("removal", "ENOENT"),
+        ("rename of its directory", "ENOENT"),
+        ("another directory in its place", b"another"),
+        ("a link in its directory's place", b"the outside"),
+    ],
+)
+def test_what_the_kernel_believes_in_for_too_long_is_never_another_file(
+    mounted, clients, source, change, at_last
+):
+    os.mkdir(f"{source}/dir")
+    write(source, "dir/file", b"right")
+    client = clients(mounted("--cache-timeout", "1000"))
+    assert client.value("content('dir/file')") == b"right"
+    if change == "removal":
+        os.unlink(f"{source}/dir/file")
+    else:
+        os.rename(f"{source}/dir", f"{source}/away")
+    if change == "another directory in its place":
+        os.mkdir(f"{source}/dir")
+        write(source, "dir/file", b"another")
+    elif change != "removal" and at_last != "ENOENT":
+        # It is the client that follows this one.
+        outside = f"{os.path.dirname(source)}/outside"
+        os.mkdir(outside)
+        write(outside, "file", b"the outside")
+        os.symlink(outside, f"{source}/dir")
+    answers = []
+
+    def asked_again() -> bool:
+        answers.append(client.outcome("content('dir/file')"))
+        return answers[-1] == at_last
+
+    assert eventually(asked_again)
+    assert set(answers) <= {b"right", at_last}

@@ -161,3 +161,55 @@ def test_a_tree_answers_for_what_it_keeps_and_is_not_asked_for_the_rest(source, 
     assert leased == 1
     assert upcalls["open"] == 1
     assert upcalls["opendir"] == 2
+
+
+TELLING = """
+import json, os, subprocess, sys
+import trio
+from zcfuse import Mirror, MountOptions, mount
+
+CHILD = '''
+import os, sys
+os.chdir(sys.argv[1])
+def look():
+    found = [os.path.exists(name) for name in ("dir/inner", "new", "new/inner")]
+    os.write(1, " ".join(map(str, found)).encode())
+look()
+sys.stdin.readline()
+look()
+sys.stdin.readline()
+look()
+'''
+
+async def main():
+    source, mountpoint = sys.argv[1:3]
+    async with mount(Mirror(source), mountpoint, MountOptions(cache_timeout=1000)) as served:
+        child = await trio.lowlevel.open_process(
+            [sys.executable, "-c", CHILD, mountpoint],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        with trio.fail_after(20):
+            told = [(await child.stdout.receive_some(100)).decode().split()]
+            os.rename(source + "/dir", source + "/new")
+            await child.stdin.send_all(b"go\\n")
+            told.append((await child.stdout.receive_some(100)).decode().split())
+            for name in (b"dir", b"new"):
+                await trio.to_thread.run_sync(served._datapath.invalidate_entry, 1, name)
+            await child.stdin.send_all(b"go\\n")
+            told.append((await child.stdout.receive_some(100)).decode().split())
+            await child.wait()
+        print(json.dumps(told))
+
+trio.run(main)
+"""
+
+
+def test_a_name_that_the_kernel_is_told_of_is_asked_for_again_with_all_below(
+    source, mountpoint
+) -> None:
+    # By what kernels before 6.16 are told at a revoke.
+    os.mkdir(f"{source}/dir")
+    write(source, "dir/inner", b"inner")
+    first, believed, told = run(TELLING, source, mountpoint)
+    assert first == believed == ["True", "False", "False"]
+    assert told == ["False", "True", "True"]
