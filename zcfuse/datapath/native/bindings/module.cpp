@@ -290,6 +290,7 @@ void bind_config(nb::module_& module) {
 
 void bind_datapath(nb::module_& module) {
     using zc::DataPath;
+        .def_rw("source_stacked", &zc::Config::source_stacked)
     using Released = nb::call_guard<nb::gil_scoped_release>;
     nb::class_<DataPath>(module, "DataPath")
         .def(nb::init<int, int, const zc::Config&, bool>(), "channel_fd"_a, "upcall_fd"_a,

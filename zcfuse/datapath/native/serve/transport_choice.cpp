@@ -27,6 +27,10 @@ std::string better_without(const Config& config, Mode mode) {
     }
     return "";
 }
+    if (mode == Mode::automatic && config.source_stacked && config.stack_depth < 2) {
+        return "passthrough takes no stacked source (--stack-depth 2): most bytes go by splice, "
+               "which io_uring lacks";
+    }
 
 RingOptions options_for(const Config& config, const Limits& limits) {
     // What the kernel asks of a payload buffer (fs/fuse/dev_uring.c, Linux 6.18).
