@@ -19,10 +19,19 @@ pytestmark = requires("mounting")
 ANY_BYTES = [b"\xff\xfe\x80", b"new\nline", b"'\"$`\\", "größe".encode(), b" ", b"x" * 255]
 
 
+@pytest.fixture(params=["dev", pytest.param("uring", marks=requires("root", "io_uring"))])
+def transport(request):
+    """Each transport in turn; for a ring the kernel's switch is on."""
+    if request.param == "uring":
+        request.getfixturevalue("ring_switch")
+    return request.param
+
+
 @pytest.fixture
-def mounted(mounted):
+def mounted(mounted, transport):
     """Mounts with leased directories, unless the test says otherwise."""
-    return lambda *options, **how: mounted("--directory-lease", *options, **how)
+    by = ("--directory-lease", "--transport", transport)
+    return lambda *options, **how: mounted(*by, *options, **how)
 
 
 def fill(source: str) -> None:
@@ -110,7 +119,7 @@ import json, os, subprocess, sys, threading
 import trio
 from zcfuse import Mirror, MountOptions, mount
 
-source, mountpoint = sys.argv[1:]
+source, mountpoint, transport = sys.argv[1:]
 CHILD = '''
 import os, sys
 os.chdir(sys.argv[1])
@@ -125,7 +134,7 @@ print(os.path.exists("missing"), flush=True)
 '''
 
 async def main():
-    options = MountOptions(unmount_wait=1, directory_lease=True)
+    options = MountOptions(unmount_wait=1, directory_lease=True, transport=transport)
     async with mount(Mirror(source), mountpoint, options) as served:
         child = await trio.lowlevel.open_process(
             [sys.executable, "-c", CHILD, mountpoint],
@@ -145,7 +154,7 @@ trio.run(main)
 """
 
 
-def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(tmp_path) -> None:
+def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(tmp_path, transport) -> None:
     source, mountpoint = tmp_path / "source", tmp_path / "mnt"
     (source / "dir").mkdir(parents=True)
     (source / "many").mkdir()
@@ -155,7 +164,7 @@ def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(tmp_path)
     for n in range(3000):
         (source / "many" / f"{n}").touch()
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, source, mountpoint],
+        [sys.executable, "-c", PROGRAM, source, mountpoint, transport],
         capture_output=True,
         text=True,
         timeout=40,
