@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,15 @@ def locked_bytes(pid: int) -> int:
     """VmLck of proc(5)."""
     with open(f"/proc/{pid}/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmLck:"))
+
+
+def test_the_status_shows_which_transport_it_is_and_how_full_its_queues_are(mounted) -> None:
+    daemon = mounted("--transport", "uring", "--path", "pool")
+    argv = [sys.executable, "-m", "zcfuse", "status", daemon.mountpoint]
+    shown = daemon.run(*argv).stdout.decode()
+    for word in ("uring", "reason", "queues", "depth", "entries_busy", "queue_full", "waits"):
+        assert word in shown
+    assert re.search(r"locked +[1-9].*KiB|locked +0", shown)
 
 
 def test_many_clients_at_once_read_the_same_bytes_and_names(mounted, source) -> None:
@@ -255,6 +265,26 @@ def test_a_thread_that_dies_beside_a_ring_ends_the_connection(
     assert daemon.fails() == 1
     assert client.finish()[0] == "errno"
     assert "the data path failed" in daemon.log()
+
+
+@requires("ordinary user")
+@pytest.mark.parametrize("fault", ["recv:EIO:after=40:count=1", "uring_commit:EIO:after=60"])
+def test_an_ordinary_user_s_daemon_that_fails_over_a_ring_leaves_no_client_waiting(
+    mounted, ordinary_user, fault
+) -> None:
+    source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
+    ordinary_user.run("sh", "-c", 'head -c 100000 /dev/zero > "$0/file"', source)
+    daemon = mounted(
+        *("--path", "upcall", "--transport", "uring", "--cache-timeout", "0"),
+        source=source,
+        mountpoint=mountpoint,
+        user=ordinary_user,
+        env={"ZCFUSE_FAULTS": fault},
+    )
+    began = time.monotonic()
+    daemon.run("sh", "-c", 'while cat "$0/file"; do :; done', daemon.mountpoint)
+    assert daemon.fails() == 1
+    assert time.monotonic() - began < END_S
 
 
 @contextlib.contextmanager
