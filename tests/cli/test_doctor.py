@@ -73,8 +73,25 @@ def test_io_uring_is_switched_on_as_the_kernel_was_built(tmp_path, config: str, 
     machine = Machine("6.18.0", (6, 18), 0, 0, config)
     check = probe.check_ring(machine, _file(tmp_path, "N\n"))
     assert (check.state, way in check.remedy) == (State.LIMITED, True)
-    assert probe.check_ring(machine, _file(tmp_path, "Y\n")).state is State.OK
     assert probe.check_ring(machine, str(tmp_path / "absent")).state is State.MISSING
+
+
+@pytest.mark.parametrize(
+    ("disabled", "nobody", "root"),
+    [
+        ("0\n", State.OK, State.OK),
+        ("1\n", State.LIMITED, State.OK),
+        ("2\n", State.LIMITED, State.LIMITED),
+    ],
+)
+def test_io_uring_that_is_switched_on_may_still_be_forbidden(
+    tmp_path, disabled: str, nobody: State, root: State
+):
+    (tmp_path / "disabled").write_text(disabled)
+    files = (_file(tmp_path, "Y\n"), str(tmp_path / "disabled"))
+    for machine, state in ((NOBODY, nobody), (ROOT, root)):
+        check = probe.check_ring(machine, *files)
+        assert (check.state, "io_uring_disabled" in check.remedy) == (state, state != State.OK)
 
 
 def test_a_pipe_has_two_slots_that_hold_no_data(tmp_path):

@@ -25,6 +25,10 @@ COMMAND_DEADLINE_S: Final = 20
 # Every serving path, to parametrize with. What `auto` is without passthrough needs a fault.
 NO_PASSTHROUGH: Final = {"ZCFUSE_FAULTS": "backing_open:EPERM"}
 CACHED_PATHS: Final = ["pool", "mmap", "splice"]
+# The kernel's switch for FUSE over io_uring, and a mount over it, to parametrize with.
+RING_SWITCH: Final = "/sys/module/fuse/parameters/enable_uring"
+RING: Final = pytest.param("ring", marks=requires("root", "io_uring"))
+RING_OPTIONS: Final = ("--path", "pool", "--transport", "uring")
 PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
 ALL_PATHS: Final = ["naive", "upcall", *CACHED_PATHS, PASSTHROUGH]
 
@@ -163,6 +167,24 @@ def room(shared: Shared) -> Iterator[Room]:
         ends.callback(native.close)
         ends.callback(mount.close)
         yield Room(path, daemon, source, Pair(mount, native))
+
+
+@pytest.fixture
+def ring_switch() -> Iterator[Callable[[str], None]]:
+    """FUSE over io_uring switched on for the length of a test, which zcfuse itself never does.
+
+    Gives what switches it: ``ring_switch("N")``.
+    """
+
+    def switch(value: str) -> None:
+        with open(RING_SWITCH, "w", encoding="ascii") as file:
+            file.write(value)
+
+    with open(RING_SWITCH, encoding="ascii") as file:
+        before = file.read()
+    switch("Y")
+    yield switch
+    switch(before)
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_several_files_at_once_do_not_mix(served: Served) -> None:
 @requires("root")
 def test_auto_without_passthrough_chooses_by_the_size_of_the_request(mounted, source, pairs):
     write(source, "file", random.Random(1).randbytes(SIZE))
-    daemon = mounted(env=NO_PASSTHROUGH)
+    daemon = mounted("--transport", "dev", env=NO_PASSTHROUGH)
     pair = pairs(daemon)
     pair.same(f"by_direct('file', [(4096 * n, 4096) for n in range(50)] + [(0, {BLOCKS})])")
     after = counts(daemon)

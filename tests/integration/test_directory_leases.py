@@ -16,6 +16,21 @@ pytestmark = requires("mounting")
 ANY_BYTES = [b"\xff\xfe\x80", b"new\nline", b"'\"$`\\", "größe".encode(), b" ", b"x" * 255]
 
 
+@pytest.fixture(params=["dev", pytest.param("uring", marks=requires("root", "io_uring"))])
+def transport(request):
+    """Each transport in turn; for a ring the kernel's switch is on."""
+    if request.param == "uring":
+        request.getfixturevalue("ring_switch")
+    return request.param
+
+
+@pytest.fixture
+def mounted(mounted, transport):
+    """Mounts by the transport at hand."""
+    by = ("--transport", transport)
+    return lambda *options, **how: mounted(*by, *options, **how)
+
+
 def fill(source: str) -> None:
     """One of everything, at several depths."""
     base = os.fsencode(source)

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from tests.integration.conftest import CACHED_PATHS, write
+from tests.integration.conftest import CACHED_PATHS, RING, RING_OPTIONS, write
 from tests.integration.counts import counts, eventually
 from tests.integration.test_endings import GONE, frozen, is_reading
 from tests.support import requires
@@ -22,7 +22,7 @@ FAR = 40 << 20
 
 
 @pytest.fixture
-def slow(mounted, source, mountpoint, tmp_path):
+def slow(mounted, source, mountpoint, tmp_path, request):
     """Mounts by a path what another mount shows: (the slow daemon, the daemon on top of it)."""
     path = write(source, "file", os.urandom(4096))
     os.truncate(path, 64 << 20)
@@ -34,13 +34,17 @@ def slow(mounted, source, mountpoint, tmp_path):
     below = mounted("--path", "pool")
 
     def mount(path: str, *options: str):
-        top = mounted("--path", path, *options, source=mountpoint, mountpoint=str(tmp_path / "top"))
+        by = ("--path", path)
+        if path == "ring":
+            request.getfixturevalue("ring_switch")
+            by = RING_OPTIONS
+        top = mounted(*by, *options, source=mountpoint, mountpoint=str(tmp_path / "top"))
         return below, top
 
     return mount
 
 
-@pytest.mark.parametrize("path", ["naive", "upcall", *CACHED_PATHS])
+@pytest.mark.parametrize("path", ["naive", "upcall", *CACHED_PATHS, RING])
 def test_a_client_killed_in_the_middle_of_a_read_harms_nobody(
     slow, clients, pairs, source, path
 ) -> None:
@@ -56,9 +60,10 @@ def test_a_client_killed_in_the_middle_of_a_read_harms_nobody(
     pair.same(f"by_read('file', [({FAR}, 1 << 20), (0, 5000)])")
     pair.same("content('other')")
     assert eventually(lambda: counts(top).datapath.get("upcalls_out", 0) == 0)
+    assert path == "naive" or counts(top).datapath["transport"]["entries_busy"] == 0
 
 
-@pytest.mark.parametrize("path", CACHED_PATHS)
+@pytest.mark.parametrize("path", [*CACHED_PATHS, RING])
 def test_an_interrupt_of_a_read_that_holds_a_lease_is_counted_and_not_handed_up(
     slow, clients, path
 ) -> None:
@@ -77,7 +82,7 @@ def test_an_interrupt_of_a_read_that_holds_a_lease_is_counted_and_not_handed_up(
     assert "INTERRUPT" not in counts(top).datapath["upcalls"]
 
 
-@pytest.mark.parametrize("path", CACHED_PATHS)
+@pytest.mark.parametrize("path", [*CACHED_PATHS, RING])
 def test_a_read_that_is_stuck_keeps_nobody_else_from_what_is_there(slow, clients, path) -> None:
     below, top = slow(path, "--threads", "2")
     client = clients(top)
@@ -92,7 +97,7 @@ def test_a_read_that_is_stuck_keeps_nobody_else_from_what_is_there(slow, clients
     assert client.value("_direct(fd, 0, 4096)") == near
 
 
-@pytest.mark.parametrize("path", CACHED_PATHS)
+@pytest.mark.parametrize("path", [*CACHED_PATHS, RING])
 def test_a_daemon_is_ended_while_a_read_is_stuck_in_its_backing(slow, clients, path) -> None:
     below, top = slow(path)
     client = clients(top)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,15 +14,14 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.conftest import write
-from tests.integration.counts import Counts, counts, eventually
+from tests.integration.conftest import RING_SWITCH, write
+from tests.integration.counts import counts, eventually
 from tests.support import Daemon, DaemonError, abort, find_mount, requires
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
-pytestmark = requires("root", "fuse", "io_uring")
+pytestmark = [requires("root", "fuse", "io_uring"), pytest.mark.usefixtures("ring_switch")]
 
-PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 DEPTH: Final = 8
 BYTES: Final = os.urandom(3 << 20)
 READ_BOTH: Final = f"by_direct('file', [(0, {len(BYTES)}), (4096, 4096), (40960, 100 * 1024)])"
@@ -40,52 +39,6 @@ try:
 except OSError:
     pass
 """
-# A policy that holds lookups of slow* back until a file is there; control goes on meanwhile.
-SLOW_POLICY: Final = """
-import os, sys, trio
-from zcfuse.control import MountOptions, _mount
-from zcfuse.control._daemon import run_daemon
-
-source, mountpoint, gate = sys.argv[1:]
-
-class Slow(_mount._AnnouncedOperations):
-    async def lookup(self, parent_inode, name, ctx):
-        while name.startswith(b"slow") and not os.path.exists(gate):
-            await trio.sleep(0.01)
-        return await super().lookup(parent_inode, name, ctx)
-
-_mount._AnnouncedOperations = Slow
-options = MountOptions(transport="uring", path="pool", directory_lease=False)
-sys.exit(run_daemon(source, mountpoint, options, ready=lambda: None, log_to=sys.stderr))
-"""
-# Threads of one CPU, each with a name of its own; prints how many were told that it is missing.
-ASK_SLOWLY: Final = """
-import concurrent.futures, os, sys
-os.sched_setaffinity(0, {0})
-root, first, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-def missing(n):
-    try:
-        os.stat(os.path.join(root, f"slow-{first + n}"))
-    except FileNotFoundError:
-        return 1
-with concurrent.futures.ThreadPoolExecutor(number) as pool:
-    print(sum(pool.map(missing, range(number))))
-"""
-
-
-@pytest.fixture(autouse=True)
-def switched_on() -> Iterator[None]:
-    """The kernel's switch, for the length of a test: zcfuse itself never touches it."""
-    with open(PARAMETER, encoding="ascii") as file:
-        before = file.read()
-    _switch("Y")
-    yield
-    _switch(before)
-
-
-def _switch(value: str) -> None:
-    with open(PARAMETER, "w", encoding="ascii") as file:
-        file.write(value)
 
 
 def transport(daemon: Daemon) -> dict[str, Any]:
@@ -114,11 +67,48 @@ def test_every_byte_comes_over_a_ring_and_what_it_cannot_do_says_so(
     after = counts(daemon)
     assert (transport(daemon)["kind"], transport(daemon)["depth"]) == ("uring", DEPTH)
     assert transport(daemon)["ring_requests"] > 0
+    if path == "upcall":
+        assert transport(daemon)["handed_over"] >= after.reads
     if path in ("pool", "splice", "mmap"):
         assert after.paths() == {"pool": after.reads}
         pool = after.datapath["paths"]["pool"]
         assert (pool["copied_in"], pool["copied_out"]) == (pool["bytes"], 0)
         assert after.reason(reason) > 0
+
+
+@requires("locked memory")
+@pytest.mark.parametrize("budget", ["64M", "0"])
+def test_a_small_read_comes_from_locked_memory_as_far_as_the_budget_goes(
+    mounted, pairs, source, budget
+) -> None:
+    write(source, "file", BYTES)
+    daemon = mounted("--transport", "uring", "--path", "pool", "--lock-budget", budget)
+    pair = pairs(daemon)
+    pair.same("by_direct('file', [(n << 12, 32 << 10) for n in range(20)])")
+    found, small = transport(daemon), counts(daemon).reason("unlocked buffer")
+    if budget == "0":
+        assert (found["locked"], small) == (0, 20)
+        return
+    assert found["locked"] >= found["queues"] * DEPTH * (32 << 10)
+    assert small == 0
+    assert locked_bytes(daemon.pid) >= found["locked"]
+    pair.same("by_direct('file', [(0, 36 << 10)])")
+    assert counts(daemon).reason("unlocked buffer") == 1
+
+
+def locked_bytes(pid: int) -> int:
+    """VmLck of proc(5)."""
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmLck:"))
+
+
+def test_the_status_shows_which_transport_it_is_and_how_full_its_queues_are(mounted) -> None:
+    daemon = mounted("--transport", "uring", "--path", "pool")
+    argv = [sys.executable, "-m", "zcfuse", "status", daemon.mountpoint]
+    shown = daemon.run(*argv).stdout.decode()
+    for word in ("uring", "reason", "queues", "depth", "entries_busy", "queue_full", "waits"):
+        assert word in shown
+    assert re.search(r"locked +[1-9].*KiB|locked +0", shown)
 
 
 def test_many_clients_at_once_read_the_same_bytes_and_names(mounted, source) -> None:
@@ -165,21 +155,23 @@ def test_an_ordinary_user_s_auto_takes_no_ring_for_what_splice_serves_better(
     assert ("splice" in found["reason"]) == (kind == "dev")
 
 
-def test_auto_stays_with_the_device_where_the_kernel_has_it_switched_off(mounted) -> None:
-    _switch("N")
+def test_auto_stays_with_the_device_where_the_kernel_has_it_switched_off(
+    mounted, ring_switch
+) -> None:
+    ring_switch("N")
     found = transport(mounted("--path", "pool"))
     assert found["kind"] == "dev"
     assert "switched off" in found["reason"]
 
 
 def test_a_ring_that_is_demanded_and_switched_off_is_refused_in_one_line(
-    mounted, mountpoint
+    mounted, mountpoint, ring_switch
 ) -> None:
-    _switch("N")
+    ring_switch("N")
     with pytest.raises(DaemonError) as refused:
         mounted("--transport", "uring")
     assert (refused.value.status, refused.value.log.count("\n")) == (1, 1)
-    assert PARAMETER in refused.value.log
+    assert RING_SWITCH in refused.value.log
     assert find_mount(mountpoint) is None
 
 
@@ -193,8 +185,8 @@ def test_auto_stays_with_the_device_where_no_ring_is_to_be_had(mounted) -> None:
     ("fault", "words"),
     [
         ("uring_setup:ENOMEM", "io_uring_setup"),
-        ("uring_register:EINVAL:count=1", "could not register: Invalid argument"),
-        ("uring_register:EINVAL:after=12", "could not register: Invalid argument"),
+        ("uring_register:EINVAL", "could not register: Invalid argument"),
+        (f"uring_register:ENOMEM:count={DEPTH}", "could not register: Cannot allocate memory"),
         ("uring_register:slow", "could not register: Connection timed out"),
     ],
 )
@@ -216,12 +208,83 @@ def test_a_ring_that_cannot_be_set_up_ends_the_mount_with_the_reason(
     assert eventually(lambda: find_mount(mountpoint) is None)
 
 
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("uring_register:EINVAL", "Invalid argument"),
+        (f"uring_register:ENOMEM:count={DEPTH}", "Cannot allocate memory"),
+        ("uring_register:slow", "Connection timed out"),
+    ],
+)
+def test_auto_goes_on_over_the_device_where_the_queues_cannot_register(
+    mounted, pairs, source, fault, why
+) -> None:
+    write(source, "file", BYTES)
+    daemon = mounted("--path", "pool", env={"ZCFUSE_FAULTS": fault})
+    pair = pairs(daemon)
+    pair.same(READ_BOTH)
+    pair.same("entries()")
+    found = transport(daemon)
+    assert (found["kind"], found["ring_requests"]) == ("dev", 0)
+    assert f"could not register: {why}" in found["reason"]
+
+
+@pytest.mark.parametrize("kind", ["auto", "uring"])
+def test_a_queue_goes_on_with_the_entries_that_it_could_get(mounted, pairs, source, kind) -> None:
+    write(source, "file", BYTES)
+    faults = {"ZCFUSE_FAULTS": f"uring_register:ENOMEM:count={DEPTH - 1}"}
+    daemon = mounted("--path", "pool", "--transport", kind, env=faults)
+    pairs(daemon).same(READ_BOTH)
+    found = transport(daemon)
+    assert (found["kind"], found["entries_refused"]) == ("uring", DEPTH - 1)
+
+
 def test_a_reply_that_the_ring_does_not_take_ends_the_connection(mounted, source) -> None:
     write(source, "file", BYTES)
     daemon = mounted("--transport", "uring", env={"ZCFUSE_FAULTS": "uring_commit:EIO:after=40"})
     daemon.python(LOAD, daemon.mountpoint, check=False)
     assert daemon.fails() == 1
     assert "a ring's queue" in daemon.log()
+
+
+@pytest.mark.parametrize("fault", ["read:EIO:after=6", "recv:EIO:after=60:count=1"])
+def test_a_thread_that_dies_beside_a_ring_ends_the_connection(
+    mounted, clients, source, fault
+) -> None:
+    names = [write(source, f"file-{n}") for n in range(200)]
+    by = ("--transport", "uring", "--path", "upcall", "--cache-timeout", "0")
+    daemon = mounted(*by, env={"ZCFUSE_FAULTS": fault})
+    client = clients(daemon)
+    look = "[os.path.lexists(p(f'file-{n}')) for n in range(200)]"
+    client.outcome(look)
+    for name in names:
+        os.unlink(name)
+    # Names that are gone make the kernel forget, which it says over /dev/fuse.
+    write(source, "kept")
+    client.begin(f"while True: {look}; os.stat(p('kept'))")
+    assert daemon.fails() == 1
+    assert client.finish()[0] == "errno"
+    assert "the data path failed" in daemon.log()
+
+
+@requires("ordinary user")
+@pytest.mark.parametrize("fault", ["recv:EIO:after=40:count=1", "uring_commit:EIO:after=60"])
+def test_an_ordinary_user_s_daemon_that_fails_over_a_ring_leaves_no_client_waiting(
+    mounted, ordinary_user, fault
+) -> None:
+    source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
+    ordinary_user.run("sh", "-c", 'head -c 100000 /dev/zero > "$0/file"', source)
+    daemon = mounted(
+        *("--path", "upcall", "--transport", "uring", "--cache-timeout", "0"),
+        source=source,
+        mountpoint=mountpoint,
+        user=ordinary_user,
+        env={"ZCFUSE_FAULTS": fault},
+    )
+    began = time.monotonic()
+    daemon.run("sh", "-c", 'while cat "$0/file"; do :; done', daemon.mountpoint)
+    assert daemon.fails() == 1
+    assert time.monotonic() - began < END_S
 
 
 @contextlib.contextmanager
@@ -261,83 +324,3 @@ def test_an_end_under_load_comes_in_time_for_daemon_and_clients(mounted, source,
         for client in clients:
             client.wait(END_S)
         assert time.monotonic() - began < END_S
-
-
-@contextlib.contextmanager
-def slow_policy(source: str, mountpoint: str, gate: str) -> Iterator[str]:
-    argv = [sys.executable, "-c", SLOW_POLICY, source, mountpoint, gate]
-    child = subprocess.Popen(argv, cwd=CHECKOUT)
-    try:
-        assert eventually(lambda: find_mount(mountpoint) is not None)
-        yield mountpoint
-        child.terminate()
-        assert child.wait(END_S) == 0
-    finally:
-        child.kill()
-        child.wait(END_S)
-        if find_mount(mountpoint) is not None:
-            detach(mountpoint)
-
-
-def status_of(mountpoint: str) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "zcfuse", "status", "--json", mountpoint]
-    found = subprocess.run(argv, cwd=CHECKOUT, timeout=20, check=True, capture_output=True)
-    return dict(Counts(json.loads(found.stdout)).datapath)
-
-
-def test_slow_upcalls_hold_up_nobody_until_they_are_as_many_as_a_queue_has_entries(
-    source, mountpoint, clients, tmp_path
-) -> None:
-    write(source, "file", BYTES)
-    gate = str(tmp_path / "gate")
-    asking: list[subprocess.Popen[bytes]] = []
-
-    def ask(first: int, number: int) -> None:
-        argv = [sys.executable, "-c", ASK_SLOWLY, mountpoint, str(first), str(number)]
-        asking.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
-
-    def busy() -> int:
-        return int(status_of(mountpoint)["transport"]["entries_busy"])
-
-    with slow_policy(source, mountpoint, gate):
-        here, there = clients(root=mountpoint), clients(root=mountpoint)
-        for cpu, client in enumerate((here, there)):
-            client.value(f"os.sched_setaffinity(0, {{{cpu % os.cpu_count()}}})")
-            client.value("fd = os.open(p('file'), os.O_RDONLY | os.O_DIRECT)")
-        reads = "[_direct(fd, n << 12, 4096)[0] for n in range(200)] == [4096] * 200"
-        ask(0, DEPTH - 1)
-        assert eventually(lambda: busy() == DEPTH - 1)
-        assert here.value(reads, timeout=5)
-        ask(100, 6)
-        assert eventually(lambda: busy() >= DEPTH)
-        here.begin(reads)
-        if os.cpu_count() > 1:
-            assert there.value(reads, timeout=5)
-        with open(gate, "w"):
-            pass
-        assert here.finish(10) == ("value", True)
-        assert [child.communicate(timeout=20)[0] for child in asking] == [b"7\n", b"6\n"]
-        after = status_of(mountpoint)
-        assert (after["transport"]["entries_busy"], after["upcalls_out"]) == (0, 0)
-        assert after["transport"]["waits"] >= 5
-        assert after["transport"]["queue_full"] >= 1
-
-
-def test_reads_of_a_slow_backing_file_hold_up_no_other_request_of_their_cpu(
-    mounted, clients, source
-) -> None:
-    write(source, "file", BYTES)
-    write(source, "other", b"")
-    faults = "preadv_nowait:EAGAIN,preadv:slow:count=8"
-    daemon = mounted("--transport", "uring", "--path", "pool", env={"ZCFUSE_FAULTS": faults})
-    reader, other = clients(daemon), clients(daemon)
-    for client in (reader, other):
-        client.value("os.sched_setaffinity(0, {0})")
-    reader.value("fd = os.open(p('file'), os.O_RDONLY | os.O_DIRECT)")
-    reader.begin("[_direct(fd, n << 12, 4096)[0] for n in range(8)] == [4096] * 8")
-    began = time.monotonic()
-    for n in range(40):
-        assert other.outcome(f"os.stat(p('missing-{n}'))") == "ENOENT"
-    assert time.monotonic() - began < 2.0
-    assert reader.finish(20) == ("value", True)
-    assert transport(daemon)["reads_to_workers"] >= 8

@@ -69,3 +69,16 @@ def test_a_file_that_is_copied_up_is_another_file_behind_its_name(
     with open(f"{overlay}/lower", "r+b") as file:
         file.write(b"in the upper layer now")
     pair.same(WHOLE)
+
+
+@requires("io_uring")
+@pytest.mark.usefixtures("ring_switch")
+@pytest.mark.parametrize(("depth", "kind"), [("1", "dev"), ("2", "uring")])
+def test_auto_takes_no_ring_for_a_stacked_source_that_splice_serves(
+    overlay, mounted, pairs, depth: str, kind: str
+) -> None:
+    daemon = mounted("--stack-depth", depth)
+    pairs(daemon).same(WHOLE)
+    found = counts(daemon).datapath["transport"]
+    assert found["kind"] == kind
+    assert ("--stack-depth 2" in found["reason"]) == (kind == "dev")

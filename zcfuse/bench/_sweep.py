@@ -78,7 +78,11 @@ def run_sweep(
     """
     if not tree.large:
         raise ClientError(f"{tree.root}: no file of 4 MiB or more to read")
-    targets = [zcfuse_target(path, tree.root, os.path.join(base, path)) for path in paths]
+    # All of these paths are to be had over /dev/fuse alone.
+    targets = [
+        zcfuse_target(path, tree.root, os.path.join(base, path), ("--transport", "dev"))
+        for path in paths
+    ]
     with all_started(targets, tree.root) as (running, unavailable):
         samples: dict[tuple[int, str], list[tuple[float, float]]] = {}
         for target in running:

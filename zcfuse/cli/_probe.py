@@ -34,6 +34,7 @@ from zcfuse.control import StatusDocument, StatusError, read_status
 _KERNEL_PASSTHROUGH: Final = (6, 9)
 _KERNEL_RING: Final = (6, 14)
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
+_RINGS_DISABLED: Final = "/proc/sys/kernel/io_uring_disabled"
 _PAGE: Final = 4096
 _SLOTS_BESIDES_DATA: Final = (
     2  # the reply's header, and a page more where the offset is not aligned
@@ -239,11 +240,23 @@ def _status(mountpoint: str) -> StatusDocument:
         time.sleep(0.02)
 
 
-def check_ring(machine: Machine, parameter: str = _RING_PARAMETER) -> Check:
-    """FUSE over io_uring: in the kernel, and switched on."""
+def check_ring(
+    machine: Machine, parameter: str = _RING_PARAMETER, disabled: str = _RINGS_DISABLED
+) -> Check:
+    """FUSE over io_uring: in the kernel, switched on, and io_uring itself not forbidden."""
     name = "FUSE over io_uring"
     value = _read(parameter).strip()
     if value in ("Y", "1"):
+        # 1: for whoever lacks CAP_SYS_ADMIN and is not in io_uring_group; 2: for all.
+        forbidden = _read(disabled).strip()
+        if forbidden == "2" or (forbidden == "1" and not machine.has(Capability.SYS_ADMIN)):
+            return Check(
+                name,
+                State.LIMITED,
+                f"switched on, but kernel.io_uring_disabled is {forbidden}",
+                "as root: 'sysctl -w kernel.io_uring_disabled=0', and the same in /etc/sysctl.d/ "
+                "for good",
+            )
         return Check(name, State.OK, "switched on")
     if not value:
         return Check(

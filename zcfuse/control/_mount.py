@@ -378,7 +378,8 @@ def _prepare(
     datapath: DataPath | None = None
     channel = kernel.take_descriptor()
     if options.path != "naive":
-        datapath, channel = _make_datapath(channel, kernel, options)
+        stacked = isinstance(tree, Mirror) and tree.stacked
+        datapath, channel = _make_datapath(channel, kernel, options, stacked=stacked)
         resources.callback(datapath.stop)
     operations = _AnnouncedOperations(
         tree, cache_timeout=options.cache_timeout, leases=datapath, direct=False
@@ -426,7 +427,7 @@ def _checked_names(paths: Collection[bytes]) -> list[bytes]:
 
 
 def _make_datapath(
-    channel: int, kernel: KernelMount, options: MountOptions
+    channel: int, kernel: KernelMount, options: MountOptions, *, stacked: bool
 ) -> tuple[DataPath, int]:
     # Late, so that a naive mount works where the native module was not built.
     from zcfuse.datapath import Config, DataPath, upcall_pair
@@ -436,6 +437,7 @@ def _make_datapath(
     config.path = options.path
     config.transport = options.transport
     config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
+    config.source_stacked = stacked
     config.threads = options.threads
     config.stack_depth = options.stack_depth
     config.lock_budget = options.lock_budget or 0

@@ -23,8 +23,9 @@ class Transport(msgspec.Struct, frozen=True):
     descriptors are shared. Of a ring: its `queues`, one a CPU, the `depth` of each in requests,
     `entries_busy` now, `queue_full` times that a queue had none left, `waits`: requests that waited
     for one, `handed_over`: replies given by another thread than the queue's, `ring_requests` taken
-    in all, `unbound`: queues whose thread may not run on its CPU, `reads_to_workers`: READs whose
-    bytes were not in memory.
+    in all, `unbound`: queues whose thread may not run on its CPU, `entries_refused`: entries that
+    the kernel did not take, `reads_to_workers`: READs whose bytes were not in memory. The buffers
+    of its entries take up to `bytes`, as they are used, of which `locked` are there and locked.
     """
 
     kind: str
@@ -41,7 +42,10 @@ class Transport(msgspec.Struct, frozen=True):
     waits: int = 0
     handed_over: int = 0
     ring_requests: int = 0
+    bytes: int = 0
+    locked: int = 0
     unbound: int = 0
+    entries_refused: int = 0
     reads_to_workers: int = 0
 
 

@@ -40,6 +40,8 @@ _LOCAL: Final = frozenset(
     {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0xF2F52010, 0x2FC12FC1}
     | {0x858458F6, 0xE0F5E1E2, 0x73717368}
 )
+# Those that are made of others, so that the kernel counts a level of stacking: overlayfs, ecryptfs.
+_STACKED: Final = frozenset({0x794C7630, 0xF15F})
 _IDENTITY: Final = struct.Struct("=QQqQ")
 _MASK64: Final = 2**64 - 1
 # What a subclass may have of its own without its answers being others than a mirror's.
@@ -50,7 +52,8 @@ class Mirror(Tree):
     """Shows the directory `source`. Raises OSError where it cannot be opened.
 
     A mount of the tree inside its own source would have to ask itself: name the mount's device by
-    `refuse_device` as soon as it is known. `openat2=False` does without that system call.
+    `refuse_device` as soon as it is known. `openat2=False` does without that system call. `stacked`
+    tells whether the source's filesystem is one that lies on others, such as overlayfs.
     """
 
     root: MirrorNode
@@ -63,7 +66,9 @@ class Mirror(Tree):
             self._beneath = Beneath(fd, openat2=openat2)
             self._openat2 = openat2
             status = statx(fd, b"", AT_EMPTY_PATH)
-            self._local = filesystem_type(fd) in _LOCAL
+            filesystem = filesystem_type(fd)
+            self._local = filesystem in _LOCAL
+            self.stacked = filesystem in _STACKED
         except BaseException:
             os.close(fd)
             raise

@@ -119,8 +119,10 @@ nb::dict transport_of(const zc::DataPath& path) {
     const auto gate = rings ? rings->gate().state() : zc::RingGate::State::unused;
     const bool up = gate == zc::RingGate::State::up;
     transport["kind"] = !of.device ? "socket" : up ? "uring" : "dev";
-    transport["settled"] = up || gate == zc::RingGate::State::unused;
-    transport["reason"] = rings && gate == zc::RingGate::State::unused
+    const bool withdrawn = gate == zc::RingGate::State::withdrawn;
+    transport["settled"] = up || withdrawn || gate == zc::RingGate::State::unused;
+    transport["reason"] = withdrawn ? rings->gate().why_withdrawn()
+                          : rings && gate == zc::RingGate::State::unused
                               ? "the kernel offers no io_uring, or no passthrough to go with it"
                               : of.reason;
     const auto counts = up ? rings->counts() : zc::RingCounts{};
@@ -131,6 +133,9 @@ nb::dict transport_of(const zc::DataPath& path) {
     transport["waits"] = counts.waited;
     transport["handed_over"] = counts.handed;
     transport["ring_requests"] = counts.requests;
+    transport["bytes"] = counts.bytes;
+    transport["locked"] = up ? rings->locked_bytes() : 0;
+    transport["entries_refused"] = counts.refused;
     transport["unbound"] = counts.unbound;
     transport["reads_to_workers"] = path.state().workers.pushed();
     transport["threads"] = of.threads;
@@ -287,6 +292,7 @@ void bind_config(nb::module_& module) {
         .def_rw("splice_min", &zc::Config::splice_min)
         .def_rw("transport", &zc::Config::transport)
         .def_rw("passthrough_permitted", &zc::Config::passthrough_permitted)
+        .def_rw("source_stacked", &zc::Config::source_stacked)
         .def_rw("ring_depth", &zc::Config::ring_depth);
 }
 

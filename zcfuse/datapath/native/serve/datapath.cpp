@@ -149,6 +149,7 @@ DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool dev
         state_->negotiation.offer_rings(parse_transport(config.transport) == TransportWish::uring);
     }
     state_->budget = std::make_shared<LockBudget>(config.lock_budget);
+    lock_ring_buffers(*state_);
     WindowOptions windows;
     windows.prefault = config.prefault;
     state_->windows = std::make_shared<WindowCache>(state_->budget, windows);

@@ -83,7 +83,10 @@ ssize_t RingReader::read_more(const Slice& slice, std::size_t done, std::byte* i
 }
 
 void RingReader::say_why(const ReadJob& job) noexcept {
-    counts_->because(Reason::pool_unlocked);  // an entry has room for the largest of requests
+    if (job.have >
+        job.channel->locked_payload()) {  // an entry has room for the largest of requests
+        counts_->because(Reason::pool_unlocked);
+    }
     if (job.lease->passthrough()) {
         counts_->because(Reason::read_of_passthrough_file);
     }

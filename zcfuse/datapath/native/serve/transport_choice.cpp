@@ -22,8 +22,14 @@ std::string better_without(const Config& config, Mode mode) {
     if (mode == Mode::splice || mode == Mode::mmap) {
         return "path " + config.path + " is not to be had over io_uring";
     }
+    // A mount that gives up passthrough for its small files' sake returns "" here: those go by
+    // `pool` in any case, and cost fewer wake-ups over a ring.
     if (mode == Mode::automatic && !config.passthrough_permitted) {
         return "without passthrough (CAP_SYS_ADMIN) most bytes go by splice, which io_uring lacks";
+    }
+    if (mode == Mode::automatic && config.source_stacked && config.stack_depth < 2) {
+        return "passthrough takes no stacked source (--stack-depth 2): most bytes go by splice, "
+               "which io_uring lacks";
     }
     return "";
 }
@@ -75,24 +81,49 @@ TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits
     return {nullptr, reason};
 }
 
+void lock_ring_buffers(State& state) {
+    if (!state.rings) {
+        return;
+    }
+    state.rings->lock_buffers([&budget = *state.budget](std::span<std::byte> bytes) {
+        if (!budget.try_take(bytes.size())) {
+            return false;
+        }
+        const bool locked = sys::mlock(bytes.data(), bytes.size()) == 0;
+        if (!locked) {
+            budget.give(bytes.size());
+        }
+        return locked;
+    });
+}
+
 void begin_rings(State& state, bool replied) {
     if (!state.rings) {
         return;
     }
     auto& gate = state.rings->gate();
+    const bool demanded = parse_transport(state.config.transport) == TransportWish::uring;
     if (!replied || !state.negotiation.outcome().over_io_uring()) {
         gate.shut();
-        if (replied && parse_transport(state.config.transport) == TransportWish::uring) {
+        if (replied && demanded) {
             state.ending.failed("io_uring: the kernel did not offer it in INIT", 0);
         }
         return;
     }
     const int error = gate.open(kRegisterWithin);
-    if (error < 0 && error != -ECANCELED) {
-        const std::string what = "io_uring: " + std::to_string(gate.missing()) + " of " +
-                                 std::to_string(state.rings->queues().size()) +
-                                 " queues could not register";
+    if (error == 0 || error == -ECANCELED) {
+        return;
+    }
+    const std::string what = "io_uring: " + std::to_string(gate.missing()) + " of " +
+                             std::to_string(state.rings->queues().size()) +
+                             " queues could not register";
+    if (demanded) {
         state.ending.failed(what.c_str(), error);
+        return;
+    }
+    gate.withdraw(what + ": " + std::strerror(-error));
+    if (const int refused = state.rings->withdraw(); refused < 0) {
+        state.ending.failed("io_uring: the ring could not be withdrawn", refused);
     }
 }
 

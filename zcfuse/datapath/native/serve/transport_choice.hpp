@@ -27,8 +27,12 @@ struct TransportChoice {
 TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits,
                            const DeviceChannel& session);
 
-// After INIT's reply: lets the queues register where it accepted the ring, and ends the connection
-// where they cannot, since the kernel then waits for them. Bounded.
+// Locks what is there of the entries' buffers, as far as the budget goes.
+void lock_ring_buffers(State& state);
+
+// After INIT's reply: lets the queues register where it accepted the ring. Where they cannot, the
+// kernel would wait for them: then the ring is withdrawn, or the connection ended where it was
+// demanded. Bounded.
 void begin_rings(State& state, bool replied);
 
 }  // namespace zc

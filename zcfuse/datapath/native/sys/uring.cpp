@@ -92,6 +92,11 @@ int Uring::add_register(std::uint64_t tag, std::uint16_t queue,
     return add_command(ring_->ring, tag, abi::uring::kRegister, {0, 0, queue, {}}, buffers);
 }
 
+int Uring::add_withdrawal() noexcept {
+    constexpr std::uint16_t kNoQueue = UINT16_MAX;
+    return add_command(ring_->ring, 0, abi::uring::kRegister, {0, 0, kNoQueue, {}}, {});
+}
+
 int Uring::add_commit(std::uint64_t tag, std::uint16_t queue, std::uint64_t commit_id) noexcept {
     if (const Fault wanted = fault(Call::uring_commit); wanted < 0) {
         return wanted;

@@ -27,6 +27,8 @@ class Uring {
     // Queue a command, to be sent by submit(). -EBUSY when too many are queued.
     int add_register(std::uint64_t tag, std::uint16_t queue,
                      std::span<const iovec> buffers) noexcept;
+    // A REGISTER that the kernel refuses.
+    int add_withdrawal() noexcept;
     int add_commit(std::uint64_t tag, std::uint16_t queue, std::uint64_t commit_id) noexcept;
     int add_read(std::uint64_t tag, int fd, std::uint64_t& into) noexcept;
     bool has_queued() const noexcept;

@@ -126,6 +126,26 @@ TEST("what wants no reply is done at once, and what does not add up is answered 
     CHECK_EQ(entries.busy(), 0U);
 }
 
+TEST("what is there at once is locked, as far as the budget goes, and told so") {
+    const auto page = sys::page_bytes();
+    RingEntries entries(4, kPayload, 5000);  // two pages of each payload, and a header's page
+    std::size_t budget = 4 * page + 3 * 2 * page;
+    const auto within = [&budget](std::span<std::byte> bytes) {
+        const bool fits = bytes.size() <= budget;
+        budget -= fits ? bytes.size() : 0;
+        return fits;
+    };
+    CHECK_EQ(entries.lock([](std::span<std::byte>) { return false; }), 0U);
+    CHECK_EQ(entries.lock(within), 10 * page);
+    CHECK_EQ(budget, 0U);
+    CHECK_EQ(entries.locked_payload(), 0U);  // of one entry nothing
+    budget = 12 * page;
+    CHECK_EQ(entries.lock(within), 12 * page);
+    CHECK_EQ(entries.locked_payload(), 2 * page);
+    RingEntries bare(1, kPayload, 0);
+    CHECK_EQ(bare.lock(within), 0U);
+}
+
 // Threads that answer each request that is held, which they are told of twice.
 class Repliers {
   public:
@@ -263,6 +283,46 @@ TEST("the gate opens for all queues, or says which errno kept one back, in time"
     shut.shut();
     CHECK(shut.wait_open(milliseconds(0)) == RingGate::State::unused);
     CHECK_EQ(shut.open(milliseconds(20)), -ECANCELED);
+}
+
+TEST("a ring that is withdrawn stays so, unless all its queues come late") {
+    using std::chrono::milliseconds;
+    RingGate gate(2);
+    CHECK_EQ(gate.open(milliseconds(1)), -ETIMEDOUT);
+    gate.withdraw("too slow");
+    CHECK_EQ(gate.why_withdrawn(), "too slow");
+    CHECK(gate.wait_open(milliseconds(0)) == RingGate::State::withdrawn);
+    gate.registered(-EINVAL);
+    CHECK(gate.state() == RingGate::State::withdrawn);
+    gate.shut();
+    CHECK(gate.state() == RingGate::State::withdrawn);
+    gate.registered(0);
+    gate.registered(0);
+    CHECK(gate.state() == RingGate::State::up);
+    CHECK_EQ(gate.why_withdrawn(), "");
+    gate.withdraw("no more");
+    CHECK(gate.state() == RingGate::State::up);
+}
+
+TEST("queues that register while the gate gives up agree with it on what became of the ring") {
+    using std::chrono::milliseconds;
+    for (int round = 0; round < 50; ++round) {
+        RingGate gate(2);
+        const auto queue = [&gate](int error) {
+            while (gate.wait_open(milliseconds(5)) == RingGate::State::waiting) {
+            }
+            gate.registered(error);
+        };
+        std::thread good(queue, 0);
+        std::thread other(queue, round % 2 == 0 ? -ENOMEM : 0);
+        const int opened = gate.open(milliseconds(round % 5));
+        gate.withdraw("given up");
+        good.join();
+        other.join();
+        CHECK(opened != 0 || gate.state() == RingGate::State::up);
+        CHECK(round % 2 != 0 || gate.state() == RingGate::State::withdrawn);
+        CHECK(round % 2 == 0 || gate.state() == RingGate::State::up);
+    }
 }
 
 }  // namespace zc::test

@@ -44,6 +44,8 @@ class Channel {
     // Where a reply's payload may be built in place, so that reply() has nothing to copy: the
     // request's own buffer. Empty where a reply is written by a system call.
     virtual std::span<std::byte> payload(std::uint64_t unique) const noexcept = 0;
+    // How many of a payload's first bytes are locked into memory.
+    virtual std::size_t locked_payload() const noexcept { return 0; }
     // A ring has one thread a CPU, and nothing else takes that CPU's requests while it waits.
     virtual bool is_ring() const noexcept = 0;
 };

@@ -53,7 +53,10 @@ void gather(std::span<const iovec> pieces, std::size_t skip, std::byte* into) no
 }  // namespace
 
 RingEntries::RingEntries(std::size_t depth, std::size_t payload_bytes, std::size_t prefault_bytes)
-    : depth_(depth), payload_bytes_(whole_pages(payload_bytes)), slots_(new Slot[depth]) {
+    : depth_(depth),
+      payload_bytes_(whole_pages(payload_bytes)),
+      prefaulted_bytes_(std::min(whole_pages(prefault_bytes), payload_bytes_)),
+      slots_(new Slot[depth]) {
     if (depth == 0 || depth > kMostEntries) {
         throw std::invalid_argument("a ring queue has from 1 to 64 entries");
     }
@@ -75,7 +78,7 @@ RingEntries::RingEntries(std::size_t depth, std::size_t payload_bytes, std::size
         slots_[i].buffers[0] = {mapped_ + i * header_bytes, sizeof(abi::uring::EntryHeader)};
         slots_[i].buffers[1] = {payload, payload_bytes_};
         std::memset(slots_[i].buffers[0].iov_base, 0, sizeof(abi::uring::EntryHeader));
-        std::memset(payload, 0, std::min(prefault_bytes, payload_bytes_));
+        std::memset(payload, 0, prefaulted_bytes_);
     }
 }
 
@@ -83,6 +86,23 @@ RingEntries::~RingEntries() {
     if (mapped_ != nullptr) {
         sys::munmap(mapped_, mapped_bytes_);
     }
+}
+
+std::size_t RingEntries::lock(const Lock& lock) {
+    const auto headers = depth_ * whole_pages(sizeof(abi::uring::EntryHeader));
+    if (prefaulted_bytes_ == 0 || !lock({mapped_, headers})) {
+        return 0;
+    }
+    std::size_t bytes = headers;
+    for (std::size_t i = 0; i < depth_; ++i) {
+        auto* const payload = static_cast<std::byte*>(slots_[i].buffers[1].iov_base);
+        if (!lock({payload, prefaulted_bytes_})) {
+            return bytes;
+        }
+        bytes += prefaulted_bytes_;
+    }
+    locked_payload_ = prefaulted_bytes_;
+    return bytes;
 }
 
 std::span<const iovec> RingEntries::buffers(std::size_t index) const noexcept {

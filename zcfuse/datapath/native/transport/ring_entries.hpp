@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -29,6 +30,14 @@ class RingEntries {
     RingEntries(const RingEntries&) = delete;
     RingEntries& operator=(const RingEntries&) = delete;
     ~RingEntries();
+
+    // Hands `lock` what is there at once, the headers first and then the beginning of each payload,
+    // until it refuses. Not while the entries are in use. Returns the bytes that were locked.
+    using Lock = std::function<bool(std::span<std::byte>)>;
+    std::size_t lock(const Lock& lock);
+    // How many of each payload's first bytes are locked.
+    std::size_t locked_payload() const noexcept { return locked_payload_; }
+    std::size_t mapped_bytes() const noexcept { return mapped_bytes_; }
 
     std::size_t depth() const noexcept { return depth_; }
     // Header and payload, as REGISTER wants them.
@@ -67,6 +76,8 @@ class RingEntries {
 
     std::size_t depth_;
     std::size_t payload_bytes_;
+    std::size_t prefaulted_bytes_;  // of each payload
+    std::size_t locked_payload_ = 0;
     std::size_t mapped_bytes_ = 0;
     std::byte* mapped_ = nullptr;
     std::unique_ptr<Slot[]> slots_;

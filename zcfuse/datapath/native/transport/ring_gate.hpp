@@ -10,12 +10,15 @@
 #include <condition_variable>
 #include <cstddef>
 #include <mutex>
+#include <string>
+#include <utility>
 
 namespace zc {
 
 class RingGate {
   public:
-    enum class State { waiting, open, up, unused, failed };
+    // withdrawn: the kernel was told to do without, or will be.
+    enum class State { waiting, open, up, unused, failed, withdrawn };
 
     explicit RingGate(std::size_t queues) : missing_(queues) {}
 
@@ -31,9 +34,9 @@ class RingGate {
             const std::lock_guard guard(lock_);
             if (error < 0) {
                 error_ = error;
-                state_ = State::failed;
-            } else if (--missing_ == 0 && state_ == State::open) {
-                state_ = State::up;
+                state_ = state_ == State::withdrawn ? state_ : State::failed;
+            } else if (--missing_ == 0 && state_ != State::waiting && state_ != State::unused) {
+                state_ = State::up;  // even after open() gave up: the kernel uses it from now on
             }
         }
         changed_.notify_all();
@@ -54,6 +57,14 @@ class RingGate {
         }
         return state_ == State::up ? 0 : error_;
     }
+    // After open() has failed: the mount goes on over /dev/fuse, and why.
+    void withdraw(std::string why) {
+        const std::lock_guard guard(lock_);
+        if (state_ == State::failed) {
+            state_ = State::withdrawn;
+            why_ = std::move(why);
+        }
+    }
     // The kernel does without the ring, or there will be no kernel any more.
     void shut() {
         {
@@ -70,6 +81,10 @@ class RingGate {
         const std::lock_guard guard(lock_);
         return state_;
     }
+    std::string why_withdrawn() const {
+        const std::lock_guard guard(lock_);
+        return state_ == State::withdrawn ? why_ : "";
+    }
     std::size_t missing() const {
         const std::lock_guard guard(lock_);
         return missing_;
@@ -81,6 +96,7 @@ class RingGate {
     State state_ = State::waiting;
     std::size_t missing_;  // queues that have not registered
     int error_ = 0;
+    std::string why_;
 };
 
 }  // namespace zc

@@ -53,6 +53,7 @@ class RingQueue::Core {
     ssize_t receive(std::span<std::byte> buffer) noexcept;
     ssize_t reply(std::span<const iovec> pieces) noexcept;
     void close() noexcept;
+    RingEntries& entries() noexcept { return entries_; }
     std::span<std::byte> payload(std::uint64_t unique) const noexcept {
         return entries_.payload(unique);
     }
@@ -61,10 +62,14 @@ class RingQueue::Core {
   private:
     int begin() noexcept;
     int register_entries() noexcept;
+    int refuse(int error) noexcept;
     int commit_done() noexcept;
     int send(unsigned wait) noexcept;
     ssize_t handle(const sys::Uring::Completion& completion, std::span<std::byte> buffer) noexcept;
     int again(std::size_t index) noexcept;
+    bool all_held() const noexcept {
+        return entries_.busy() + refused_.load(std::memory_order_relaxed) >= entries_.depth();
+    }
     bool next(sys::Uring::Completion& completion) noexcept;
     bool on_ring_thread() const noexcept {
         return began_.load(std::memory_order_acquire) &&
@@ -87,6 +92,9 @@ class RingQueue::Core {
     bool awaited_ = false;    // a client waits for one of the replies that are queued
     bool was_full_ = false;   // an entry is being freed while all were held
     unsigned expected_ = 0;   // completions that came with the commits of a full queue
+
+    // Entries that the kernel did not take.
+    std::atomic<std::size_t> refused_{0};
     std::atomic<std::uint64_t> full_{0}, waited_{0}, handed_{0}, requests_{0}, unbound_{0};
 };
 
@@ -113,26 +121,38 @@ int RingQueue::Core::begin() noexcept {
 }
 
 int RingQueue::Core::register_entries() noexcept {
+    int why = 0;
     for (std::size_t i = 0; i < entries_.depth(); ++i) {
         if (const int error = ring_.add_register(i, cpu_, entries_.buffers(i)); error < 0) {
-            return error;
+            why = refuse(error);
+        } else {
+            registering_ |= std::uint64_t{1} << i;
         }
-        registering_ |= std::uint64_t{1} << i;
+    }
+    if (gate_->state() != RingGate::State::open) {
+        return -ECANCELED;  // too late: the mount goes on without, or not at all
     }
     int error = send(0);
     // What is refused is refused at once. An entry that is taken completes with its first request,
     // which may be here already: this may be the last queue that the kernel has waited for.
-    sys::Uring::Completion refused{};
-    while (error == 0 && ring_.next(refused)) {
-        if (refused.tag == kWoken) {
+    sys::Uring::Completion completion{};
+    while (error == 0 && ring_.next(completion)) {
+        if (completion.tag == kWoken) {
             listening_ = false;
-        } else if (refused.result < 0) {
-            error = refused.result == -EAGAIN ? again(refused.tag) : refused.result;
-            error = error == 0 ? send(0) : error;
+        } else if (completion.result == -EAGAIN && again(completion.tag) == 0) {
+            error = send(0);
+        } else if (completion.result < 0) {
+            why = refuse(completion.result);
         } else {
-            early_ |= std::uint64_t{1} << refused.tag;
+            early_ |= std::uint64_t{1} << completion.tag;
         }
     }
+    // To the kernel a queue with one entry is one; who lets go of it then loses requests.
+    return error < 0 || refused_ < entries_.depth() ? error : why;
+}
+
+int RingQueue::Core::refuse(int error) noexcept {
+    refused_.fetch_add(1, std::memory_order_relaxed);
     return error;
 }
 
@@ -146,9 +166,9 @@ int RingQueue::Core::again(std::size_t index) noexcept {
 }
 
 int RingQueue::Core::commit_done() noexcept {
-    const bool all_held = entries_.busy() == entries_.depth();
+    const bool none_left = all_held();
     auto done = entries_.take_done();
-    was_full_ = was_full_ || (done != 0 && all_held);
+    was_full_ = was_full_ || (done != 0 && none_left);
     while (done != 0) {
         const auto index = static_cast<std::size_t>(std::countr_zero(done));
         done &= done - 1;
@@ -235,7 +255,7 @@ ssize_t RingQueue::Core::handle(const sys::Uring::Completion& completion,
     count(requests_);
     count(waited_, waited ? 1 : 0);
     const auto n = entries_.fetch(completion.tag, buffer);
-    if (entries_.busy() == entries_.depth()) {
+    if (all_held()) {
         count(full_);
     }
     return n == -EMSGSIZE ? 0 : n;
@@ -269,6 +289,8 @@ void RingQueue::Core::add_to(RingCounts& counts) const noexcept {
     counts.waited += waited_.load(std::memory_order_relaxed);
     counts.handed += handed_.load(std::memory_order_relaxed);
     counts.requests += requests_.load(std::memory_order_relaxed);
+    counts.bytes += entries_.mapped_bytes();
+    counts.refused += refused_.load(std::memory_order_relaxed);
     counts.unbound += unbound_.load(std::memory_order_relaxed);
 }
 
@@ -292,6 +314,14 @@ ssize_t RingQueue::reply(std::span<const iovec> pieces) const noexcept {
 
 std::span<std::byte> RingQueue::payload(std::uint64_t unique) const noexcept {
     return core_->payload(unique);
+}
+
+std::size_t RingQueue::locked_payload() const noexcept {
+    return core_->entries().locked_payload();
+}
+
+std::size_t RingQueue::lock_buffers(const RingEntries::Lock& lock) const {
+    return core_->entries().lock(lock);
 }
 
 void RingQueue::add_to(RingCounts& counts) const noexcept {

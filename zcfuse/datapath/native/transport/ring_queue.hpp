@@ -36,6 +36,8 @@ struct RingCounts {
     std::uint64_t waited = 0;    // requests that came only when an entry of a full queue was free
     std::uint64_t handed = 0;    // replies that another thread laid into an entry
     std::uint64_t requests = 0;  // taken in all
+    std::size_t bytes = 0;       // of the entries' buffers; there when they are first used
+    std::size_t refused = 0;     // entries that the kernel did not take
     std::uint64_t unbound = 0;   // queues whose thread could not be bound to its CPU
 };
 
@@ -46,6 +48,8 @@ class RingQueue final : public Channel {
               std::shared_ptr<RingGate> gate);
     ~RingQueue() override;
 
+    // Before that thread runs (RingEntries::lock).
+    std::size_t lock_buffers(const RingEntries::Lock& lock) const;
     // The queue's thread. The first call waits for the gate, binds the thread and registers.
     ssize_t receive(std::span<std::byte> buffer) const noexcept override;
     void wait() const noexcept override {}
@@ -58,6 +62,7 @@ class RingQueue final : public Channel {
         return -EOPNOTSUPP;
     }
     std::span<std::byte> payload(std::uint64_t unique) const noexcept override;
+    std::size_t locked_payload() const noexcept override;
     bool is_ring() const noexcept override { return true; }
     void add_to(RingCounts& counts) const noexcept;
 

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <fstream>
+#include <system_error>
 #include <thread>
+
+#include "sys/uring.hpp"
 
 namespace zc {
 
@@ -33,12 +36,31 @@ std::size_t possible_cpus() {
 
 }  // namespace
 
-Rings::Rings(int device, const RingOptions& options) : depth_(options.depth) {
+Rings::Rings(int device, const RingOptions& options) : device_(device), depth_(options.depth) {
     const auto cpus = possible_cpus();
     gate_ = std::make_shared<RingGate>(cpus);
     for (std::size_t cpu = 0; cpu < cpus; ++cpu) {
         queues_.push_back(std::make_shared<const RingQueue>(static_cast<std::uint16_t>(cpu), device,
                                                             options, gate_));
+    }
+}
+
+void Rings::lock_buffers(const RingEntries::Lock& lock) {
+    for (const auto& queue : queues_) {
+        locked_bytes_ += queue->lock_buffers(lock);
+    }
+}
+
+// A REGISTER that fails ends the ring before it has begun (fs/fuse/dev_uring.c, Linux 6.18), and
+// one for a queue that cannot be is bound to fail.
+int Rings::withdraw() const noexcept {
+    try {
+        sys::Uring ring(1, device_);
+        int error = ring.enable();
+        error = error == 0 ? ring.add_withdrawal() : error;
+        return error == 0 ? ring.submit(1) : error;
+    } catch (const std::system_error& error) {
+        return -error.code().value();
     }
 }
 

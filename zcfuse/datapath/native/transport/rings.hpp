@@ -22,10 +22,18 @@ class Rings {
     const std::vector<std::shared_ptr<const RingQueue>>& queues() const noexcept { return queues_; }
     RingGate& gate() const noexcept { return *gate_; }
     std::size_t depth() const noexcept { return depth_; }
+    // Before any queue's thread runs (RingEntries::lock).
+    void lock_buffers(const RingEntries::Lock& lock);
+    std::size_t locked_bytes() const noexcept { return locked_bytes_; }
+    // Makes the kernel do without the ring for good, where its queues could not all register: else
+    // it would wait for them. Returns 0 or -errno.
+    int withdraw() const noexcept;
     RingCounts counts() const noexcept;
 
   private:
+    int device_;
     std::size_t depth_;
+    std::size_t locked_bytes_ = 0;
     std::shared_ptr<RingGate> gate_;
     std::vector<std::shared_ptr<const RingQueue>> queues_;
 };
