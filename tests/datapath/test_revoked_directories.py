@@ -257,11 +257,12 @@ def test_a_kernel_without_epochs_is_told_each_name_at_a_revoke(leased):
     fake.look(directory, b"inner")
     fake.look(directory, b"missing")
     fake.path.revoke_directory(directory)
-    told = notified(fake)  # some perhaps twice: by a request that was not quite done
+    # Some perhaps twice, or more than that: by a request whose thread was not quite done.
+    told = notified(fake)
     entries = {body[16:] for code, body in told if code == INVAL_ENTRY}
     inodes = {struct.unpack_from("=Q", body)[0] for code, body in told if code == INVAL_INODE}
-    assert inodes == {directory}
-    assert entries == {b"inner\0", b"dir\0"}
+    assert directory in inodes
+    assert {b"inner\0", b"dir\0"} <= entries <= {b"inner\0", b"dir\0", b"file\0"}
     assert {code for code, _ in told} == {INVAL_INODE, INVAL_ENTRY}
 
 
