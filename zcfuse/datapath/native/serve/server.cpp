@@ -151,7 +151,16 @@ bool Server::serve_read(const abi::InHeader& header, std::span<const std::byte> 
         channel_->reply_error(header.unique, -EINVAL);
         return true;
     }
-    const auto lease = state_->leases.find(header.nodeid);
+    auto lease = state_->leases.find(header.nodeid);
+    if (!lease) {
+        const int error = ops::implicit_lease(context_, header.nodeid, &request, lease);
+        if (error < 0) {
+            channel_->reply_error(header.unique, error);
+            return true;
+        }
+    } else if (request.fh == 0 && state_->config.immutable) {
+        state_->mirrors.files().used(header.nodeid, sys::coarse_milliseconds());
+    }
     if (!lease) {
         if (state_->mode != Mode::upcall) {
             counts_->because(Reason::no_lease);
@@ -182,8 +191,18 @@ bool Server::serve_lseek(const abi::InHeader& header, std::span<const std::byte>
         std::uint32_t whence;
         std::uint32_t padding;
     } request{};
-    const auto lease = state_->leases.find(header.nodeid);
-    if (!lease || !parse(body, request)) {
+    auto lease = state_->leases.find(header.nodeid);
+    if (!parse(body, request)) {
+        return false;
+    }
+    if (!lease) {
+        const int error = ops::implicit_lease(context_, header.nodeid, nullptr, lease);
+        if (error < 0) {
+            channel_->reply_error(header.unique, error);
+            return true;
+        }
+    }
+    if (!lease) {
         return false;
     }
     const auto* whole = lease->whole_file();
@@ -225,7 +244,7 @@ void Server::hand_up_statx(abi::InHeader header, std::span<const std::byte> body
 
 void Server::hand_up(const abi::InHeader& header, std::span<const std::byte> message) {
     counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
-    state_->upcalls.hand_up(channel_, message);
+    state_->upcalls.hand_up(channel_, ops::with_handle(context_, header, message));
 }
 
 }  // namespace zc

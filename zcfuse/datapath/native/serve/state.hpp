@@ -31,7 +31,7 @@ struct State {
     State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits, unsigned threads)
         : config(settings),
           mode(parse_mode(settings.path)),
-          mirrors(leases, settings.cache_timeout),
+          mirrors(leases, settings),
           negotiation(settings, limits),
           backings(mode, negotiation),
           upcalls(std::move(upcall_socket)),

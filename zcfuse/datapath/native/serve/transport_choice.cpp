@@ -22,7 +22,7 @@ std::string better_without(const Config& config, Mode mode) {
     if (mode == Mode::splice || mode == Mode::mmap) {
         return "path " + config.path + " is not to be had over io_uring";
     }
-    if (mode == Mode::automatic && !config.passthrough_permitted) {
+    if (mode == Mode::automatic && !config.passthrough_permitted && !config.immutable) {
         return "without passthrough (CAP_SYS_ADMIN) most bytes go by splice, which io_uring lacks";
     }
     return "";
