@@ -338,7 +338,7 @@ bool DataPath::revoke_directory(std::uint64_t nodeid) {
     // What was being answered when the mark was set is answered by the lease; then the kernel is
     // told, so that it keeps nothing of that.
     state_->ledger.settle();
-    state_->mirrors.drop_kept();
+    state_->mirrors.files().drop_unused();  // what a READ has just opened
     forget_names(nodeid);
     return known;
 }

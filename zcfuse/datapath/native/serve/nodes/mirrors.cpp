@@ -18,6 +18,8 @@ namespace {
 // costs a directory one open a second.
 constexpr std::int64_t kLongestTrustMs = 1000;
 constexpr std::int64_t kKeepUnusedMs = 2000;
+// Long, because control could not go on where they stand once the directory is revoked.
+constexpr std::int64_t kKeepParkedMs = 60'000;
 constexpr std::size_t kPathBytes = 4095;  // PATH_MAX without its NUL
 // Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
 constexpr std::size_t kDepthLimit = 65'536;
@@ -113,7 +115,7 @@ void Mirrors::lease(std::uint64_t nodeid, int root_fd) {
 bool Mirrors::revoke(std::uint64_t nodeid) {
     const bool known = nodes_.set_revoked(nodeid, true);
     cache_.clear();
-    drop_kept();
+    files_.drop_unused();
     return known;
 }
 
@@ -393,13 +395,9 @@ void Mirrors::forgotten(std::uint64_t nodeid) {
 }
 
 void Mirrors::give_back_descriptors() {
-    drop_kept();
-    cache_.clear();
-}
-
-void Mirrors::drop_kept() {
     files_.drop_unused();
     parked_.clear();
+    cache_.clear();
 }
 
 std::shared_ptr<LeaseRoot> Mirrors::root_above(std::uint64_t nodeid) const {
@@ -420,9 +418,9 @@ void Mirrors::tidy() {
         ::malloc_trim(0);  // free() keeps what lies between nodes that are left
         nodes_peak_ = nodes;
     }
-    const auto until = sys::coarse_milliseconds() - kKeepUnusedMs;
-    files_.drop_unused(until);
-    parked_.drop_unused(until);
+    const auto now = sys::coarse_milliseconds();
+    files_.drop_unused(now - kKeepUnusedMs);
+    parked_.drop_unused(now - kKeepParkedMs);
 }
 
 void Mirrors::clear() {

@@ -90,8 +90,6 @@ class Mirrors {
     std::shared_ptr<LeaseRoot> root_above(std::uint64_t nodeid) const;
     // Gives descriptors back when there are no more to be had.
     void give_back_descriptors();
-    // Lets go of the files and listings that are kept open for requests to come.
-    void drop_kept();
     // To be called now and then: lets go of what was kept for too long.
     void tidy();
     void clear();

@@ -3,7 +3,8 @@
 // Two clients that list one directory have one each, or take turns with a new one.
 //
 // Nobody says when a listing is over but its last reply; what is left in the middle goes when it is
-// the oldest of too many, or after a while.
+// the oldest of too many, or after a while. A revoke leaves them, as it leaves all that is open:
+// control's cookies are others.
 //
 // Threads: any. A listing that is in use is not in here. Nothing is closed under the lock.
 #pragma once
