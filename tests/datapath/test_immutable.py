@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import threading
@@ -301,6 +302,27 @@ def test_what_control_answers_goes_up_with_a_handle_for_the_node(immutable, opco
     assert fake.upcall() == (opcode, unique, 77, read_body(4096, 512, IMPLICIT | 77))
     fake.answer(unique, b"")
     assert fake.reply().error == 0
+
+
+def test_holes_of_what_control_answers_are_found_once_it_has_opened_the_file(immutable, tree):
+    fake = immutable()
+    unique = fake.send(LSEEK, 77, struct.pack("=QQII", 0, 100, os.SEEK_HOLE, 0))
+    assert fake.upcall() == (READ, unique, 77, read_body(0, 1, IMPLICIT | 77))
+    with (tree / "file").open("rb") as file:
+        fake.path.install(77, [(file.fileno(), 0, 2**64 - 1)])
+    fake.answer(unique, b"s")
+    assert fake.reply().errorname == "ENXIO"  # beyond the end
+    reply = fake.request(LSEEK, 77, struct.pack("=QQII", 0, 0, os.SEEK_HOLE, 0))
+    assert struct.unpack("=Q", reply.body) == (10,)
+
+
+def test_a_seek_that_control_cannot_help_with_fails(immutable):
+    fake = immutable()
+    for error, found in ((errno.EACCES, "EACCES"), (0, "EINVAL")):
+        unique = fake.send(LSEEK, 77, struct.pack("=QQII", 0, 0, os.SEEK_DATA, 0))
+        fake.upcall()
+        fake.answer(unique, error=error)
+        assert fake.reply().errorname == found
 
 
 def test_a_handle_that_control_gave_out_goes_up_as_it_is(immutable):

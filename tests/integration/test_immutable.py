@@ -312,6 +312,8 @@ def test_another_filesystem_in_the_source_is_served_without_opens_too(
             write(f"{source}/one/inner", f"file-{n}", f"{n}".encode() * 5000)
         write(f"{source}/one/inner", "big", BIG)
         os.mkdir(f"{source}/one/inner/deeper")
+        with open(f"{source}/one/inner/holes", "wb") as file:
+            os.pwrite(file.fileno(), b"data" * 1024, 1 << 20)
         daemon = immutable("--transport", transport)
         pair = pairs(daemon)
         for _ in range(2):
@@ -320,6 +322,7 @@ def test_another_filesystem_in_the_source_is_served_without_opens_too(
             pair.same("by_mmap('one/inner/big', [(0, 1 << 20), (3 << 20, 4096)])")
             pair.same("sorted(os.listdir(p('one/inner')))")
         pair.same("content('one/inner/deeper')")
+        pair.same("[extents(f'one/inner/{name}') for name in ('big', 'file-3', 'holes')]")
         pair.same("os.listdir(p('one/inner/deeper'))")
         upcalls = counts(daemon).control["upcalls"]
         assert (upcalls.get("open", 0), upcalls.get("opendir", 0)) == (0, 0)

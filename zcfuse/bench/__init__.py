@@ -21,13 +21,23 @@ from zcfuse.bench._sources import (
     temporary_tree,
 )
 from zcfuse.bench._sweep import SweepReport, run_sweep
-from zcfuse.bench._targets import BACKING, LEASES, PATHS, Target, peer_targets, zcfuse_target
+from zcfuse.bench._targets import (
+    BACKING,
+    IMMUTABLE,
+    LEASES,
+    PATHS,
+    Target,
+    peer_targets,
+    plain_path,
+    zcfuse_target,
+)
 from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
 
 __all__ = [
     "BACKING",
     "CASES",
     "DEFAULT_SIZE",
+    "IMMUTABLE",
     "LEASES",
     "PATHS",
     "WORKLOADS",
@@ -56,6 +66,7 @@ __all__ = [
     "filesystem_of",
     "mountpoint_outside",
     "peer_targets",
+    "plain_path",
     "run_bench",
     "run_copies",
     "run_sweep",

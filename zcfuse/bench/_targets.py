@@ -18,6 +18,8 @@ from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfus
 
 BACKING: Final = "backing"
 LEASES: Final = "+leases"
+IMMUTABLE: Final = "+immutable"
+_VARIANTS: Final = {LEASES: "--directory-lease", IMMUTABLE: "--immutable"}
 PATHS: Final = ("naive", "upcall", "pool", "mmap", "splice", "passthrough")
 _MERGERFS_OPTIONS: Final = (
     "ro,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
@@ -54,10 +56,17 @@ class RunningTarget(msgspec.Struct, frozen=True):
     mount: RunningMount | None
 
 
+def plain_path(path: str) -> str:
+    """The serving path, without what may stand behind it."""
+    for suffix in _VARIANTS:
+        path = path.removesuffix(suffix)
+    return path
+
+
 def zcfuse_target(path: str, source: str, mountpoint: str, options: Sequence[str] = ()) -> Target:
-    """The mount of `source` by a serving path; LEASES behind it: with directory leases."""
-    leases = ["--directory-lease"] if path.endswith(LEASES) else []
-    path_options = ["--path", path.removesuffix(LEASES), *leases]
+    """The mount of `source` by a serving path, with what LEASES or IMMUTABLE behind it asks for."""
+    path_options = ["--path", plain_path(path)]
+    path_options += [option for suffix, option in _VARIANTS.items() if path.endswith(suffix)]
     argv = zcfuse_command(source, mountpoint, [*path_options, *options])
     name = "zcfuse" if path == "auto" else f"zcfuse {path}"
     return Target(name, tuple(argv), mountpoint)

@@ -12,6 +12,7 @@ import msgspec
 
 from zcfuse.bench import (
     BACKING,
+    IMMUTABLE,
     LEASES,
     PATHS,
     WORKLOADS,
@@ -24,6 +25,7 @@ from zcfuse.bench import (
     Target,
     mountpoint_outside,
     peer_targets,
+    plain_path,
     run_bench,
     run_sweep,
     survey,
@@ -46,7 +48,7 @@ _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
     show_default=True,
     metavar="P,...",
     help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. With {LEASES} "
-    "behind it: with directory leases.",
+    f"behind it: with directory leases; with {IMMUTABLE}: of a tree that does not change.",
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option(
@@ -94,7 +96,7 @@ def _chosen(text: str) -> list[str]:
         return known
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name.removesuffix(LEASES) not in known:
+        if plain_path(name) not in known:
             raise CommandError(f"--paths {name}: choose of {', '.join(known)}, or all", usage=True)
     return names
 

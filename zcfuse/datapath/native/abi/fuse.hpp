@@ -203,6 +203,14 @@ struct ReleaseIn {
 };
 static_assert(sizeof(ReleaseIn) == 24);
 
+struct LseekIn {
+    std::uint64_t fh;
+    std::uint64_t offset;
+    std::uint32_t whence;
+    std::uint32_t padding;
+};
+static_assert(sizeof(LseekIn) == 24);
+
 struct InterruptIn {
     std::uint64_t unique;
 };

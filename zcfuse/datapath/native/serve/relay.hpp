@@ -25,6 +25,8 @@ class Relay {
     bool drain();
     bool forward_as_statx(const Upcall& upcall, std::uint64_t unique,
                           std::span<const std::byte> message);
+    bool forward_as_seek(const Upcall& upcall, std::uint64_t unique,
+                         std::span<const std::byte> message);
     void forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message);
 
     std::shared_ptr<State> state_;

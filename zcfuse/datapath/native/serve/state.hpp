@@ -18,6 +18,7 @@
 #include "serve/nodes/mirrors.hpp"
 #include "serve/read_queue.hpp"
 #include "serve/read_workers.hpp"
+#include "serve/seeks.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
 #include "transport/ending.hpp"
@@ -49,6 +50,7 @@ struct State {
     Upcalls upcalls;
     ReadQueue reads;
     ReadWorkers workers;
+    WaitingSeeks seeks;
     std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
     Notifier notifier;
     std::shared_ptr<LockBudget> budget;
