@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.conftest import kernel_mount, write
 from tests.integration.counts import counts, eventually
-from tests.support import Daemon, requires
+from tests.support import Daemon, OrdinaryUser, requires
 from zcfuse.audit._tracepoints import RequestCounter
 
 pytestmark = requires("mounting")
@@ -185,6 +185,9 @@ def test_bytes_attributes_and_errnos_are_those_of_the_backing_tree(
     found = counts(daemon)
     assert found.control["open_directories"] == 0
     assert found.opens.get("passthrough", 0) == 0
+    pair.same("os.fsync(os.open(p('big'), os.O_RDONLY))")
+    pair.same("os.fsync(os.open(p('dir'), os.O_RDONLY))")
+    pair.same("os.statvfs(p('big')).f_bsize")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -208,6 +211,18 @@ with concurrent.futures.ProcessPoolExecutor(6) as pool:
 """
     ran = daemon.python(code, daemon.mountpoint, source, timeout=60).stdout.split()
     assert ran[0] == ran[1] == b"%d" % (10 * (FILES + 4))
+
+
+@requires("ordinary user", "fusermount3")
+def test_an_ordinary_user_has_it_too(mounted, ordinary_user: OrdinaryUser) -> None:
+    source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
+    assert ordinary_user.run("sh", "-c", 'echo bytes > "$0"', f"{source}/file").returncode == 0
+    daemon = mounted("--immutable", source=source, mountpoint=mountpoint, user=ordinary_user)
+    for _ in range(3):
+        assert daemon.run("cat", daemon.path("file")).stdout == b"bytes\n"
+        assert daemon.run("ls", daemon.mountpoint).stdout == b"file\n"
+    after = counts(daemon)
+    assert [after.request(name) for name in ("OPEN", "READ", "OPENDIR")] == [1, 1, 1]
 
 
 # What a broken promise looks like
@@ -297,6 +312,22 @@ def test_names_that_come_and_go_are_not_noticed(immutable, clients, source) -> N
     assert client.value("content('old')") == b"right"  # by the name that it has now
 
 
+def test_a_directory_that_was_moved_is_estale_after_a_while(immutable, clients, source) -> None:
+    fill(source)
+    client = clients(immutable())
+    client.value(EPOCH)
+    client.value("os.listdir(p('dir'))")
+    whole = client.value("one('dir/file-1')")
+    os.rename(f"{source}/dir", f"{source}/away")
+    read = "os.pread(opened('dir/file-2'), 100, 0)"
+    assert eventually(lambda: client.outcome(read) == "ESTALE")
+    assert client.value("one('dir/file-1')") == whole
+    # A new name makes the kernel look again at the way to it.
+    assert client.outcome("os.stat(p('dir/other'))") == "ENOENT"
+    assert client.outcome("one('dir/file-1')") == "ENOENT"
+    assert client.value("one('away/file-1')") == whole
+
+
 # What the data path does not answer itself
 
 
@@ -327,6 +358,21 @@ def test_another_filesystem_in_the_source_is_served_without_opens_too(
         upcalls = counts(daemon).control["upcalls"]
         assert (upcalls.get("open", 0), upcalls.get("opendir", 0)) == (0, 0)
         assert upcalls["read"] >= 100
+
+
+@requires("root", "tracepoints")
+def test_what_control_answered_is_kept_as_well(immutable, clients, source) -> None:
+    os.mkdir(f"{source}/inner")
+    with kernel_mount("-t", "tmpfs", "zcfuse-tests", f"{source}/inner"):
+        write(f"{source}/inner", "file", b"x" * SMALL)
+        daemon = immutable()
+        client = clients(daemon)
+        look = "(os.listdir(p('inner')), os.stat(p('inner/file')).st_size, len(one('inner/file')))"
+        client.value(EPOCH)
+        first = client.value(look)
+        with Sent(daemon) as sent:
+            assert client.value(look) == first
+        assert sent.found == {}
 
 
 @pytest.mark.timeout(120)
