@@ -53,6 +53,22 @@ def test_cold_dentries_need_root(monkeypatch):
     assert all("root" in w.missing(BARE) for w in cold)
 
 
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("auto", []),
+        ("pool+python", ["--no-directory-lease"]),
+        ("auto+immutable", ["--immutable"]),
+        ("auto+immutable+dev", ["--immutable", "--transport=dev"]),
+    ],
+)
+def test_what_stands_behind_a_path_is_an_option(path, options):
+    argv = zcfuse_target(path, "/a", "/b", ["--threads", "2"]).argv
+    at = argv.index("--path")
+    assert list(argv[at + 1 : at + 2 + len(options)]) == [path.partition("+")[0], *options]
+    assert "--threads" in argv
+
+
 def test_a_peer_that_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _name: None)
     assert [target.missing for target in peer_targets("/a", "/b")] == [

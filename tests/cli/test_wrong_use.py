@@ -187,6 +187,13 @@ def test_a_lock_budget_beyond_the_limit(ordinary_user):
         (["--stack-depth", "3"], ["stack_depth=3", "1 or 2"]),
         (["--lock-budget", "much"], ["--lock-budget", "64M"]),
         (["-o", "lock_budget=much"], ["-o lock_budget=much", "64M"]),
+        (["--immutable", "--path", "naive"], ["path=naive", "immutable", "another path"]),
+        (["-o", "immutable,path=naive"], ["path=naive", "immutable", "another path"]),
+        (["--immutable", "--path", "passthrough"], ["path=passthrough", "immutable"]),
+        (["--immutable", "--cache-timeout", "5"], ["--immutable", "cache timeout", "either"]),
+        (["--immutable", "--cache-timeout", "1"], ["--immutable", "cache timeout", "either"]),
+        (["-o", "immutable,cache_timeout=1"], ["--immutable", "cache timeout", "either"]),
+        (["-o", "immutable=1"], ["-o immutable=1", "takes no value"]),
         (["--log-file", "/nonexistent/log"], ["--log-file /nonexistent/log", "directory"]),
     ],
 )

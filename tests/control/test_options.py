@@ -68,9 +68,18 @@ def test_a_wrong_mount_option_is_a_usage_error_that_names_it(text):
         {"lock_budget": -1},
         {"stack_depth": 0},
         {"unmount_wait": float("nan")},
+        {"path": "naive", "immutable": True},
+        {"path": "passthrough", "immutable": True},
+        {"cache_timeout": 5, "immutable": True},
     ],
 )
 def test_a_value_outside_its_range_is_a_usage_error_that_names_it(values):
     with pytest.raises(MountError, match=next(iter(values))) as caught:
         MountOptions(**values)
     assert caught.value.usage
+
+
+def test_an_immutable_tree_is_cached_without_limit():
+    assert MountOptions(cache_timeout=3).effective_cache_timeout == 3
+    assert MountOptions(immutable=True).effective_cache_timeout > 100 * 365 * 86400
+    assert parse_mount_options("immutable") == {"immutable": True}

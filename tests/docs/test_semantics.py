@@ -170,6 +170,27 @@ print(first, os.pread(fd, 10, 0))
     assert daemon.python(code, *arguments).stdout == b"b'before' b'AFTER!'\n"
 
 
+@heading("A tree that does not change")
+def test_what_was_looked_at_is_kept_though_the_promise_is_broken(
+    mounted: Mounter, source: str
+) -> None:
+    backing = write(source, "file", b"before")
+    write(source, "unread", b"right")
+    daemon = mounted("--immutable")
+    look = "sorted(os.listdir(os.path.dirname(path))), os.stat(path).st_size"
+    before = ask(daemon, look)
+    assert before == "(['file', 'unread'], 6)"
+    assert ask(daemon, "open(path, 'rb').read()") == "b'before'"
+    os.unlink(backing)
+    write(source, "new", b"WRONG!")
+    os.rename(os.path.join(source, "new"), os.path.join(source, "unread"))
+    assert ask(daemon, look) == before
+    assert ask(daemon, "open(path, 'rb').read()") == "b'before'"
+    assert ask(daemon, "len(os.listdir(path)), os.path.exists(path + '/file')", ".") == "(2, True)"
+    assert ask(daemon, "os.open(path, os.O_RDONLY) > 0", "unread") == "True"
+    assert ask(daemon, "open(path, 'rb').read()", "unread") == "ESTALE"
+
+
 @heading("Permissions and ACLs")
 @requires("root", "acl", "ordinary user")
 def test_an_acl_is_enforced_for_other_users(mounted: Mounter, source: str, tmp_path: Any) -> None:

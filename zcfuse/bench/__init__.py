@@ -23,11 +23,11 @@ from zcfuse.bench._sources import (
 from zcfuse.bench._sweep import SweepReport, run_sweep
 from zcfuse.bench._targets import (
     BACKING,
-    LEASES,
     PATHS,
-    PYTHON,
+    VARIANTS,
     Target,
     peer_targets,
+    split_path,
     zcfuse_target,
 )
 from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
@@ -36,9 +36,8 @@ __all__ = [
     "BACKING",
     "CASES",
     "DEFAULT_SIZE",
-    "LEASES",
     "PATHS",
-    "PYTHON",
+    "VARIANTS",
     "WORKLOADS",
     "BenchReport",
     "BenchRow",
@@ -69,6 +68,7 @@ __all__ = [
     "run_copies",
     "run_sweep",
     "running",
+    "split_path",
     "survey",
     "temporary_file",
     "temporary_tree",

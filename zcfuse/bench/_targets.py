@@ -8,7 +8,7 @@ pages while size and time are the same.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -17,9 +17,13 @@ from zcfuse.bench._clients import ClientProcess, client
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
 
 BACKING: Final = "backing"
-LEASES: Final = "+leases"
-PYTHON: Final = "+python"
-_LEASE_OPTIONS: Final = {LEASES: "--directory-lease", PYTHON: "--no-directory-lease"}
+# What may stand behind a serving path, and the option of `zcfuse mount` that it stands for.
+VARIANTS: Final[Mapping[str, str]] = {
+    "python": "--no-directory-lease",
+    "immutable": "--immutable",
+    "dev": "--transport=dev",
+    "uring": "--transport=uring",
+}
 PATHS: Final = ("naive", "upcall", "pool", "mmap", "splice", "passthrough")
 _MERGERFS_OPTIONS: Final = (
     "ro,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
@@ -56,13 +60,16 @@ class RunningTarget(msgspec.Struct, frozen=True):
     mount: RunningMount | None
 
 
-def zcfuse_target(path: str, source: str, mountpoint: str, options: Sequence[str] = ()) -> Target:
-    """The mount of `source` by a serving path.
+def split_path(path: str) -> tuple[str, list[str]]:
+    """A serving path and the VARIANTS behind it, as in ``auto+immutable+dev``."""
+    bare, *variants = path.split("+")
+    return bare, variants
 
-    LEASES behind it asks for directory leases, which is the default, PYTHON for none.
-    """
-    bare, plus, way = path.partition("+")
-    path_options = ["--path", bare, *([_LEASE_OPTIONS[plus + way]] if plus else [])]
+
+def zcfuse_target(path: str, source: str, mountpoint: str, options: Sequence[str] = ()) -> Target:
+    """The mount of `source` by a serving path, with the VARIANTS that stand behind it."""
+    bare, variants = split_path(path)
+    path_options = ["--path", bare, *(VARIANTS[variant] for variant in variants)]
     argv = zcfuse_command(source, mountpoint, [*path_options, *options])
     name = "zcfuse" if path == "auto" else f"zcfuse {path}"
     return Target(name, tuple(argv), mountpoint)

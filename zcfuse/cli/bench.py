@@ -12,9 +12,8 @@ import msgspec
 
 from zcfuse.bench import (
     BACKING,
-    LEASES,
     PATHS,
-    PYTHON,
+    VARIANTS,
     WORKLOADS,
     BenchReport,
     BenchRow,
@@ -27,6 +26,7 @@ from zcfuse.bench import (
     peer_targets,
     run_bench,
     run_sweep,
+    split_path,
     survey,
     temporary_tree,
     zcfuse_target,
@@ -46,8 +46,9 @@ _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
     default="auto",
     show_default=True,
     metavar="P,...",
-    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. With {PYTHON} "
-    "behind it: without directory leases.",
+    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. Each may be followed by "
+    f"{', '.join(f'+{variant}' for variant in VARIANTS)}: without directory leases, with the "
+    "promise that the tree does not change, over that transport.",
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option(
@@ -95,8 +96,13 @@ def _chosen(text: str) -> list[str]:
         return known
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        suffix = LEASES if name.endswith(LEASES) else PYTHON
-        if name.removesuffix(suffix) not in known:
+        path, variants = split_path(name)
+        for variant in variants:
+            if variant not in VARIANTS:
+                raise CommandError(
+                    f"--paths {name}: behind a path choose of +{', +'.join(VARIANTS)}", usage=True
+                )
+        if path not in known:
             raise CommandError(f"--paths {name}: choose of {', '.join(known)}, or all", usage=True)
     return names
 

@@ -14,6 +14,7 @@ from zcfuse.control._background import run_in_background
 from zcfuse.control._checks import check_apart, check_mountpoint, check_options, check_source
 from zcfuse.control._options import (
     DEFAULT_CACHE_TIMEOUT_S,
+    NO_TIMEOUT_IF_IMMUTABLE,
     SERVING_PATHS,
     TRANSPORTS,
     MountOptions,
@@ -25,8 +26,8 @@ from zcfuse.datapath._mounting import MountError, check_device
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
-    "no_directory_lease, path=, transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. "
-    "An option of its own, such as --path, counts before these."
+    "no_directory_lease, immutable, path=, transport=, cache_timeout=, threads=, lock_budget=, "
+    "stack_depth=. An option of its own, such as --path, counts before these."
 )
 
 
@@ -96,6 +97,13 @@ class Size(click.ParamType[int]):
     default=None,
     help="Answer for names, attributes and opens without asking Python. [default: on]",
 )
+@click.option(
+    "--immutable",
+    is_flag=True,
+    default=None,
+    help="Promise that SOURCE does not change while it is mounted: whatever was looked at, listed,"
+    " opened or read once is answered by the kernel from then on.",
+)
 @click.option("--log-file", metavar="F", help="Append the log to this file.")
 def mount(
     source: str,
@@ -126,6 +134,8 @@ def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
     for text in texts:
         values.update(parse_mount_options(text))
     values.update({name: value for name, value in given.items() if value is not None})
+    if values.get("immutable") and "cache_timeout" in values:
+        raise MountError(f"--immutable with a cache timeout: {NO_TIMEOUT_IF_IMMUTABLE}", usage=True)
     return MountOptions(**values)  # type: ignore[arg-type]
 
 

@@ -316,6 +316,8 @@ class Mount:
 
 def _described(options: MountOptions) -> dict[str, object]:
     described: dict[str, object] = msgspec.to_builtins(replace(options, source_name=None))
+    if options.immutable:
+        described.update(cache_timeout=None, directory_lease=True)  # as it implies
     return {**described, "read_only": True}
 
 
@@ -382,7 +384,7 @@ def _prepare(
         datapath, channel = _make_datapath(channel, kernel, options, stacked=stacked)
         resources.callback(datapath.stop)
     operations = _AnnouncedOperations(
-        tree, cache_timeout=options.cache_timeout, leases=datapath, direct=False
+        tree, cache_timeout=options.effective_cache_timeout, leases=datapath, direct=False
     )
     resources.callback(operations.close)
     # libfuse takes a name of this form for a connection that somebody else mounted; it owns the
@@ -405,7 +407,8 @@ def _prepare(
 
 def _lease_directory(tree: Tree, datapath: DataPath, options: MountOptions) -> None:
     """Let the data path answer for the whole tree, where the tree and the options allow it."""
-    directory = tree.lease() if options.directory_lease and options.path != "upcall" else None
+    wanted = options.directory_lease or options.immutable
+    directory = tree.lease() if wanted and options.path != "upcall" else None
     if directory is None:
         return
     try:
@@ -444,6 +447,7 @@ def _make_datapath(
     config.prefault = options.prefault
     config.read_only = True
     config.cache_timeout = round(options.cache_timeout * 1000)
+    config.immutable = options.immutable
     config.message_bytes = message_bytes
     try:
         datapath = DataPath(channel, ours, config, device=True)

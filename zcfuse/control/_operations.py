@@ -22,6 +22,7 @@ import trio
 
 from zcfuse.control._handlers import LOG, Tally, handler, of_type
 from zcfuse.control._handles import Leases, OpenDirectories, OpenFiles
+from zcfuse.control._implicit import ImplicitHandles, implied_node
 from zcfuse.control._nodes import ROOT_NODEID, NodeTable
 from zcfuse.control._readonly import ReadOnlyOperations
 from zcfuse.tree import Attributes, Identity, Node, Tree
@@ -95,6 +96,8 @@ class Operations(ReadOnlyOperations):
         self._nodes = NodeTable(tree.root, self._adopt)
         self._files = OpenFiles(leases)
         self._directories = OpenDirectories(tree.listing)
+        self._implicit_files = ImplicitHandles(self._files.release)
+        self._implicit_directories = ImplicitHandles(self._directories.release)
         self._negative_lookups = 0
         self._reads: Counter[str] = Counter()
         if leases is not None:
@@ -140,6 +143,9 @@ class Operations(ReadOnlyOperations):
         self.tally.upcalls["forget"] += 1
         try:
             gone = [nodeid for nodeid, lookups in inode_list if self._nodes.forget(nodeid, lookups)]
+            for nodeid in gone:
+                self._implicit_files.drop(nodeid)
+                self._implicit_directories.drop(nodeid)
             if gone and self._leases is not None:
                 self._leases.drop_inos(gone)
         except Exception:
@@ -177,7 +183,8 @@ class Operations(ReadOnlyOperations):
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read by os.pread: what the data path does not serve itself."""
-        found = of_type(bytes, self._files.backing(fh).pread(size, off))
+        backing = self._files.backing(await self._file_handle(fh))
+        found = of_type(bytes, backing.pread(size, off))
         reply = found if len(found) <= size else found[:size]
         self._reads["requests"] += 1
         self._reads["bytes"] += len(found)
@@ -209,6 +216,7 @@ class Operations(ReadOnlyOperations):
         An error after the first entry ends the reply instead of failing it, for the lookups of the
         entries before are counted; the next call starts at the entry that failed.
         """
+        fh = self._directory_handle(fh)
         directory = self._directories.node(fh)
         entries = self._directories.listing(fh, start_id).entries(start_id)
         replied = False
@@ -318,6 +326,36 @@ class Operations(ReadOnlyOperations):
                     raise
             await trio.sleep(pause)
             pause = min(2 * pause, _LEASE_LONGEST_PAUSE_SECONDS)
+
+    async def _file_handle(self, fh: int) -> int:
+        """Return the handle to read by: `fh`, or that of the node that it stands for."""
+        nodeid = implied_node(fh)
+        if nodeid is None:
+            return fh
+        handle = self._implicit_files.find(nodeid)
+        if handle is None:
+            self._require_cacheable(nodeid)
+            handle = await self._open(nodeid)
+            self._implicit_files.keep(nodeid, handle)
+        return handle
+
+    def _directory_handle(self, fh: int) -> int:
+        """Return the handle to list by: `fh`, or that of the node that it stands for."""
+        nodeid = implied_node(fh)
+        if nodeid is None:
+            return fh
+        handle = self._implicit_directories.find(nodeid)
+        if handle is None:
+            self._require_cacheable(nodeid)
+            handle = self._directories.open(self._nodes.node(nodeid))
+            self._implicit_directories.keep(nodeid, handle)
+        return handle
+
+    def _require_cacheable(self, nodeid: int) -> None:
+        """Refuse what may not be cached: what is opened without a message the kernel keeps."""
+        if self._nodes.node(nodeid).volatile:
+            LOG.warning("a volatile node cannot be opened on an immutable mount")
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _unchanged(self, nodeid: int, attributes: Attributes) -> bool:
         mtime = attributes.mtime_ns

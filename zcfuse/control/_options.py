@@ -20,6 +20,13 @@ DEFAULT_PATH: Final = "auto"
 TRANSPORTS: Final = ("auto", "dev", "uring")
 DEFAULT_TRANSPORT: Final = "auto"
 DEFAULT_CACHE_TIMEOUT_S: Final = 1.0
+# 136 years, as the data path has it: what the kernel may believe for as long as it likes.
+UNLIMITED_CACHE_TIMEOUT_S: Final = float(2**32 - 1)
+# The paths that cannot do without the message that an open otherwise is.
+_NOT_IMMUTABLE: Final = {
+    "naive": "path naive has no data plane to do without opens",
+    "passthrough": "an open that sends no message passes no file through",
+}
 # What pool and windows may lock where it is permitted: some dozens of the largest replies.
 DEFAULT_LOCK_BUDGET: Final = 64 << 20
 # More serving threads than this only add memory: each has a pipe and a buffer of its own.
@@ -28,6 +35,8 @@ MAX_THREADS: Final = 128
 # (Linux 6.9).
 STACK_DEPTHS: Final = (1, 2)
 DEFAULT_UNMOUNT_WAIT_S: Final = 5.0
+
+NO_TIMEOUT_IF_IMMUTABLE: Final = "immutable caches without limit; leave out either of the two"
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -56,6 +65,9 @@ class MountOptions:
         directory_lease: let the data path answer for a tree that mirrors a directory, without
             asking Python for names, attributes and opens; where the tree grants no lease, or there
             is no data path to hold one, it changes nothing.
+        immutable: the caller's promise that the backing tree does not change while it is mounted.
+            The kernel may then keep all that it is told, `cache_timeout` notwithstanding, and asks
+            for no open; `directory_lease` is implied. Not for ``naive`` and ``passthrough``.
         source_name: what findmnt shows as the source; None: the tree's own name for itself.
         unmount_wait: for how long a busy mount is waited for before it is detached by force, in
             seconds.
@@ -73,6 +85,7 @@ class MountOptions:
     prefault: bool = True
     stack_depth: int = 1
     directory_lease: bool = True
+    immutable: bool = False
     source_name: str | None = None
     unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
 
@@ -87,6 +100,8 @@ class MountOptions:
             )
         if not (math.isfinite(self.cache_timeout) and self.cache_timeout >= 0):
             raise _refused("cache_timeout", self.cache_timeout, "give seconds, 0 or more")
+        if self.immutable:
+            self._check_immutable()
         if not 0 <= self.threads <= MAX_THREADS:
             raise _refused(
                 "threads",
@@ -99,6 +114,18 @@ class MountOptions:
             raise _refused("stack_depth", self.stack_depth, "choose 1 or 2")
         if not (math.isfinite(self.unmount_wait) and self.unmount_wait >= 0):
             raise _refused("unmount_wait", self.unmount_wait, "give seconds, 0 or more")
+
+    def _check_immutable(self) -> None:
+        if self.path in _NOT_IMMUTABLE:
+            why = f"{_NOT_IMMUTABLE[self.path]}; leave immutable out, or choose another path"
+            raise _refused("path", self.path, why)
+        if self.cache_timeout != DEFAULT_CACHE_TIMEOUT_S:
+            raise _refused("cache_timeout", self.cache_timeout, NO_TIMEOUT_IF_IMMUTABLE)
+
+    @property
+    def effective_cache_timeout(self) -> float:
+        """For how long the kernel may rely on what it is told, in seconds."""
+        return UNLIMITED_CACHE_TIMEOUT_S if self.immutable else self.cache_timeout
 
 
 def _refused(name: str, value: object, remedy: str) -> MountError:
@@ -171,6 +198,7 @@ _FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
     "no_prefault": {"prefault": False},
     "directory_lease": {"directory_lease": True},
     "no_directory_lease": {"directory_lease": False},
+    "immutable": {"immutable": True},
 }
 _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "path": str,

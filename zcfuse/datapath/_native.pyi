@@ -22,6 +22,8 @@ class Config:
     """The largest message between the planes, as upcall_pair() returned it; 0: no limit."""
     cache_timeout: int
     """Milliseconds for which the kernel may believe what a directory lease answers."""
+    immutable: bool
+    """What is told holds for ever; where all is leased the kernel is told to send no opens."""
     splice_min: int
     """Under auto, READs of fewer bytes are copied rather than spliced."""
     transport: str

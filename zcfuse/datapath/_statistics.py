@@ -50,7 +50,10 @@ class Transport(msgspec.Struct, frozen=True):
 
 
 class Init(msgspec.Struct, frozen=True):
-    """What INIT settled with the kernel. max_readahead and max_write are bytes."""
+    """What INIT settled with the kernel. max_readahead and max_write are bytes.
+
+    `zero_message_opens`: of an immutable mount, whether the kernel can do without OPEN and OPENDIR.
+    """
 
     done: bool
     minor: int
@@ -61,6 +64,7 @@ class Init(msgspec.Struct, frozen=True):
     max_write: int
     passthrough: bool
     stack_depth: int
+    zero_message_opens: bool = False
 
 
 class PathCounts(msgspec.Struct, frozen=True):

@@ -61,11 +61,13 @@ inline constexpr std::uint64_t do_readdirplus = 1ULL << 13;
 inline constexpr std::uint64_t readdirplus_auto = 1ULL << 14;
 inline constexpr std::uint64_t async_dio = 1ULL << 15;
 inline constexpr std::uint64_t writeback_cache = 1ULL << 16;
+inline constexpr std::uint64_t no_open_support = 1ULL << 17;
 inline constexpr std::uint64_t parallel_dirops = 1ULL << 18;
 inline constexpr std::uint64_t posix_acl = 1ULL << 20;
 inline constexpr std::uint64_t abort_error = 1ULL << 21;
 inline constexpr std::uint64_t max_pages = 1ULL << 22;
 inline constexpr std::uint64_t cache_symlinks = 1ULL << 23;
+inline constexpr std::uint64_t no_opendir_support = 1ULL << 24;
 inline constexpr std::uint64_t init_ext = 1ULL << 30;
 inline constexpr std::uint64_t passthrough = 1ULL << 37;
 inline constexpr std::uint64_t over_io_uring = 1ULL << 41;
@@ -200,6 +202,14 @@ struct ReleaseIn {
     std::uint64_t lock_owner;
 };
 static_assert(sizeof(ReleaseIn) == 24);
+
+struct LseekIn {
+    std::uint64_t fh;
+    std::uint64_t offset;
+    std::uint32_t whence;
+    std::uint32_t padding;
+};
+static_assert(sizeof(LseekIn) == 24);
 
 struct InterruptIn {
     std::uint64_t unique;

@@ -57,6 +57,7 @@ nb::dict init_of(const zc::Negotiation::Outcome& outcome) {
     init["max_write"] = outcome.max_write;
     init["passthrough"] = outcome.passthrough();
     init["stack_depth"] = outcome.max_stack_depth;
+    init["zero_message_opens"] = outcome.zero_message_opens();
     return init;
 }
 
@@ -289,6 +290,7 @@ void bind_config(nb::module_& module) {
         .def_rw("upcall_timeout", &zc::Config::upcall_timeout)
         .def_rw("message_bytes", &zc::Config::message_bytes)
         .def_rw("cache_timeout", &zc::Config::cache_timeout)
+        .def_rw("immutable", &zc::Config::immutable)
         .def_rw("splice_min", &zc::Config::splice_min)
         .def_rw("transport", &zc::Config::transport)
         .def_rw("passthrough_permitted", &zc::Config::passthrough_permitted)

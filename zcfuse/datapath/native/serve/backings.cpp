@@ -35,6 +35,9 @@ std::pair<std::shared_ptr<const BackingId>, std::string> Backings::add(int fd) c
     if (mode_ != Mode::automatic && mode_ != Mode::passthrough) {
         return {nullptr, ""};
     }
+    if (negotiation_.immutable()) {
+        return {nullptr, "passthrough: not on an immutable mount (opens carry no message)"};
+    }
     if (!negotiation_.outcome().passthrough()) {
         return {nullptr, passthrough_reason(-ENOSYS)};
     }

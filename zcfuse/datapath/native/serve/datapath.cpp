@@ -340,6 +340,7 @@ bool DataPath::revoke_directory(std::uint64_t nodeid) {
     // What was being answered when the mark was set is answered by the lease; then the kernel is
     // told, so that it keeps nothing of that. Who is slower than this tells it once more.
     state_->ledger.settle();
+    state_->mirrors.files().drop_unused();  // what a READ has just opened
     forget_names(*state_, nodeid);
     return known;
 }

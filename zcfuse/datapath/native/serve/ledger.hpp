@@ -41,6 +41,8 @@ enum class Reason : std::uint8_t {
     splice_not_over_uring,
     mmap_not_over_uring,
     no_lease,
+    opens_not_offered,
+    opens_not_leased,
     count_,
 };
 std::string_view reason_text(Reason reason) noexcept;

@@ -75,6 +75,7 @@ Negotiation::Negotiation(const Config& config, Limits limits)
     : mode_(parse_mode(config.path)),
       stack_depth_(config.stack_depth),
       read_only_(config.read_only),
+      immutable_(config.immutable),
       limits_(limits) {}
 
 std::uint32_t Negotiation::max_write(bool read_only) noexcept {
@@ -105,13 +106,20 @@ void Negotiation::amend(abi::InitOut& reply) {
     flags |=
         offer & (init::async_read | init::parallel_dirops | init::max_pages | init::async_dio |
                  init::abort_error | init::cache_symlinks | init::auto_inval_data | init::init_ext);
-    const bool wanted = mode_ == Mode::automatic || mode_ == Mode::passthrough;
+    if (immutable_) {
+        flags &= ~init::auto_inval_data;  // nothing changes, so there is nothing to look for
+        flags |= offer & (init::no_open_support | init::no_opendir_support);
+    }
+    // An open without a message names no backing file.
+    const bool wanted = !immutable_ && (mode_ == Mode::automatic || mode_ == Mode::passthrough);
     if (wanted && (offer & init::passthrough) != 0) {
         flags |= init::passthrough;
         reply.max_stack_depth = stack_depth_;
     }
-    // Without passthrough most bytes would go by splice, which a ring has not.
-    const bool ring_pays = mode_ != Mode::automatic || (flags & init::passthrough) != 0;
+    // Without passthrough most bytes would go by splice, which a ring has not; but the first look
+    // at many small files is round trips, and there is no second.
+    const bool ring_pays =
+        mode_ != Mode::automatic || immutable_ || (flags & init::passthrough) != 0;
     if (rings_ && (rings_demanded_ || ring_pays)) {
         flags |= offer & init::over_io_uring;
     }

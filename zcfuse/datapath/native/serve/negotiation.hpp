@@ -45,15 +45,22 @@ class Negotiation {
         std::uint32_t max_write = 0;
         std::uint32_t max_stack_depth = 0;
         bool passthrough() const noexcept { return (flags & abi::init::passthrough) != 0; }
+        // Whether ENOSYS to OPEN, and to OPENDIR, makes the kernel do without either.
+        bool zero_message_opens() const noexcept {
+            constexpr auto both = abi::init::no_open_support | abi::init::no_opendir_support;
+            return (flags & both) == both;
+        }
         bool over_io_uring() const noexcept { return (flags & abi::init::over_io_uring) != 0; }
     };
     Outcome outcome() const;
     Limits limits() const noexcept { return limits_; }
+    bool immutable() const noexcept { return immutable_; }
 
   private:
     const Mode mode_;
     const std::uint32_t stack_depth_;
     const bool read_only_;
+    const bool immutable_;
     const Limits limits_;
     mutable std::mutex lock_;
     bool rings_ = false;

@@ -167,6 +167,24 @@ void Relay::keep_statx_on(std::span<std::byte> message) const {
     }
 }
 
+// The reply to a READ that was made of an LSEEK: the file has a lease now.
+bool Relay::forward_as_seek(const Upcall& upcall, std::uint64_t unique,
+                            std::span<const std::byte> message) {
+    const auto asked = state_->seeks.take(unique);
+    if (!asked) {
+        return false;
+    }
+    abi::OutHeader header{};
+    std::memcpy(&header, message.data(), sizeof header);
+    std::int64_t found = header.error;
+    if (found == 0) {
+        const auto lease = state_->leases.find(upcall.nodeid);
+        found = lease ? sought(*lease, *asked) : -EINVAL;
+    }
+    answer_seek(*upcall.channel, unique, found);
+    return true;
+}
+
 void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message) {
     amender_.amend(upcall, message);
     if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx) {
@@ -174,6 +192,10 @@ void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::b
     }
     if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx &&
         forward_as_statx(upcall, unique, message)) {
+        return;
+    }
+    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::lseek &&
+        forward_as_seek(upcall, unique, message)) {
         return;
     }
     const std::array<iovec, 1> piece{{{message.data(), message.size()}}};

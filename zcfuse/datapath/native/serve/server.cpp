@@ -154,7 +154,16 @@ bool Server::serve_read(const abi::InHeader& header, std::span<const std::byte> 
         channel_->reply_error(header.unique, -EINVAL);
         return true;
     }
-    const auto lease = state_->leases.find(header.nodeid);
+    auto lease = state_->leases.find(header.nodeid);
+    if (!lease) {
+        const int error = ops::implicit_lease(context_, header.nodeid, &request, lease);
+        if (error < 0) {
+            channel_->reply_error(header.unique, error);
+            return true;
+        }
+    } else if (request.fh == 0 && state_->config.immutable) {
+        state_->mirrors.files().used(header.nodeid, sys::coarse_milliseconds());
+    }
     if (!lease) {
         if (state_->mode != Mode::upcall) {
             counts_->because(Reason::no_lease);
@@ -176,34 +185,44 @@ bool Server::serve_read(const abi::InHeader& header, std::span<const std::byte> 
     return true;
 }
 
-// Where the data and the holes are, for a file that is whole in one backing file. The backing
-// descriptor's own position moves; nothing here reads by it.
 bool Server::serve_lseek(const abi::InHeader& header, std::span<const std::byte> body) {
-    struct LseekIn {
-        std::uint64_t fh;
-        std::uint64_t offset;
-        std::uint32_t whence;
-        std::uint32_t padding;
-    } request{};
-    const auto lease = state_->leases.find(header.nodeid);
-    if (!lease || !parse(body, request)) {
+    abi::LseekIn request{};
+    if (!parse(body, request)) {
         return false;
     }
-    const auto* whole = lease->whole_file();
-    if (whole == nullptr) {
-        return false;
+    auto lease = state_->leases.find(header.nodeid);
+    if (!lease) {
+        const int error = ops::implicit_lease(context_, header.nodeid, nullptr, lease);
+        if (error < 0) {
+            channel_->reply_error(header.unique, error);
+            return true;
+        }
     }
-    const auto offset =
-        ::lseek(whole->get(), static_cast<off_t>(request.offset), static_cast<int>(request.whence));
-    if (offset < 0) {
-        channel_->reply_error(header.unique, -errno);
+    if (lease && lease->whole_file() != nullptr) {
+        answer_seek(*channel_, header.unique, sought(*lease, request));
         return true;
     }
-    auto out = static_cast<std::uint64_t>(offset);
-    abi::OutHeader reply{sizeof reply + sizeof out, 0, header.unique};
-    const std::array<iovec, 2> pieces{{{&reply, sizeof reply}, {&out, sizeof out}}};
-    channel_->reply(pieces);
+    if (lease || !state_->config.immutable || request.fh != 0) {
+        return false;
+    }
+    hand_up_lseek(header, request);
     return true;
+}
+
+// As a READ of one byte, for which control opens and leases the file.
+void Server::hand_up_lseek(abi::InHeader header, const abi::LseekIn& request) {
+    counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
+    state_->seeks.put(header.unique, request);
+    abi::ReadIn read{};
+    read.size = 1;
+    std::array<std::byte, sizeof header + sizeof read> message{};
+    header.opcode = static_cast<std::uint32_t>(abi::Opcode::read);
+    header.len = message.size();
+    header.total_extlen = 0;
+    std::memcpy(message.data(), &header, sizeof header);
+    std::memcpy(message.data() + sizeof header, &read, sizeof read);
+    state_->upcalls.hand_up(channel_, ops::with_handle(context_, header, message),
+                            static_cast<std::uint32_t>(abi::Opcode::lseek));
 }
 
 // control knows no STATX, and its ENOSYS would switch it off for leased nodes too: it is asked for
@@ -228,7 +247,7 @@ void Server::hand_up_statx(abi::InHeader header, std::span<const std::byte> body
 
 void Server::hand_up(const abi::InHeader& header, std::span<const std::byte> message) {
     counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
-    state_->upcalls.hand_up(channel_, message);
+    state_->upcalls.hand_up(channel_, ops::with_handle(context_, header, message));
 }
 
 }  // namespace zc

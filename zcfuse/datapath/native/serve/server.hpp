@@ -30,6 +30,7 @@ class Server {
     bool still_going(ssize_t error) noexcept;
     bool serve_read(const abi::InHeader& header, std::span<const std::byte> body);
     bool serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
+    void hand_up_lseek(abi::InHeader header, const abi::LseekIn& request);
     void hand_up_statx(abi::InHeader header, std::span<const std::byte> body);
     void hand_up(const abi::InHeader& header, std::span<const std::byte> message);
 

@@ -18,6 +18,7 @@
 #include "serve/nodes/mirrors.hpp"
 #include "serve/read_queue.hpp"
 #include "serve/read_workers.hpp"
+#include "serve/seeks.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
 #include "transport/ending.hpp"
@@ -31,7 +32,7 @@ struct State {
     State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits, unsigned threads)
         : config(settings),
           mode(parse_mode(settings.path)),
-          mirrors(leases, settings.cache_timeout),
+          mirrors(leases, settings),
           negotiation(settings, limits),
           backings(mode, negotiation),
           upcalls(std::move(upcall_socket)),
@@ -49,6 +50,7 @@ struct State {
     Upcalls upcalls;
     ReadQueue reads;
     ReadWorkers workers;
+    WaitingSeeks seeks;
     std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
     Notifier notifier;
     std::shared_ptr<LockBudget> budget;

@@ -24,7 +24,7 @@ std::string better_without(const Config& config, Mode mode) {
     }
     // A mount that gives up passthrough for its small files' sake returns "" here: those go by
     // `pool` in any case, and cost fewer wake-ups over a ring.
-    if (mode == Mode::automatic && !config.passthrough_permitted) {
+    if (mode == Mode::automatic && !config.passthrough_permitted && !config.immutable) {
         return "without passthrough (CAP_SYS_ADMIN) most bytes go by splice, which io_uring lacks";
     }
     if (mode == Mode::automatic && config.source_stacked && config.stack_depth < 2) {

@@ -41,7 +41,7 @@ bool wants_reply(std::uint32_t opcode) {
 // than a message.
 class Target {
   public:
-    explicit Target(const char* path) : Target(path, socket_pair()) {}
+    Target(const char* path, bool immutable) : Target(configured(path, immutable), socket_pair()) {}
 
     void run(std::span<const std::uint8_t> bytes) {
         while (!bytes.empty()) {
@@ -52,10 +52,16 @@ class Target {
     }
 
   private:
-    Target(const char* path, std::pair<sys::UniqueFd, Peer> channel)
-        : name_(path),
+    static Config configured(const char* path, bool immutable) {
+        auto config = by(path);
+        config.immutable = immutable;
+        return config;
+    }
+
+    Target(const Config& config, std::pair<sys::UniqueFd, Peer> channel)
+        : name_(config.path + (config.immutable ? ", immutable" : "")),
           file_(kFileSize),
-          player_(by(path), /*started=*/false),
+          player_(config, /*started=*/false),
           kernel_(std::move(channel.second)),
           // Shares the owner of the state, which the data path keeps for itself.
           state_(player_.path, &player_.path->state()),
@@ -69,12 +75,42 @@ class Target {
         if (directory) {
             state_->mirrors.lease(abi::kRootId, directory.get());
         }
+        state_->negotiation.offered(
+            structure_at<abi::InitIn>(init_request(2), sizeof(abi::InHeader)));
+        abi::InitOut init{};
+        state_->negotiation.amend(init);
     }
 
-    void take(const ParsedStep& step) {
+    // The node that a name below the root has now; looked up where it has been forgotten.
+    std::uint64_t node_of(std::uint64_t& known, const char* name) {
+        if (!state_->mirrors.nodes().find(known)) {
+            const Bytes message = request(abi::Opcode::lookup, 2, abi::kRootId,
+                                          std::string_view(name, std::strlen(name) + 1));
+            server_.dispatch(std::as_bytes(std::span(message)));
+            known = structure_at<abi::EntryOut>(kernel_.receive(0), sizeof(abi::OutHeader)).nodeid;
+            settle();
+        }
+        return known;
+    }
+
+    // Puts the node in that a message means.
+    void address(Bytes& message) {
+        auto header = structure_at<abi::InHeader>(message, 0);
+        if (message.size() < sizeof header) {
+            return;
+        }
+        if (header.nodeid == kLeasedFile) {
+            header.nodeid = node_of(leased_file_, "stdio.h");
+        } else if (header.nodeid == kLeasedDirectory) {
+            header.nodeid = node_of(leased_directory_, "linux");
+        }
+        std::memcpy(message.data(), &header, sizeof header);
+    }
+
+    void take(ParsedStep step) {
         switch (step.step) {
             case Step::from_kernel:
-                from_kernel(step.message);
+                from_kernel(std::move(step.message));
                 break;
             case Step::from_control:
                 from_control(step.message);
@@ -96,17 +132,18 @@ class Target {
         return drain(kernel_) + drain(player_.control);
     }
 
-    void from_kernel(const Bytes& message) {
+    void from_kernel(Bytes message) {
+        address(message);
         server_.dispatch(std::as_bytes(std::span(message)));
         const int answers = settle();
         const auto header = structure_at<abi::InHeader>(message, 0);
         const bool whole = message.size() >= sizeof header && header.len == message.size();
         if (!whole && answers != 0) {
-            give_up(name_, header, answers);
+            give_up(name_.c_str(), header, answers);
         }
         const bool ours = (header.unique >> 62) != 0;  // no kernel has counted so far
         if (whole && !ours && wants_reply(header.opcode) && answers != 1) {
-            give_up(name_, header, answers);
+            give_up(name_.c_str(), header, answers);
         }
     }
 
@@ -119,13 +156,15 @@ class Target {
         return messages;
     }
 
-    const char* name_;
+    const std::string name_;
     const File file_;
     Player player_;
     Peer kernel_;
     std::shared_ptr<State> state_;
     Server server_;
     Relay relay_;
+    std::uint64_t leased_file_ = 0;
+    std::uint64_t leased_directory_ = 0;
 };
 
 }  // namespace
@@ -137,7 +176,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     static const auto targets = [] {
         std::vector<std::unique_ptr<Target>> made;
         for (const char* path : {"auto", "upcall", "pool", "mmap", "splice"}) {
-            made.push_back(std::make_unique<Target>(path));
+            made.push_back(std::make_unique<Target>(path, /*immutable=*/false));
+        }
+        for (const char* path : {"auto", "mmap"}) {
+            made.push_back(std::make_unique<Target>(path, /*immutable=*/true));
         }
         return made;
     }();

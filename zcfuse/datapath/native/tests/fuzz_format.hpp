@@ -21,6 +21,9 @@ enum class Step : std::uint8_t {
 inline constexpr std::uint64_t kWholeNode = 2;     // leased, one file
 inline constexpr std::uint64_t kPiecesNode = 3;    // leased, three extents
 inline constexpr std::uint64_t kStrangerNode = 9;  // not leased
+// Stand for a file and a directory below the leased root, whose nodeids nobody can know before.
+inline constexpr std::uint64_t kLeasedFile = 10;
+inline constexpr std::uint64_t kLeasedDirectory = 11;
 
 inline void append_step(Bytes& to, Step step, const Bytes& message) {
     to.push_back(static_cast<std::uint8_t>(step));

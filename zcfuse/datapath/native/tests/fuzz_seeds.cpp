@@ -37,7 +37,7 @@ zc::abi::EntryOut entry(std::uint64_t nodeid) {
 std::vector<Seed> reads() {
     std::vector<Seed> seeds;
     int number = 0;
-    for (const std::uint64_t nodeid : {kWholeNode, kPiecesNode, kStrangerNode}) {
+    for (const std::uint64_t nodeid : {kWholeNode, kPiecesNode, kStrangerNode, kLeasedFile}) {
         for (const std::uint64_t offset : {0UL, 4095UL, 99'999UL, 1UL << 40, ~0UL}) {
             for (const std::uint32_t size : {0U, 1U, 4096U, 65'536U, 1U << 20, ~0U}) {
                 seeds.push_back(
@@ -68,6 +68,13 @@ std::vector<Seed> conversations() {
     const Bytes open = request(Opcode::open, 6, kWholeNode, std::uint64_t{0});
     const Bytes list = request(Opcode::readdirplus, 8, 1, zc::abi::ReadIn{});
     const zc::abi::Dirent name{7, 1, 3, 8};
+    zc::abi::ReadIn some{};
+    some.size = 1024;
+    const Bytes leased = request(Opcode::readdirplus, 10, kLeasedDirectory, some);
+    const Bytes seek = request(Opcode::lseek, 12, kLeasedFile, std::uint64_t{0}, std::uint64_t{9},
+                               std::uint32_t{3}, std::uint32_t{0});
+    const Bytes part = read_request(14, kLeasedFile, 4096, 4096);
+    const Bytes forget = request(Opcode::forget, 1, kLeasedFile, std::uint64_t{1});
     zc::abi::InitOut init{};
     init.major = 7;
     init.minor = 45;
@@ -84,6 +91,12 @@ std::vector<Seed> conversations() {
                                     {Step::from_control, reply(6, 0, zc::abi::OpenOut{1, 2, 3})}})},
         {"open", conversation({{Step::from_kernel, open},
                                {Step::from_control, reply(6, 0, zc::abi::OpenOut{1, 2, 3})}})},
+        {"unopened", conversation({{Step::from_kernel, leased},
+                                   {Step::from_kernel, leased},
+                                   {Step::from_kernel, part},
+                                   {Step::from_kernel, seek},
+                                   {Step::from_kernel, forget},
+                                   {Step::from_kernel, part}})},
         {"enosys",
          conversation({{Step::from_kernel, lookup}, {Step::from_control, reply(4, -ENOSYS)}})},
         {"readdirplus",

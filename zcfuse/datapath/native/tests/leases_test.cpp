@@ -121,6 +121,9 @@ void use(Client& client, std::mt19937_64& random) {
         if (!client.ask(abi::Opcode::open, node, abi::OpenIn{}).empty()) {
             client.ask(abi::Opcode::release, node, abi::ReleaseIn{kOwnBit, 0, 0, 0});
         }
+        abi::ReadIn part{};
+        part.size = 1 + static_cast<std::uint32_t>(random() % 8192);
+        client.ask(abi::Opcode::read, node, part);
         client.ask(abi::Opcode::getxattr, node, abi::GetxattrIn{},
                    std::string_view("user.none\0", 10));
         client.forget(node);
@@ -134,14 +137,17 @@ void use(Client& client, std::mt19937_64& random) {
         client.ask(abi::Opcode::readdirplus, directory, read);
         client.ask(abi::Opcode::releasedir, directory, abi::ReleaseIn{opened.fh, 0, 0, 0});
     }
+    abi::ReadIn some{};
+    some.size = 512;
+    for (const Bytes listed = client.ask(abi::Opcode::readdirplus, directory, some);
+         listed.size() >= sizeof(abi::EntryOut) + sizeof(abi::Dirent) && some.offset == 0;) {
+        some.offset = structure_at<abi::Dirent>(listed, sizeof(abi::EntryOut)).off;
+        client.ask(abi::Opcode::readdirplus, directory, some);
+    }
     client.forget(directory);
 }
 
-}  // namespace
-
-TEST("requests race with revokes and outsiders") {
-    const SourceTree tree;
-    auto config = by("pool");
+void race(const SourceTree& tree, Config config) {
     config.threads = 4;
     config.cache_timeout = 1;
     const Player player(config);
@@ -169,6 +175,18 @@ TEST("requests race with revokes and outsiders") {
     }
     done = true;
     outsider.join();
+}
+
+}  // namespace
+
+TEST("requests race with revokes and outsiders") {
+    race(SourceTree(), by("pool"));
+}
+
+TEST("requests for what nobody opened race with revokes and outsiders") {
+    auto config = by("auto");
+    config.immutable = true;
+    race(SourceTree(), config);
 }
 
 TEST("threads race for the nodes of a table") {

@@ -18,6 +18,8 @@ namespace {
 // costs a directory one open a second.
 constexpr std::int64_t kLongestTrustMs = 1000;
 constexpr std::int64_t kKeepUnusedMs = 2000;
+// Long, because control could not go on where they stand once the directory is revoked.
+constexpr std::int64_t kKeepParkedMs = 60'000;
 constexpr std::size_t kPathBytes = 4095;  // PATH_MAX without its NUL
 // Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
 constexpr std::size_t kDepthLimit = 65'536;
@@ -26,8 +28,17 @@ constexpr std::size_t kDirectoryShare = 4;
 constexpr std::size_t kKeptShare = 4;
 constexpr std::size_t kMostDirectories = 4096;
 constexpr std::size_t kMostKept = 4096;
+constexpr std::size_t kParkedShare = 16;
+constexpr std::size_t kMostParked = 64;
 constexpr std::size_t kLeast = 8;
 constexpr std::size_t kWorthTrimming = 50'000;  // nodes: some megabytes
+
+Validity validity_of(const Config& config) noexcept {
+    if (config.immutable) {
+        return {kUnlimitedSeconds, 0};
+    }
+    return {config.cache_timeout / 1000, config.cache_timeout % 1000 * 1'000'000};
+}
 
 std::size_t share(std::size_t of, std::size_t most) {
     return std::clamp(sys::descriptor_limit() / of, kLeast, most);
@@ -57,11 +68,14 @@ struct Mirrors::Climb {
     Identity wanted;
 };
 
-Mirrors::Mirrors(LeaseTable& leases, std::uint32_t cache_timeout_ms)
-    : cache_timeout_ms_(cache_timeout_ms),
-      trust_ms_(std::min<std::int64_t>(cache_timeout_ms, kLongestTrustMs)),
+Mirrors::Mirrors(LeaseTable& leases, const Config& config)
+    : cache_timeout_ms_(config.cache_timeout),
+      validity_(validity_of(config)),
+      trust_ms_(config.immutable ? kLongestTrustMs
+                                 : std::min<std::int64_t>(config.cache_timeout, kLongestTrustMs)),
       cache_(share(kDirectoryShare, kMostDirectories)),
-      files_(leases, share(kKeptShare, kMostKept)) {}
+      files_(leases, share(kKeptShare, kMostKept)),
+      parked_(share(kParkedShare, kMostParked)) {}
 
 void Mirrors::lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept) {
     auto root = std::make_shared<LeaseRoot>();
@@ -411,10 +425,12 @@ std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
 void Mirrors::forgotten(std::uint64_t nodeid) {
     cache_.drop(nodeid);
     files_.drop(nodeid);
+    parked_.drop(nodeid);
 }
 
 void Mirrors::give_back_descriptors() {
     files_.drop_unused();
+    parked_.clear();
     cache_.clear();
 }
 
@@ -436,13 +452,16 @@ void Mirrors::tidy() {
         ::malloc_trim(0);  // free() keeps what lies between nodes that are left
         nodes_peak_ = nodes;
     }
-    files_.drop_unused(sys::coarse_milliseconds() - kKeepUnusedMs);
+    const auto now = sys::coarse_milliseconds();
+    files_.drop_unused(now - kKeepUnusedMs);
     files_.drop_deleted();
+    parked_.drop_unused(now - kKeepParkedMs);
 }
 
 void Mirrors::clear() {
     files_.clear();
     listings_.clear();
+    parked_.clear();
     cache_.clear();
 }
 
@@ -452,8 +471,13 @@ Mirrors::Statistics Mirrors::statistics() const {
         const std::shared_lock guard(roots_lock_);
         leased = roots_.size();
     }
-    return {leased,           nodes_.size(),      nodes_.bytes(), cache_.size(), cache_.capacity(),
-            listings_.size(), files_.statistics()};
+    return {leased,
+            nodes_.size(),
+            nodes_.bytes(),
+            cache_.size(),
+            cache_.capacity(),
+            listings_.size() + parked_.size(),
+            files_.statistics()};
 }
 
 }  // namespace zc

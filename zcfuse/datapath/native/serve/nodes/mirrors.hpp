@@ -28,10 +28,12 @@
 #include <utility>
 #include <vector>
 
+#include "serve/config.hpp"
 #include "serve/ledger.hpp"
 #include "serve/nodes/directories.hpp"
 #include "serve/nodes/open_directories.hpp"
 #include "serve/nodes/open_files.hpp"
+#include "serve/nodes/parked_listings.hpp"
 #include "serve/nodes/table.hpp"
 #include "sys/files.hpp"
 
@@ -39,9 +41,17 @@ namespace zc {
 
 inline constexpr int kHandUp = 1;
 
+// For how long the kernel may believe what it is told.
+struct Validity {
+    std::uint64_t seconds = 0;
+    std::uint32_t nanoseconds = 0;
+};
+// 136 years; the kernel takes what is more than its clock can count for the most that it can.
+inline constexpr std::uint64_t kUnlimitedSeconds = 0xFFFF'FFFF;
+
 class Mirrors {
   public:
-    Mirrors(LeaseTable& leases, std::uint32_t cache_timeout_ms);
+    Mirrors(LeaseTable& leases, const Config& config);
 
     // Whether there is any lease at all: one load, for what comes with every request.
     bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
@@ -98,10 +108,12 @@ class Mirrors {
     void clear();
 
     std::uint32_t cache_timeout_ms() const noexcept { return cache_timeout_ms_; }
+    Validity validity() const noexcept { return validity_; }
     NodeTable& nodes() noexcept { return nodes_; }
     const NodeTable& nodes() const noexcept { return nodes_; }
     OpenFiles& files() noexcept { return files_; }
     OpenDirectories& listings() noexcept { return listings_; }
+    ParkedListings& parked() noexcept { return parked_; }
 
     struct Statistics {
         std::size_t leased = 0;  // directories
@@ -127,11 +139,13 @@ class Mirrors {
     int by_any_link(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt);
 
     const std::uint32_t cache_timeout_ms_;
+    const Validity validity_;
     const std::int64_t trust_ms_;
     NodeTable nodes_;
     DirectoryCache cache_;
     OpenFiles files_;
     OpenDirectories listings_;
+    ParkedListings parked_;
     std::atomic<bool> any_{false};
     std::atomic<std::uint64_t> revokes_{0};
     std::size_t nodes_peak_ = 0;  // tidy()'s

@@ -60,11 +60,36 @@ void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms) {
     }
     found->second.unused_since = now_ms;
     found->second.kept = kept_.insert(kept_.end(), nodeid);
-    if (!found->second.keep) {
-        dropped = take(found);
-    } else if (kept_.size() > kept_limit_) {
-        dropped = take(entries_.find(kept_.front()));
+    dropped = found->second.keep ? take_oldest_of_too_many() : take(found);
+}
+
+OpenFiles::Lease OpenFiles::keep(std::uint64_t nodeid, Lease lease, std::int64_t now_ms) {
+    Lease dropped;
+    const std::lock_guard guard(lock_);
+    const auto [at, fresh] = entries_.try_emplace(nodeid);
+    if (!fresh) {
+        dropped = std::move(lease);
+        return at->second.lease;
     }
+    at->second.lease = lease;
+    at->second.unused_since = now_ms;
+    at->second.kept = kept_.insert(kept_.end(), nodeid);
+    leases_.put(nodeid, lease);
+    dropped = take_oldest_of_too_many();
+    return lease;
+}
+
+void OpenFiles::used(std::uint64_t nodeid, std::int64_t now_ms) {
+    const std::lock_guard guard(lock_);
+    const auto found = entries_.find(nodeid);
+    if (found != entries_.end() && found->second.opens == 0) {
+        found->second.unused_since = now_ms;
+        kept_.splice(kept_.end(), kept_, found->second.kept);
+    }
+}
+
+OpenFiles::Lease OpenFiles::take_oldest_of_too_many() {
+    return kept_.size() > kept_limit_ ? take(entries_.find(kept_.front())) : nullptr;
 }
 
 OpenFiles::Lease OpenFiles::take(std::unordered_map<std::uint64_t, Entry>::iterator at) {

@@ -41,6 +41,11 @@ class OpenFiles {
     Lease open_with(std::uint64_t nodeid, Lease lease, Keep keep);
     void release(std::uint64_t nodeid, std::int64_t now_ms);
 
+    // For files that were opened without a message, so that nobody will release them. keep():
+    // keeps a lease, unless there is another, which it returns. used(): the lease was used now.
+    Lease keep(std::uint64_t nodeid, Lease lease, std::int64_t now_ms);
+    void used(std::uint64_t nodeid, std::int64_t now_ms);
+
     // Each lets go of leases that nobody uses: of one node, of those unused since `until_ms`, all.
     void drop(std::uint64_t nodeid);
     void drop_unused(std::int64_t until_ms);
@@ -66,6 +71,7 @@ class OpenFiles {
     };
     Lease take(std::unordered_map<std::uint64_t, Entry>::iterator at);
     void count_open(Entry& entry);
+    Lease take_oldest_of_too_many();
 
     LeaseTable& leases_;
     const std::size_t kept_limit_;

@@ -9,9 +9,9 @@ bool getattr(Context& context, const Request& request) {
         error != 0) {
         return request.failed(error);
     }
-    const auto timeout = context.mirrors().cache_timeout_ms();
+    const auto validity = context.mirrors().validity();
     request.answer_with(
-        abi::AttrOut{timeout / 1000, timeout % 1000 * 1'000'000, 0, attributes_of(status)});
+        abi::AttrOut{validity.seconds, validity.nanoseconds, 0, attributes_of(status)});
     return true;
 }
 

@@ -10,9 +10,9 @@ namespace {
 
 bool answer_missing(Context& context, const Request& request) {
     abi::EntryOut entry{};
-    const auto timeout = context.mirrors().cache_timeout_ms();
-    entry.entry_valid = timeout / 1000;
-    entry.entry_valid_nsec = timeout % 1000 * 1'000'000;
+    const auto validity = context.mirrors().validity();
+    entry.entry_valid = validity.seconds;
+    entry.entry_valid_nsec = validity.nanoseconds;
     request.answer_with(entry);
     return true;
 }
@@ -48,7 +48,7 @@ bool lookup(Context& context, const Request& request) {
     }
     const auto nodeid = nodes.count(identity, request.header.nodeid, text,
                                     status.stx_nlink > 1 && !S_ISDIR(status.stx_mode));
-    if (!request.answer_with(entry_of(nodeid, status, mirrors.cache_timeout_ms()))) {
+    if (!request.answer_with(entry_of(nodeid, status, mirrors.validity()))) {
         nodes.forget(nodeid, 1);  // the kernel has not heard of it
     }
     return true;

@@ -18,8 +18,6 @@ namespace {
 
 constexpr int kFlags = O_RDONLY | O_NONBLOCK | O_NOCTTY;
 
-// Opens the node's file. O_NOATIME is for owners (open(2)); a FIFO in the file's place must not
-// make the open wait for a writer.
 int open_file(Context& context, std::uint64_t nodeid, sys::UniqueFd& into, struct ::statx& status) {
     auto& mirrors = context.mirrors();
     int flags = kFlags | O_NOATIME;
@@ -38,14 +36,26 @@ int open_file(Context& context, std::uint64_t nodeid, sys::UniqueFd& into, struc
     }
 }
 
+}  // namespace
+
+// O_NOATIME is for owners (open(2)); a FIFO in the file's place must not make the open wait for a
+// writer.
+int open_for_reading(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
+                     struct ::statx& status) {
+    const int error = open_file(context, nodeid, into, status);
+    if (error != 0 || S_ISREG(status.stx_mode)) {
+        return error;
+    }
+    return S_ISDIR(status.stx_mode) ? -EISDIR : -ESTALE;
+}
+
+namespace {
+
 int make_lease(Context& context, std::uint64_t nodeid, struct ::statx& status,
                OpenFiles::Lease& into) {
     auto file = std::make_shared<sys::UniqueFd>();
-    if (const int error = open_file(context, nodeid, *file, status); error != 0) {
+    if (const int error = open_for_reading(context, nodeid, *file, status); error != 0) {
         return error;
-    }
-    if (!S_ISREG(status.stx_mode)) {
-        return S_ISDIR(status.stx_mode) ? -EISDIR : -ESTALE;
     }
     auto& state = context.state;
     auto [backing, reason] = state.backings.add(file->get());
@@ -95,8 +105,9 @@ bool open(Context& context, const Request& request) {
         out.open_flags |= abi::fopen::passthrough;
         out.backing_id = lease->backing_id();
     } else {
-        const bool same = context.mirrors().nodes().unchanged(
-            nodeid, status.stx_size, mtime_of(status), mtime_is_settled(status));
+        const bool same = context.state.config.immutable ||
+                          context.mirrors().nodes().unchanged(
+                              nodeid, status.stx_size, mtime_of(status), mtime_is_settled(status));
         out.open_flags |= same ? abi::fopen::keep_cache : 0;
     }
     if (!request.answer_with(out)) {

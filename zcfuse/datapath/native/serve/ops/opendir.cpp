@@ -14,6 +14,9 @@ namespace {
 
 std::uint32_t caching(Context& context, std::uint64_t nodeid, const struct ::statx& status) {
     auto& mirrors = context.mirrors();
+    if (context.state.config.immutable) {
+        return abi::fopen::cache_dir | abi::fopen::keep_cache;
+    }
     const auto timeout = static_cast<std::int64_t>(mirrors.cache_timeout_ms());
     if (timeout == 0 || !mtime_is_settled(status)) {
         mirrors.nodes().unchanged(nodeid, 0, 0, false);
@@ -27,18 +30,24 @@ std::uint32_t caching(Context& context, std::uint64_t nodeid, const struct ::sta
 
 }  // namespace
 
+int open_for_listing(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
+                     struct ::statx& status) {
+    auto& mirrors = context.mirrors();
+    constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NONBLOCK;
+    const int error = mirrors.open(nodeid, kFlags, context.counts, into, status);
+    if (error != -EMFILE && error != -ENFILE) {
+        return error;
+    }
+    mirrors.give_back_descriptors();
+    return mirrors.open(nodeid, kFlags, context.counts, into, status);
+}
+
 bool opendir(Context& context, const Request& request) {
     auto& mirrors = context.mirrors();
     const auto nodeid = request.header.nodeid;
     sys::UniqueFd fd;
     struct ::statx status {};
-    constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NONBLOCK;
-    int error = mirrors.open(nodeid, kFlags, context.counts, fd, status);
-    if (error == -EMFILE || error == -ENFILE) {
-        mirrors.give_back_descriptors();
-        error = mirrors.open(nodeid, kFlags, context.counts, fd, status);
-    }
-    if (error != 0) {
+    if (const int error = open_for_listing(context, nodeid, fd, status); error != 0) {
         return request.failed(error);
     }
     const auto handle = mirrors.listings().add(std::move(fd));

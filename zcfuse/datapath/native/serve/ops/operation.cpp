@@ -68,16 +68,23 @@ abi::Attr attributes_of(const struct ::statx& status) noexcept {
 }
 
 abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
-                       std::uint32_t timeout_ms) noexcept {
-    const std::uint64_t seconds = timeout_ms / 1000;
-    const std::uint32_t nanoseconds = timeout_ms % 1000 * 1'000'000;
-    return {nodeid, 0, seconds, seconds, nanoseconds, nanoseconds, attributes_of(status)};
+                       Validity validity) noexcept {
+    return {nodeid,
+            0,
+            validity.seconds,
+            validity.seconds,
+            validity.nanoseconds,
+            validity.nanoseconds,
+            attributes_of(status)};
 }
 
 namespace {
 
 bool dispatch(Context& context, const Request& request) {
     using abi::Opcode;
+    if (unasked(context, request)) {
+        return true;
+    }
     switch (static_cast<Opcode>(request.header.opcode)) {
         case Opcode::lookup:
             return lookup(context, request);
@@ -125,7 +132,7 @@ bool dispatch(Context& context, const Request& request) {
 bool serve(Context& context, const Request& request) {
     const auto& mirrors = context.mirrors();
     if (mirrors.none()) {
-        return false;
+        return unasked(context, request);
     }
     const auto revokes = mirrors.revokes();
     const bool answered = dispatch(context, request);

@@ -54,7 +54,24 @@ struct Context {
 
 abi::Attr attributes_of(const struct ::statx& status) noexcept;
 abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
-                       std::uint32_t timeout_ms) noexcept;
+                       Validity validity) noexcept;
+
+// Opens the file of a node and says what it is; 0, -errno or kHandUp.
+int open_for_reading(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
+                     struct ::statx& status);
+// The same of a directory.
+int open_for_listing(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
+                     struct ::statx& status);
+// The lease that answers a READ (or LSEEK, where `read` is nullptr) of a file that was opened
+// without a message; 0, -errno or kHandUp.
+int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
+                   OpenFiles::Lease& into);
+// Answers ENOSYS to what need not be asked on an immutable mount; false where it is to be asked.
+bool unasked(Context& context, const Request& request);
+// The request with a handle for control in it, where it comes without one from a file or directory
+// that was opened without a message; `message` itself otherwise.
+std::span<const std::byte> with_handle(Context& context, const abi::InHeader& header,
+                                       std::span<const std::byte> message);
 
 bool lookup(Context& context, const Request& request);
 bool forget(Context& context, const Request& request);

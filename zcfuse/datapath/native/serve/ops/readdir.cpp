@@ -151,7 +151,7 @@ class Listing {
         const auto nodeid = nodes.count(identity, request_.header.nodeid, entry.name,
                                         status.stx_nlink > 1 && !S_ISDIR(status.stx_mode));
         counted_.push_back(nodeid);
-        into = entry_of(nodeid, status, mirrors.cache_timeout_ms());
+        into = entry_of(nodeid, status, mirrors.validity());
         return true;
     }
 
@@ -164,14 +164,38 @@ class Listing {
     std::vector<std::uint64_t> counted_;
 };
 
+// The listing of a directory that was opened without a message, where it stood after the last
+// reply, or a new one.
+int resume(Context& context, std::uint64_t nodeid, std::uint64_t cookie,
+           std::shared_ptr<OpenDirectory>& into) {
+    if ((into = context.mirrors().parked().take(nodeid, cookie))) {
+        return 0;
+    }
+    into = std::make_shared<OpenDirectory>();
+    struct ::statx status {};
+    return open_for_listing(context, nodeid, into->fd, status);
+}
+
+int find(Context& context, const Request& request, const abi::ReadIn& read,
+         std::shared_ptr<OpenDirectory>& into) {
+    if (read.fh == 0 && context.state.config.immutable) {
+        return resume(context, request.header.nodeid, read.offset, into);
+    }
+    if (!is_own(read.fh)) {
+        return kHandUp;
+    }
+    into = context.mirrors().listings().find(read.fh);
+    return into ? 0 : -EBADF;
+}
+
 bool list(Context& context, const Request& request, bool plus) {
     abi::ReadIn read{};
-    if (!request.parse(read) || !is_own(read.fh)) {
+    if (!request.parse(read)) {
         return false;
     }
-    const auto opened = context.mirrors().listings().find(read.fh);
-    if (!opened) {
-        return request.failed(-EBADF);
+    std::shared_ptr<OpenDirectory> opened;
+    if (const int error = find(context, request, read, opened); error != 0) {
+        return request.failed(error);
     }
     const std::lock_guard guard(opened->lock);
     Listing listing(context, request, plus, std::min<std::size_t>(read.size, kLargestReply));
@@ -186,6 +210,10 @@ bool list(Context& context, const Request& request, bool plus) {
         }
         opened->begin += entry.bytes;
         opened->cookie = cookie = entry.next;
+    }
+    if (read.fh == 0 && !listing.empty()) {
+        // Before the reply, behind which the next request may come.
+        context.mirrors().parked().put(request.header.nodeid, opened, sys::coarse_milliseconds());
     }
     listing.reply();
     return true;

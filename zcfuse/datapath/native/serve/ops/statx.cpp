@@ -18,10 +18,10 @@ bool statx(Context& context, const Request& request) {
         error != 0) {
         return request.failed(error);
     }
-    const auto timeout = context.mirrors().cache_timeout_ms();
+    const auto validity = context.mirrors().validity();
     abi::StatxOut out{};
-    out.attr_valid = timeout / 1000;
-    out.attr_valid_nsec = timeout % 1000 * 1'000'000;
+    out.attr_valid = validity.seconds;
+    out.attr_valid_nsec = validity.nanoseconds;
     auto& stat = out.stat;
     stat.mask = status.stx_mask & (STATX_BASIC_STATS | STATX_BTIME);
     stat.blksize = status.stx_blksize;

@@ -1,0 +1,53 @@
+"""Files and directories that clients opened without telling anybody: handles made when needed.
+
+On an immutable mount the kernel sends no OPEN and no OPENDIR. A READ or READDIRPLUS that the data
+path does not answer itself comes up with a handle that only says which node is meant; nobody will
+release it. So what is opened for it is kept under the node, and the longest unused is given back.
+Belongs to the trio thread.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+# The data path marks such a handle (serve/ops/implicit.cpp); the rest of it is the nodeid.
+_IMPLICIT: Final = 1 << 63
+# Each is a descriptor or a list of names. More are opened again in turn.
+KEPT: Final = 32
+
+
+def implied_node(fh: int) -> int | None:
+    """Return the nodeid that a handle stands for, None if somebody opened the handle."""
+    return fh ^ _IMPLICIT if fh & _IMPLICIT else None
+
+
+class ImplicitHandles:
+    """Handles by nodeid, at most `limit`; `release` is called with each that is given up."""
+
+    def __init__(self, release: Callable[[int], None], limit: int = KEPT) -> None:
+        self._release = release
+        self._limit = limit
+        self._handles: OrderedDict[int, int] = OrderedDict()
+
+    def find(self, nodeid: int) -> int | None:
+        """Return the node's handle, which counts as used now; None if it has none."""
+        handle = self._handles.get(nodeid)
+        if handle is not None:
+            self._handles.move_to_end(nodeid)
+        return handle
+
+    def keep(self, nodeid: int, handle: int) -> None:
+        """Keep a handle for what is asked of the node next, in the place of one that it has."""
+        self.drop(nodeid)
+        self._handles[nodeid] = handle
+        if len(self._handles) > self._limit:
+            _, oldest = self._handles.popitem(last=False)
+            self._release(oldest)
+
+    def drop(self, nodeid: int) -> None:
+        """Give up the node's handle, if it has one."""
+        handle = self._handles.pop(nodeid, None)
+        if handle is not None:
+            self._release(handle)

@@ -1,0 +1,94 @@
+// Listings of directories that were opened without a message, between one READDIR and the next: by
+// directory and by the cookie where each stands, for the request says nothing more of who goes on.
+// Two clients that list one directory have one each, or take turns with a new one.
+//
+// Nobody says when a listing is over but its last reply; what is left in the middle goes when it is
+// the oldest of too many, or after a while. A revoke leaves them, as it leaves all that is open:
+// control's cookies are others.
+//
+// Threads: any. A listing that is in use is not in here. Nothing is closed under the lock.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+
+#include "serve/nodes/open_directories.hpp"
+
+namespace zc {
+
+class ParkedListings {
+  public:
+    using Listing = std::shared_ptr<OpenDirectory>;
+
+    explicit ParkedListings(std::size_t limit) noexcept : limit_(limit) {}
+    ParkedListings(const ParkedListings&) = delete;
+    ParkedListings& operator=(const ParkedListings&) = delete;
+
+    // The listing of a directory that stands at `cookie`; nullptr where there is none.
+    Listing take(std::uint64_t nodeid, std::uint64_t cookie) {
+        const std::lock_guard guard(lock_);
+        const auto found = std::find_if(parked_.begin(), parked_.end(), [&](const Parked& one) {
+            return one.nodeid == nodeid && one.listing->cookie == cookie;
+        });
+        if (found == parked_.end()) {
+            return nullptr;
+        }
+        auto listing = std::move(found->listing);
+        parked_.erase(found);
+        return listing;
+    }
+
+    void put(std::uint64_t nodeid, Listing listing, std::int64_t now_ms) {
+        std::list<Parked> dropped;
+        const std::lock_guard guard(lock_);
+        parked_.push_back({nodeid, std::move(listing), now_ms});
+        if (parked_.size() > limit_) {
+            dropped.splice(dropped.begin(), parked_, parked_.begin());
+        }
+    }
+
+    void drop(std::uint64_t nodeid) {
+        drop_if([nodeid](const Parked& one) { return one.nodeid == nodeid; });
+    }
+    void drop_unused(std::int64_t until_ms) {
+        drop_if([until_ms](const Parked& one) { return one.since_ms <= until_ms; });
+    }
+    void clear() {
+        drop_if([](const Parked&) { return true; });
+    }
+
+    std::size_t size() const {
+        const std::lock_guard guard(lock_);
+        return parked_.size();
+    }
+
+  private:
+    struct Parked {
+        std::uint64_t nodeid = 0;
+        Listing listing;
+        std::int64_t since_ms = 0;
+    };
+
+    template <typename Condition>
+    void drop_if(Condition condition) {
+        std::list<Parked> dropped;
+        const std::lock_guard guard(lock_);
+        for (auto at = parked_.begin(); at != parked_.end();) {
+            const auto next = std::next(at);
+            if (condition(*at)) {
+                dropped.splice(dropped.end(), parked_, at);
+            }
+            at = next;
+        }
+    }
+
+    const std::size_t limit_;
+    mutable std::mutex lock_;
+    std::list<Parked> parked_;  // the oldest first
+};
+
+}  // namespace zc

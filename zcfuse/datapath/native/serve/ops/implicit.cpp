@@ -1,0 +1,91 @@
+// Opens without a message, on an immutable mount: ENOSYS to OPEN and to OPENDIR tells the kernel to
+// ask for neither any more, of nothing on the whole connection (fs/fuse/file.c, fuse_file_open).
+// READ, READDIRPLUS and LSEEK then come with the handle 0, and the nodeid says of what.
+//
+// So it is said only where all of the tree is leased, which is also how a tree says that its
+// answers depend on nobody who asks: the kernel keeps what it is told. What is not answered here
+// all the same (behind another mount, revoked, held by another process's lease) goes up with a
+// handle that stands for the node; control opens it when it comes.
+//
+// A file that one READ has whole is opened for that and closed; one that takes several is kept
+// open, the longest unused closed first.
+#include <cerrno>
+
+#include "serve/ops/operation.hpp"
+
+namespace zc::ops {
+
+namespace {
+
+// In the handle of a request on its way up: the rest of it is a nodeid. Control's own handles have
+// it clear.
+constexpr std::uint64_t kImplicitBit = std::uint64_t{1} << 63;
+
+bool may_open_without(const Context& context) {
+    if (!context.state.negotiation.outcome().zero_message_opens()) {
+        context.counts.because(Reason::opens_not_offered);
+        return false;
+    }
+    const auto root = context.mirrors().root_of(abi::kRootId);
+    if (root == nullptr || context.mirrors().leased(abi::kRootId) != 0) {
+        context.counts.because(Reason::opens_not_leased);
+        return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+bool unasked(Context& context, const Request& request) {
+    const auto opcode = static_cast<abi::Opcode>(request.header.opcode);
+    // A file that was opened without a message has no FOPEN_NOFLUSH either.
+    const bool is_open = opcode == abi::Opcode::open || opcode == abi::Opcode::opendir ||
+                         opcode == abi::Opcode::flush;
+    if (!context.state.config.immutable || !is_open || !may_open_without(context)) {
+        return false;
+    }
+    request.channel->reply_error(request.header.unique, -ENOSYS);
+    return true;
+}
+
+int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
+                   OpenFiles::Lease& into) {
+    if (!context.state.config.immutable || !is_own(nodeid) || (read != nullptr && read->fh != 0)) {
+        return kHandUp;
+    }
+    auto file = std::make_shared<sys::UniqueFd>();
+    struct ::statx status {};
+    if (const int error = open_for_reading(context, nodeid, *file, status); error != 0) {
+        return error;
+    }
+    std::vector<Extent> extents{{std::move(file), next_file_id(), 0, kWholeFile}};
+    auto& state = context.state;
+    into = std::make_shared<const FileLease>(std::move(extents), nullptr, state.windows);
+    state.ledger.opened("implicit", "");
+    if (read == nullptr || read->offset != 0 || read->size < status.stx_size) {
+        into = state.mirrors.files().keep(nodeid, std::move(into), sys::coarse_milliseconds());
+    }
+    return 0;
+}
+
+std::span<const std::byte> with_handle(Context& context, const abi::InHeader& header,
+                                       std::span<const std::byte> message) {
+    const auto opcode = static_cast<abi::Opcode>(header.opcode);
+    const bool by_handle = opcode == abi::Opcode::read || opcode == abi::Opcode::readdir ||
+                           opcode == abi::Opcode::readdirplus;
+    if (!context.state.config.immutable || !by_handle ||
+        message.size() < sizeof header + sizeof(abi::ReadIn)) {
+        return message;
+    }
+    std::uint64_t handle = 0;
+    std::memcpy(&handle, message.data() + sizeof header, sizeof handle);
+    if (handle != 0) {
+        return message;
+    }
+    handle = kImplicitBit | header.nodeid;
+    context.buffer.assign(message.begin(), message.end());
+    std::memcpy(context.buffer.data() + sizeof header, &handle, sizeof handle);
+    return context.buffer;
+}
+
+}  // namespace zc::ops
