@@ -20,7 +20,7 @@ def row_of(zcfuse, mountpoint):
 def test_status_has_both_planes_and_the_threads(mounted, source):
     with open(os.path.join(source, "file"), "w") as file:
         file.write("x")
-    daemon = mounted("--path", "pool")
+    daemon = mounted("--path", "pool", "--no-directory-lease")
     daemon.run("cat", daemon.path("file"))
     document = daemon.status()
     assert document["pid"] == daemon.pid

@@ -31,7 +31,9 @@ async def main():
 async def reads(tree, options):
     async with mount(tree, mountpoint, options) as served:
         print((await client("cat", f"{mountpoint}/file")).decode())
-        print(served.mountpoint == mountpoint, served.statistics()["control"]["upcalls"]["open"])
+        counts = served.statistics()
+        asked = counts["datapath"]["requests"]["OPEN"] if counts["datapath"] else 0
+        print(served.mountpoint == mountpoint, asked or counts["control"]["upcalls"]["open"])
 
 async def raises(tree, options):
     try:
@@ -80,6 +82,15 @@ async def asks_to_end(tree, options):
         served.request_end()
         with trio.fail_after(10):
             print(await served.wait_ended(), (await served.unmount()).failed)
+
+async def keeps_nothing_that_is(tree, options):
+    for path in (b"", b"/dir", b"dir/", b"dir//x", b"../dir", b"."):
+        tree.keeps = lambda path=path: [path]
+        try:
+            async with mount(tree, mountpoint, options):
+                pass
+        except ValueError as error:
+            print(error)
 
 async def no_passthrough(tree, options):
     from zcfuse.control import Mount
@@ -130,6 +141,12 @@ def program(tmp_path, source, mountpoint):
 )
 def test_a_mount_in_a_program(program, path, case, output):
     assert program(path, case) == output
+
+
+def test_a_tree_that_keeps_what_is_no_path_below_it_is_refused(program):
+    lines = program("auto", "keeps_nothing_that_is")
+    assert len(lines) == 6
+    assert all(line.startswith("not a path below the tree's root: ") for line in lines)
 
 
 @requires("root")

@@ -540,6 +540,16 @@ async def test_a_volatile_node_is_told_not_to_be_cached(source, operations, monk
     assert (entry.entry_timeout, entry.attr_timeout) == (0, 0)
 
 
+async def test_nothing_about_the_names_in_a_volatile_directory_is_told_to_be_cached(
+    source, operations, monkeypatch
+):
+    (source / "file").touch()
+    monkeypatch.setattr(type(operations._tree.root), "volatile", True)
+    node = await operations.lookup(ROOT, b"file", CONTEXT)
+    missing = await operations.lookup(ROOT, b"missing", CONTEXT)
+    assert (node.entry_timeout, missing.entry_timeout, missing.attr_timeout) == (0, 0, 0)
+
+
 async def test_forget_never_raises(source, leases, operations, caplog):
     (source / "f").touch()
     nodeid = await look_up(operations, "f")

@@ -1,12 +1,12 @@
 """Fixtures of the protocol tier: a data path between two socket pairs, and files to serve."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.datapath.kernel import FakeKernel
+from tests.datapath.kernel import ROOT, FakeKernel
 from zcfuse.datapath import arm_faults
 
 SIZE = 3 * 1024 * 1024 + 1234
@@ -36,3 +36,30 @@ def kernel() -> Iterator[Callable[..., FakeKernel]]:
     arm_faults("")
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory with one of everything."""
+    source = tmp_path / "source"
+    (source / "dir" / "deep").mkdir(parents=True)
+    (source / "file").write_bytes(b"some bytes")
+    (source / "dir" / "inner").write_bytes(b"inner bytes")
+    os.link(source / "file", source / "dir" / "link")
+    os.symlink("dir/inner", source / "symlink")
+    os.mkfifo(source / "fifo")
+    return source
+
+
+@pytest.fixture
+def leased(kernel: Callable[..., FakeKernel], tree: Path) -> Callable[..., FakeKernel]:
+    """Make a data path that mirrors `tree` from the root on, but for what is `kept`."""
+
+    def make(kept: Sequence[bytes] = (), **settings: object) -> FakeKernel:
+        fake = kernel(**{"path": "pool", "cache_timeout": 1000, **settings})
+        fd = os.open(tree, os.O_PATH | os.O_DIRECTORY)
+        fake.path.lease_directory(ROOT, fd, kept)
+        os.close(fd)
+        return fake
+
+    return make

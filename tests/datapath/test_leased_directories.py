@@ -2,12 +2,12 @@
 
 import errno
 import os
+import resource
 import stat
 import struct
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +17,6 @@ from tests.datapath.kernel import (
     BATCH_FORGET,
     CACHE_DIR,
     FLUSH,
-    FORGET,
     GETATTR,
     GETXATTR,
     IOCTL,
@@ -32,43 +31,14 @@ from tests.datapath.kernel import (
     READDIRPLUS,
     READLINK,
     RELEASE,
-    RELEASEDIR,
     ROOT,
     STATFS,
     STATX,
     Entry,
-    FakeKernel,
 )
 from zcfuse.datapath import arm_faults
 
 OWN = 1 << 62
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A directory with one of everything."""
-    source = tmp_path / "source"
-    (source / "dir" / "deep").mkdir(parents=True)
-    (source / "file").write_bytes(b"some bytes")
-    (source / "dir" / "inner").write_bytes(b"inner bytes")
-    os.link(source / "file", source / "dir" / "link")
-    os.symlink("dir/inner", source / "symlink")
-    os.mkfifo(source / "fifo")
-    return source
-
-
-@pytest.fixture
-def leased(kernel, tree):
-    """Make a data path that mirrors `tree` from the root on."""
-
-    def make(**settings) -> FakeKernel:
-        fake = kernel(**{"path": "pool", "cache_timeout": 1000, **settings})
-        fd = os.open(tree, os.O_PATH | os.O_DIRECTORY)
-        fake.path.lease_directory(ROOT, fd)
-        os.close(fd)
-        return fake
-
-    return make
 
 
 def attributes(fake, nodeid):
@@ -485,89 +455,6 @@ def test_a_reply_that_the_kernel_refuses_counts_nothing(leased):
     assert fake.statistics().directories.nodes == 1
 
 
-def test_who_a_node_is_can_be_asked_and_its_end_is_told_then(leased, tree):
-    fake = leased()
-    node = fake.walk(b"dir/inner").nodeid
-    chain = fake.path.describe(node)
-    assert [one[1] for one in chain] == [b"", b"dir", b"inner"]
-    assert chain[0][0] == ROOT
-    assert chain[-1][0] == node
-    found = os.lstat(tree / "dir/inner")
-    device = os.major(found.st_dev) << 32 | os.minor(found.st_dev)
-    assert (chain[-1][2], chain[-1][3]) == (device, found.st_ino)
-    assert chain[-1][5] == stat.S_IFREG
-    fake.forget(node)
-    assert fake.upcall()[0::2][:2] == (FORGET, node)
-    assert fake.path.describe(node) == []
-
-
-def test_after_a_revoke_all_below_goes_up_and_the_rest_does_not(leased):
-    fake = leased()
-    directory = fake.look(ROOT, b"dir").nodeid
-    inner = fake.look(directory, b"inner").nodeid
-    assert fake.path.revoke_directory(directory)
-    for opcode, node in (
-        (LOOKUP, directory),
-        (OPENDIR, directory),
-        (GETATTR, inner),
-        (OPEN, inner),
-    ):
-        fake.ask(opcode, node, bytes(16) + b"name\0")
-    fake.ask(LOOKUP, ROOT, b"dir\0")
-    assert fake.notices() >= 1
-    assert fake.look(ROOT, b"file").nodeid
-    assert fake.list(ROOT)[b"dir"].nodeid == 0
-
-
-def test_a_file_open_at_a_revoke_is_served_until_it_is_released(leased):
-    fake = leased()
-    directory = fake.look(ROOT, b"dir").nodeid
-    inner = fake.look(directory, b"inner").nodeid
-    handle, _ = fake.open(inner)
-    fake.path.revoke_directory(ROOT)
-    fake.notices()
-    assert fake.read(inner, 0, 5).body == b"inner"
-    fake.ask(OPEN, inner, bytes(8))
-    fake.release(inner, handle)
-    assert fake.statistics().leases == 0
-
-
-def test_a_listing_open_at_a_revoke_goes_on_with_bare_names(leased, tree):
-    for n in range(300):
-        (tree / "dir" / f"n{n}").touch()
-    fake = leased()
-    node = fake.look(ROOT, b"dir").nodeid
-    handle, _ = fake.open(node, opcode=OPENDIR)
-    found = fake.some(node, handle, 0)
-    fake.path.revoke_directory(node)
-    fake.notices()
-    while more := fake.some(node, handle, found[-1][1]):
-        assert {entry.nodeid for _, _, entry in more} == {0}
-        found += more
-    assert len({name for name, _, _ in found}) == 305
-    fake.release(node, handle, RELEASEDIR)
-
-
-def test_a_revoke_holds_for_a_directory_that_was_forgotten_meanwhile(leased):
-    fake = leased()
-    directory = fake.look(ROOT, b"dir").nodeid
-    fake.path.revoke_directory(directory)
-    fake.notices()
-    fake.forget(directory)
-    fake.ask(LOOKUP, ROOT, b"dir\0")
-
-
-def test_a_directory_may_be_leased_again(leased, tree):
-    fake = leased()
-    fake.path.revoke_directory(ROOT)
-    fake.notices()
-    fake.ask(LOOKUP, ROOT, b"file\0")
-    fd = os.open(tree, os.O_PATH)
-    fake.path.lease_directory(ROOT, fd)
-    os.close(fd)
-    assert fake.look(ROOT, b"file").nodeid
-
-
 def test_revokes_and_outsiders_race_with_requests(leased, tree):
     fake = leased(cache_timeout=0, threads=4)
     done = threading.Event()
@@ -614,3 +501,41 @@ def test_a_release_of_controls_handle_goes_up(leased):
     fake = leased()
     node = fake.look(ROOT, b"file").nodeid
     fake.ask(RELEASE, node, struct.pack("=QIIQ", 3, 0, 0, 0))
+
+
+def test_a_file_kept_open_is_let_go_of_soon_after_it_was_deleted(leased, tree):
+    fake = leased()
+    nodes = [fake.walk(name).nodeid for name in (b"file", b"dir/inner")]
+    for node in nodes:
+        fake.release(node, fake.open(node)[0])
+    os.unlink(tree / "dir/inner")
+    deadline = time.monotonic() + 5
+    while fake.statistics().directories.kept_files == 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    # The other one is kept for longer.
+    assert fake.statistics().directories.kept_files == 1
+
+
+@pytest.fixture
+def few_descriptors():
+    """A limit by which 50 files are kept open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    yield 50
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_the_files_kept_open_are_bounded_and_the_longest_unused_is_let_go_of(
+    few_descriptors, leased, tree
+):
+    for n in range(few_descriptors + 10):
+        (tree / f"n{n}").write_bytes(b"%d" % n)
+    fake = leased()
+    nodes = [fake.look(ROOT, b"n%d" % n).nodeid for n in range(few_descriptors + 10)]
+    for node in nodes:
+        fake.release(node, fake.open(node)[0])
+    assert fake.statistics().directories.kept_files == few_descriptors
+    for node, found in ((nodes[0], 0), (nodes[-1], 1)):
+        before = fake.statistics().directories.reopened
+        fake.open(node)
+        assert fake.statistics().directories.reopened == before + found

@@ -244,6 +244,17 @@ def getxattr_into(name: str | bytes, attribute: bytes, size: int) -> int:
     return checked(libc.getxattr(p(name), attribute, buffer, ctypes.c_size_t(size)))
 
 
+def birth(name: str | bytes) -> tuple[int, int]:
+    """The time of birth by statx(2): seconds and nanoseconds."""
+    buffer = ctypes.create_string_buffer(256)
+    at_fdcwd, no_follow, btime = -100, 0x100, 0x800
+    checked(libc.statx(at_fdcwd, p(name), no_follow, btime, buffer))
+    if not struct.unpack_from("=I", buffer)[0] & btime:
+        return (0, 0)
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, 80)
+    return seconds, nanoseconds
+
+
 def extents(name: str) -> list[tuple[int, int]]:
     """Where SEEK_DATA and SEEK_HOLE find data: (start, end)."""
     fd, at = os.open(p(name), os.O_RDONLY), 0

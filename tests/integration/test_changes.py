@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from tests.integration.conftest import PASSTHROUGH, Room, shared_mount, write
+from tests.integration.counts import counts, eventually
 from tests.support import requires
 
 pytestmark = requires("mounting")
@@ -142,12 +143,19 @@ def test_a_change_is_seen_after_the_cache_timeout(watched: Room, change: str) ->
     watched.settle("snapshot()")
 
 
+def kept_open(room: Room) -> int:
+    found = counts(room.daemon).datapath.get("directories", {})
+    return int(found.get("kept_files", 0)) + int(found.get("open_files", 0))
+
+
 def test_a_reused_inode_number_is_another_file(watched: Room) -> None:
     path = f"{watched.source}/file"
     for _ in range(ATTEMPTS):
         watched.settle("look('file')")
         number = os.stat(path).st_ino
         os.unlink(path)
+        # What is kept open keeps its number.
+        assert eventually(lambda: kept_open(watched) == 0)
         write(watched.source, "file", AFTER)
         # Others use the filesystem, too, and some filesystems never do it.
         if os.stat(path).st_ino == number:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
 
-from tests.integration.conftest import kernel_mount, write
-from tests.integration.counts import counts, eventually
-from tests.support import requires
+from tests.integration.conftest import PASSTHROUGH, kernel_mount, write
+from tests.integration.counts import Counts, counts, eventually
+from tests.support import Daemon, requires
 
 pytestmark = requires("mounting")
 
@@ -29,9 +26,8 @@ def transport(request):
 
 @pytest.fixture
 def mounted(mounted, transport):
-    """Mounts with leased directories, unless the test says otherwise."""
-    by = ("--directory-lease", "--transport", transport)
-    return lambda *options, **how: mounted(*by, *options, **how)
+    """Mounts over that transport; what the test says otherwise counts."""
+    return lambda *options, **how: mounted("--transport", transport, *options, **how)
 
 
 def fill(source: str) -> None:
@@ -90,19 +86,6 @@ def test_what_is_mounted_deep_inside_the_source_is_answered_by_python(
     pair.same("os.listdir(p('one/two/inner'))")
 
 
-def test_nodes_that_the_kernel_forgets_are_given_back(mounted, pairs, source) -> None:
-    names = [write(source, f"file-{n}") for n in range(500)]
-    daemon = mounted("--cache-timeout", "0")
-    pair = pairs(daemon)
-    look = "[os.path.lexists(p(f'file-{n}')) for n in range(500)]"
-    assert all(pair.same(look))
-    assert counts(daemon).datapath["directories"]["nodes"] > 500
-    for name in names:
-        os.unlink(name)
-    assert not any(pair.same(look))
-    assert eventually(lambda: counts(daemon).datapath["directories"]["nodes"] < 10)
-
-
 def test_a_walk_needs_few_descriptors(mounted, pairs, source) -> None:
     for n in range(600):
         os.makedirs(f"{source}/dir-{n % 20}/dir-{n}")
@@ -112,71 +95,6 @@ def test_a_walk_needs_few_descriptors(mounted, pairs, source) -> None:
     directories = counts(daemon).datapath["directories"]
     assert directories["descriptors"] <= directories["descriptor_limit"]
     assert directories["node_bytes"] / directories["nodes"] <= 200
-
-
-PROGRAM = """
-import json, os, subprocess, sys, threading
-import trio
-from zcfuse import Mirror, MountOptions, mount
-
-source, mountpoint, transport = sys.argv[1:]
-CHILD = '''
-import os, sys
-os.chdir(sys.argv[1])
-fd = os.open("file", os.O_RDONLY)
-names = os.scandir("many")
-first = next(names).name
-print(os.pread(fd, 5, 0).decode(), flush=True)
-sys.stdin.readline()
-print(os.pread(fd, 5, 1 << 20).decode(), 1 + len(list(names)), flush=True)
-print(open("file").read(5), sorted(os.listdir("."))[0], os.stat("dir/inner").st_size, flush=True)
-print(os.path.exists("missing"), flush=True)
-'''
-
-async def main():
-    options = MountOptions(unmount_wait=1, directory_lease=True, transport=transport)
-    async with mount(Mirror(source), mountpoint, options) as served:
-        child = await trio.lowlevel.open_process(
-            [sys.executable, "-c", CHILD, mountpoint],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
-        before = (await child.stdout.receive_some(100)).decode()
-        asked = dict(served.statistics()["control"]["upcalls"])
-        served.revoke_lease()
-        await child.stdin.send_all(b"go\\n")
-        with trio.fail_after(20):
-            after = b"".join([part async for part in child.stdout]).decode()
-            code = await child.wait()
-        upcalls = served.statistics()["control"]["upcalls"]
-        print(json.dumps([before.split(), asked, after.split(), code, upcalls]))
-
-trio.run(main)
-"""
-
-
-def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(tmp_path, transport) -> None:
-    source, mountpoint = tmp_path / "source", tmp_path / "mnt"
-    (source / "dir").mkdir(parents=True)
-    (source / "many").mkdir()
-    mountpoint.mkdir()
-    (source / "file").write_bytes(b"first".ljust(1 << 20, b".") + b"after")
-    (source / "dir" / "inner").write_bytes(b"12")
-    for n in range(3000):
-        (source / "many" / f"{n}").touch()
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, source, mountpoint, transport],
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    before, asked, after, code, upcalls = json.loads(result.stdout)
-    assert (before, asked, code) == (["first"], {}, 0)
-    assert after == ["after", "3000", "first", "dir", "2", "False"]
-    assert upcalls["open"] >= 1
-    assert upcalls["lookup"] >= 1
-    assert upcalls["opendir"] >= 1
 
 
 @pytest.mark.parametrize("swap", ["symlink", "fifo", "other file"])
@@ -211,3 +129,117 @@ def test_a_file_swapped_while_it_is_read_is_never_mistaken(mounted, clients, sou
     found = {answer for answer in answers if isinstance(answer, bytes)}
     whole = {right, b"other" * 1000} if swap == "other file" else {right}
     assert all(any(one.startswith(answer) for one in whole) for answer in found)
+
+
+def changes_of(daemon: Daemon, before: Counts) -> dict[str, int]:
+    """Requests since then, by operation, those with none left out."""
+    now, then = counts(daemon).datapath["requests"], before.datapath["requests"]
+    return {name: n - then.get(name, 0) for name, n in now.items() if n != then.get(name, 0)}
+
+
+@pytest.mark.parametrize("path", ["pool", PASSTHROUGH])
+def test_a_warm_open_read_and_close_is_an_open_and_a_release(mounted, clients, source, path):
+    write(source, "file", b"bytes" * 3000)
+    daemon = mounted("--path", path, "--cache-timeout", "1000")
+    client = clients(daemon)
+    read = "[os.close(fd) for fd in [os.open(p('file'), 0)] if os.pread(fd, 15000, 0)]"
+    client.value(read)
+    # The kernel sends RELEASE behind the close.
+    assert eventually(lambda: counts(daemon).datapath["directories"]["open_files"] == 0)
+    before = counts(daemon)
+    for _ in range(20):
+        client.value(read)
+    assert eventually(lambda: changes_of(daemon, before) == {"OPEN": 20, "RELEASE": 20})
+
+
+@requires("passthrough")
+def test_the_opens_of_a_file_share_one_registration(mounted, pairs, source):
+    write(source, "file", b"bytes" * 3000)
+    os.link(f"{source}/file", f"{source}/link")
+    daemon = mounted("--path", "passthrough")
+    pair = pairs(daemon)
+    pair.same("fds = [os.open(p(name), 0) for name in ('file', 'link', 'file')] and None")
+    pair.same("digest(content('link'))")
+    found = counts(daemon)
+    assert found.opens == {"passthrough": 1}
+    assert found.datapath["directories"]["reopened"] == 3
+    assert found.datapath["directories"]["open_files"] == 1
+
+
+def test_a_listing_is_kept_by_the_kernel_within_the_cache_timeout(mounted, pairs, source):
+    for n in range(300):
+        write(source, f"file-{n}")
+    os.utime(source, ns=(0, 1_600_000_000_987_654_321))
+    daemon = mounted("--cache-timeout", "1000")
+    pair = pairs(daemon)
+    for _ in range(2):
+        pair.same("sorted(os.listdir(root))")
+    before = counts(daemon)
+    pair.same("sorted(os.listdir(root))")
+    assert eventually(lambda: changes_of(daemon, before) == {"OPENDIR": 1, "RELEASEDIR": 1})
+    write(source, "new")
+    # The mtime of the directory is looked at by each open, whatever the timeout is.
+    assert b"new" in pair.same("sorted(os.listdir(root))")
+
+
+def test_a_listing_never_shows_what_is_gone_for_longer_than_the_cache_timeout(
+    mounted, pairs, source
+):
+    daemon = mounted("--cache-timeout", "0.1")
+    pair = pairs(daemon)
+    for n in range(40):
+        write(source, f"file-{n}")
+        pair.mount.value("os.listdir(root)")
+        if n > 3:
+            os.unlink(f"{source}/file-{n - 3}")
+        assert eventually(lambda: not pair.differ("sorted(os.listdir(root))"), 1)
+
+
+@requires("root")
+def test_the_mount_itself_is_left_out_of_listings(mounted, clients, source):
+    os.mkdir(f"{source}/back")
+    os.mkdir(f"{source}/other")
+    daemon = mounted("--cache-timeout", "0")
+    client = clients(daemon)
+    with kernel_mount("--bind", daemon.mountpoint, f"{source}/back"):
+        assert client.value("os.listdir(root)") == [b"other"]
+    assert client.value("sorted(os.listdir(root))") == [b"back", b"other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "at_last"),
+    [
+        ("removal", "ENOENT"),
+        ("rename of its directory", "ENOENT"),
+        ("another directory in its place", b"another"),
+        ("a link in its directory's place", b"the outside"),
+    ],
+)
+def test_what_the_kernel_believes_in_for_too_long_is_never_another_file(
+    mounted, clients, source, change, at_last
+):
+    os.mkdir(f"{source}/dir")
+    write(source, "dir/file", b"right")
+    client = clients(mounted("--cache-timeout", "1000"))
+    assert client.value("content('dir/file')") == b"right"
+    if change == "removal":
+        os.unlink(f"{source}/dir/file")
+    else:
+        os.rename(f"{source}/dir", f"{source}/away")
+    if change == "another directory in its place":
+        os.mkdir(f"{source}/dir")
+        write(source, "dir/file", b"another")
+    elif change != "removal" and at_last != "ENOENT":
+        # It is the client that follows this one.
+        outside = f"{os.path.dirname(source)}/outside"
+        os.mkdir(outside)
+        write(outside, "file", b"the outside")
+        os.symlink(outside, f"{source}/dir")
+    answers = []
+
+    def asked_again() -> bool:
+        answers.append(client.outcome("content('dir/file')"))
+        return answers[-1] == at_last
+
+    assert eventually(asked_again)
+    assert set(answers) <= {b"right", at_last}

@@ -79,21 +79,28 @@ def test_a_daemon_that_is_killed_ends_a_read_that_it_never_answered(
     daemon = mounted("--path", path)
     client = clients(daemon)
     client.value("fd = opened('file')")
-    daemon.process.send_signal(signal.SIGSTOP)
-    client.begin("os.pread(fd, 4096, 500_000)")
-    assert eventually(lambda: is_reading(client))
-    daemon.kill()
+    with frozen(daemon):  # a thread that is not yet stopped would answer
+        client.begin("os.pread(fd, 4096, 500_000)")
+        assert eventually(lambda: is_reading(client))
+        daemon.kill()
     assert client.finish()[1] in GONE
 
 
-@pytest.mark.parametrize("fault", ["read:EIO", "recv:EIO"])
+@pytest.mark.parametrize(
+    ("fault", "lease"),
+    [
+        ("read:EIO", "--directory-lease"),
+        ("read:EIO", "--no-directory-lease"),
+        ("recv:EIO", "--no-directory-lease"),  # what Python answers, and nearly nothing is asked
+    ],
+)
 @pytest.mark.parametrize("path", ["upcall", "splice", "auto"])
 def test_a_data_path_thread_that_dies_ends_connection_and_daemon(
-    mounted, clients, source, path, fault
+    mounted, clients, source, path, fault, lease
 ) -> None:
     write(source, "file", BYTES)
     # Beside a ring /dev/fuse is hardly read from: test_rings.py.
-    by = ("--path", path, "--transport", "dev")
+    by = ("--path", path, "--transport", "dev", lease)
     daemon = mounted(*by, env={"ZCFUSE_FAULTS": f"{fault}:after=60:count=1"})
     client = clients(daemon)
     client.begin(FOR_EVER)
@@ -198,21 +205,21 @@ def test_a_busy_mount_is_let_go_after_a_bounded_wait_with_a_line(
     assert daemon.mount is None
 
 
-def test_every_descriptor_is_given_back(mounted, pairs, source) -> None:
+@pytest.mark.parametrize("lease", ["--directory-lease", "--no-directory-lease"])
+def test_every_descriptor_is_given_back(mounted, pairs, source, lease) -> None:
     for n in range(50):
         write(source, f"file-{n}", BYTES[:5000])
-    daemon = mounted()
+    daemon = mounted(lease)
     pair = pairs(daemon)
 
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{daemon.pid}/fd"))
 
     pair.same("content('file-0') and None")
-    assert eventually(lambda: counts(daemon).control["open_files"] == 0)
+    assert eventually(lambda: counts(daemon).datapath["leases"] == 0)
     before = descriptors()
     pair.same("[digest(content(f'file-{n}')) for n in range(50)]")
     pair.same("[os.listdir(root) and None for n in range(50)]")
     pair.same("[os.path.lexists(p(f'missing-{n}')) for n in range(50)]")
-    assert eventually(lambda: counts(daemon).control["open_files"] == 0)
-    assert eventually(lambda: descriptors() == before)
-    assert counts(daemon).datapath["leases"] == 0
+    assert eventually(lambda: counts(daemon).datapath["leases"] == 0)
+    assert eventually(lambda: descriptors() <= before)

@@ -155,6 +155,13 @@ def test_a_device_that_cannot_be_cloned_is_shared(faulty, path: str) -> None:
 
 
 def test_a_descriptor_that_cannot_be_copied_fails_the_open_alone(faulty) -> None:
-    _, pair = faulty("dup:EMFILE:count=1", "auto")
+    _, pair = faulty("dup:EMFILE:count=1", "auto", "--no-directory-lease")
+    assert pair.mount.outcome("digest(content('file'))") == "EMFILE"
+    pair.same("digest(content('file'))")
+
+
+def test_a_descriptor_that_is_not_to_be_had_fails_the_open_alone(faulty) -> None:
+    # One attempt, and another once all that is not in use has been given back.
+    _, pair = faulty("open:EMFILE:after=1:count=2", "auto")
     assert pair.mount.outcome("digest(content('file'))") == "EMFILE"
     pair.same("digest(content('file'))")

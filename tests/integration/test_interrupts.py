@@ -92,7 +92,7 @@ def test_a_read_that_is_stuck_keeps_nobody_else_from_what_is_there(slow, clients
         client.begin(f"_direct(fd, {FAR}, 1 << 16)")
         assert eventually(lambda: is_reading(client))
         # The status is asked for by others, and its answer needs nothing from below.
-        assert counts(top).control["open_files"] == 1
+        assert counts(top).datapath["directories"]["open_files"] == 1
     assert client.finish()[0] == "value"
     assert client.value("_direct(fd, 0, 4096)") == near
 

@@ -74,6 +74,11 @@ def test_every_field_of_lstat_is_the_backing_file_s(pair: Pair) -> None:
     assert len(fields) > 20
 
 
+def test_the_time_of_birth_is_the_backing_file_s(pair: Pair) -> None:
+    for name in ("", "linked", "dir", "deep/deeper", "relative", "fifo", "missing"):
+        pair.same(f"birth('{name}')")
+
+
 def test_fstat_of_an_open_file_is_the_backing_file_s(pair: Pair) -> None:
     pair.same("fields_of(os.fstat(os.open(p('linked'), os.O_RDONLY)))")
 

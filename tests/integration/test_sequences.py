@@ -103,6 +103,7 @@ def make_tree(source: str) -> None:
         os.symlink(target, f"{source}/{name}")
 
 
+# By `naive` and `upcall` Python answers for all but the bytes, by the others the data path does.
 @pytest.fixture(scope="module", params=["naive", "upcall", "pool", "splice", PASSTHROUGH])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -372,3 +372,42 @@ def test_a_source_that_is_no_directory_is_an_error(source):
 def test_a_node_of_another_tree_is_a_programming_error(mirror):
     with pytest.raises(TypeError):
         mirror.attributes(Node())
+
+
+# Leases
+
+
+class Hiding(Mirror):
+    """A mirror with a policy of its own."""
+
+    def lookup(self, directory, name):
+        return super().lookup(directory, name)
+
+
+class HidingInPrivate(Hiding):
+    """One that says where its policy applies."""
+
+    def keeps(self):
+        return [b"private"]
+
+
+class Closing(Mirror):
+    """One that answers as a mirror does."""
+
+    def close(self):
+        super().close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "granted"), [(Mirror, True), (Closing, True), (Hiding, False), (HidingInPrivate, True)]
+)
+def test_a_mirror_grants_a_lease_unless_it_answers_in_its_own_way(source, kind, granted):
+    tree = kind(source)
+    assert (tree.lease() is not None) == granted
+    tree.close()
+
+
+def test_a_mirror_without_openat2_grants_no_lease(source):
+    tree = Mirror(source, openat2=False)
+    assert tree.lease() is None
+    tree.close()

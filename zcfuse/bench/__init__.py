@@ -21,7 +21,15 @@ from zcfuse.bench._sources import (
     temporary_tree,
 )
 from zcfuse.bench._sweep import SweepReport, run_sweep
-from zcfuse.bench._targets import BACKING, LEASES, PATHS, Target, peer_targets, zcfuse_target
+from zcfuse.bench._targets import (
+    BACKING,
+    LEASES,
+    PATHS,
+    PYTHON,
+    Target,
+    peer_targets,
+    zcfuse_target,
+)
 from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "DEFAULT_SIZE",
     "LEASES",
     "PATHS",
+    "PYTHON",
     "WORKLOADS",
     "BenchReport",
     "BenchRow",

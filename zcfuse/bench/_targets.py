@@ -18,6 +18,8 @@ from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfus
 
 BACKING: Final = "backing"
 LEASES: Final = "+leases"
+PYTHON: Final = "+python"
+_LEASE_OPTIONS: Final = {LEASES: "--directory-lease", PYTHON: "--no-directory-lease"}
 PATHS: Final = ("naive", "upcall", "pool", "mmap", "splice", "passthrough")
 _MERGERFS_OPTIONS: Final = (
     "ro,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
@@ -55,9 +57,12 @@ class RunningTarget(msgspec.Struct, frozen=True):
 
 
 def zcfuse_target(path: str, source: str, mountpoint: str, options: Sequence[str] = ()) -> Target:
-    """The mount of `source` by a serving path; LEASES behind it: with directory leases."""
-    leases = ["--directory-lease"] if path.endswith(LEASES) else []
-    path_options = ["--path", path.removesuffix(LEASES), *leases]
+    """The mount of `source` by a serving path.
+
+    LEASES behind it asks for directory leases, which is the default, PYTHON for none.
+    """
+    bare, plus, way = path.partition("+")
+    path_options = ["--path", bare, *([_LEASE_OPTIONS[plus + way]] if plus else [])]
     argv = zcfuse_command(source, mountpoint, [*path_options, *options])
     name = "zcfuse" if path == "auto" else f"zcfuse {path}"
     return Target(name, tuple(argv), mountpoint)

@@ -14,6 +14,7 @@ from zcfuse.bench import (
     BACKING,
     LEASES,
     PATHS,
+    PYTHON,
     WORKLOADS,
     BenchReport,
     BenchRow,
@@ -45,8 +46,8 @@ _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
     default="auto",
     show_default=True,
     metavar="P,...",
-    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. With {LEASES} "
-    "behind it: with directory leases.",
+    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. With {PYTHON} "
+    "behind it: without directory leases.",
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option(
@@ -94,7 +95,8 @@ def _chosen(text: str) -> list[str]:
         return known
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name.removesuffix(LEASES) not in known:
+        suffix = LEASES if name.endswith(LEASES) else PYTHON
+        if name.removesuffix(suffix) not in known:
             raise CommandError(f"--paths {name}: choose of {', '.join(known)}, or all", usage=True)
     return names
 

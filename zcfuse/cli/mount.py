@@ -25,7 +25,7 @@ from zcfuse.datapath._mounting import MountError, check_device
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
-    "directory_lease, path=, transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. "
+    "no_directory_lease, path=, transport=, cache_timeout=, threads=, lock_budget=, stack_depth=. "
     "An option of its own, such as --path, counts before these."
 )
 
@@ -94,7 +94,7 @@ class Size(click.ParamType[int]):
     "--directory-lease/--no-directory-lease",
     "directory_lease",
     default=None,
-    help="Answer for names, attributes and opens without asking Python. [default: off]",
+    help="Answer for names, attributes and opens without asking Python. [default: on]",
 )
 @click.option("--log-file", metavar="F", help="Append the log to this file.")
 def mount(

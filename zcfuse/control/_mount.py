@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -394,6 +394,7 @@ def _prepare(
         raise
     resources.callback(pyfuse3.close, unmount=False)
     if datapath is not None:
+        datapath.refuse_device(*kernel.device)
         _lease_directory(tree, datapath, options)
         try:
             datapath.start()
@@ -408,9 +409,21 @@ def _lease_directory(tree: Tree, datapath: DataPath, options: MountOptions) -> N
     if directory is None:
         return
     try:
-        datapath.lease_directory(ROOT_NODEID, directory)
+        datapath.lease_directory(ROOT_NODEID, directory, _checked_names(tree.keeps()))
     except OSError as error:
         log.info("no directory lease: %s", error)
+
+
+def _checked_names(paths: Collection[bytes]) -> list[bytes]:
+    """Return paths below a directory as the data path wants them.
+
+    Raises:
+        ValueError: one is none: it would keep nothing, and what was to be kept would be leased.
+    """
+    for path in paths:
+        if not path or b"\0" in path or {b"", b".", b".."} & set(path.split(b"/")):
+            raise ValueError(f"not a path below the tree's root: {path!r}")
+    return list(paths)
 
 
 def _make_datapath(

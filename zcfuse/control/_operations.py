@@ -130,8 +130,8 @@ class Operations(ReadOnlyOperations):
             node, attributes = self._tree.lookup(directory, name)
         except FileNotFoundError:
             self._negative_lookups += 1
-            return self._absent()
-        entry = self._filled(node, attributes)
+            return self._absent(directory)
+        entry = self._found(directory, node, attributes)
         entry.st_ino = self._count_lookup(node, attributes)
         return entry
 
@@ -168,7 +168,7 @@ class Operations(ReadOnlyOperations):
         handle = await self._open(inode)
         try:
             attributes = self._files.backing(handle).attributes()
-            keep_cache = self._unchanged(inode, attributes)
+            keep_cache = self._unchanged(inode, attributes) and not self._nodes.node(inode).volatile
             return pyfuse3.FileInfo(fh=handle, direct_io=self._direct, keep_cache=keep_cache)
         except BaseException:
             self._files.release(handle)
@@ -343,10 +343,18 @@ class Operations(ReadOnlyOperations):
         entry.st_ctime_ns = attributes.ctime_ns
         return entry
 
-    def _absent(self) -> pyfuse3.EntryAttributes:
+    def _found(
+        self, directory: Node, node: Node, attributes: Attributes
+    ) -> pyfuse3.EntryAttributes:
+        entry = self._filled(node, attributes)
+        if directory.volatile:
+            entry.entry_timeout = 0
+        return entry
+
+    def _absent(self, directory: Node) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = 0
-        entry.entry_timeout = entry.attr_timeout = self._timeout
+        entry.entry_timeout = entry.attr_timeout = 0 if directory.volatile else self._timeout
         return entry
 
     def _count_lookup(self, node: Node, attributes: Attributes) -> int:
@@ -364,7 +372,7 @@ class Operations(ReadOnlyOperations):
     ) -> bool:
         """Put an entry into the reply; return False, with nothing counted, if it is full."""
         offset, name, node, attributes = found
-        entry = self._filled(node, attributes)
+        entry = self._found(directory, node, attributes)
         if name in _DOTS:
             # The kernel makes no node of these and will not forget them.
             shown = self._nodes.nodeid(node) or self._nodes.nodeid(directory)

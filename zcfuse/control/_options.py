@@ -54,8 +54,8 @@ class MountOptions:
         stack_depth: 2 also passes files through whose filesystem is itself stacked (overlayfs),
             and then no overlayfs can be mounted on top of this mount.
         directory_lease: let the data path answer for a tree that mirrors a directory, without
-            asking Python for names, attributes and opens. Off unless asked for: its listings
-            differ from those of the other way in what a change meanwhile may show.
+            asking Python for names, attributes and opens; where the tree grants no lease, or there
+            is no data path to hold one, it changes nothing.
         source_name: what findmnt shows as the source; None: the tree's own name for itself.
         unmount_wait: for how long a busy mount is waited for before it is detached by force, in
             seconds.
@@ -72,7 +72,7 @@ class MountOptions:
     lock_budget: int | None = None
     prefault: bool = True
     stack_depth: int = 1
-    directory_lease: bool = False
+    directory_lease: bool = True
     source_name: str | None = None
     unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
 

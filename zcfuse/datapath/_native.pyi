@@ -61,13 +61,18 @@ class DataPath:
         The descriptors are copied. Raises OSError where that fails.
         """
     def revoke(self, nodeid: int) -> None: ...
-    def lease_directory(self, nodeid: int, root_fd: int) -> None:
+    def lease_directory(self, nodeid: int, root_fd: int, kept: Sequence[bytes] = ()) -> None:
         """Answer for all below a node, which mirrors this directory, without an upcall.
+
+        But for `kept`: paths from that directory, such as b"a/b", which are handed up with all that
+        is below them.
 
         The descriptor (O_PATH will do) is copied. Not for what lies behind another mount. Leases a
         directory again that was revoked. Raises OSError where the kernel has no openat2 (Linux
         5.6) or the descriptor is no directory's.
         """
+    def refuse_device(self, major: int, minor: int) -> None:
+        """Leave whatever lies on this device, the mount's own, out of listings. Before start()."""
     def revoke_directory(self, nodeid: int) -> bool:
         """Hand up what comes about a directory and all below it; the kernel is told to ask again.
 

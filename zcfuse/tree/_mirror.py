@@ -45,7 +45,7 @@ _STACKED: Final = frozenset({0x794C7630, 0xF15F})
 _IDENTITY: Final = struct.Struct("=QQqQ")
 _MASK64: Final = 2**64 - 1
 # What a subclass may have of its own without its answers being others than a mirror's.
-_FREE: Final = frozenset({"__init__", "close", "lease", "refuse_device"})
+_FREE: Final = frozenset({"__init__", "close", "keeps", "lease", "refuse_device"})
 
 
 class Mirror(Tree):
@@ -170,9 +170,10 @@ class Mirror(Tree):
     def lease(self) -> int | None:
         """Return the root's descriptor, unless a subclass answers anything in its own way.
 
-        A subclass that overrides a method and may be leased all the same overrides this one too.
+        A subclass that does so below certain names alone says by `keeps` which they are; then the
+        rest is leased.
         """
-        if not self._openat2 or self._differs():
+        if not self._openat2 or (self._differs() and not self.keeps()):
             return None
         return self._beneath.fd
 

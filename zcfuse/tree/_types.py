@@ -78,7 +78,8 @@ class Node:
     """A file, directory or link of a tree. Only the tree that made it knows more about it.
 
     `identity` is equal for the names of one inode and differs when an inode number was reused.
-    `volatile` says that nothing told about the node may be cached by whoever asked.
+    `volatile` says that nothing told about the node may be cached by whoever asked: of a directory,
+    neither which names it holds nor which are missing.
     """
 
     __slots__ = ()
@@ -198,11 +199,22 @@ class Tree(ABC):
         """Return a descriptor of the directory that the root mirrors name by name, or None.
 
         A tree that returns one lets the data plane answer for all of it from that directory: no
-        other method is called then, but for what lies behind other mounts and for directories that
-        were revoked. So a tree whose answers depend on anything but the directory returns None.
-        The descriptor stays the tree's.
+        other method is called then, but for what lies behind other mounts, for what the tree
+        `keeps` and for directories that were revoked. So a tree whose answers depend on anything
+        but the directory, on who asks for instance, keeps the names concerned or returns None. The
+        descriptor stays the tree's.
         """
         return None
+
+    def keeps(self) -> Collection[bytes]:
+        """Return what the tree answers for itself below the directory that it leases.
+
+        Each is a path from that directory, such as ``b"a/b"``, of something that need not exist
+        (yet); all below it is kept as well. Asked once, when the mount begins. It goes by the name
+        by which a client comes: a file that has a second link elsewhere is leased there. The
+        listing of the directory above a kept name is the leased directory's own.
+        """
+        return ()
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node that the data plane found as `name` in `directory`.

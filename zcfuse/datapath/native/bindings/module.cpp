@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <set>
+#include <string>
 #include <system_error>
 #include <tuple>
 
@@ -312,10 +314,22 @@ void bind_datapath(nb::module_& module) {
         .def("install", &install, "nodeid"_a, "extents"_a, Released())
         .def(
             "lease_directory",
-            [](DataPath& path, std::uint64_t nodeid, int root_fd) {
-                path.state().mirrors.lease(nodeid, root_fd);
+            [](DataPath& path, std::uint64_t nodeid, int root_fd,
+               const std::vector<nb::bytes>& kept) {
+                std::set<std::string, std::less<>> paths;
+                for (const auto& one : kept) {
+                    paths.emplace(one.c_str(), one.size());
+                }
+                const nb::gil_scoped_release released;
+                path.state().mirrors.lease(nodeid, root_fd, std::move(paths));
             },
-            "nodeid"_a, "root_fd"_a, Released())
+            "nodeid"_a, "root_fd"_a, "kept"_a = nb::make_tuple())
+        .def(
+            "refuse_device",
+            [](DataPath& path, std::uint32_t major, std::uint32_t minor) {
+                path.state().mirrors.refuse_device(major, minor);
+            },
+            "major"_a, "minor"_a)
         .def("revoke_directory", &DataPath::revoke_directory, "nodeid"_a, Released())
         .def("describe", &describe, "nodeid"_a)
         .def("revoke", &DataPath::revoke, "nodeid"_a, Released())

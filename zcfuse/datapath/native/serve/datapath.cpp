@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "serve/forget_names.hpp"
 #include "serve/pipe.hpp"
 #include "serve/relay.hpp"
 #include "serve/server.hpp"
@@ -337,26 +338,10 @@ void DataPath::revoke(std::uint64_t nodeid) {
 bool DataPath::revoke_directory(std::uint64_t nodeid) {
     const bool known = state_->mirrors.revoke(nodeid);
     // What was being answered when the mark was set is answered by the lease; then the kernel is
-    // told, so that it keeps nothing of that.
+    // told, so that it keeps nothing of that. Who is slower than this tells it once more.
     state_->ledger.settle();
-    forget_names(nodeid);
+    forget_names(*state_, nodeid);
     return known;
-}
-
-// Makes the kernel ask again for what it knows of a directory.
-void DataPath::forget_names(std::uint64_t nodeid) {
-    auto& notifier = state_->notifier;
-    notifier.post_invalidate_inode(nodeid);
-    if (state_->negotiation.outcome().minor >= abi::kMinorWithIncEpoch) {
-        notifier.post_new_epoch();
-        return;
-    }
-    for (const auto& name : state_->mirrors.nodes().names_in(nodeid)) {
-        notifier.post_invalidate_entry(nodeid, name);
-    }
-    if (const auto node = state_->mirrors.nodes().find(nodeid); node && !node->is_root) {
-        notifier.post_invalidate_entry(node->link.parent, node->link.name);
-    }
 }
 
 int DataPath::invalidate_inode(std::uint64_t nodeid, std::int64_t offset,

@@ -72,7 +72,6 @@ class DataPath {
     void sever();
     // The session's own channel; nullptr once it has stopped.
     std::shared_ptr<const DeviceChannel> session() const;
-    void forget_names(std::uint64_t nodeid);
 
     std::shared_ptr<State> state_;
     std::vector<std::thread> threads_;

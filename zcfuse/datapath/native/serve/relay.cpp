@@ -16,8 +16,9 @@ namespace zc {
 
 namespace {
 
-// How often upcalls that are out are looked through for some that are out too long.
-constexpr auto kLookEvery = std::chrono::milliseconds(2000);
+// How often upcalls that are out are looked through for some that are out too long, and kept files
+// for some that were deleted.
+constexpr auto kLookEvery = std::chrono::milliseconds(500);
 constexpr auto kWaitForMemory = std::chrono::milliseconds(2);
 constexpr std::size_t kSmallestBuffer = 256 << 10;
 
@@ -155,8 +156,22 @@ bool Relay::forward_as_statx(const Upcall& upcall, std::uint64_t unique,
     return true;
 }
 
+// A STATX that was handed up as a GETATTR must not end as an ENOSYS: the kernel would send no
+// further one for leased nodes either.
+void Relay::keep_statx_on(std::span<std::byte> message) const {
+    abi::OutHeader header{};
+    std::memcpy(&header, message.data(), sizeof header);
+    if (header.error == -ENOSYS && !state_->mirrors.none()) {
+        header.error = -EOPNOTSUPP;
+        std::memcpy(message.data(), &header, sizeof header);
+    }
+}
+
 void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message) {
     amender_.amend(upcall, message);
+    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx) {
+        keep_statx_on(message);
+    }
     if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx &&
         forward_as_statx(upcall, unique, message)) {
         return;

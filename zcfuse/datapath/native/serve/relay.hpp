@@ -23,6 +23,7 @@ class Relay {
   private:
     void forward_until_end();
     bool drain();
+    void keep_statx_on(std::span<std::byte> message) const;
     bool forward_as_statx(const Upcall& upcall, std::uint64_t unique,
                           std::span<const std::byte> message);
     void forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message);

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <exception>
 
+#include "sys/threads.hpp"
+
 namespace zc {
 
 namespace {
@@ -48,6 +50,7 @@ Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> chan
 }
 
 void Server::run() noexcept {
+    sys::yield_to_clients();
     try {
         receive_until_end();
     } catch (const std::exception& error) {

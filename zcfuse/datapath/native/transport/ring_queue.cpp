@@ -1,7 +1,6 @@
 #include "transport/ring_queue.hpp"
 
 #include <pthread.h>
-#include <sched.h>
 #include <sys/eventfd.h>
 
 #include <bit>
@@ -9,6 +8,8 @@
 #include <chrono>
 #include <system_error>
 #include <utility>
+
+#include "sys/threads.hpp"
 
 namespace zc {
 
@@ -31,23 +32,6 @@ sys::UniqueFd make_event() {
         throw std::system_error(errno, std::generic_category(), "eventfd");
     }
     return event;
-}
-
-// Fails where the CPU is offline or not ours to use: then the thread runs where it may.
-bool bind_to(unsigned cpu) noexcept {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    return ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set) == 0;
-}
-
-// A thread that only ever answers others need not take the CPU from them when a request comes: a
-// client that has to wait gives it up by itself, and one that need not (RELEASE) goes on to its
-// next request, which is then answered along with that one. sched(7): a SCHED_BATCH thread does not
-// preempt who is running. Saves two of four context switches of an open and close.
-void yield_to_clients() noexcept {
-    const sched_param none{};
-    ::pthread_setschedparam(::pthread_self(), SCHED_BATCH, &none);
 }
 
 bool is_over(int error) noexcept {
@@ -123,10 +107,8 @@ int RingQueue::Core::begin() noexcept {
         default:
             return -ECANCELED;
     }
-    if (!bind_to(cpu_)) {
-        count(unbound_);
-    }
-    yield_to_clients();
+    // Refused where the CPU is offline or not ours to use: then the thread runs where it may.
+    count(unbound_, sys::bind_to(cpu_) ? 0 : 1);
     thread_ = ::pthread_self();
     int error = ring_.enable();
     if (error == 0) {

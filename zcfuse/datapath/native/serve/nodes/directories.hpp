@@ -11,7 +11,9 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <shared_mutex>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -27,6 +29,9 @@ struct LeaseRoot {
     std::uint32_t device_major = 0;
     std::uint32_t device_minor = 0;
     bool local = false;  // statx never asks a server
+    // What control answers for all the same, with all below it: paths from here, without a `/` at
+    // either end.
+    std::set<std::string, std::less<>> kept;
 };
 
 struct Directory {

@@ -63,7 +63,7 @@ Mirrors::Mirrors(LeaseTable& leases, std::uint32_t cache_timeout_ms)
       cache_(share(kDirectoryShare, kMostDirectories)),
       files_(leases, share(kKeptShare, kMostKept)) {}
 
-void Mirrors::lease(std::uint64_t nodeid, int root_fd) {
+void Mirrors::lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept) {
     auto root = std::make_shared<LeaseRoot>();
     struct ::statx status {};
     int error = sys::dup_cloexec(root_fd, root->fd);
@@ -84,6 +84,7 @@ void Mirrors::lease(std::uint64_t nodeid, int root_fd) {
     root->device_major = status.stx_dev_major;
     root->device_minor = status.stx_dev_minor;
     root->local = sys::is_local(root->fd.get());
+    root->kept = std::move(kept);
     if (is_own(nodeid)) {
         nodes_.set_revoked(nodeid, false);
         return;
@@ -100,6 +101,7 @@ void Mirrors::lease(std::uint64_t nodeid, int root_fd) {
 
 bool Mirrors::revoke(std::uint64_t nodeid) {
     const bool known = nodes_.set_revoked(nodeid, true);
+    revokes_.fetch_add(1, std::memory_order_acq_rel);
     cache_.clear();
     files_.drop_unused();
     return known;
@@ -152,6 +154,33 @@ int Mirrors::leased(const NodeView& node) const {
 int Mirrors::leased(std::uint64_t nodeid) const {
     const auto node = nodes_.find(nodeid);
     return node ? leased(*node) : kHandUp;
+}
+
+bool Mirrors::is_kept(const LeaseRoot& root, std::uint64_t parent, std::string_view name) const {
+    if (root.kept.empty()) {
+        return false;
+    }
+    std::string path(name);
+    for (std::size_t depth = 0; depth < kDepthLimit; ++depth) {
+        const auto node = nodes_.find(parent);
+        if (!node) {
+            return true;  // control will not know it either
+        }
+        if (node->is_root) {
+            return root.kept.contains(path);
+        }
+        path.insert(0, 1, '/').insert(0, node->link.name);
+        parent = node->link.parent;
+    }
+    return true;
+}
+
+void Mirrors::refuse_device(std::uint32_t major, std::uint32_t minor) noexcept {
+    refused_device_ = std::uint64_t{major} << 32 | minor;
+}
+
+bool Mirrors::is_refused(const struct ::statx& status) const noexcept {
+    return (std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor) == refused_device_;
 }
 
 bool Mirrors::fresh(const Directory& directory, std::int64_t now) const noexcept {
@@ -408,6 +437,7 @@ void Mirrors::tidy() {
         nodes_peak_ = nodes;
     }
     files_.drop_unused(sys::coarse_milliseconds() - kKeepUnusedMs);
+    files_.drop_deleted();
 }
 
 void Mirrors::clear() {

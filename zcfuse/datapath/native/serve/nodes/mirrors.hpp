@@ -11,7 +11,8 @@
 //     identity is compared behind the open. A directory that is cached was beneath the root no
 //     longer ago than the cache timeout, one second at most.
 //   - a revoke: what looked at the mark before it was set is answered by the lease; revoke() in
-//     DataPath waits for those. Nothing found before enters the cache behind it (generation).
+//     DataPath waits for those, but not for long, and who answers later tells the kernel to forget
+//     it (ops::serve). Nothing found before enters the cache behind it (generation).
 //   - a FORGET: the node is gone and the request gets ESTALE, which only a broken kernel sees.
 #pragma once
 
@@ -19,8 +20,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <shared_mutex>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -43,10 +46,14 @@ class Mirrors {
     // Whether there is any lease at all: one load, for what comes with every request.
     bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
 
-    // Leases a directory; the descriptor is copied. Throws std::system_error.
-    void lease(std::uint64_t nodeid, int root_fd);
+    // Leases a directory but for `kept`, paths below it; the descriptor is copied. Throws
+    // std::system_error.
+    void lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept = {});
     // Returns false for a node that is not leased. What is open stays so.
     bool revoke(std::uint64_t nodeid);
+    // How many revokes there were. What was begun before one and is answered behind it must not
+    // stay with the kernel.
+    std::uint64_t revokes() const noexcept { return revokes_.load(std::memory_order_acquire); }
 
     struct Description {
         std::uint64_t nodeid = 0;
@@ -71,6 +78,11 @@ class Mirrors {
     // 0 or kHandUp.
     int leased(const NodeView& node) const;
     int leased(std::uint64_t nodeid) const;
+    // Whether control keeps the name in a directory for itself.
+    bool is_kept(const LeaseRoot& root, std::uint64_t parent, std::string_view name) const;
+    // The device of our own mount, which no listing shows. Before there are threads.
+    void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
+    bool is_refused(const struct ::statx& status) const noexcept;
 
     Identity identity_of(const LeaseRoot& root, const struct ::statx& status, int directory,
                          const char* name) const;
@@ -121,7 +133,9 @@ class Mirrors {
     OpenFiles files_;
     OpenDirectories listings_;
     std::atomic<bool> any_{false};
+    std::atomic<std::uint64_t> revokes_{0};
     std::size_t nodes_peak_ = 0;  // tidy()'s
+    std::uint64_t refused_device_ = ~std::uint64_t{0};
     mutable std::shared_mutex roots_lock_;
     std::unordered_map<std::uint64_t, std::shared_ptr<LeaseRoot>> roots_;  // by nodeid
     std::atomic<std::uint32_t> last_root_{0};

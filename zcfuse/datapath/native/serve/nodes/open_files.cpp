@@ -1,7 +1,11 @@
 #include "serve/nodes/open_files.hpp"
 
+#include <sys/stat.h>
+
 #include <limits>
 #include <utility>
+
+#include "sys/files.hpp"
 
 namespace zc {
 
@@ -94,6 +98,26 @@ void OpenFiles::drop_unused(std::int64_t until_ms) {
 
 void OpenFiles::drop_unused() {
     drop_unused(std::numeric_limits<std::int64_t>::max());
+}
+
+void OpenFiles::drop_deleted() {
+    std::vector<std::pair<std::uint64_t, Lease>> unused;
+    {
+        const std::lock_guard guard(lock_);
+        unused.reserve(kept_.size());
+        for (const auto nodeid : kept_) {
+            unused.emplace_back(nodeid, entries_.find(nodeid)->second.lease);
+        }
+    }
+    for (auto& [nodeid, lease] : unused) {
+        struct ::statx status {};
+        const auto* file = lease->whole_file();
+        if (file != nullptr && sys::status_of(file->get(), "", true, status) == 0 &&
+            status.stx_nlink == 0) {
+            drop(nodeid);
+        }
+        lease.reset();
+    }
 }
 
 void OpenFiles::clear() {

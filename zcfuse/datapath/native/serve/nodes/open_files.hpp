@@ -45,6 +45,8 @@ class OpenFiles {
     void drop(std::uint64_t nodeid);
     void drop_unused(std::int64_t until_ms);
     void drop_unused();
+    // Those whose file has lost its last name: its space and its inode number are wanted.
+    void drop_deleted();
     // Everything, whoever still uses it.
     void clear();
 

@@ -34,6 +34,9 @@ bool lookup(Context& context, const Request& request) {
         error != 0) {
         return request.failed(error);
     }
+    if (mirrors.is_kept(*directory->root, request.header.nodeid, text)) {
+        return false;
+    }
     struct ::statx status {};
     if (const int error = mirrors.look(*directory, name, status); error != 0) {
         return error == -ENOENT ? answer_missing(context, request) : request.failed(error);

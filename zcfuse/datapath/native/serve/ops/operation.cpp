@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "serve/forget_names.hpp"
+
 namespace zc::ops {
 
 namespace {
@@ -72,11 +74,10 @@ abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
     return {nodeid, 0, seconds, seconds, nanoseconds, nanoseconds, attributes_of(status)};
 }
 
-bool serve(Context& context, const Request& request) {
+namespace {
+
+bool dispatch(Context& context, const Request& request) {
     using abi::Opcode;
-    if (context.mirrors().none()) {
-        return false;
-    }
     switch (static_cast<Opcode>(request.header.opcode)) {
         case Opcode::lookup:
             return lookup(context, request);
@@ -117,6 +118,21 @@ bool serve(Context& context, const Request& request) {
         default:
             return false;
     }
+}
+
+}  // namespace
+
+bool serve(Context& context, const Request& request) {
+    const auto& mirrors = context.mirrors();
+    if (mirrors.none()) {
+        return false;
+    }
+    const auto revokes = mirrors.revokes();
+    const bool answered = dispatch(context, request);
+    if (answered && mirrors.revokes() != revokes) {
+        forget_names(context.state, request.header.nodeid);
+    }
+    return answered;
 }
 
 }  // namespace zc::ops

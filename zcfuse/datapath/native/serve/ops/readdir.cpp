@@ -3,8 +3,8 @@
 // for the next one.
 //
 // A nodeid of 0 tells the kernel that an entry comes without attributes (fs/fuse/readdir.c): so do
-// "." and "..", a name that cannot be looked at, another mount, and all entries of a directory that
-// was revoked while it was being listed.
+// "." and "..", a name that cannot be looked at, another mount, what control keeps for itself, and
+// all entries of a directory that was revoked while it was being listed.
 #include <dirent.h>
 
 #include <algorithm>
@@ -70,6 +70,19 @@ bool next_entry(const OpenDirectory& listing, Entry& into) {
     return true;
 }
 
+// As control shows it, which answers for other mounts (tree/_mirror.py, mixed_ino).
+std::uint64_t shown_ino(const LeaseRoot& root, const struct ::statx& status) noexcept {
+    if (status.stx_dev_major == root.device_major && status.stx_dev_minor == root.device_minor) {
+        return status.stx_ino;
+    }
+    const auto device = std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor;
+    std::uint64_t value = device * 0x9E3779B97F4A7C15 + status.stx_ino;
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9;
+    value = (value ^ value >> 27) * 0x94D049BB133111EB;
+    value ^= value >> 31;
+    return value != 0 ? value : 1;
+}
+
 class Listing {
   public:
     Listing(Context& context, const Request& request, bool plus, std::size_t size)
@@ -87,8 +100,9 @@ class Listing {
             return false;
         }
         abi::EntryOut found{};
-        if (leased_ && !is_dots(entry.name) && !look(entry, found)) {
-            return true;  // vanished since
+        auto ino = entry.ino;
+        if (leased_ && !is_dots(entry.name) && !look(entry, found, ino)) {
+            return true;  // vanished since, or never to be seen
         }
         auto& buffer = context_.buffer;
         auto at = buffer.size();
@@ -97,8 +111,8 @@ class Listing {
             std::memcpy(buffer.data() + at, &found, sizeof found);
             at += sizeof found;
         }
-        const abi::Dirent dirent{entry.ino, entry.next,
-                                 static_cast<std::uint32_t>(entry.name.size()), entry.type};
+        const abi::Dirent dirent{ino, entry.next, static_cast<std::uint32_t>(entry.name.size()),
+                                 entry.type};
         std::memcpy(buffer.data() + at, &dirent, sizeof dirent);
         std::memcpy(buffer.data() + at + sizeof dirent, entry.name.data(), entry.name.size());
         return true;
@@ -114,10 +128,17 @@ class Listing {
     }
 
   private:
-    bool look(const Entry& entry, abi::EntryOut& into) {
+    bool look(const Entry& entry, abi::EntryOut& into, std::uint64_t& ino) {
         auto& mirrors = context_.mirrors();
+        if (mirrors.is_kept(*directory_->root, request_.header.nodeid, entry.name)) {
+            return true;
+        }
         struct ::statx status {};
         const int error = mirrors.look(*directory_, entry.name.data(), status);
+        if (error == kHandUp) {
+            ino = shown_ino(*directory_->root, status);
+            return !mirrors.is_refused(status);
+        }
         if (error != 0) {
             return error != -ENOENT;
         }

@@ -1,0 +1,23 @@
+#include "serve/forget_names.hpp"
+
+#include "abi/fuse_nodes.hpp"
+
+namespace zc {
+
+void forget_names(State& state, std::uint64_t nodeid) {
+    auto& notifier = state.notifier;
+    const auto& nodes = state.mirrors.nodes();
+    notifier.post_invalidate_inode(nodeid);
+    if (state.negotiation.outcome().minor >= abi::kMinorWithIncEpoch) {
+        notifier.post_new_epoch();
+        return;
+    }
+    for (const auto& name : nodes.names_in(nodeid)) {
+        notifier.post_invalidate_entry(nodeid, name);
+    }
+    if (const auto node = nodes.find(nodeid); node && !node->is_root) {
+        notifier.post_invalidate_entry(node->link.parent, node->link.name);
+    }
+}
+
+}  // namespace zc
