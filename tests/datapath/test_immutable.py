@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,15 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def immutable(kernel, tree):
-    """Make a data path that mirrors `tree`, which is promised not to change."""
+    """Make a data path that mirrors `tree`, which is promised not to change, but for `kept`."""
 
-    def make(*, offered: int = EVERYTHING, lease: bool = True, **settings) -> FakeKernel:
+    def make(
+        *, offered: int = EVERYTHING, lease: bool = True, kept: Sequence[bytes] = (), **settings
+    ) -> FakeKernel:
         fake = kernel(**{"path": "auto", "immutable": True, **settings})
         if lease:
             fd = os.open(tree, os.O_PATH | os.O_DIRECTORY)
-            fake.path.lease_directory(ROOT, fd)
+            fake.path.lease_directory(ROOT, fd, kept)
             os.close(fd)
         negotiate(fake, offered)
         return fake
@@ -127,6 +130,15 @@ def test_a_tree_that_leases_nothing_is_asked_for_every_open(immutable):
         assert fake.reply().error == 0
     (count,) = [n for reason, n in fake.statistics().fallbacks.items() if "not leased" in reason]
     assert count == 2
+
+
+def test_a_tree_that_keeps_a_name_is_opened_by_messages(immutable):
+    fake = immutable(kept=[b"dir"])
+    node = fake.look(ROOT, b"file").nodeid
+    handle, _ = fake.open(node)
+    assert fake.request(READ, node, read_body(0, 100, handle)).body == b"some bytes"
+    (count,) = [n for reason, n in fake.statistics().fallbacks.items() if "as a whole" in reason]
+    assert count == 1
 
 
 def test_a_mount_that_promises_nothing_opens_by_messages(kernel, tree):

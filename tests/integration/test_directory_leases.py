@@ -26,9 +26,8 @@ def transport(request):
 
 @pytest.fixture
 def mounted(mounted, transport):
-    """Mounts by the transport at hand."""
-    by = ("--transport", transport)
-    return lambda *options, **how: mounted(*by, *options, **how)
+    """Mounts over that transport; what the test says otherwise counts."""
+    return lambda *options, **how: mounted("--transport", transport, *options, **how)
 
 
 def fill(source: str) -> None:

@@ -100,7 +100,7 @@ def test_a_data_path_thread_that_dies_ends_connection_and_daemon(
 ) -> None:
     write(source, "file", BYTES)
     # Beside a ring /dev/fuse is hardly read from: test_rings.py.
-    by = ("--path", path, lease, "--transport", "dev")
+    by = ("--path", path, "--transport", "dev", lease)
     daemon = mounted(*by, env={"ZCFUSE_FAULTS": f"{fault}:after=60:count=1"})
     client = clients(daemon)
     client.begin(FOR_EVER)

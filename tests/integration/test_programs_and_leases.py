@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import PASSTHROUGH, write
+from tests.integration.conftest import PASSTHROUGH, RING, write
 from tests.support import requires
 from tests.support._user import CHECKOUT
 
@@ -40,7 +40,7 @@ print(os.pread(again, 5, 1 << 20).decode(), os.fstat(again).st_size, flush=True)
 '''
 
 async def main():
-    options = MountOptions(path=sys.argv[3], unmount_wait=1)
+    options = MountOptions(path=sys.argv[3], transport=sys.argv[4], unmount_wait=1)
     async with mount(Mirror(source), mountpoint, options) as served:
         child = await trio.lowlevel.open_process(
             [sys.executable, "-c", CHILD, mountpoint],
@@ -74,8 +74,14 @@ def run(program: str, *arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("path", ["pool", "splice", PASSTHROUGH])
-def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(tmp_path, path) -> None:
+@pytest.mark.parametrize("path", ["pool", "splice", PASSTHROUGH, RING])
+def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(
+    tmp_path, path, request
+) -> None:
+    by = (path, "auto")
+    if path == "ring":
+        request.getfixturevalue("ring_switch")
+        by = ("pool", "uring")
     source, mountpoint = tmp_path / "source", tmp_path / "mnt"
     (source / "dir").mkdir(parents=True)
     (source / "many").mkdir()
@@ -84,7 +90,7 @@ def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(tmp_path,
     (source / "dir" / "inner").write_bytes(b"12")
     for n in range(3000):
         (source / "many" / f"{n}").touch()
-    before, asked, after, code, upcalls = run(PROGRAM, source, mountpoint, path)
+    before, asked, after, code, upcalls = run(PROGRAM, source, mountpoint, *by)
     assert (before, asked, code) == (["first"], {}, 0)
     assert after[:6] == ["after", "3000", "first", "dir", "2", "False"]
     # Opened by its descriptor the file is the node that it was: open through both planes at once.

@@ -43,9 +43,7 @@ class Slow(_mount._AnnouncedOperations):
         return await super().lookup(parent_inode, name, ctx)
 
 _mount._AnnouncedOperations = Slow
-options = MountOptions(
-    transport="uring", path=path, cache_timeout=0, directory_lease=False
-)
+options = MountOptions(transport="uring", path=path, cache_timeout=0, directory_lease=False)
 sys.exit(run_daemon(source, mountpoint, options, ready=lambda: None, log_to=sys.stderr))
 """
 # Threads of one CPU, each with a name of its own; prints how many were told that it is missing.

@@ -300,11 +300,13 @@ def load(daemon: Daemon, number: int = 5) -> Iterator[list[subprocess.Popen[byte
 
 
 @pytest.mark.parametrize("how", ["umount", "SIGTERM", "SIGKILL", "abort"])
-@pytest.mark.parametrize("path", ["pool", "upcall"])
-def test_an_end_under_load_comes_in_time_for_daemon_and_clients(mounted, source, how, path) -> None:
+@pytest.mark.parametrize(
+    "by", [("pool",), ("upcall",), ("pool", "--directory-lease", "--cache-timeout", "0")]
+)
+def test_an_end_under_load_comes_in_time_for_daemon_and_clients(mounted, source, how, by) -> None:
     for n in range(20):
         write(source, f"file-{n}", BYTES[: n * 50_000])
-    daemon = mounted("--transport", "uring", "--path", path)
+    daemon = mounted("--transport", "uring", "--path", *by)
     with load(daemon) as clients:
         assert eventually(lambda: transport(daemon)["ring_requests"] > 500)
         began = time.monotonic()

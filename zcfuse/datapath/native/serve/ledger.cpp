@@ -34,7 +34,7 @@ std::string_view reason_text(Reason reason) noexcept {
         "mmap: not over io_uring",
         "no lease: handed up",
         "zero-message opens: the kernel does not offer them (Linux 5.1)",
-        "zero-message opens: the tree's root is not leased, so that control is asked",
+        "zero-message opens: the tree is not leased as a whole, so that control is asked",
     };
     return texts[static_cast<std::size_t>(reason)];
 }

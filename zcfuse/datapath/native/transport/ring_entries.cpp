@@ -77,8 +77,10 @@ RingEntries::RingEntries(std::size_t depth, std::size_t payload_bytes, std::size
         std::byte* const payload = mapped_ + depth * header_bytes + i * payload_bytes_;
         slots_[i].buffers[0] = {mapped_ + i * header_bytes, sizeof(abi::uring::EntryHeader)};
         slots_[i].buffers[1] = {payload, payload_bytes_};
-        std::memset(slots_[i].buffers[0].iov_base, 0, sizeof(abi::uring::EntryHeader));
-        std::memset(payload, 0, prefaulted_bytes_);
+        if (prefaulted_bytes_ > 0) {
+            std::memset(slots_[i].buffers[0].iov_base, 0, sizeof(abi::uring::EntryHeader));
+            std::memset(payload, 0, prefaulted_bytes_);
+        }
     }
 }
 

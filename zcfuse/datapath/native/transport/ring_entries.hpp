@@ -24,8 +24,9 @@ class RingEntries {
   public:
     static constexpr std::size_t kMostEntries = 64;  // the bits of a hand-over
 
-    // `payload_bytes` an entry, of which the first `prefault_bytes` are there at once; the rest
-    // costs memory when it is first used. Throws std::system_error when there is no room.
+    // `payload_bytes` an entry, of which the first `prefault_bytes` are there at once, and the
+    // headers with them; the rest costs memory when it is first used. Throws std::system_error when
+    // there is no room.
     RingEntries(std::size_t depth, std::size_t payload_bytes, std::size_t prefault_bytes);
     RingEntries(const RingEntries&) = delete;
     RingEntries& operator=(const RingEntries&) = delete;

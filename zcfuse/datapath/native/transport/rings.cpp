@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <fstream>
+#include <set>
 #include <system_error>
 #include <thread>
 
@@ -12,11 +13,10 @@ namespace zc {
 
 namespace {
 
-// A list of ranges such as "0-3,8" (Documentation/admin-guide/cputopology.rst). The kernel numbers
-// its queues from 0 to the number of possible CPUs.
-std::size_t possible_cpus() {
-    std::ifstream file("/sys/devices/system/cpu/possible");
-    std::size_t cpus = 0;
+// A list of ranges such as "0-3,8" (Documentation/admin-guide/cputopology.rst).
+std::set<std::size_t> cpus_in(const char* path) {
+    std::ifstream file(path);
+    std::set<std::size_t> cpus;
     std::size_t first = 0;
     while (file >> first) {
         std::size_t last = first;
@@ -24,14 +24,21 @@ std::size_t possible_cpus() {
             file.get();
             file >> last;
         }
-        cpus += last >= first ? last - first + 1 : 0;
+        for (auto cpu = first; cpu <= std::min<std::size_t>(last, UINT16_MAX - 1); ++cpu) {
+            cpus.insert(cpu);
+        }
         if (file.peek() != ',') {
             break;
         }
         file.get();
     }
-    return std::clamp<std::size_t>(cpus > 0 ? cpus : std::thread::hardware_concurrency(), 1,
-                                   UINT16_MAX);
+    return cpus;
+}
+
+// The kernel numbers its queues from 0 to the number of possible CPUs.
+std::size_t possible_cpus() {
+    const auto cpus = cpus_in("/sys/devices/system/cpu/possible").size();
+    return std::max<std::size_t>(cpus > 0 ? cpus : std::thread::hardware_concurrency(), 1);
 }
 
 }  // namespace
@@ -39,9 +46,14 @@ std::size_t possible_cpus() {
 Rings::Rings(int device, const RingOptions& options) : device_(device), depth_(options.depth) {
     const auto cpus = possible_cpus();
     gate_ = std::make_shared<RingGate>(cpus);
+    const auto online = cpus_in("/sys/devices/system/cpu/online");
+    // A virtual machine may have hundreds of possible CPUs that never come.
+    auto unused = options;
+    unused.prefault_bytes = 0;
     for (std::size_t cpu = 0; cpu < cpus; ++cpu) {
+        const bool used = online.empty() || online.count(cpu) > 0;
         queues_.push_back(std::make_shared<const RingQueue>(static_cast<std::uint16_t>(cpu), device,
-                                                            options, gate_));
+                                                            used ? options : unused, gate_));
     }
 }
 

@@ -27,7 +27,7 @@ bool may_open_without(const Context& context) {
         return false;
     }
     const auto root = context.mirrors().root_of(abi::kRootId);
-    if (root == nullptr || context.mirrors().leased(abi::kRootId) != 0) {
+    if (root == nullptr || !root->kept.empty() || context.mirrors().leased(abi::kRootId) != 0) {
         context.counts.because(Reason::opens_not_leased);
         return false;
     }
