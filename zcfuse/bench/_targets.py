@@ -8,6 +8,7 @@ pages while size and time are the same.
 import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -29,6 +30,8 @@ _MERGERFS_OPTIONS: Final = (
     "ro,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
     "cache.symlinks=true,cache.readdir=true,threads=0"
 )
+_EXAMPLE: Final = "passthrough_hp"
+_RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 _BINDFS_OPTIONS: Final = (
     "ro,auto_cache,entry_timeout=1,attr_timeout=1,negative_timeout=1,max_readahead=1048576"
 )
@@ -76,20 +79,39 @@ def zcfuse_target(path: str, source: str, mountpoint: str, options: Sequence[str
 
 
 def peer_targets(source: str, base: str) -> list[Target]:
-    """The other programs, mounted in directories of `base`; those not installed say so."""
+    """The other programs, mounted in directories of `base`; those not installed say so.
+
+    libfuse's example passthrough_hp is in no distribution: it takes part where it is in the PATH,
+    over a ring as well where it was built with one and the kernel has rings switched on.
+    """
     commands = {
-        "mergerfs": ("-f", "-o", _MERGERFS_OPTIONS),
-        "bindfs": ("-f", "--multithreaded", "--no-allow-other", "-o", _BINDFS_OPTIONS),
+        "mergerfs": ("mergerfs", "-f", "-o", _MERGERFS_OPTIONS),
+        "bindfs": ("bindfs", "-f", "--multithreaded", "--no-allow-other", "-o", _BINDFS_OPTIONS),
     }
+    if shutil.which(_EXAMPLE):
+        commands[_EXAMPLE] = (_EXAMPLE, "--foreground", "--clone-fd")
+        if _has_rings(_EXAMPLE):
+            commands[f"{_EXAMPLE} io_uring"] = (*commands[_EXAMPLE], "-o", "io_uring")
     targets = []
-    for name, options in commands.items():
+    for name, (program, *options) in commands.items():
         mountpoint = os.path.join(base, name)
-        program = shutil.which(name)
-        if program is None:
-            targets.append(Target(name, missing=f"not installed ('apt-get install {name}')"))
+        path = shutil.which(program)
+        if path is None:
+            targets.append(Target(name, missing=f"not installed ('apt-get install {program}')"))
         else:
-            targets.append(Target(name, (program, *options, source, mountpoint), mountpoint))
+            targets.append(Target(name, (path, *options, source, mountpoint), mountpoint))
     return targets
+
+
+def _has_rings(program: str) -> bool:
+    """Whether a program of libfuse's knows rings and the kernel has them switched on."""
+    try:
+        with open(_RING_PARAMETER, encoding="ascii") as file:
+            switched_on = file.read().strip() in {"Y", "1"}
+    except OSError:
+        return False
+    said = subprocess.run([program, "--help"], capture_output=True, timeout=10, check=False)
+    return switched_on and b"io_uring" in said.stdout + said.stderr
 
 
 @contextlib.contextmanager
