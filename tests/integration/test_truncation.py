@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from tests.integration.conftest import ALL_PATHS, Room, shared_mount, write
-from tests.integration.counts import counts
+from tests.integration.counts import counts, eventually
 from tests.support import requires
 
 pytestmark = requires("mounting")
@@ -41,7 +41,10 @@ def test_a_read_over_the_new_end_is_short_and_no_error(room: Room) -> None:
     room.same("digest(os.pread(fd, 100, 0))")
     os.truncate(file, 1_000_000)
     for offset in (900_000, 999_999, 1_000_000, 3 << 20):
-        room.same(f"(forget_pages(fd), digest(os.pread(fd, 200_000, {offset})))")
+        read = f"(forget_pages(fd), digest(os.pread(fd, 200_000, {offset})))"
+        # Two READs of one readahead that are answered in turned order leave the kernel with the
+        # wrong end, and zeros up to there, until the attributes are asked for again.
+        assert eventually(lambda read=read: not room.pair.differ(read)), read
     room.same("digest(os.pread(fd, 100, 0))")
 
 
