@@ -94,9 +94,9 @@ def test_io_uring_that_is_switched_on_may_still_be_forbidden(
         assert (check.state, "io_uring_disabled" in check.remedy) == (state, state != State.OK)
 
 
-def test_a_pipe_has_two_slots_that_hold_no_data(tmp_path):
+def test_a_pipe_has_four_slots_that_need_not_hold_data(tmp_path):
     check = probe.check_pipe(NOBODY, _file(tmp_path, "1048576\n"))
-    assert (check.state, "1016 KiB" in check.found) == (State.LIMITED, True)
+    assert (check.state, "1008 KiB" in check.found) == (State.LIMITED, True)
     assert probe.check_pipe(NOBODY, _file(tmp_path, "2097152\n")).state is State.OK
     assert probe.check_pipe(ROOT, _file(tmp_path, "1048576\n")).state is State.OK
 

@@ -539,3 +539,24 @@ def test_the_files_kept_open_are_bounded_and_the_longest_unused_is_let_go_of(
         before = fake.statistics().directories.reopened
         fake.open(node)
         assert fake.statistics().directories.reopened == before + found
+
+
+def test_a_second_directory_is_leased_and_given_back_by_itself(leased, tree):
+    fake = leased()
+    other = tree.parent / "other"
+    other.mkdir()
+    (other / "file").write_bytes(b"another")
+    fd = os.open(other, os.O_PATH)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    fake.path.lease_directory(7, fd)
+    assert fake.look(7, b"file").size == len(b"another")
+    assert fake.look(ROOT, b"file").size == len(b"some bytes")
+    below = fake.look(7, b"file").nodeid
+    fake.path.drop_directory(7)
+    fake.path.drop_directory(7)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    for nodeid, body in ((7, b"file\0"), (7, b"new\0")):
+        fake.ask(LOOKUP, nodeid, body)
+    fake.ask(GETATTR, below, struct.pack("=IIQ", 0, 0, 0))
+    assert fake.request(GETATTR, ROOT, struct.pack("=IIQ", 0, 0, 0)).errorname == "OK"
+    os.close(fd)

@@ -13,7 +13,7 @@ from zcfuse.datapath import WHOLE_FILE, arm_faults
 
 NODE = 5
 PATHS = ["pool", "mmap", "splice", "auto"]
-LARGEST = 254 * 4096
+LARGEST = 252 * 4096
 ONLY = {"pool": "pool", "mmap": "mmap", "splice": "splice"}
 
 
@@ -198,6 +198,84 @@ def test_a_file_of_several_extents_reads_as_their_concatenation(kernel, tmp_path
         assert fake.read(NODE, offset, size).body == whole[offset : offset + size]
     for fd in fds:
         os.close(fd)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_holes_are_zeros_wherever_they_lie_and_however_long(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path=path)
+    holes = [(-1, 0, 5000), (fd, 7, 10_000), (-1, 0, 1 << 40), (fd, 0, 3), (-1, 0, 1)]
+    assert fake.path.install(NODE, holes)[0] == "cached"
+    assert fake.read(NODE, 0, 20_000).body == bytes(5000) + data[7:10_007] + bytes(5000)
+    assert fake.read(NODE, 1 << 39, LARGEST).body == bytes(LARGEST)
+    assert fake.read(NODE, (1 << 40) + 15_000 - 2, 99).body == bytes(2) + data[:3] + bytes(1)
+    assert fake.read(NODE, (1 << 40) + 15_004, 99).body == b""
+
+
+@pytest.mark.parametrize("path", ["splice", "mmap"])
+def test_the_largest_request_over_the_border_of_two_parts_needs_no_copy(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path=path)
+    cut = 100 * 4096 + 2
+    fake.path.install(NODE, [(fd, 4095, cut), (fd, 1_000_001, 1_500_000)])
+    whole = data[4095 : 4095 + cut] + data[1_000_001:2_500_001]
+    for offset in (0, 4096 + 1, 4094, cut - 1):
+        assert fake.read(NODE, offset, LARGEST).body == whole[offset : offset + LARGEST]
+    counts = served_by(fake, path)
+    assert (counts.requests, counts.copies_per_byte) == (4, 0.0)
+
+
+def test_more_parts_than_the_pipe_has_slots_are_served_by_the_pool_with_the_reason(kernel, backing):
+    fd, data = backing
+    fake = kernel(path="splice")
+    fake.path.install(NODE, [(fd, 10 * n, 10) for n in range(1000)])
+    assert fake.read(NODE, 5, 9000).body == data[5:9005]
+    statistics = fake.statistics()
+    assert statistics.paths["pool"].requests == 1
+    assert statistics.fallbacks["splice: the pipe is too short for the request"] == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_part_that_shrank_ends_the_read_where_it_ends_now(kernel, backing, tmp_path, path):
+    fd, data = backing
+    (tmp_path / "part").write_bytes(b"p" * 10_000)
+    part = os.open(tmp_path / "part", os.O_RDWR)
+    fake = kernel(path=path)
+    fake.path.install(NODE, [(part, 0, 10_000), (fd, 0, 5000)])
+    os.truncate(part, 6000)
+    assert fake.read(NODE, 0, 20_000).body == b"p" * 6000
+    assert fake.read(NODE, 8000, 1000).body == b""
+    assert fake.read(NODE, 10_000, 9999).body == data[:5000]
+    os.close(part)
+
+
+@pytest.mark.parametrize("path", ["pool", "mmap", "splice"])
+def test_a_file_may_be_served_by_a_path_of_its_own(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path="auto")
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)], path)
+    assert fake.read(NODE, 3, 65_536).body == data[3 : 65_536 + 3]
+    assert served_by(fake, path).requests == 1
+
+
+def test_a_file_that_is_to_go_up_has_no_lease(kernel, backing):
+    fake = kernel(path="auto")
+    assert fake.path.install(NODE, [(backing[0], 0, WHOLE_FILE)], "upcall") == ("upcall", "")
+    fake.send(READ, NODE, struct.pack("=QQIIQII", 0, 0, 10, 0, 0, 0, 0))
+    assert fake.upcall()[0] == READ
+
+
+def test_a_path_that_is_none_is_refused(kernel, backing):
+    with pytest.raises(ValueError, match="unknown path 'fast'"):
+        kernel().path.install(NODE, [(backing[0], 0, WHOLE_FILE)], "fast")
+
+
+def test_a_file_of_many_parts_costs_a_descriptor_a_file(kernel, backing):
+    fd, _ = backing
+    fake = kernel()
+    before = len(os.listdir("/proc/self/fd"))
+    fake.path.install(NODE, [(fd, n, 1) for n in range(1000)])
+    assert len(os.listdir("/proc/self/fd")) == before + 1
 
 
 def test_more_files_than_the_lock_budget_are_served_from_windows_that_come_and_go(

@@ -36,9 +36,8 @@ _KERNEL_RING: Final = (6, 14)
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 _RINGS_DISABLED: Final = "/proc/sys/kernel/io_uring_disabled"
 _PAGE: Final = 4096
-_SLOTS_BESIDES_DATA: Final = (
-    2  # the reply's header, and a page more where the offset is not aligned
-)
+# The reply's header, and a page more wherever a part of the file begins or ends within one.
+_SLOTS_BESIDES_DATA: Final = 4
 _LARGEST_REPLY: Final = 1 << 20
 _ENOUGH_WMEM: Final = 2 * _LARGEST_REPLY + 4096  # the kernel counts its own overhead, twice at most
 _ENOUGH_MEMLOCK: Final = 64 << 20

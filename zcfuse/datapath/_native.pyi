@@ -56,11 +56,17 @@ class DataPath:
         """Return an eventfd that is readable once the connection has ended. Stays ours."""
     def end_reason(self) -> str:
         """Return "" while it runs, "unmounted", "aborted", "stopped", or what failed."""
-    def install(self, nodeid: int, extents: Sequence[tuple[int, int, int]]) -> tuple[str, str]:
+    def install(
+        self, nodeid: int, extents: Sequence[tuple[int, int, int]], path: str = ""
+    ) -> tuple[str, str]:
         """Lease a node: its READs are answered from (descriptor, offset, length) from now on.
 
+        A descriptor of -1 is a hole: so many zeros. Only the last length may be WHOLE_FILE. `path`
+        is one of Config.path for this file alone; "": as the others are served. With "upcall"
+        there is no lease, and READs go up.
+
         Returns the mode ("passthrough", "cached" or "upcall") and why it is not a better one.
-        The descriptors are copied. Raises OSError where that fails.
+        The descriptors are copied. Raises OSError where that fails, ValueError for an unknown path.
         """
     def revoke(self, nodeid: int) -> None: ...
     def lease_directory(self, nodeid: int, root_fd: int, kept: Sequence[bytes] = ()) -> None:
@@ -80,6 +86,11 @@ class DataPath:
 
         Files that are open keep what serves them until they are released. Returns False for a
         directory that is not leased.
+        """
+    def drop_directory(self, nodeid: int) -> None:
+        """End the lease of a directory that the kernel has forgotten; nothing else may know it.
+
+        What was below it, if the kernel still asks, is handed up. No effect without a lease.
         """
     def describe(self, nodeid: int) -> list[tuple[int, bytes, int, int, int, int]]:
         """Say who a node below a leased directory is; [] where it is not known.

@@ -238,12 +238,13 @@ nb::dict statistics(const zc::DataPath& path) {
 
 std::pair<std::string, std::string> install(
     zc::DataPath& path, std::uint64_t nodeid,
-    const std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>& extents) {
+    const std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>& extents,
+    const std::string& path_name) {
     std::vector<zc::InstallExtent> converted;
     for (const auto& [fd, offset, length] : extents) {
         converted.push_back({fd, offset, length});
     }
-    return path.install(nodeid, converted);
+    return path.install(nodeid, converted, path_name);
 }
 
 int granted_buffer(int fd, std::size_t wanted) {
@@ -313,7 +314,7 @@ void bind_datapath(nb::module_& module) {
         .def("start", &DataPath::start, Released())
         .def("ended_fd", [](const DataPath& path) { return path.state().ending.event(); })
         .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })
-        .def("install", &install, "nodeid"_a, "extents"_a, Released())
+        .def("install", &install, "nodeid"_a, "extents"_a, "path"_a = "", Released())
         .def(
             "lease_directory",
             [](DataPath& path, std::uint64_t nodeid, int root_fd,
@@ -333,6 +334,10 @@ void bind_datapath(nb::module_& module) {
             },
             "major"_a, "minor"_a)
         .def("revoke_directory", &DataPath::revoke_directory, "nodeid"_a, Released())
+        .def(
+            "drop_directory",
+            [](DataPath& path, std::uint64_t nodeid) { path.state().mirrors.drop(nodeid); },
+            "nodeid"_a, Released())
         .def("describe", &describe, "nodeid"_a)
         .def("revoke", &DataPath::revoke, "nodeid"_a, Released())
         .def(

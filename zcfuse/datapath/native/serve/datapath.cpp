@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 #include <latch>
+#include <map>
+#include <optional>
 #include <stdexcept>
 #include <system_error>
 
@@ -132,6 +134,35 @@ std::thread counted_thread(const std::shared_ptr<State>& state, const char* name
         --state->running;
         throw;
     }
+}
+
+// A file that has several extents is opened once. Throws std::system_error.
+std::vector<Extent> copies_of(std::span<const InstallExtent> extents) {
+    struct Copy {
+        std::shared_ptr<const sys::UniqueFd> file;
+        std::uint64_t id;
+    };
+    std::map<int, Copy> files;
+    std::vector<Extent> copies;
+    copies.reserve(extents.size());
+    for (const auto& extent : extents) {
+        auto& copy = files[extent.fd];
+        if (!copy.file && extent.fd < 0) {
+            copy = {hole_file(), next_file_id()};
+        } else if (!copy.file) {
+            auto file = std::make_shared<sys::UniqueFd>();
+            if (const int error = sys::dup_cloexec(extent.fd, *file); error < 0) {
+                throw std::system_error(-error, std::generic_category(),
+                                        "copying a backing descriptor");
+            }
+            copy = {std::move(file), next_file_id()};
+        }
+        if (!copy.file) {
+            throw std::system_error(ENOMEM, std::generic_category(), "making the file of holes");
+        }
+        copies.push_back({copy.file, copy.id, extent.offset, extent.length, extent.fd < 0});
+    }
+    return copies;
 }
 
 }  // namespace
@@ -291,40 +322,35 @@ void DataPath::sever() {
 }
 
 std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
-                                                      std::span<const InstallExtent> extents) {
-    if (state_->mode == Mode::upcall) {
+                                                      std::span<const InstallExtent> extents,
+                                                      const std::string& path) {
+    const auto forced = path.empty() ? std::nullopt : std::optional(parse_mode(path));
+    const auto mode = forced.value_or(state_->mode);
+    if (mode == Mode::upcall || state_->mode == Mode::upcall) {
         state_->ledger.opened("upcall", "");
         return {"upcall", ""};
     }
-    std::vector<Extent> copies;
-    for (const auto& extent : extents) {
-        auto file = std::make_shared<sys::UniqueFd>();
-        if (const int error = sys::dup_cloexec(extent.fd, *file); error < 0) {
-            throw std::system_error(-error, std::generic_category(),
-                                    "copying a backing descriptor");
-        }
-        copies.push_back({std::move(file), next_file_id(), extent.offset, extent.length});
-    }
+    auto copies = copies_of(extents);
     std::shared_ptr<const BackingId> backing;
     std::string reason;
-    const bool whole =
-        copies.size() == 1 && copies.front().offset == 0 && copies.front().length == kWholeFile;
-    if (whole) {
-        std::tie(backing, reason) = state_->backings.add(copies.front().file->get());
-    } else {
+    const bool whole = copies.size() == 1 && !copies.front().hole && copies.front().offset == 0 &&
+                       copies.front().length == kWholeFile;
+    if (!whole) {
         reason = "passthrough: the file is made of extents";
+    } else if (mode == Mode::automatic || mode == Mode::passthrough) {
+        std::tie(backing, reason) = state_->backings.add(copies.front().file->get());
     }
-    auto lease =
-        std::make_shared<const FileLease>(std::move(copies), std::move(backing), state_->windows);
+    auto lease = std::make_shared<const FileLease>(std::move(copies), std::move(backing),
+                                                   state_->windows, forced);
     if (is_own(nodeid)) {
         // The data path may have it open too, and the kernel wants one mode for both.
         lease = state_->mirrors.files().open_with(nodeid, std::move(lease), OpenFiles::Keep::no);
     } else {
         state_->leases.put(nodeid, lease);
     }
-    const std::string mode = lease->passthrough() ? "passthrough" : "cached";
-    state_->ledger.opened(mode, reason);
-    return {mode, reason};
+    const std::string outcome = lease->passthrough() ? "passthrough" : "cached";
+    state_->ledger.opened(outcome, reason);
+    return {outcome, reason};
 }
 
 void DataPath::revoke(std::uint64_t nodeid) {

@@ -21,7 +21,7 @@
 namespace zc {
 
 struct InstallExtent {
-    int fd;  // borrowed; the lease keeps a copy
+    int fd;  // borrowed; the lease keeps a copy. -1: a hole
     std::uint64_t offset;
     std::uint64_t length;
 };
@@ -44,9 +44,11 @@ class DataPath {
     bool stop(std::chrono::milliseconds wait = std::chrono::seconds(10));
 
     // (mode, reason why it is not a better one). Throws std::system_error when a descriptor cannot
-    // be copied.
+    // be copied, std::invalid_argument for an unknown path. `path`: how this file is to be served;
+    // "": as the others are.
     std::pair<std::string, std::string> install(std::uint64_t nodeid,
-                                                std::span<const InstallExtent> extents);
+                                                std::span<const InstallExtent> extents,
+                                                const std::string& path = {});
     void revoke(std::uint64_t nodeid);
     // What comes about this directory and all below it is handed up from now on; what is open stays
     // so. Returns false for a node that is not leased.

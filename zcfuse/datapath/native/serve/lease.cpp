@@ -1,5 +1,9 @@
 #include "serve/lease.hpp"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <mutex>
@@ -10,9 +14,30 @@
 
 namespace zc {
 
+namespace {
+
+// Larger than any request, each of which reads it from the start.
+constexpr off_t kHoleBytes = off_t{1} << 30;
+
+}  // namespace
+
 std::uint64_t next_file_id() noexcept {
     static std::atomic<std::uint64_t> last{0};
     return ++last;
+}
+
+std::shared_ptr<const sys::UniqueFd> hole_file() {
+    static const auto made = []() -> std::shared_ptr<const sys::UniqueFd> {
+        auto file = std::make_shared<sys::UniqueFd>(
+            ::memfd_create("zcfuse-hole", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+        if (!*file || ::ftruncate(file->get(), kHoleBytes) < 0) {
+            return nullptr;
+        }
+        // Nobody can put a byte into it, or make it end sooner, by whatever descriptor.
+        ::fcntl(file->get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+        return file;
+    }();
+    return made;
 }
 
 BackingId::~BackingId() {
@@ -20,8 +45,11 @@ BackingId::~BackingId() {
 }
 
 FileLease::FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
-                     std::shared_ptr<WindowCache> windows) noexcept
-    : extents_(std::move(extents)), backing_(std::move(backing)), windows_(std::move(windows)) {}
+                     std::shared_ptr<WindowCache> windows, std::optional<Mode> mode) noexcept
+    : extents_(std::move(extents)),
+      backing_(std::move(backing)),
+      windows_(std::move(windows)),
+      mode_(mode) {}
 
 FileLease::~FileLease() {
     if (windows_) {
@@ -43,15 +71,16 @@ void FileLease::slices(std::uint64_t offset, std::size_t size, std::vector<Slice
         }
         const auto n =
             static_cast<std::size_t>(std::min<std::uint64_t>(size, extent.length - offset));
-        into.push_back({extent.file->get(), extent.id, extent.offset + offset, n});
+        into.push_back(
+            {extent.file->get(), extent.id, extent.hole ? 0 : extent.offset + offset, n});
         offset = 0;
         size -= n;
     }
 }
 
 const sys::UniqueFd* FileLease::whole_file() const noexcept {
-    const bool whole = extents_.size() == 1 && extents_.front().offset == 0 &&
-                       extents_.front().length == kWholeFile;
+    const bool whole = extents_.size() == 1 && !extents_.front().hole &&
+                       extents_.front().offset == 0 && extents_.front().length == kWholeFile;
     return whole ? extents_.front().file.get() : nullptr;
 }
 

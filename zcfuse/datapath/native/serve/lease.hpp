@@ -18,6 +18,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "serve/config.hpp"
 #include "sys/unique_fd.hpp"
 #include "transport/channel.hpp"
 
@@ -35,7 +36,12 @@ struct Extent {
         0;  // of the backing file within the lease's lifetime, for windows; never reused
     std::uint64_t offset = 0;
     std::uint64_t length = kWholeFile;
+    bool hole = false;  // zeros: `file` is hole_file(), and `offset` means nothing
 };
+
+// What holes are read from: one sealed memfd without a page in it, so that zeros travel by the same
+// calls as everything else and cost no memory. Null where the kernel gives none.
+std::shared_ptr<const sys::UniqueFd> hole_file();
 
 // A number for a backing file that no other one has had.
 std::uint64_t next_file_id() noexcept;
@@ -65,8 +71,9 @@ class BackingId {
 
 class FileLease {
   public:
+    // `mode`: by which path it is to be served, whatever the others are.
     FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
-              std::shared_ptr<WindowCache> windows) noexcept;
+              std::shared_ptr<WindowCache> windows, std::optional<Mode> mode = {}) noexcept;
     FileLease(const FileLease&) = delete;
     FileLease& operator=(const FileLease&) = delete;
     ~FileLease();
@@ -77,11 +84,13 @@ class FileLease {
     const sys::UniqueFd* whole_file() const noexcept;
     bool passthrough() const noexcept { return backing_ != nullptr; }
     int backing_id() const noexcept { return backing_ ? backing_->get() : 0; }
+    std::optional<Mode> mode() const noexcept { return mode_; }
 
   private:
     std::vector<Extent> extents_;
     std::shared_ptr<const BackingId> backing_;
     std::shared_ptr<WindowCache> windows_;
+    std::optional<Mode> mode_;
 };
 
 class LeaseTable {

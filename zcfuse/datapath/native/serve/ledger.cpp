@@ -20,8 +20,6 @@ std::string_view reason_text(Reason reason) noexcept {
         "splice: the pipe is too short for the request",
         "splice: no pipe for the reply",
         "splice: the backing filesystem refused (EINVAL)",
-        "splice: the request spans several extents",
-        "mmap: the request spans several extents",
         "mmap: the pipe is too short for the request",
         "mmap: no pipe for the reply",
         "mmap: the backing file cannot be mapped",

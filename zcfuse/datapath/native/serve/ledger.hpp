@@ -28,8 +28,6 @@ enum class Reason : std::uint8_t {
     splice_pipe_too_short,
     splice_no_pipe,
     splice_refused,
-    splice_several_extents,
-    mmap_several_extents,
     mmap_pipe_too_short,
     mmap_no_pipe,
     mmap_refused,

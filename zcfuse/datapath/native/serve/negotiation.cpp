@@ -59,7 +59,9 @@ Limits choose_limits(const Config& config, std::size_t pipe_slots) {
     if (mode == Mode::upcall) {
         pages = std::min(pages, kUpcallPages);
     } else if (mode != Mode::pool && pipe_slots >= kUsefulSlots) {
-        pages = std::min(pages, pipe_slots - 2);  // the header, and a start within a page
+        // The header, a start within a page, and two for a file made of parts: where one ends and
+        // the next begins within a page.
+        pages = std::min(pages, pipe_slots - 4);
     }
     if (config.message_bytes > 0) {
         pages =

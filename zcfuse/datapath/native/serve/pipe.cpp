@@ -54,10 +54,10 @@ void ReplyPipe::renew() noexcept {
         static_cast<std::size_t>(std::max(sys::pipe_size(write_end_.get()), 0)) / sys::page_bytes();
 }
 
-bool ReplyPipe::fits(std::uint64_t offset, std::size_t size) const noexcept {
+std::size_t ReplyPipe::slots_of(std::uint64_t offset, std::size_t size) noexcept {
     const std::uint64_t first = offset / sys::page_bytes();
     const std::uint64_t last = (offset + size + sys::page_bytes() - 1) / sys::page_bytes();
-    return 1 + (last - first) <= slots_;
+    return size == 0 ? 0 : last - first;
 }
 
 ssize_t ReplyPipe::put_header(std::uint64_t unique) noexcept {

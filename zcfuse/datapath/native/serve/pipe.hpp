@@ -25,8 +25,10 @@ class ReplyPipe {
     ~ReplyPipe();
 
     bool usable() const noexcept { return write_end_ && header_ != nullptr; }
-    // Whether `size` bytes at `offset` of a file fit beside the header: a slot a page touched.
-    bool fits(std::uint64_t offset, std::size_t size) const noexcept;
+    // The slots that `size` bytes at `offset` of a file take: one a page touched.
+    static std::size_t slots_of(std::uint64_t offset, std::size_t size) noexcept;
+    // Whether so many fit beside the header.
+    bool fits(std::size_t wanted) const noexcept { return 1 + wanted <= slots_; }
     std::size_t slots() const noexcept { return slots_; }
 
     // Each returns the bytes moved or -errno.

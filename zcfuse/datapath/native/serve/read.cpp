@@ -29,14 +29,14 @@ Reader::Reader(const ReadPolicy& policy, std::shared_ptr<WindowCache> windows,
     slices_.reserve(kSlicesReserved);
 }
 
-Path Reader::plan(std::size_t size) {
-    if (policy_.mode == Mode::pool) {
+Path Reader::plan(std::size_t size, Mode mode) {
+    if (mode == Mode::pool) {
         return Path::pool;
     }
-    if (policy_.mode == Mode::mmap) {
+    if (mode == Mode::mmap) {
         return Path::mmap;
     }
-    if (policy_.mode == Mode::splice || size >= policy_.splice_min) {
+    if (mode == Mode::splice || size >= policy_.splice_min) {
         return Path::splice;
     }
     counts_->because(Reason::splice_too_small);
@@ -54,12 +54,13 @@ void Reader::serve(const Channel& channel, std::uint64_t unique, const abi::Read
         counts_->because(Reason::read_of_passthrough_file);
     }
     lease.slices(request.offset, request.size, slices_);
-    const Path path = plan(request.size);
+    const Path path = plan(request.size, lease.mode().value_or(policy_.mode));
     NotServed why;
     if (path == Path::splice) {
         why = by_splice(job);
     } else if (path == Path::mmap) {
         why = by_mmap(job);
+        held_.clear();
     } else {
         by_pool(job);
     }
@@ -69,17 +70,42 @@ void Reader::serve(const Channel& channel, std::uint64_t unique, const abi::Read
     }
 }
 
-// Backing file to pipe to channel, by reference to the pages of the backing file's cache.
-Reader::NotServed Reader::by_splice(const Job& job) {
-    if (slices_.size() > 1) {
-        return Reason::splice_several_extents;
+bool Reader::fits() const noexcept {
+    std::size_t slots = 0;
+    for (const auto& slice : slices_) {
+        slots += ReplyPipe::slots_of(slice.offset, slice.size);
     }
+    return pipe_.fits(slots);
+}
+
+// Moves a slice from its file into the pipe, by reference to the pages of the file's cache. The
+// bytes moved, fewer where the file ends, or -errno.
+ssize_t Reader::move(const Slice& slice, PathCounts& counts) {
+    std::size_t have = 0;
+    while (have < slice.size) {
+        const auto n = pipe_.splice(slice.fd, slice.offset + have, slice.size - have);
+        counts.calls.add();
+        if (n < 0) {
+            return n;
+        }
+        if (n == 0) {
+            break;
+        }
+        have += static_cast<std::size_t>(n);
+        if (have < slice.size) {
+            counts.short_calls.add();
+        }
+    }
+    return static_cast<ssize_t>(have);
+}
+
+// Backing files to pipe to channel, extent by extent into one reply.
+Reader::NotServed Reader::by_splice(const Job& job) {
     if (!pipe_.usable()) {
         pipe_.renew();
         return Reason::splice_no_pipe;
     }
-    const Slice slice = slices_.empty() ? Slice{-1, 0, 0, 0} : slices_.front();
-    if (!pipe_.fits(slice.offset, slice.size)) {
+    if (!fits()) {
         return Reason::splice_pipe_too_short;
     }
     auto& counts = counts_->path(Path::splice);
@@ -89,12 +115,8 @@ Reader::NotServed Reader::by_splice(const Job& job) {
         return Reason::splice_no_pipe;
     }
     std::size_t payload = 0;
-    while (payload < slice.size) {
-        const auto n = pipe_.splice(slice.fd, slice.offset + payload, slice.size - payload);
-        counts.calls.add();
-        if (n == 0) {
-            break;  // the end of the file
-        }
+    for (const auto& slice : slices_) {
+        const auto n = move(slice, counts);
         if (n < 0) {
             pipe_.renew();
             if (n == -EAGAIN) {
@@ -107,19 +129,44 @@ Reader::NotServed Reader::by_splice(const Job& job) {
             return {};
         }
         payload += static_cast<std::size_t>(n);
-        if (payload < slice.size) {
-            counts.short_calls.add();
+        if (static_cast<std::size_t>(n) < slice.size) {
+            break;  // the file ends here: what follows would be at the wrong offset
         }
     }
     return reply_from_pipe(job, Path::splice, payload);
 }
 
-// From a mapped window of the backing file, by reference. A fault comes in vmsplice, where it can
+// Finds the windows of all slices, before anything is in the pipe.
+Reader::NotServed Reader::hold_windows(PathCounts& counts) {
+    held_.clear();
+    for (const auto& slice : slices_) {
+        std::uint64_t file_size = 0;
+        counts.calls.add();
+        if (sys::file_size(slice.fd, file_size) < 0 || file_size <= slice.offset) {
+            return Reason::mmap_beyond_end;
+        }
+        const auto size =
+            static_cast<std::size_t>(std::min<std::uint64_t>(slice.size, file_size - slice.offset));
+        held_.push_back({windows_->acquire({slice.id, slice.fd}, slice.offset, size), size});
+        const auto& window = held_.back().window;
+        if (window.error != 0) {
+            return window.error == -EFAULT      ? Reason::mmap_beyond_end
+                   : window.error == -ETIMEDOUT ? Reason::mmap_not_prefaulted_in_time
+                                                : Reason::mmap_refused;
+        }
+        if (!window.locked) {
+            counts_->because(Reason::mmap_unlocked);
+        }
+        if (size < slice.size) {
+            break;  // the file ends here: what follows would be at the wrong offset
+        }
+    }
+    return {};
+}
+
+// From mapped windows of the backing files, by reference. A fault comes in vmsplice, where it can
 // still be answered otherwise: given to writev it would have failed the request in the kernel.
 Reader::NotServed Reader::by_mmap(const Job& job) {
-    if (slices_.size() > 1) {
-        return Reason::mmap_several_extents;
-    }
     if (slices_.empty()) {
         return Reason::mmap_beyond_end;
     }
@@ -127,39 +174,29 @@ Reader::NotServed Reader::by_mmap(const Job& job) {
         pipe_.renew();
         return Reason::mmap_no_pipe;
     }
-    const Slice slice = slices_.front();
-    auto& counts = counts_->path(Path::mmap);
-    std::uint64_t file_size = 0;
-    counts.calls.add();
-    if (sys::file_size(slice.fd, file_size) < 0 || file_size <= slice.offset) {
-        return Reason::mmap_beyond_end;
-    }
-    const auto size =
-        static_cast<std::size_t>(std::min<std::uint64_t>(slice.size, file_size - slice.offset));
-    if (!pipe_.fits(slice.offset, size)) {
+    if (!fits()) {
         return Reason::mmap_pipe_too_short;
     }
-    const auto window = windows_->acquire({slice.id, slice.fd}, slice.offset, size);
-    if (window.error != 0) {
-        return window.error == -EFAULT      ? Reason::mmap_beyond_end
-               : window.error == -ETIMEDOUT ? Reason::mmap_not_prefaulted_in_time
-                                            : Reason::mmap_refused;
+    auto& counts = counts_->path(Path::mmap);
+    if (const auto why = hold_windows(counts)) {
+        return why;
     }
-    if (!window.locked) {
-        counts_->because(Reason::mmap_unlocked);
-    }
-    counts.calls.add(2);
+    counts.calls.add(1 + held_.size());
     if (pipe_.put_header(job.unique) != static_cast<ssize_t>(sizeof(abi::OutHeader))) {
         pipe_.renew();
         return Reason::mmap_no_pipe;
     }
-    const auto n = pipe_.map({window.pieces.data(), static_cast<std::size_t>(window.count)});
-    if (n != static_cast<ssize_t>(size)) {
-        counts.short_calls.add(n > 0 ? 1 : 0);
-        pipe_.renew();
-        return n == -EAGAIN ? Reason::mmap_pipe_too_short : Reason::mmap_beyond_end;
+    std::size_t payload = 0;
+    for (const auto& [window, size] : held_) {
+        const auto n = pipe_.map({window.pieces.data(), static_cast<std::size_t>(window.count)});
+        if (n != static_cast<ssize_t>(size)) {
+            counts.short_calls.add(n > 0 ? 1 : 0);
+            pipe_.renew();
+            return n == -EAGAIN ? Reason::mmap_pipe_too_short : Reason::mmap_beyond_end;
+        }
+        payload += size;
     }
-    return reply_from_pipe(job, Path::mmap, size);
+    return reply_from_pipe(job, Path::mmap, payload);
 }
 
 // Through a locked buffer: two copies, but no page fault, and nothing that can be refused.

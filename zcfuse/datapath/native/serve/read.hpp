@@ -49,10 +49,17 @@ class Reader {
         std::uint64_t unique;
         std::size_t size;
     };
+    struct Held {
+        Acquired window;
+        std::size_t size;
+    };
     // Nothing was sent and another path must answer, for that reason.
     using NotServed = std::optional<Reason>;
 
-    Path plan(std::size_t size);
+    Path plan(std::size_t size, Mode mode);
+    bool fits() const noexcept;
+    ssize_t move(const Slice& slice, PathCounts& counts);
+    NotServed hold_windows(PathCounts& counts);
     NotServed by_splice(const Job& job);
     NotServed by_mmap(const Job& job);
     void by_pool(const Job& job);
@@ -67,6 +74,7 @@ class Reader {
     ReplyPipe pipe_;
     PoolBuffer buffer_;          // a page larger than the largest READ, for a header over a socket
     std::vector<Slice> slices_;  // of the request at hand; here so that it is allocated once
+    std::vector<Held> held_;     // likewise
 };
 
 }  // namespace zc

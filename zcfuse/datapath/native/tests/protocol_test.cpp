@@ -158,6 +158,31 @@ TEST("a file of several extents is read as one") {
     }
 }
 
+TEST("a hole between extents is zeros, and costs splice no copy") {
+    const File file(10'000);
+    for (const char* path : kPaths) {
+        Player player(by(path));
+        const InstallExtent extents[] = {
+            {file.fd(), 10, 5000}, {-1, 0, 3 * kPage + 1}, {file.fd(), 0, 10}};
+        player.path->install(kNode, extents);
+        auto wanted = patterned(10, 5000);
+        wanted.insert(wanted.end(), 3 * kPage + 1, 0);
+        const auto rest = patterned(0, 10);
+        wanted.insert(wanted.end(), rest.begin(), rest.end());
+        CHECK(player.read(0, 65'536) == wanted);
+    }
+}
+
+TEST("a file may be served by a path of its own") {
+    const File file(kFileSize);
+    Player player(by("pool"));
+    const InstallExtent extents[] = {{file.fd(), 0, kWholeFile}};
+    player.path->install(kNode, extents, "splice");
+    CHECK(player.read(0, 65'536) == expected(0, 65'536));
+    CHECK(within(std::chrono::seconds(2),
+                 [&] { return player.sum(Path::splice, &PathCounts::requests) == 1; }));
+}
+
 TEST("a truncated file is a short READ by each path") {
     for (const char* path : kPaths) {
         const File file(kFileSize);

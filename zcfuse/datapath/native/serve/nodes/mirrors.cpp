@@ -121,6 +121,22 @@ bool Mirrors::revoke(std::uint64_t nodeid) {
     return known;
 }
 
+void Mirrors::drop(std::uint64_t nodeid) {
+    std::shared_ptr<LeaseRoot> dropped;  // its descriptor is closed outside of the lock
+    {
+        const std::unique_lock guard(roots_lock_);
+        const auto found = roots_.find(nodeid);
+        if (found == roots_.end()) {
+            return;
+        }
+        dropped = std::move(found->second);
+        roots_.erase(found);
+    }
+    nodes_.drop_root(nodeid);
+    // Directories below it hold the root by pointer.
+    cache_.clear();
+}
+
 std::shared_ptr<LeaseRoot> Mirrors::root_of(std::uint64_t nodeid) const {
     const std::shared_lock guard(roots_lock_);
     const auto found = roots_.find(nodeid);

@@ -61,6 +61,9 @@ class Mirrors {
     void lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept = {});
     // Returns false for a node that is not leased. What is open stays so.
     bool revoke(std::uint64_t nodeid);
+    // Forgets a lease altogether, of a directory that the kernel has forgotten. Requests about what
+    // was below it are handed up.
+    void drop(std::uint64_t nodeid);
     // How many revokes there were. What was begun before one and is answered behind it must not
     // stay with the kernel.
     std::uint64_t revokes() const noexcept { return revokes_.load(std::memory_order_acquire); }

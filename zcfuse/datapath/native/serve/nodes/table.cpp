@@ -176,6 +176,19 @@ void NodeTable::add_root(std::uint64_t nodeid, const Identity& identity) {
     shard.put(node);
 }
 
+void NodeTable::drop_root(std::uint64_t nodeid) {
+    auto& shard = shard_of(nodeid);
+    std::unique_ptr<Node> gone;  // freed outside of the lock
+    const std::lock_guard guard(shard.lock);
+    Node* node = shard.find(nodeid);
+    if (node == nullptr || !node->is_root) {
+        return;
+    }
+    revoked_ -= node->revoked ? 1 : 0;
+    shard.take(node);
+    gone.reset(node);
+}
+
 std::uint64_t NodeTable::count(const Identity& identity, std::uint64_t parent,
                                std::string_view name, bool several_names) {
     const auto number = hash_of(identity) % kShards;

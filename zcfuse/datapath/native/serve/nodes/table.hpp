@@ -62,6 +62,7 @@ class NodeTable {
 
     // The directory that a lease begins at, under control's nodeid; it outlives every FORGET.
     void add_root(std::uint64_t nodeid, const Identity& identity);
+    void drop_root(std::uint64_t nodeid);
 
     // Counts one lookup and returns the nodeid, to be called before the reply is written: the
     // kernel may forget the node as soon as it has read that. `several_names`: the file may have
