@@ -1,8 +1,9 @@
 """A FUSE filesystem of real files whose bytes never pass through the daemon.
 
-`mount` shows a `Tree` in the filesystem for as long as a trio block runs; `Mirror` is the tree of
-one backing directory. Subclass `Tree` (or `Mirror`) for a policy of your own: Python is asked for
-names and attributes, and once per open; the bytes are served by the data path or by the kernel.
+`mount` shows a tree in the filesystem for as long as a trio block runs. A `Dir` is put together
+from files, pieces of files, bytes and other directories; `Mirror` is the tree of one backing
+directory. Subclass `Dir` for a policy of your own: Python is asked for names and attributes, and
+once per open; the bytes are served by the data path or by the kernel.
 """
 
 from __future__ import annotations
@@ -13,12 +14,22 @@ from zcfuse.tree import (
     WHOLE_FILE,
     Attributes,
     BackingFile,
+    Bytes,
+    Computed,
+    Concat,
+    Dir,
+    Entry,
     Extent,
+    File,
     Listing,
     Mirror,
     Node,
+    Slice,
     StatFs,
+    Symlink,
     Tree,
+    Who,
+    Zeros,
 )
 
 if TYPE_CHECKING:
@@ -30,15 +41,25 @@ __all__ = [
     "WHOLE_FILE",
     "Attributes",
     "BackingFile",
+    "Bytes",
+    "Computed",
+    "Concat",
+    "Dir",
+    "Entry",
     "Extent",
+    "File",
     "Listing",
     "Mirror",
     "Mount",
     "MountError",
     "MountOptions",
     "Node",
+    "Slice",
     "StatFs",
+    "Symlink",
     "Tree",
+    "Who",
+    "Zeros",
     "__version__",
     "mount",
 ]

@@ -1,33 +1,62 @@
 """What a mount shows: trees of nodes, their attributes and the files behind them.
 
-Nothing here knows of FUSE. A tree may be used from any thread; its calls are plain blocking system
-calls that never wait for a writer, a lease or the mount that shows the tree.
+Nothing here knows of FUSE. A `Mirror` is the tree of one real directory. A `Dir` is put together
+by a program from `File`, `Slice`, `Concat`, `Zeros`, `Bytes`, `Computed`, `Symlink`, further
+directories and other trees; `VirtualTree` is the tree that shows it. A tree may be used from any
+thread, one that shows a `Dir` from that of its mount; its calls are plain blocking system calls
+that never wait for a writer, a lease or the mount that shows the tree.
 """
 
+from zcfuse.tree._bytes import Bytes
+from zcfuse.tree._computed import Computed
+from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
+from zcfuse.tree._dir import Dir
+from zcfuse.tree._entry import Content, Entry, Symlink
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._types import (
+    HOLE,
     WHOLE_FILE,
+    Answer,
     Attributes,
     BackingFile,
     Extent,
     Identity,
+    Lease,
     Listing,
     Node,
     StatFs,
     Tree,
+    Who,
 )
+from zcfuse.tree._virtual import VirtualTree
 
 __all__ = [
+    "HOLE",
     "WHOLE_FILE",
+    "Answer",
     "Attributes",
     "BackingFile",
+    "Blob",
+    "Bytes",
+    "Computed",
+    "Concat",
+    "Content",
+    "Dir",
+    "Entry",
     "Extent",
+    "File",
     "Identity",
+    "Lease",
     "Listing",
     "Mirror",
     "Node",
     "RegularFile",
+    "Slice",
     "StatFs",
+    "Symlink",
     "Tree",
+    "VirtualTree",
+    "Who",
+    "Zeros",
 ]

@@ -84,6 +84,10 @@ class Beneath:
         if fd >= 0:
             os.close(fd)
 
+    def __del__(self) -> None:
+        # A mirror that was made in passing, below a directory of a program's own.
+        self.close()
+
     def _accept(self, status: Status) -> Status:
         if status.device == self._refused:
             raise OSError(errno.ELOOP, "this is the mount's own filesystem")

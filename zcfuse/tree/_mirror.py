@@ -45,7 +45,9 @@ _STACKED: Final = frozenset({0x794C7630, 0xF15F})
 _IDENTITY: Final = struct.Struct("=QQqQ")
 _MASK64: Final = 2**64 - 1
 # What a subclass may have of its own without its answers being others than a mirror's.
-_FREE: Final = frozenset({"__init__", "close", "keeps", "lease", "refuse_device"})
+_FREE: Final = frozenset(
+    {"__init__", "close", "keeps", "lease", "lease_of", "refuse_device", "watch"}
+)
 
 
 class Mirror(Tree):
@@ -187,8 +189,8 @@ class Mirror(Tree):
     def _differs(self) -> bool:
         """Say whether any method but those that build and close is not a Mirror's own."""
         return any(
-            name in vars(self) or getattr(type(self), name, None) is not value
-            for name, value in vars(Mirror).items()
+            name in vars(self) or getattr(type(self), name) is not getattr(Mirror, name)
+            for name, value in {**vars(Tree), **vars(Mirror)}.items()
             if callable(value) and name not in _FREE
         )
 

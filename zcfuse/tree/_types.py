@@ -10,13 +10,32 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Iterator, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
 WHOLE_FILE: Final = 2**64 - 1
 """Extent.length: to the end of the file, wherever that is when it is read."""
+
+HOLE: Final = -1
+"""Extent.fd: no file, but so many zeros."""
+
+_T = TypeVar("_T")
+
+Answer: TypeAlias = _T | Awaitable[_T]
+"""What a tree returns at once, or will: then it is awaited, for a bounded time."""
+
+
+class Who(msgspec.Struct, frozen=True, gc=False):
+    """The process that asks: its effective user and group, and its process id.
+
+    `pid` is 0 for a process that the daemon's pid namespace does not show.
+    """
+
+    uid: int
+    gid: int
+    pid: int
 
 
 class Attributes(msgspec.Struct, frozen=True, gc=False):
@@ -67,11 +86,26 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
 
 
 class Extent(msgspec.Struct, frozen=True, gc=False):
-    """A run of bytes of a real file. `fd` is borrowed from the BackingFile that lists it."""
+    """A run of bytes of a real file. `fd` is borrowed from the BackingFile that lists it.
+
+    With `fd` HOLE it is a run of zeros, and `offset` means nothing. Only the last extent of a file
+    may be as long as WHOLE_FILE.
+    """
 
     fd: int
     offset: int
     length: int
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A directory that a node mirrors name by name, for the data plane to answer from.
+
+    `fd` is a descriptor of it (O_PATH will do) and stays the tree's; `kept` is what the tree
+    answers for itself below it, as `Tree.keeps` says.
+    """
+
+    fd: int
+    kept: Collection[bytes] = ()
 
 
 class Node:
@@ -105,6 +139,24 @@ class BackingFile(ABC):
     def pread(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only at the end of the file."""
 
+    def read(self, size: int, offset: int) -> Answer[bytes]:
+        """Return what `pread` does, or an awaitable of it."""
+        return self.pread(size, offset)
+
+    @property
+    def path(self) -> str:
+        """The serving path for this file alone; "": as the mount serves the others.
+
+        One of ``auto``, ``upcall``, ``pool``, ``mmap``, ``splice``, ``passthrough``. Under
+        ``upcall`` no extent is used, and every read calls `read`.
+        """
+        return ""
+
+    @property
+    def direct(self) -> bool:
+        """Whether reads go past the client kernel's page cache."""
+        return False
+
     @abstractmethod
     def attributes(self) -> Attributes:
         """Return the file's attributes, also once no name leads to it any more."""
@@ -135,6 +187,9 @@ class Listing(ABC):
 
 class Tree(ABC):
     """What a mount shows. Every method may raise OSError, and its errno reaches the client.
+
+    `lookup_for` and `listing_for` may return an awaitable instead, which runs in the mount's trio
+    task for that request; nothing else is awaited.
 
     ENOENT from `lookup` means that the directory is there and the name is not. ESTALE says that
     the node is no longer to be had under any name known; the client's kernel then looks its path
@@ -167,6 +222,29 @@ class Tree(ABC):
     def statfs(self) -> StatFs:
         """Return the sizes and free space of the filesystem behind the tree."""
 
+    def lookup_for(self, directory: Node, name: bytes, who: Who) -> Answer[tuple[Node, Attributes]]:
+        """Return what `lookup` does, to the process that asks.
+
+        A directory whose answers depend on `who` must be `volatile`.
+        """
+        return self.lookup(directory, name)
+
+    def listing_for(self, node: Node, who: Who) -> Answer[Listing]:
+        """Return what `listing` does, to the process that asks."""
+        return self.listing(node)
+
+    def refuse_device(self, major: int, minor: int) -> None:
+        """Answer ELOOP for whatever lies on this device: it is the mount that shows the tree."""
+        return
+
+    def watch(self, changed: Callable[[Node, bytes], None] | None) -> None:
+        """Have `changed` called with (directory, name) when a name has come to stand for another.
+
+        Called in the task that makes the change; None: no longer. A tree that only mirrors what
+        others change need not know of it.
+        """
+        return
+
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; ENODATA where there is none of that name."""
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
@@ -194,6 +272,15 @@ class Tree(ABC):
         else:
             granted = attributes.mode
         return mask & ~granted & 7 == 0
+
+    def lease_of(self, node: Node) -> Lease | None:
+        """Return the directory that a node mirrors name by name, None where there is none.
+
+        Asked of each node that the kernel comes to know. A Tree that shows one directory as its
+        root overrides `lease` and `keeps` instead.
+        """
+        fd = self.lease() if node is self.root else None
+        return None if fd is None else Lease(fd, self.keeps())
 
     def lease(self) -> int | None:
         """Return a descriptor of the directory that the root mirrors name by name, or None.

@@ -1,0 +1,45 @@
+"""Files whose bytes an async function makes when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, Unpack
+
+from zcfuse.tree._entry import Entry, Given, attributes_key, whole_number
+
+Read: TypeAlias = Callable[[int, int], Awaitable[bytes]]
+
+
+class Computed(Entry):
+    """A file of `size` bytes that ``await read(offset, size)`` makes, each time they are read.
+
+    Every read of a client is an upcall, past the kernel's page cache, so such a file cannot be
+    mapped shared. `read` is called in a trio task of the mount's, several at once, with a range
+    that lies within the file, and must return exactly so many bytes: anything else, and any
+    exception but OSError, is EIO to the client and a line in the log. One that is not back within
+    the mount's `answer_timeout` is cancelled, and is ETIMEDOUT.
+
+    Parameters:
+        size: in bytes.
+        read: async function of (offset, size), both in bytes, that returns bytes.
+        attributes: mode (0o444), uid, gid and mtime (when the tree was made), as `Entry` has them.
+
+    Raises:
+        TypeError: `size` is no int, `read` is no function, or a path is given: there is one only.
+        ValueError: `size` is negative or beyond 2**63 - 1.
+    """
+
+    __slots__ = ("read", "size")
+
+    def __init__(self, size: int, read: Read, **attributes: Unpack[Given]) -> None:
+        if attributes.get("path") is not None:
+            raise TypeError("Computed bytes travel by upcall: no path can be chosen")
+        super().__init__(**attributes)
+        if not callable(read):
+            raise TypeError(f"read must be an async function, not {read!r}")
+        self.size = whole_number("size", size)
+        self.read = read
+
+    def key(self) -> object:
+        """Return the size, which function it is and the attributes."""
+        return "computed", self.size, id(self.read), attributes_key(self)

@@ -1,0 +1,165 @@
+"""What a tree is put together from: values that say what is there, before anything is mounted.
+
+An entry is not a node. It has no name and no place; a `Dir` gives it both, and a tree makes a node
+of it when somebody asks. Entries are made and read in any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final, TypeAlias, TypedDict, Unpack
+
+import msgspec
+
+from zcfuse.tree._types import Tree
+
+PathLike: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+SERVING_PATHS: Final = frozenset({"auto", "upcall", "pool", "mmap", "splice", "passthrough"})
+LARGEST: Final = 2**63 - 1  # off_t
+
+_PERMISSIONS: Final = 0o7777
+_SECOND_NS: Final = 1_000_000_000
+_LARGEST_ID: Final = 2**32 - 2  # uid_t without -1, which chown(2) takes for "leave it"
+
+
+class Overrides(msgspec.Struct, frozen=True, gc=False):
+    """Attributes that an entry was given by keyword, None where it was not."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    path: str = ""
+
+
+_NONE: Final = Overrides()
+_NOTHING: Final = (None,) * 5
+
+
+class Given(TypedDict, total=False):
+    """The keyword arguments that every entry takes; `Entry` says what they are."""
+
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    mtime: float | None
+    path: str | None
+
+
+class Entry:
+    """Something that a `Dir` can hold. Use a subclass.
+
+    Parameters:
+        mode: permission bits, as for chmod(2); None: as the subclass says.
+        uid: owner; None: the user who mounts.
+        gid: group; None: the group of the user who mounts.
+        mtime: time of last modification, in seconds since the epoch; None: as the subclass says.
+        path: the serving path for this file alone, one of ``auto``, ``upcall``, ``pool``, ``mmap``,
+            ``splice`` and ``passthrough``; None: as the mount serves the others. One that is not to
+            be had is replaced by the next best, with a counted reason.
+
+    Raises:
+        TypeError, ValueError: an attribute is none.
+    """
+
+    __slots__ = ("_overrides",)
+
+    kind: int = stat.S_IFREG
+
+    def __init__(
+        self,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        mtime: float | None = None,
+        path: str | None = None,
+    ) -> None:
+        if (mode, uid, gid, mtime, path) == _NOTHING:
+            self._overrides = _NONE
+            return
+        self._overrides = Overrides(
+            None if mode is None else whole_number("mode", mode, _PERMISSIONS),
+            None if uid is None else whole_number("uid", uid, _LARGEST_ID),
+            None if gid is None else whole_number("gid", gid, _LARGEST_ID),
+            None if mtime is None else _nanoseconds(mtime),
+            _serving_path(path),
+        )
+
+    @property
+    def overrides(self) -> Overrides:
+        """The attributes that were given by keyword."""
+        return self._overrides
+
+    def key(self) -> object:
+        """Return what tells the entry from others, as a value whose repr says all of it.
+
+        Two entries with equal keys that are found under one name of one directory are one file: one
+        inode number, one page cache. Of others the kernel is told that the name means another file.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no entry: use one of its subclasses")
+
+
+Content: TypeAlias = "Entry | Tree"
+"""What may stand in a directory: an entry, or a whole tree, such as a Mirror, shown below it."""
+
+
+class Symlink(Entry):
+    """A symbolic link to `target`, which the client's own kernel follows. Mode 0o777.
+
+    Raises:
+        ValueError: the target is empty, has a NUL or is longer than PATH_MAX allows (4095 bytes).
+    """
+
+    __slots__ = ("target",)
+
+    kind = stat.S_IFLNK
+
+    def __init__(self, target: PathLike, /, **attributes: Unpack[Given]) -> None:
+        super().__init__(**attributes)
+        self.target = os.fsencode(target)
+        if not 0 < len(self.target) <= 4095 or b"\0" in self.target:
+            raise ValueError(f"not a target for a symbolic link: {target!r}")
+
+    def key(self) -> object:
+        """Return the target and the attributes."""
+        return "symlink", self.target, attributes_key(self)
+
+
+def checked_content(value: object) -> Content:
+    """Return `value` if it may stand in a directory, else raise TypeError."""
+    if not isinstance(value, Entry | Tree):
+        raise TypeError(
+            f"a directory holds entries such as File, Slice, Dir or Mirror, not {value!r}"
+        )
+    return value
+
+
+def attributes_key(entry: Entry) -> object:
+    """Return what an entry was given by keyword, for its key."""
+    return None if entry.overrides is _NONE else msgspec.structs.astuple(entry.overrides)
+
+
+def whole_number(name: str, value: object, largest: int = LARGEST) -> int:
+    """Return a number from 0 to `largest`, or raise TypeError or ValueError that names it."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if not 0 <= value <= largest:
+        raise ValueError(f"{name}={value}: give a number from 0 to {largest}")
+    return value
+
+
+def _nanoseconds(seconds: float) -> int:
+    if isinstance(seconds, int):
+        return seconds * _SECOND_NS
+    return round(seconds * _SECOND_NS)
+
+
+def _serving_path(path: str | None) -> str:
+    if path is None:
+        return ""
+    if path not in SERVING_PATHS:
+        raise ValueError(f"path={path!r}: choose one of {', '.join(sorted(SERVING_PATHS))}")
+    return path

@@ -1,0 +1,187 @@
+"""The real files behind one entry, while it is looked at or open, and the runs of their bytes.
+
+A `Sources` is made for one look or one open and used by one thread. Looking needs one descriptor at
+a time, whatever the number of files; open files keep theirs until `close`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree._paths import PathOpener
+from zcfuse.tree._syscalls import AT_EMPTY_PATH, Status, statx
+
+LOG: Final = logging.getLogger("zcfuse.tree")
+
+# O_NONBLOCK: a FIFO must not make open(2) wait for a writer. What it is, is looked at afterwards.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+Stamp = tuple[tuple[int, int, int], ...]
+"""Which files they are: (device, inode number, time of birth) of each, in order of first use."""
+
+
+class Source(msgspec.Struct, eq=False):
+    """A file: `fd` is -1 while it is only looked at.
+
+    Of memory of our own `status` is None, and `owner` is what closes the descriptor.
+    """
+
+    fd: int
+    size: int
+    status: Status | None = None
+    owner: object = None
+
+
+class Run(msgspec.Struct, frozen=True, eq=False):
+    """So many bytes of a source from `offset`; without a source, so many zeros.
+
+    `open_ended`: it ends where the file ends, and was `length` bytes long when it was looked at.
+    """
+
+    source: Source | None
+    offset: int
+    length: int
+    open_ended: bool = False
+
+
+class Runs(msgspec.Struct, frozen=True, eq=False):
+    """The bytes of an entry. Not `complete`: the last run ends where a file lacks what follows."""
+
+    runs: tuple[Run, ...]
+    complete: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(run.length for run in self.runs)
+
+    def cut(self, offset: int, length: int | None) -> Runs:
+        """Return the runs of `length` bytes from `offset`; None: all that follow."""
+        if offset == 0 and length is None:
+            return self
+        left = length
+        found: list[Run] = []
+        for run in self.runs:
+            if left == 0:
+                break
+            if offset >= run.length:
+                offset -= run.length
+                continue
+            size = run.length - offset if left is None else min(run.length - offset, left)
+            keeps_end = run.open_ended and left is None
+            found.append(Run(run.source, run.offset + offset, size, keeps_end))
+            offset = 0
+            left = None if left is None else left - size
+        return Runs(tuple(found), self.complete if left is None else left == 0)
+
+
+def joined(parts: Iterable[Runs]) -> Runs:
+    """Return the runs of several parts as those of one, as far as the first incomplete one."""
+    found: list[Run] = []
+    for part in parts:
+        for run in part.runs:
+            last = found[-1] if found else None
+            if last is not None and _follows(last, run):
+                found[-1] = Run(last.source, last.offset, last.length + run.length)
+            elif run.length:
+                found.append(Run(run.source, run.offset, run.length))
+        if not part.complete:
+            return Runs(tuple(found), False)
+    return Runs(tuple(found))
+
+
+def _follows(run: Run, other: Run) -> bool:
+    if run.source is not other.source:
+        return False
+    return run.source is None or run.offset + run.length == other.offset
+
+
+class Sources:
+    """Opens or looks at the files of one entry, each once. Owns their descriptors."""
+
+    __slots__ = ("_by_path", "_keep", "_opener")
+
+    def __init__(self, opener: PathOpener, *, keep: bool) -> None:
+        """`keep`: open the files for reading and keep them open; else only look at them."""
+        self._opener = opener
+        self._keep = keep
+        self._by_path: dict[bytes, Source] = {}
+
+    def of(self, path: bytes) -> Source:
+        """Return a regular file by its path.
+
+        Raises OSError: EISDIR for a directory, EINVAL for anything else that is no regular file,
+        and whatever opening it gives.
+        """
+        source = self._by_path.get(path)
+        if source is None:
+            source = self._by_path[path] = self._made(path)
+        return source
+
+    @property
+    def statuses(self) -> list[Status]:
+        """What the files are, in order of first use."""
+        return [source.status for source in self._by_path.values() if source.status is not None]
+
+    def stamp(self) -> Stamp:
+        """Return which files they are."""
+        return tuple((one.device, one.attributes.ino, one.btime_ns) for one in self.statuses)
+
+    def refresh(self) -> None:
+        """Look at the open files again."""
+        for source in self._by_path.values():
+            source.status = status = statx(source.fd, b"", AT_EMPTY_PATH)
+            source.size = status.attributes.size
+
+    def close(self) -> None:
+        """Give the descriptors back; a second call does nothing."""
+        for source in self._by_path.values():
+            fd, source.fd = source.fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def _made(self, path: bytes) -> Source:
+        fd = self._opened(path) if self._keep else self._opener.open(path, os.O_PATH)
+        kept = False
+        try:
+            status = statx(fd, b"", AT_EMPTY_PATH)
+            _require_regular(path, status.attributes.mode)
+            kept = self._keep
+            return Source(fd if kept else -1, status.attributes.size, status)
+        finally:
+            if not kept:
+                os.close(fd)
+
+    def _opened(self, path: bytes) -> int:
+        try:
+            # Only an owner may ask not to change the time of access (open(2)).
+            return self._opener.open(path, _READ | os.O_NOATIME)
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
+            return self._opener.open(path, _READ)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            # A socket, or a device without a driver.
+            raise OSError(errno.EINVAL, "not a regular file", path) from None
+
+
+def _require_regular(path: bytes, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    LOG.warning("%r is %s, not a regular file", os.fsdecode(path), _kind(mode))
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, "not a regular file", path)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")

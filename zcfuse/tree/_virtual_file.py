@@ -1,0 +1,162 @@
+"""Open files of a virtual tree."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from zcfuse.tree._computed import Computed
+from zcfuse.tree._sources import Run, Runs, Sources
+from zcfuse.tree._types import HOLE, WHOLE_FILE, Answer, Attributes, BackingFile, Extent
+
+_BLOCK: Final = 512
+
+
+class BlobFile(BackingFile):
+    """An open file that is made of runs. Owns the sources; `describe` gives its attributes.
+
+    Where the runs lie is as it was when the file was opened, until it is closed.
+    """
+
+    __slots__ = ("_describe", "_path", "_runs", "_sources")
+
+    def __init__(
+        self, sources: Sources, runs: Runs, path: str, describe: Callable[[Runs], Attributes]
+    ) -> None:
+        self._sources = sources
+        self._runs = runs
+        self._path = path
+        self._describe = describe
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """The runs; one that ends where its file ends is as long as the file will be."""
+        return [_extent(run) for run in self._runs.runs]
+
+    @property
+    def path(self) -> str:
+        """The path that the entry asks for."""
+        return self._path
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        found = bytearray()
+        for run in self._runs.runs:
+            length = WHOLE_FILE if run.open_ended else run.length
+            if offset >= length:
+                offset -= length
+                continue
+            wanted = min(size - len(found), length - offset)
+            part = bytes(wanted) if run.source is None else _pread(run, wanted, offset)
+            found += part
+            if len(part) < wanted or len(found) == size:
+                break  # a file that ends sooner than it did ends the whole
+            offset = 0
+        return bytes(found)
+
+    def attributes(self) -> Attributes:
+        """Return the attributes, with the size that there is by now."""
+        self._sources.refresh()
+        return self._describe(Runs(tuple(_still_there(self._runs.runs))))
+
+    def close(self) -> None:
+        """Close the sources."""
+        self._sources.close()
+
+
+class ComputedFile(BackingFile):
+    """An open file whose bytes a function makes."""
+
+    __slots__ = ("_attributes", "_entry")
+
+    def __init__(self, entry: Computed, attributes: Attributes) -> None:
+        self._entry = entry
+        self._attributes = attributes
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """None: there is no file."""
+        return ()
+
+    @property
+    def path(self) -> str:
+        """By upcall."""
+        return "upcall"
+
+    @property
+    def direct(self) -> bool:
+        """Each read asks again."""
+        return True
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Refuse: the bytes have to be awaited (`read`)."""
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def read(self, size: int, offset: int) -> Answer[bytes]:
+        """Return an awaitable of exactly the bytes that the range has."""
+        wanted = min(size, self._entry.size - offset)
+        return b"" if wanted <= 0 else self._made(offset, wanted)
+
+    def attributes(self) -> Attributes:
+        """Return the attributes as they were at the open."""
+        return self._attributes
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    async def _made(self, offset: int, size: int) -> bytes:
+        data = await self._entry.read(offset, size)
+        # A short one would be taken for the end of the file, of a long one the rest would be lost.
+        if not isinstance(data, bytes | bytearray | memoryview) or len(data) != size:
+            found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
+            raise ValueError(f"read({offset}, {size}) of a Computed file returned {found}")
+        return bytes(data)
+
+
+def regular(mode: int) -> int:
+    """Return the mode of a regular file with these permission bits."""
+    return stat.S_IFREG | mode & 0o7777
+
+
+def blocks_of(runs: Runs) -> int:
+    """Return how many blocks of 512 bytes hold data: those of the file itself if it is whole."""
+    if len(runs.runs) == 1 and runs.runs[0].open_ended and runs.runs[0].offset == 0:
+        source = runs.runs[0].source
+        if source is not None and source.status is not None:
+            return source.status.attributes.blocks
+    return sum(-(-run.length // _BLOCK) for run in runs.runs if run.source is not None)
+
+
+def _extent(run: Run) -> Extent:
+    if run.source is None:
+        return Extent(HOLE, 0, run.length)
+    return Extent(run.source.fd, run.offset, WHOLE_FILE if run.open_ended else run.length)
+
+
+def _pread(run: Run, size: int, offset: int) -> bytes:
+    assert run.source is not None
+    found = b""
+    while len(found) < size:
+        part = os.pread(run.source.fd, size - len(found), run.offset + offset + len(found))
+        if not part:
+            break
+        found += part
+    return found
+
+
+def _still_there(runs: Sequence[Run]) -> Sequence[Run]:
+    """Return the runs as far as their files have the bytes by now."""
+    found: list[Run] = []
+    for run in runs:
+        if run.source is None:
+            found.append(run)
+            continue
+        there = max(run.source.size - run.offset, 0)
+        length = there if run.open_ended else min(run.length, there)
+        found.append(Run(run.source, run.offset, length, run.open_ended))
+        if length < run.length and not run.open_ended:
+            break
+    return found
