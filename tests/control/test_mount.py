@@ -146,7 +146,7 @@ def test_a_mount_in_a_program(program, path, case, output):
 def test_a_tree_that_keeps_what_is_no_path_below_it_is_refused(program):
     lines = program("auto", "keeps_nothing_that_is")
     assert len(lines) == 6
-    assert all(line.startswith("not a path below the tree's root: ") for line in lines)
+    assert all(line.startswith("not a path below the leased directory: ") for line in lines)
 
 
 @requires("root")

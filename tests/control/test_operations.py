@@ -42,7 +42,7 @@ class Leases:
         self.inos = {}
         self.fail = None
 
-    def install(self, nodeid, extents):
+    def install(self, nodeid, extents, path=""):
         if self.fail:
             raise self.fail
         self.calls.append(("install", nodeid, [os.pread(fd, 4, 0) for fd, _, _ in extents]))

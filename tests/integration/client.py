@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, Final
 
+from tests.integration.program import Program
 from tests.support import ClientHungError, Daemon
 from tests.support._kernel import stacks
 
@@ -26,7 +27,9 @@ class Client:
     is who the client is. Closed by ``close``, which kills it.
     """
 
-    def __init__(self, root: str, daemon: Daemon | None = None, *, uid: int | None = None) -> None:
+    def __init__(
+        self, root: str, daemon: Daemon | Program | None = None, *, uid: int | None = None
+    ) -> None:
         self._daemon = daemon
         user = daemon.user if daemon is not None else None
         if uid is None:

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import pytest
 
-pytest.register_assert_rewrite("tests.integration.client")
+pytest.register_assert_rewrite("tests.integration.client", "tests.integration.program")
 
 from tests.integration.client import Client, Pair  # noqa: E402
 from tests.integration.counts import eventually  # noqa: E402
+from tests.integration.program import Program  # noqa: E402
 from tests.support import Daemon, Mounter, requires, skip_unless  # noqa: E402
 
 COMMAND_DEADLINE_S: Final = 20
@@ -39,6 +40,7 @@ _ROOMS: Final = itertools.count()
 Shared = tuple[str, Daemon]
 Clients = Callable[..., Client]
 Pairs = Callable[..., Pair]
+Shows = Callable[..., tuple[Program, Client]]
 
 
 def write(directory: str, name: str, data: bytes = b"") -> str:
@@ -106,6 +108,27 @@ def clients(mounted: Mounter) -> Iterator[Clients]:
             return client
 
         yield make
+
+
+@pytest.fixture
+def shows(tmp_path: Path, mountpoint: str) -> Iterator[Shows]:
+    """Mounts a tree: ``shows(source)`` is the program that shows it and a client of its mount.
+
+    The source sets ``tree``; it has all names of zcfuse, and the keyword arguments as its own.
+    """
+    skip_unless("mounting")
+    with contextlib.ExitStack() as ends:
+
+        def show(source: str, *, limit: int | None = None, **values: object) -> Any:
+            given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+            log = str(tmp_path / "program.log")
+            program = Program(given + source, mountpoint, log, limit=limit)
+            ends.callback(program.end)
+            client = Client(mountpoint, program)
+            ends.callback(client.close)
+            return program, client
+
+        yield show
 
 
 @pytest.fixture

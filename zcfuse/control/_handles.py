@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from zcfuse.tree import BackingFile, Listing, Node
+from zcfuse.tree import BackingFile, Listing, Node, Who
 
 
 class Leases(Protocol):
     """What the data path offers: to answer reads itself, and to show clients real inode numbers."""
 
-    def install(self, nodeid: int, extents: Sequence[tuple[int, int, int]], /) -> tuple[str, str]:
-        """Serve a node's reads from (fd, offset, length); return the mode and the reason for it."""
+    def install(
+        self, nodeid: int, extents: Sequence[tuple[int, int, int]], path: str, /
+    ) -> tuple[str, str]:
+        """Serve a node's reads from (fd, offset, length), by a path of its own if it names one.
+
+        Returns the mode and the reason for it.
+        """
 
     def revoke(self, nodeid: int, /) -> None:
         """Stop using the node's descriptors; on return no thread does."""
@@ -29,6 +34,21 @@ class Leases(Protocol):
 
     def drop_inos(self, nodeids: Sequence[int], /) -> None:
         """Forget the inode numbers of nodes."""
+
+    def lease_directory(self, nodeid: int, root_fd: int, kept: Sequence[bytes], /) -> None:
+        """Answer for a directory and all below it, but for what is kept."""
+
+    def revoke_directory(self, nodeid: int, /) -> bool:
+        """Hand up what comes about a leased directory and all below it."""
+
+    def drop_directory(self, nodeid: int, /) -> None:
+        """Give back the lease of a directory that the kernel has forgotten."""
+
+    def invalidate_entry(self, parent: int, name: bytes, /) -> int:
+        """Have the kernel forget a name; return 0 or -errno. Blocks: never from a handler."""
+
+    def invalidate_inode(self, nodeid: int, offset: int, length: int, /) -> int:
+        """Have the kernel forget attributes, and pages from `offset` unless it is negative."""
 
     def describe(self, nodeid: int, /) -> Sequence[tuple[int, bytes, int, int, int, int]]:
         """Say who a node below a leased directory is: itself and those above it, from the top.
@@ -113,7 +133,7 @@ class OpenFiles:
             return
         try:
             extents = [(run.fd, run.offset, run.length) for run in opened.backing.extents]
-            self._leases.install(opened.nodeid, extents)
+            self._leases.install(opened.nodeid, extents, opened.backing.path)
         except BaseException:
             opened.backing.close()
             raise
@@ -127,10 +147,11 @@ class OpenFiles:
 
 
 class _OpenDirectory:
-    __slots__ = ("listing", "node", "untouched")
+    __slots__ = ("listing", "node", "untouched", "who")
 
-    def __init__(self, node: Node, listing: Listing) -> None:
+    def __init__(self, node: Node, who: Who, listing: Listing) -> None:
         self.node = node
+        self.who = who
         self.listing = listing
         self.untouched = True
 
@@ -138,7 +159,7 @@ class _OpenDirectory:
 class OpenDirectories:
     """The directories that clients have open. Owns their listings."""
 
-    def __init__(self, make_listing: Callable[[Node], Listing]) -> None:
+    def __init__(self, make_listing: Callable[[Node, Who], Awaitable[Listing]]) -> None:
         self._make_listing = make_listing
         self._by_handle: dict[int, _OpenDirectory] = {}
         self._next = 1
@@ -146,9 +167,9 @@ class OpenDirectories:
     def __len__(self) -> int:
         return len(self._by_handle)
 
-    def open(self, node: Node) -> int:
-        """List the directory and return a new handle of it."""
-        opened = _OpenDirectory(node, self._make_listing(node))
+    async def open(self, node: Node, who: Who) -> int:
+        """List the directory for the process that opens it and return a new handle of it."""
+        opened = _OpenDirectory(node, who, await self._make_listing(node, who))
         handle = self._next
         self._next += 1
         self._by_handle[handle] = opened
@@ -158,11 +179,14 @@ class OpenDirectories:
         """Return the directory itself."""
         return self._opened(handle).node
 
-    def listing(self, handle: int, start: int) -> Listing:
-        """Return the listing to go on with from `start`; a rewind to 0 makes a new one."""
+    async def listing(self, handle: int, start: int) -> Listing:
+        """Return the listing to go on with from `start`; a rewind to 0 makes a new one.
+
+        A rewind asks for the process that opened the directory, whoever reads it now.
+        """
         opened = self._opened(handle)
         if start == 0 and not opened.untouched:
-            fresh = self._make_listing(opened.node)
+            fresh = await self._make_listing(opened.node, opened.who)
             opened.listing.close()
             opened.listing = fresh
         opened.untouched = False

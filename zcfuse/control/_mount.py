@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -26,13 +26,14 @@ import msgspec
 import pyfuse3
 import trio
 
+from zcfuse.control._changes import Changes
 from zcfuse.control._checks import (
     check_mountpoint,
     check_options,
     chosen_lock_budget,
     no_kernel_passthrough,
 )
-from zcfuse.control._nodes import ROOT_NODEID
+from zcfuse.control._directory_leases import DirectoryLeases
 from zcfuse.control._operations import Operations
 from zcfuse.control._options import MountOptions
 from zcfuse.control._registry import listening
@@ -49,7 +50,7 @@ from zcfuse.control._unmounting import UnmountOutcome, unmount_within
 from zcfuse.datapath._mount_connection import abort_file, set_read_ahead
 from zcfuse.datapath._mounting import KernelMount, MountError, attach
 from zcfuse.datapath._privileges import Capability, has_initial_capability
-from zcfuse.tree import Mirror, Tree
+from zcfuse.tree import Dir, Mirror, Tree, VirtualTree
 
 if TYPE_CHECKING:
     from zcfuse.datapath import DataPath
@@ -99,10 +100,14 @@ class Mount:
         options: MountOptions,
         operations: _AnnouncedOperations,
         datapath: DataPath | None,
+        directory_leases: DirectoryLeases | None,
+        changes: Changes,
     ) -> None:
         self._kernel = kernel
         self._operations = operations
         self._datapath = datapath
+        self._directory_leases = directory_leases
+        self._changes = changes
         self._began = time.monotonic()
         self._wait = options.unmount_wait
         self._hurry = threading.Event()
@@ -158,13 +163,22 @@ class Mount:
         )
 
     def revoke_lease(self) -> None:
-        """Ask the tree for every name and open from now on, instead of its leased directory.
+        """Ask the tree for every name and open from now on, instead of its leased directories.
 
         The kernel is told to ask again. Files that are open stay as they are until they are closed;
         a mount whose tree leases nothing is not changed.
         """
-        if self._datapath is not None:
-            self._datapath.revoke_directory(ROOT_NODEID)
+        if self._directory_leases is not None:
+            self._directory_leases.revoke()
+
+    async def told(self) -> None:
+        """Wait until the kernel knows what was changed in the tree (`Dir.replace` and the like).
+
+        Who opens a name after that gets what it means now. Not to be awaited by a function that
+        answers for the tree: the client that waits for that may be in the kernel's way. A
+        cancellation ends the waiting only.
+        """
+        await self._changes.told()
 
     def request_end(self, wait: float | None = None) -> None:
         """Begin to unmount and return at once; a second call no longer waits for a busy mount.
@@ -205,6 +219,7 @@ class Mount:
                         if self._datapath is not None:
                             tasks.start_soon(self._watch_datapath, self._datapath)
                         tasks.start_soon(self._unmount_when_asked)
+                        tasks.start_soon(self._changes.run)
                         tasks.start_soon(serve_status, listener, self._respond, replies)
                 replies.cancel_scope.deadline = trio.current_time() + _REPLY_GRACE_S
 
@@ -328,20 +343,25 @@ def _datapath_roles(statistics: dict[str, Any] | None) -> dict[int, str]:
 
 @asynccontextmanager
 async def mount(
-    tree: Tree, mountpoint: str | bytes | os.PathLike[str], options: MountOptions | None = None
+    tree: Tree | Dir,
+    mountpoint: str | bytes | os.PathLike[str],
+    options: MountOptions | None = None,
 ) -> AsyncIterator[Mount]:
     """Mount a tree and serve it for the length of an ``async with`` block.
 
     Parameters:
-        tree: what to show; the caller closes it, after the block.
+        tree: what to show; a Tree is closed by the caller, after the block. A Dir may be changed
+            within the block, by tasks of the same trio loop.
         mountpoint: an existing directory that nothing is mounted on.
         options: how; None: the defaults.
 
     Raises:
         MountError: it was refused; nothing is left mounted.
+        TypeError: `tree` is none.
 
     A cancellation unmounts as the end of the block does: within the bounded wait, then lazily.
     """
+    shown = _as_tree(tree)
     chosen = options or MountOptions()
     check_options(chosen)
     # Once, and before anything is locked: what the limit leaves gets less then.
@@ -357,7 +377,7 @@ async def mount(
         with contextlib.ExitStack() as resources:
             resources.callback(kernel.close)
             try:
-                served, listener = _prepare(resources, tree, kernel, source, chosen)
+                served, listener = _prepare(resources, shown, kernel, source, chosen)
                 async with _serving(served, listener):
                     yield served
             finally:
@@ -374,8 +394,7 @@ def _prepare(
     options: MountOptions,
 ) -> tuple[Mount, socket.socket]:
     """Make what serves the mount; *resources* undoes it, pyfuse3 before the data path."""
-    if isinstance(tree, Mirror):
-        tree.refuse_device(*kernel.device)
+    tree.refuse_device(*kernel.device)
     listener = resources.enter_context(listening(kernel.device))
     datapath: DataPath | None = None
     channel = kernel.take_descriptor()
@@ -383,10 +402,21 @@ def _prepare(
         stacked = isinstance(tree, Mirror) and tree.stacked
         datapath, channel = _make_datapath(channel, kernel, options, stacked=stacked)
         resources.callback(datapath.stop)
+    directory_leases: DirectoryLeases | None = None
+    wanted = options.directory_lease or options.immutable
+    if datapath is not None and wanted and options.path != "upcall":
+        directory_leases = DirectoryLeases(tree, datapath)
     operations = _AnnouncedOperations(
-        tree, cache_timeout=options.effective_cache_timeout, leases=datapath, direct=False
+        tree,
+        cache_timeout=options.effective_cache_timeout,
+        leases=datapath,
+        directory_leases=directory_leases,
+        answer_timeout=options.answer_timeout,
     )
     resources.callback(operations.close)
+    changes = Changes(operations.nodeid, _teller(datapath))
+    tree.watch(changes.note)
+    resources.callback(tree.watch, None)
     # libfuse takes a name of this form for a connection that somebody else mounted; it owns the
     # descriptor from here.
     try:
@@ -397,36 +427,38 @@ def _prepare(
     resources.callback(pyfuse3.close, unmount=False)
     if datapath is not None:
         datapath.refuse_device(*kernel.device)
-        _lease_directory(tree, datapath, options)
+        if directory_leases is not None:
+            directory_leases.grant_root()
         try:
             datapath.start()
         except RuntimeError as error:
             raise MountError(f"{kernel.mountpoint}: {error}") from error
-    return Mount(kernel, source, options, operations, datapath), listener
+    served = Mount(kernel, source, options, operations, datapath, directory_leases, changes)
+    return served, listener
 
 
-def _lease_directory(tree: Tree, datapath: DataPath, options: MountOptions) -> None:
-    """Let the data path answer for the whole tree, where the tree and the options allow it."""
-    wanted = options.directory_lease or options.immutable
-    directory = tree.lease() if wanted and options.path != "upcall" else None
-    if directory is None:
-        return
-    try:
-        datapath.lease_directory(ROOT_NODEID, directory, _checked_names(tree.keeps()))
-    except OSError as error:
-        log.info("no directory lease: %s", error)
+def _as_tree(tree: Tree | Dir) -> Tree:
+    if isinstance(tree, Dir):
+        return VirtualTree(tree)
+    if not isinstance(tree, Tree):
+        raise TypeError(f"a mount shows a Dir or a Tree such as Mirror, not {tree!r}")
+    return tree
 
 
-def _checked_names(paths: Collection[bytes]) -> list[bytes]:
-    """Return paths below a directory as the data path wants them.
+def _teller(datapath: DataPath | None) -> Callable[[int, bytes], None]:
+    """Return what has the kernel forget a name, and when its directory was last changed."""
 
-    Raises:
-        ValueError: one is none: it would keep nothing, and what was to be kept would be leased.
-    """
-    for path in paths:
-        if not path or b"\0" in path or {b"", b".", b".."} & set(path.split(b"/")):
-            raise ValueError(f"not a path below the tree's root: {path!r}")
-    return list(paths)
+    def tell(nodeid: int, name: bytes) -> None:
+        if datapath is None:
+            with contextlib.suppress(FileNotFoundError):
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(nodeid), pyfuse3.FileNameT(name))
+            with contextlib.suppress(FileNotFoundError):
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(nodeid), attr_only=True)
+            return
+        datapath.invalidate_entry(nodeid, name)
+        datapath.invalidate_inode(nodeid, -1, 0)
+
+    return tell
 
 
 def _make_datapath(

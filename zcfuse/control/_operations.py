@@ -1,8 +1,9 @@
 """The FUSE operations: a Tree as pyfuse3 wants to be asked for it.
 
 Runs on the trio thread only. A handler decodes, asks the tree by plain system calls (a trip to a
-worker thread costs more than the call), and replies; it awaits nothing except in `open`, where
-another process may have to give up a lease first. The mount is read-only: whatever would change
+worker thread costs more than the call), and replies. It awaits only what the tree wants to be
+awaited, for a bounded time, and in `open` another process that has to give up a lease first. The
+mount is read-only: whatever would change
 the tree is EROFS. ENOSYS is never answered, for the kernel takes it for the whole mount.
 """
 
@@ -13,19 +14,21 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 import pyfuse3
 import trio
 
+from zcfuse.control._directory_leases import DirectoryLeases
 from zcfuse.control._handlers import LOG, Tally, handler, of_type
 from zcfuse.control._handles import Leases, OpenDirectories, OpenFiles
 from zcfuse.control._implicit import ImplicitHandles, implied_node
 from zcfuse.control._nodes import ROOT_NODEID, NodeTable
+from zcfuse.control._options import DEFAULT_ANSWER_TIMEOUT_S
 from zcfuse.control._readonly import ReadOnlyOperations
-from zcfuse.tree import Attributes, Identity, Node, Tree
+from zcfuse.tree import Answer, Attributes, Identity, Listing, Node, Tree, Who
 
 # fcntl(2): the holder of a lease has /proc/sys/fs/lease-break-time, 45 s unless set otherwise.
 _LEASE_BREAK_SECONDS: Final = 50.0
@@ -40,8 +43,11 @@ _WHOLE_SECONDS_TICK_NS: Final = 2_100_000_000
 _SECOND_NS: Final = 1_000_000_000
 
 _ACL_NAMES: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+_NOBODY: Final = Who(65534, 65534, 0)
 _DOTS: Final = frozenset({b".", b".."})
 _POLL_ALWAYS: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+
+_T = TypeVar("_T")
 
 ReaddirReply = Callable[[pyfuse3.ReaddirToken, bytes, pyfuse3.EntryAttributes, int], bool]
 
@@ -69,8 +75,10 @@ class Operations(ReadOnlyOperations):
     """pyfuse3.Operations over a tree.
 
     `cache_timeout` (seconds) is how long the kernel may believe names and attributes. `leases` is
-    the data path, None where there is none. `direct` opens files past the kernel's page cache.
-    The tree stays the caller's; `close` gives back only what clients opened.
+    the data path, None where there is none; `directory_leases` are those that it has for
+    directories. `direct` opens files past the kernel's page cache. `answer_timeout` (seconds) is
+    how long a tree may take where it is awaited; ETIMEDOUT after that. The tree stays the caller's;
+    `close` gives back only what clients opened.
     """
 
     supports_dot_lookup = False
@@ -83,7 +91,9 @@ class Operations(ReadOnlyOperations):
         *,
         cache_timeout: float,
         leases: Leases | None = None,
+        directory_leases: DirectoryLeases | None = None,
         direct: bool = False,
+        answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S,
         readdir_reply: ReaddirReply = pyfuse3.readdir_reply,
     ) -> None:
         super().__init__()
@@ -95,9 +105,11 @@ class Operations(ReadOnlyOperations):
         self._readdir_reply = readdir_reply
         self._nodes = NodeTable(tree.root, self._adopt)
         self._files = OpenFiles(leases)
-        self._directories = OpenDirectories(tree.listing)
+        self._directories = OpenDirectories(self._listing)
         self._implicit_files = ImplicitHandles(self._files.release)
         self._implicit_directories = ImplicitHandles(self._directories.release)
+        self._directory_leases = directory_leases
+        self._answer_timeout = answer_timeout
         self._negative_lookups = 0
         self._reads: Counter[str] = Counter()
         if leases is not None:
@@ -118,6 +130,10 @@ class Operations(ReadOnlyOperations):
             replied_bytes=self._reads["replied"],
         )
 
+    def nodeid(self, node: Node) -> int | None:
+        """Return the nodeid that the kernel knows a node by, None if it does not know it."""
+        return self._nodes.nodeid(node)
+
     def close(self) -> None:
         """Close what clients left open: after pyfuse3's loop ended, before the data path stops."""
         self._files.close()
@@ -130,7 +146,8 @@ class Operations(ReadOnlyOperations):
         """Look a name up; a missing one is a reply too, which the kernel may cache."""
         directory = self._nodes.node(parent_inode)
         try:
-            node, attributes = self._tree.lookup(directory, name)
+            found = self._tree.lookup_for(directory, name, _who(ctx))
+            node, attributes = await self._answered(found)
         except FileNotFoundError:
             self._negative_lookups += 1
             return self._absent(directory)
@@ -146,8 +163,7 @@ class Operations(ReadOnlyOperations):
             for nodeid in gone:
                 self._implicit_files.drop(nodeid)
                 self._implicit_directories.drop(nodeid)
-            if gone and self._leases is not None:
-                self._leases.drop_inos(gone)
+            self._forgotten(gone)
         except Exception:
             LOG.exception("forget failed")
 
@@ -175,16 +191,17 @@ class Operations(ReadOnlyOperations):
         try:
             attributes = self._files.backing(handle).attributes()
             keep_cache = self._unchanged(inode, attributes) and not self._nodes.node(inode).volatile
-            return pyfuse3.FileInfo(fh=handle, direct_io=self._direct, keep_cache=keep_cache)
+            direct = self._direct or self._files.backing(handle).direct
+            return pyfuse3.FileInfo(fh=handle, direct_io=direct, keep_cache=keep_cache)
         except BaseException:
             self._files.release(handle)
             raise
 
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        """Read by os.pread: what the data path does not serve itself."""
-        backing = self._files.backing(await self._file_handle(fh))
-        found = of_type(bytes, backing.pread(size, off))
+        """Read what the data path does not serve itself: by os.pread, or from a program."""
+        answer = self._files.backing(await self._file_handle(fh)).read(size, off)
+        found = of_type(bytes, await self._answered(answer))
         reply = found if len(found) <= size else found[:size]
         self._reads["requests"] += 1
         self._reads["bytes"] += len(found)
@@ -207,7 +224,7 @@ class Operations(ReadOnlyOperations):
     @handler
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """List a directory; its entries are looked at when they are asked for."""
-        return self._directories.open(self._nodes.node(inode))
+        return await self._directories.open(self._nodes.node(inode), _who(ctx))
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -216,9 +233,9 @@ class Operations(ReadOnlyOperations):
         An error after the first entry ends the reply instead of failing it, for the lookups of the
         entries before are counted; the next call starts at the entry that failed.
         """
-        fh = self._directory_handle(fh)
+        fh = await self._directory_handle(fh)
         directory = self._directories.node(fh)
-        entries = self._directories.listing(fh, start_id).entries(start_id)
+        entries = (await self._directories.listing(fh, start_id)).entries(start_id)
         replied = False
         try:
             for found in entries:
@@ -339,7 +356,7 @@ class Operations(ReadOnlyOperations):
             self._implicit_files.keep(nodeid, handle)
         return handle
 
-    def _directory_handle(self, fh: int) -> int:
+    async def _directory_handle(self, fh: int) -> int:
         """Return the handle to list by: `fh`, or that of the node that it stands for."""
         nodeid = implied_node(fh)
         if nodeid is None:
@@ -347,7 +364,8 @@ class Operations(ReadOnlyOperations):
         handle = self._implicit_directories.find(nodeid)
         if handle is None:
             self._require_cacheable(nodeid)
-            handle = self._directories.open(self._nodes.node(nodeid))
+            # Nobody says who opened it; what is opened so depends on nobody.
+            handle = await self._directories.open(self._nodes.node(nodeid), _NOBODY)
             self._implicit_directories.keep(nodeid, handle)
         return handle
 
@@ -400,7 +418,28 @@ class Operations(ReadOnlyOperations):
         nodeid, new = self._nodes.count_lookup(node)
         if new:
             self._show_ino(nodeid, attributes.ino)
+            if self._directory_leases is not None:
+                self._directory_leases.grant(nodeid, node)
         return nodeid
+
+    def _forgotten(self, nodeids: Sequence[int]) -> None:
+        """Give back what is held for nodes that the kernel does not know any more."""
+        if nodeids and self._leases is not None:
+            self._leases.drop_inos(nodeids)
+        if self._directory_leases is not None:
+            self._directory_leases.forget(nodeids)
+
+    async def _listing(self, node: Node, who: Who) -> Listing:
+        return await self._answered(self._tree.listing_for(node, who))
+
+    async def _answered(self, answer: Answer[_T]) -> _T:
+        """Return what the tree said, or what it says when it is awaited, for a bounded time."""
+        if not isinstance(answer, Awaitable):
+            return answer
+        with trio.move_on_after(self._answer_timeout):
+            return await answer
+        LOG.error("the tree gave no answer within %g s", self._answer_timeout)
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     def _reply_entry(
         self,
@@ -419,9 +458,13 @@ class Operations(ReadOnlyOperations):
         entry.st_ino = self._count_lookup(node, attributes)
         if self._readdir_reply(token, name, entry, offset):
             return True
-        if self._nodes.forget(entry.st_ino, 1) and self._leases is not None:
-            self._leases.drop_inos([entry.st_ino])
+        if self._nodes.forget(entry.st_ino, 1):
+            self._forgotten([entry.st_ino])
         return False
+
+
+def _who(ctx: pyfuse3.RequestContext) -> Who:
+    return Who(ctx.uid, ctx.gid, ctx.pid)
 
 
 def _close(entries: object) -> None:

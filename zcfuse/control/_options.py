@@ -35,6 +35,8 @@ MAX_THREADS: Final = 128
 # (Linux 6.9).
 STACK_DEPTHS: Final = (1, 2)
 DEFAULT_UNMOUNT_WAIT_S: Final = 5.0
+# Well below what the data path gives an upcall (120 s), after which the client gets EIO.
+DEFAULT_ANSWER_TIMEOUT_S: Final = 30.0
 
 NO_TIMEOUT_IF_IMMUTABLE: Final = "immutable caches without limit; leave out either of the two"
 
@@ -71,6 +73,9 @@ class MountOptions:
         source_name: what findmnt shows as the source; None: the tree's own name for itself.
         unmount_wait: for how long a busy mount is waited for before it is detached by force, in
             seconds.
+        answer_timeout: for how long an async function of the tree's (a dynamic directory's, or that
+            of a Computed file) may take, in seconds; then it is cancelled, and its client gets
+            ETIMEDOUT.
 
     Raises:
         MountError: a value is outside its range.
@@ -88,6 +93,7 @@ class MountOptions:
     immutable: bool = False
     source_name: str | None = None
     unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
+    answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if self.path not in SERVING_PATHS:
@@ -114,6 +120,8 @@ class MountOptions:
             raise _refused("stack_depth", self.stack_depth, "choose 1 or 2")
         if not (math.isfinite(self.unmount_wait) and self.unmount_wait >= 0):
             raise _refused("unmount_wait", self.unmount_wait, "give seconds, 0 or more")
+        if not (math.isfinite(self.answer_timeout) and self.answer_timeout > 0):
+            raise _refused("answer_timeout", self.answer_timeout, "give seconds, more than 0")
 
     def _check_immutable(self) -> None:
         if self.path in _NOT_IMMUTABLE:

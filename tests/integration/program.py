@@ -1,0 +1,119 @@
+"""A tree that a program mounts, for tests: its source goes in, and what to run beside the mount."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from typing import Any, Final
+
+from tests.support._kernel import abort, detach, find_mount, stacks
+from tests.support._user import CHECKOUT
+
+_PROCESS: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "program_process.py")
+DEADLINE_S: Final = 30.0
+
+
+class Program:
+    """A process that mounts the ``tree`` of `source` (``program_process.py``).
+
+    Stands in for a `Daemon` where a `Client` wants one. `end` unmounts and requires status 0.
+    """
+
+    user = None
+
+    def __init__(self, source: str, mountpoint: str, log: str, *, limit: int | None = None) -> None:
+        """`limit`: how many descriptors the process may have."""
+        self.mountpoint = os.path.realpath(mountpoint)
+        self._log_path = log
+        self._received = b""
+        argv = [sys.executable, "-X", "faulthandler", _PROCESS, mountpoint]
+        if limit is not None:
+            argv = ["prlimit", f"--nofile={limit}:{limit}", *argv]
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                cwd=CHECKOUT,
+                env={**os.environ, "PYTHONPATH": CHECKOUT},
+                start_new_session=True,
+                bufsize=0,
+            )
+        try:
+            assert self.run(source) == "mounted"
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def run(self, body: str, timeout: float = DEADLINE_S) -> Any:
+        """Run the body of an async function in the program, and return what it returned."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(body).encode() + b"\n")
+        kind, value = ast.literal_eval(self._line(time.monotonic() + timeout))
+        assert kind == "value", value
+        return value
+
+    def statistics(self) -> Any:
+        """What the mount counted so far."""
+        return self.run("return served.statistics()")
+
+    def path(self, *names: str) -> str:
+        """The path of a file in the mount."""
+        return os.path.join(self.mountpoint, *names)
+
+    def log(self) -> str:
+        """What the program has logged so far."""
+        with open(self._log_path, errors="replace") as file:
+            return file.read()
+
+    def end(self) -> None:
+        """Unmount, and require that all went well."""
+        if self.process.poll() is not None and self.process.returncode < 0:
+            return  # it was killed, and the test has failed
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            status = self.process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            dump = stacks(self.pid)
+            self.kill()
+            raise AssertionError(f"the program did not end:\n{dump}\n{self.log()}") from None
+        left = find_mount(self.mountpoint)
+        if left is not None:
+            self.kill()
+        assert (status, left) == (0, None), self.log()
+
+    def kill(self) -> None:
+        """End it by force and leave nothing behind."""
+        mount = find_mount(self.mountpoint)
+        if mount is not None:
+            abort(mount)
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        if find_mount(self.mountpoint) is not None:
+            detach(self.mountpoint)
+
+    def _line(self, deadline: float) -> str:
+        assert self.process.stdout is not None
+        while b"\n" not in self._received:
+            left = deadline - time.monotonic()
+            readable, _, _ = select.select([self.process.stdout], [], [], max(left, 0))
+            part = os.read(self.process.stdout.fileno(), 1 << 20) if readable else b""
+            if not part:
+                dump = stacks(self.pid) if readable == [] else ""
+                raise AssertionError(f"no answer from the program\n{dump}\n{self.log()}")
+            self._received += part
+        line, _, self._received = self._received.partition(b"\n")
+        return line.decode()

@@ -1,0 +1,71 @@
+"""Which directories of a tree the data path answers for: those that mirror a real one by name.
+
+Belongs to the trio thread. The root's lease is granted before the mount is served, that of another
+node when the kernel comes to know it, before the reply that says so; it ends when the kernel has
+forgotten the node.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+
+from zcfuse.control._handles import Leases
+from zcfuse.control._nodes import ROOT_NODEID
+from zcfuse.tree import Node, Tree
+
+log = logging.getLogger(__name__)
+
+
+class DirectoryLeases:
+    """The leases of one mount."""
+
+    def __init__(self, tree: Tree, datapath: Leases) -> None:
+        self._tree = tree
+        self._datapath = datapath
+        self._leased: set[int] = set()
+        self._revoked = False
+
+    def grant(self, nodeid: int, node: Node) -> None:
+        """Lease the directory that a node mirrors, if it mirrors one and nothing was revoked.
+
+        Raises:
+            ValueError: the tree keeps a path that is none.
+        """
+        lease = None if self._revoked else self._tree.lease_of(node)
+        if lease is None:
+            return
+        try:
+            self._datapath.lease_directory(nodeid, lease.fd, _checked_names(lease.kept))
+        except OSError as error:
+            log.info("no directory lease: %s", error)
+            return
+        self._leased.add(nodeid)
+
+    def grant_root(self) -> None:
+        """Lease the directory that the tree's root mirrors, if it mirrors one."""
+        self.grant(ROOT_NODEID, self._tree.root)
+
+    def forget(self, nodeids: Iterable[int]) -> None:
+        """Give back the leases of nodes that the kernel has forgotten."""
+        for nodeid in self._leased.intersection(nodeids):
+            self._leased.remove(nodeid)
+            self._datapath.drop_directory(nodeid)
+
+    def revoke(self) -> None:
+        """Have everything handed up from now on, and grant nothing more."""
+        self._revoked = True
+        for nodeid in self._leased:
+            self._datapath.revoke_directory(nodeid)
+
+
+def _checked_names(paths: Collection[bytes]) -> list[bytes]:
+    """Return paths below a directory as the data path wants them.
+
+    Raises:
+        ValueError: one is none: it would keep nothing, and what was to be kept would be leased.
+    """
+    for path in paths:
+        if not path or b"\0" in path or {b"", b".", b".."} & set(path.split(b"/")):
+            raise ValueError(f"not a path below the leased directory: {path!r}")
+    return list(paths)
