@@ -119,12 +119,14 @@ def shows(tmp_path: Path, mountpoint: str) -> Iterator[Shows]:
     skip_unless("mounting")
     with contextlib.ExitStack() as ends:
 
-        def show(source: str, *, limit: int | None = None, **values: object) -> Any:
+        def show(
+            source: str, *, limit: int | None = None, at: str = mountpoint, **values: object
+        ) -> Any:
             given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
             log = str(tmp_path / "program.log")
-            program = Program(given + source, mountpoint, log, limit=limit)
+            program = Program(given + source, at, log, limit=limit)
             ends.callback(program.end)
-            client = Client(mountpoint, program)
+            client = Client(at, program)
             ends.callback(client.close)
             return program, client
 

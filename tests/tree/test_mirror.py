@@ -398,8 +398,16 @@ class Closing(Mirror):
         super().close()
 
 
+class AskingWho(Mirror):
+    """One that answers to who asks."""
+
+    def lookup_for(self, directory, name, who):
+        return super().lookup_for(directory, name, who)
+
+
 @pytest.mark.parametrize(
-    ("kind", "granted"), [(Mirror, True), (Closing, True), (Hiding, False), (HidingInPrivate, True)]
+    ("kind", "granted"),
+    [(AskingWho, False), (Mirror, True), (Closing, True), (Hiding, False), (HidingInPrivate, True)],
 )
 def test_a_mirror_grants_a_lease_unless_it_answers_in_its_own_way(source, kind, granted):
     tree = kind(source)

@@ -195,6 +195,29 @@ def test_attributes_can_be_given(data):
         assert (found.uid, found.gid, found.mtime_ns) == (5, 6, 1_500_000_000)
 
 
+def test_a_time_that_was_given_does_not_hide_a_change_of_the_bytes(data, tmp_path):
+    other = write(tmp_path / "other", b"other")
+    tree, node, _ = shown(Concat([data, other], mtime=5))
+    opened = tree.open(node)
+    seen = [opened.version()]
+    for path in (data, other):
+        os.utime(path, (1, 1))
+        seen.append(opened.version())
+    assert len(set(seen)) == 3
+    assert opened.attributes().mtime_ns == 5_000_000_000
+    opened.close()
+
+
+def test_a_method_makes_computed_bytes_of_one_file(data):
+    class Maker:
+        async def read(self, offset, size):
+            return bytes(size)
+
+    maker = Maker()
+    assert Computed(1, maker.read).key() == Computed(1, maker.read).key()
+    assert Computed(1, maker.read).key() != Computed(1, Maker().read).key()
+
+
 def test_a_link_is_read_and_nothing_else_is(data):
     tree, node, attributes = shown(Symlink(b"a/\xff"))
     assert (tree.readlink(node), attributes.size) == (b"a/\xff", 3)

@@ -81,15 +81,15 @@ class NodeTable:
             del self._by_identity[known.node.identity]
         return True
 
-    def reopened_unchanged(self, nodeid: int, size: int, mtime_ns: int) -> bool:
-        """Note size and mtime of a file being opened; return whether the last open saw the same."""
+    def reopened_unchanged(self, nodeid: int, version: int, mtime_ns: int) -> bool:
+        """Note version and mtime of a file being opened; return whether the last open saw these."""
         known = self._known(nodeid)
-        same = known.opened_as == (size, mtime_ns)
-        known.opened_as = (size, mtime_ns)
+        same = known.opened_as == (version, mtime_ns)
+        known.opened_as = (version, mtime_ns)
         return same
 
     def forget_opened(self, nodeid: int) -> None:
-        """Trust no size and mtime seen so far at the node's next open."""
+        """Trust no version and mtime seen so far at the node's next open."""
         self._known(nodeid).opened_as = None
 
     def adopt(self, nodeid: int, node: Node) -> Node:

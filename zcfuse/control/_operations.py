@@ -189,9 +189,11 @@ class Operations(ReadOnlyOperations):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         handle = await self._open(inode)
         try:
-            attributes = self._files.backing(handle).attributes()
-            keep_cache = self._unchanged(inode, attributes) and not self._nodes.node(inode).volatile
-            direct = self._direct or self._files.backing(handle).direct
+            backing = self._files.backing(handle)
+            keep_cache = (
+                self._unchanged(inode, *backing.version()) and not self._nodes.node(inode).volatile
+            )
+            direct = self._direct or backing.direct
             return pyfuse3.FileInfo(fh=handle, direct_io=direct, keep_cache=keep_cache)
         except BaseException:
             self._files.release(handle)
@@ -375,11 +377,10 @@ class Operations(ReadOnlyOperations):
             LOG.warning("a volatile node cannot be opened on an immutable mount")
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
-    def _unchanged(self, nodeid: int, attributes: Attributes) -> bool:
-        mtime = attributes.mtime_ns
-        same = self._nodes.reopened_unchanged(nodeid, attributes.size, mtime)
-        tick = _TICK_NS if mtime % _SECOND_NS else _WHOLE_SECONDS_TICK_NS
-        if abs(time.time_ns() - mtime) < tick:
+    def _unchanged(self, nodeid: int, version: int, mtime_ns: int) -> bool:
+        same = self._nodes.reopened_unchanged(nodeid, version, mtime_ns)
+        tick = _TICK_NS if mtime_ns % _SECOND_NS else _WHOLE_SECONDS_TICK_NS
+        if abs(time.time_ns() - mtime_ns) < tick:
             self._nodes.forget_opened(nodeid)
         return same
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import MethodType
 from typing import TypeAlias, Unpack
 
 from zcfuse.tree._entry import Entry, Given, attributes_key, whole_number
@@ -42,4 +43,11 @@ class Computed(Entry):
 
     def key(self) -> object:
         """Return the size, which function it is and the attributes."""
-        return "computed", self.size, id(self.read), attributes_key(self)
+        return "computed", self.size, _which(self.read), attributes_key(self)
+
+
+def _which(function: Read) -> object:
+    """Return what tells a function from others; a method is made anew each time it is named."""
+    if isinstance(function, MethodType):
+        return id(function.__self__), id(function.__func__)
+    return id(function)

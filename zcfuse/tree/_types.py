@@ -161,6 +161,15 @@ class BackingFile(ABC):
     def attributes(self) -> Attributes:
         """Return the file's attributes, also once no name leads to it any more."""
 
+    def version(self) -> tuple[int, int]:
+        """Return two numbers that are others once the bytes have changed.
+
+        The second is the time of the last change that could be seen, in nanoseconds since the
+        epoch: a further one within the same tick of a filesystem's clock may not be seen.
+        """
+        attributes = self.attributes()
+        return attributes.size, attributes.mtime_ns
+
     @abstractmethod
     def close(self) -> None:
         """Give the descriptors back; a second call does nothing."""

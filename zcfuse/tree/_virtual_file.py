@@ -62,6 +62,12 @@ class BlobFile(BackingFile):
         self._sources.refresh()
         return self._describe(Runs(tuple(_still_there(self._runs.runs))))
 
+    def version(self) -> tuple[int, int]:
+        """Return what the files behind it say, whatever time the entry shows."""
+        self._sources.refresh()
+        found = [(one.attributes.size, one.attributes.mtime_ns) for one in self._sources.statuses]
+        return hash(tuple(found)), max((mtime for _, mtime in found), default=0)
+
     def close(self) -> None:
         """Close the sources."""
         self._sources.close()
