@@ -32,6 +32,14 @@ def test_a_hundred_thousand_contents_work_with_256_descriptors(shows) -> None:
     assert program.run("return len(os.listdir('/proc/self/fd'))") <= 256
 
 
+@requires("passthrough")
+def test_large_contents_pass_through_and_small_ones_do_not(shows) -> None:
+    program, client = shows("tree = Dir({'large': Bytes(bytes(1 << 20)), 'small': Bytes(b'x')})")
+    assert client.value("content('large')") == bytes(1 << 20)
+    assert client.value("content('small')") == b"x"
+    assert program.statistics()["datapath"]["opens"] == {"cached": 1, "passthrough": 1}
+
+
 MIRRORS = """
 tree = Dir({"one": Mirror(where + "/one"), "sub": Dir({"two": Mirror(where + "/two")}),
             "file": Bytes(b"x")})

@@ -1,0 +1,108 @@
+"""The examples that put a tree together do what their first paragraphs say."""
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.examples.conftest import DEADLINE_S, Programs
+from tests.support import find_mount, requires
+
+
+def run(*argv: str, uid: int | None = None) -> str:
+    """What a client prints, or the last word of its complaint."""
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False, user=uid
+    )
+    return done.stdout if done.returncode == 0 else done.stderr.split(":")[-1].strip()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, errors
+
+
+def test_dataset_view_shows_files_whole_in_pieces_and_as_one(
+    programs: Programs, source: str, mountpoint: str
+) -> None:
+    contents = {"a": os.urandom((2 << 20) + 17), "b": b"", "c": os.urandom(5000)}
+    for name, content in contents.items():
+        with open(os.path.join(source, name), "wb") as file:
+            file.write(content)
+    paths = [os.path.join(source, name) for name in contents]
+    process = programs.start("dataset_view.py", mountpoint, *paths)
+    programs.wait_until_mounted(process)
+    assert run("ls", f"{mountpoint}/whole", f"{mountpoint}/chunks").split()[1:] == [
+        *("a.000000", "a.000001", "a.000002", "c.000000"),
+        *(f"{mountpoint}/whole:", "a", "b", "c"),
+    ]
+    assert run("cmp", f"{mountpoint}/whole/a", f"{source}/a") == ""
+    joined = f"cat {mountpoint}/chunks/a.* | cmp - {source}/a"
+    assert run("sh", "-c", joined) == ""
+    padded = [content + bytes(-len(content) % 4096) for content in contents.values()]
+    with open(os.path.join(source, "all"), "wb") as file:
+        file.write(b"".join(padded))
+    assert run("cmp", f"{mountpoint}/all", f"{source}/all") == ""
+    end(process)
+    assert find_mount(mountpoint) is None
+
+
+def test_generated_config_fills_the_template_in_and_again_on_sighup(
+    programs: Programs, source: str, mountpoint: str
+) -> None:
+    template, shown = os.path.join(source, "app.conf"), os.path.join(mountpoint, "app.conf")
+    with open(template, "w") as file:
+        file.write("port = $PORT\nhome = $HOME_DIR\n")
+    process = programs.start("generated_config.py", template, mountpoint, "PORT=80")
+    programs.wait_until_mounted(process)
+    assert run("cat", shown) == "port = 80\nhome = $HOME_DIR\n"
+    with open(template, "w") as file:
+        file.write("changed: ${PORT}80\n")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "generated again\n"
+    assert run("cat", shown) == "changed: 8080\n"
+    assert run("ls", mountpoint) == "app.conf\n"
+    end(process)
+
+
+@pytest.fixture
+def mountpoint_of_all() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="zcfuse-users-") as path:
+        os.chmod(path, 0o755)
+        yield path
+
+
+@pytest.fixture
+def users(mountpoint_of_all: str) -> Iterator[Programs]:
+    running = Programs(mountpoint_of_all)
+    yield running
+    running.close()
+
+
+@requires("mounting", "root")
+def test_per_user_shows_each_user_a_directory_of_their_own(
+    users: Programs, source: str, mountpoint_of_all: str
+) -> None:
+    for name in ("1001", "everybody"):
+        os.mkdir(os.path.join(source, name))
+        with open(os.path.join(source, name, "file"), "w") as file:
+            file.write(f"for {name}\n")
+    process = users.start("per_user.py", source, mountpoint_of_all)
+    users.wait_until_mounted(process)
+    for _ in range(3):
+        assert run("ls", mountpoint_of_all, uid=1001) == "everybody\nmine\nwhoami\n"
+        assert run("ls", mountpoint_of_all, uid=1002) == "everybody\nwhoami\n"
+        assert run("cat", f"{mountpoint_of_all}/mine/file", uid=1001) == "for 1001\n"
+        missing = run("cat", f"{mountpoint_of_all}/mine/file", uid=1002)
+        assert missing == "No such file or directory"
+        for uid in (1001, 1002):
+            assert run("cat", f"{mountpoint_of_all}/whoami", uid=uid) == f"{uid}\n"
+            shared = run("cat", f"{mountpoint_of_all}/everybody/file", uid=uid)
+            assert shared == "for everybody\n"
+    end(process)
