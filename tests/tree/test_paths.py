@@ -68,6 +68,12 @@ from zcfuse.tree._paths import PathOpener
 base = sys.argv[1].encode()
 def mount(*arguments):
     subprocess.run(["mount", *arguments], check=True)
+def look(path):
+    try:
+        os.close(opener.open(base + b"/" + path, os.O_RDONLY))
+        print("opened")
+    except OSError as error:
+        print(error.errno)
 for name in (b"refused", b"other", b"bound"):
     os.mkdir(base + b"/" + name)
 mount("-t", "tmpfs", "none", base + b"/refused")
@@ -82,13 +88,13 @@ opener = PathOpener()
 opener.refuse_device(os.major(device), os.minor(device))
 mount("--bind", base + b"/refused", base + b"/other/../other")
 mount("-t", "tmpfs", "none", base + b"/other")
-open(base + b"/other/new", "w").close()
+for name in (b"/other/new", b"/other/file"):
+    open(base + name, "w").close()
+mount("--bind", base + b"/other/new", base + b"/other/file")
 for path in (b"refused/dir/file", b"bound/file", b"refused", b"other/new", b"refused/../other/new"):
-    try:
-        os.close(opener.open(base + b"/" + path, os.O_RDONLY))
-        print("opened")
-    except OSError as error:
-        print(error.errno)
+    look(path)
+opener.refuse_device(os.major(device), os.minor(device))
+look(b"other/file")
 """
 
 
@@ -102,4 +108,4 @@ def test_the_refused_device_is_never_entered_by_whatever_way(tmp_path):
         check=False,
     )
     loop = str(errno.ELOOP)
-    assert done.stdout.split() == [loop, loop, loop, "opened", loop], done.stderr
+    assert done.stdout.split() == [loop, loop, loop, "opened", loop, "opened"], done.stderr

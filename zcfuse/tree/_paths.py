@@ -35,7 +35,7 @@ class PathOpener:
 
     def __init__(self) -> None:
         self._refused = -1
-        self._mountpoints: list[bytes] = []
+        self._mountpoints = frozenset({b"/"})
 
     def refuse_device(self, major: int, minor: int) -> None:
         """Raise ELOOP from now on for what lies on this device."""
@@ -54,7 +54,7 @@ class PathOpener:
         return self._walk(path, flags)
 
     def _open_on_its_mount(self, path: bytes, flags: int) -> int:
-        top = next(point for point in self._mountpoints if _is_below(path, point))
+        top = self._top(path)
         rest = path[len(top) :].lstrip(b"/") or b"."
         mount = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -62,6 +62,13 @@ class PathOpener:
             return _syscalls.openat2(mount, rest, flags, _syscalls.RESOLVE_NO_XDEV)
         finally:
             os.close(mount)
+
+    def _top(self, path: bytes) -> bytes:
+        """Return the mount point that a path's directory lies on, as far as its text tells."""
+        directory = path.rpartition(b"/")[0]
+        while directory and directory not in self._mountpoints:
+            directory = directory.rpartition(b"/")[0]
+        return directory or b"/"
 
     def _check(self, fd: int) -> int:
         """Return the mode of an open file; ELOOP on the refused device, which is not asked."""
@@ -120,8 +127,8 @@ def _is_below(path: bytes, directory: bytes) -> bool:
     return directory == b"/" or path == directory or path.startswith(directory + b"/")
 
 
-def _mountpoints(refused: bytes) -> list[bytes]:
-    """Return where filesystems are mounted, the deepest first, but for the refused one's.
+def _mountpoints(refused: bytes) -> frozenset[bytes]:
+    """Return where filesystems are mounted, but for the refused one's places.
 
     What is mounted below that is left out as well: the way there leads through it.
     """
@@ -129,8 +136,7 @@ def _mountpoints(refused: bytes) -> list[bytes]:
         mounts = [line.split(b" ") for line in file]
     points = {_unescaped(mount[_MOUNTPOINT]): mount[_DEVICE] == refused for mount in mounts}
     ours = [point for point, is_ours in points.items() if is_ours]
-    others = {point for point in points if not any(_is_below(point, own) for own in ours)}
-    return [*sorted(others - {b"/"}, key=len, reverse=True), b"/"]
+    return frozenset(point for point in points if not any(_is_below(point, own) for own in ours))
 
 
 def _unescaped(field: bytes) -> bytes:
