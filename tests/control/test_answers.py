@@ -252,6 +252,20 @@ async def test_a_lease_that_is_not_to_be_had_or_was_revoked_is_done_without(tmp_
     mirror.close()
 
 
+async def test_a_mirror_that_keeps_what_is_no_path_is_served_without_a_lease(tmp_path, caplog):
+    class Wrong(Mirror):
+        def keeps(self):
+            return [b"../out"]
+
+    leases = Leases()
+    mirror = Wrong(tmp_path)
+    operations = serving(Dir({"m": mirror}), leases=leases)
+    assert (await operations.lookup(ROOT, b"m", ALICE)).st_ino > ROOT
+    assert leases.calls == []
+    assert "not a path below the leased directory" in caplog.text
+    mirror.close()
+
+
 async def test_changes_are_told_once_each_and_only_of_what_the_kernel_knows():
     told = []
     tree = VirtualTree(Dir({"dir": Dir()}))

@@ -271,11 +271,26 @@ def test_a_path_that_is_none_is_refused(kernel, backing):
 
 
 def test_a_file_of_many_parts_costs_a_descriptor_a_file(kernel, backing):
-    fd, _ = backing
+    fd, data = backing
     fake = kernel()
     before = len(os.listdir("/proc/self/fd"))
-    fake.path.install(NODE, [(fd, n, 1) for n in range(1000)])
+    fake.path.install(NODE, [(fd, n, 1) for n in range(100_000)])
     assert len(os.listdir("/proc/self/fd")) == before + 1
+    for offset, size in ((0, 3), (99_990, 100), (50_000, 1), (100_000, 1)):
+        wanted = data[offset : min(offset + size, 100_000)]
+        assert fake.read(NODE, offset, size).body == wanted
+
+
+def test_parts_without_bytes_are_passed_over(kernel, backing):
+    fd, data = backing
+    fake = kernel()
+    empty = (fd, 9, 0)
+    fake.path.install(NODE, [empty, (fd, 5, 5), empty, empty, (fd, 0, 3), (-1, 0, 0), empty])
+    whole = data[5:10] + data[:3]
+    for offset in range(10):
+        assert fake.read(NODE, offset, 4).body == whole[offset : offset + 4]
+    fake.path.install(NODE, [])
+    assert fake.read(NODE, 0, 4).body == b""
 
 
 def test_more_files_than_the_lock_budget_are_served_from_windows_that_come_and_go(

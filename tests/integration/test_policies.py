@@ -185,6 +185,7 @@ class Choosing(Dir):
         return File(where, path=None if name == "none" else name)
 
 tree = Dir({"by": Choosing()})
+options = MountOptions(transport="dev")  # a ring has one path
 """
 
 

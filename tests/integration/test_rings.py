@@ -45,6 +45,20 @@ def transport(daemon: Daemon) -> dict[str, Any]:
     return dict(counts(daemon).datapath["transport"])
 
 
+@pytest.mark.parametrize("path", ["auto", "splice", "pool"])
+def test_files_made_of_parts_and_holes_come_over_a_ring(shows, source, path) -> None:
+    where = write(source, "file", BYTES)
+    tree = """
+tree = Dir({"parts": Concat([Slice(where, 1, 1 << 20), Zeros(100_000), Bytes(b"end")])})
+options = MountOptions(transport="uring", path=path)
+"""
+    program, client = shows(tree, where=where, path=path)
+    wanted = BYTES[1 : (1 << 20) + 1] + bytes(100_000) + b"end"
+    assert client.value("content('parts')") == wanted
+    assert client.value("os.pread(opened('parts'), 9, (1 << 20) + 99_999)") == b"\0end"
+    assert program.statistics()["datapath"]["transport"]["kind"] == "uring"
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

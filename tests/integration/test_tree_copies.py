@@ -25,7 +25,7 @@ tree = Dir({
     "concat": Concat([Slice(big, 4097, (500 << 20) + 3), Zeros((33 << 20) + 5),
                       Slice(big, 12345, 512 << 20), Bytes(b"end")]),
 })
-options = MountOptions(path="splice")
+options = MountOptions(path="splice", transport="dev")
 """
 # The pages that were read are let go of, so that a machine with little memory can do it.
 CHECKSUM = """

@@ -29,9 +29,22 @@ class DirectoryLeases:
     def grant(self, nodeid: int, node: Node) -> None:
         """Lease the directory that a node mirrors, if it mirrors one and nothing was revoked.
 
+        Without a lease Python is asked, so whatever the tree raises here is only logged.
+        """
+        try:
+            self._grant(nodeid, node)
+        except Exception:
+            log.exception("no directory lease")
+
+    def grant_root(self) -> None:
+        """Lease the directory that the tree's root mirrors, if it mirrors one.
+
         Raises:
             ValueError: the tree keeps a path that is none.
         """
+        self._grant(ROOT_NODEID, self._tree.root)
+
+    def _grant(self, nodeid: int, node: Node) -> None:
         lease = None if self._revoked else self._tree.lease_of(node)
         if lease is None:
             return
@@ -41,10 +54,6 @@ class DirectoryLeases:
             log.info("no directory lease: %s", error)
             return
         self._leased.add(nodeid)
-
-    def grant_root(self) -> None:
-        """Lease the directory that the tree's root mirrors, if it mirrors one."""
-        self.grant(ROOT_NODEID, self._tree.root)
 
     def forget(self, nodeids: Iterable[int]) -> None:
         """Give back the leases of nodes that the kernel has forgotten."""

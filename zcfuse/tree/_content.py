@@ -6,14 +6,17 @@ files are opened by path when a client opens the node, and no descriptor is kept
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Unpack
+from typing import Final, Unpack
 
 from zcfuse.tree._entry import Entry, Given, PathLike, attributes_key, whole_number
 from zcfuse.tree._paths import absolute
 from zcfuse.tree._sources import Run, Runs, Sources, joined
+
+_DIGEST_BYTES: Final = 16
 
 
 class Blob(Entry):
@@ -131,7 +134,7 @@ class Concat(Blob):
         TypeError: a part has no bytes that could be put together.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("_digest", "parts")
 
     def __init__(
         self,
@@ -146,6 +149,7 @@ class Concat(Blob):
         for part in map(blob, parts):
             flat.extend(part.parts if isinstance(part, Concat) else [part])
         self.parts: tuple[Blob, ...] = tuple(flat)
+        self._digest: bytes | None = None
 
     def runs(self, sources: Sources) -> Runs:
         """Return the parts' runs; a single part's as they are."""
@@ -154,8 +158,11 @@ class Concat(Blob):
         return joined(part.runs(sources) for part in self.parts)
 
     def key(self) -> object:
-        """Return the parts' keys and the attributes."""
-        return "concat", tuple(part.key() for part in self.parts), attributes_key(self)
+        """Return a digest of the parts' keys, of which there may be many, and the attributes."""
+        if self._digest is None:
+            text = repr([part.key() for part in self.parts])
+            self._digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+        return "concat", self._digest, attributes_key(self)
 
 
 class Zeros(Blob):

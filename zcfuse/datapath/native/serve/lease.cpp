@@ -49,31 +49,40 @@ FileLease::FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingI
     : extents_(std::move(extents)),
       backing_(std::move(backing)),
       windows_(std::move(windows)),
-      mode_(mode) {}
+      mode_(mode) {
+    std::uint64_t start = 0;
+    for (auto& extent : extents_) {
+        extent.start = start;
+        start += std::min(extent.length, kWholeFile - start);
+    }
+}
 
 FileLease::~FileLease() {
     if (windows_) {
+        std::uint64_t last = 0;
         for (const auto& extent : extents_) {
-            windows_->forget(extent.id);
+            if (extent.id != last) {  // those of one file mostly lie together
+                windows_->forget(extent.id);
+            }
+            last = extent.id;
         }
     }
 }
 
 void FileLease::slices(std::uint64_t offset, std::size_t size, std::vector<Slice>& into) const {
     into.clear();
-    for (const auto& extent : extents_) {
-        if (size == 0) {
-            return;
-        }
-        if (offset >= extent.length) {
-            offset -= extent.length;
-            continue;
-        }
+    auto extent = std::partition_point(extents_.begin(), extents_.end(), [&](const Extent& one) {
+        return one.start <= offset && one.length <= offset - one.start;  // it ends before
+    });
+    for (; size > 0 && extent != extents_.end(); ++extent) {
+        const auto skipped = offset - extent->start;
         const auto n =
-            static_cast<std::size_t>(std::min<std::uint64_t>(size, extent.length - offset));
-        into.push_back(
-            {extent.file->get(), extent.id, extent.hole ? 0 : extent.offset + offset, n});
-        offset = 0;
+            static_cast<std::size_t>(std::min<std::uint64_t>(size, extent->length - skipped));
+        if (n > 0) {
+            into.push_back(
+                {extent->file->get(), extent->id, extent->hole ? 0 : extent->offset + skipped, n});
+        }
+        offset += n;
         size -= n;
     }
 }

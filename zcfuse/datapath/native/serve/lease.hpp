@@ -36,7 +36,8 @@ struct Extent {
         0;  // of the backing file within the lease's lifetime, for windows; never reused
     std::uint64_t offset = 0;
     std::uint64_t length = kWholeFile;
-    bool hole = false;  // zeros: `file` is hole_file(), and `offset` means nothing
+    bool hole = false;        // zeros: `file` is hole_file(), and `offset` means nothing
+    std::uint64_t start = 0;  // where it lies in the leased file; FileLease sets it
 };
 
 // What holes are read from: one sealed memfd without a page in it, so that zeros travel by the same

@@ -90,11 +90,12 @@ void RingReader::say_why(const ReadJob& job) noexcept {
     if (job.lease->passthrough()) {
         counts_->because(Reason::read_of_passthrough_file);
     }
-    if (mode_ == Mode::mmap) {
+    const auto mode = job.lease->mode().value_or(mode_);
+    if (mode == Mode::mmap) {
         counts_->because(Reason::mmap_not_over_uring);
-    } else if (mode_ == Mode::splice || (mode_ != Mode::pool && job.request.size >= splice_min_)) {
+    } else if (mode == Mode::splice || (mode != Mode::pool && job.request.size >= splice_min_)) {
         counts_->because(Reason::splice_not_over_uring);
-    } else if (mode_ != Mode::pool) {
+    } else if (mode != Mode::pool) {
         counts_->because(Reason::splice_too_small);
     }
 }
