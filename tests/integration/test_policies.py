@@ -236,3 +236,36 @@ options = MountOptions(cache_timeout=1000)
     assert client.value("content('demand/name')") == b"new"
     assert client.value("len(os.listdir(p('demand')))") == 1000
     assert program.run("return Demand.asked") == ["name", "name"]
+
+
+@pytest.mark.parametrize("path", ["auto", "splice"])
+def test_an_immutable_mount_keeps_nothing_that_a_policy_said(shows, tmp_path, path) -> None:
+    (tmp_path / "file").write_bytes(b"in a mirror")
+    program, client = shows(
+        """
+class Counting(Dir):
+    count = 0
+
+    async def lookup(self, name, who):
+        self.count += 1
+        return Bytes(b"%d" % self.count)
+
+    async def list(self, who):
+        return {f"{self.count}": Bytes(b"")}
+
+tree = Dir({"asked": Counting(), "fixed": Bytes(b"old"), "mirror": Mirror(where)})
+options = MountOptions(path=path, immutable=True)
+""",
+        where=str(tmp_path),
+        path=path,
+    )
+    # Each open asks, and again where the answer is another file than before.
+    found = [int(client.value("content('asked/name')")) for _ in range(3)]
+    assert found == sorted(set(found))
+    assert client.value("os.listdir(p('asked'))") == [b"%d" % found[-1]]
+    assert client.value("content('mirror/file')") == b"in a mirror"
+    assert client.value("os.listdir(p('mirror'))") != []
+    assert client.value("content('fixed')") == b"old"
+    program.run("tree.replace('fixed', Bytes(b'new')); await served.told()")
+    assert client.value("content('fixed')") == b"new"
+    assert int(client.value("content('asked/name')")) > found[-1]
