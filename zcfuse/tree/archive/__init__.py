@@ -1,0 +1,29 @@
+"""Archives as trees: which runs of bytes of a tar or zip archive are which file.
+
+The index knows nothing of mounts. It answers for names, attributes and places without reading the
+members, and is kept between mounts.
+"""
+
+from zcfuse.tree.archive._errors import ArchiveError, DamagedIndexError
+from zcfuse.tree.archive._format import Note
+from zcfuse.tree.archive._identity import ArchiveIdentity
+from zcfuse.tree.archive._index import ArchiveIndex, Member
+from zcfuse.tree.archive._members import Kind, Run
+from zcfuse.tree.archive._open import Keep, Progress, index_archive
+from zcfuse.tree.archive._unpack import BadMemberError, unpack
+
+__all__ = [
+    "ArchiveError",
+    "ArchiveIdentity",
+    "ArchiveIndex",
+    "BadMemberError",
+    "DamagedIndexError",
+    "Keep",
+    "Kind",
+    "Member",
+    "Note",
+    "Progress",
+    "Run",
+    "index_archive",
+    "unpack",
+]

@@ -1,0 +1,152 @@
+"""Takes the members of an archive in their order, in a bounded amount of memory a member.
+
+Everything goes to the ends of flat arrays. What a name stands for at the end, and what a hard link
+led to when it was made, is found out by `_assembly`, once all members are there.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree.archive._assembly import assemble
+from zcfuse.tree.archive._columns import ROOT, Columns
+from zcfuse.tree.archive._format import NODE, PIECE, Meta, Note
+from zcfuse.tree.archive._members import PACKED, HardLink, Kind, LeftOut, Record
+from zcfuse.tree.archive._names import UnusableNameError, components, is_plain
+
+MADE_DIRECTORY_MODE: Final = 0o755
+BROKEN_LINK_MODE: Final = 0o444
+"""Readable, so that who opens it learns of EIO and not of EACCES."""
+
+ROOT_IS_DIRECTORY: Final = "its name is that of the archive's root"
+
+TYPES: Final = {Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+
+
+class Builder:
+    """Collects members by add(), and makes the sections of an index in finish()."""
+
+    def __init__(self, container: str, uid: int, gid: int, mtime_ns: int) -> None:
+        """Begin with the root. What no member describes belongs to `uid` and `gid`."""
+        self._container = container
+        self._owner = (uid, gid, mtime_ns)
+        self._members = 0
+        self._columns = Columns()
+        self._reasons: dict[str, int] = {}
+        self._notes: dict[str, tuple[int, bytes]] = {}
+        self._numbers: dict[bytes, int] = {b"": ROOT}
+        self._columns.directory_node[ROOT] = self.made_directory()
+
+    def add(self, member: Record | HardLink | LeftOut) -> None:
+        """Take the next member of the archive."""
+        self._members += 1
+        if isinstance(member, LeftOut):
+            self.note(member.reason, member.name)
+            return
+        try:
+            if isinstance(member, Record) and member.kind == Kind.DIRECTORY:
+                self._describe(member)
+            else:
+                self._place(member)
+        except UnusableNameError as error:
+            self.note(str(error), member.name)
+
+    def finish(self) -> dict[str, bytes | bytearray]:
+        """Return the sections of the index by name; the builder is used up."""
+        sections = assemble(self._columns, self)
+        notes = tuple(Note(reason, *found) for reason, found in self._notes.items())
+        meta = Meta(self._container, self._members, tuple(self._reasons), notes)
+        return {**sections, "meta": msgspec.json.encode(meta)}
+
+    # -- for the assembly ----------------------------------------------------------------------
+
+    def number_of(self, path: bytes) -> int | None:
+        """Return the number of a directory, None where no member is in it and none describes it."""
+        return self._numbers.get(path)
+
+    def made_directory(self) -> int:
+        """Append the node of a directory that no member describes, and return its number."""
+        mode = stat.S_IFDIR | MADE_DIRECTORY_MODE
+        return self._append(NODE.pack(mode, *self._made(), 0, 0, 0, 0, Kind.DIRECTORY))
+
+    def broken_link(self, reason: str, target: bytes) -> int:
+        """Append the node of a hard link that leads nowhere, and return its number."""
+        detail = self._reason(reason, target)
+        mode = stat.S_IFREG | BROKEN_LINK_MODE
+        return self._append(NODE.pack(mode, *self._made(), 0, 0, 0, detail, Kind.UNREADABLE))
+
+    def note(self, reason: str, name: bytes) -> None:
+        """Count a reason; the first name it is counted for is kept as its example."""
+        count, example = self._notes.get(reason, (0, name))
+        self._notes[reason] = (count + 1, example)
+
+    # -- one member ----------------------------------------------------------------------------
+
+    def _describe(self, member: Record) -> None:
+        """Take the attributes of a directory; the last member to describe it wins."""
+        number = self._directory(member.name)
+        self._columns.directory_node[number] = self._node(member)
+        self._columns.described_before[number] = self._columns.entries
+
+    def _place(self, member: Record | HardLink) -> None:
+        """Enter anything but a directory under its name."""
+        above, _, name = member.name.rpartition(b"/")
+        if not is_plain(name):
+            parts = components(member.name)
+            if not parts:
+                return self.note(ROOT_IS_DIRECTORY, member.name)
+            above, name = b"/".join(parts[:-1]), parts[-1]
+        directory = self._directory(above)
+        if isinstance(member, HardLink):
+            return self._columns.add_link(directory, name, member.target)
+        return self._columns.add_entry(directory, name, self._node(member))
+
+    def _directory(self, path: bytes) -> int:
+        """Return the number of a directory, which is made along with those above where missing."""
+        known = self._numbers.get(path)
+        if known is not None:
+            return known
+        number, above = ROOT, b""
+        for part in components(path):
+            above = above + b"/" + part if above else part
+            found = self._numbers.get(above)
+            if found is None:
+                found = self._numbers[above] = self._columns.add_directory(number, part)
+            number = found
+        self._numbers[path] = number
+        return number
+
+    def _node(self, record: Record) -> int:
+        """Append a member's node and return its number."""
+        kind, size, place, extent, detail = record.kind, record.size, record.offset, 0, 0
+        columns = self._columns
+        if kind == Kind.SPARSE:
+            place, extent = len(columns.pieces) // PIECE.size, len(record.pieces)
+            for piece in record.pieces:
+                columns.pieces += PIECE.pack(piece.logical, piece.offset, piece.length)
+        elif kind == Kind.SYMLINK:
+            place, extent, size = len(columns.targets), len(record.link), len(record.link)
+            columns.targets += record.link
+        elif kind in PACKED:
+            extent, detail = record.stored, record.crc
+        elif kind == Kind.UNREADABLE:
+            place, detail = 0, self._reason(record.reason, record.name)
+        mode = TYPES.get(kind, stat.S_IFREG) | record.mode
+        owner = (record.uid, record.gid, 0, record.mtime_ns)
+        return self._append(NODE.pack(mode, *owner, size, place, extent, detail, kind))
+
+    def _append(self, node: bytes) -> int:
+        self._columns.nodes += node
+        return len(self._columns.nodes) // NODE.size - 1
+
+    def _made(self) -> tuple[int, int, int, int]:
+        """Return uid, gid, number of links so far, and mtime_ns of what no member describes."""
+        uid, gid, mtime_ns = self._owner
+        return uid, gid, 0, mtime_ns
+
+    def _reason(self, reason: str, name: bytes) -> int:
+        self.note(f"cannot be read (EIO): {reason}", name)
+        return self._reasons.setdefault(reason, len(self._reasons))

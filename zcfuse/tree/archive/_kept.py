@@ -1,0 +1,184 @@
+"""Indexes that are kept from one mount to the next: beside the archive, or in the user's cache.
+
+A kept index is a header, the sections, and a table with a CRC-32 for each block of the sections.
+It is written under another name and renamed when it is whole, so that readers find the old one or
+the new one; two writers at once leave that of the later. Reading one takes the header, the table
+and the meta section, however large the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+import zlib
+from array import array
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree.archive._errors import DamagedIndexError, StaleIndexError
+from zcfuse.tree.archive._format import ENTRY, FORMAT_VERSION, NODE, PIECE, SECTIONS
+from zcfuse.tree.archive._identity import ArchiveIdentity
+from zcfuse.tree.archive._index import ArchiveIndex
+from zcfuse.tree.archive._reader import read_at
+from zcfuse.tree.archive._sections import (
+    BLOCK_BYTES,
+    CheckedFile,
+    FileSection,
+    MemorySection,
+    Section,
+    blocks_of,
+)
+
+SUFFIX: Final = ".zcidx"
+MAGIC: Final = b"zcindex\n"
+
+HEADER: Final = Struct("<8sII QQQqq 32s 5Q II")
+"""Magic, version, bytes of a block; device, inode, size, mtime_ns, ctime_ns, SHA-256 of the path;
+sizes of the sections; CRC-32 of the table, CRC-32 of the header up to here."""
+
+HEADER_CHECKED: Final = HEADER.size - 4
+
+SMALL_INDEX: Final = 256 * 1024
+"""Bytes up to which an index is read at once, so that a thousand shards cost no descriptors."""
+
+RECORD_SIZES: Final = (ENTRY.size, NODE.size, PIECE.size, 1, 1)
+
+
+def beside(archive: bytes) -> bytes:
+    """Return the place of an index beside its archive."""
+    return archive + SUFFIX.encode()
+
+
+def in_cache(archive: bytes) -> bytes:
+    """Return the place of an index in the user's cache directory (XDG Base Directory)."""
+    cache = os.environb.get(b"XDG_CACHE_HOME", b"")
+    if not cache.startswith(b"/"):
+        cache = os.path.expanduser(b"~/.cache")
+    name = hashlib.sha256(archive).hexdigest()[:32] + SUFFIX
+    return os.path.join(cache, b"zcfuse", b"archives", name.encode())
+
+
+def keep(
+    place: bytes, identity: ArchiveIdentity, sections: Mapping[str, bytes | bytearray]
+) -> None:
+    """Write an index to its place, whole or not at all. Raises OSError."""
+    os.makedirs(os.path.dirname(place) or b".", mode=0o700, exist_ok=True)
+    temporary = place + b"." + secrets.token_hex(8).encode()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600), "wb") as file:
+            file.seek(HEADER.size)
+            sums = array("I")
+            for block in blocks_of(sections[name] for name in SECTIONS):
+                sums.append(zlib.crc32(block))
+                file.write(block)
+            file.write(sums)
+            file.seek(0)
+            file.write(_header(identity, sections, sums))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def load(place: bytes, identity: ArchiveIdentity, owner: int) -> ArchiveIndex:
+    """Return the index kept at a place for the archive, which belongs to the user `owner`.
+
+    Raises FileNotFoundError where there is none, StaleIndexError where it is not to be used, with
+    the reason, OSError where it cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    fd = os.open(place, flags)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, fd)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid(), owner):
+            raise StaleIndexError("it is not a file of the user, of the archive's owner or of root")
+        sizes, sums = _read_header(fd, status.st_size, identity)
+        body = CheckedFile(fd, HEADER.size, sum(sizes), memoryview(sums))
+        stack.pop_all()
+    try:
+        return _index(body, sizes, identity, os.fsdecode(place))
+    except (DamagedIndexError, msgspec.DecodeError) as error:
+        body.close()
+        raise StaleIndexError(f"it is damaged ({error})") from error
+
+
+def _index(
+    body: CheckedFile, sizes: tuple[int, ...], identity: ArchiveIdentity, place: str
+) -> ArchiveIndex:
+    """Return the index over a kept file; a small one is read whole and the file closed."""
+    total = sum(sizes)
+    close: Callable[[], None] = body.close
+    whole = None
+    if total <= SMALL_INDEX:
+        count = -(-total // BLOCK_BYTES)
+        whole = memoryview(b"".join(body.block(number) for number in range(count)))
+        body.close()
+    sections: dict[str, Section] = {}
+    start = 0
+    for name, size in zip(SECTIONS, sizes, strict=True):
+        if whole is None:
+            sections[name] = FileSection(body, start, size)
+        else:
+            sections[name] = MemorySection(whole[start : start + size])
+        start += size
+    return ArchiveIndex(identity, sections, kept=place, close=close)
+
+
+def _header(
+    identity: ArchiveIdentity, sections: Mapping[str, bytes | bytearray], sums: array[int]
+) -> bytes:
+    sizes = [len(sections[name]) for name in SECTIONS]
+    header = HEADER.pack(
+        MAGIC, FORMAT_VERSION, BLOCK_BYTES, *_key(identity), *sizes, zlib.crc32(sums), 0
+    )[:HEADER_CHECKED]
+    return header + zlib.crc32(header).to_bytes(4, "little")
+
+
+def _key(identity: ArchiveIdentity) -> tuple[int | bytes, ...]:
+    """Return what a kept index is known by."""
+    return (
+        identity.device,
+        identity.inode,
+        identity.size,
+        identity.mtime_ns,
+        identity.ctime_ns,
+        hashlib.sha256(identity.path).digest(),
+    )
+
+
+def _read_header(
+    fd: int, size: int, identity: ArchiveIdentity
+) -> tuple[tuple[int, ...], array[int]]:
+    """Return the sizes of the sections and the table of sums, both checked."""
+    header = read_at(fd, HEADER.size, 0)
+    if len(header) < HEADER.size or not header.startswith(MAGIC):
+        raise StaleIndexError("it is not an index")
+    _, version, block, *fields, table_sum, header_sum = HEADER.unpack(header)
+    if version != FORMAT_VERSION or block != BLOCK_BYTES:
+        raise StaleIndexError(f"its format is {version}, this program's is {FORMAT_VERSION}")
+    if zlib.crc32(header[:HEADER_CHECKED]) != header_sum:
+        raise StaleIndexError("its header is damaged")
+    if tuple(fields[:6]) != _key(identity):
+        raise StaleIndexError("the archive has changed since")
+    sizes = tuple(fields[6:])
+    if any(length % record for length, record in zip(sizes, RECORD_SIZES, strict=True)):
+        raise StaleIndexError("its sections have sizes that they cannot have")
+    total = sum(sizes)
+    table = 4 * -(-total // BLOCK_BYTES)
+    if size != HEADER.size + total + table:
+        raise StaleIndexError("it is shorter or longer than it says")
+    sums = array("I", read_at(fd, table, HEADER.size + total))
+    if 4 * len(sums) != table or zlib.crc32(sums) != table_sum:
+        raise StaleIndexError("its table of sums is damaged")
+    return sizes, sums

@@ -1,0 +1,48 @@
+"""What becomes of a member's name: a path below the root of the tree, or a reason why not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LONGEST_NAME: Final = 255
+"""Bytes of one component: NAME_MAX of Linux."""
+
+LONGEST_TARGET: Final = 4095
+"""Bytes of a symlink's target: PATH_MAX of Linux without its NUL."""
+
+UP: Final = "its name has '..' in it"
+TOO_LONG: Final = f"a part of its name is longer than {LONGEST_NAME} bytes"
+WITH_NUL: Final = "its name has a NUL in it"
+
+
+class UnusableNameError(ValueError):
+    """A name that no member can be shown under; its text is the reason."""
+
+
+def components(name: bytes) -> list[bytes]:
+    """Return the parts of a member's name, none for the root of the archive.
+
+    A leading slash, empty parts and "." are dropped, so that what comes out is below the root.
+    """
+    if b"\0" in name:
+        raise UnusableNameError(WITH_NUL)
+    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise UnusableNameError(UP)
+    if any(len(part) > LONGEST_NAME for part in parts):
+        raise UnusableNameError(TOO_LONG)
+    return parts
+
+
+def is_plain(part: bytes) -> bool:
+    """Say whether one part of a name may be taken as it is."""
+    return part not in (b"", b".", b"..") and len(part) <= LONGEST_NAME and b"\0" not in part
+
+
+def target_trouble(target: bytes) -> str:
+    """Return why a symlink cannot have this target, or nothing."""
+    if not target:
+        return "a symlink without a target"
+    if len(target) > LONGEST_TARGET:
+        return f"a symlink's target is longer than {LONGEST_TARGET} bytes"
+    return "a symlink's target has a NUL in it" if b"\0" in target else ""

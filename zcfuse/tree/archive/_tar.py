@@ -1,0 +1,228 @@
+"""The members of an uncompressed tar archive, by tarfile's parser of headers.
+
+The walk from header to header is done here and not by TarFile, which keeps every member in memory
+and takes a bad header for the end of the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, Self, cast
+
+from zcfuse.tree.archive._errors import ArchiveError
+from zcfuse.tree.archive._members import (
+    LARGEST_SIZE,
+    HardLink,
+    Kind,
+    LeftOut,
+    Piece,
+    Record,
+    clamp_ns,
+    clamp_owner,
+)
+from zcfuse.tree.archive._names import target_trouble
+from zcfuse.tree.archive._reader import Reader
+
+BLOCK: Final = tarfile.BLOCKSIZE
+
+HEADER_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes of one extended header. The largest real ones are maps of sparse files."""
+
+GNU_MAGIC: Final = tarfile.GNU_MAGIC
+GNU_DIRECTORY: Final = b"D"
+"""A directory of `tar --incremental`, with a list of its names as data."""
+
+GNU_LABEL: Final = b"V"
+GNU_CONTINUED: Final = b"M"
+
+SPARSE_SIZES: Final = ("GNU.sparse.size", "GNU.sparse.realsize")
+"""Records that replace a member's size; without a map nobody knows where its bytes are."""
+
+SPECIAL: Final = {
+    tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device",
+    tarfile.FIFOTYPE: "a FIFO",
+    GNU_LABEL: "a volume label",
+    GNU_CONTINUED: "the rest of a member that begins on another volume",
+}
+
+
+class _Header(tarfile.TarInfo):
+    """A header that takes GNU tar's times of access and change, where ustar has a name's prefix,
+    for what they are.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if buf[257:265] == GNU_MAGIC and header.type != tarfile.GNUTYPE_SPARSE:
+            prefix = bytes(buf[345:500]).split(b"\0", 1)[0].decode(encoding, errors) + "/"
+            if len(prefix) > 1 and header.name.startswith(prefix):
+                header.name = header.name[len(prefix) :]
+        return header
+
+
+def is_tar(start: bytes) -> bool:
+    """Say whether a file that begins with these 512 bytes is a tar archive, if an empty one."""
+    if start == bytes(BLOCK):
+        return True
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def tar_members(
+    path: bytes, fd: int, size: int, *, salvage: bool
+) -> Iterator[tuple[int, Record | HardLink | LeftOut]]:
+    """Yield (bytes of the archive done, member) in the order of the archive.
+
+    Raises ArchiveError at a header that cannot be read, with its position; with `salvage` that is
+    one more thing left out, and the end.
+    """
+    reader = Reader(fd, size, HEADER_LIMIT)
+    archive = _empty_archive()
+    archive.fileobj = cast(Any, reader)
+    offset = count = 0
+    while not _at_end(reader, offset):
+        reader.seek(offset)
+        try:
+            header = _next_header(archive, reader, offset)
+        except Exception as error:
+            where = f"no readable tar header at byte {offset}, after {count} members ({error})"
+            if not salvage or count == 0:
+                raise ArchiveError(path, where) from error
+            yield size, LeftOut(b"", where)
+            return
+        count += 1
+        yield archive.offset, _member(header, size)
+        offset = archive.offset
+
+
+def _empty_archive() -> tarfile.TarFile:
+    """Return a TarFile that has found nothing, as the state that tarfile's parser works on."""
+    nothing = io.BytesIO(bytes(2 * BLOCK))
+    return tarfile.TarFile(
+        fileobj=nothing, mode="r", tarinfo=_Header, encoding="utf-8", errors="surrogateescape"
+    )
+
+
+def _at_end(reader: Reader, offset: int) -> bool:
+    """Say whether the archive ends here: at a block of zeros, or where the file does.
+
+    The blocks of zeros may be missing: GNU tar does not insist on them either.
+    """
+    if offset >= reader.size:
+        return True
+    reader.seek(offset)
+    return reader.read(BLOCK) == bytes(BLOCK)
+
+
+def _next_header(archive: tarfile.TarFile, reader: Reader, offset: int) -> tarfile.TarInfo:
+    """Parse the header at the reader's position and leave the next one's in `archive.offset`."""
+    header = _Header.fromtarfile(archive)
+    sparse = _sparse_map(header)
+    if sparse is not None and "size" in header.pax_headers:
+        # tarfile takes the next header's place from the size as unpacked.
+        archive.offset = header.offset_data + _blocks(sum(length for _, length in sparse))
+    if archive.offset <= offset:
+        raise tarfile.HeaderError("its size is negative")
+    return header
+
+
+def _member(header: tarfile.TarInfo, size: int) -> Record | HardLink | LeftOut:
+    name = _bytes(header.pax_headers.get("GNU.sparse.name", header.name))
+    if header.type in SPECIAL:
+        return LeftOut(name, SPECIAL[header.type])
+    if header.islnk():
+        return HardLink(name, _bytes(header.linkname))
+    record = Record(
+        name=name,
+        kind=Kind.FILE,
+        mode=header.mode & 0o7777,
+        uid=clamp_owner(header.uid),
+        gid=clamp_owner(header.gid),
+        mtime_ns=_mtime_ns(header),
+    )
+    if header.isdir() or header.type == GNU_DIRECTORY or name.endswith(b"/"):
+        record.kind = Kind.DIRECTORY
+        return record
+    if header.issym():
+        return _symlink(record, _bytes(header.linkname))
+    _place(record, header, size)
+    return record
+
+
+def _symlink(record: Record, target: bytes) -> Record | LeftOut:
+    trouble = target_trouble(target)
+    if trouble:
+        return LeftOut(record.name, trouble)
+    record.kind, record.link = Kind.SYMLINK, target
+    return record
+
+
+def _place(record: Record, header: tarfile.TarInfo, size: int) -> None:
+    """Set where a regular file's bytes are, or why they cannot be had."""
+    sparse = _sparse_map(header)
+    record.size = header.size
+    if sparse is not None:
+        record.size = int(header.pax_headers.get("GNU.sparse.realsize", header.size))
+    if not 0 <= record.size <= LARGEST_SIZE:
+        record.size = 0
+        _give_up(record, "its size is none that a file can have")
+    elif sparse is None and not header.pax_headers.keys().isdisjoint(SPARSE_SIZES):
+        _give_up(record, "it is sparse, and its map is missing")
+    elif sparse is None:
+        record.offset, record.stored = header.offset_data, record.size
+    else:
+        record.kind, record.offset = Kind.SPARSE, header.offset_data
+        _place_pieces(record, [(start, length) for start, length in sparse if length])
+    if record.kind != Kind.UNREADABLE and record.offset + record.stored > size:
+        _give_up(record, "the archive ends before the member does")
+
+
+def _place_pieces(record: Record, sparse: list[tuple[int, int]]) -> None:
+    """Turn a sparse map into pieces; `record.offset` and `.stored` then bound them all."""
+    pieces, offset, end = [], record.offset, 0
+    for logical, length in sparse:
+        if logical < end or length < 0 or logical + length > record.size:
+            return _give_up(record, "its sparse map is not in order")
+        if offset % BLOCK:
+            return _give_up(record, "its sparse map is not aligned to blocks")
+        pieces.append(Piece(logical, offset, length))
+        offset += length
+        end = logical + length
+    record.pieces, record.stored = pieces, offset - record.offset
+    return None
+
+
+def _sparse_map(header: tarfile.TarInfo) -> list[tuple[int, int]] | None:
+    """Return the (offset, length) of what is no hole, None where the member is not sparse."""
+    return cast("list[tuple[int, int]] | None", header.sparse)
+
+
+def _give_up(record: Record, reason: str) -> None:
+    record.kind, record.reason, record.pieces = Kind.UNREADABLE, reason, ()
+
+
+def _mtime_ns(header: tarfile.TarInfo) -> int:
+    """Return the time of last modification; pax writes it as a decimal, to any precision."""
+    try:
+        exact = Decimal(header.pax_headers.get("mtime", header.mtime))
+        return clamp_ns(int((exact * 1_000_000_000).to_integral_value(rounding="ROUND_FLOOR")))
+    except (InvalidOperation, ValueError, OverflowError):
+        return 0
+
+
+def _blocks(count: int) -> int:
+    """Return `count` bytes rounded up to blocks."""
+    return -(-count // BLOCK) * BLOCK
+
+
+def _bytes(name: str) -> bytes:
+    """Return a name as it stands in the archive."""
+    return name.encode("utf-8", "surrogateescape")

@@ -1,0 +1,170 @@
+"""Decompression of a member of a zip archive: streaming, bounded by its declared size, checked."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from zcfuse.tree.archive._members import Kind
+from zcfuse.tree.archive._reader import read_at
+
+CHUNK: Final = 256 * 1024
+"""Bytes read, and bytes written, at a time."""
+
+LZMA_HEADER: Final = 4
+LZMA_PROPERTIES: Final = 5
+SMALLEST_DICTIONARY: Final = 4096
+
+
+class BadMemberError(OSError):
+    """A member whose bytes cannot be had; EIO to the client. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EIO, reason)
+        self.reason = reason
+
+
+class PackedMember(Protocol):
+    """Where a member's bytes are, how they are packed, and what they must come to."""
+
+    kind: Kind
+    offset: int
+    stored: int
+    size: int
+    crc: int
+
+
+class _Decompressor(Protocol):
+    """One step of each of the three methods."""
+
+    def step(self, data: bytes) -> bytes:
+        """Return at most CHUNK bytes more, out of what was given before and of `data`."""
+        ...
+
+    @property
+    def wants_input(self) -> bool:
+        """Whether nothing more comes without further data."""
+        ...
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the compressed stream was seen."""
+        ...
+
+
+def unpack(fd: int, member: PackedMember, write: Callable[[bytes], object]) -> None:
+    """Decompress a member of the archive `fd`, handing its bytes to `write` in pieces.
+
+    Raises BadMemberError where the bytes do not come to the size and the CRC-32 that the archive
+    gives; what was written then is not the member.
+    """
+    size, crc = 0, 0
+    try:
+        for piece in _pieces(fd, member):
+            size += len(piece)
+            if size > member.size:
+                raise BadMemberError("it is longer than the archive says")
+            crc = zlib.crc32(piece, crc)
+            write(piece)
+    except (zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+        raise BadMemberError(f"its compressed bytes are damaged ({error})") from error
+    if size != member.size:
+        raise BadMemberError(f"it has {size} bytes and not the {member.size} that the archive says")
+    if crc != member.crc:
+        raise BadMemberError("its bytes do not have the CRC-32 that the archive says")
+
+
+def unpacked_bytes(fd: int, member: PackedMember) -> bytes:
+    """Return the bytes of a small member, whether packed or stored, checked as by unpack()."""
+    pieces: list[bytes] = []
+    unpack(fd, member, pieces.append)
+    return b"".join(pieces)
+
+
+def _pieces(fd: int, member: PackedMember) -> Iterator[bytes]:
+    if member.kind == Kind.FILE:
+        for offset in range(0, member.stored, CHUNK):
+            yield read_at(fd, min(CHUNK, member.stored - offset), member.offset + offset)
+        return
+    done, decompressor = _decompressor(fd, member)
+    while not decompressor.eof:
+        data = b""
+        if decompressor.wants_input:
+            data = read_at(fd, min(CHUNK, member.stored - done), member.offset + done)
+            done += len(data)
+        piece = decompressor.step(data)
+        if not (piece or data or decompressor.eof):
+            if member.kind == Kind.LZMA:
+                return  # its mark of the end may be missing; size and CRC-32 tell
+            raise BadMemberError("its compressed bytes end too early")
+        if piece:
+            yield piece
+
+
+def _decompressor(fd: int, member: PackedMember) -> tuple[int, _Decompressor]:
+    """Return the bytes that the method's own header takes, and what decompresses the rest."""
+    if member.kind == Kind.LZMA:
+        return _lzma(fd, member)
+    if member.kind == Kind.BZIP2:
+        return 0, _Buffered(bz2.BZ2Decompressor())
+    return 0, _Deflate()
+
+
+class _Deflate:
+    """zlib keeps what it was given and could not use apart."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def step(self, data: bytes) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, CHUNK)
+
+    @property
+    def wants_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+
+class _Buffered:
+    """bz2 and lzma keep it themselves."""
+
+    def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
+        self._inner = inner
+
+    def step(self, data: bytes) -> bytes:
+        return self._inner.decompress(data, CHUNK)
+
+    @property
+    def wants_input(self) -> bool:
+        return self._inner.needs_input
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+
+def _lzma(fd: int, member: PackedMember) -> tuple[int, _Decompressor]:
+    """Read the header that zip puts before LZMA data: version, length of properties, properties."""
+    head = read_at(fd, min(LZMA_HEADER + LZMA_PROPERTIES, member.stored), member.offset)
+    if len(head) < LZMA_HEADER + LZMA_PROPERTIES or head[2:4] != b"\x05\x00":
+        raise BadMemberError("its LZMA header is damaged")
+    rest, lc = divmod(head[4], 9)
+    pb, lp = divmod(rest, 5)
+    dictionary = int.from_bytes(head[5:9], "little")
+    filters = {
+        "id": lzma.FILTER_LZMA1,
+        "lc": lc,
+        "lp": lp,
+        "pb": pb,
+        # No more than the member's bytes are ever looked back at, whatever the header asks for.
+        "dict_size": max(SMALLEST_DICTIONARY, min(dictionary, member.size)),
+    }
+    inner = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[filters])
+    return len(head), _Buffered(inner)
