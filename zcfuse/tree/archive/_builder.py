@@ -23,7 +23,10 @@ BROKEN_LINK_MODE: Final = 0o444
 
 ROOT_IS_DIRECTORY: Final = "its name is that of the archive's root"
 
-TYPES: Final = {Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+SYMLINK: Final = stat.S_IFLNK | 0o777
+"""The mode of symlinks, which Linux does not let anybody change."""
+
+TYPES: Final = {Kind.DIRECTORY: stat.S_IFDIR}
 
 
 class Builder:
@@ -134,7 +137,7 @@ class Builder:
             extent, detail = record.stored, record.crc
         elif kind == Kind.UNREADABLE:
             place, detail = 0, self._reason(record.reason, record.name)
-        mode = TYPES.get(kind, stat.S_IFREG) | record.mode
+        mode = SYMLINK if kind == Kind.SYMLINK else TYPES.get(kind, stat.S_IFREG) | record.mode
         owner = (record.uid, record.gid, 0, record.mtime_ns)
         return self._append(NODE.pack(mode, *owner, size, place, extent, detail, kind))
 

@@ -12,12 +12,13 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import zlib
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from struct import Struct
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -68,19 +69,32 @@ def keep(
     place: bytes, identity: ArchiveIdentity, sections: Mapping[str, bytes | bytearray]
 ) -> None:
     """Write an index to its place, whole or not at all. Raises OSError."""
+    with _replacing(place) as file:
+        file.seek(HEADER.size)
+        sums = array("I")
+        for block in blocks_of(sections[name] for name in SECTIONS):
+            sums.append(zlib.crc32(block))
+            file.write(block)
+        file.write(sums)
+        file.seek(0)
+        file.write(_header(identity, sections, sums))
+
+
+def copy(source: bytes, place: bytes) -> None:
+    """Keep an index in one more place, whole or not at all. Raises OSError."""
+    with open(source, "rb") as kept, _replacing(place) as file:
+        shutil.copyfileobj(kept, file)
+
+
+@contextlib.contextmanager
+def _replacing(place: bytes) -> Iterator[BinaryIO]:
+    """Open a new file that takes its place when it was written without an error."""
     os.makedirs(os.path.dirname(place) or b".", mode=0o700, exist_ok=True)
     temporary = place + b"." + secrets.token_hex(8).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(temporary, flags, 0o600), "wb") as file:
-            file.seek(HEADER.size)
-            sums = array("I")
-            for block in blocks_of(sections[name] for name in SECTIONS):
-                sums.append(zlib.crc32(block))
-                file.write(block)
-            file.write(sums)
-            file.seek(0)
-            file.write(_header(identity, sections, sums))
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, place)
@@ -166,7 +180,7 @@ def _read_header(
         raise StaleIndexError("it is not an index")
     _, version, block, *fields, table_sum, header_sum = HEADER.unpack(header)
     if version != FORMAT_VERSION or block != BLOCK_BYTES:
-        raise StaleIndexError(f"its format is {version}, this program's is {FORMAT_VERSION}")
+        raise StaleIndexError("its format is that of another version of this program")
     if zlib.crc32(header[:HEADER_CHECKED]) != header_sum:
         raise StaleIndexError("its header is damaged")
     if tuple(fields[:6]) != _key(identity):

@@ -67,12 +67,13 @@ def index_archive(
     fd = open_archive(absolute)
     try:
         reasons: list[str] = []
-        for place in _places(absolute, keep):
+        places = _places(absolute, keep)
+        for place in places:
             found = _load(place, identify(absolute, fd), os.fstat(fd).st_uid, reasons)
             if found is not None:
-                return found
+                return found if place == places[0] else _kept_first(found, places[0], reasons)
         identity, sections = _build(absolute, fd, progress, salvage)
-        return _keep(identity, sections, _places(absolute, keep), reasons)
+        return _keep(identity, sections, places, reasons)
     finally:
         os.close(fd)
 
@@ -96,6 +97,20 @@ def _load(
     except OSError as error:
         reasons.append(f"{os.fsdecode(place)} was not used: {error.strerror}")
     return None
+
+
+def _kept_first(index: ArchiveIndex, place: bytes, reasons: list[str]) -> ArchiveIndex:
+    """Keep an index that was found in the second place in the first too, if that can be."""
+    try:
+        _kept.copy(os.fsencode(index.kept or ""), place)
+        first = _kept.load(place, index.identity, os.geteuid())
+    except (OSError, StaleIndexError) as error:
+        text = error.strerror if isinstance(error, OSError) else str(error)
+        index.kept_reason = "; ".join([*reasons, f"not kept as {os.fsdecode(place)}: {text}"])
+        return index
+    index.close()
+    first.kept_reason = "; ".join(reasons)
+    return first
 
 
 def _build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 
@@ -37,7 +38,7 @@ class Reader:
         """Go to a position and return it; beyond the end reads give nothing."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
-            raise ValueError(f"a position before the beginning of the file: {base + offset}")
+            raise OSError(errno.EINVAL, "a position before the beginning of the file")
         self._position = base + offset
         return self._position
 

@@ -92,6 +92,8 @@ def tar_members(
         reader.seek(offset)
         try:
             header = _next_header(archive, reader, offset)
+        except OSError:
+            raise
         except Exception as error:
             where = f"no readable tar header at byte {offset}, after {count} members ({error})"
             if not salvage or count == 0:

@@ -133,13 +133,16 @@ class _Deflate:
 
 
 class _Buffered:
-    """bz2 and lzma keep it themselves."""
+    """bz2 and lzma keep it themselves. bz2's errors are OSErrors without an errno."""
 
     def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
         self._inner = inner
 
     def step(self, data: bytes) -> bytes:
-        return self._inner.decompress(data, CHUNK)
+        try:
+            return self._inner.decompress(data, CHUNK)
+        except OSError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def wants_input(self) -> bool:

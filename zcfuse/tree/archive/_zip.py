@@ -6,6 +6,7 @@ and compared, so that a directory that lies about its members is found out here.
 
 from __future__ import annotations
 
+import errno
 import stat
 import time
 import zipfile
@@ -105,15 +106,21 @@ def zip_members(
     Members belong to `owner`, a user and a group id: zip's own are not to be relied on.
     """
 
+    ours: list[BaseException] = []
+
     def one(info: zipfile.ZipInfo) -> None:
-        take(min(max(info.header_offset, 0), size), _member(info, fd, size, owner))
+        try:
+            take(min(max(info.header_offset, 0), size), _member(info, fd, size, owner))
+        except BaseException as error:
+            ours.append(error)
+            raise
 
     try:
         with _Directory(Reader(fd, size, size), one):
             pass
-    except ArchiveError:
-        raise
     except Exception as error:
+        if ours or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise
         raise ArchiveError(path, f"the zip archive's directory cannot be read ({error})") from error
 
 
