@@ -10,9 +10,12 @@ from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._index import ArchiveIndex, Member
 from zcfuse.tree.archive._members import Kind, Run
 from zcfuse.tree.archive._open import Keep, Progress, index_archive
+from zcfuse.tree.archive._tree import Archive
 from zcfuse.tree.archive._unpack import BadMemberError, unpack
+from zcfuse.tree.archive._unpacked import UnpackedStatistics
 
 __all__ = [
+    "Archive",
     "ArchiveError",
     "ArchiveIdentity",
     "ArchiveIndex",
@@ -24,6 +27,7 @@ __all__ = [
     "Note",
     "Progress",
     "Run",
+    "UnpackedStatistics",
     "index_archive",
     "unpack",
 ]

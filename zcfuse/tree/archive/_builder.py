@@ -13,7 +13,7 @@ import msgspec
 
 from zcfuse.tree.archive._assembly import assemble
 from zcfuse.tree.archive._columns import ROOT, Columns
-from zcfuse.tree.archive._format import NODE, PIECE, Meta, Note
+from zcfuse.tree.archive._format import NODE, PIECE, SECTOR_BYTES, Meta, Note
 from zcfuse.tree.archive._members import PACKED, HardLink, Kind, LeftOut, Record
 from zcfuse.tree.archive._names import UnusableNameError, components, is_plain
 
@@ -128,6 +128,7 @@ class Builder:
         columns = self._columns
         if kind == Kind.SPARSE:
             place, extent = len(columns.pieces) // PIECE.size, len(record.pieces)
+            detail = min(-(-record.stored // SECTOR_BYTES), 2**32 - 1)
             for piece in record.pieces:
                 columns.pieces += PIECE.pack(piece.logical, piece.offset, piece.length)
         elif kind == Kind.SYMLINK:

@@ -27,14 +27,14 @@ NODE: Final = Struct("<IIIIqQQQIB3x")
 |---|---|---|---|
 | directory | first entry | number of entries | - |
 | file | offset in the archive | - | - |
-| sparse | first piece | number of pieces | - |
+| sparse | first piece | number of pieces | 512-byte blocks that are no holes |
 | symlink | offset into names | length | - |
 | deflated, bzip2, lzma | offset in the archive | bytes there | CRC-32 |
 | unreadable | - | - | reason, a position in meta's list |
 """
 
-NLINK_OFFSET: Final = 12
-"""Where the number of links is in a node."""
+SECTOR_BYTES: Final = 512
+"""The unit in which stat(2) counts what a file takes."""
 
 PIECE: Final = Struct("<QQQ")
 """Offset in the file, offset in the archive, length."""

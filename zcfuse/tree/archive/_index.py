@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from zcfuse.tree.archive._errors import DamagedIndexError
-from zcfuse.tree.archive._format import ENTRY, NODE, PIECE, Meta, Note
+from zcfuse.tree.archive._format import ENTRY, NODE, PIECE, SECTOR_BYTES, Meta, Note
 from zcfuse.tree.archive._identity import ArchiveIdentity, open_unchanged
 from zcfuse.tree.archive._members import PACKED, Kind, Run
 from zcfuse.tree.archive._sections import Section
@@ -30,8 +30,9 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     """What is known of one node.
 
     `mode` has the type bits. `offset` and `stored` say where the bytes are in the archive, for
-    kinds that have them in one run; `crc` is the CRC-32 of a packed member's bytes. `reason` says
-    why an unreadable member is. Sizes in bytes.
+    kinds that have them in one run; of a sparse member `stored` counts what is no hole, rounded
+    up. `crc` is the CRC-32 of a packed member's bytes, `reason` why an unreadable one is. Sizes in
+    bytes.
     """
 
     node: int
@@ -134,6 +135,8 @@ class ArchiveIndex:
         kind, offset, stored, crc, reason = Kind(number), 0, 0, 0, ""
         if kind == Kind.FILE:
             offset, stored = place, size
+        elif kind == Kind.SPARSE:
+            stored = detail * SECTOR_BYTES
         elif kind in PACKED:
             offset, stored, crc = place, extent, detail
         elif kind == Kind.UNREADABLE:

@@ -31,11 +31,16 @@ class BadMemberError(OSError):
 class PackedMember(Protocol):
     """Where a member's bytes are, how they are packed, and what they must come to."""
 
-    kind: Kind
-    offset: int
-    stored: int
-    size: int
-    crc: int
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def stored(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def crc(self) -> int: ...
 
 
 class _Decompressor(Protocol):

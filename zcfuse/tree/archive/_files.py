@@ -1,0 +1,158 @@
+"""Open members: runs of the archive, or memory that a member was decompressed into."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from zcfuse.tree._types import Attributes, BackingFile, Extent
+from zcfuse.tree.archive._identity import identify
+from zcfuse.tree.archive._index import ArchiveIndex, Member
+from zcfuse.tree.archive._members import Run
+from zcfuse.tree.archive._unpacked import UnpackedMembers
+
+LARGEST_ZEROS: Final = 2**63 - 4096
+"""Bytes of the file of zeros: the largest whole number of pages that a file may have."""
+
+
+class SharedArchive:
+    """The archive's descriptor, shared by all files that are open. Thread-safe."""
+
+    def __init__(self, index: ArchiveIndex) -> None:
+        self._index = index
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._users = 0
+
+    def take(self) -> int:
+        """Return the descriptor, borrowed until give_back(); ESTALE if the archive has changed."""
+        with self._lock:
+            if self._fd < 0:
+                self._fd = self._index.open()
+            else:
+                self.check()
+            self._users += 1
+            return self._fd
+
+    def check(self) -> None:
+        """Raise ESTALE if the archive's path leads to anything but what was indexed."""
+        fd = os.open(self._index.identity.path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if identify(self._index.identity.path, fd) != self._index.identity:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        finally:
+            os.close(fd)
+
+    def give_back(self) -> None:
+        """Close the descriptor if nobody uses it any more."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
+
+
+class MemberFile(BackingFile):
+    """An open member that is runs of the archive."""
+
+    __slots__ = ("_attributes", "_fd", "_runs", "_shared")
+
+    def __init__(self, shared: SharedArchive, runs: Sequence[Run], attributes: Attributes) -> None:
+        self._runs = runs
+        self._attributes = attributes
+        self._shared = shared
+        self._fd = shared.take()
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """The runs; a hole is so many bytes of a file of zeros that takes no memory."""
+        return [
+            Extent(_zeros(), 0, run.length)
+            if run.offset is None
+            else Extent(self._fd, run.offset, run.length)
+            for run in self._runs
+        ]
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        found = bytearray()
+        for run in self._runs:
+            if offset >= run.length:
+                offset -= run.length
+                continue
+            wanted = min(size - len(found), run.length - offset)
+            if wanted == 0:
+                break
+            part = bytes(wanted)
+            if run.offset is not None:
+                part = os.pread(self._fd, wanted, run.offset + offset)
+            found += part
+            if len(part) < wanted:
+                break
+            offset = 0
+        return bytes(found)
+
+    def attributes(self) -> Attributes:
+        """Return the attributes, which do not change."""
+        return self._attributes
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._shared.give_back()
+
+
+class UnpackedFile(BackingFile):
+    """An open member that was decompressed."""
+
+    __slots__ = ("_attributes", "_fd", "_node", "_unpacked")
+
+    def __init__(
+        self,
+        unpacked: UnpackedMembers,
+        shared: SharedArchive,
+        member: Member,
+        attributes: Attributes,
+    ) -> None:
+        self._attributes = attributes
+        self._node = member.node
+        self._unpacked = unpacked
+        shared.check()
+        self._fd = unpacked.take(member)
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """The memory it is in, as a whole."""
+        return (Extent(self._fd, 0, self._attributes.size),)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        return os.pread(self._fd, size, offset)
+
+    def attributes(self) -> Attributes:
+        """Return the attributes, which do not change."""
+        return self._attributes
+
+    def close(self) -> None:
+        """Let the memory be used for another member."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._unpacked.give_back(self._node)
+
+
+_zeros_lock: Final = threading.Lock()
+_zeros_fd = -1
+
+
+def _zeros() -> int:
+    """Return the descriptor of a file of zeros, larger than any hole, that takes no memory."""
+    global _zeros_fd
+    with _zeros_lock:
+        if _zeros_fd < 0:
+            _zeros_fd = os.memfd_create("zcfuse-zeros", os.MFD_CLOEXEC)
+            os.ftruncate(_zeros_fd, LARGEST_ZEROS)
+        return _zeros_fd

@@ -1,0 +1,197 @@
+"""A tree that shows what is in an archive. Its files are runs of the archive; nothing is copied."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from zcfuse.tree._types import Attributes, BackingFile, Listing, Node, StatFs, Tree
+from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
+from zcfuse.tree.archive._format import SECTOR_BYTES
+from zcfuse.tree.archive._index import Member
+from zcfuse.tree.archive._members import PACKED, Kind
+from zcfuse.tree.archive._names import LONGEST_NAME
+from zcfuse.tree.archive._open import Keep, Progress, index_archive
+from zcfuse.tree.archive._unpacked import UnpackedMembers, UnpackedStatistics
+
+DEFAULT_BUDGET: Final = 1 << 30
+"""Bytes of memory for unpacked members."""
+
+BLOCK_BYTES: Final = 4096
+OWN_INO: Final = 1 << 63
+"""Set in inode numbers, as no ordinary filesystem sets it."""
+
+DOTS: Final = 2
+"""Entries before the first name of a listing: "." and ".."."""
+
+
+class ArchiveNode(Node):
+    """A member, or a directory that no member describes. Only directories know what is above."""
+
+    __slots__ = ("above", "identity", "number")
+
+    def __init__(self, archive: bytes, number: int, above: ArchiveNode | None = None) -> None:
+        self.number = number
+        self.above = above
+        self.identity: tuple[bytes, int] = (archive, number)
+
+
+class Archive(Tree):
+    """Shows the members of an uncompressed tar archive or of a zip archive as files.
+
+    Making one takes as long as reading the archive's headers, once; later ones find the kept
+    index. The archive must not change: opens are ESTALE from then on, never other bytes.
+
+    Parameters:
+        path: of the archive. Symbolic links to it are followed once, now.
+        keep: where the index is kept.
+        progress: called with bytes done and bytes in all, while there is no kept index to go by.
+        salvage: whether to show what is before the first damaged header of a tar archive, where
+            that would else be an error.
+        uid, gid: who owns everything; None: as the archive says.
+        budget: bytes of memory for members that had to be decompressed.
+
+    Raises:
+        ArchiveError: the archive cannot be indexed; one line says why, and what to do.
+        OSError: it cannot be opened or read.
+    """
+
+    root: ArchiveNode
+
+    def __init__(
+        self,
+        path: str | bytes | os.PathLike[str],
+        *,
+        keep: Keep = Keep.CACHE,
+        progress: Progress = lambda done, total: None,
+        salvage: bool = False,
+        uid: int | None = None,
+        gid: int | None = None,
+        budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        self.index = index_archive(path, keep=keep, progress=progress, salvage=salvage)
+        self._uid = uid
+        self._gid = gid
+        self._unpacked = UnpackedMembers(self.index, budget)
+        self._shared = SharedArchive(self.index)
+        self._key = hashlib.blake2b(repr(self.index.identity).encode(), digest_size=16).digest()
+        self._first_ino = OWN_INO | (int.from_bytes(self._key[:4]) >> 1) << 32
+        self.root = ArchiveNode(self._key, self.index.root)
+
+    def unpacked(self) -> UnpackedStatistics:
+        """Return what was decompressed so far, and why what was not."""
+        return self._unpacked.statistics()
+
+    def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
+        """Return the node of a name."""
+        own = _own(directory)
+        if name == b".":
+            return own, self.attributes(own)
+        if name == b"..":
+            above = own.above or own
+            return above, self.attributes(above)
+        if len(name) > LONGEST_NAME:
+            raise _error(errno.ENAMETOOLONG)
+        number = self.index.lookup(own.number, name)
+        if number is None:
+            raise _error(errno.ENOENT)
+        return self._found(own, number)
+
+    def attributes(self, node: Node) -> Attributes:
+        """Return the node's attributes, as they stand in the archive."""
+        return self._attributes(self.index.member(_own(node).number))
+
+    def readlink(self, node: Node) -> bytes:
+        """Return the target of a symbolic link."""
+        return self.index.readlink(_own(node).number)
+
+    def open(self, node: Node) -> BackingFile:
+        """Open a member.
+
+        Raises OSError: ESTALE where the archive has changed, EIO where the member cannot be read,
+        ENOMEM where it does not fit the budget, BlockingIOError while it is being decompressed.
+        """
+        member = self.index.member(_own(node).number)
+        if member.kind == Kind.DIRECTORY:
+            raise _error(errno.EISDIR)
+        if member.kind == Kind.SYMLINK:
+            raise _error(errno.ELOOP)
+        attributes = self._attributes(member)
+        if member.kind in PACKED:
+            return UnpackedFile(self._unpacked, self._shared, member, attributes)
+        return MemberFile(self._shared, tuple(self.index.runs(member.node)), attributes)
+
+    def listing(self, node: Node) -> Listing:
+        """Return the names of a directory."""
+        own = _own(node)
+        if self.index.member(own.number).kind != Kind.DIRECTORY:
+            raise _error(errno.ENOTDIR)
+        return _ArchiveListing(self, own)
+
+    def statfs(self) -> StatFs:
+        """Return the archive's size and number of names; nothing is free."""
+        blocks = -(-self.index.identity.size // BLOCK_BYTES)
+        names = len(self.index)
+        return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, names, 0, 0, LONGEST_NAME)
+
+    def close(self) -> None:
+        """Free the index and what was decompressed."""
+        self._unpacked.close()
+        self.index.close()
+
+    def _found(self, directory: ArchiveNode, number: int) -> tuple[ArchiveNode, Attributes]:
+        member = self.index.member(number)
+        above = directory if member.kind == Kind.DIRECTORY else None
+        return ArchiveNode(self._key, number, above), self._attributes(member)
+
+    def _attributes(self, member: Member) -> Attributes:
+        return Attributes(
+            ino=self._first_ino + member.node,
+            mode=member.mode,
+            nlink=member.nlink,
+            uid=member.uid if self._uid is None else self._uid,
+            gid=member.gid if self._gid is None else self._gid,
+            rdev=0,
+            size=member.size,
+            blksize=BLOCK_BYTES,
+            blocks=-(-member.stored // SECTOR_BYTES),
+            atime_ns=member.mtime_ns,
+            mtime_ns=member.mtime_ns,
+            ctime_ns=member.mtime_ns,
+        )
+
+
+class _ArchiveListing(Listing):
+    """The names of a directory, which never change. Offset n stands behind entry n - 1."""
+
+    __slots__ = ("_directory", "_tree")
+
+    def __init__(self, tree: Archive, directory: ArchiveNode) -> None:
+        self._tree = tree
+        self._directory = directory
+
+    def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
+        """Yield the entries from offset `start`."""
+        for offset, name in enumerate((b".", b"..")):
+            if start <= offset:
+                yield offset + 1, name, *self._tree.lookup(self._directory, name)
+        first = max(start - DOTS, 0)
+        names = self._tree.index.list(self._directory.number, first)
+        for offset, (name, number) in enumerate(names, first + DOTS + 1):
+            yield offset, name, *self._tree._found(self._directory, number)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
+def _own(node: Node) -> ArchiveNode:
+    if isinstance(node, ArchiveNode):
+        return node
+    raise _error(errno.ESTALE)
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

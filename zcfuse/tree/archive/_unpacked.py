@@ -1,0 +1,218 @@
+"""Packed members in memory: each decompressed once, into a sealed memfd, within a budget.
+
+The budget covers members that are being unpacked too. What no open file uses is given up for
+what is needed, longest unused first. A large member is unpacked in a thread of its own, and whoever
+asks meanwhile gets BlockingIOError, as for a file that another process holds a lease on: asking
+again is what a mount does by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import resource
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree.archive._index import ArchiveIndex, Member
+from zcfuse.tree.archive._unpack import BadMemberError, unpack
+
+LOG: Final = logging.getLogger("zcfuse.tree")
+
+AT_ONCE_BYTES: Final = 256 * 1024
+"""Size up to which the caller waits: a few milliseconds."""
+
+THREADS: Final = max(os.cpu_count() or 1, 2)
+
+DESCRIPTOR_SHARE: Final = 4
+"""The part of RLIMIT_NOFILE that may be used: one in so many descriptors."""
+
+SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class UnpackedStatistics(msgspec.Struct, frozen=True):
+    """What was unpacked so far; `bytes` and `members` are in memory now.
+
+    `unpacked` counts decompressions, `given_up` how often memory was given up for another member,
+    `reasons` why members could not be had.
+    """
+
+    budget: int
+    bytes: int
+    members: int
+    unpacked: int
+    given_up: int
+    reasons: dict[str, int]
+
+
+class _Slot:
+    """A member in memory, or on its way there (`fd` -1)."""
+
+    __slots__ = ("fd", "size", "users")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.fd = -1
+        self.users = 0
+
+
+class UnpackedMembers:
+    """The packed members of one archive that are in memory. Thread-safe; owns their descriptors."""
+
+    def __init__(self, index: ArchiveIndex, budget: int) -> None:
+        """Keep at most `budget` bytes in memory."""
+        self._index = index
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._slots: dict[int, _Slot] = {}  # longest unused first
+        self._bad: dict[int, str] = {}
+        self._bytes = 0
+        self._threads = 0
+        self._closed = False
+        self._unpacked = self._given_up = 0
+        self._reasons: Counter[str] = Counter()
+
+    def statistics(self) -> UnpackedStatistics:
+        """Return what was counted so far."""
+        with self._lock:
+            held = sum(slot.fd >= 0 for slot in self._slots.values())
+            counts = (self._bytes, held, self._unpacked, self._given_up)
+            return UnpackedStatistics(self._budget, *counts, dict(self._reasons))
+
+    def take(self, member: Member) -> int:
+        """Return a descriptor of the member's bytes, borrowed until give_back().
+
+        Raises OSError: BlockingIOError while it is being unpacked, EIO where it is damaged, ENOMEM
+        where it does not fit the budget beside what is in use, ESTALE where the archive changed.
+        """
+        with self._lock:
+            if member.node in self._bad:
+                raise BadMemberError(self._bad[member.node])
+            slot = self._slots.get(member.node)
+            if slot is not None:
+                return self._used(member.node, slot)
+            if member.size > AT_ONCE_BYTES and self._threads >= THREADS:
+                raise BlockingIOError(errno.EAGAIN, "other members are being unpacked")
+            slot = self._reserve(member)
+            if member.size > AT_ONCE_BYTES:
+                self._threads += 1
+                work = threading.Thread(target=self._work, args=(member, slot), daemon=True)
+                work.start()
+                raise BlockingIOError(errno.EAGAIN, "being unpacked")
+        self._fill(member, slot)
+        with self._lock:
+            return self._used(member.node, slot)
+
+    def give_back(self, node: int) -> None:
+        """Give back what take() returned."""
+        with self._lock:
+            slot = self._slots.get(node)
+            if slot is not None:
+                slot.users -= 1
+
+    def close(self) -> None:
+        """Free all; a second call does nothing. What is in a thread is freed when that ends."""
+        with self._lock:
+            self._closed = True
+            for node in list(self._slots):
+                self._drop(node)
+
+    def _used(self, node: int, slot: _Slot) -> int:
+        """Count one more user of a slot; the lock is held."""
+        if slot.fd < 0:
+            raise BlockingIOError(errno.EAGAIN, "being unpacked")
+        self._slots[node] = self._slots.pop(node)
+        slot.users += 1
+        return slot.fd
+
+    def _reserve(self, member: Member) -> _Slot:
+        """Make room for a member; the lock is held."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // DESCRIPTOR_SHARE
+        for node in [*self._slots]:
+            if self._bytes + member.size <= self._budget and len(self._slots) < most:
+                break
+            slot = self._slots[node]
+            if not slot.users and slot.fd >= 0:
+                self._drop(node)
+                self._given_up += 1
+        if self._bytes + member.size > self._budget:
+            reason = f"no room in the budget of {self._budget} bytes for unpacked members"
+            self._reasons[reason] += 1
+            raise OSError(errno.ENOMEM, reason)
+        slot = self._slots[member.node] = _Slot(member.size)
+        self._bytes += member.size
+        return slot
+
+    def _drop(self, node: int) -> None:
+        """Forget a slot; the lock is held."""
+        slot = self._slots.pop(node)
+        self._bytes -= slot.size
+        fd, slot.fd = slot.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _work(self, member: Member, slot: _Slot) -> None:
+        """Unpack in a thread. Who asked will ask again, and then gets the error too."""
+        try:
+            with contextlib.suppress(OSError):
+                self._fill(member, slot)
+        finally:
+            with self._lock:
+                self._threads -= 1
+
+    def _fill(self, member: Member, slot: _Slot) -> None:
+        """Unpack a member into its slot, or drop the slot and raise OSError."""
+        fd = -1
+        try:
+            fd = _unpacked(self._index, member)
+        except BadMemberError as error:
+            LOG.warning("a member of %r: %s", os.fsdecode(self._index.identity.path), error.reason)
+            with self._lock:
+                self._bad[member.node] = error.reason
+                self._reasons[error.reason] += 1
+            raise
+        finally:
+            with self._lock:
+                self._settle(member.node, slot, fd)
+
+    def _settle(self, node: int, slot: _Slot, fd: int) -> None:
+        """Enter what came of unpacking; the lock is held."""
+        if self._closed or self._slots.get(node) is not slot:
+            if fd >= 0:
+                os.close(fd)
+        elif fd < 0:
+            self._drop(node)
+        else:
+            slot.fd = fd
+            self._unpacked += 1
+
+
+def _unpacked(index: ArchiveIndex, member: Member) -> int:
+    """Return a sealed memfd with a member's bytes."""
+    with contextlib.ExitStack() as stack:
+        archive = index.open()
+        stack.callback(os.close, archive)
+        fd = os.memfd_create("zcfuse-member", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(os.close, fd)
+            unpack(archive, member, _writer(fd))
+            os.close(index.open())  # still the same, so what was read was one archive
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            on_error.pop_all()
+    return fd
+
+
+def _writer(fd: int) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write
