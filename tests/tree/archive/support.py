@@ -10,6 +10,7 @@ from typing import NamedTuple
 from zcfuse.tree.archive import ArchiveError, Keep, Kind, index_archive, unpack
 
 TAR_SECONDS = 30
+BLOCK = 64 * 1024
 
 
 class Seen(NamedTuple):
@@ -128,6 +129,15 @@ def tar(archive, directory, *options):
         capture_output=True,
         timeout=TAR_SECONDS,
     )
+
+
+def make_holes(path, pieces, size):
+    """Write 64 KiB of noise at each of `pieces`, counted in such blocks."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for piece in pieces:
+            file.seek(piece * BLOCK)
+            file.write(os.urandom(BLOCK))
 
 
 def member(name, kind=tarfile.REGTYPE, link="", data=b"", **fields):

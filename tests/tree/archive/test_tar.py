@@ -5,10 +5,12 @@ import tarfile
 import pytest
 
 from tests.tree.archive.support import (
+    BLOCK,
     directory,
     extracted,
     hard_link,
     held,
+    make_holes,
     member,
     nodes,
     opened,
@@ -23,7 +25,6 @@ from zcfuse.tree.archive import Kind
 
 FORMATS = ["v7", "ustar", "gnu", "oldgnu", "pax"]
 PYTHON_FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
-BLOCK = 64 * 1024
 
 
 @pytest.fixture
@@ -78,15 +79,6 @@ SPARSE = [
     ["--format=pax", "--sparse-version=0.1"],
     ["--format=pax", "--sparse-version=1.0"],
 ]
-
-
-def make_holes(path, pieces, size):
-    """Write 64 KiB of noise at each of `pieces`, counted in such blocks."""
-    with open(path, "wb") as file:
-        file.truncate(size)
-        for piece in pieces:
-            file.seek(piece * BLOCK)
-            file.write(os.urandom(BLOCK))
 
 
 @pytest.mark.parametrize("options", SPARSE, ids=" ".join)
