@@ -19,7 +19,7 @@ from tests.tree.archive.support import (
     reasons,
     write,
 )
-from zcfuse.tree.archive import ArchiveError, Kind
+from zcfuse.tree.archive import ArchiveError, Kind, index_archive
 
 
 def refusal(path, **arguments):
@@ -88,8 +88,10 @@ def test_salvage_takes_what_is_before_a_damaged_header(three):
     with open(three, "r+b") as file:
         file.seek(3072 + 20)
         file.write(b"damage")
-    index = opened(three, salvage=True)
+    index = index_archive(three, salvage=True)
     assert paths(index) == {b"a", b"b"}
+    assert (index.kept, index.kept_reason.startswith("the archive is damaged")) == (None, True)
+    refusal(three)
     assert list(reasons(index)) == [
         "no readable tar header at byte 3072, after 2 members (bad checksum)"
     ]

@@ -53,17 +53,23 @@ def test_the_places_are_the_cache_directory_and_beside_the_archive(small, cache)
     assert os.stat(cache / "zcfuse" / "archives").st_mode & 0o777 == 0o700
 
 
-def test_a_small_index_costs_no_descriptor(small):
+def test_small_indexes_share_the_descriptor_of_their_directory(small):
     before = set(os.listdir("/proc/self/fd"))
-    index_archive(small)
+    copies = [small.with_name(f"{number}.tar") for number in range(20)]
+    for copy in copies:
+        copy.write_bytes(small.read_bytes())
+    indexes = [index_archive(copy) for copy in copies]
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    del indexes
     assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_large_index_gives_its_descriptor_back(archive):
     before = set(os.listdir("/proc/self/fd"))
     index = index_archive(archive)
-    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 2
     index.close()
+    del index
     assert set(os.listdir("/proc/self/fd")) == before
 
 
@@ -288,3 +294,28 @@ def test_one_name_by_two_ways_is_one_kept_index(small, monkeypatch):
     assert index_archive(small.with_name("link")).kept == kept
     monkeypatch.chdir(small.parent)
     assert index_archive("small.tar").kept == kept
+
+
+def test_an_archive_is_found_where_its_directory_went(small):
+    index = index_archive(small)
+    os.rename(small.parent, f"{small.parent}-moved")
+    try:
+        os.close(index.open())
+    finally:
+        os.rename(f"{small.parent}-moved", small.parent)
+
+
+@pytest.mark.parametrize("what", ["fifo", "symlink", "directory"])
+def test_what_is_no_file_in_the_place_of_the_archive_is_stale(small, what):
+    index = index_archive(small)
+    os.rename(small, small.with_name("moved"))
+    if what == "fifo":
+        os.mkfifo(small)
+    elif what == "symlink":
+        os.symlink("moved", small)
+    else:
+        small.mkdir()
+    for call in (index.open, index.check):
+        with pytest.raises(OSError, match="the archive has changed") as caught:
+            call()
+        assert caught.value.errno == errno.ESTALE

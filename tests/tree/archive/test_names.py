@@ -88,3 +88,9 @@ def test_a_name_may_have_many_parts(tmp_path):
     for _ in range(3000):
         node = index.lookup(node, b"d")
     assert index.member(node).nlink == 1
+
+
+@pytest.mark.parametrize("name", ["BZh", "PK\3\4", "\x1f\udc8b", "LZIP"])
+def test_a_first_name_that_looks_like_another_format_does_not_matter(tmp_path, name):
+    index = opened(write(tmp_path / "a.tar", member(name)))
+    assert paths(index) == {name.encode("utf-8", "surrogateescape")}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Sequence
 from typing import Final
 
 from zcfuse.tree._types import Attributes, BackingFile, Extent
-from zcfuse.tree.archive._identity import identify
 from zcfuse.tree.archive._index import ArchiveIndex, Member
 from zcfuse.tree.archive._members import Run
 from zcfuse.tree.archive._unpacked import UnpackedMembers
@@ -33,18 +31,9 @@ class SharedArchive:
             if self._fd < 0:
                 self._fd = self._index.open()
             else:
-                self.check()
+                self._index.check()
             self._users += 1
             return self._fd
-
-    def check(self) -> None:
-        """Raise ESTALE if the archive's path leads to anything but what was indexed."""
-        fd = os.open(self._index.identity.path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            if identify(self._index.identity.path, fd) != self._index.identity:
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        finally:
-            os.close(fd)
 
     def give_back(self) -> None:
         """Close the descriptor if nobody uses it any more."""
@@ -114,14 +103,12 @@ class UnpackedFile(BackingFile):
     def __init__(
         self,
         unpacked: UnpackedMembers,
-        shared: SharedArchive,
         member: Member,
         attributes: Attributes,
     ) -> None:
         self._attributes = attributes
         self._node = member.node
         self._unpacked = unpacked
-        shared.check()
         self._fd = unpacked.take(member)
 
     @property

@@ -1,16 +1,12 @@
-"""Which file an archive is, and whether it is still the one that was indexed."""
+"""Which file an archive is, so that an index of another one is never taken for its own."""
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import time
 from typing import Final
 
 import msgspec
-
-from zcfuse.tree.archive._errors import ArchiveError
 
 TICK_SECONDS: Final = 0.05
 """Longer than the step in which Linux filesystems stamp times (a jiffy, 10 ms at most)."""
@@ -28,15 +24,6 @@ class ArchiveIdentity(msgspec.Struct, frozen=True):
     size: int
     mtime_ns: int
     ctime_ns: int
-
-
-def open_archive(path: bytes) -> int:
-    """Open the archive for reading and return its descriptor; never waits for a FIFO's writer."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    raise ArchiveError(path, "not a regular file; an archive has to be one, to be read in place")
 
 
 def identify(path: bytes, fd: int) -> ArchiveIdentity:
@@ -58,15 +45,3 @@ def settle(fd: int) -> None:
     age = time.time() - changed_ns / 1e9
     if age < tick:
         time.sleep(min(tick - age, tick))
-
-
-def open_unchanged(identity: ArchiveIdentity) -> int:
-    """Open the archive that was indexed and return its descriptor.
-
-    Raises OSError: ESTALE where the path leads to another file by now, or to one that was changed.
-    """
-    fd = os.open(identity.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    if identify(identity.path, fd) == identity:
-        return fd
-    os.close(fd)
-    raise OSError(errno.ESTALE, "the archive has changed since it was indexed", identity.path)

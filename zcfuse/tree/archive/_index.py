@@ -16,8 +16,9 @@ import msgspec
 
 from zcfuse.tree.archive._errors import DamagedIndexError
 from zcfuse.tree.archive._format import ENTRY, NODE, PIECE, SECTOR_BYTES, Meta, Note
-from zcfuse.tree.archive._identity import ArchiveIdentity, open_unchanged
+from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._members import PACKED, Kind, Run
+from zcfuse.tree.archive._place import ArchivePlace
 from zcfuse.tree.archive._sections import Section
 
 LISTED_AT_ONCE: Final = 512
@@ -56,6 +57,7 @@ class ArchiveIndex:
 
     def __init__(
         self,
+        place: ArchivePlace,
         identity: ArchiveIdentity,
         sections: Mapping[str, Section],
         *,
@@ -69,6 +71,7 @@ class ArchiveIndex:
         `kept_reason` says why that is so, or why a kept index was made anew. `close` frees what
         the sections hold.
         """
+        self.place = place
         self.identity = identity
         self.kept = kept
         self.kept_reason = kept_reason
@@ -174,7 +177,11 @@ class ArchiveIndex:
 
         Raises OSError: ESTALE where it is no longer the one that was indexed.
         """
-        return open_unchanged(self.identity)
+        return self.place.open_unchanged(self.identity)
+
+    def check(self) -> None:
+        """Raise as open() would, without the need of a descriptor."""
+        self.place.check_unchanged(self.identity)
 
     def close(self) -> None:
         """Free what the index holds; a second call does nothing."""

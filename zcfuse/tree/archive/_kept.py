@@ -26,6 +26,7 @@ from zcfuse.tree.archive._errors import DamagedIndexError, StaleIndexError
 from zcfuse.tree.archive._format import ENTRY, FORMAT_VERSION, NODE, PIECE, SECTIONS
 from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._index import ArchiveIndex
+from zcfuse.tree.archive._place import ArchivePlace
 from zcfuse.tree.archive._reader import read_at
 from zcfuse.tree.archive._sections import (
     BLOCK_BYTES,
@@ -104,14 +105,14 @@ def _replacing(place: bytes) -> Iterator[BinaryIO]:
         raise
 
 
-def load(place: bytes, identity: ArchiveIdentity, owner: int) -> ArchiveIndex:
-    """Return the index kept at a place for the archive, which belongs to the user `owner`.
+def load(kept: bytes, place: ArchivePlace, identity: ArchiveIdentity, owner: int) -> ArchiveIndex:
+    """Return the index kept as `kept` for the archive, which belongs to the user `owner`.
 
     Raises FileNotFoundError where there is none, StaleIndexError where it is not to be used, with
     the reason, OSError where it cannot be read.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    fd = os.open(place, flags)
+    fd = os.open(kept, flags)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, fd)
         status = os.fstat(fd)
@@ -121,14 +122,18 @@ def load(place: bytes, identity: ArchiveIdentity, owner: int) -> ArchiveIndex:
         body = CheckedFile(fd, HEADER.size, sum(sizes), memoryview(sums))
         stack.pop_all()
     try:
-        return _index(body, sizes, identity, os.fsdecode(place))
+        return _index(body, sizes, place, identity, os.fsdecode(kept))
     except (DamagedIndexError, msgspec.DecodeError) as error:
         body.close()
         raise StaleIndexError(f"it is damaged ({error})") from error
 
 
 def _index(
-    body: CheckedFile, sizes: tuple[int, ...], identity: ArchiveIdentity, place: str
+    body: CheckedFile,
+    sizes: tuple[int, ...],
+    place: ArchivePlace,
+    identity: ArchiveIdentity,
+    kept: str,
 ) -> ArchiveIndex:
     """Return the index over a kept file; a small one is read whole and the file closed."""
     total = sum(sizes)
@@ -146,7 +151,7 @@ def _index(
         else:
             sections[name] = MemorySection(whole[start : start + size])
         start += size
-    return ArchiveIndex(identity, sections, kept=place, close=close)
+    return ArchiveIndex(place, identity, sections, kept=kept, close=close)
 
 
 def _header(

@@ -83,6 +83,10 @@ class LeftOut(msgspec.Struct):
     reason: str
 
 
+class Damage(LeftOut):
+    """The end of what can be read of a damaged archive."""
+
+
 def clamp_ns(nanoseconds: int) -> int:
     """Return a time that fits 64 bits."""
     return max(-(2**63), min(nanoseconds, 2**63 - 1))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
 from zcfuse.tree.archive import _kept
 from zcfuse.tree.archive._builder import Builder
 from zcfuse.tree.archive._errors import ArchiveError, StaleIndexError, shown
-from zcfuse.tree.archive._identity import ArchiveIdentity, identify, open_archive, settle
+from zcfuse.tree.archive._identity import ArchiveIdentity, identify, settle
 from zcfuse.tree.archive._index import ArchiveIndex
-from zcfuse.tree.archive._members import HardLink, LeftOut, Record
+from zcfuse.tree.archive._members import Damage, HardLink, LeftOut, Record
+from zcfuse.tree.archive._place import ArchivePlace
 from zcfuse.tree.archive._reader import read_at
 from zcfuse.tree.archive._sections import MemorySection
 from zcfuse.tree.archive._tar import BLOCK, is_tar, tar_members
@@ -63,60 +64,89 @@ def index_archive(
     Raises ArchiveError, one line, where the archive cannot be indexed, and OSError where it cannot
     be opened or read.
     """
-    absolute = os.path.realpath(os.fsencode(path))
-    fd = open_archive(absolute)
+    place = ArchivePlace(path)
+    fd = place.open()
     try:
-        reasons: list[str] = []
-        places = _places(absolute, keep)
-        for place in places:
-            found = _load(place, identify(absolute, fd), os.fstat(fd).st_uid, reasons)
-            if found is not None:
-                return found if place == places[0] else _kept_first(found, places[0], reasons)
-        identity, sections = _build(absolute, fd, progress, salvage)
-        return _keep(identity, sections, places, reasons)
+        kept = _Kept(place, keep, os.fstat(fd).st_uid)
+        found = kept.find(identify(place.path, fd))
+        if found is not None:
+            return found
+        identity, sections, complete = _build(place.path, fd, progress, salvage)
+        return kept.add(identity, sections, complete)
     finally:
         os.close(fd)
 
 
-def _places(path: bytes, keep: Keep) -> list[bytes]:
-    """Return where an index may be, in the order in which they are tried."""
-    places = [_kept.in_cache(path)] if keep != Keep.NOT else []
-    return [_kept.beside(path), *places] if keep == Keep.BESIDE else places
+class _Kept:
+    """The files that the index of an archive may be kept in, and why they were not used."""
 
+    def __init__(self, place: ArchivePlace, keep: Keep, owner: int) -> None:
+        self._place = place
+        self._owner = owner
+        self._reasons: list[str] = []
+        self._files = [_kept.in_cache(place.path)] if keep != Keep.NOT else []
+        if keep == Keep.BESIDE:
+            self._files.insert(0, _kept.beside(place.path))
 
-def _load(
-    place: bytes, identity: ArchiveIdentity, owner: int, reasons: list[str]
-) -> ArchiveIndex | None:
-    """Return the index kept at a place, or None, with a reason where there is one but unusable."""
-    try:
-        return _kept.load(place, identity, owner)
-    except FileNotFoundError:
+    def find(self, identity: ArchiveIdentity) -> ArchiveIndex | None:
+        """Return the index that is kept, if there is one that holds."""
+        for number, file in enumerate(self._files):
+            try:
+                index = _kept.load(file, self._place, identity, self._owner)
+            except FileNotFoundError:
+                continue
+            except (OSError, StaleIndexError) as error:
+                self._reasons.append(f"{os.fsdecode(file)} was not used: {_text(error)}")
+                continue
+            return self._copied(index, self._files[0]) if number else index
         return None
-    except StaleIndexError as error:
-        reasons.append(f"{os.fsdecode(place)} was not used: {error}")
-    except OSError as error:
-        reasons.append(f"{os.fsdecode(place)} was not used: {error.strerror}")
-    return None
 
+    def add(
+        self, identity: ArchiveIdentity, sections: Mapping[str, bytes | bytearray], complete: bool
+    ) -> ArchiveIndex:
+        """Keep a new index in the first file that can be written, and return it from there."""
+        if not complete:
+            self._reasons.append("the archive is damaged, and only a part of it is shown")
+        for file in self._files if complete else ():
+            try:
+                _kept.keep(file, identity, sections)
+                index = _kept.load(file, self._place, identity, self._owner)
+            except (OSError, StaleIndexError) as error:
+                self._reasons.append(f"not kept as {os.fsdecode(file)}: {_text(error)}")
+            else:
+                return self._with_reasons(index)
+        if not self._files:
+            self._reasons.append("not asked for")
+        in_memory = {name: MemorySection(data) for name, data in sections.items()}
+        return self._with_reasons(ArchiveIndex(self._place, identity, in_memory))
 
-def _kept_first(index: ArchiveIndex, place: bytes, reasons: list[str]) -> ArchiveIndex:
-    """Keep an index that was found in the second place in the first too, if that can be."""
-    try:
-        _kept.copy(os.fsencode(index.kept or ""), place)
-        first = _kept.load(place, index.identity, os.geteuid())
-    except (OSError, StaleIndexError) as error:
-        text = error.strerror if isinstance(error, OSError) else str(error)
-        index.kept_reason = "; ".join([*reasons, f"not kept as {os.fsdecode(place)}: {text}"])
+    def _copied(self, index: ArchiveIndex, file: bytes) -> ArchiveIndex:
+        """Keep an index that was found elsewhere in the first file too, if that can be."""
+        try:
+            _kept.copy(os.fsencode(index.kept or ""), file)
+            first = _kept.load(file, self._place, index.identity, self._owner)
+        except (OSError, StaleIndexError) as error:
+            self._reasons.append(f"not kept as {os.fsdecode(file)}: {_text(error)}")
+            return self._with_reasons(index)
+        index.close()
+        return self._with_reasons(first)
+
+    def _with_reasons(self, index: ArchiveIndex) -> ArchiveIndex:
+        index.kept_reason = "; ".join(self._reasons)
         return index
-    index.close()
-    first.kept_reason = "; ".join(reasons)
-    return first
+
+
+def _text(error: OSError | StaleIndexError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _build(
     path: bytes, fd: int, progress: Progress, salvage: bool
-) -> tuple[ArchiveIdentity, dict[str, bytes | bytearray]]:
-    """Read the archive, and make sure that it was one and the same while it was read."""
+) -> tuple[ArchiveIdentity, dict[str, bytes | bytearray], bool]:
+    """Read the archive, and make sure that it was one and the same while it was read.
+
+    Returns its identity, the sections of its index, and whether that is all of it.
+    """
     settle(fd)
     identity = identify(path, fd)
     status = os.fstat(fd)
@@ -132,7 +162,7 @@ def _build(
     if identify(path, fd) != identity:
         raise ArchiveError(path, "it was changed while it was being indexed")
     progress(identity.size, identity.size)
-    return identity, sections
+    return identity, sections, intake.complete
 
 
 class _Intake:
@@ -144,10 +174,13 @@ class _Intake:
         self._total = total
         self._count = 0
         self._done = 0
+        self.complete = True
 
     def take(self, done: int, member: Record | HardLink | LeftOut) -> None:
         """Take a member; `done` bytes of the archive are behind, never fewer than reported."""
         self._builder.add(member)
+        if isinstance(member, Damage):
+            self.complete = False
         self._count += 1
         if self._count % MEMBERS_PER_REPORT == 0:
             self._done = min(max(self._done, done), self._total)
@@ -159,35 +192,13 @@ def _container(path: bytes, fd: int, size: int) -> str:
     start = read_at(fd, BLOCK, 0)
     if not start:
         raise ArchiveError(path, "the file is empty")
+    if len(start) == BLOCK and is_tar(start):
+        return "tar"
     for magic, (name, command) in COMPRESSED.items():
         if start.startswith(magic):
             what = f"compressed with {name}, so its members are no runs of bytes of it"
             remedy = f"decompress it first: {command} {shlex.quote(shown(path))}"
             raise ArchiveError(path, f"{what}; {remedy}")
-    if len(start) == BLOCK and is_tar(start):
-        return "tar"
     if is_zip(fd, size, start):
         return "zip"
     raise ArchiveError(path, "neither a tar nor a zip archive")
-
-
-def _keep(
-    identity: ArchiveIdentity,
-    sections: dict[str, bytes | bytearray],
-    places: list[bytes],
-    reasons: list[str],
-) -> ArchiveIndex:
-    """Keep the index in the first place that can be written, and return it from there."""
-    for place in places:
-        try:
-            _kept.keep(place, identity, sections)
-            index = _kept.load(place, identity, os.geteuid())
-        except StaleIndexError as error:
-            reasons.append(f"{os.fsdecode(place)} was not used: {error}")
-        except OSError as error:
-            reasons.append(f"not kept as {os.fsdecode(place)}: {error.strerror}")
-        else:
-            index.kept_reason = "; ".join(reasons)
-            return index
-    in_memory = {name: MemorySection(data) for name, data in sections.items()}
-    return ArchiveIndex(identity, in_memory, kept_reason="; ".join(reasons) or "not asked for")

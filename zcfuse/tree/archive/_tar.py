@@ -15,6 +15,7 @@ from typing import Any, Final, Self, cast
 from zcfuse.tree.archive._errors import ArchiveError
 from zcfuse.tree.archive._members import (
     LARGEST_SIZE,
+    Damage,
     HardLink,
     Kind,
     LeftOut,
@@ -98,7 +99,7 @@ def tar_members(
             where = f"no readable tar header at byte {offset}, after {count} members ({error})"
             if not salvage or count == 0:
                 raise ArchiveError(path, where) from error
-            yield size, LeftOut(b"", where)
+            yield size, Damage(b"", where)
             return
         count += 1
         yield archive.offset, _member(header, size)

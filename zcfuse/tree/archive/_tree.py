@@ -121,7 +121,8 @@ class Archive(Tree):
             raise _error(errno.ELOOP)
         attributes = self._attributes(member)
         if member.kind in PACKED:
-            return UnpackedFile(self._unpacked, self._shared, member, attributes)
+            self.index.check()
+            return UnpackedFile(self._unpacked, member, attributes)
         return MemberFile(self._shared, tuple(self.index.runs(member.node)), attributes)
 
     def listing(self, node: Node) -> Listing:

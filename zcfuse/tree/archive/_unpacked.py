@@ -203,7 +203,7 @@ def _unpacked(index: ArchiveIndex, member: Member) -> int:
         with contextlib.ExitStack() as on_error:
             on_error.callback(os.close, fd)
             unpack(archive, member, _writer(fd))
-            os.close(index.open())  # still the same, so what was read was one archive
+            index.check()  # still the same, so what was read was one archive
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             on_error.pop_all()
     return fd

@@ -1,0 +1,138 @@
+"""Archives, mounted for real: what clients see is what tar and unzip would give them.
+
+docs/archives.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import stat
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import ALL_PATHS
+from tests.support import requires
+from tests.support._user import CHECKOUT
+from tests.tree.archive.support import extracted, make_holes, tar
+
+pytestmark = requires("mounting")
+
+PROGRAM_SECONDS = 60
+
+PROGRAM = """
+import subprocess, sys
+import trio
+from zcfuse import MountOptions, mount
+from zcfuse.tree.archive import Archive, Keep
+
+archive, mountpoint, path, client = sys.argv[1:]
+
+async def main():
+    tree = Archive(archive, keep=Keep.NOT)
+    async with mount(tree, mountpoint, MountOptions(path=path, unmount_wait=1)) as served:
+        done = await trio.run_process(
+            [sys.executable, "-c", client, mountpoint], capture_stdout=True
+        )
+        sys.stdout.write(done.stdout.decode())
+    tree.close()
+
+trio.run(main)
+"""
+
+SEEN = """
+import sys
+from tests.tree.archive.support import held
+seen, links = held(sys.argv[1])
+print(({path: tuple(found) for path, found in seen.items()}, links))
+"""
+
+PACKED = """
+import errno, os, sys, threading, zlib
+os.chdir(sys.argv[1])
+sums = []
+def read():
+    with open("packed", "rb") as file:
+        sums.append(zlib.crc32(file.read()))
+threads = [threading.Thread(target=read) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(20)
+try:
+    open("damaged", "rb").read()
+except OSError as error:
+    sums.append(errno.errorcode[error.errno])
+print((sums, sorted(os.listdir("."))))
+"""
+
+
+def seen_by(client: str, archive: Path, mountpoint: Path, path: str) -> Any:
+    """Mount the archive, run the client beside it, and return what that printed."""
+    mountpoint.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(archive), str(mountpoint), path, client],
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_SECONDS,
+        check=False,
+        env={**os.environ, "PYTHONPATH": CHECKOUT},
+    )
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    source = tmp_path / "tree"
+    (source / "many").mkdir(parents=True)
+    for number in range(300):
+        (source / "many" / f"{number}").write_bytes(random.Random(number).randbytes(number * 37))
+    (source / "large").write_bytes(random.Random(0).randbytes(3_000_001))
+    make_holes(source / "holes", [0, 2, 30], 40 * 65536 + 100)
+    os.link(source / "holes", source / "many" / "linked")
+    os.symlink("../large", source / "many" / "soft")
+    (source / "large").chmod(0o640)
+    return source
+
+
+@pytest.mark.parametrize("path", ALL_PATHS)
+def test_a_mounted_tar_is_what_gnu_tar_unpacks(tmp_path: Path, source: Path, path: Any) -> None:
+    tar(tmp_path / "a.tar", source, "--sparse", "--format=pax")
+    seen, links = seen_by(SEEN, tmp_path / "a.tar", tmp_path / "mnt", path)
+    expected, expected_links = extracted(tmp_path / "a.tar", tmp_path / "x")
+    assert seen == {name: tuple(found) for name, found in expected.items()}
+    assert links == expected_links
+    assert stat.S_IMODE(seen[b"large"][0]) == 0o640
+
+
+@pytest.mark.parametrize("path", ALL_PATHS)
+def test_packed_members_of_a_zip_are_unpacked_on_open(tmp_path: Path, path: Any) -> None:
+    data = random.Random(1).randbytes(2_000_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("damaged", random.Random(2).randbytes(700_000))
+        archive.writestr("packed", data)
+    with open(tmp_path / "a.zip", "r+b") as file:
+        file.seek(300_000)
+        file.write(b"damage")
+    sums, names = seen_by(PACKED, tmp_path / "a.zip", tmp_path / "mnt", path)
+    assert sums == [zlib.crc32(data)] * 4 + ["EIO"]
+    assert names == ["damaged", "packed"]
+
+
+@pytest.mark.parametrize("path", ALL_PATHS)
+def test_a_mount_may_cover_the_directory_of_its_archive(
+    tmp_path: Path, source: Path, path: Any
+) -> None:
+    covered = tmp_path / "covered"
+    covered.mkdir()
+    tar(covered / "a.tar", source)
+    seen, _ = seen_by(SEEN, covered / "a.tar", covered, path)
+    assert seen[b"large"][2] == (source / "large").read_bytes()

@@ -1,0 +1,83 @@
+"""Where an archive is: a name in a directory that is kept open.
+
+By its path an archive could not be opened once the mount covers the directory that it is in: the
+daemon would have to answer its own request. Archives of one directory share the descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import weakref
+from typing import Final
+
+from zcfuse.tree.archive._errors import ArchiveError
+from zcfuse.tree.archive._identity import ArchiveIdentity, identify
+
+# O_NONBLOCK: an archive that was exchanged for a FIFO must not make open(2) wait for a writer.
+READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
+LOOK: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class _Directory:
+    """An open directory. Owns its descriptor, and closes it when nobody refers to it any more."""
+
+    def __init__(self, path: bytes) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+_directories: Final[weakref.WeakValueDictionary[bytes, _Directory]] = weakref.WeakValueDictionary()
+_directories_lock: Final = threading.Lock()
+
+
+class ArchivePlace:
+    """The directory entry of an archive."""
+
+    def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
+        """Follow the symlinks in `path`, now and never again. Raises OSError."""
+        self.path: Final = os.path.realpath(os.fsencode(path))
+        above, self._name = os.path.split(self.path)
+        with _directories_lock:
+            directory = _directories.get(above)
+            if directory is None:
+                directory = _directories[above] = _Directory(above)
+        self._directory = directory
+
+    def open(self) -> int:
+        """Open what is there for reading and return its descriptor; ArchiveError for no file."""
+        fd = os.open(self._name or b".", READ, dir_fd=self._directory.fd)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        raise ArchiveError(self.path, "not a regular file; an archive is read in place")
+
+    def open_unchanged(self, identity: ArchiveIdentity, flags: int = READ) -> int:
+        """Open the archive that was indexed and return its descriptor.
+
+        Raises OSError: ESTALE where another file is in its place by now, or it was changed.
+        """
+        try:
+            fd = os.open(self._name, flags, dir_fd=self._directory.fd)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise self._stale() from None
+        if identify(self.path, fd) == identity:
+            return fd
+        os.close(fd)
+        raise self._stale()
+
+    def check_unchanged(self, identity: ArchiveIdentity) -> None:
+        """Raise as open_unchanged() would."""
+        os.close(self.open_unchanged(identity, LOOK))
+
+    def _stale(self) -> OSError:
+        return OSError(errno.ESTALE, "the archive has changed since it was indexed", self.path)
