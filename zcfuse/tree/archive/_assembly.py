@@ -125,18 +125,21 @@ class _Links:
         directory = self._book.number_of(b"/".join(parts[:-1])) if parts else None
         if directory is None:
             return NO_TARGET if parts else TARGET_IS_DIRECTORY
-        found = self._entries(directory, parts[-1])
-        files = [other for other in found if other < self._members and other != entry]
-        if not files:
-            return TARGET_IS_DIRECTORY if found and found[-1] >= self._members else NO_TARGET
-        return max((other for other in files if other < entry), default=files[-1])
+        return self._last_before(entry, directory, parts[-1])
 
-    def _entries(self, directory: int, name: bytes) -> array[int]:
-        """Return the entries of a name, in the order of their numbers."""
+    def _last_before(self, entry: int, directory: int, name: bytes) -> int | str:
+        order, key = self._order, self._columns.name
         start, end = self._starts[directory], self._starts[directory + 1]
-        key = self._columns.name
-        first = bisect_left(self._order, name, start, end, key=key)
-        return self._order[first : bisect_right(self._order, name, first, end, key=key)]
+        first = bisect_left(order, name, start, end, key=key)
+        end = bisect_right(order, name, first, end, key=key)
+        # Entries of one name stand in the order of their numbers, a directory behind the members.
+        files_end = bisect_left(order, self._members, first, end)
+        before = bisect_left(order, entry, first, files_end)
+        if before > first:
+            return order[before - 1]
+        if files_end > first and order[files_end - 1] != entry:
+            return order[files_end - 1]
+        return TARGET_IS_DIRECTORY if files_end < end else NO_TARGET
 
 
 class _Writer:
