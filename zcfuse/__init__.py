@@ -2,8 +2,9 @@
 
 `mount` shows a tree in the filesystem for as long as a trio block runs. A `Dir` is put together
 from files, pieces of files, bytes and other directories; `Mirror` is the tree of one backing
-directory. Subclass `Dir` for a policy of your own: Python is asked for names and attributes, and
-once per open; the bytes are served by the data path or by the kernel.
+directory, `Archive` that of a tar or zip archive. Subclass `Dir` for a policy of your own: Python
+is asked for names and attributes, and once per open; the bytes are served by the data path or by
+the kernel.
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ from zcfuse.tree import (
 
 if TYPE_CHECKING:
     from zcfuse.control import Mount, MountError, MountOptions, mount
+    from zcfuse.tree.archive import Archive, ArchiveError
 
 __version__ = "0.1.0"
 
 __all__ = [
     "WHOLE_FILE",
+    "Archive",
+    "ArchiveError",
     "Attributes",
     "BackingFile",
     "Bytes",
@@ -66,7 +70,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    # Loaded when first used: a tree alone needs no event loop and no compiled part.
+    # Loaded when first used: a tree alone needs no event loop and no compiled part, and few need
+    # the parsers and decompressors of archives.
+    if name in {"Archive", "ArchiveError"}:
+        from zcfuse.tree import archive
+
+        return getattr(archive, name)
     if name in {"Mount", "MountError", "MountOptions", "mount"}:
         from zcfuse import control
 

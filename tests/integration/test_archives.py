@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import ALL_PATHS
+from tests.integration.program import Program
 from tests.support import requires
 from tests.support._user import CHECKOUT
 from tests.tree.archive.support import extracted, make_holes, tar
@@ -136,3 +137,42 @@ def test_a_mount_may_cover_the_directory_of_its_archive(
     tar(covered / "a.tar", source)
     seen, _ = seen_by(SEEN, covered / "a.tar", covered, path)
     assert seen[b"large"][2] == (source / "large").read_bytes()
+
+
+def test_archives_stand_in_directories_and_packed_members_pass_through(
+    tmp_path: Path, source: Path, mountpoint: str
+) -> None:
+    tar(tmp_path / "a.tar", source)
+    data = random.Random(3).randbytes(1_000_000)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("packed", data)
+    program = Program(
+        f"""
+os.environ["XDG_CACHE_HOME"] = {str(tmp_path / "cache")!r}
+tree = Dir({{"shards": Dir({{"a": Archive({str(tmp_path / "a.tar")!r})}}),
+             "b": Archive({str(tmp_path / "b.zip")!r})}})
+""",
+        mountpoint,
+        str(tmp_path / "log"),
+    )
+    try:
+        done = subprocess.run(
+            ["cmp", program.path("shards", "a", "large"), source / "large"], timeout=20, check=False
+        )
+        assert done.returncode == 0
+        read = subprocess.run(
+            ["cat", program.path("b", "packed")], capture_output=True, timeout=20, check=True
+        )
+        assert read.stdout == data
+        up = subprocess.run(
+            ["ls", "-ia", program.path("shards", "a")], capture_output=True, timeout=20, check=True
+        )
+        assert b"large" in up.stdout
+        counted = program.statistics()["datapath"]
+        splice = counted["paths"]["splice"]
+        assert splice["bytes"] > 2_500_000
+        assert (splice["copied_in"], splice["copied_out"]) == (0, 0)
+        if counted["init"]["passthrough"]:
+            assert counted["opens"]["passthrough"] == 1
+    finally:
+        program.end()

@@ -18,7 +18,8 @@ from tests.tree.archive.support import (
     tar,
     write,
 )
-from zcfuse.tree.archive import Archive, Keep, _files, _unpacked
+from zcfuse.tree import HOLE
+from zcfuse.tree.archive import Archive, Keep, _unpacked
 
 BUDGET = 1 << 20
 
@@ -54,7 +55,10 @@ def read(tree, node):
         found = file.pread(size + 10, 0)
         assert len(found) == size
         assert found == b"".join(
-            os.pread(extent.fd, extent.length, extent.offset) for extent in file.extents
+            bytes(extent.length)
+            if extent.fd == HOLE
+            else os.pread(extent.fd, min(extent.length, size), extent.offset)
+            for extent in file.extents
         )
         for offset in range(0, size, max(size // 7, 1)):
             assert file.pread(1000, offset) == found[offset : offset + 1000]
@@ -99,7 +103,7 @@ def descriptors_but_directories():
 def descriptors():
     before = descriptors_but_directories()
     yield
-    assert descriptors_but_directories() - before <= {str(_files._zeros_fd)}
+    assert descriptors_but_directories() <= before
 
 
 def test_a_tree_shows_what_gnu_tar_unpacks(tmp_path, descriptors):

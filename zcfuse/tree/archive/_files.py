@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from typing import Final
 
-from zcfuse.tree._types import Attributes, BackingFile, Extent
+from zcfuse.tree._types import HOLE, WHOLE_FILE, Attributes, BackingFile, Extent
 from zcfuse.tree.archive._index import ArchiveIndex, Member
 from zcfuse.tree.archive._members import Run
 from zcfuse.tree.archive._unpacked import UnpackedMembers
-
-LARGEST_ZEROS: Final = 2**63 - 4096
-"""Bytes of the file of zeros: the largest whole number of pages that a file may have."""
 
 
 class SharedArchive:
@@ -57,9 +53,9 @@ class MemberFile(BackingFile):
 
     @property
     def extents(self) -> Sequence[Extent]:
-        """The runs; a hole is so many bytes of a file of zeros that takes no memory."""
+        """The runs, holes among them."""
         return [
-            Extent(_zeros(), 0, run.length)
+            Extent(HOLE, 0, run.length)
             if run.offset is None
             else Extent(self._fd, run.offset, run.length)
             for run in self._runs
@@ -114,7 +110,7 @@ class UnpackedFile(BackingFile):
     @property
     def extents(self) -> Sequence[Extent]:
         """The memory it is in, as a whole."""
-        return (Extent(self._fd, 0, self._attributes.size),)
+        return (Extent(self._fd, 0, WHOLE_FILE),)
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
@@ -129,17 +125,3 @@ class UnpackedFile(BackingFile):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._unpacked.give_back(self._node)
-
-
-_zeros_lock: Final = threading.Lock()
-_zeros_fd = -1
-
-
-def _zeros() -> int:
-    """Return the descriptor of a file of zeros, larger than any hole, that takes no memory."""
-    global _zeros_fd
-    with _zeros_lock:
-        if _zeros_fd < 0:
-            _zeros_fd = os.memfd_create("zcfuse-zeros", os.MFD_CLOEXEC)
-            os.ftruncate(_zeros_fd, LARGEST_ZEROS)
-        return _zeros_fd

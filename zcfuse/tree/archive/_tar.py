@@ -10,7 +10,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 from zcfuse.tree.archive._errors import ArchiveError
 from zcfuse.tree.archive._members import (
@@ -32,7 +32,6 @@ BLOCK: Final = tarfile.BLOCKSIZE
 HEADER_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of one extended header. The largest real ones are maps of sparse files."""
 
-GNU_MAGIC: Final = tarfile.GNU_MAGIC
 GNU_DIRECTORY: Final = b"D"
 """A directory of `tar --incremental`, with a list of its names as data."""
 
@@ -49,21 +48,6 @@ SPECIAL: Final = {
     GNU_LABEL: "a volume label",
     GNU_CONTINUED: "the rest of a member that begins on another volume",
 }
-
-
-class _Header(tarfile.TarInfo):
-    """A header that takes GNU tar's times of access and change, where ustar has a name's prefix,
-    for what they are.
-    """
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        if buf[257:265] == GNU_MAGIC and header.type != tarfile.GNUTYPE_SPARSE:
-            prefix = bytes(buf[345:500]).split(b"\0", 1)[0].decode(encoding, errors) + "/"
-            if len(prefix) > 1 and header.name.startswith(prefix):
-                header.name = header.name[len(prefix) :]
-        return header
 
 
 def is_tar(start: bytes) -> bool:
@@ -109,9 +93,7 @@ def tar_members(
 def _empty_archive() -> tarfile.TarFile:
     """Return a TarFile that has found nothing, as the state that tarfile's parser works on."""
     nothing = io.BytesIO(bytes(2 * BLOCK))
-    return tarfile.TarFile(
-        fileobj=nothing, mode="r", tarinfo=_Header, encoding="utf-8", errors="surrogateescape"
-    )
+    return tarfile.TarFile(fileobj=nothing, mode="r", encoding="utf-8", errors="surrogateescape")
 
 
 def _at_end(reader: Reader, offset: int) -> bool:
@@ -127,14 +109,27 @@ def _at_end(reader: Reader, offset: int) -> bool:
 
 def _next_header(archive: tarfile.TarFile, reader: Reader, offset: int) -> tarfile.TarInfo:
     """Parse the header at the reader's position and leave the next one's in `archive.offset`."""
-    header = _Header.fromtarfile(archive)
+    header = tarfile.TarInfo.fromtarfile(archive)
     sparse = _sparse_map(header)
     if sparse is not None and "size" in header.pax_headers:
         # tarfile takes the next header's place from the size as unpacked.
         archive.offset = header.offset_data + _blocks(sum(length for _, length in sparse))
     if archive.offset <= offset:
         raise tarfile.HeaderError("its size is negative")
+    if header.name[11:12] == "/" and header.name[:11].isdigit():
+        _take_time_off(header, reader)
     return header
+
+
+def _take_time_off(header: tarfile.TarInfo, reader: Reader) -> None:
+    """Undo that tarfile takes a time of access, in headers of incremental archives, for a prefix.
+
+    GNU headers have times where those of ustar have the beginning of a long name.
+    """
+    reader.seek(header.offset_data - BLOCK)
+    block = reader.read(BLOCK)
+    if block[257:265] == tarfile.GNU_MAGIC and block[345:356] == header.name[:11].encode():
+        header.name = header.name[12:]
 
 
 def _member(header: tarfile.TarInfo, size: int) -> Record | HardLink | LeftOut:
