@@ -20,7 +20,8 @@ import pytest
 
 from tests.integration.conftest import ALL_PATHS
 from tests.integration.program import Program
-from tests.support import requires
+from tests.support import abort, find_mount, requires
+from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 from tests.tree.archive.support import extracted, make_holes, tar
 
@@ -78,14 +79,20 @@ print((sums, sorted(os.listdir("."))))
 def seen_by(client: str, archive: Path, mountpoint: Path, path: str) -> Any:
     """Mount the archive, run the client beside it, and return what that printed."""
     mountpoint.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(archive), str(mountpoint), path, client],
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_SECONDS,
-        check=False,
-        env={**os.environ, "PYTHONPATH": CHECKOUT},
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(archive), str(mountpoint), path, client],
+            capture_output=True,
+            text=True,
+            timeout=PROGRAM_SECONDS,
+            check=False,
+            env={**os.environ, "PYTHONPATH": CHECKOUT},
+        )
+    finally:
+        left = find_mount(str(mountpoint))
+        if left is not None:
+            abort(left)
+            detach(str(mountpoint))
     assert done.returncode == 0, done.stderr
     return ast.literal_eval(done.stdout)
 
