@@ -121,7 +121,7 @@ class Dir(Entry):
         return self._entries.get(os.fsencode(name))
 
     def names(self) -> Iterable[bytes]:
-        """Return the names that it holds."""
+        """Return the names that it holds; a sequence that is not mutable is not copied."""
         return tuple(self._entries)
 
     def directories(self) -> int | None:

@@ -21,7 +21,7 @@ LARGEST: Final = 2**63 - 1  # off_t
 
 _PERMISSIONS: Final = 0o7777
 _SECOND_NS: Final = 1_000_000_000
-_LARGEST_ID: Final = 2**32 - 2  # uid_t without -1, which chown(2) takes for "leave it"
+LARGEST_ID: Final = 2**32 - 2  # uid_t without -1, which chown(2) takes for "leave it"
 
 
 class Overrides(msgspec.Struct, frozen=True, gc=False):
@@ -82,8 +82,8 @@ class Entry:
             return
         self._overrides = Overrides(
             None if mode is None else whole_number("mode", mode, _PERMISSIONS),
-            None if uid is None else whole_number("uid", uid, _LARGEST_ID),
-            None if gid is None else whole_number("gid", gid, _LARGEST_ID),
+            None if uid is None else whole_number("uid", uid, LARGEST_ID),
+            None if gid is None else whole_number("gid", gid, LARGEST_ID),
             None if mtime is None else _nanoseconds(mtime),
             _serving_path(path),
         )

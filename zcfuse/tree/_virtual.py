@@ -10,7 +10,15 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    MutableSequence,
+    Sequence,
+)
 from typing import Final
 
 from zcfuse.tree._bytes import Bytes
@@ -129,7 +137,7 @@ class VirtualTree(Tree):
         if isinstance(node, GraftNode):
             return GraftListing(node, node.graft.tree.listing(node.inner))
         own = _directory(node)
-        return DirListing(self, own, tuple(own.directory.names()), own.directory.get)
+        return DirListing(self, own, _unchanging(own.directory.names()), own.directory.get)
 
     def listing_for(self, node: Node, who: Who) -> Answer[Listing]:
         """Return the names of a directory, for the process that asks."""
@@ -310,6 +318,13 @@ def _require_same(node: EntryNode, blob: Blob, sources: Sources) -> None:
 
 def _content(value: object) -> Content | None:
     return None if value is None else checked_content(value)
+
+
+def _unchanging(names: Iterable[bytes]) -> Sequence[bytes]:
+    """Return names as they are now; what cannot change may stay what it is, a million names say."""
+    if isinstance(names, Sequence) and not isinstance(names, MutableSequence):
+        return names
+    return tuple(names)
 
 
 def _raised(meaning: Content | Exception | None) -> Content | None:
