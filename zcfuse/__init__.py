@@ -36,6 +36,7 @@ from zcfuse.tree import (
 if TYPE_CHECKING:
     from zcfuse.control import Mount, MountError, MountOptions, mount
     from zcfuse.tree.archive import Archive, ArchiveError
+    from zcfuse.tree.manifest import ManifestDir, ManifestError, load_manifest
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,8 @@ __all__ = [
     "Extent",
     "File",
     "Listing",
+    "ManifestDir",
+    "ManifestError",
     "Mirror",
     "Mount",
     "MountError",
@@ -65,6 +68,7 @@ __all__ = [
     "Who",
     "Zeros",
     "__version__",
+    "load_manifest",
     "mount",
 ]
 
@@ -80,4 +84,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
         from zcfuse import control
 
         return getattr(control, name)
+    if name in {"ManifestDir", "ManifestError", "load_manifest"}:
+        from zcfuse.tree import manifest
+
+        return getattr(manifest, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

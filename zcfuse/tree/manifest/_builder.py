@@ -1,0 +1,283 @@
+"""From records, in any order, to a checked index.
+
+Rows are kept in the order of the records, with their parents, until all are there; then they are
+sorted by directory and name once, which also shows what was given twice.
+"""
+
+from __future__ import annotations
+
+import binascii
+import stat
+from array import array
+from typing import Final
+
+from zcfuse.tree._dir import NAME_BYTES
+from zcfuse.tree._entry import LARGEST
+from zcfuse.tree.manifest._columns import (
+    DIRECTORY,
+    FILE,
+    MIRROR,
+    PARTS,
+    SYMLINK,
+    TEXT,
+    TO_THE_END,
+    ZEROS,
+    Contents,
+    Row,
+)
+from zcfuse.tree.manifest._errors import Problem
+from zcfuse.tree.manifest._files import UNKNOWN, BackingFiles, absolute, looked_at
+from zcfuse.tree.manifest._given import GivenAttributes
+from zcfuse.tree.manifest._index import Index
+from zcfuse.tree.manifest._records import CONTENTS, PART_CONTENTS, Part, Record
+from zcfuse.tree.manifest._sorting import sorted_rows
+
+_LONGEST_PATH: Final = 4095  # bytes of a directory's path: PATH_MAX without its NUL (limits.h)
+_LONGEST_TARGET: Final = 4095
+_NOT_NAMES: Final = frozenset({"", ".", ".."})
+_ROOT: Final = 0
+
+
+class Builder:
+    """Collects nodes. A node's position is whatever its reader counts: a line, or a table.
+
+    Parameters:
+        base: the directory that relative paths begin at.
+        mtime_ns: the time of modification of what has none of its own.
+        checked_files: how many different files are looked at.
+    """
+
+    def __init__(self, base: bytes, mtime_ns: int, checked_files: int) -> None:
+        self._base = base
+        self._mtime_ns = mtime_ns
+        self.files = BackingFiles(base, checked_files)
+        self.names: list[bytes] = []
+        self.parents: array[int] = array("I")
+        self.positions: array[int] = array("I")
+        self.contents = Contents()
+        self._given = GivenAttributes()
+        self._parts = Contents()
+        self._texts = bytearray()
+        self._targets = bytearray()
+        self._mirrors: list[bytes] = []
+        self._directories = {"": _ROOT}
+        self.directory_rows: array[int] = array("I", [0])  # the root has none
+        self._written: set[int] = set()  # directories that have a record of their own
+
+    def add(self, position: int, record: Record) -> None:
+        """Add a node. Raises Problem."""
+        if record.dir:
+            self._add_directory(position, record)
+            return
+        parent, name = self._place(position, record.path)
+        row = self._content(record)
+        self._given.append(record, row[0])
+        self._append(position, parent, name, row)
+
+    def finish(self) -> None:
+        """Sort the nodes; `index` may be called then. Raises Problem for what contradicts."""
+        self._directories.clear()
+        self._written.clear()
+        self._sorted = sorted_rows(self)
+        self.names.clear()  # they cost more than all the rest
+
+    def index(self) -> Index:
+        """Return all that was added. To be called once, after `finish`."""
+        self.files.seal()
+        return Index(
+            mtime_ns=self._mtime_ns,
+            order=self._sorted,
+            contents=self.contents,
+            given=self._given,
+            parts=self._parts,
+            files=self.files,
+            texts=self._texts,
+            targets=bytes(self._targets),
+            mirrors=self._mirrors,
+        )
+
+    def _append(self, position: int, parent: int, name: bytes, row: Row) -> None:
+        self.names.append(name)
+        self.parents.append(parent)
+        self.positions.append(position)
+        self.contents.append(row)
+
+    def _place(self, position: int, path: str) -> tuple[int, bytes]:
+        head, _, name = path.rpartition("/")
+        parent = self._directories.get(head)
+        if parent is None:
+            parent = self._directory(position, head, path)
+        elif path[:1] == "/":
+            raise _absolute(path)
+        return parent, _name(name, path)
+
+    def _directory(self, position: int, directory: str, path: str) -> int:
+        """Return the number of a directory; make it, and those above, where there is none."""
+        if path[:1] == "/":
+            raise _absolute(path)
+        if len(directory.encode()) > _LONGEST_PATH:
+            raise Problem("path", f"the directory's path is longer than {_LONGEST_PATH} bytes")
+        names = directory.split("/")
+        encoded = [_name(name, path) for name in names]
+        parent = _ROOT
+        for depth, name in enumerate(encoded, 1):
+            way = "/".join(names[:depth])
+            number = self._directories.get(way)
+            if number is None:
+                number = self._directories[way] = len(self.directory_rows)
+                self.directory_rows.append(len(self.names))
+                self._given.append(None, DIRECTORY)
+                self._append(position, parent, name, (DIRECTORY, number, 0, 0))
+            parent = number
+        return parent
+
+    def _add_directory(self, position: int, record: Record) -> None:
+        _require_one(record, CONTENTS)
+        _refuse_range(record)
+        number = self._directories.get(record.path)
+        if number == _ROOT or number is None:
+            _require_name(record.path)
+            number = self._directory(position, record.path, record.path)
+        row = self.directory_rows[number]
+        if number in self._written:
+            raise Problem("path", _twice(record.path), other=self.positions[row])
+        self._written.add(number)
+        self.positions[row] = position
+        self._given.replace(row, record, DIRECTORY)
+
+    def _content(self, record: Record) -> Row:
+        if record.parts is not None:
+            _require_one(record, CONTENTS)
+            return self._concat(record, record.parts)
+        if record.symlink is not None:
+            _require_one(record, CONTENTS)
+            return self._symlink(record, record.symlink)
+        if record.mirror is not None:
+            _require_one(record, CONTENTS)
+            return self._mirror(record, record.mirror)
+        return self._bytes(record, CONTENTS)
+
+    def _bytes(self, part: Part, contents: tuple[str, ...]) -> Row:
+        """Return what has bytes of its own: a node, or a part of one."""
+        file = part.file
+        others = (part.text, part.base64, part.zeros)
+        if file is None or others != (None, None, None):
+            _require_one(part, contents)
+        if file is not None:
+            return self._range(file, part.offset, part.length)
+        _refuse_range(part)
+        if part.zeros is not None:
+            return ZEROS, 0, 0, part.zeros
+        data = _data(part)
+        self._texts += data
+        return TEXT, 0, len(self._texts) - len(data), len(data)
+
+    def _range(self, file: str, offset: int | None, length: int | None) -> Row:
+        number = self.files.number(file)
+        size = self.files.size(number)
+        start = offset or 0
+        if start + (length or 0) > min(size, LARGEST):
+            _refuse_beyond(file, start, length or 0, size)
+        return FILE, number, start, TO_THE_END if length is None else length
+
+    def _concat(self, record: Record, parts: list[Part]) -> Row:
+        _refuse_range(record)
+        rows = []
+        for number, part in enumerate(parts):
+            try:
+                rows.append(self._bytes(part, PART_CONTENTS))
+            except Problem as problem:
+                field = f"parts[{number}]" + (f".{problem.field}" if problem.field else "")
+                raise Problem(field, problem.reason) from None
+        first = len(self._parts)
+        for row in rows:
+            self._parts.append(row)
+        return PARTS, first, 0, len(rows)
+
+    def _symlink(self, record: Record, target: str) -> Row:
+        _refuse_range(record)
+        encoded = target.encode()
+        if not encoded or b"\0" in encoded:
+            raise Problem("symlink", "is empty" if not encoded else "has a NUL in it")
+        if len(encoded) > _LONGEST_TARGET:
+            raise Problem("symlink", f"is longer than {_LONGEST_TARGET} bytes")
+        self._targets += encoded
+        return SYMLINK, 0, len(self._targets) - len(encoded), len(encoded)
+
+    def _mirror(self, record: Record, directory: str) -> Row:
+        _refuse_range(record)
+        full = absolute("mirror", directory, self._base)
+        if not stat.S_ISDIR(looked_at("mirror", directory, full).st_mode):
+            raise Problem("mirror", f"{directory} is not a directory")
+        self._mirrors.append(full)
+        return MIRROR, len(self._mirrors) - 1, 0, 0
+
+
+def _name(name: str, path: str) -> bytes:
+    """Return a checked name of a path."""
+    if name in _NOT_NAMES:
+        _require_name(path)
+    encoded = name.encode()
+    if len(encoded) > NAME_BYTES:
+        raise Problem("path", f"the name {name[:40]}... is longer than {NAME_BYTES} bytes")
+    if "\0" in name:
+        raise Problem("path", f"{path!r} has a NUL in it")
+    return encoded
+
+
+def _require_name(path: str) -> None:
+    """Raise Problem for a path that has no name, or names that lead elsewhere."""
+    if path[:1] == "/":
+        raise _absolute(path)
+    names = path.split("/")
+    if not path:
+        raise Problem("path", "is empty")
+    if "." in names or ".." in names:
+        dots = ".." if ".." in names else "."
+        raise Problem("path", f"{path} has {dots!r} in it: write it without")
+    if names[-1] == "":
+        raise Problem("path", f"{path} ends in a slash")
+    if "" in names:
+        raise Problem("path", f"{path} has an empty name in it")
+
+
+def _absolute(path: str) -> Problem:
+    return Problem("path", f"{path} is absolute: paths begin at the mount point, without a slash")
+
+
+def _require_one(part: Part, contents: tuple[str, ...]) -> None:
+    values = ((name, getattr(part, name)) for name in contents)
+    given = [name for name, value in values if value is not None and value is not False]
+    if not given:
+        raise Problem("", f"says nothing of what is there: give one of {', '.join(contents)}")
+    if len(given) > 1:
+        raise Problem(given[1], f"there is {given[0]} already: give one of them")
+
+
+def _refuse_range(part: Part) -> None:
+    for name in ("offset", "length"):
+        if getattr(part, name) is not None:
+            raise Problem(name, "goes with file only")
+
+
+def _refuse_beyond(file: str, offset: int, length: int, size: int) -> None:
+    if size == UNKNOWN or offset + length > LARGEST:
+        raise Problem("length", f"{offset} + {length} is more than a file can have")
+    if offset > size:
+        raise Problem("offset", f"{offset} lies beyond the {size} bytes of {file}")
+    end = offset + length
+    raise Problem("length", f"{offset} + {length} = {end}, beyond the {size} bytes of {file}")
+
+
+def _data(part: Part) -> bytes:
+    if part.text is not None:
+        return part.text.encode()
+    assert part.base64 is not None, "one of the contents was given"
+    try:
+        return binascii.a2b_base64(part.base64, strict_mode=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem("base64", f"is none: {error}") from None
+
+
+def _twice(path: str) -> str:
+    return f"{path} is given twice"

@@ -1,0 +1,179 @@
+"""Directories of a manifest: entries made of an index when somebody asks."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from zcfuse.tree._bytes import Bytes
+from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
+from zcfuse.tree._dir import Dir
+from zcfuse.tree._entry import Content, Given, Symlink
+from zcfuse.tree._mirror import Mirror
+from zcfuse.tree.manifest._columns import (
+    DIRECTORY,
+    FILE,
+    PARTS,
+    SYMLINK,
+    TEXT,
+    TO_THE_END,
+    ZEROS,
+    Row,
+)
+from zcfuse.tree.manifest._given import NO_TIME
+from zcfuse.tree.manifest._index import ROOT, Index
+
+_SECOND_NS: Final = 1_000_000_000
+_SERIAL: Final = itertools.count(1)
+_SHARED_FILES: Final = 256
+
+
+class Entries:
+    """Makes the entries of one manifest. Used in the trio thread of the mount that shows it."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.serial: Final = next(_SERIAL)
+        # One entry for all texts: each is a slice of it. What it was made of is not kept.
+        self._texts: Blob | None = Bytes(index.texts) if index.texts else None
+        index.texts = bytearray()
+        self._mirrors: dict[int, Mirror] = {}
+        self._files: dict[int, File] = {}
+
+    def entry(self, number: int) -> Content:
+        """Return the entry of a node."""
+        row = self.index.content(number)
+        kind, source, offset, length = row
+        if kind == DIRECTORY:
+            return ManifestDir(self, number)
+        if kind == FILE:
+            return self._range(row, self._given(number, dated=False))
+        if kind in (TEXT, ZEROS):
+            return self._range(row, self._given(number, dated=True))
+        if kind == PARTS:
+            rows = self.index.parts(row)
+            given = self._given(number, dated=all(part[0] != FILE for part in rows))
+            return Concat([self._range(part, {}) for part in rows], **given)
+        if kind == SYMLINK:
+            target = self.index.targets[offset : offset + length]
+            return Symlink(target, **self._given(number, dated=True))
+        return self._mirror(source)
+
+    def attributes(self, number: int) -> Given:
+        """Return the attributes of a directory."""
+        return self._given(number, dated=True)
+
+    def _given(self, number: int, *, dated: bool) -> Given:
+        """Return what a node was given; `dated`: it has no time but the manifest's."""
+        attributes, mtime_ns = self.index.given(number)
+        if mtime_ns == NO_TIME and dated:
+            mtime_ns = self.index.mtime_ns
+        return Given(
+            mode=attributes.mode,
+            uid=attributes.uid,
+            gid=attributes.gid,
+            mtime=None if mtime_ns == NO_TIME else _seconds(mtime_ns),
+            path=attributes.serve,
+        )
+
+    def _range(self, row: Row, given: Given) -> Blob:
+        kind, source, offset, length = row
+        if kind == ZEROS:
+            return Zeros(length, **given)
+        if kind == TEXT:
+            if self._texts is None:
+                return Zeros(0, **given)
+            return Slice(self._texts, offset, length, **given)
+        if offset == 0 and length == TO_THE_END:
+            return File(self.index.files.path(source), **given)
+        return Slice(self._file(source), offset, None if length == TO_THE_END else length, **given)
+
+    def _file(self, number: int) -> File:
+        """Return the entry of a file, the same for many slices of it."""
+        found = self._files.get(number)
+        if found is None:
+            if len(self._files) >= _SHARED_FILES:
+                self._files.clear()
+            found = self._files[number] = File(self.index.files.path(number))
+        return found
+
+    def _mirror(self, number: int) -> Mirror:
+        """Return the one tree that shows a real directory, which stays open from now on."""
+        found = self._mirrors.get(number)
+        if found is None:
+            found = self._mirrors[number] = Mirror(self.index.mirrors[number])
+        return found
+
+
+class ManifestDir(Dir):
+    """A directory of a manifest. `load_manifest` returns the topmost.
+
+    What the manifest says cannot be changed (`add`, `replace` and `remove` raise TypeError); the
+    directory may be held by another Dir, and replaced there.
+    """
+
+    __slots__ = ("_made", "_number")
+
+    def __init__(self, entries: Entries, number: int = ROOT) -> None:
+        super().__init__(key=("manifest", entries.serial, number), **entries.attributes(number))
+        self._made = entries
+        self._number = number
+
+    def get(self, name: str | bytes) -> Content | None:
+        """Return what `name` means, None where it is missing."""
+        number = self._find(name)
+        return None if number is None else self._made.entry(number)
+
+    def names(self) -> Sequence[bytes]:
+        """Return the names that it holds, sorted: a sequence that makes each when it is read."""
+        return self._made.index.names(self._number)
+
+    def directories(self) -> int | None:
+        """Return how many of the names are directories."""
+        return self._made.index.directories(self._number)
+
+    @property
+    def changed_ns(self) -> int:
+        """When the manifest was last changed, in nanoseconds since the epoch."""
+        return self._made.index.mtime_ns
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes the manifest has in all, directories that are only implied included."""
+        return len(self._made.index)
+
+    @property
+    def unchecked_files(self) -> int:
+        """How many files were not looked at when the manifest was loaded."""
+        return self._made.index.files.unchecked
+
+    def __contains__(self, name: str | bytes) -> bool:
+        return self._find(name) is not None
+
+    def __getitem__(self, name: str | bytes) -> Content:
+        found = self.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return map(os.fsdecode, self.names())
+
+    def __len__(self) -> int:
+        return len(self._made.index.names(self._number))
+
+    def _find(self, name: str | bytes) -> int | None:
+        return self._made.index.find(self._number, os.fsencode(name))
+
+    def _put(self, name: bytes, entry: Content) -> None:
+        raise TypeError("what a manifest says cannot be changed")
+
+    def _take(self, name: bytes) -> Content | None:
+        raise TypeError("what a manifest says cannot be changed")
+
+
+def _seconds(time_ns: int) -> float:
+    seconds, rest = divmod(time_ns, _SECOND_NS)
+    return time_ns / _SECOND_NS if rest else seconds

@@ -1,0 +1,129 @@
+"""All nodes of a manifest, as columns: about 50 bytes each, and their names.
+
+A node is a number, 0 the root. The names of a directory have consecutive numbers and are sorted, so
+that a name is found by halving, and a listing is a range. Never changed once it is made, and may be
+used from any thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final, overload
+
+from zcfuse.tree.manifest._columns import DIRECTORY, Contents, Row
+from zcfuse.tree.manifest._files import BackingFiles
+from zcfuse.tree.manifest._given import NO_TIME, Attributes, GivenAttributes
+from zcfuse.tree.manifest._sorting import Order
+
+ROOT: Final = 0
+
+
+class Index:
+    """Looks nodes up by directory and name. Made by a `Builder`."""
+
+    def __init__(
+        self,
+        *,
+        mtime_ns: int,
+        order: Order,
+        contents: Contents,
+        given: GivenAttributes,
+        parts: Contents,
+        files: BackingFiles,
+        texts: bytearray,
+        targets: bytes,
+        mirrors: list[bytes],
+    ) -> None:
+        """Take all over."""
+        self.mtime_ns = mtime_ns
+        self.files = files
+        self.texts = texts
+        self.targets = targets
+        self.mirrors = mirrors
+        self._parts = parts
+        self._ends = order.ends
+        self._names = order.names
+        contents.reorder(order.rows)
+        given.reorder(order.rows)
+        _place_directories(contents, order)
+        self._root: Row = (DIRECTORY, order.first[ROOT], 0, order.count[ROOT])
+        self._contents = contents
+        self._given = given
+
+    def __len__(self) -> int:
+        """Return how many nodes there are, implied directories and the root too."""
+        return len(self._contents) + 1
+
+    def content(self, number: int) -> Row:
+        """Return what a node is."""
+        return self._contents.row(number - 1) if number else self._root
+
+    def given(self, number: int) -> tuple[Attributes, int]:
+        """Return the attributes and the time of modification that a node was given."""
+        return self._given.of(number - 1) if number else (_NOTHING, NO_TIME)
+
+    def parts(self, content: Row) -> list[Row]:
+        """Return the parts of a content that has some."""
+        _, first, _, count = content
+        return [self._parts.row(first + part) for part in range(count)]
+
+    def name(self, number: int) -> bytes:
+        """Return the name of a node that is not the root."""
+        start = self._ends[number - 2] if number > 1 else 0
+        return bytes(self._names[start : self._ends[number - 1]])
+
+    def find(self, directory: int, name: bytes) -> int | None:
+        """Return the node called `name` in a directory, None if there is none."""
+        _, first, _, count = self.content(directory)
+        numbers = range(first, first + count)
+        place = bisect_left(numbers, name, key=self.name)
+        if place < count and self.name(numbers[place]) == name:
+            return numbers[place]
+        return None
+
+    def names(self, directory: int) -> Names:
+        """Return the names that a directory holds, sorted."""
+        _, first, _, count = self.content(directory)
+        return Names(self, range(first, first + count))
+
+    def directories(self, directory: int) -> int:
+        """Return how many of the names in a directory are directories."""
+        _, first, _, count = self.content(directory)
+        return self._contents.kinds.count(DIRECTORY, first - 1, first - 1 + count)
+
+
+class Names(Sequence[bytes]):
+    """The names of a directory, each made when it is asked for."""
+
+    __slots__ = ("_index", "_numbers")
+
+    def __init__(self, index: Index, numbers: range) -> None:
+        self._index = index
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Names: ...
+
+    def __getitem__(self, place: int | slice) -> bytes | Names:
+        if isinstance(place, slice):
+            return Names(self._index, self._numbers[place])
+        return self._index.name(self._numbers[place])
+
+
+_NOTHING: Final = Attributes()
+
+
+def _place_directories(contents: Contents, order: Order) -> None:
+    """Have each directory say where its names are, instead of its number while it was read."""
+    for row, kind in enumerate(contents.kinds):
+        if kind == DIRECTORY:
+            directory = contents.sources[row]
+            contents.sources[row] = order.first[directory]
+            contents.lengths[row] = order.count[directory]
