@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Final, TextIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 from zcfuse.cli._errors import CommandError
+from zcfuse.cli._manifest import load
 from zcfuse.control._background import run_in_background
 from zcfuse.control._checks import check_apart, check_mountpoint, check_options, check_source
 from zcfuse.control._options import (
@@ -23,6 +25,9 @@ from zcfuse.control._options import (
 )
 from zcfuse.datapath._mount_probe import Answer, probe
 from zcfuse.datapath._mounting import MountError, check_device
+
+if TYPE_CHECKING:
+    from zcfuse.tree import Dir
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
@@ -49,8 +54,14 @@ class Size(click.ParamType[int]):
 
 
 @click.command()
-@click.argument("source")
-@click.argument("mountpoint")
+@click.argument("source", required=False, metavar="SOURCE")
+@click.argument("mountpoint", required=False, metavar="MOUNTPOINT")
+@click.option(
+    "--tree",
+    "manifest",
+    metavar="F",
+    help="Show the tree that a manifest describes (.toml, .jsonl), in the place of SOURCE.",
+)
 @click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option(
@@ -106,8 +117,9 @@ class Size(click.ParamType[int]):
 )
 @click.option("--log-file", metavar="F", help="Append the log to this file.")
 def mount(
-    source: str,
-    mountpoint: str,
+    source: str | None,
+    mountpoint: str | None,
+    manifest: str | None,
     option_texts: tuple[str, ...],
     foreground: bool,
     log_file: str | None,
@@ -115,13 +127,21 @@ def mount(
 ) -> int:
     """Show the directory SOURCE, read-only, at the directory MOUNTPOINT.
 
-    Goes to the background and returns once the mount answers.
+    Goes to the background and returns once the mount answers. With --tree there is no SOURCE: a
+    manifest says what to show.
     """
     try:
         options = _options(option_texts, given)
-        shown, where = _check(source, mountpoint, options)
+        if manifest is None:
+            name, where = _check(
+                _given(source, "SOURCE"), _given(mountpoint, "MOUNTPOINT"), options
+            )
+            shown: str | Dir = name
+        else:
+            where = _check_mountpoint(_only(source, mountpoint), options)
+            name, shown = os.path.abspath(manifest), load(manifest)
         log_path = os.path.abspath(log_file) if log_file else None
-        serve = functools.partial(_serve, shown, where, options)
+        serve = functools.partial(_serve, shown, where, replace(options, source_name=name))
         if foreground:
             return _run_in_foreground(serve, log_path)
         return _run_in_background(serve, where, log_path)
@@ -139,6 +159,19 @@ def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
     return MountOptions(**values)  # type: ignore[arg-type]
 
 
+def _given(argument: str | None, name: str) -> str:
+    if argument is None:
+        raise click.MissingParameter(param_hint=f"'{name}'", param_type="argument")
+    return argument
+
+
+def _only(first: str | None, second: str | None) -> str:
+    """Return the mount point where it is the only argument, which click takes for SOURCE."""
+    if second is not None:
+        raise click.UsageError(f"--tree takes the place of SOURCE: leave {first!r} out")
+    return _given(first, "MOUNTPOINT")
+
+
 def _check(source: str, mountpoint: str, options: MountOptions) -> tuple[str, str]:
     shown = check_source(source)
     where = check_mountpoint(mountpoint)
@@ -148,21 +181,24 @@ def _check(source: str, mountpoint: str, options: MountOptions) -> tuple[str, st
     return shown, where
 
 
+def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
+    where = check_mountpoint(mountpoint)
+    check_options(options)
+    check_device()
+    return where
+
+
 def _serve(
-    source: str,
+    shown: str | Dir,
     mountpoint: str,
     options: MountOptions,
     log_to: TextIO | None,
     ready: Callable[[], None],
 ) -> int:
     # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
-    from dataclasses import replace
-
     from zcfuse.control._daemon import run_daemon
 
-    return run_daemon(
-        source, mountpoint, replace(options, source_name=source), ready=ready, log_to=log_to
-    )
+    return run_daemon(shown, mountpoint, options, ready=ready, log_to=log_to)
 
 
 def _run_in_foreground(
