@@ -1,8 +1,11 @@
 """The examples that put a tree together do what their first paragraphs say."""
 
+import io
 import os
 import signal
 import subprocess
+import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator
 
@@ -10,6 +13,7 @@ import pytest
 
 from tests.examples.conftest import DEADLINE_S, Programs
 from tests.support import find_mount, requires
+from tests.support._user import CHECKOUT
 
 
 def run(*argv: str, uid: int | None = None) -> str:
@@ -106,3 +110,31 @@ def test_per_user_shows_each_user_a_directory_of_their_own(
             shared = run("cat", f"{mountpoint_of_all}/everybody/file", uid=uid)
             assert shared == "for everybody\n"
     end(process)
+
+
+def test_index_shards_writes_a_manifest_that_shows_their_members(
+    programs: Programs, source: str, mountpoint: str
+) -> None:
+    contents = {"a.jpg": os.urandom(70_000), "below/b.json": b"{}", "empty": b""}
+    shards = [os.path.join(source, f"{number:03}.tar") for number in range(2)]
+    for shard in shards:
+        with tarfile.open(shard, "w") as archive:
+            for name, content in contents.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(content), 1_700_000_000
+                archive.addfile(member, io.BytesIO(content))
+    index = os.path.join(source, "index.jsonl")
+    with open(index, "w") as file:
+        example = os.path.join(CHECKOUT, "examples", "index_shards.py")
+        subprocess.run([sys.executable, example, *shards], stdout=file, timeout=60, check=True)
+    zcfuse = (sys.executable, "-m", "zcfuse")
+    assert run(*zcfuse, "mount", "--tree", index, mountpoint) == ""
+    assert run("find", mountpoint, "-type", "f", "-printf", "%P %s %Ts\n").split("\n")[:-1] == [
+        f"{shard}/{name} {len(content)} 1700000000"
+        for shard in ("000", "001")
+        for name, content in sorted(contents.items())
+    ]
+    os.mkdir(f"{source}/unpacked")
+    run("tar", "-xf", shards[1], "-C", f"{source}/unpacked")
+    assert run("diff", "-r", f"{source}/unpacked", f"{mountpoint}/001") == ""
+    assert run(*zcfuse, "umount", mountpoint) == ""
