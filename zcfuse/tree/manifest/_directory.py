@@ -114,12 +114,13 @@ class ManifestDir(Dir):
     directory may be held by another Dir, and replaced there.
     """
 
-    __slots__ = ("_made", "_number")
+    __slots__ = ("_made", "_next", "_number")
 
     def __init__(self, entries: Entries, number: int = ROOT) -> None:
         super().__init__(key=("manifest", entries.serial, number), **entries.attributes(number))
         self._made = entries
         self._number = number
+        self._next = ROOT  # where the name that is asked for next may be
 
     def get(self, name: str | bytes) -> Content | None:
         """Return what `name` means, None where it is missing."""
@@ -165,7 +166,10 @@ class ManifestDir(Dir):
         return len(self._made.index.names(self._number))
 
     def _find(self, name: str | bytes) -> int | None:
-        return self._made.index.find(self._number, os.fsencode(name))
+        found = self._made.index.find(self._number, os.fsencode(name), self._next)
+        if found is not None:
+            self._next = found + 1
+        return found
 
     def _put(self, name: bytes, entry: Content) -> None:
         raise TypeError("what a manifest says cannot be changed")

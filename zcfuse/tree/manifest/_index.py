@@ -43,7 +43,7 @@ class Index:
         self.mirrors = mirrors
         self._parts = parts
         self._ends = order.ends
-        self._names = order.names
+        self._names = bytes(order.names)
         contents.reorder(order.rows)
         given.reorder(order.rows)
         _place_directories(contents, order)
@@ -71,11 +71,16 @@ class Index:
     def name(self, number: int) -> bytes:
         """Return the name of a node that is not the root."""
         start = self._ends[number - 2] if number > 1 else 0
-        return bytes(self._names[start : self._ends[number - 1]])
+        return self._names[start : self._ends[number - 1]]
 
-    def find(self, directory: int, name: bytes) -> int | None:
-        """Return the node called `name` in a directory, None if there is none."""
+    def find(self, directory: int, name: bytes, near: int = ROOT) -> int | None:
+        """Return the node called `name` in a directory, None if there is none.
+
+        `near` is looked at first: who goes through a listing asks for one after the other.
+        """
         _, first, _, count = self.content(directory)
+        if first <= near < first + count and self.name(near) == name:
+            return near
         numbers = range(first, first + count)
         place = bisect_left(numbers, name, key=self.name)
         if place < count and self.name(numbers[place]) == name:
