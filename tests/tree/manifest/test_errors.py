@@ -5,6 +5,7 @@ import os
 import pytest
 
 from zcfuse.tree.manifest import ManifestError, load_manifest
+from zcfuse.tree.manifest._toml_lines import line_of
 
 LONG = "x" * 256
 
@@ -224,3 +225,7 @@ def test_a_manifest_that_cannot_be_read_is_told(tmp_path, name, message):
 def test_a_line_feed_in_a_path_does_not_break_the_line(manifests):
     message = manifests.lines_error({"path": "a\nb/", "zeros": 1})
     assert message == r"line 1: path: a\nb/ ends in a slash"
+
+
+def test_what_is_nested_too_deeply_to_be_found_has_no_line():
+    assert line_of("x = " + "[" * 9999 + "]" * 9999, ("x",)) == 0

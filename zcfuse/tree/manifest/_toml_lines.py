@@ -25,7 +25,10 @@ _END: Final = ("end", "", 0)
 
 def line_of(text: str, way: Way) -> int:
     """Return the line where the value at `way` begins, or what it would be in; 0 if nothing is."""
-    lines = _Scanner(text).lines
+    try:
+        lines = _Scanner(text).lines
+    except RecursionError:  # what was just not too deep for tomllib: a message without its line
+        return 0
     while way and way not in lines:
         way = way[:-1]
     return lines.get(way, 0)
