@@ -269,3 +269,11 @@ options = MountOptions(path=path, immutable=True)
     program.run("tree.replace('fixed', Bytes(b'new')); await served.told()")
     assert client.value("content('fixed')") == b"new"
     assert int(client.value("content('asked/name')")) > found[-1]
+
+
+@requires("root", "io_uring")
+def test_auto_takes_no_ring_for_a_tree_of_parts_of_files(ring_switch, shows) -> None:
+    program, client = shows('tree = Dir({"a": Bytes(b"a")})\noptions = MountOptions()')
+    assert client.value("content('a')") == b"a"
+    found = program.statistics()["datapath"]["transport"]
+    assert (found["kind"], "parts of files" in found["reason"]) == ("dev", True)

@@ -399,8 +399,7 @@ def _prepare(
     datapath: DataPath | None = None
     channel = kernel.take_descriptor()
     if options.path != "naive":
-        stacked = isinstance(tree, Mirror) and tree.stacked
-        datapath, channel = _make_datapath(channel, kernel, options, stacked=stacked)
+        datapath, channel = _make_datapath(channel, kernel, options, tree)
         resources.callback(datapath.stop)
     directory_leases: DirectoryLeases | None = None
     wanted = options.directory_lease or options.immutable
@@ -462,7 +461,7 @@ def _teller(datapath: DataPath | None) -> Callable[[int, bytes], None]:
 
 
 def _make_datapath(
-    channel: int, kernel: KernelMount, options: MountOptions, *, stacked: bool
+    channel: int, kernel: KernelMount, options: MountOptions, tree: Tree
 ) -> tuple[DataPath, int]:
     # Late, so that a naive mount works where the native module was not built.
     from zcfuse.datapath import Config, DataPath, upcall_pair
@@ -472,7 +471,8 @@ def _make_datapath(
     config.path = options.path
     config.transport = options.transport
     config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
-    config.source_stacked = stacked
+    config.source_stacked = isinstance(tree, Mirror) and tree.stacked
+    config.source_in_parts = tree.in_parts
     config.threads = options.threads
     config.stack_depth = options.stack_depth
     config.lock_budget = options.lock_budget or 0

@@ -32,6 +32,8 @@ class Config:
     """Whether passthrough may be relied on: without it, auto serves mostly by splice."""
     source_stacked: bool
     """Whether the source lies on overlayfs or the like: no passthrough with stack_depth 1."""
+    source_in_parts: bool
+    """Whether most files are parts of files: none of those gets passthrough."""
     ring_depth: int
     """Requests that each CPU's ring queue holds at once, 1 to 64."""
     def __init__(self) -> None: ...

@@ -206,6 +206,8 @@ class Tree(ABC):
     """
 
     root: Node
+    in_parts: bool = False
+    """Whether most of its files are parts of files: no passthrough, but splice serves them."""
 
     @abstractmethod
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:

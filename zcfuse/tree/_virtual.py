@@ -57,6 +57,8 @@ class VirtualTree(Tree):
     Who made the tree owns all entries that do not say otherwise.
     """
 
+    in_parts = True
+
     root: DirNode
 
     def __init__(self, root: Dir) -> None:

@@ -59,6 +59,8 @@ class Archive(Tree):
         OSError: it cannot be opened or read.
     """
 
+    in_parts = True
+
     root: ArchiveNode
 
     def __init__(

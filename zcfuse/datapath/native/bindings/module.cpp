@@ -296,6 +296,7 @@ void bind_config(nb::module_& module) {
         .def_rw("transport", &zc::Config::transport)
         .def_rw("passthrough_permitted", &zc::Config::passthrough_permitted)
         .def_rw("source_stacked", &zc::Config::source_stacked)
+        .def_rw("source_in_parts", &zc::Config::source_in_parts)
         .def_rw("ring_depth", &zc::Config::ring_depth);
 }
 

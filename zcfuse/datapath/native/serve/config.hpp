@@ -37,6 +37,7 @@ struct Config {
     std::string transport = "dev";      // or "auto", "uring"
     bool passthrough_permitted = true;  // whether BACKING_OPEN can be expected to succeed
     bool source_stacked = false;        // whether all of the source is on such as overlayfs
+    bool source_in_parts = false;       // whether most files are parts of files
     std::size_t ring_depth = 8;         // entries of a CPU's ring queue, up to 64
 };
 

@@ -31,6 +31,9 @@ std::string better_without(const Config& config, Mode mode) {
         return "passthrough takes no stacked source (--stack-depth 2): most bytes go by splice, "
                "which io_uring lacks";
     }
+    if (mode == Mode::automatic && config.source_in_parts && !config.immutable) {
+        return "files of this tree are parts of files: they go by splice, which io_uring lacks";
+    }
     return "";
 }
 
