@@ -1,8 +1,9 @@
 """A FUSE filesystem of real files whose bytes never pass through the daemon.
 
 `mount` shows a `Tree` in the filesystem for as long as a trio block runs; `Mirror` is the tree of
-one backing directory. Subclass `Tree` (or `Mirror`) for a policy of your own: Python is asked for
-names and attributes, and once per open; the bytes are served by the data path or by the kernel.
+one backing directory, `Union` that of several, merged. Subclass `Tree` (or `Mirror`) for a policy
+of your own: Python is asked for names and attributes, and once per open; the bytes are served by
+the data path or by the kernel.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from zcfuse.tree import (
     Node,
     StatFs,
     Tree,
+    Union,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ __all__ = [
     "Node",
     "StatFs",
     "Tree",
+    "Union",
     "__version__",
     "mount",
 ]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 from zcfuse.cli._errors import CommandError
 from zcfuse.control._background import run_in_background
-from zcfuse.control._checks import check_apart, check_mountpoint, check_options, check_source
+from zcfuse.control._checks import (
+    check_apart,
+    check_layers,
+    check_mountpoint,
+    check_options,
+    check_source,
+)
 from zcfuse.control._options import (
     DEFAULT_CACHE_TIMEOUT_S,
     NO_TIMEOUT_IF_IMMUTABLE,
@@ -23,6 +29,9 @@ from zcfuse.control._options import (
 )
 from zcfuse.datapath._mount_probe import Answer, probe
 from zcfuse.datapath._mounting import MountError, check_device
+
+if TYPE_CHECKING:
+    from zcfuse.tree import Tree
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
@@ -50,7 +59,15 @@ class Size(click.ParamType[int]):
 
 @click.command()
 @click.argument("source")
-@click.argument("mountpoint")
+@click.argument("mountpoint", required=False)
+@click.option(
+    "--layer",
+    "layers",
+    metavar="DIR",
+    multiple=True,
+    help="Show several directories as one, instead of SOURCE; the first is on top. What overlayfs"
+    " and OCI images write into their layers is understood.",
+)
 @click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option(
@@ -107,7 +124,8 @@ class Size(click.ParamType[int]):
 @click.option("--log-file", metavar="F", help="Append the log to this file.")
 def mount(
     source: str,
-    mountpoint: str,
+    mountpoint: str | None,
+    layers: tuple[str, ...],
     option_texts: tuple[str, ...],
     foreground: bool,
     log_file: str | None,
@@ -115,13 +133,15 @@ def mount(
 ) -> int:
     """Show the directory SOURCE, read-only, at the directory MOUNTPOINT.
 
+    With --layer there is no SOURCE: zcfuse mount --layer TOP --layer BOTTOM MOUNTPOINT.
     Goes to the background and returns once the mount answers.
     """
     try:
         options = _options(option_texts, given)
-        shown, where = _check(source, mountpoint, options)
+        sources, mountpoint = _shown(source, mountpoint, layers)
+        shown, where = _check(sources, mountpoint, options)
         log_path = os.path.abspath(log_file) if log_file else None
-        serve = functools.partial(_serve, shown, where, options)
+        serve = functools.partial(_serve, shown, bool(layers), where, options)
         if foreground:
             return _run_in_foreground(serve, log_path)
         return _run_in_background(serve, where, log_path)
@@ -139,17 +159,31 @@ def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
     return MountOptions(**values)  # type: ignore[arg-type]
 
 
-def _check(source: str, mountpoint: str, options: MountOptions) -> tuple[str, str]:
-    shown = check_source(source)
+def _shown(source: str, mountpoint: str | None, layers: tuple[str, ...]) -> tuple[list[str], str]:
+    """Return the directories to show and the mount point; with layers, the first argument is it."""
+    if not layers and mountpoint is None:
+        raise click.UsageError("Missing argument 'MOUNTPOINT'.")
+    if layers and mountpoint is not None:
+        raise click.UsageError(f"--layer takes the place of SOURCE: leave out {source!r}.")
+    return (list(layers), source) if mountpoint is None else ([source], mountpoint)
+
+
+def _check(
+    sources: list[str], mountpoint: str, options: MountOptions
+) -> tuple[tuple[str, ...], str]:
+    shown = tuple(check_source(source) for source in sources)
+    check_layers(shown)
     where = check_mountpoint(mountpoint)
-    check_apart(shown, where)
+    for source in shown:
+        check_apart(source, where)
     check_options(options)
     check_device()
     return shown, where
 
 
 def _serve(
-    source: str,
+    shown: tuple[str, ...],
+    merged: bool,
     mountpoint: str,
     options: MountOptions,
     log_to: TextIO | None,
@@ -160,9 +194,15 @@ def _serve(
 
     from zcfuse.control._daemon import run_daemon
 
-    return run_daemon(
-        source, mountpoint, replace(options, source_name=source), ready=ready, log_to=log_to
-    )
+    named = replace(options, source_name=":".join(shown))
+    tree = functools.partial(_tree, shown, merged)
+    return run_daemon(tree, mountpoint, named, ready=ready, log_to=log_to)
+
+
+def _tree(shown: tuple[str, ...], merged: bool) -> Tree:
+    from zcfuse.tree import Mirror, Union
+
+    return Union(shown) if merged else Mirror(shown[0])
 
 
 def _run_in_foreground(

@@ -1,4 +1,4 @@
-"""The daemon of ``zcfuse mount``: one mirror, one mount, signals and the log, start to end."""
+"""The daemon of ``zcfuse mount``: one tree, one mount, signals and the log, start to end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 from zcfuse.control._mount import UNMOUNTED, Mount, mount
 from zcfuse.control._options import MountOptions
 from zcfuse.datapath._mounting import MountError
-from zcfuse.tree import Mirror
+from zcfuse.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run_daemon(
-    source: str,
+    make_tree: Callable[[], Tree],
     mountpoint: str,
     options: MountOptions,
     *,
     ready: Callable[[], None],
     log_to: TextIO | None,
 ) -> int:
-    """Mount a directory and serve it until it is unmounted or a signal ends it.
+    """Mount a tree and serve it until it is unmounted or a signal ends it.
 
     Parameters:
-        source: the directory to show, an absolute path.
+        make_tree: opens what to show; its OSError is that of a source.
         mountpoint: where, an absolute path.
         options: how.
         ready: called once the mount answers; an OSError of it (nobody waits any more) ends the
@@ -51,9 +51,9 @@ def run_daemon(
     _set_up_logging(log_to)
     _raise_limits()
     try:
-        tree = Mirror(source)
+        tree = make_tree()
     except OSError as error:
-        raise MountError(f"source {source}: {error.strerror}") from error
+        raise MountError(f"source {options.source_name}: {error.strerror}") from error
     try:
         return trio.run(_serve, tree, mountpoint, options, ready)
     finally:
@@ -75,7 +75,7 @@ def _raise_limits() -> None:
 
 
 async def _serve(
-    tree: Mirror, mountpoint: str, options: MountOptions, ready: Callable[[], None]
+    tree: Tree, mountpoint: str, options: MountOptions, ready: Callable[[], None]
 ) -> int:
     # A signal that comes when all is unmounted already must not spoil the exit status: what trio
     # restores behind the receiver is what stands here.

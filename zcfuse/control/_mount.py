@@ -49,7 +49,7 @@ from zcfuse.control._unmounting import UnmountOutcome, unmount_within
 from zcfuse.datapath._mount_connection import abort_file, set_read_ahead
 from zcfuse.datapath._mounting import KernelMount, MountError, attach
 from zcfuse.datapath._privileges import Capability, has_initial_capability
-from zcfuse.tree import Mirror, Tree
+from zcfuse.tree import Mirror, Tree, Union
 
 if TYPE_CHECKING:
     from zcfuse.datapath import DataPath
@@ -374,13 +374,13 @@ def _prepare(
     options: MountOptions,
 ) -> tuple[Mount, socket.socket]:
     """Make what serves the mount; *resources* undoes it, pyfuse3 before the data path."""
-    if isinstance(tree, Mirror):
+    if isinstance(tree, Mirror | Union):
         tree.refuse_device(*kernel.device)
     listener = resources.enter_context(listening(kernel.device))
     datapath: DataPath | None = None
     channel = kernel.take_descriptor()
     if options.path != "naive":
-        stacked = isinstance(tree, Mirror) and tree.stacked
+        stacked = isinstance(tree, Mirror | Union) and tree.stacked
         datapath, channel = _make_datapath(channel, kernel, options, stacked=stacked)
         resources.callback(datapath.stop)
     operations = _AnnouncedOperations(

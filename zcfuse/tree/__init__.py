@@ -17,6 +17,7 @@ from zcfuse.tree._types import (
     StatFs,
     Tree,
 )
+from zcfuse.tree._union import Union
 
 __all__ = [
     "WHOLE_FILE",
@@ -30,4 +31,5 @@ __all__ = [
     "RegularFile",
     "StatFs",
     "Tree",
+    "Union",
 ]
