@@ -2,9 +2,9 @@
 
 `mount` shows a tree in the filesystem for as long as a trio block runs. A `Dir` is put together
 from files, pieces of files, bytes and other directories; `Mirror` is the tree of one backing
-directory, `Archive` that of a tar or zip archive. Subclass `Dir` for a policy of your own: Python
-is asked for names and attributes, and once per open; the bytes are served by the data path or by
-the kernel.
+directory, `Union` that of several, merged, `Archive` that of a tar or zip archive. Subclass `Dir`
+for a policy of your own: Python is asked for names and attributes, and once per open; the bytes are
+served by the data path or by the kernel.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from zcfuse.tree import (
     StatFs,
     Symlink,
     Tree,
+    Union,
     Who,
     Zeros,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "StatFs",
     "Symlink",
     "Tree",
+    "Union",
     "Who",
     "Zeros",
     "__version__",

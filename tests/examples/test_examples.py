@@ -82,3 +82,21 @@ def test_policy_unmounts_at_a_signal(programs: Programs, source: str, mountpoint
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, errors
     assert find_mount(mountpoint) is None
+
+
+def test_union_shows_three_layers_as_one(
+    programs: Programs, tmp_path: os.PathLike[str], mountpoint: str
+) -> None:
+    layers = [os.path.join(tmp_path, name) for name in ("top", "middle", "bottom")]
+    for layer in layers:
+        write(layer, "same", os.path.basename(layer).encode())
+        write(layer, f"sub/{os.path.basename(layer)}")
+    write(layers[1], "sub/.wh.bottom")
+    process = programs.start("union.py", mountpoint, *layers)
+    programs.wait_until_mounted(process)
+    assert names_below(mountpoint) == ["same", "sub", "sub/middle", "sub/top"]
+    same = subprocess.run(["cat", f"{mountpoint}/same"], capture_output=True, timeout=DEADLINE_S)
+    assert same.stdout == b"top"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, errors

@@ -33,6 +33,7 @@ SLOW_POLICY: Final = """
 import os, sys, trio
 from zcfuse.control import MountOptions, _mount
 from zcfuse.control._daemon import run_daemon
+from zcfuse.tree import Mirror
 
 source, mountpoint, gate, path = sys.argv[1:]
 
@@ -44,7 +45,8 @@ class Slow(_mount._AnnouncedOperations):
 
 _mount._AnnouncedOperations = Slow
 options = MountOptions(transport="uring", path=path, cache_timeout=0, directory_lease=False)
-sys.exit(run_daemon(source, mountpoint, options, ready=lambda: None, log_to=sys.stderr))
+show = lambda: Mirror(source)
+sys.exit(run_daemon(show, mountpoint, options, ready=lambda: None, log_to=sys.stderr))
 """
 # Threads of one CPU, each with a name of its own; prints how many were told that it is missing.
 ASK_SLOWLY: Final = """

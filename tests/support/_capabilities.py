@@ -148,6 +148,14 @@ def _overlay() -> str:
         return _root() or _tried(*command)
 
 
+def _overlay_layers() -> str:
+    """The kernel's overlayfs on directories of the filesystem that has the tests' files."""
+    script = 'cd "$0" && mkdir a b m && mount -t overlay -o ro,lowerdir=a:b o m'
+    with tempfile.TemporaryDirectory() as directory:
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, directory]
+        return _root() or _tried(*command)
+
+
 def _rings() -> str:
     """FUSE over io_uring in the kernel; whether it is switched on is the test's business."""
     if not os.path.exists("/sys/module/fuse/parameters/enable_uring"):
@@ -196,6 +204,8 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),
     "overlay": _Capability(_overlay, True),
+    "overlay layers": _Capability(_overlay_layers, True),
+    "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "io_uring": _Capability(_rings, True),
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),

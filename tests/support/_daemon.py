@@ -40,7 +40,8 @@ class ClientHungError(AssertionError):
 class Daemon:
     """``python -m zcfuse mount SOURCE MOUNTPOINT --foreground`` as a child process.
 
-    Owns the process and, until it has ended, the mount. `env` is added to the environment.
+    Owns the process and, until it has ended, the mount. `env` is added to the environment. An empty
+    `source`: the options say what is shown.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Daemon:
         self.user = user
         self._log_path = log
         self._must_succeed = True
-        argv = [sys.executable, "-m", "zcfuse", "mount", source, mountpoint, "--foreground"]
+        argv = [sys.executable, "-m", "zcfuse", "mount", *filter(None, [source])]
+        argv += [mountpoint, "--foreground"]
         argv = self._wrap([*argv, *options])
         with open(log, "wb") as file:
             self.process = subprocess.Popen(

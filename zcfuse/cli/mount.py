@@ -13,7 +13,13 @@ import click
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._manifest import load
 from zcfuse.control._background import run_in_background
-from zcfuse.control._checks import check_apart, check_mountpoint, check_options, check_source
+from zcfuse.control._checks import (
+    check_apart,
+    check_layers,
+    check_mountpoint,
+    check_options,
+    check_source,
+)
 from zcfuse.control._options import (
     DEFAULT_CACHE_TIMEOUT_S,
     NO_TIMEOUT_IF_IMMUTABLE,
@@ -27,7 +33,7 @@ from zcfuse.datapath._mount_probe import Answer, probe
 from zcfuse.datapath._mounting import MountError, check_device
 
 if TYPE_CHECKING:
-    from zcfuse.tree import Dir
+    from zcfuse.tree import Dir, Tree
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
@@ -61,6 +67,14 @@ class Size(click.ParamType[int]):
     "manifest",
     metavar="F",
     help="Show the tree that a manifest describes (.toml, .jsonl), in the place of SOURCE.",
+)
+@click.option(
+    "--layer",
+    "layers",
+    metavar="DIR",
+    multiple=True,
+    help="Show several directories as one, instead of SOURCE; the first is on top. What overlayfs"
+    " and OCI images write into their layers is understood.",
 )
 @click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
@@ -120,6 +134,7 @@ def mount(
     source: str | None,
     mountpoint: str | None,
     manifest: str | None,
+    layers: tuple[str, ...],
     option_texts: tuple[str, ...],
     foreground: bool,
     log_file: str | None,
@@ -127,21 +142,14 @@ def mount(
 ) -> int:
     """Show the directory SOURCE, read-only, at the directory MOUNTPOINT.
 
-    Goes to the background and returns once the mount answers. With --tree there is no SOURCE: a
-    manifest says what to show.
+    Goes to the background and returns once the mount answers. With --tree or --layer there is no
+    SOURCE: they say what to show.
     """
     try:
         options = _options(option_texts, given)
-        if manifest is None:
-            name, where = _check(
-                _given(source, "SOURCE"), _given(mountpoint, "MOUNTPOINT"), options
-            )
-            shown: str | Dir = name
-        else:
-            where = _check_mountpoint(_only(source, mountpoint), options)
-            name, shown = os.path.abspath(manifest), load(manifest)
+        name, where, make_tree = _chosen(source, mountpoint, manifest, layers, options)
         log_path = os.path.abspath(log_file) if log_file else None
-        serve = functools.partial(_serve, shown, where, replace(options, source_name=name))
+        serve = functools.partial(_serve, make_tree, where, replace(options, source_name=name))
         if foreground:
             return _run_in_foreground(serve, log_path)
         return _run_in_background(serve, where, log_path)
@@ -159,23 +167,47 @@ def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
     return MountOptions(**values)  # type: ignore[arg-type]
 
 
+def _chosen(
+    source: str | None,
+    mountpoint: str | None,
+    manifest: str | None,
+    layers: tuple[str, ...],
+    options: MountOptions,
+) -> tuple[str, str, Callable[[], Tree]]:
+    """Return the name of what to show, where, and what makes the tree; all of it checked."""
+    if manifest is not None and layers:
+        raise click.UsageError("--tree and --layer exclude each other")
+    if manifest is not None:
+        where = _check_mountpoint(_only(source, mountpoint, "--tree"), options)
+        return os.path.abspath(manifest), where, functools.partial(_put_together, load(manifest))
+    if layers:
+        shown, where = _check(layers, _only(source, mountpoint, "--layer"), options)
+        return ":".join(shown), where, functools.partial(_merged, shown)
+    (name,), where = _check((_given(source, "SOURCE"),), _given(mountpoint, "MOUNTPOINT"), options)
+    return name, where, functools.partial(_mirrored, name)
+
+
 def _given(argument: str | None, name: str) -> str:
     if argument is None:
         raise click.MissingParameter(param_hint=f"'{name}'", param_type="argument")
     return argument
 
 
-def _only(first: str | None, second: str | None) -> str:
+def _only(first: str | None, second: str | None, option: str) -> str:
     """Return the mount point where it is the only argument, which click takes for SOURCE."""
     if second is not None:
-        raise click.UsageError(f"--tree takes the place of SOURCE: leave {first!r} out")
+        raise click.UsageError(f"{option} takes the place of SOURCE: leave {first!r} out")
     return _given(first, "MOUNTPOINT")
 
 
-def _check(source: str, mountpoint: str, options: MountOptions) -> tuple[str, str]:
-    shown = check_source(source)
+def _check(
+    sources: tuple[str, ...], mountpoint: str, options: MountOptions
+) -> tuple[tuple[str, ...], str]:
+    shown = tuple(check_source(source) for source in sources)
+    check_layers(shown)
     where = check_mountpoint(mountpoint)
-    check_apart(shown, where)
+    for source in shown:
+        check_apart(source, where)
     check_options(options)
     check_device()
     return shown, where
@@ -189,7 +221,7 @@ def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
 
 
 def _serve(
-    shown: str | Dir,
+    make_tree: Callable[[], Tree],
     mountpoint: str,
     options: MountOptions,
     log_to: TextIO | None,
@@ -198,7 +230,26 @@ def _serve(
     # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
     from zcfuse.control._daemon import run_daemon
 
-    return run_daemon(shown, mountpoint, options, ready=ready, log_to=log_to)
+    return run_daemon(make_tree, mountpoint, options, ready=ready, log_to=log_to)
+
+
+# Each loads the trees when it is called, after the fork and not for a command that is refused.
+def _mirrored(source: str) -> Tree:
+    from zcfuse.tree import Mirror
+
+    return Mirror(source)
+
+
+def _merged(layers: tuple[str, ...]) -> Tree:
+    from zcfuse.tree import Union
+
+    return Union(layers)
+
+
+def _put_together(root: Dir) -> Tree:
+    from zcfuse.tree import VirtualTree
+
+    return VirtualTree(root)
 
 
 def _run_in_foreground(

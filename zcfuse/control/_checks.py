@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import stat
+from collections.abc import Sequence
 from typing import Final
 
 from zcfuse.control._options import DEFAULT_LOCK_BUDGET, MountOptions
@@ -119,6 +120,25 @@ def check_apart(source: str, mountpoint: str) -> None:
             f"source {source}: lies inside the mount point {mountpoint}: choose one outside",
             usage=True,
         )
+
+
+def check_layers(layers: Sequence[str]) -> None:
+    """Check that no directory to be merged lies in another.
+
+    Parameters:
+        layers: paths as `check_source` returns them.
+
+    Raises:
+        MountError: two overlap: names would be below themselves.
+    """
+    for at, layer in enumerate(layers):
+        for other in layers[:at]:
+            if _same(layer, other) or _contains(layer, other) or _contains(other, layer):
+                raise MountError(
+                    f"layer {layer}: overlaps with the layer {other}: name directories that lie"
+                    " in none of the others",
+                    usage=True,
+                )
 
 
 def _contains(directory: str, path: str) -> bool:

@@ -15,7 +15,7 @@ import trio
 from zcfuse.control._mount import UNMOUNTED, Mount, mount
 from zcfuse.control._options import MountOptions
 from zcfuse.datapath._mounting import MountError
-from zcfuse.tree import Dir, Mirror, Tree, VirtualTree
+from zcfuse.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run_daemon(
-    source: str | Dir,
+    make_tree: Callable[[], Tree],
     mountpoint: str,
     options: MountOptions,
     *,
@@ -35,7 +35,7 @@ def run_daemon(
     """Mount a tree and serve it until it is unmounted or a signal ends it.
 
     Parameters:
-        source: the real directory to show, an absolute path; or one that was put together.
+        make_tree: opens what to show; its OSError is that of a source.
         mountpoint: where, an absolute path.
         options: how.
         ready: called once the mount answers; an OSError of it (nobody waits any more) ends the
@@ -50,7 +50,10 @@ def run_daemon(
     """
     _set_up_logging(log_to)
     _raise_limits()
-    tree = _tree(source)
+    try:
+        tree = make_tree()
+    except OSError as error:
+        raise MountError(f"source {options.source_name}: {error.strerror}") from error
     try:
         return trio.run(_serve, tree, mountpoint, options, ready)
     finally:
@@ -69,15 +72,6 @@ def _raise_limits() -> None:
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK):
         _, hard = resource.getrlimit(limit)
         resource.setrlimit(limit, (hard, hard))
-
-
-def _tree(source: str | Dir) -> Tree:
-    if isinstance(source, Dir):
-        return VirtualTree(source)
-    try:
-        return Mirror(source)
-    except OSError as error:
-        raise MountError(f"source {source}: {error.strerror}") from error
 
 
 async def _serve(

@@ -50,7 +50,7 @@ from zcfuse.control._unmounting import UnmountOutcome, unmount_within
 from zcfuse.datapath._mount_connection import abort_file, set_read_ahead
 from zcfuse.datapath._mounting import KernelMount, MountError, attach
 from zcfuse.datapath._privileges import Capability, has_initial_capability
-from zcfuse.tree import Dir, Mirror, Tree, VirtualTree
+from zcfuse.tree import Dir, Mirror, Tree, Union, VirtualTree
 
 if TYPE_CHECKING:
     from zcfuse.datapath import DataPath
@@ -471,7 +471,7 @@ def _make_datapath(
     config.path = options.path
     config.transport = options.transport
     config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
-    config.source_stacked = isinstance(tree, Mirror) and tree.stacked
+    config.source_stacked = isinstance(tree, Mirror | Union) and tree.stacked
     config.source_in_parts = tree.in_parts
     config.threads = options.threads
     config.stack_depth = options.stack_depth

@@ -29,6 +29,7 @@ from zcfuse.tree._types import (
     Tree,
     Who,
 )
+from zcfuse.tree._union import Union
 from zcfuse.tree._virtual import VirtualTree
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "StatFs",
     "Symlink",
     "Tree",
+    "Union",
     "VirtualTree",
     "Who",
     "Zeros",

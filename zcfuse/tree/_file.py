@@ -28,6 +28,11 @@ class RegularFile(BackingFile):
         """Return the descriptor, -1 once closed."""
         return self._fd
 
+    def detach(self) -> int:
+        """Return the descriptor, which is the caller's from now on."""
+        fd, self._fd = self._fd, -1
+        return fd
+
     def pread(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
         return os.pread(self._fd, size, offset)

@@ -27,7 +27,7 @@ from zcfuse.tree._types import Attributes, BackingFile, Identity, Listing, Node,
 _PATH: Final = os.O_PATH | os.O_NOFOLLOW
 # O_NONBLOCK: a FIFO put in the file's place must not make open(2) wait for a writer.
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-_LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW
+LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW
 
 # The path no longer leads to the node: something else is there, or nothing is.
 _GONE: Final = frozenset(
@@ -132,7 +132,7 @@ class Mirror(Tree):
     def listing(self, node: Node) -> Listing:
         """Return the directory's names as they are now."""
         directory = self._own(node)
-        fd, _ = self._open(directory, _LIST)
+        fd, _ = self._open(directory, LIST_FLAGS)
         try:
             return MirrorListing(self, directory, fd)
         finally:
@@ -181,10 +181,7 @@ class Mirror(Tree):
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of a file that the data plane found below the root."""
-        packed = _IDENTITY.pack(
-            identity.device, identity.ino, identity.btime_ns, stat.S_IFMT(identity.kind)
-        )
-        return MirrorNode(packed, self._own(directory), name)
+        return MirrorNode(packed_identity(identity), self._own(directory), name)
 
     def _differs(self) -> bool:
         """Say whether any method but those that build and close is not a Mirror's own."""
@@ -270,6 +267,13 @@ class Mirror(Tree):
             return status.attributes
         shown = mixed_ino(status.device, status.attributes.ino)
         return msgspec.structs.replace(status.attributes, ino=shown)
+
+
+def packed_identity(identity: Identity) -> bytes:
+    """Return an identity, of a file on the source's own mount, as nodes have it."""
+    return _IDENTITY.pack(
+        identity.device, identity.ino, identity.btime_ns, stat.S_IFMT(identity.kind)
+    )
 
 
 def mixed_ino(device: int, ino: int) -> int:

@@ -76,13 +76,14 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
     """What a file is, whatever its name: equal for hard links, not for a reused inode number.
 
     `device` is major << 32 | minor, `kind` the S_IFMT bits of the mode; `btime_ns` is 0 where the
-    filesystem has no times of birth.
+    filesystem has no times of birth. `layer` counts the directories of a union from the top.
     """
 
     device: int
     ino: int
     btime_ns: int
     kind: int
+    layer: int = 0
 
 
 class Extent(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,115 @@
+"""A mounted union: how its files are served, and what its files are called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import kernel_mount
+from tests.integration.counts import counts
+from tests.layers.conftest import LayersMounted, dump
+from tests.layers.stacks import Stack
+from tests.layers.test_overlayfs import LEASES
+from tests.support import requires
+
+pytestmark = requires("mounting")
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    """Three layers with a file of each, of one size and other bytes."""
+    layers = [tmp_path / name for name in ("top", "middle", "bottom")]
+    for layer in layers:
+        (layer / "d").mkdir(parents=True)
+        (layer / "d" / layer.name).write_bytes(layer.name.encode() * 50_000)
+        (layer / "d" / "same").write_text(layer.name)
+    return Stack(tuple(map(str, layers)))
+
+
+def read(path: str) -> bytes:
+    return subprocess.run(["cat", path], capture_output=True, timeout=20, check=True).stdout
+
+
+@pytest.mark.parametrize("lease", LEASES)
+@pytest.mark.parametrize("path", ["naive", "upcall", "pool", "mmap", "splice"])
+def test_every_serving_path_serves_files_of_every_layer(
+    union: LayersMounted, stack: Stack, path: str, lease: str
+) -> None:
+    daemon = union(stack, "--path", path, lease)
+    for layer in ("top", "middle", "bottom"):
+        assert read(daemon.path("d", layer)) == layer.encode() * 50_000
+    assert read(daemon.path("d", "same")) == b"top"
+
+
+@requires("passthrough")
+@pytest.mark.parametrize("lease", LEASES)
+def test_files_of_every_layer_pass_through(union: LayersMounted, stack: Stack, lease: str) -> None:
+    daemon = union(stack, "--path", "passthrough", lease)
+    for layer in ("top", "middle", "bottom"):
+        assert read(daemon.path("d", layer)) == layer.encode() * 50_000
+    assert counts(daemon).opens == {"passthrough": 3}
+    assert counts(daemon).reads == 0
+
+
+@requires("root", "overlay layers")
+@pytest.mark.parametrize("lease", LEASES)
+def test_a_metacopy_passes_the_bytes_below_through_and_shows_its_own_mode(
+    union: LayersMounted, stack: Stack, lease: str
+) -> None:
+    top = os.path.join(stack.layers[0], "d", "bottom")
+    with open(top, "wb") as file:
+        file.truncate(len("bottom") * 50_000)
+    os.chmod(top, 0o600)
+    os.setxattr(top, "trusted.overlay.metacopy", b"")
+    daemon = union(stack, lease)
+    assert read(daemon.path("d", "bottom")) == b"bottom" * 50_000
+    listed = dump(daemon.mountpoint, ())
+    assert listed[b"d/bottom"]["mode"] == "0o100600"
+    assert listed[b"d/bottom"]["xattrs"] == {}
+
+
+@requires("root")
+@pytest.mark.parametrize("lease", LEASES)
+def test_inode_numbers_of_layers_on_other_filesystems_are_others(
+    union: LayersMounted, tmp_path: Path, lease: str
+) -> None:
+    layers = [tmp_path / "one", tmp_path / "other"]
+    for layer in layers:
+        layer.mkdir()
+    with (
+        kernel_mount("-t", "tmpfs", "zcfuse-tests", str(layers[0])),
+        kernel_mount("-t", "tmpfs", "zcfuse-tests", str(layers[1])),
+    ):
+        for layer in layers:
+            for number in range(20):
+                (layer / f"{layer.name}{number}").touch()
+        daemon = union(Stack(tuple(map(str, layers))), lease)
+        first, again = dump(daemon.mountpoint, ()), dump(daemon.mountpoint, ())
+        daemon.unmount()
+    assert len(first) == 41
+    assert len({one["ino"] for one in first.values()}) == 41
+    assert {path: one["ino"] for path, one in first.items()} == {
+        path: one["ino"] for path, one in again.items()
+    }
+
+
+@pytest.mark.parametrize("lease", LEASES)
+def test_a_change_in_any_layer_shows_after_the_cache_timeout(
+    union: LayersMounted, stack: Stack, lease: str
+) -> None:
+    daemon = union(stack, "--cache-timeout", "0", lease)
+    new = Path(stack.layers[2]) / "d" / "new"
+    new.write_text("new")
+    assert read(daemon.path("d", "new")) == b"new"
+    (Path(stack.layers[0]) / "d" / ".wh.new").touch()
+    assert dump(daemon.mountpoint, ("new",))[b"d/new"] == "ENOENT"
+    assert b"new" not in dump(daemon.mountpoint, ())[b"d"]["names"]
+
+
+def test_a_union_is_named_after_its_layers(union: LayersMounted, stack: Stack) -> None:
+    daemon = union(stack)
+    assert daemon.mount is not None
+    assert daemon.mount.source == ":".join(stack.layers)

@@ -1,0 +1,123 @@
+"""A union beside the kernel's overlayfs, and beside fuse-overlayfs, on the same layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os.path import join
+from pathlib import Path
+
+import pytest
+
+from tests.layers.conftest import Dump, LayersMounted, dump, joined, mounted_by
+from tests.layers.stacks import NAMES, Stack, overlay_stack
+from tests.layers.tree_dump import tree_dump
+from tests.support import requires
+from zcfuse.tree import Union
+
+OPTIONS = {"trusted": "", "user": ",userxattr", "links": ",redirect_dir=on,metacopy=on"}
+KINDS = ["trusted", "user", "links"]
+SEEDS = range(4)
+TREE_SEEDS = range(100, 115)
+LEASES = ["--directory-lease", "--no-directory-lease"]
+
+
+def stack_of(kind: str, base: Path, seed: int) -> Stack:
+    """A random stack of marks in one namespace, with "links" also of metacopies and redirects."""
+    namespace = "user" if kind == "user" else "trusted"
+    return overlay_stack(base, seed, namespace, links=kind == "links")
+
+
+@contextmanager
+def overlayfs(kind: str, stack: Stack, base: Path) -> Iterator[str]:
+    """The kernel's, read-only."""
+    mountpoint = base / "overlay"
+    mountpoint.mkdir()
+    options = f"ro,lowerdir={joined(stack)}{OPTIONS[kind]}"
+    with mounted_by("mount", "-t", "overlay", "-o", options, "none", str(mountpoint)) as root:
+        yield root
+
+
+def shown(found: Dump) -> Dump:
+    """A dump without names that are listed and not there, and without those that are missing.
+
+    Overlayfs lists the whiteouts of a directory that only one layer has.
+    """
+    for path, one in found.items():
+        if "names" in one:
+            there = [name for name in one["names"] if found[join(path, name)] != "ENOENT"]
+            one.update(names=there, types={name: one["types"][name] for name in there})
+    return {path: one for path, one in found.items() if one != "ENOENT"}
+
+
+def listed_but_missing(found: Dump) -> list[bytes]:
+    """What a listing has and a lookup has not."""
+    directories = {path: one for path, one in found.items() if "names" in one}
+    listed = [join(path, name) for path, one in directories.items() for name in one["names"]]
+    return [path for path in listed if found[path] == "ENOENT"]
+
+
+def require_same(found: Dump, expected: Dump) -> None:
+    """With the first few differences in the message."""
+    differences = [
+        (path, found.get(path), expected.get(path))
+        for path in sorted({*found, *expected})
+        if found.get(path) != expected.get(path)
+    ]
+    assert not differences, "\n".join(map(repr, differences[:5]))
+
+
+@requires("root", "overlay layers")
+@pytest.mark.parametrize("seed", TREE_SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_union_finds_what_the_kernels_overlayfs_finds(
+    tmp_path: Path, kind: str, seed: int
+) -> None:
+    stack = stack_of(kind, tmp_path, seed)
+    with overlayfs(kind, stack, tmp_path) as root:
+        expected = shown(dump(root))
+    tree = Union(stack.layers)
+    found = tree_dump(tree, NAMES)
+    tree.close()
+    assert not listed_but_missing(found)
+    require_same(shown(found), expected)
+
+
+@requires("mounting", "root", "overlay layers")
+@pytest.mark.parametrize("lease", LEASES)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mounted_union_shows_what_the_kernels_overlayfs_shows(
+    union: LayersMounted, tmp_path: Path, kind: str, seed: int, lease: str
+) -> None:
+    stack = stack_of(kind, tmp_path, seed)
+    with overlayfs(kind, stack, tmp_path) as root:
+        expected = shown(dump(root))
+    found = dump(union(stack, lease).mountpoint)
+    assert not listed_but_missing(found)
+    require_same(shown(found), expected)
+
+
+def without_numbers(found: Dump) -> Dump:
+    """What fuse-overlayfs shows as the kernel does: not inode numbers and link counts."""
+    left_out = {"ino", "nlink", "blocks", "xattrs"}
+    return {
+        path: one
+        if isinstance(one, str)
+        else {name: value for name, value in one.items() if name not in left_out}
+        for path, one in found.items()
+    }
+
+
+@requires("mounting", "fuse-overlayfs")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_mounted_union_shows_what_fuse_overlayfs_shows(
+    union: LayersMounted, tmp_path: Path, seed: int
+) -> None:
+    stack = stack_of("trusted", tmp_path, seed)
+    mountpoint = tmp_path / "peer"
+    mountpoint.mkdir()
+    options = f"lowerdir={joined(stack)}"
+    with mounted_by("fuse-overlayfs", "-o", options, str(mountpoint)) as root:
+        expected = without_numbers(shown(dump(root)))
+    require_same(without_numbers(shown(dump(union(stack).mountpoint))), expected)

@@ -1,0 +1,215 @@
+"""A tree that shows several directories as one, the first on top of the others.
+
+What overlayfs and OCI images write into their layers is understood: whiteouts, opaque directories,
+metacopy and redirect. Each layer is a mirror, with all that a mirror promises: no symbolic link is
+followed, nothing outside of the layer is reached, and no descriptor is kept for a node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+from zcfuse.tree._mirror import packed_identity
+from zcfuse.tree._nodes import MirrorNode
+from zcfuse.tree._types import (
+    Attributes,
+    BackingFile,
+    Identity,
+    Listing,
+    Node,
+    StatFs,
+    Tree,
+)
+from zcfuse.tree._union_file import MetacopyFile, is_all_hole
+from zcfuse.tree._union_layer import Layer
+from zcfuse.tree._union_listing import UnionListing
+from zcfuse.tree._union_marks import (
+    backing_xattr,
+    is_reserved,
+    may_read_trusted,
+    shown_xattrs,
+)
+from zcfuse.tree._union_nodes import UnionNode, merged_attributes, node_of
+from zcfuse.tree._union_search import Found, Part, search
+
+LOG: Final = logging.getLogger("zcfuse.tree")
+
+Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class Union(Tree):
+    """Shows the directories `layers` merged, the topmost first.
+
+    Parameters:
+        layers: one directory at least; none inside another.
+        trusted: whether the process sees `trusted.overlay.` attributes; None: find out. Where it
+            does not, a file that is one hole may be a metacopy, and opening it is EIO.
+
+    Raises:
+        OSError: a layer cannot be opened; ELOOP: it is inside another, or there twice.
+        ValueError: there is no layer.
+    """
+
+    root: UnionNode
+
+    def __init__(
+        self, layers: Sequence[Source], *, openat2: bool = True, trusted: bool | None = None
+    ) -> None:
+        if isinstance(layers, str | bytes | os.PathLike) or not layers:
+            raise ValueError(f"a union needs a list of one directory at least, not {layers!r}")
+        self._trusted = may_read_trusted() if trusted is None else trusted
+        self._layers: list[Layer] = []
+        try:
+            for index, source in enumerate(layers):
+                numbers_of = self._layers[0].device if index else None
+                layer = Layer(source, index, numbers_of, openat2=openat2)
+                try:
+                    _require_apart(layer, source, self._layers)
+                finally:
+                    self._layers.append(layer)
+        except BaseException:
+            self.close()
+            raise
+        self._openat2 = openat2
+        self.stacked = any(layer.stacked for layer in self._layers)
+        parts = tuple(Part(layer, layer.root) for layer in self._layers)
+        self.root = UnionNode(None, b"", parts)
+
+    def refuse_device(self, major: int, minor: int) -> None:
+        """Answer ELOOP for whatever lies on this device, and never send it a request."""
+        for layer in self._layers:
+            layer.refuse_device(major, minor)
+
+    def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
+        """Return what `name` stands for in `directory` now."""
+        parent = _own(directory)
+        if name == b".":
+            return parent, self.attributes(parent)
+        if name == b"..":
+            above = parent.parent or parent
+            return above, self.attributes(above)
+        if not name or b"/" in name or b"\0" in name or is_reserved(name):
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        with self.entered(parent) as parts:
+            return self.entry(parent, parts, name)
+
+    def attributes(self, node: Node) -> Attributes:
+        """Return the attributes of the topmost part."""
+        shown = _own(node)
+        top = shown.top.layer.attributes(shown.top.node)
+        data = None if shown.data is None else shown.data.layer.attributes(shown.data.node)
+        return merged_attributes(top, len(shown.parts), data)
+
+    def readlink(self, node: Node) -> bytes:
+        """Return the target of a symbolic link."""
+        top = _own(node).top
+        return top.layer.readlink(top.node)
+
+    def open(self, node: Node) -> BackingFile:
+        """Open a regular file.
+
+        Raises OSError: EIO where it may be a metacopy, which this process could not tell.
+        """
+        shown = _own(node)
+        file = shown.top.layer.open(shown.top.node)
+        try:
+            if shown.data is not None:
+                return MetacopyFile(file, shown.data.layer.open(shown.data.node))
+            if not self._trusted and is_all_hole(file):
+                _refuse(shown.top, shown.name, "it may be a metacopy, which only root can see")
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def listing(self, node: Node) -> Listing:
+        """Return the names that the directory has in any layer now."""
+        return UnionListing(self, _own(node))
+
+    def statfs(self) -> StatFs:
+        """Return the state of the top layer's filesystem."""
+        return self._layers[0].statfs()
+
+    def getxattr(self, node: Node, name: bytes) -> bytes:
+        """Return an extended attribute of the topmost part; the marks of a layer are none."""
+        top = _own(node).top
+        return top.layer.getxattr(top.node, backing_xattr(name))
+
+    def listxattr(self, node: Node) -> Sequence[bytes]:
+        """Return the names of the extended attributes of the topmost part."""
+        top = _own(node).top
+        return shown_xattrs(top.layer.listxattr(top.node))
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return the node of a file that the data plane found below the root."""
+        parent = _own(directory)
+        with contextlib.suppress(OSError):
+            node, _ = self.lookup(parent, name)
+            found = _own(node).top
+            same = found.layer.index == identity.layer
+            if same and found.node.identity == packed_identity(identity):
+                return node
+        for part in parent.parts:
+            if part.layer.index == identity.layer:
+                gone = MirrorNode(packed_identity(identity), part.node, name)
+                return UnionNode(parent, name, (Part(part.layer, gone),))
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def close(self) -> None:
+        """Close the layers; open files and listings stay usable only as far as open."""
+        for layer in self._layers:
+            layer.close()
+
+    @contextmanager
+    def entered(self, directory: UnionNode) -> Iterator[list[Part]]:
+        """Open the parts of a directory to look at its entries."""
+        with contextlib.ExitStack() as opened:
+            parts = []
+            for part in directory.parts:
+                fd = part.layer.enter(part.node)
+                opened.callback(part.layer.leave, fd)
+                parts.append(Part(part.layer, part.node, fd))
+            yield parts
+
+    def entry(
+        self, directory: UnionNode, parts: Sequence[Part], name: bytes
+    ) -> tuple[UnionNode, Attributes]:
+        """Return what `name` is in `directory`, whose parts `entered` has opened.
+
+        Raises OSError: EIO where a part of it is elsewhere and cannot be had; the log says why.
+        """
+        found = search(parts, self.root.parts, name)
+        if found.refused:
+            _refuse(Part(found.pieces[0].layer, found.pieces[0].node), name, found.refused)
+        return node_of(directory, name, found), _attributes_of(found)
+
+
+def _own(node: Node) -> UnionNode:
+    if not isinstance(node, UnionNode):
+        raise TypeError(f"not a node of a union: {node!r}")
+    return node
+
+
+def _attributes_of(found: Found) -> Attributes:
+    data = None if found.data is None else found.data.attributes
+    return merged_attributes(found.pieces[0].attributes, len(found.pieces), data)
+
+
+def _refuse(part: Part, name: bytes, reason: str) -> NoReturn:
+    LOG.warning("%r in layer %d is refused: %s", name, part.layer.index, reason)
+    raise OSError(errno.EIO, reason, name)
+
+
+def _require_apart(layer: Layer, source: Source, others: Sequence[Layer]) -> None:
+    """Raise ELOOP where a layer is another or lies in one, or another lies in it."""
+    above = layer.above()
+    for other in others:
+        theirs = other.above()
+        if theirs[0] in above or above[0] in theirs:
+            raise OSError(errno.ELOOP, "the layer overlaps with another", source)

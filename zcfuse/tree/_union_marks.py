@@ -1,0 +1,147 @@
+"""What overlayfs and OCI images write into a layer: whiteouts, opaque directories, redirects.
+
+The source of the kernel's forms is Documentation/filesystems/overlayfs.rst (Linux 6.18), that of
+the others the layer chapter of the OCI image specification.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree._types import Attributes
+
+OCI_PREFIX: Final = b".wh."
+OCI_OPAQUE: Final = b".wh..wh..opq"
+
+# `trusted.` can only be written by root, `user.` by whoever owns the file. Looked at in this order.
+_TRUSTED: Final = b"trusted.overlay."
+_USER: Final = b"user.overlay."
+_NAMESPACES: Final = (_TRUSTED, _USER)
+# An overlayfs in an overlayfs: its attributes have this once more (overlay.overlay.opaque).
+_ESCAPE: Final = b"overlay."
+
+_ABSENT: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
+_CAP_SYS_ADMIN: Final = 21
+_ALL_IDS: Final = ["0", "0", "4294967295"]  # uid_map of the initial user namespace
+
+
+class Marks(msgspec.Struct, frozen=True, gc=False):
+    """What the extended attributes of a file or directory of a layer say.
+
+    `whiteout` counts for an empty regular file only. `opaque`: nothing of the layers below shows.
+    `redirect` is where these have the file or directory, an absolute path or a name. `refused` says
+    why metacopy or redirect cannot be followed; empty where they can.
+    """
+
+    whiteout: bool = False
+    opaque: bool = False
+    metacopy: bool = False
+    redirect: bytes | None = None
+    refused: str = ""
+
+
+NO_MARKS: Final = Marks()
+
+
+def read_marks(fd: int) -> Marks:
+    """Return the marks of an O_PATH descriptor."""
+    path = b"/proc/self/fd/%d" % fd
+    try:
+        names = {os.fsencode(name) for name in os.listxattr(path)}
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return NO_MARKS
+        raise
+    if not any(name.startswith(_NAMESPACES) for name in names):
+        return NO_MARKS
+    metacopy = _first(path, names, b"metacopy")
+    redirect = _first(path, names, b"redirect")
+    opaque = _first(path, names, b"opaque")
+    return Marks(
+        whiteout=any(namespace + b"whiteout" in names for namespace in _NAMESPACES),
+        opaque=opaque is not None and opaque[1] == b"y",
+        metacopy=metacopy is not None,
+        redirect=None if redirect is None else redirect[1],
+        refused=_refusal(metacopy, redirect),
+    )
+
+
+def is_device_whiteout(attributes: Attributes) -> bool:
+    """Say whether it is a character device 0:0."""
+    return stat.S_ISCHR(attributes.mode) and attributes.rdev == 0
+
+
+def is_reserved(name: bytes) -> bool:
+    """Say whether a name is one that OCI layers keep for whiteouts, so that it is never shown."""
+    return name.startswith(OCI_PREFIX)
+
+
+def redirect_names(redirect: bytes) -> list[bytes]:
+    """Return the names of the path, or the one name, that a redirect consists of."""
+    return redirect.split(b"/")[1:] if redirect.startswith(b"/") else [redirect]
+
+
+def shown_xattrs(names: Iterable[bytes]) -> list[bytes]:
+    """Return the names of extended attributes as clients see them.
+
+    The marks are hidden, and those of an overlayfs inside the layer have its names.
+    """
+    shown = []
+    for name in names:
+        namespace = next((one for one in _NAMESPACES if name.startswith(one)), None)
+        if namespace is None:
+            shown.append(name)
+        elif name.startswith(_ESCAPE, len(namespace)):
+            shown.append(namespace + name[len(namespace) + len(_ESCAPE) :])
+    return shown
+
+
+def backing_xattr(name: bytes) -> bytes:
+    """Return the name that a layer has for an extended attribute that a client asks for."""
+    for namespace in _NAMESPACES:
+        if name.startswith(namespace):
+            return namespace + _ESCAPE + name[len(namespace) :]
+    return name
+
+
+def may_read_trusted() -> bool:
+    """Say whether this process sees `trusted.` attributes: xattr(7), CAP_SYS_ADMIN at the top."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        effective = next(line for line in status if line.startswith("CapEff:")).split()[1]
+    with open("/proc/self/uid_map", encoding="ascii") as ids:
+        initial = ids.read().split() == _ALL_IDS
+    return initial and bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
+
+
+def _first(path: bytes, names: set[bytes], mark: bytes) -> tuple[bytes, bytes] | None:
+    """Return namespace and value of a mark; None where it is missing or not to be read."""
+    for namespace in _NAMESPACES:
+        if namespace + mark in names:
+            try:
+                return namespace, os.getxattr(path, namespace + mark)
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+    return None
+
+
+def _refusal(metacopy: tuple[bytes, bytes] | None, redirect: tuple[bytes, bytes] | None) -> str:
+    for what, mark in (("metacopy", metacopy), ("redirect", redirect)):
+        # Its owner could name a file of another layer that he has no right to read.
+        if mark is not None and mark[0] == _USER:
+            return f"user.overlay.{what} is not followed, as whoever owns the file may have set it"
+    if redirect is not None and not _is_sound(redirect[1]):
+        return f"the redirect {redirect[1]!r} is no path"
+    return ""
+
+
+def _is_sound(redirect: bytes) -> bool:
+    names = redirect_names(redirect)
+    dubious = {b"", b".", b".."} & set(names)
+    return not dubious and b"\0" not in redirect and not any(b"/" in name for name in names)

@@ -1,0 +1,83 @@
+"""The nodes of a union: what each layer has of a file or directory. No descriptor."""
+
+from __future__ import annotations
+
+import msgspec
+
+from zcfuse.tree._nodes import MirrorNode
+from zcfuse.tree._types import Attributes, Node
+from zcfuse.tree._union_search import Found, Part
+
+
+class UnionNode(Node):
+    """A file of the union. The root has no parent.
+
+    `parts` are the directories that are merged, the topmost first, or one other file. `data` has
+    the bytes of a metacopy.
+
+    The identity is made of all parts, so that a directory is another one once a layer below begins
+    to have a part of it.
+    """
+
+    __slots__ = ("data", "identity", "name", "parent", "parts")
+
+    def __init__(
+        self,
+        parent: UnionNode | None,
+        name: bytes,
+        parts: tuple[Part, ...],
+        data: Part | None = None,
+    ) -> None:
+        self.parent = parent
+        self.name = name
+        self.parts = parts
+        self.data = data
+        made_of = parts if data is None else (*parts, data)
+        self.identity: tuple[object, ...] = tuple(
+            (part.layer.index, part.node.identity) for part in made_of
+        )
+
+    @property
+    def top(self) -> Part:
+        """The part whose attributes are shown."""
+        return self.parts[0]
+
+    def merge(self, other: Node) -> None:
+        """Go by the names of `other` first from now on."""
+        if not isinstance(other, UnionNode) or other is self or self.parent is None:
+            return
+        for mine, found in zip(self.parts, other.parts, strict=True):
+            mine.node.merge(found.node)
+        if self.data is not None and other.data is not None:
+            self.data.node.merge(other.data.node)
+        self.parent, self.name = other.parent, other.name
+
+
+class UnseenUnionNode(UnionNode):
+    """A name that is listed but cannot be looked at."""
+
+    __slots__ = ()
+
+    volatile = True
+
+    def __init__(self, parent: UnionNode, name: bytes) -> None:
+        unseen = MirrorNode(b"unseen" + parent.top.node.identity + name, parent.top.node, name)
+        super().__init__(parent, name, (Part(parent.top.layer, unseen),))
+
+
+def node_of(parent: UnionNode, name: bytes, found: Found) -> UnionNode:
+    """Return the node that a search has found as `name` in `parent`."""
+    parts = tuple(Part(piece.layer, piece.node) for piece in found.pieces)
+    data = None if found.data is None else Part(found.data.layer, found.data.node)
+    return UnionNode(parent, name, parts, data)
+
+
+def merged_attributes(top: Attributes, parts: int, data: Attributes | None) -> Attributes:
+    """Return what is shown: the topmost's, and what overlayfs has of the others.
+
+    A merged directory's link count would be the number of directories in one layer, so it is 1;
+    the blocks of a metacopy are those of the file that has the bytes.
+    """
+    if parts > 1:
+        return msgspec.structs.replace(top, nlink=1)
+    return top if data is None else msgspec.structs.replace(top, blocks=data.blocks)

@@ -1,0 +1,145 @@
+"""What a name in a merged directory stands for: the search from the top layer to the bottom.
+
+It follows the kernel's (fs/overlayfs/namei.c, ovl_lookup, Linux 6.18): directories merge until one
+is opaque; anything else ends the search, but for a metacopy, whose bytes lie further down. A
+redirect is the name, or the path, under which the layers below have the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+import msgspec
+
+from zcfuse.tree._nodes import MirrorNode
+from zcfuse.tree._union_layer import Layer, Missing, Piece, Whiteout
+from zcfuse.tree._union_marks import Marks, redirect_names
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one layer has of a merged directory. `fd`: where it is open; -1: to be opened."""
+
+    layer: Layer
+    node: MirrorNode
+    fd: int = -1
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a name stands for.
+
+    `pieces`: a directory of each layer that is merged, the topmost first, or one piece that is no
+    directory. `data`: of a metacopy the file that has its bytes. `refused` says why not all of it
+    can be had; empty where it can.
+    """
+
+    pieces: tuple[Piece, ...]
+    data: Piece | None = None
+    refused: str = ""
+
+
+def search(parts: Sequence[Part], roots: Sequence[Part], name: bytes) -> Found:
+    """Return what `name` is in the directory made of `parts`; `roots` are those of the root.
+
+    Raises OSError: ENOENT where no layer has it, and whatever looking gives.
+    """
+    pieces: list[Piece] = []
+    data: Piece | None = None
+    way = _Way(name)
+    left = list(parts)
+    from_the_root = False
+    while left and not way.stopped:
+        part = left.pop(0)
+        piece = way.walk(part)
+        if piece is None:
+            continue
+        if pieces and not piece.is_directory:
+            data = piece
+        else:
+            pieces.append(piece)
+        if way.absolute and not from_the_root:
+            from_the_root = True
+            left = [root for root in roots if root.layer.index > part.layer.index]
+    if not pieces:
+        raise OSError(way.errno, os.strerror(way.errno), name)
+    refused = way.refused
+    if way.metacopy and not refused:
+        refused = "no layer below has the data of the metacopy"
+    return Found(tuple(pieces), data, refused)
+
+
+class _Way:
+    """The names under which the next layer down is to be asked, and what was found so far."""
+
+    def __init__(self, name: bytes) -> None:
+        self.names = [name]
+        self.absolute = False  # the names lead from the root, not from the directory
+        self.stopped = False
+        self.metacopy = False  # the bytes of the file that was found are still to be found
+        self.directory = False
+        self.refused = ""
+        self.errno = errno.ENOENT
+
+    def walk(self, part: Part) -> Piece | None:
+        """Return what the part's layer has; None: nothing that shows."""
+        names = tuple(self.names)
+        at = part
+        for depth, name in enumerate(names):
+            piece = self._look(at, name)
+            if piece is None or not self._take(piece, depth, last=depth == len(names) - 1):
+                return None
+            at = Part(piece.layer, piece.node)
+        return piece
+
+    def _look(self, at: Part, name: bytes) -> Piece | None:
+        fd = at.layer.enter(at.node) if at.fd < 0 else at.fd
+        try:
+            found = at.layer.find(fd, at.node, name)
+        finally:
+            if at.fd < 0:
+                at.layer.leave(fd)
+        if isinstance(found, Missing):
+            self.errno = found.number
+            return None
+        if isinstance(found, Whiteout):
+            self.errno = errno.ENOENT
+            self.stopped = True
+            return None
+        return found
+
+    def _take(self, piece: Piece, depth: int, *, last: bool) -> bool:
+        """Note what a piece means for the layers below; return whether it is part of the answer."""
+        if not piece.is_directory:
+            # Once the bytes are found, or where a file is in the way of a directory, it is over.
+            hides = self.directory or not last
+            hides = hides or (self.metacopy and not stat.S_ISREG(piece.attributes.mode))
+            self.metacopy = piece.marks.metacopy if not hides else self.metacopy
+            self.stopped = hides or not self.metacopy
+            if hides or self.stopped:
+                return not hides
+        else:
+            if last and self.metacopy:
+                self.stopped = True
+                return False
+            self.directory = self.directory or last
+            if piece.covers:
+                self.stopped = True
+                return True
+        self._follow(piece.marks, depth)
+        return True
+
+    def _follow(self, marks: Marks, depth: int) -> None:
+        if marks.refused:
+            self.refused = marks.refused
+            self.stopped = True
+        elif marks.redirect is not None:
+            names = redirect_names(marks.redirect)
+            if marks.redirect.startswith(b"/"):
+                self.names[: depth + 1] = names
+                self.absolute = True
+                # A directory above it may have been opaque: this way leads elsewhere.
+                self.stopped = False
+            else:
+                self.names[depth] = names[0]
