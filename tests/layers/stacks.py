@@ -15,6 +15,7 @@ from typing import Final
 
 NAMES: Final = ("a", "b", "c", "d")
 DEPTH: Final = 3
+ATTRIBUTE_WHITEOUTS: Final = (b"a1", b"b1")
 # One size for all files: a metacopy has that of the file below which has its bytes.
 SIZE: Final = 5000
 _OLDEST_S: Final = 1_500_000_000
@@ -95,7 +96,7 @@ class Builder:
         path.chmod(self._rng.choice((0o755, 0o700)))
 
     def _attribute_whiteouts(self, directory: Path) -> None:
-        for name in ("a1", "b1"):
+        for name in map(os.fsdecode, ATTRIBUTE_WHITEOUTS):
             (directory / name).touch()
             self._mark(directory / name, "whiteout", b"")
 
