@@ -109,6 +109,39 @@ def test_a_change_in_any_layer_shows_after_the_cache_timeout(
     assert b"new" not in dump(daemon.mountpoint, ())[b"d"]["names"]
 
 
+def test_a_union_costs_no_upcall(union: LayersMounted, stack: Stack) -> None:
+    (Path(stack.layers[1]) / "d" / ".wh.bottom").touch()
+    daemon = union(stack)
+    assert dump(daemon.mountpoint, ("missing",))[b"d/missing"] == "ENOENT"
+    assert counts(daemon).control["upcalls"].keys() <= {"init", "forget"}
+
+
+@requires("root", "overlay layers")
+def test_only_what_leads_elsewhere_is_asked_of_control(
+    union: LayersMounted, tmp_path: Path, stack: Stack
+) -> None:
+    moved = Path(stack.layers[0]) / "moved"
+    moved.mkdir()
+    os.setxattr(moved, "trusted.overlay.redirect", b"d")
+    daemon = union(stack)
+    dump(os.path.join(daemon.mountpoint, "d"), ())
+    before = counts(daemon).control["upcalls"]
+    assert before.keys() <= {"init", "forget"}
+    assert read(daemon.path("moved", "bottom")) == b"bottom" * 50_000
+    assert counts(daemon).control["upcalls"]["lookup"] > 0
+
+
+@pytest.mark.parametrize("path", ["auto", "pool"])
+def test_an_immutable_union_is_asked_for_each_thing_once(
+    union: LayersMounted, stack: Stack, path: str
+) -> None:
+    daemon = union(stack, "--immutable", "--path", path)
+    first = dump(daemon.mountpoint, ("missing",))
+    assert dump(daemon.mountpoint, ("missing",)) == first
+    assert counts(daemon).control["upcalls"].keys() <= {"init", "forget"}
+    assert counts(daemon).request("OPENDIR") <= 1
+
+
 def test_a_union_is_named_after_its_layers(union: LayersMounted, stack: Stack) -> None:
     daemon = union(stack)
     assert daemon.mount is not None

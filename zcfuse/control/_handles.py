@@ -30,10 +30,10 @@ class Leases(Protocol):
     def drop_inos(self, nodeids: Sequence[int], /) -> None:
         """Forget the inode numbers of nodes."""
 
-    def describe(self, nodeid: int, /) -> Sequence[tuple[int, bytes, int, int, int, int]]:
+    def describe(self, nodeid: int, /) -> Sequence[tuple[int, bytes, int, int, int, int, int]]:
         """Say who a node below a leased directory is: itself and those above it, from the top.
 
-        Each is (nodeid, name, device, inode number, time of birth in ns, type).
+        Each is (nodeid, name, device, inode number, time of birth in ns, type, layer).
         """
 
 

@@ -408,11 +408,15 @@ def _prepare(
 def _lease_directory(tree: Tree, datapath: DataPath, options: MountOptions) -> None:
     """Let the data path answer for the whole tree, where the tree and the options allow it."""
     wanted = options.directory_lease or options.immutable
-    directory = tree.lease() if wanted and options.path != "upcall" else None
-    if directory is None:
+    if not wanted or options.path == "upcall":
         return
+    directory, layers = tree.lease(), tree.lease_layers()
     try:
-        datapath.lease_directory(ROOT_NODEID, directory, _checked_names(tree.keeps()))
+        if directory is not None:
+            datapath.lease_directory(ROOT_NODEID, directory, _checked_names(tree.keeps()))
+        elif layers:
+            sees_trusted = isinstance(tree, Union) and tree.sees_trusted
+            datapath.lease_union(ROOT_NODEID, layers, sees_trusted)
     except OSError as error:
         log.info("no directory lease: %s", error)
 

@@ -207,6 +207,15 @@ class Tree(ABC):
         """
         return None
 
+    def lease_layers(self) -> Sequence[int]:
+        """Return descriptors of the directories that the root shows merged, the topmost first.
+
+        A tree that returns any lets the data plane answer for all of it, as `lease` has it, by the
+        rules of a `Union`; what these redirect elsewhere is asked of the tree. The descriptors stay
+        the tree's.
+        """
+        return ()
+
     def keeps(self) -> Collection[bytes]:
         """Return what the tree answers for itself below the directory that it leases.
 
