@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import stat
 import struct
 import threading
@@ -287,6 +288,29 @@ def test_a_failing_call_is_that_errno_and_the_next_request_is_answered(union, ca
     assert reply.error in (0, errno.EIO)
     assert len(fake.some(node, handle, 0)) == 6
     fake.release(node, handle, RELEASEDIR)
+
+
+def test_few_descriptors_suffice_for_many_merged_directories(union, layers):
+    for number in range(60):
+        for layer in layers:
+            (layer / f"d{number}" / "deep").mkdir(parents=True)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        fake = union(cache_timeout=60_000)
+        nodes = [fake.walk(b"d%d" % number).nodeid for number in range(60)]
+        assert all(fake.look(node, b"deep").nlink == 1 for node in nodes)
+        used = [os.open("/dev/null", os.O_RDONLY) for _ in range(100 - _descriptors() - 4)]
+        assert all(fake.look(node, b"deep").nodeid for node in nodes)
+        assert names(fake, nodes[0]) == [b"deep"]
+        for fd in used:
+            os.close(fd)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def _descriptors():
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_layers_that_are_none_are_refused(kernel):

@@ -39,6 +39,8 @@ _OPTIONS_HELP: Final = (
     "stack_depth=. An option of its own, such as --path, counts before these."
 )
 
+_LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
+
 
 class Size(click.ParamType[int]):
     """A number of bytes, such as 64M."""
@@ -194,9 +196,17 @@ def _serve(
 
     from zcfuse.control._daemon import run_daemon
 
-    named = replace(options, source_name=":".join(shown))
+    named = replace(options, source_name=_name_of(shown))
     tree = functools.partial(_tree, shown, merged)
     return run_daemon(tree, mountpoint, named, ready=ready, log_to=log_to)
+
+
+def _name_of(shown: tuple[str, ...]) -> str:
+    """Return what the mount is listed as; mount(2) takes a page at most."""
+    name = ":".join(shown)
+    if len(os.fsencode(name)) <= _LONGEST_NAME_BYTES or len(shown) == 1:
+        return name
+    return f"{shown[0]}:({len(shown) - 1} more layers)"
 
 
 def _tree(shown: tuple[str, ...], merged: bool) -> Tree:

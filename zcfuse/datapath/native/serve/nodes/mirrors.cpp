@@ -131,7 +131,7 @@ void Mirrors::show(const Directory& directory, std::size_t parts, struct ::statx
     }
 }
 
-int Mirrors::find(const Directory& directory, const char* name, Found& into) const {
+int Mirrors::find(const Directory& directory, const char* name, Found& into) {
     const auto& root = *directory.root;
     if (!root.merged) {
         const int error = look_at(root.layers.front(), directory.fd(), name, into.status);
@@ -141,7 +141,11 @@ int Mirrors::find(const Directory& directory, const char* name, Found& into) con
         return error;
     }
     unions::Shown shown;
-    const int error = unions::find(directory, name, shown);
+    int error = unions::find(directory, name, shown);
+    if (no_descriptors(error)) {
+        give_back_descriptors();
+        error = unions::find(directory, name, shown);
+    }
     into.status = shown.status;
     if (error != 0) {
         return error;

@@ -102,7 +102,7 @@ class Mirrors {
         struct ::statx status {};
         Identity identity;
     };
-    int find(const Directory& directory, const char* name, Found& into) const;
+    int find(const Directory& directory, const char* name, Found& into);
     // What a name in a directory of a layer is now; kHandUp where another mount begins.
     static int look_at(const Layer& layer, int directory, const char* name, struct ::statx& status);
     // The inode number that is shown for a file.
