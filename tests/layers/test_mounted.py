@@ -13,7 +13,7 @@ from tests.integration.counts import counts
 from tests.layers.conftest import LayersMounted, dump
 from tests.layers.stacks import Stack
 from tests.layers.test_overlayfs import LEASES
-from tests.support import requires
+from tests.support import Daemon, OrdinaryUser, requires
 
 pytestmark = requires("mounting")
 
@@ -107,6 +107,104 @@ def test_a_change_in_any_layer_shows_after_the_cache_timeout(
     (Path(stack.layers[0]) / "d" / ".wh.new").touch()
     assert dump(daemon.mountpoint, ("new",))[b"d/new"] == "ENOENT"
     assert b"new" not in dump(daemon.mountpoint, ())[b"d"]["names"]
+
+
+def test_a_union_costs_no_upcall(union: LayersMounted, stack: Stack) -> None:
+    (Path(stack.layers[1]) / "d" / ".wh.bottom").touch()
+    daemon = union(stack)
+    assert dump(daemon.mountpoint, ("missing",))[b"d/missing"] == "ENOENT"
+    assert counts(daemon).control["upcalls"].keys() <= {"init", "forget"}
+
+
+@requires("root", "overlay layers")
+def test_only_what_leads_elsewhere_is_asked_of_control(
+    union: LayersMounted, tmp_path: Path, stack: Stack
+) -> None:
+    moved = Path(stack.layers[0]) / "moved"
+    moved.mkdir()
+    os.setxattr(moved, "trusted.overlay.redirect", b"d")
+    daemon = union(stack)
+    dump(os.path.join(daemon.mountpoint, "d"), ())
+    before = counts(daemon).control["upcalls"]
+    assert before.keys() <= {"init", "forget"}
+    assert read(daemon.path("moved", "bottom")) == b"bottom" * 50_000
+    assert counts(daemon).control["upcalls"]["lookup"] > 0
+
+
+@pytest.mark.parametrize("path", ["auto", "pool"])
+def test_an_immutable_union_is_asked_for_each_thing_once(
+    union: LayersMounted, stack: Stack, path: str
+) -> None:
+    daemon = union(stack, "--immutable", "--path", path)
+    first = dump(daemon.mountpoint, ("missing",))
+    assert dump(daemon.mountpoint, ("missing",)) == first
+    assert counts(daemon).control["upcalls"].keys() <= {"init", "forget"}
+    assert counts(daemon).request("OPENDIR") <= 1
+
+
+@requires("root", "private mounts")
+@pytest.mark.parametrize("lease", LEASES)
+def test_a_mount_inside_a_layer_is_shown_as_a_directory_of_it(
+    union: LayersMounted, stack: Stack, lease: str
+) -> None:
+    inside = Path(stack.layers[1]) / "d" / "inside"
+    for layer in stack.layers[1:]:
+        (Path(layer) / "d" / "inside").mkdir()
+    (Path(stack.layers[2]) / "d" / "inside" / "below").touch()
+    with kernel_mount("-t", "tmpfs", "zcfuse-tests", str(inside)):
+        (inside / "mounted").touch()
+        daemon = union(stack, lease)
+        found = dump(daemon.mountpoint, ())
+        daemon.unmount()
+    assert found[b"d/inside"]["names"] == [b"below", b"mounted"]
+
+
+@requires("root")
+@pytest.mark.parametrize("lease", LEASES)
+def test_the_mount_itself_inside_a_layer_is_never_asked(
+    union: LayersMounted, stack: Stack, lease: str
+) -> None:
+    inside = Path(stack.layers[1]) / "d" / "loop"
+    inside.mkdir()
+    daemon = union(stack, lease)
+    with kernel_mount("--bind", daemon.mountpoint, str(inside)):
+        found = dump(daemon.mountpoint, ("loop",))
+    assert found[b"d/loop"] == "ELOOP"
+    assert b"loop" not in found[b"d"]["names"]
+
+
+def test_a_hundred_layers_are_mounted_and_named_by_the_first(
+    union: LayersMounted, tmp_path: Path
+) -> None:
+    layers = [tmp_path / f"layer{number}" for number in range(100)]
+    for number, layer in enumerate(layers):
+        (layer / "d").mkdir(parents=True)
+        (layer / "d" / f"f{number}").touch()
+    daemon = union(Stack(tuple(map(str, layers))))
+    assert len(dump(daemon.mountpoint, ())[b"d"]["names"]) == 100
+    assert daemon.mount is not None
+    assert daemon.mount.source == f"{layers[0]}:(99 more layers)"
+
+
+@requires("ordinary user")
+def test_an_ordinary_user_mounts_layers_and_no_hole_is_taken_for_bytes(
+    ordinary_user: OrdinaryUser, tmp_path: Path
+) -> None:
+    top, bottom, mountpoint = (ordinary_user.directory(name) for name in ("top", "bottom", "mnt"))
+    script = (
+        'echo b > "$1/b"; echo x > "$1/x"; echo t > "$0/t"; : > "$0/.wh.x"; truncate -s 9 "$0/h"'
+    )
+    assert ordinary_user.run("sh", "-c", script, top, bottom).returncode == 0
+    options = ("--layer", top, "--layer", bottom)
+    daemon = Daemon("", mountpoint, *options, log=str(tmp_path / "log"), user=ordinary_user)
+    try:
+        listed = daemon.run("ls", mountpoint).stdout.split()
+        hole = daemon.run("cat", f"{mountpoint}/h", check=False)
+    finally:
+        daemon.unmount()
+    assert listed == [b"b", b"h", b"t"]
+    assert (hole.returncode, hole.stdout) == (1, b"")
+    assert b"Input/output error" in hole.stderr
 
 
 def test_a_union_is_named_after_its_layers(union: LayersMounted, stack: Stack) -> None:

@@ -42,11 +42,14 @@ def overlayfs(kind: str, stack: Stack, base: Path) -> Iterator[str]:
 def shown(found: Dump) -> Dump:
     """A dump without names that are listed and not there, and without those that are missing.
 
-    Overlayfs lists the whiteouts of a directory that only one layer has.
+    Overlayfs lists the whiteouts of a directory that only one layer has; and what is EIO it leaves
+    out where there are whiteouts by attribute.
     """
     for path, one in found.items():
         if "names" in one:
-            there = [name for name in one["names"] if found[join(path, name)] != "ENOENT"]
+            there = [
+                name for name in one["names"] if found[join(path, name)] not in ("ENOENT", "EIO")
+            ]
             one.update(names=there, types={name: one["types"][name] for name in there})
     return {path: one for path, one in found.items() if one != "ENOENT"}
 

@@ -281,3 +281,13 @@ def _unpacked(node):
     from zcfuse.tree._mirror import _IDENTITY
 
     return _IDENTITY.unpack(node.top.node.identity)
+
+
+def test_an_image_may_hide_all_layers_below_at_the_root(layers):
+    put(layers[1], ".wh..wh..opq")
+    for layer in layers:
+        put(layer, layer.name)
+    tree = Union(layers)
+    assert names(tree) == ["middle", "top"]
+    assert len(tree.lease_layers()) == 2
+    tree.close()

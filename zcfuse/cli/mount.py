@@ -41,6 +41,8 @@ _OPTIONS_HELP: Final = (
     "stack_depth=. An option of its own, such as --path, counts before these."
 )
 
+_LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
+
 
 class Size(click.ParamType[int]):
     """A number of bytes, such as 64M."""
@@ -182,7 +184,7 @@ def _chosen(
         return os.path.abspath(manifest), where, functools.partial(_put_together, load(manifest))
     if layers:
         shown, where = _check(layers, _only(source, mountpoint, "--layer"), options)
-        return ":".join(shown), where, functools.partial(_merged, shown)
+        return _name_of(shown), where, functools.partial(_merged, shown)
     (name,), where = _check((_given(source, "SOURCE"),), _given(mountpoint, "MOUNTPOINT"), options)
     return name, where, functools.partial(_mirrored, name)
 
@@ -231,6 +233,14 @@ def _serve(
     from zcfuse.control._daemon import run_daemon
 
     return run_daemon(make_tree, mountpoint, options, ready=ready, log_to=log_to)
+
+
+def _name_of(layers: tuple[str, ...]) -> str:
+    """Return what the mount is listed as; mount(2) takes a page at most."""
+    name = ":".join(layers)
+    if len(os.fsencode(name)) <= _LONGEST_NAME_BYTES or len(layers) == 1:
+        return name
+    return f"{layers[0]}:({len(layers) - 1} more layers)"
 
 
 # Each loads the trees when it is called, after the fork and not for a command that is refused.

@@ -49,7 +49,10 @@ class DirectoryLeases:
         if lease is None:
             return
         try:
-            self._datapath.lease_directory(nodeid, lease.fd, _checked_names(lease.kept))
+            if lease.layers:
+                self._datapath.lease_union(nodeid, lease.layers, lease.sees_trusted)
+            else:
+                self._datapath.lease_directory(nodeid, lease.fd, _checked_names(lease.kept))
         except OSError as error:
             log.info("no directory lease: %s", error)
             return

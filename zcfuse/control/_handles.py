@@ -38,6 +38,9 @@ class Leases(Protocol):
     def lease_directory(self, nodeid: int, root_fd: int, kept: Sequence[bytes], /) -> None:
         """Answer for a directory and all below it, but for what is kept."""
 
+    def lease_union(self, nodeid: int, layer_fds: Sequence[int], sees_trusted: bool, /) -> None:
+        """Answer for several directories merged, the topmost first, and all below them."""
+
     def revoke_directory(self, nodeid: int, /) -> bool:
         """Hand up what comes about a leased directory and all below it."""
 
@@ -50,10 +53,10 @@ class Leases(Protocol):
     def invalidate_inode(self, nodeid: int, offset: int, length: int, /) -> int:
         """Have the kernel forget attributes, and pages from `offset` unless it is negative."""
 
-    def describe(self, nodeid: int, /) -> Sequence[tuple[int, bytes, int, int, int, int]]:
+    def describe(self, nodeid: int, /) -> Sequence[tuple[int, bytes, int, int, int, int, int]]:
         """Say who a node below a leased directory is: itself and those above it, from the top.
 
-        Each is (nodeid, name, device, inode number, time of birth in ns, type).
+        Each is (nodeid, name, device, inode number, time of birth in ns, type, layer).
         """
 
 

@@ -9,6 +9,7 @@ the tree is EROFS. ENOSYS is never answered, for the kernel takes it for the who
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -325,8 +326,15 @@ class Operations(ReadOnlyOperations):
                 continue
             found = Identity(*identity)
             node = self._nodes.adopt(number, self._tree.adopt(node, name, found))
-            self._show_ino(number, found.ino)
+            self._show_ino(number, self._shown_ino(node, found))
         return node
+
+    def _shown_ino(self, node: Node, found: Identity) -> int:
+        """Return the inode number of an adopted node; a lower layer's may not be the file's own."""
+        if found.layer:
+            with contextlib.suppress(OSError):
+                return self._tree.attributes(node).ino
+        return found.ino
 
     def _show_ino(self, nodeid: int, ino: int) -> None:
         if self._leases is not None:

@@ -81,6 +81,13 @@ class DataPath:
         directory again that was revoked. Raises OSError where the kernel has no openat2 (Linux
         5.6) or the descriptor is no directory's.
         """
+    def lease_union(self, nodeid: int, layer_fds: Sequence[int], sees_trusted: bool) -> None:
+        """Answer for all below a node, which shows these directories merged, the first on top.
+
+        The marks of overlayfs and of OCI images are understood, but for metacopy and redirect:
+        what has these is handed up. Without `sees_trusted` (of `trusted.` attributes) the open of a
+        file that is one hole is handed up as well. Otherwise as `lease_directory`.
+        """
     def refuse_device(self, major: int, minor: int) -> None:
         """Leave whatever lies on this device, the mount's own, out of listings. Before start()."""
     def revoke_directory(self, nodeid: int) -> bool:
@@ -94,12 +101,12 @@ class DataPath:
 
         What was below it, if the kernel still asks, is handed up. No effect without a lease.
         """
-    def describe(self, nodeid: int) -> list[tuple[int, bytes, int, int, int, int]]:
+    def describe(self, nodeid: int) -> list[tuple[int, bytes, int, int, int, int, int]]:
         """Say who a node below a leased directory is; [] where it is not known.
 
         Returns (nodeid, name, device as major << 32 | minor, inode number, time of birth in ns or
-        0, S_IFMT bits) of it and of those above it, the leased directory first. The FORGET that
-        ends any of them is handed up from now on.
+        0, S_IFMT bits, layer counted from the top) of it and of those above it, the leased
+        directory first. The FORGET that ends any of them is handed up from now on.
         """
     def set_ino(self, nodeid: int, ino: int) -> None:
         """Set the st_ino that clients see of a node."""

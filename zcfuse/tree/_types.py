@@ -102,11 +102,15 @@ class Lease(msgspec.Struct, frozen=True):
     """A directory that a node mirrors name by name, for the data plane to answer from.
 
     `fd` is a descriptor of it (O_PATH will do) and stays the tree's; `kept` is what the tree
-    answers for itself below it, as `Tree.keeps` says.
+    answers for itself below it, as `Tree.keeps` says. With `layers`, descriptors too, the node
+    shows those directories merged, the topmost first, as `Union` has it; `fd` is then the topmost,
+    and `sees_trusted` says whether this process is shown `trusted.` attributes.
     """
 
     fd: int
     kept: Collection[bytes] = ()
+    layers: Sequence[int] = ()
+    sees_trusted: bool = True
 
 
 class Node:

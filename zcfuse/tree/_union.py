@@ -21,6 +21,7 @@ from zcfuse.tree._types import (
     Attributes,
     BackingFile,
     Identity,
+    Lease,
     Listing,
     Node,
     StatFs,
@@ -39,6 +40,9 @@ from zcfuse.tree._union_nodes import UnionNode, merged_attributes, node_of
 from zcfuse.tree._union_search import Found, Part, search
 
 LOG: Final = logging.getLogger("zcfuse.tree")
+
+# What a subclass may have of its own without its answers being others than a union's.
+_FREE: Final = frozenset({"__init__", "close", "lease_layers", "lease_of", "refuse_device"})
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -78,8 +82,7 @@ class Union(Tree):
             raise
         self._openat2 = openat2
         self.stacked = any(layer.stacked for layer in self._layers)
-        parts = tuple(Part(layer, layer.root) for layer in self._layers)
-        self.root = UnionNode(None, b"", parts)
+        self.root = UnionNode(None, b"", _root_parts(self._layers))
 
     def refuse_device(self, major: int, minor: int) -> None:
         """Answer ELOOP for whatever lies on this device, and never send it a request."""
@@ -146,6 +149,24 @@ class Union(Tree):
         top = _own(node).top
         return shown_xattrs(top.layer.listxattr(top.node))
 
+    def lease_layers(self) -> Sequence[int]:
+        """Return the roots of the layers, unless a subclass answers anything in its own way."""
+        if not self._openat2 or self._differs():
+            return ()
+        return [part.layer.fd for part in self.root.parts]
+
+    @property
+    def sees_trusted(self) -> bool:
+        """Whether all marks can be seen, and not only those of ordinary users."""
+        return self._trusted
+
+    def lease_of(self, node: Node) -> Lease | None:
+        """Return the layers, of the root, where `lease_layers` has any."""
+        layers = self.lease_layers() if node is self.root else ()
+        if not layers:
+            return None
+        return Lease(layers[0], layers=layers, sees_trusted=self.sees_trusted)
+
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of a file that the data plane found below the root."""
         parent = _own(directory)
@@ -160,6 +181,14 @@ class Union(Tree):
                 gone = MirrorNode(packed_identity(identity), part.node, name)
                 return UnionNode(parent, name, (Part(part.layer, gone),))
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _differs(self) -> bool:
+        """Say whether any method but those that build and close is not a Union's own."""
+        return any(
+            name in vars(self) or getattr(type(self), name, None) is not value
+            for name, value in vars(Union).items()
+            if callable(value) and name not in _FREE
+        )
 
     def close(self) -> None:
         """Close the layers; open files and listings stay usable only as far as open."""
@@ -188,6 +217,12 @@ class Union(Tree):
         if found.refused:
             _refuse(Part(found.pieces[0].layer, found.pieces[0].node), name, found.refused)
         return node_of(directory, name, found), _attributes_of(found)
+
+
+def _root_parts(layers: Sequence[Layer]) -> tuple[Part, ...]:
+    """Return the layers down to the first whose root an image has made opaque."""
+    last = next((layer.index for layer in layers if layer.is_opaque()), len(layers) - 1)
+    return tuple(Part(layer, layer.root) for layer in layers[: last + 1])
 
 
 def _own(node: Node) -> UnionNode:

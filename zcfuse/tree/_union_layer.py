@@ -84,6 +84,10 @@ class Layer(Mirror):
         """The root, an O_PATH descriptor of the layer's own."""
         return self._beneath.fd
 
+    def is_opaque(self) -> bool:
+        """Say whether an image hides all layers below; overlayfs has no such mark for a root."""
+        return self._has(self.fd, OCI_OPAQUE)
+
     def above(self) -> list[tuple[int, int]]:
         """Return (device, inode number) of the layer's root and of all directories above it."""
         found: list[tuple[int, int]] = []

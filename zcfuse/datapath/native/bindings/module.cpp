@@ -172,7 +172,7 @@ nb::dict directories_of(const zc::State& state,
     return directories;
 }
 
-// [(nodeid, name, device, inode number, time of birth, type)], the leased directory first.
+// [(nodeid, name, device, inode number, time of birth, type, layer)], the leased directory first.
 nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
     std::vector<zc::Mirrors::Description> chain;
     {
@@ -183,7 +183,7 @@ nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
     for (const auto& one : chain) {
         result.append(nb::make_tuple(one.nodeid, nb::bytes(one.name.data(), one.name.size()),
                                      one.device, one.identity.ino, one.identity.birth,
-                                     one.identity.type));
+                                     one.identity.type, one.layer));
     }
     return result;
 }
@@ -328,6 +328,13 @@ void bind_datapath(nb::module_& module) {
                 path.state().mirrors.lease(nodeid, root_fd, std::move(paths));
             },
             "nodeid"_a, "root_fd"_a, "kept"_a = nb::make_tuple())
+        .def(
+            "lease_union",
+            [](DataPath& path, std::uint64_t nodeid, const std::vector<int>& layer_fds,
+               bool sees_trusted) {
+                path.state().mirrors.lease_union(nodeid, layer_fds, sees_trusted);
+            },
+            "nodeid"_a, "layer_fds"_a, "sees_trusted"_a, Released())
         .def(
             "refuse_device",
             [](DataPath& path, std::uint32_t major, std::uint32_t minor) {

@@ -39,6 +39,15 @@ struct ProcPath {
     const char* get() const noexcept { return text.data(); }
 };
 
+// The way to a name in a directory that a descriptor stands for.
+struct ProcName {
+    std::array<char, 32 + 256> text{};
+    ProcName(int fd, const char* name) noexcept {
+        std::snprintf(text.data(), text.size(), "/proc/self/fd/%d/%s", fd, name);
+    }
+    const char* get() const noexcept { return text.data(); }
+};
+
 }  // namespace
 
 int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept {
@@ -112,6 +121,21 @@ ssize_t get_xattr(int path_fd, const char* name, void* into, std::size_t size) n
 
 ssize_t list_xattr(int path_fd, char* into, std::size_t size) noexcept {
     return or_errno(::listxattr(ProcPath(path_fd).get(), into, size));
+}
+
+ssize_t get_xattr_of(int directory, const char* name, const char* attribute, void* into,
+                     std::size_t size) noexcept {
+    return or_errno(::lgetxattr(ProcName(directory, name).get(), attribute, into, size));
+}
+
+ssize_t list_xattr_of(int directory, const char* name, char* into, std::size_t size) noexcept {
+    return or_errno(::llistxattr(ProcName(directory, name).get(), into, size));
+}
+
+bool is_all_hole(int fd) noexcept {
+    struct ::stat status {};
+    return ::lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO && ::fstat(fd, &status) == 0 &&
+           status.st_size > 0;
 }
 
 int filesystem_status(int fd, struct ::statvfs& into) noexcept {

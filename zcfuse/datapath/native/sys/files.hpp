@@ -35,6 +35,13 @@ ssize_t read_link(int path_fd, char* into, std::size_t size) noexcept;
 ssize_t get_xattr(int path_fd, const char* name, void* into, std::size_t size) noexcept;
 ssize_t list_xattr(int path_fd, char* into, std::size_t size) noexcept;
 
+// The same of `name` in a directory, which is itself where it is a symbolic link.
+ssize_t get_xattr_of(int directory, const char* name, const char* attribute, void* into,
+                     std::size_t size) noexcept;
+ssize_t list_xattr_of(int directory, const char* name, char* into, std::size_t size) noexcept;
+// Whether a file has a size, but no byte that is not in a hole.
+bool is_all_hole(int fd) noexcept;
+
 int filesystem_status(int fd, struct ::statvfs& into) noexcept;
 // Whether statx of the filesystem is always up to date and never goes over a wire.
 bool is_local(int fd) noexcept;

@@ -44,13 +44,27 @@ class SourceTree {
 
     fs::path file(int number) const { return path_ / "one" / ("file" + std::to_string(number)); }
     const fs::path& path() const { return path_; }
+    // Shows another tree below this one.
+    void put_onto(const SourceTree& below) {
+        below_ = &below;
+        const auto whiteout = path_ / "one" / ".wh.file1";
+        checked(sys::UniqueFd(::open(whiteout.c_str(), O_CREAT | O_CLOEXEC, 0644)).get(), "made");
+        fs::remove(file(1));
+        fs::remove(file(2));
+    }
     void lease(DataPath& path) const {
         const sys::UniqueFd root(::open(path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-        path.state().mirrors.lease(abi::kRootId, root.get());
+        if (below_ == nullptr) {
+            path.state().mirrors.lease(abi::kRootId, root.get());
+            return;
+        }
+        const sys::UniqueFd lower(::open(below_->path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        path.state().mirrors.lease_union(abi::kRootId, {root.get(), lower.get()}, true);
     }
 
   private:
     fs::path path_;
+    const SourceTree* below_ = nullptr;
 };
 
 struct Client {
@@ -187,6 +201,17 @@ TEST("requests for what nobody opened race with revokes and outsiders") {
     auto config = by("auto");
     config.immutable = true;
     race(SourceTree(), config);
+}
+
+TEST("requests for a union race with revokes and outsiders") {
+    for (const bool immutable : {false, true}) {
+        const SourceTree below;
+        SourceTree above;
+        above.put_onto(below);
+        auto config = by("auto");
+        config.immutable = immutable;
+        race(above, config);
+    }
 }
 
 TEST("threads race for the nodes of a table") {

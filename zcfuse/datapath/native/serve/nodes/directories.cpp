@@ -1,5 +1,6 @@
 #include "serve/nodes/directories.hpp"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -30,6 +31,22 @@ void DirectoryCache::put(std::shared_ptr<const Directory> directory, std::uint64
     dropped = std::exchange(ring_[slot], std::move(directory));
     if (dropped && dropped->nodeid != ring_[slot]->nodeid) {
         slots_.erase(dropped->nodeid);
+    }
+}
+
+std::size_t DirectoryCache::capacity() const {
+    const std::shared_lock guard(lock_);
+    return capacity_;
+}
+
+void DirectoryCache::limit(std::size_t capacity) {
+    std::vector<std::shared_ptr<const Directory>> dropped;
+    const std::unique_lock guard(lock_);
+    capacity_ = std::min(capacity_, capacity);
+    if (ring_.size() > capacity_) {
+        dropped.swap(ring_);
+        slots_.clear();
+        hand_ = 0;
     }
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -21,27 +22,44 @@
 
 namespace zc {
 
-// "Node `nodeid` mirrors this directory". Lives for as long as anything below it is in use.
-struct LeaseRoot {
-    std::uint32_t number = 0;
-    std::uint64_t nodeid = 0;
+// A real directory that a leased node shows, or one of several.
+struct Layer {
     sys::UniqueFd fd;
     std::uint32_t device_major = 0;
     std::uint32_t device_minor = 0;
     bool local = false;  // statx never asks a server
+};
+
+// "Node `nodeid` mirrors this directory", or is the union of these. Lives for as long as anything
+// below it is in use.
+struct LeaseRoot {
+    std::uint32_t number = 0;  // of the first layer; those of the others follow
+    std::uint64_t nodeid = 0;
+    std::vector<Layer> layers;  // the topmost first; of a mirror one
+    bool merged = false;        // whiteouts and the like are looked for
+    bool sees_trusted = true;   // whether all of them can be seen (trusted. attributes)
     // What control answers for all the same, with all below it: paths from here, without a `/` at
     // either end.
     std::set<std::string, std::less<>> kept;
 };
 
-struct Directory {
+// What one layer has of a directory.
+struct Part {
+    std::uint32_t layer = 0;
     sys::UniqueFd own;  // -1 for a lease's root, whose descriptor is the lease's
+};
+
+struct Directory {
+    std::vector<Part> parts;  // the topmost first, one at least; of a mirror one
     std::shared_ptr<LeaseRoot> root;
     std::uint64_t nodeid = 0;
     std::int64_t checked = 0;  // coarse milliseconds
     mutable std::atomic<bool> used{true};
 
-    int fd() const noexcept { return own ? own.get() : root->fd.get(); }
+    const Layer& layer(std::size_t part) const noexcept { return root->layers[parts[part].layer]; }
+    int fd(std::size_t part = 0) const noexcept {
+        return parts[part].own ? parts[part].own.get() : layer(part).fd.get();
+    }
 };
 
 class DirectoryCache {
@@ -59,12 +77,14 @@ class DirectoryCache {
         return generation_.load(std::memory_order_acquire);
     }
     std::size_t size() const;
-    std::size_t capacity() const noexcept { return capacity_; }
+    std::size_t capacity() const;
+    // At most so many from now on, because each may cost several descriptors.
+    void limit(std::size_t capacity);
 
   private:
     std::size_t free_slot();
 
-    const std::size_t capacity_;
+    std::size_t capacity_;
     mutable std::shared_mutex lock_;
     std::unordered_map<std::uint64_t, std::size_t> slots_;
     std::vector<std::shared_ptr<const Directory>> ring_;  // second chance, from hand_ on

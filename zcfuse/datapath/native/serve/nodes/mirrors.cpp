@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <limits>
-#include <system_error>
 
+#include "serve/nodes/unions.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
@@ -21,8 +21,6 @@ constexpr std::int64_t kKeepUnusedMs = 2000;
 // Long, because control could not go on where they stand once the directory is revoked.
 constexpr std::int64_t kKeepParkedMs = 60'000;
 constexpr std::size_t kPathBytes = 4095;  // PATH_MAX without its NUL
-// Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
-constexpr std::size_t kDepthLimit = 65'536;
 // Shares of RLIMIT_NOFILE. What is left is for what clients have open, and for ourselves.
 constexpr std::size_t kDirectoryShare = 4;
 constexpr std::size_t kKeptShare = 4;
@@ -30,7 +28,6 @@ constexpr std::size_t kMostDirectories = 4096;
 constexpr std::size_t kMostKept = 4096;
 constexpr std::size_t kParkedShare = 16;
 constexpr std::size_t kMostParked = 64;
-constexpr std::size_t kLeast = 8;
 constexpr std::size_t kWorthTrimming = 50'000;  // nodes: some megabytes
 
 Validity validity_of(const Config& config) noexcept {
@@ -41,7 +38,7 @@ Validity validity_of(const Config& config) noexcept {
 }
 
 std::size_t share(std::size_t of, std::size_t most) {
-    return std::clamp(sys::descriptor_limit() / of, kLeast, most);
+    return std::clamp(sys::descriptor_limit() / of, kLeastDescriptors, most);
 }
 
 // The path no longer leads to the node: something else is there, or nothing is.
@@ -54,9 +51,12 @@ bool no_descriptors(int error) noexcept {
     return error == -EMFILE || error == -ENFILE;
 }
 
-bool other_mount(const LeaseRoot& root, const struct ::statx& status) noexcept {
-    return (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0 ||
-           status.stx_dev_major != root.device_major || status.stx_dev_minor != root.device_minor;
+bool on_device(const Layer& layer, const struct ::statx& status) noexcept {
+    return status.stx_dev_major == layer.device_major && status.stx_dev_minor == layer.device_minor;
+}
+
+bool other_mount(const Layer& layer, const struct ::statx& status) noexcept {
+    return (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0 || !on_device(layer, status);
 }
 
 }  // namespace
@@ -77,42 +77,6 @@ Mirrors::Mirrors(LeaseTable& leases, const Config& config)
       files_(leases, share(kKeptShare, kMostKept)),
       parked_(share(kParkedShare, kMostParked)) {}
 
-void Mirrors::lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept) {
-    auto root = std::make_shared<LeaseRoot>();
-    struct ::statx status {};
-    int error = sys::dup_cloexec(root_fd, root->fd);
-    if (error == 0) {
-        error = sys::status_of(root->fd.get(), "", false, status);
-    }
-    if (error == 0 && !S_ISDIR(status.stx_mode)) {
-        error = -ENOTDIR;
-    }
-    sys::UniqueFd probe;
-    if (error == 0) {
-        error = sys::open_beneath(root->fd.get(), ".", O_PATH | O_DIRECTORY, probe);
-    }
-    if (error < 0) {
-        throw std::system_error(-error, std::generic_category(), "leasing a directory");
-    }
-    root->nodeid = nodeid;
-    root->device_major = status.stx_dev_major;
-    root->device_minor = status.stx_dev_minor;
-    root->local = sys::is_local(root->fd.get());
-    root->kept = std::move(kept);
-    if (is_own(nodeid)) {
-        nodes_.set_revoked(nodeid, false);
-        return;
-    }
-    root->number = ++last_root_;
-    const auto identity = identity_of(*root, status, root->fd.get(), "");
-    {
-        const std::unique_lock guard(roots_lock_);
-        roots_[nodeid] = std::move(root);
-    }
-    nodes_.add_root(nodeid, identity);
-    any_.store(true, std::memory_order_release);
-}
-
 bool Mirrors::revoke(std::uint64_t nodeid) {
     const bool known = nodes_.set_revoked(nodeid, true);
     revokes_.fetch_add(1, std::memory_order_acq_rel);
@@ -121,50 +85,75 @@ bool Mirrors::revoke(std::uint64_t nodeid) {
     return known;
 }
 
-void Mirrors::drop(std::uint64_t nodeid) {
-    std::shared_ptr<LeaseRoot> dropped;  // its descriptor is closed outside of the lock
-    {
-        const std::unique_lock guard(roots_lock_);
-        const auto found = roots_.find(nodeid);
-        if (found == roots_.end()) {
-            return;
-        }
-        dropped = std::move(found->second);
-        roots_.erase(found);
-    }
-    nodes_.drop_root(nodeid);
-    // Directories below it hold the root by pointer.
-    cache_.clear();
-}
-
-std::shared_ptr<LeaseRoot> Mirrors::root_of(std::uint64_t nodeid) const {
-    const std::shared_lock guard(roots_lock_);
-    const auto found = roots_.find(nodeid);
-    return found == roots_.end() ? nullptr : found->second;
-}
-
-Identity Mirrors::identity_of(const LeaseRoot& root, const struct ::statx& status, int directory,
-                              const char* name) const {
+Identity Mirrors::identity_of(const LeaseRoot& root, std::uint32_t layer,
+                              const struct ::statx& status, int directory, const char* name) {
     const std::uint64_t birth =
         (status.stx_mask & STATX_BTIME) != 0
             ? static_cast<std::uint64_t>(status.stx_btime.tv_sec) * 1'000'000'000 +
                   status.stx_btime.tv_nsec
             : sys::handle_hash(directory, name);
-    return {status.stx_ino, birth, root.number,
+    return {status.stx_ino, birth, root.number + layer,
             static_cast<std::uint32_t>(status.stx_mode) & S_IFMT};
 }
 
-int Mirrors::look(const Directory& directory, const char* name, struct ::statx& status) const {
-    const auto& root = *directory.root;
+int Mirrors::look_at(const Layer& layer, int directory, const char* name, struct ::statx& status) {
     // Not before a mount is known not to be our own may its filesystem be asked anything.
-    int error = sys::status_of(directory.fd(), name, true, status);
+    int error = sys::status_of(directory, name, true, status);
     if (error < 0) {
         return error;
     }
-    if (*name != '\0' && other_mount(root, status)) {
-        return kHandUp;
+    if (directory != layer.fd.get() || *name != '\0') {
+        if (other_mount(layer, status)) {
+            return kHandUp;
+        }
     }
-    return root.local ? 0 : sys::status_of(directory.fd(), name, false, status);
+    return layer.local ? 0 : sys::status_of(directory, name, false, status);
+}
+
+// As control shows it, which answers for other mounts (tree/_mirror.py, mixed_ino).
+std::uint64_t Mirrors::shown_ino(const LeaseRoot& root, const struct ::statx& status) noexcept {
+    if (on_device(root.layers.front(), status)) {
+        return status.stx_ino;
+    }
+    const auto device = std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor;
+    std::uint64_t value = device * 0x9E3779B97F4A7C15 + status.stx_ino;
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9;
+    value = (value ^ value >> 27) * 0x94D049BB133111EB;
+    value ^= value >> 31;
+    return value != 0 ? value : 1;
+}
+
+// A merged directory's links would be those of one layer; 1 says that they tell nothing.
+void Mirrors::show(const Directory& directory, std::size_t parts, struct ::statx& status) noexcept {
+    status.stx_ino = shown_ino(*directory.root, status);
+    if (parts > 1) {
+        status.stx_nlink = 1;
+    }
+}
+
+int Mirrors::find(const Directory& directory, const char* name, Found& into) {
+    const auto& root = *directory.root;
+    if (!root.merged) {
+        const int error = look_at(root.layers.front(), directory.fd(), name, into.status);
+        if (error == 0) {
+            into.identity = identity_of(root, 0, into.status, directory.fd(), name);
+        }
+        return error;
+    }
+    unions::Shown shown;
+    int error = unions::find(directory, name, shown);
+    if (no_descriptors(error)) {
+        give_back_descriptors();
+        error = unions::find(directory, name, shown);
+    }
+    into.status = shown.status;
+    if (error != 0) {
+        return error;
+    }
+    const auto layer = directory.parts[shown.part].layer;
+    into.identity = identity_of(root, layer, into.status, directory.fd(shown.part), name);
+    show(directory, shown.parts.size(), into.status);
+    return 0;
 }
 
 int Mirrors::leased(const NodeView& node) const {
@@ -240,6 +229,10 @@ int Mirrors::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
                 top->root = root_of(at);
                 top->nodeid = at;
                 top->checked = now;
+                for (std::uint32_t layer = 0; top->root && layer < top->root->layers.size();
+                     ++layer) {
+                    top->parts.push_back({layer, {}});
+                }
                 into.from = std::move(top);
             }
             return into.from && into.from->root ? 0 : kHandUp;
@@ -283,15 +276,36 @@ int Mirrors::descend(const Climb& climb, sys::UniqueFd& into) const {
     return 0;
 }
 
+// Name by name, because each layer may hide what those below it have.
+int Mirrors::descend_merged(const Climb& climb, Directory& into) const {
+    const Directory* above = climb.from.get();
+    Directory at;
+    at.root = climb.from->root;
+    for (auto name = climb.names.rbegin(); name != climb.names.rend(); ++name) {
+        std::vector<Part> parts;
+        if (const int error = unions::step(*above, name->c_str(), parts); error != 0) {
+            return is_gone(error) ? -ESTALE : error;
+        }
+        at.parts = std::move(parts);
+        above = &at;
+    }
+    into.parts = std::move(at.parts);
+    return 0;
+}
+
 int Mirrors::check(const LeaseRoot& root, int directory, const char* name, const Identity& wanted,
                    struct ::statx& status) const {
-    const int error = sys::status_of(directory, name, root.local, status);
+    const auto number = wanted.lease - root.number;
+    if (number >= root.layers.size()) {
+        return -ESTALE;
+    }
+    const auto& layer = root.layers[number];
+    const int error = sys::status_of(directory, name, layer.local, status);
     if (error < 0) {
         return error;
     }
-    const bool same = status.stx_dev_major == root.device_major &&
-                      status.stx_dev_minor == root.device_minor &&
-                      identity_of(root, status, directory, name) == wanted;
+    const bool same =
+        on_device(layer, status) && identity_of(root, number, status, directory, name) == wanted;
     return same ? 0 : -ESTALE;
 }
 
@@ -312,16 +326,27 @@ int Mirrors::directory(std::uint64_t nodeid, ThreadCounts& counts,
     opened->root = way.from->root;
     opened->nodeid = nodeid;
     opened->checked = way.from->checked;
-    if (!way.names.empty()) {
+    if (way.names.empty()) {
+        for (const auto& part : way.from->parts) {
+            opened->parts.push_back({part.layer, {}});
+        }
+    } else {
         counts.directory_misses.add();
-        int error = descend(way, opened->own);
+        const auto open = [&] {
+            if (opened->root->merged) {
+                return descend_merged(way, *opened);
+            }
+            opened->parts = std::vector<Part>(1);
+            return descend(way, opened->parts.front().own);
+        };
+        int error = open();
         if (no_descriptors(error)) {
             give_back_descriptors();
-            error = descend(way, opened->own);
+            error = open();
         }
         struct ::statx status {};
         if (error == 0) {
-            error = check(*opened->root, opened->own.get(), "", way.wanted, status);
+            error = check(*opened->root, opened->fd(), "", way.wanted, status);
         }
         if (error != 0) {
             cache_.drop(nodeid);
@@ -333,14 +358,22 @@ int Mirrors::directory(std::uint64_t nodeid, ThreadCounts& counts,
     return 0;
 }
 
-// Runs `attempt` with the directory and the name of each link until one leads to the node.
+// Runs `attempt` with the directory, its part in the node's layer and the name of each link until
+// one leads to the node.
 template <typename Try>
 int Mirrors::by_any_link(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts,
                          Try attempt) {
     const auto one = [&](const Link& link) {
         std::shared_ptr<const Directory> parent;
-        const int error = directory(link.parent, counts, parent);
-        return error == 0 ? attempt(*parent, link.name.c_str()) : error;
+        if (const int error = directory(link.parent, counts, parent); error != 0) {
+            return error;
+        }
+        for (std::size_t part = 0; part < parent->parts.size(); ++part) {
+            if (parent->root->number + parent->parts[part].layer == node.identity.lease) {
+                return attempt(*parent, part, link.name.c_str());
+            }
+        }
+        return -ESTALE;
     };
     int error = one(node.link);
     if (is_gone(error) && node.more_links) {
@@ -362,7 +395,31 @@ int Mirrors::open_directory(std::uint64_t nodeid, int flags, ThreadCounts& count
     if (const int error = sys::open_beneath(found->fd(), ".", flags, into); error != 0) {
         return error;
     }
-    return sys::status_of(into.get(), "", found->root->local, status);
+    return sys::status_of(into.get(), "", found->layer(0).local, status);
+}
+
+int Mirrors::open_parts(std::uint64_t nodeid, int flags, ThreadCounts& counts,
+                        std::vector<Part>& into, std::vector<struct ::statx>& statuses) {
+    into.clear();
+    statuses.clear();
+    std::shared_ptr<const Directory> found;
+    if (const int error = directory(nodeid, counts, found); error != 0) {
+        return error;
+    }
+    for (std::size_t part = 0; part < found->parts.size(); ++part) {
+        Part opened{found->parts[part].layer, {}};
+        struct ::statx status {};
+        int error = sys::open_beneath(found->fd(part), ".", flags, opened.own);
+        if (error == 0) {
+            error = sys::status_of(opened.own.get(), "", found->layer(part).local, status);
+        }
+        if (error != 0) {
+            return error;
+        }
+        into.push_back(std::move(opened));
+        statuses.push_back(status);
+    }
+    return 0;
 }
 
 int Mirrors::open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
@@ -374,13 +431,14 @@ int Mirrors::open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::Un
     if (node->identity.type == S_IFDIR) {
         return open_directory(nodeid, flags, counts, into, status);
     }
-    return by_any_link(nodeid, *node, counts, [&](const Directory& parent, const char* name) {
-        const int error = sys::open_beneath(parent.fd(), name, flags, into);
+    const auto attempt = [&](const Directory& parent, std::size_t part, const char* name) {
+        const int error = sys::open_beneath(parent.fd(part), name, flags, into);
         if (error < 0) {
             return error == -EXDEV ? kHandUp : error;
         }
         return check(*parent.root, into.get(), "", node->identity, status);
-    });
+    };
+    return by_any_link(nodeid, *node, counts, attempt);
 }
 
 int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& status) {
@@ -390,52 +448,39 @@ int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& 
     }
     if (node->identity.type == S_IFDIR) {
         std::shared_ptr<const Directory> found;
-        const int error = directory(nodeid, counts, found);
-        return error != 0 ? error : look(*found, "", status);
+        int error = directory(nodeid, counts, found);
+        if (error == 0) {
+            error = sys::status_of(found->fd(), "", found->layer(0).local, status);
+        }
+        if (error == 0) {
+            show(*found, found->parts.size(), status);
+        }
+        return error;
     }
     // An open file answers for itself, whatever has become of its names.
     if (const auto lease = files_.in_use(nodeid)) {
         if (const auto* file = lease->whole_file(); file != nullptr) {
-            return sys::status_of(file->get(), "", false, status);
-        }
-    }
-    return by_any_link(nodeid, *node, counts, [&](const Directory& parent, const char* name) {
-        if (const int error = look(parent, name, status); error != 0) {
+            const int error = sys::status_of(file->get(), "", false, status);
+            const auto root = any_unions() && error == 0 ? root_above(nodeid) : nullptr;
+            if (root != nullptr) {
+                status.stx_ino = shown_ino(*root, status);
+            }
             return error;
         }
-        const auto found = identity_of(*parent.root, status, parent.fd(), name);
-        return found == node->identity ? 0 : -ESTALE;
-    });
-}
-
-std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
-    std::vector<Description> chain;
-    std::shared_ptr<LeaseRoot> root;
-    for (auto at = nodeid; chain.size() < kDepthLimit;) {
-        const auto node = nodes_.find(at);
-        if (!node) {
-            return {};
+    }
+    const auto attempt = [&](const Directory& parent, std::size_t part, const char* name) {
+        if (const int error = look_at(parent.layer(part), parent.fd(part), name, status);
+            error != 0) {
+            return error;
         }
-        chain.push_back({at, node->link.name, 0, node->identity});
-        if (node->is_root) {
-            root = root_of(at);
-            break;
+        const auto layer = parent.parts[part].layer;
+        if (identity_of(*parent.root, layer, status, parent.fd(part), name) != node->identity) {
+            return -ESTALE;
         }
-        at = node->link.parent;
-    }
-    if (!root) {
-        return {};
-    }
-    struct ::statx status {};
-    const bool births = sys::status_of(root->fd.get(), "", true, status) == 0 &&
-                        (status.stx_mask & STATX_BTIME) != 0;
-    for (auto& one : chain) {
-        one.device = std::uint64_t{root->device_major} << 32 | root->device_minor;
-        one.identity.birth = births ? one.identity.birth : 0;
-        nodes_.set_described(one.nodeid);
-    }
-    std::reverse(chain.begin(), chain.end());
-    return chain;
+        show(parent, 1, status);
+        return 0;
+    };
+    return by_any_link(nodeid, *node, counts, attempt);
 }
 
 void Mirrors::forgotten(std::uint64_t nodeid) {
@@ -448,17 +493,6 @@ void Mirrors::give_back_descriptors() {
     files_.drop_unused();
     parked_.clear();
     cache_.clear();
-}
-
-std::shared_ptr<LeaseRoot> Mirrors::root_above(std::uint64_t nodeid) const {
-    const auto node = nodes_.find(nodeid);
-    const std::shared_lock guard(roots_lock_);
-    for (const auto& [top, root] : roots_) {
-        if (node && root->number == node->identity.lease) {
-            return root;
-        }
-    }
-    return nullptr;
 }
 
 void Mirrors::tidy() {

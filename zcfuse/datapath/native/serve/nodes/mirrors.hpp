@@ -1,5 +1,6 @@
-// Directory leases: "node N mirrors this directory". From a nodeid to the file that it stands for,
-// beneath the lease's root, over no symbolic link and no other mount, and never to another file:
+// Directory leases: "node N mirrors this directory", or shows these merged. From a nodeid to the
+// file that it stands for, beneath the lease's root, over no symbolic link and no other mount, and
+// never to another file:
 // what is opened is compared with the node's identity, and ESTALE is the answer where it differs.
 //
 // Three things may come of an attempt: 0, a -errno for the client, or kHandUp: the node is not
@@ -17,6 +18,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -40,6 +42,10 @@
 namespace zc {
 
 inline constexpr int kHandUp = 1;
+// Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
+inline constexpr std::size_t kDepthLimit = 65'536;
+// Of what is kept open, whatever the limit of descriptors.
+inline constexpr std::size_t kLeastDescriptors = 8;
 
 // For how long the kernel may believe what it is told.
 struct Validity {
@@ -59,6 +65,9 @@ class Mirrors {
     // Leases a directory but for `kept`, paths below it; the descriptor is copied. Throws
     // std::system_error.
     void lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept = {});
+    // Leases a node that shows several directories as one, the topmost first, with the marks of
+    // overlayfs and of OCI images in them. `sees_trusted`: this process can see `trusted.` marks.
+    void lease_union(std::uint64_t nodeid, const std::vector<int>& layer_fds, bool sees_trusted);
     // Returns false for a node that is not leased. What is open stays so.
     bool revoke(std::uint64_t nodeid);
     // Forgets a lease altogether, of a directory that the kernel has forgotten. Requests about what
@@ -73,6 +82,7 @@ class Mirrors {
         std::string name;
         std::uint64_t device = 0;  // major << 32 | minor
         Identity identity;         // birth 0 where the filesystem has no times of birth
+        std::uint32_t layer = 0;
     };
     // The node and those above it, the leased directory first; empty for one that is not known.
     // Its end, and theirs, is handed up from now on.
@@ -81,13 +91,28 @@ class Mirrors {
     // A directory of ours to look at names in. The counts are those of the calling thread.
     int directory(std::uint64_t nodeid, ThreadCounts& counts,
                   std::shared_ptr<const Directory>& into);
-    // Opens the node itself and says what it is.
+    // Opens the node itself and says what it is; of a merged directory the topmost part.
     int open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
              struct ::statx& status);
     // What the node is now, by a name of its own or as an open file.
     int status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& status);
-    // What a name in a directory is now; kHandUp where another mount begins.
-    int look(const Directory& directory, const char* name, struct ::statx& status) const;
+    // Opens all parts of a directory to list them, and says what each is.
+    int open_parts(std::uint64_t nodeid, int flags, ThreadCounts& counts, std::vector<Part>& into,
+                   std::vector<struct ::statx>& statuses);
+    // What a name in a directory is now, as clients see it; kHandUp where another mount begins
+    // (`status` is then what lies there) and for what control must answer.
+    struct Found {
+        struct ::statx status {};
+        Identity identity;
+    };
+    int find(const Directory& directory, const char* name, Found& into);
+    // What a name in a directory of a layer is now; kHandUp where another mount begins.
+    static int look_at(const Layer& layer, int directory, const char* name, struct ::statx& status);
+    // The inode number that is shown for a file.
+    static std::uint64_t shown_ino(const LeaseRoot& root, const struct ::statx& status) noexcept;
+    // Whether there is a lease on a union: one load.
+    bool any_unions() const noexcept { return any_unions_.load(std::memory_order_acquire); }
+    bool in_union(std::uint64_t nodeid) const;
     // 0 or kHandUp.
     int leased(const NodeView& node) const;
     int leased(std::uint64_t nodeid) const;
@@ -97,8 +122,6 @@ class Mirrors {
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
     bool is_refused(const struct ::statx& status) const noexcept;
 
-    Identity identity_of(const LeaseRoot& root, const struct ::statx& status, int directory,
-                         const char* name) const;
     std::shared_ptr<LeaseRoot> root_of(std::uint64_t nodeid) const;
     // The kernel knows nothing of the node any more.
     void forgotten(std::uint64_t nodeid);
@@ -122,7 +145,7 @@ class Mirrors {
         std::size_t leased = 0;  // directories
         std::size_t nodes = 0;
         std::size_t node_bytes = 0;
-        std::size_t directories = 0;  // descriptors in the cache
+        std::size_t directories = 0;  // in the cache
         std::size_t directory_limit = 0;
         std::size_t listings = 0;
         OpenFiles::Statistics files;
@@ -134,6 +157,12 @@ class Mirrors {
     bool fresh(const Directory& directory, std::int64_t now) const noexcept;
     int climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const;
     int descend(const Climb& climb, sys::UniqueFd& into) const;
+    static Identity identity_of(const LeaseRoot& root, std::uint32_t layer,
+                                const struct ::statx& status, int directory, const char* name);
+    static void show(const Directory& directory, std::size_t parts,
+                     struct ::statx& status) noexcept;
+    void add_root(std::shared_ptr<LeaseRoot> root);
+    int descend_merged(const Climb& climb, Directory& into) const;
     int check(const LeaseRoot& root, int directory, const char* name, const Identity& wanted,
               struct ::statx& status) const;
     int open_directory(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
@@ -150,6 +179,7 @@ class Mirrors {
     OpenDirectories listings_;
     ParkedListings parked_;
     std::atomic<bool> any_{false};
+    std::atomic<bool> any_unions_{false};
     std::atomic<std::uint64_t> revokes_{0};
     std::size_t nodes_peak_ = 0;  // tidy()'s
     std::uint64_t refused_device_ = ~std::uint64_t{0};

@@ -1,5 +1,9 @@
-// The directories that clients are listing: a descriptor and the entries read ahead from it, by
+// The directories that clients are listing: descriptors and the entries read ahead from them, by
 // file handle.
+//
+// What one directory has is listed by the backing filesystem's own cookies, a buffer at a time.
+// What several layers have is read as a whole when a pass begins, so that each name comes once; a
+// cookie is then a position.
 //
 // Threads: any; the table's lock is innermost, each listing has a lock of its own, which is held
 // while the backing directory is read and under which the locks of the other tables may be taken.
@@ -12,25 +16,25 @@
 #include <unordered_map>
 #include <vector>
 
+#include "serve/nodes/directories.hpp"
 #include "serve/nodes/table.hpp"
-#include "sys/unique_fd.hpp"
 
 namespace zc {
 
 struct OpenDirectory {
-    sys::UniqueFd fd;
+    std::vector<Part> parts;  // the topmost first
+    bool in_union = false;
     std::mutex lock;
-    std::vector<std::byte> entries;  // as getdents64(2) gave them; made at the first use
-    std::size_t begin = 0;           // of what has not been replied yet
+    std::vector<std::byte> entries;   // as getdents64(2) has them; made at the first use
+    std::vector<std::size_t> starts;  // of the entries, where there are several parts
+    std::size_t begin = 0;            // of what has not been replied yet
     std::size_t end = 0;
     std::uint64_t cookie = 0;  // where the entry at `begin` stands
 };
 
 class OpenDirectories {
   public:
-    std::uint64_t add(sys::UniqueFd fd) {
-        auto opened = std::make_shared<OpenDirectory>();
-        opened->fd = std::move(fd);
+    std::uint64_t add(std::shared_ptr<OpenDirectory> opened) {
         const std::lock_guard guard(lock_);
         const auto handle = kOwnBit | ++last_;
         by_handle_.emplace(handle, std::move(opened));

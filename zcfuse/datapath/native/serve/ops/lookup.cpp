@@ -1,7 +1,8 @@
-// LOOKUP: one statx of the name in the directory's descriptor. A missing name is a reply too, which
-// the kernel may cache.
+// LOOKUP: one statx of the name in the directory's descriptor, in a union one a layer at most. A
+// missing name is a reply too, which the kernel may cache.
 #include <cerrno>
 
+#include "serve/nodes/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {
@@ -37,16 +38,19 @@ bool lookup(Context& context, const Request& request) {
     if (mirrors.is_kept(*directory->root, request.header.nodeid, text)) {
         return false;
     }
-    struct ::statx status {};
-    if (const int error = mirrors.look(*directory, name, status); error != 0) {
+    if (directory->root->merged && is_reserved(text)) {
+        return answer_missing(context, request);
+    }
+    Mirrors::Found found;
+    if (const int error = mirrors.find(*directory, name, found); error != 0) {
         return error == -ENOENT ? answer_missing(context, request) : request.failed(error);
     }
-    const auto identity = mirrors.identity_of(*directory->root, status, directory->fd(), name);
     auto& nodes = mirrors.nodes();
-    if (nodes.any_revoked() && nodes.is_revoked(identity)) {
+    if (nodes.any_revoked() && nodes.is_revoked(found.identity)) {
         return false;
     }
-    const auto nodeid = nodes.count(identity, request.header.nodeid, text,
+    const auto& status = found.status;
+    const auto nodeid = nodes.count(found.identity, request.header.nodeid, text,
                                     status.stx_nlink > 1 && !S_ISDIR(status.stx_mode));
     if (!request.answer_with(entry_of(nodeid, status, mirrors.validity()))) {
         nodes.forget(nodeid, 1);  // the kernel has not heard of it

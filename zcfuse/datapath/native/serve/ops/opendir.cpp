@@ -4,7 +4,10 @@
 // (FOPEN_KEEP_CACHE) only where both hold: the directory's mtime is the one that the last listing
 // saw and is no longer young, so that every change since would show; and the last listing that it
 // was given is within the cache timeout. A listing brings attributes along: once those have
-// expired, a fresh one costs less than a LOOKUP of each name.
+// expired, a fresh one costs less than a LOOKUP of each name. Of a merged directory the mtimes of
+// all layers count.
+#include <algorithm>
+
 #include "serve/ops/mtime.hpp"
 #include "serve/ops/operation.hpp"
 
@@ -12,46 +15,62 @@ namespace zc::ops {
 
 namespace {
 
-std::uint32_t caching(Context& context, std::uint64_t nodeid, const struct ::statx& status) {
+using Statuses = std::vector<struct ::statx>;
+
+bool are_settled(const Statuses& statuses) {
+    return std::all_of(statuses.begin(), statuses.end(), mtime_is_settled);
+}
+
+// Of one directory its mtime; of several a number that changes when one of theirs does.
+std::uint64_t mtimes_of(const Statuses& statuses) {
+    std::uint64_t mixed = 0;
+    for (const auto& status : statuses) {
+        mixed = mixed * 0x9E37'79B9'7F4A'7C15 + mtime_of(status);
+    }
+    return mixed;
+}
+
+std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& statuses) {
     auto& mirrors = context.mirrors();
     if (context.state.config.immutable) {
         return abi::fopen::cache_dir | abi::fopen::keep_cache;
     }
     const auto timeout = static_cast<std::int64_t>(mirrors.cache_timeout_ms());
-    if (timeout == 0 || !mtime_is_settled(status)) {
+    if (timeout == 0 || !are_settled(statuses)) {
         mirrors.nodes().unchanged(nodeid, 0, 0, false);
         return 0;
     }
     // A period: within one, the listing that began it is as good as a new one.
     const auto period = static_cast<std::uint64_t>(sys::coarse_milliseconds() / timeout);
-    const bool same = mirrors.nodes().unchanged(nodeid, period, mtime_of(status), true);
+    const bool same = mirrors.nodes().unchanged(nodeid, period, mtimes_of(statuses), true);
     return abi::fopen::cache_dir | (same ? abi::fopen::keep_cache : 0);
 }
 
 }  // namespace
 
-int open_for_listing(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
-                     struct ::statx& status) {
+int open_for_listing(Context& context, std::uint64_t nodeid, OpenDirectory& into,
+                     Statuses& statuses) {
     auto& mirrors = context.mirrors();
     constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NONBLOCK;
-    const int error = mirrors.open(nodeid, kFlags, context.counts, into, status);
+    into.in_union = mirrors.in_union(nodeid);
+    const int error = mirrors.open_parts(nodeid, kFlags, context.counts, into.parts, statuses);
     if (error != -EMFILE && error != -ENFILE) {
         return error;
     }
     mirrors.give_back_descriptors();
-    return mirrors.open(nodeid, kFlags, context.counts, into, status);
+    return mirrors.open_parts(nodeid, kFlags, context.counts, into.parts, statuses);
 }
 
 bool opendir(Context& context, const Request& request) {
     auto& mirrors = context.mirrors();
     const auto nodeid = request.header.nodeid;
-    sys::UniqueFd fd;
-    struct ::statx status {};
-    if (const int error = open_for_listing(context, nodeid, fd, status); error != 0) {
+    auto opened = std::make_shared<OpenDirectory>();
+    Statuses statuses;
+    if (const int error = open_for_listing(context, nodeid, *opened, statuses); error != 0) {
         return request.failed(error);
     }
-    const auto handle = mirrors.listings().add(std::move(fd));
-    if (!request.answer_with(abi::OpenOut{handle, caching(context, nodeid, status), 0})) {
+    const auto handle = mirrors.listings().add(std::move(opened));
+    if (!request.answer_with(abi::OpenOut{handle, caching(context, nodeid, statuses), 0})) {
         mirrors.listings().take(handle);
     }
     return true;

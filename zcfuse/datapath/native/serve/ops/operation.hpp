@@ -59,9 +59,9 @@ abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
 // Opens the file of a node and says what it is; 0, -errno or kHandUp.
 int open_for_reading(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
                      struct ::statx& status);
-// The same of a directory.
-int open_for_listing(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
-                     struct ::statx& status);
+// The same of all parts of a directory.
+int open_for_listing(Context& context, std::uint64_t nodeid, OpenDirectory& into,
+                     std::vector<struct ::statx>& statuses);
 // The lease that answers a READ (or LSEEK, where `read` is nullptr) of a file that was opened
 // without a message; 0, -errno or kHandUp.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,

@@ -1,6 +1,6 @@
 // READDIR and READDIRPLUS, by the backing filesystem's own cookies: an entry is listed once in a
 // directory that changes, as natively. What getdents64 gave and did not fit into the reply is kept
-// for the next one.
+// for the next one. What several layers have is read as a whole, so that no name comes twice.
 //
 // A nodeid of 0 tells the kernel that an entry comes without attributes (fs/fuse/readdir.c): so do
 // "." and "..", a name that cannot be looked at, another mount, what control keeps for itself, and
@@ -10,7 +10,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <string>
+#include <unordered_set>
 
+#include "serve/nodes/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {
@@ -19,6 +22,7 @@ namespace {
 
 constexpr std::size_t kReadBytes = 32 << 10;
 constexpr std::size_t kLargestReply = 1 << 20;
+constexpr std::size_t kReservedBytes = 4;  // ".wh."
 
 struct Entry {
     std::uint64_t ino = 0;
@@ -36,28 +40,11 @@ constexpr std::size_t aligned(std::size_t size) noexcept {
     return (size + 7) & ~std::size_t{7};
 }
 
-// Makes sure that the next entry from `cookie` is in the buffer. 0, or -errno; `end` at the end.
-int fill(OpenDirectory& listing, std::uint64_t cookie) {
-    if (listing.entries.empty()) {
-        listing.entries.resize(kReadBytes);
-    }
-    if (cookie != listing.cookie || cookie == 0) {
-        listing.begin = listing.end = 0;
-        if (const int error = sys::seek_listing(listing.fd.get(), cookie); error < 0) {
-            return error;
-        }
-        listing.cookie = cookie;
-    }
-    if (listing.begin < listing.end) {
-        return 0;
-    }
-    const auto n = sys::list(listing.fd.get(), listing.entries.data(), listing.entries.size());
-    if (n < 0) {
-        return static_cast<int>(n);
-    }
-    listing.begin = 0;
-    listing.end = static_cast<std::size_t>(n);
-    return 0;
+bool is_whiteout(const Part& part, const Entry& entry) {
+    struct ::statx status {};
+    return (entry.type == DT_CHR || entry.type == DT_UNKNOWN) &&
+           sys::status_of(part.own.get(), entry.name.data(), true, status) == 0 &&
+           is_device_whiteout(status);
 }
 
 bool next_entry(const OpenDirectory& listing, Entry& into) {
@@ -70,23 +57,114 @@ bool next_entry(const OpenDirectory& listing, Entry& into) {
     return true;
 }
 
-// As control shows it, which answers for other mounts (tree/_mirror.py, mixed_ino).
-std::uint64_t shown_ino(const LeaseRoot& root, const struct ::statx& status) noexcept {
-    if (status.stx_dev_major == root.device_major && status.stx_dev_minor == root.device_minor) {
-        return status.stx_ino;
+// Which names a pass over several layers has, and which the layers above have taken away.
+class MergedNames {
+  public:
+    void add(const Part& part, const Entry& entry, OpenDirectory& into) {
+        const std::string name(entry.name);
+        if (is_reserved(name)) {
+            covered_.insert(name.substr(kReservedBytes));
+            return;
+        }
+        if (!taken_.insert(name).second || is_whiteout(part, entry)) {
+            return;
+        }
+        const auto start = into.entries.size();
+        const auto* raw =
+            reinterpret_cast<const std::byte*>(entry.name.data()) - offsetof(dirent64, d_name);
+        into.entries.insert(into.entries.end(), raw, raw + entry.bytes);
+        into.starts.push_back(start);
+        reinterpret_cast<dirent64*>(into.entries.data() + start)->d_off =
+            static_cast<off64_t>(into.starts.size());
     }
-    const auto device = std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor;
-    std::uint64_t value = device * 0x9E3779B97F4A7C15 + status.stx_ino;
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9;
-    value = (value ^ value >> 27) * 0x94D049BB133111EB;
-    value ^= value >> 31;
-    return value != 0 ? value : 1;
+    // A `.wh.` name speaks of the layers below its own.
+    void end_of_layer() { taken_.merge(covered_); }
+
+  private:
+    std::unordered_set<std::string> taken_;
+    std::unordered_set<std::string> covered_;
+};
+
+int merge_part(const Part& part, MergedNames& names, OpenDirectory& into) {
+    const int directory = part.own.get();
+    OpenDirectory read;
+    read.entries.resize(kReadBytes);
+    if (const int error = sys::seek_listing(directory, 0); error < 0) {
+        return error;
+    }
+    for (;;) {
+        const auto n = sys::list(directory, read.entries.data(), read.entries.size());
+        if (n <= 0) {
+            return static_cast<int>(n);
+        }
+        read.begin = 0;
+        read.end = static_cast<std::size_t>(n);
+        for (Entry entry; next_entry(read, entry); read.begin += entry.bytes) {
+            names.add(part, entry, into);
+        }
+    }
+}
+
+// Reads all parts of a merged directory, each name from the topmost that has it.
+int merge(OpenDirectory& listing) {
+    listing.starts.clear();
+    listing.entries.clear();
+    MergedNames names;
+    for (const auto& part : listing.parts) {
+        if (const int error = merge_part(part, names, listing); error < 0) {
+            listing.starts.clear();
+            return error;
+        }
+        names.end_of_layer();
+    }
+    return 0;
+}
+
+// Makes sure that the next entry from `cookie` is in the buffer. 0, or -errno; `end` at the end.
+int fill_merged(OpenDirectory& listing, std::uint64_t cookie) {
+    if (cookie == 0 || listing.starts.empty()) {
+        if (const int error = merge(listing); error < 0) {
+            return error;
+        }
+    }
+    listing.end = listing.entries.size();
+    listing.begin = cookie < listing.starts.size() ? listing.starts[cookie] : listing.end;
+    listing.cookie = cookie;
+    return 0;
+}
+
+int fill(OpenDirectory& listing, std::uint64_t cookie) {
+    if (listing.parts.size() > 1) {
+        return fill_merged(listing, cookie);
+    }
+    const int directory = listing.parts.front().own.get();
+    if (listing.entries.empty()) {
+        listing.entries.resize(kReadBytes);
+    }
+    if (cookie != listing.cookie || cookie == 0) {
+        listing.begin = listing.end = 0;
+        if (const int error = sys::seek_listing(directory, cookie); error < 0) {
+            return error;
+        }
+        listing.cookie = cookie;
+    }
+    if (listing.begin < listing.end) {
+        return 0;
+    }
+    const auto n = sys::list(directory, listing.entries.data(), listing.entries.size());
+    if (n < 0) {
+        return static_cast<int>(n);
+    }
+    listing.begin = 0;
+    listing.end = static_cast<std::size_t>(n);
+    return 0;
 }
 
 class Listing {
   public:
-    Listing(Context& context, const Request& request, bool plus, std::size_t size)
-        : context_(context), request_(request), plus_(plus), size_(size) {
+    Listing(Context& context, const Request& request, const OpenDirectory& opened, bool plus,
+            std::size_t size)
+        : context_(context), request_(request), opened_(opened), plus_(plus), size_(size) {
         context_.buffer.clear();
         leased_ = plus && context.mirrors().directory(request.header.nodeid, context.counts,
                                                       directory_) == 0;
@@ -101,7 +179,8 @@ class Listing {
         }
         abi::EntryOut found{};
         auto ino = entry.ino;
-        if (leased_ && !is_dots(entry.name) && !look(entry, found, ino)) {
+        const bool is_name = !is_dots(entry.name);
+        if (is_name && (is_hidden(entry) || (leased_ && !look(entry, found, ino)))) {
             return true;  // vanished since, or never to be seen
         }
         auto& buffer = context_.buffer;
@@ -128,35 +207,45 @@ class Listing {
     }
 
   private:
+    // A whiteout, whether or not the directory is still leased. Of what is merged, merge() has
+    // none.
+    bool is_hidden(const Entry& entry) const {
+        if (!opened_.in_union || opened_.parts.size() > 1) {
+            return false;
+        }
+        return is_reserved(entry.name) || is_whiteout(opened_.parts.front(), entry);
+    }
+
     bool look(const Entry& entry, abi::EntryOut& into, std::uint64_t& ino) {
         auto& mirrors = context_.mirrors();
         if (mirrors.is_kept(*directory_->root, request_.header.nodeid, entry.name)) {
             return true;
         }
-        struct ::statx status {};
-        const int error = mirrors.look(*directory_, entry.name.data(), status);
+        Mirrors::Found found;
+        const int error = mirrors.find(*directory_, entry.name.data(), found);
         if (error == kHandUp) {
-            ino = shown_ino(*directory_->root, status);
-            return !mirrors.is_refused(status);
+            ino = Mirrors::shown_ino(*directory_->root, found.status);
+            return !mirrors.is_refused(found.status);
         }
         if (error != 0) {
             return error != -ENOENT;
         }
-        const auto identity =
-            mirrors.identity_of(*directory_->root, status, directory_->fd(), entry.name.data());
         auto& nodes = mirrors.nodes();
-        if (nodes.any_revoked() && nodes.is_revoked(identity)) {
+        if (nodes.any_revoked() && nodes.is_revoked(found.identity)) {
             return true;
         }
-        const auto nodeid = nodes.count(identity, request_.header.nodeid, entry.name,
+        const auto& status = found.status;
+        const auto nodeid = nodes.count(found.identity, request_.header.nodeid, entry.name,
                                         status.stx_nlink > 1 && !S_ISDIR(status.stx_mode));
         counted_.push_back(nodeid);
         into = entry_of(nodeid, status, mirrors.validity());
+        ino = status.stx_ino;
         return true;
     }
 
     Context& context_;
     const Request& request_;
+    const OpenDirectory& opened_;
     const bool plus_;
     const std::size_t size_;
     bool leased_ = false;
@@ -172,8 +261,8 @@ int resume(Context& context, std::uint64_t nodeid, std::uint64_t cookie,
         return 0;
     }
     into = std::make_shared<OpenDirectory>();
-    struct ::statx status {};
-    return open_for_listing(context, nodeid, into->fd, status);
+    std::vector<struct ::statx> statuses;
+    return open_for_listing(context, nodeid, *into, statuses);
 }
 
 int find(Context& context, const Request& request, const abi::ReadIn& read,
@@ -198,7 +287,8 @@ bool list(Context& context, const Request& request, bool plus) {
         return request.failed(error);
     }
     const std::lock_guard guard(opened->lock);
-    Listing listing(context, request, plus, std::min<std::size_t>(read.size, kLargestReply));
+    Listing listing(context, request, *opened, plus,
+                    std::min<std::size_t>(read.size, kLargestReply));
     auto cookie = read.offset;
     for (Entry entry;;) {
         const int error = fill(*opened, cookie);

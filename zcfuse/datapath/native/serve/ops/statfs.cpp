@@ -1,4 +1,4 @@
-// STATFS: of the filesystem that the lease's root is on.
+// STATFS: of the filesystem that the lease's root is on, of a union that of the top layer.
 #include <cerrno>
 
 #include "serve/ops/operation.hpp"
@@ -12,7 +12,8 @@ bool statfs(Context& context, const Request& request) {
         return false;
     }
     struct ::statvfs status {};
-    if (const int error = sys::filesystem_status(root->fd.get(), status); error < 0) {
+    if (const int error = sys::filesystem_status(root->layers.front().fd.get(), status);
+        error < 0) {
         return request.failed(error);
     }
     abi::StatfsOut out{};

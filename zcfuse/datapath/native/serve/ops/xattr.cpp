@@ -1,4 +1,5 @@
-// GETXATTR and LISTXATTR, of the very file: opened and compared first.
+// GETXATTR and LISTXATTR, of the very file: opened and compared first. The marks of overlayfs in
+// the layers of a union are none of the file's.
 //
 // The kernel fetches ACLs itself (FUSE_POSIX_ACL) and takes any errno but ENODATA for a refusal of
 // access (fs/fuse/acl.c), so a backing filesystem without ACLs has none on its files; once it has
@@ -6,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "serve/nodes/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {
@@ -69,8 +71,10 @@ bool getxattr(Context& context, const Request& request) {
         return request.failed(error);
     }
     context.buffer.resize(kLargest);
+    const auto backing =
+        context.mirrors().in_union(request.header.nodeid) ? backing_xattr(name) : std::string(name);
     const auto size =
-        sys::get_xattr(file.get(), name, context.buffer.data(), context.buffer.size());
+        sys::get_xattr(file.get(), backing.c_str(), context.buffer.data(), context.buffer.size());
     if (size < 0) {
         const bool no_acls = size == -EOPNOTSUPP && is_acl(name);
         return request.failed(no_acls ? -ENODATA : static_cast<int>(size));
@@ -96,6 +100,9 @@ bool listxattr(Context& context, const Request& request) {
         return request.failed(static_cast<int>(size));
     }
     std::span<std::byte> names(buffer.data(), static_cast<std::size_t>(size));
+    if (context.mirrors().in_union(request.header.nodeid)) {
+        names = names.first(shown_xattrs({reinterpret_cast<char*>(names.data()), names.size()}));
+    }
     if (request.header.uid != 0) {
         names = names.first(without_trusted(names));
     }

@@ -1,0 +1,150 @@
+#include "serve/nodes/layer_marks.hpp"
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "sys/files.hpp"
+
+namespace zc {
+
+namespace {
+
+constexpr std::string_view kReserved = ".wh.";
+constexpr const char* kOpaque = ".wh..wh..opq";
+constexpr std::array<std::string_view, 2> kNamespaces{"trusted.overlay.", "user.overlay."};
+// An overlayfs in an overlayfs: its attributes have this once more.
+constexpr std::string_view kEscape = "overlay.";
+constexpr std::size_t kUsualNames = 512;
+constexpr std::size_t kMostNames = 64 << 10;  // XATTR_LIST_MAX
+
+std::string_view namespace_of(std::string_view name) noexcept {
+    for (const auto one : kNamespaces) {
+        if (name.starts_with(one)) {
+            return one;
+        }
+    }
+    return {};
+}
+
+bool is_absent(int error) noexcept {
+    return error == -ENODATA || error == -EOPNOTSUPP || error == -EACCES || error == -EPERM;
+}
+
+// `trusted.` counts before `user.`, whatever the order in which they are listed.
+int read_opaque(int directory, const char* name, bool& into) noexcept {
+    for (const auto* attribute : {"trusted.overlay.opaque", "user.overlay.opaque"}) {
+        char value = 0;
+        const auto size = sys::get_xattr_of(directory, name, attribute, &value, sizeof value);
+        if (size >= 0 || size == -ERANGE) {
+            into = size == 1 && value == 'y';
+            return 0;
+        }
+        if (!is_absent(static_cast<int>(size))) {
+            return static_cast<int>(size);
+        }
+    }
+    return 0;
+}
+
+int note_marks(int directory, const char* name, std::string_view names, Marks& into) noexcept {
+    bool opaque = false;
+    while (!names.empty()) {
+        const std::string_view one(names.data());
+        names.remove_prefix(one.size() + 1);
+        const auto within = namespace_of(one);
+        if (within.empty()) {
+            continue;
+        }
+        const auto mark = one.substr(within.size());
+        into.whiteout |= mark == "whiteout";
+        into.metacopy |= mark == "metacopy";
+        into.redirect |= mark == "redirect";
+        opaque |= mark == "opaque";
+    }
+    return opaque ? read_opaque(directory, name, into.opaque) : 0;
+}
+
+int is_there(int directory, const char* name) noexcept {
+    struct ::statx status {};
+    const int error = sys::status_of(directory, name, true, status);
+    if (error == -ENOENT || error == -ENAMETOOLONG) {
+        return 0;
+    }
+    return error == 0 ? 1 : error;
+}
+
+}  // namespace
+
+int read_marks(int directory, const char* name, Marks& into) {
+    std::array<char, kUsualNames> few;
+    auto size = sys::list_xattr_of(directory, name, few.data(), few.size());
+    if (size != -ERANGE) {
+        if (size <= 0) {
+            return size == 0 || is_absent(static_cast<int>(size)) ? 0 : static_cast<int>(size);
+        }
+        return note_marks(directory, name, {few.data(), static_cast<std::size_t>(size)}, into);
+    }
+    std::vector<char> many(kMostNames);
+    size = sys::list_xattr_of(directory, name, many.data(), many.size());
+    if (size < 0) {
+        return static_cast<int>(size);
+    }
+    return note_marks(directory, name, {many.data(), static_cast<std::size_t>(size)}, into);
+}
+
+bool is_device_whiteout(const struct ::statx& status) noexcept {
+    return S_ISCHR(status.stx_mode) && status.stx_rdev_major == 0 && status.stx_rdev_minor == 0;
+}
+
+bool is_reserved(std::string_view name) noexcept {
+    return name.starts_with(kReserved);
+}
+
+int is_covered(int directory, std::string_view name) noexcept {
+    std::array<char, kReserved.size() + 256> whiteout;
+    if (name.size() >= 256) {
+        return 0;
+    }
+    std::memcpy(whiteout.data(), kReserved.data(), kReserved.size());
+    std::memcpy(whiteout.data() + kReserved.size(), name.data(), name.size());
+    whiteout[kReserved.size() + name.size()] = '\0';
+    return is_there(directory, whiteout.data());
+}
+
+int is_covered_whole(int directory) noexcept {
+    return is_there(directory, kOpaque);
+}
+
+std::string backing_xattr(std::string_view name) {
+    const auto within = namespace_of(name);
+    std::string backing(name);
+    return within.empty() ? backing : backing.insert(within.size(), kEscape);
+}
+
+std::size_t shown_xattrs(std::span<char> names) noexcept {
+    std::size_t kept = 0;
+    for (std::size_t at = 0; at < names.size();) {
+        const std::string_view name(names.data() + at);
+        at += name.size() + 1;
+        const auto within = namespace_of(name);
+        auto rest = name.substr(within.size());
+        if (!within.empty()) {
+            if (!rest.starts_with(kEscape)) {
+                continue;
+            }
+            rest.remove_prefix(kEscape.size());
+        }
+        // From the front on: what is moved never lies before where it goes.
+        std::memmove(names.data() + kept, within.empty() ? name.data() : within.data(),
+                     within.size());
+        kept += within.size();
+        std::memmove(names.data() + kept, rest.data(), rest.size());
+        kept += rest.size();
+        names[kept++] = '\0';
+    }
+    return kept;
+}
+
+}  // namespace zc

@@ -1,0 +1,41 @@
+// What overlayfs and OCI images write into a layer: whiteouts, opaque directories, redirects. The
+// same as zcfuse/tree/_union_marks.py knows; what needs more than to be noticed is control's.
+//
+// No state; any thread.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace zc {
+
+// What the extended attributes say (overlay.*, `trusted.` or `user.`).
+struct Marks {
+    bool whiteout = false;  // counts for an empty regular file only
+    bool opaque = false;
+    bool metacopy = false;
+    bool redirect = false;
+};
+
+// Of `name` in a directory. 0 or -errno.
+int read_marks(int directory, const char* name, Marks& into);
+
+// A character device 0:0.
+bool is_device_whiteout(const struct ::statx& status) noexcept;
+// A name that OCI layers keep for whiteouts, so that it is never shown.
+bool is_reserved(std::string_view name) noexcept;
+// Whether `.wh.NAME` is there. 1 or 0, or -errno.
+int is_covered(int directory, std::string_view name) noexcept;
+// Whether `.wh..wh..opq` is there, likewise.
+int is_covered_whole(int directory) noexcept;
+
+// The name that a layer has for an extended attribute that a client asks for.
+std::string backing_xattr(std::string_view name);
+// Makes a list of names what clients see of it, in place; returns its size.
+std::size_t shown_xattrs(std::span<char> names) noexcept;
+
+}  // namespace zc
