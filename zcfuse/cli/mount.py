@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TextIO
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import click
 
+from zcfuse.cli._archives import (
+    KEEP,
+    ArchiveOptions,
+    load_archive,
+    load_archives,
+    log_archives,
+)
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._manifest import load
 from zcfuse.control._background import run_in_background
@@ -27,7 +34,8 @@ from zcfuse.datapath._mount_probe import Answer, probe
 from zcfuse.datapath._mounting import MountError, check_device
 
 if TYPE_CHECKING:
-    from zcfuse.tree import Dir
+    from zcfuse.tree import Dir, Tree
+    from zcfuse.tree.archive import Archive
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
@@ -61,6 +69,36 @@ class Size(click.ParamType[int]):
     "manifest",
     metavar="F",
     help="Show the tree that a manifest describes (.toml, .jsonl), in the place of SOURCE.",
+)
+@click.option(
+    "--archive",
+    "archives",
+    metavar="F",
+    multiple=True,
+    help="Show a tar or zip archive as a directory, in the place of SOURCE; may be given again.",
+)
+@click.option(
+    "--archives",
+    "archive_directories",
+    metavar="DIR",
+    multiple=True,
+    help="Show each tar or zip archive of DIR as a directory, in the place of SOURCE.",
+)
+@click.option(
+    "--keep-index",
+    type=click.Choice(list(KEEP)),
+    help="Where the index of an archive is kept for the next mount: in"
+    " $XDG_CACHE_HOME/zcfuse/archives (or ~/.cache/...), beside it as ARCHIVE.zcidx, or not at all."
+    " [default: cache]",
+)
+@click.option(
+    "--salvage", is_flag=True, help="Show what is before the first damaged header of a tar archive."
+)
+@click.option(
+    "--unpack-budget",
+    type=Size(),
+    metavar="SIZE",
+    help="Memory for the decompressed members of each zip archive. [default: 1G]",
 )
 @click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
@@ -120,28 +158,34 @@ def mount(
     source: str | None,
     mountpoint: str | None,
     manifest: str | None,
+    archives: tuple[str, ...],
+    archive_directories: tuple[str, ...],
+    keep_index: str | None,
+    salvage: bool,
+    unpack_budget: int | None,
     option_texts: tuple[str, ...],
     foreground: bool,
     log_file: str | None,
     **given: object,
 ) -> int:
-    """Show the directory SOURCE, read-only, at the directory MOUNTPOINT.
+    """Show the directory or the archive SOURCE, read-only, at the directory MOUNTPOINT.
 
     Goes to the background and returns once the mount answers. With --tree there is no SOURCE: a
-    manifest says what to show.
+    manifest says what to show. With --archive or --archives each archive is a directory, called as
+    the archive without its ending.
     """
     try:
         options = _options(option_texts, given)
-        if manifest is None:
-            name, where = _check(
-                _given(source, "SOURCE"), _given(mountpoint, "MOUNTPOINT"), options
-            )
-            shown: str | Dir = name
-        else:
-            where = _check_mountpoint(_only(source, mountpoint), options)
-            name, shown = os.path.abspath(manifest), load(manifest)
+        what = _What(
+            source,
+            manifest,
+            archives,
+            archive_directories,
+            ArchiveOptions(keep_index, salvage, unpack_budget),
+        )
+        name, shown, where, indexed = _prepared(what, mountpoint, options)
         log_path = os.path.abspath(log_file) if log_file else None
-        serve = functools.partial(_serve, shown, where, replace(options, source_name=name))
+        serve = functools.partial(_serve, shown, where, replace(options, source_name=name), indexed)
         if foreground:
             return _run_in_foreground(serve, log_path)
         return _run_in_background(serve, where, log_path)
@@ -159,16 +203,84 @@ def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
     return MountOptions(**values)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class _What:
+    """What is to be shown: one of SOURCE, a manifest, and archives."""
+
+    source: str | None
+    manifest: str | None
+    archives: tuple[str, ...]
+    archive_directories: tuple[str, ...]
+    archive_options: ArchiveOptions
+
+    def option(self) -> str | None:
+        """Return the option that takes the place of SOURCE, None where none does."""
+        if self.manifest is not None and (self.archives or self.archive_directories):
+            raise click.UsageError("--tree and archives: give the one or the other")
+        if self.manifest is not None:
+            return "--tree"
+        if self.archives:
+            return "--archive"
+        return "--archives" if self.archive_directories else None
+
+
+class _Prepared(NamedTuple):
+    """What is shown, what it is called, where it is shown, and which archives are in it."""
+
+    name: str
+    shown: str | Dir | Tree
+    where: str
+    archives: Sequence[Archive] = ()
+
+
+def _prepared(what: _What, mountpoint: str | None, options: MountOptions) -> _Prepared:
+    """Check all that can be checked before the daemon begins, and read what is to be read."""
+    instead = what.option()
+    if instead is None:
+        return _of_source(what, _given(mountpoint, "MOUNTPOINT"), options)
+    if instead == "--tree":
+        _require_no_archive_options(what.archive_options, instead)
+    where = _check_mountpoint(_only(instead, what.source, mountpoint), options)
+    if what.manifest is not None:
+        return _Prepared(os.path.abspath(what.manifest), load(what.manifest), where)
+    tree, indexed = load_archives(what.archives, what.archive_directories, what.archive_options)
+    return _Prepared(_name([*what.archives, *what.archive_directories]), tree, where, indexed)
+
+
+def _of_source(what: _What, mountpoint: str, options: MountOptions) -> _Prepared:
+    source = _given(what.source, "SOURCE")
+    if os.path.isfile(source):
+        where = _check_mountpoint(mountpoint, options)
+        archive = load_archive(source, what.archive_options)
+        return _Prepared(os.path.abspath(source), archive, where, [archive])
+    name, where = _check(source, mountpoint, options)
+    _require_no_archive_options(what.archive_options, source)
+    return _Prepared(name, name, where)
+
+
+def _require_no_archive_options(given: ArchiveOptions, shown: str) -> None:
+    if given != ArchiveOptions():
+        raise click.UsageError(
+            f"--keep-index, --salvage and --unpack-budget are for archives, not for {shown}"
+        )
+
+
+def _name(paths: Sequence[str]) -> str:
+    """Return what the mount table calls several sources."""
+    first = os.path.abspath(paths[0])
+    return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
+
+
 def _given(argument: str | None, name: str) -> str:
     if argument is None:
         raise click.MissingParameter(param_hint=f"'{name}'", param_type="argument")
     return argument
 
 
-def _only(first: str | None, second: str | None) -> str:
+def _only(option: str, first: str | None, second: str | None) -> str:
     """Return the mount point where it is the only argument, which click takes for SOURCE."""
     if second is not None:
-        raise click.UsageError(f"--tree takes the place of SOURCE: leave {first!r} out")
+        raise click.UsageError(f"{option} takes the place of SOURCE: leave {first!r} out")
     return _given(first, "MOUNTPOINT")
 
 
@@ -189,16 +301,21 @@ def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
 
 
 def _serve(
-    shown: str | Dir,
+    shown: str | Dir | Tree,
     mountpoint: str,
     options: MountOptions,
+    archives: Sequence[Archive],
     log_to: TextIO | None,
     ready: Callable[[], None],
 ) -> int:
     # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
     from zcfuse.control._daemon import run_daemon
 
-    return run_daemon(shown, mountpoint, options, ready=ready, log_to=log_to)
+    def ready_and_logged() -> None:
+        log_archives(archives)  # not before the daemon has its log
+        ready()
+
+    return run_daemon(shown, mountpoint, options, ready=ready_and_logged, log_to=log_to)
 
 
 def _run_in_foreground(

@@ -25,7 +25,7 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run_daemon(
-    source: str | Dir,
+    source: str | Dir | Tree,
     mountpoint: str,
     options: MountOptions,
     *,
@@ -35,7 +35,8 @@ def run_daemon(
     """Mount a tree and serve it until it is unmounted or a signal ends it.
 
     Parameters:
-        source: the real directory to show, an absolute path; or one that was put together.
+        source: the real directory to show, an absolute path; or one that was put together; or a
+            tree, which is closed at the end.
         mountpoint: where, an absolute path.
         options: how.
         ready: called once the mount answers; an OSError of it (nobody waits any more) ends the
@@ -71,7 +72,9 @@ def _raise_limits() -> None:
         resource.setrlimit(limit, (hard, hard))
 
 
-def _tree(source: str | Dir) -> Tree:
+def _tree(source: str | Dir | Tree) -> Tree:
+    if isinstance(source, Tree):
+        return source
     if isinstance(source, Dir):
         return VirtualTree(source)
     try:
