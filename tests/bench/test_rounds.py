@@ -16,6 +16,7 @@ from zcfuse.bench import (
     peer_targets,
     run_bench,
     run_sweep,
+    tar_targets,
     temporary_tree,
     zcfuse_target,
 )
@@ -116,3 +117,19 @@ def test_a_sweep_has_every_size_by_every_path():
     assert [row.size for row in report.rows][:2] == [4096, 8192]
     assert all(set(row.cells) == {"naive", "splice"} for row in report.rows)
     assert report.rows[0].best("us_per_request") in ("naive", "splice")
+
+
+def test_a_peer_for_archives_that_is_not_installed_says_so(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    ours, theirs = tar_targets("/a.tar", "/base", "/index")
+    assert ours.argv[-5:] == ("/a.tar", "/base/tar", "--foreground", "--keep-index", "no")
+    assert "pip install ratarmount" in theirs.missing
+
+
+def test_a_peer_for_archives_is_mounted_where_it_is_installed(monkeypatch, tmp_path):
+    program = tmp_path / "ratarmount"
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _, theirs = tar_targets("/a.tar", "/base", "/index")
+    assert theirs.argv[0] == str(program)
+    assert theirs.argv[-3:] == ("/index", "/a.tar", "/base/ratarmount")

@@ -1,10 +1,11 @@
 """What is measured on: sizes that fit, files that are removed, trees that are only read."""
 
 import os
+import tarfile
 
 import pytest
 
-from zcfuse.bench import SourceError, existing_file, mountpoint_outside, survey
+from zcfuse.bench import SourceError, existing_file, mountpoint_outside, survey, tar_of
 from zcfuse.bench import temporary_file as make_file
 from zcfuse.bench import temporary_tree as make_tree
 from zcfuse.bench._sources import fitting_size, write_file
@@ -102,3 +103,25 @@ def test_a_tree_without_a_large_file_says_so(tmp_path):
 def test_a_source_that_is_no_directory_is_refused(tmp_path):
     with pytest.raises(SourceError, match="not a directory"):
         survey(str(tmp_path / "absent"), 10)
+
+
+def test_the_archive_has_the_files_that_are_measured_and_is_gone_after_the_block():
+    with make_tree(30) as tree, tar_of(tree) as path:
+        assert os.path.commonpath([path, tree.root]) != tree.root
+        with tarfile.open(path) as archive:
+            members = {member.name: member.size for member in archive}
+            content = archive.extractfile(tree.small[7]).read()
+        with open(os.path.join(tree.root, tree.small[7]), "rb") as file:
+            assert content == file.read()
+        assert members.keys() == {tree.large, *tree.small}
+        assert members[tree.large] == tree.large_size
+    assert not os.path.exists(path)
+
+
+def test_an_archive_that_does_not_fit_is_refused(tmp_path):
+    for name in ("a", "b"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(1 << 43)
+    tree = survey(str(tmp_path), 10)
+    with pytest.raises(SourceError, match="--tar"), tar_of(tree):
+        pytest.fail("it does not fit")

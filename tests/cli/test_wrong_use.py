@@ -32,7 +32,7 @@ def test_a_missing_source(refuse, tmp_path):
 def test_a_source_that_is_a_file(refuse, tmp_path):
     file = tmp_path / "file"
     file.touch()
-    refuse(2, [str(file), "not a directory"], source=str(file))
+    refuse(2, [str(file), "the file is empty", "a directory"], source=str(file))
 
 
 def test_a_source_below_a_file(refuse, tmp_path):

@@ -17,6 +17,7 @@ from zcfuse.bench._sources import (
     existing_file,
     mountpoint_outside,
     survey,
+    tar_of,
     temporary_file,
     temporary_tree,
 )
@@ -28,6 +29,7 @@ from zcfuse.bench._targets import (
     Target,
     peer_targets,
     split_path,
+    tar_targets,
     zcfuse_target,
 )
 from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
@@ -70,6 +72,8 @@ __all__ = [
     "running",
     "split_path",
     "survey",
+    "tar_of",
+    "tar_targets",
     "temporary_file",
     "temporary_tree",
     "zcfuse_command",

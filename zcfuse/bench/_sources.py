@@ -6,6 +6,7 @@ A tree of the user's is only ever read. What is made here is removed here, in th
 import contextlib
 import os
 import random
+import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -126,12 +127,21 @@ def existing_file(path: str, size: int | None) -> Iterator[SourceFile]:
         yield SourceFile(root, name, chosen, mountpoint, note)
 
 
-@contextlib.contextmanager
-def mountpoint_outside(root: str) -> Iterator[str]:
+def mountpoint_outside(root: str) -> contextlib.AbstractContextManager[str]:
     """A temporary directory that is not inside `root`, nor above it."""
-    root = os.path.realpath(root)
     candidates = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/run", "/dev/shm"]
-    for candidate in filter(None, [*candidates, "/var/tmp"]):
+    return _temporary_outside(root, [*candidates, "/var/tmp"])
+
+
+def _directory_outside(root: str) -> contextlib.AbstractContextManager[str]:
+    """The same for much data: on a disk before memory."""
+    return _temporary_outside(root, [tempfile.gettempdir(), "/var/tmp", "/dev/shm"])
+
+
+@contextlib.contextmanager
+def _temporary_outside(root: str, candidates: Sequence[str | None]) -> Iterator[str]:
+    root = os.path.realpath(root)
+    for candidate in filter(None, candidates):
         base = os.path.realpath(candidate)
         if os.path.commonpath([base, root]) == root or not os.access(base, os.W_OK):
             continue
@@ -162,6 +172,30 @@ def temporary_tree(files: int) -> Iterator[SourceTree]:
         os.sync()
         directories = -(-files // _FILES_PER_DIRECTORY)
         yield SourceTree(base, "large", size, tuple(names), files + directories + 2)
+
+
+@contextlib.contextmanager
+def tar_of(tree: SourceTree) -> Iterator[str]:
+    """A tar archive of the files of `tree` that are measured, under their names; not in the tree.
+
+    Raises `SourceError` where there is no space for it.
+    """
+    names = [*([tree.large] if tree.large else []), *tree.small]
+    paths = [os.path.join(tree.root, name) for name in names]
+    with _directory_outside(tree.root) as directory:
+        space = os.statvfs(directory)
+        needed = sum(os.stat(path).st_size for path in paths) * _FREE_SHARE
+        if needed > space.f_bavail * space.f_frsize:
+            raise SourceError(
+                f"{directory}: no space for an archive of the files that are measured:"
+                f" it takes {needed >> 20} MiB free; set TMPDIR, or leave out --tar"
+            )
+        archive = os.path.join(directory, "measured.tar")
+        with tarfile.open(archive, "w") as file:
+            for name, path in zip(names, paths, strict=True):
+                file.add(path, name, recursive=False)
+        os.sync()
+        yield archive
 
 
 def survey(root: str, files: int) -> SourceTree:

@@ -30,6 +30,8 @@ _MERGERFS_OPTIONS: Final = (
     "ro,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
     "cache.symlinks=true,cache.readdir=true,threads=0"
 )
+_RATARMOUNT: Final = "ratarmount"
+_RATARMOUNT_OPTIONS: Final = "auto_cache,entry_timeout=1,attr_timeout=1,negative_timeout=1"
 _EXAMPLE: Final = "passthrough_hp"
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 _BINDFS_OPTIONS: Final = (
@@ -101,6 +103,23 @@ def peer_targets(source: str, base: str) -> list[Target]:
         else:
             targets.append(Target(name, (path, *options, source, mountpoint), mountpoint))
     return targets
+
+
+def tar_targets(archive: str, base: str, index: str) -> list[Target]:
+    """The archive mounted by zcfuse and by ratarmount, in directories of `base`.
+
+    ratarmount needs an `index`, which it writes; what is measured begins after that.
+    """
+    own = os.path.join(base, "tar")
+    argv = zcfuse_command(archive, own, ["--keep-index", "no"])
+    targets = [Target("zcfuse tar", tuple(argv), own)]
+    program = shutil.which(_RATARMOUNT)
+    if program is None:
+        missing = f"not installed ('pip install {_RATARMOUNT}')"
+        return [*targets, Target(_RATARMOUNT, missing=missing)]
+    theirs = os.path.join(base, _RATARMOUNT)
+    argv = [program, "-f", "-o", _RATARMOUNT_OPTIONS, "--index-file", index, archive, theirs]
+    return [*targets, Target(_RATARMOUNT, tuple(argv), theirs)]
 
 
 def _has_rings(program: str) -> bool:

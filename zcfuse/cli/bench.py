@@ -28,6 +28,8 @@ from zcfuse.bench import (
     run_sweep,
     split_path,
     survey,
+    tar_of,
+    tar_targets,
     temporary_tree,
     zcfuse_target,
 )
@@ -59,6 +61,9 @@ _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
     help="Small files to open.",
 )
 @click.option("--peers/--no-peers", default=True, help="Also mount mergerfs and bindfs.")
+@click.option(
+    "--tar", is_flag=True, help="Also mount a tar archive of the files, by zcfuse and ratarmount."
+)
 @click.option("--sweep", is_flag=True, help="Instead: which path is best at which request size.")
 @json_option
 def bench(
@@ -67,6 +72,7 @@ def bench(
     rounds: int,
     files: int,
     peers: bool,
+    tar: bool,
     sweep: bool,
     as_json: bool,
 ) -> int:
@@ -74,7 +80,8 @@ def bench(
 
     SOURCE is only read: its largest file, and the files nearest to 16 KiB. All targets are mounted
     read-only, measured in rounds in turn, and unmounted. Ratios are to the backing tree: 1 is as
-    fast, 2 takes twice the time.
+    fast, 2 takes twice the time. With --tar the files that are opened are put into a temporary
+    archive, which is mounted as well.
     """
     chosen = _chosen(paths)
     try:
@@ -82,7 +89,7 @@ def bench(
             if sweep:
                 _show(_swept(tree, base, rounds), as_json)
             else:
-                _show(_measured(tree, base, chosen, rounds, peers), as_json)
+                _show(_measured(tree, base, chosen, rounds, peers, tar), as_json)
     except SourceError as error:
         raise CommandError(str(error), usage=source is not None) from error
     except ClientError as error:
@@ -119,12 +126,16 @@ def _prepared(source: str | None, files: int) -> Iterator[tuple[SourceTree, str]
 
 
 def _measured(
-    tree: SourceTree, base: str, paths: list[str], rounds: int, peers: bool
+    tree: SourceTree, base: str, paths: list[str], rounds: int, peers: bool, tar: bool
 ) -> BenchReport:
     targets = [Target(BACKING)]
     targets += [zcfuse_target(path, tree.root, os.path.join(base, path)) for path in paths]
     targets += peer_targets(tree.root, base) if peers else []
-    with progress(rounds * len(WORKLOADS) * len(targets)) as step:
+    with contextlib.ExitStack() as stack:
+        if tar:
+            archive = stack.enter_context(tar_of(tree))
+            targets += tar_targets(archive, base, f"{archive}.index")
+        step = stack.enter_context(progress(rounds * len(WORKLOADS) * len(targets)))
         return run_bench(tree, targets, rounds, step)
 
 

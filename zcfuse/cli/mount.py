@@ -6,20 +6,14 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
 
 import click
 
+from zcfuse.cli._archives import KEEP, ArchiveOptions, log_archives
 from zcfuse.cli._errors import CommandError
-from zcfuse.cli._manifest import load
+from zcfuse.cli._shown import Prepared, Wanted, prepare
 from zcfuse.control._background import run_in_background
-from zcfuse.control._checks import (
-    check_apart,
-    check_layers,
-    check_mountpoint,
-    check_options,
-    check_source,
-)
 from zcfuse.control._options import (
     DEFAULT_CACHE_TIMEOUT_S,
     NO_TIMEOUT_IF_IMMUTABLE,
@@ -30,18 +24,13 @@ from zcfuse.control._options import (
     parse_size,
 )
 from zcfuse.datapath._mount_probe import Answer, probe
-from zcfuse.datapath._mounting import MountError, check_device
-
-if TYPE_CHECKING:
-    from zcfuse.tree import Dir, Tree
+from zcfuse.datapath._mounting import MountError
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
     "no_directory_lease, immutable, path=, transport=, cache_timeout=, threads=, lock_budget=, "
     "stack_depth=. An option of its own, such as --path, counts before these."
 )
-
-_LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
 
 
 class Size(click.ParamType[int]):
@@ -75,8 +64,38 @@ class Size(click.ParamType[int]):
     "layers",
     metavar="DIR",
     multiple=True,
-    help="Show several directories as one, instead of SOURCE; the first is on top. What overlayfs"
-    " and OCI images write into their layers is understood.",
+    help="Show several directories as one, in the place of SOURCE; the first is on top. What"
+    " overlayfs and OCI images write into their layers is understood.",
+)
+@click.option(
+    "--archive",
+    "archives",
+    metavar="F",
+    multiple=True,
+    help="Show a tar or zip archive as a directory, in the place of SOURCE; may be given again.",
+)
+@click.option(
+    "--archives",
+    "archive_directories",
+    metavar="DIR",
+    multiple=True,
+    help="Show each tar or zip archive of DIR as a directory, in the place of SOURCE.",
+)
+@click.option(
+    "--keep-index",
+    type=click.Choice(list(KEEP)),
+    help="Where the index of an archive is kept for the next mount: in"
+    " $XDG_CACHE_HOME/zcfuse/archives (or ~/.cache/...), beside it as ARCHIVE.zcidx, or not at all."
+    " [default: cache]",
+)
+@click.option(
+    "--salvage", is_flag=True, help="Show what is before the first damaged header of a tar archive."
+)
+@click.option(
+    "--unpack-budget",
+    type=Size(),
+    metavar="SIZE",
+    help="Memory for the decompressed members of each zip archive. [default: 1G]",
 )
 @click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
@@ -137,24 +156,38 @@ def mount(
     mountpoint: str | None,
     manifest: str | None,
     layers: tuple[str, ...],
+    archives: tuple[str, ...],
+    archive_directories: tuple[str, ...],
+    keep_index: str | None,
+    salvage: bool,
+    unpack_budget: int | None,
     option_texts: tuple[str, ...],
     foreground: bool,
     log_file: str | None,
     **given: object,
 ) -> int:
-    """Show the directory SOURCE, read-only, at the directory MOUNTPOINT.
+    """Show the directory or the archive SOURCE, read-only, at the directory MOUNTPOINT.
 
-    Goes to the background and returns once the mount answers. With --tree or --layer there is no
-    SOURCE: they say what to show.
+    Goes to the background and returns once the mount answers. With --tree, --layer, --archive or
+    --archives there is no SOURCE. With --archive or --archives each archive is a directory, called
+    as the archive without its ending.
     """
     try:
         options = _options(option_texts, given)
-        name, where, make_tree = _chosen(source, mountpoint, manifest, layers, options)
+        wanted = Wanted(
+            source=source,
+            manifest=manifest,
+            layers=layers,
+            archives=archives,
+            archive_directories=archive_directories,
+            archive_options=ArchiveOptions(keep_index, salvage, unpack_budget),
+        )
+        shown = prepare(wanted, mountpoint, options)
         log_path = os.path.abspath(log_file) if log_file else None
-        serve = functools.partial(_serve, make_tree, where, replace(options, source_name=name))
+        serve = functools.partial(_serve, shown, replace(options, source_name=shown.name))
         if foreground:
             return _run_in_foreground(serve, log_path)
-        return _run_in_background(serve, where, log_path)
+        return _run_in_background(serve, shown.where, log_path)
     except MountError as error:
         raise CommandError(str(error), usage=error.usage) from error
 
@@ -169,62 +202,8 @@ def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
     return MountOptions(**values)  # type: ignore[arg-type]
 
 
-def _chosen(
-    source: str | None,
-    mountpoint: str | None,
-    manifest: str | None,
-    layers: tuple[str, ...],
-    options: MountOptions,
-) -> tuple[str, str, Callable[[], Tree]]:
-    """Return the name of what to show, where, and what makes the tree; all of it checked."""
-    if manifest is not None and layers:
-        raise click.UsageError("--tree and --layer exclude each other")
-    if manifest is not None:
-        where = _check_mountpoint(_only(source, mountpoint, "--tree"), options)
-        return os.path.abspath(manifest), where, functools.partial(_put_together, load(manifest))
-    if layers:
-        shown, where = _check(layers, _only(source, mountpoint, "--layer"), options)
-        return _name_of(shown), where, functools.partial(_merged, shown)
-    (name,), where = _check((_given(source, "SOURCE"),), _given(mountpoint, "MOUNTPOINT"), options)
-    return name, where, functools.partial(_mirrored, name)
-
-
-def _given(argument: str | None, name: str) -> str:
-    if argument is None:
-        raise click.MissingParameter(param_hint=f"'{name}'", param_type="argument")
-    return argument
-
-
-def _only(first: str | None, second: str | None, option: str) -> str:
-    """Return the mount point where it is the only argument, which click takes for SOURCE."""
-    if second is not None:
-        raise click.UsageError(f"{option} takes the place of SOURCE: leave {first!r} out")
-    return _given(first, "MOUNTPOINT")
-
-
-def _check(
-    sources: tuple[str, ...], mountpoint: str, options: MountOptions
-) -> tuple[tuple[str, ...], str]:
-    shown = tuple(check_source(source) for source in sources)
-    check_layers(shown)
-    where = check_mountpoint(mountpoint)
-    for source in shown:
-        check_apart(source, where)
-    check_options(options)
-    check_device()
-    return shown, where
-
-
-def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
-    where = check_mountpoint(mountpoint)
-    check_options(options)
-    check_device()
-    return where
-
-
 def _serve(
-    make_tree: Callable[[], Tree],
-    mountpoint: str,
+    shown: Prepared,
     options: MountOptions,
     log_to: TextIO | None,
     ready: Callable[[], None],
@@ -232,34 +211,11 @@ def _serve(
     # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
     from zcfuse.control._daemon import run_daemon
 
-    return run_daemon(make_tree, mountpoint, options, ready=ready, log_to=log_to)
+    def ready_and_logged() -> None:
+        log_archives(shown.archives)  # not before the daemon has its log
+        ready()
 
-
-def _name_of(layers: tuple[str, ...]) -> str:
-    """Return what the mount is listed as; mount(2) takes a page at most."""
-    name = ":".join(layers)
-    if len(os.fsencode(name)) <= _LONGEST_NAME_BYTES or len(layers) == 1:
-        return name
-    return f"{layers[0]}:({len(layers) - 1} more layers)"
-
-
-# Each loads the trees when it is called, after the fork and not for a command that is refused.
-def _mirrored(source: str) -> Tree:
-    from zcfuse.tree import Mirror
-
-    return Mirror(source)
-
-
-def _merged(layers: tuple[str, ...]) -> Tree:
-    from zcfuse.tree import Union
-
-    return Union(layers)
-
-
-def _put_together(root: Dir) -> Tree:
-    from zcfuse.tree import VirtualTree
-
-    return VirtualTree(root)
+    return run_daemon(shown.make_tree, shown.where, options, ready=ready_and_logged, log_to=log_to)
 
 
 def _run_in_foreground(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,17 @@ from zcfuse.control._status import StatusDocument, ThreadUsage
 from zcfuse.control._status_client import StatusError, read_status
 
 _PATH_COLUMNS: Final = ("requests", "bytes", "copied_in", "copied_out", "calls", "short", "errors")
+
+_ARCHIVE_COLUMNS: Final = (
+    "archive",
+    "members",
+    "index",
+    "from before",
+    "unpacked",
+    "given up",
+    "in memory",
+)
+_MOST_ARCHIVES: Final = 20
 
 
 @click.command()
@@ -48,6 +60,7 @@ def _print(document: StatusDocument) -> None:
         click.echo("naive: no data plane; every request is answered in Python\n")
     else:
         _print_datapath(document.datapath)
+    _print_archives(document.tree.get("archives", {}))
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
     _print_counts("errors replied", document.control.get("errors"))
     _print_threads(document.threads)
@@ -90,6 +103,28 @@ def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
             for key, value in section.items()
         }
         print_pairs(f"{title}", pairs)
+
+
+def _print_archives(archives: Mapping[str, Any]) -> None:
+    """Print a row for each archive, as many as a screen has, and the reasons of them all."""
+    notes: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    rows = []
+    for path, told in archives.items():
+        unpacked = told["unpacked"]
+        index = told["index"] or told["index_reason"]
+        in_memory = size(unpacked["bytes"])
+        made = (unpacked["unpacked"], unpacked["given_up"], in_memory)
+        rows.append((path, told["members"], index, told["index_reused"], *made))
+        notes.update({reason: count for reason, count, _ in told["notes"]})
+        failures.update(unpacked["reasons"])
+    if not rows:
+        return
+    more = len(rows) - _MOST_ARCHIVES
+    title = f"archives (and {more} more: --json)" if more > 0 else "archives"
+    print_table(title, _ARCHIVE_COLUMNS, rows[:_MOST_ARCHIVES])
+    _print_counts("members of archives left out or changed", notes)
+    _print_counts("members that could not be decompressed", failures)
 
 
 def _print_counts(title: str, counts: object) -> None:

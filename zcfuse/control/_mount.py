@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -102,8 +102,10 @@ class Mount:
         datapath: DataPath | None,
         directory_leases: DirectoryLeases | None,
         changes: Changes,
+        report: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self._kernel = kernel
+        self._report = report
         self._operations = operations
         self._datapath = datapath
         self._directory_leases = directory_leases
@@ -160,6 +162,7 @@ class Mount:
             control=msgspec.to_builtins(self._operations.statistics()),
             datapath=datapath,
             threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
+            tree=self._report(),
         )
 
     def revoke_lease(self) -> None:
@@ -432,7 +435,9 @@ def _prepare(
             datapath.start()
         except RuntimeError as error:
             raise MountError(f"{kernel.mountpoint}: {error}") from error
-    served = Mount(kernel, source, options, operations, datapath, directory_leases, changes)
+    served = Mount(
+        kernel, source, options, operations, datapath, directory_leases, changes, tree.report
+    )
     return served, listener
 
 

@@ -39,7 +39,10 @@ class ThreadUsage(msgspec.Struct, frozen=True):
 
 
 class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
-    """Everything ``zcfuse status`` shows; ``datapath`` is None for a naive mount."""
+    """Everything ``zcfuse status`` shows; ``datapath`` is None for a naive mount.
+
+    ``tree`` is what the tree has to tell: by section, then by name.
+    """
 
     pid: int
     source: str
@@ -50,6 +53,7 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     control: dict[str, object]
     datapath: dict[str, object] | None
     threads: list[ThreadUsage]
+    tree: Mapping[str, Mapping[str, object]] = {}
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
@@ -326,6 +326,14 @@ class Tree(ABC):
         back. It need not exist any more. ESTALE where the tree leases nothing.
         """
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def report(self) -> Mapping[str, Mapping[str, object]]:
+        """Return what the tree has to tell in the status of its mount: by section, then by name.
+
+        Values are such as JSON has. Trees that stand in one another put the names of a section
+        together.
+        """
+        return {}
 
     def close(self) -> None:
         """Free what the tree holds; a second call does nothing."""

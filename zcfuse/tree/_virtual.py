@@ -27,6 +27,7 @@ from zcfuse.tree._content import Blob
 from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
 from zcfuse.tree._entry import Content, Symlink, checked_content
 from zcfuse.tree._paths import PathOpener
+from zcfuse.tree._report import report_of
 from zcfuse.tree._sources import LOG, Runs, Sources
 from zcfuse.tree._types import (
     Answer,
@@ -174,6 +175,10 @@ class VirtualTree(Tree):
     def lease_of(self, node: Node) -> Lease | None:
         """Return what a node of another tree mirrors."""
         return node.graft.tree.lease_of(node.inner) if isinstance(node, GraftNode) else None
+
+    def report(self) -> Mapping[str, Mapping[str, object]]:
+        """Return what the trees that stand in the directory have to tell."""
+        return report_of(self.root.directory)
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return a node of another tree that the data plane found."""

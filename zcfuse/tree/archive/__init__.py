@@ -4,7 +4,7 @@ The index knows nothing of mounts. It answers for names, attributes and places w
 members, and is kept between mounts.
 """
 
-from zcfuse.tree.archive._errors import ArchiveError, DamagedIndexError
+from zcfuse.tree.archive._errors import ArchiveError, DamagedIndexError, NotAnArchiveError
 from zcfuse.tree.archive._format import Note
 from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._index import ArchiveIndex, Member
@@ -24,6 +24,7 @@ __all__ = [
     "Keep",
     "Kind",
     "Member",
+    "NotAnArchiveError",
     "Note",
     "Progress",
     "Run",

@@ -8,10 +8,23 @@ SHOWN_NAME_BYTES = 200
 
 
 class ArchiveError(Exception):
-    """An archive that cannot be indexed. The message is one line: archive, reason, remedy."""
+    """An archive that cannot be indexed. The message is one line: archive, reason, remedy.
 
-    def __init__(self, path: bytes, reason: str) -> None:
+    `salvageable` says whether members were found before what cannot be read, so that `salvage`
+    would show them.
+    """
+
+    def __init__(self, path: bytes, reason: str, *, salvageable: bool = False) -> None:
         super().__init__(f"{shown(path)}: {one_line(reason)}")
+        self.salvageable = salvageable
+
+
+class NotAnArchiveError(ArchiveError):
+    """A file that is no tar and no zip archive, or one that was `compressed` as a whole."""
+
+    def __init__(self, path: bytes, reason: str, *, compressed: bool = False) -> None:
+        super().__init__(path, reason)
+        self.compressed = compressed
 
 
 class StaleIndexError(Exception):
@@ -29,6 +42,11 @@ def shown(name: bytes) -> str:
     """Return a name as it may stand in a message: one line, printable, not too long."""
     text = one_line(name[: SHOWN_NAME_BYTES + 1].decode("utf-8", "backslashreplace"))
     return text if len(name) <= SHOWN_NAME_BYTES else text[:SHOWN_NAME_BYTES] + "..."
+
+
+def printable(name: bytes) -> str:
+    """Return a name as text of one line that can be encoded, however long it is."""
+    return one_line(name.decode("utf-8", "backslashreplace"))
 
 
 def one_line(text: str) -> str:

@@ -68,13 +68,14 @@ class ArchiveIndex:
         """Make an index of its sections; index_archive() is how to get one.
 
         `kept` is the file that the index is kept in, None where it is in memory only, and
-        `kept_reason` says why that is so, or why a kept index was made anew. `close` frees what
-        the sections hold.
+        `kept_reason` says why that is so, or why a kept index was made anew. `reused` is whether it
+        was found, and the archive not read for it. `close` frees what the sections hold.
         """
         self.place = place
         self.identity = identity
         self.kept = kept
         self.kept_reason = kept_reason
+        self.reused = False
         self._entries = sections["entries"]
         self._nodes = sections["nodes"]
         self._pieces = sections["pieces"]

@@ -10,7 +10,12 @@ from typing import Final
 
 from zcfuse.tree.archive import _kept
 from zcfuse.tree.archive._builder import Builder
-from zcfuse.tree.archive._errors import ArchiveError, StaleIndexError, shown
+from zcfuse.tree.archive._errors import (
+    ArchiveError,
+    NotAnArchiveError,
+    StaleIndexError,
+    shown,
+)
 from zcfuse.tree.archive._identity import ArchiveIdentity, identify, settle
 from zcfuse.tree.archive._index import ArchiveIndex
 from zcfuse.tree.archive._members import Damage, HardLink, LeftOut, Record
@@ -98,7 +103,9 @@ class _Kept:
             except (OSError, StaleIndexError) as error:
                 self._reasons.append(f"{os.fsdecode(file)} was not used: {_text(error)}")
                 continue
-            return self._copied(index, self._files[0]) if number else index
+            found = self._copied(index, self._files[0]) if number else index
+            found.reused = True
+            return found
         return None
 
     def add(
@@ -191,14 +198,14 @@ def _container(path: bytes, fd: int, size: int) -> str:
     """Return "tar" or "zip"; ArchiveError says what else it is, and what to do."""
     start = read_at(fd, BLOCK, 0)
     if not start:
-        raise ArchiveError(path, "the file is empty")
+        raise NotAnArchiveError(path, "the file is empty")
     if len(start) == BLOCK and is_tar(start):
         return "tar"
     for magic, (name, command) in COMPRESSED.items():
         if start.startswith(magic):
             what = f"compressed with {name}, so its members are no runs of bytes of it"
             remedy = f"decompress it first: {command} {shlex.quote(shown(path))}"
-            raise ArchiveError(path, f"{what}; {remedy}")
+            raise NotAnArchiveError(path, f"{what}; {remedy}", compressed=True)
     if is_zip(fd, size, start):
         return "zip"
-    raise ArchiveError(path, "neither a tar nor a zip archive")
+    raise NotAnArchiveError(path, "neither a tar nor a zip archive")

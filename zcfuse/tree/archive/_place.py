@@ -13,7 +13,7 @@ import threading
 import weakref
 from typing import Final
 
-from zcfuse.tree.archive._errors import ArchiveError
+from zcfuse.tree.archive._errors import NotAnArchiveError
 from zcfuse.tree.archive._identity import ArchiveIdentity, identify
 
 # O_NONBLOCK: an archive that was exchanged for a FIFO must not make open(2) wait for a writer.
@@ -52,12 +52,12 @@ class ArchivePlace:
         self._directory = directory
 
     def open(self) -> int:
-        """Open what is there for reading and return its descriptor; ArchiveError for no file."""
+        """Open what is there for reading and return its descriptor; NotAnArchiveError for none."""
         fd = os.open(self._name or b".", READ, dir_fd=self._directory.fd)
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
-        raise ArchiveError(self.path, "not a regular file; an archive is read in place")
+        raise NotAnArchiveError(self.path, "not a regular file; an archive is read in place")
 
     def open_unchanged(self, identity: ArchiveIdentity, flags: int = READ) -> int:
         """Open the archive that was indexed and return its descriptor.

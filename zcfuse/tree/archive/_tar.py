@@ -82,7 +82,7 @@ def tar_members(
         except Exception as error:
             where = f"no readable tar header at byte {offset}, after {count} members ({error})"
             if not salvage or count == 0:
-                raise ArchiveError(path, where) from error
+                raise ArchiveError(path, where, salvageable=count > 0) from error
             yield size, Damage(b"", where)
             return
         count += 1

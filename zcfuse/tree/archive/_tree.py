@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from zcfuse.tree._types import Attributes, BackingFile, Listing, Node, StatFs, Tree
+from zcfuse.tree.archive._errors import printable, shown
 from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
 from zcfuse.tree.archive._format import SECTOR_BYTES
 from zcfuse.tree.archive._index import Member
@@ -86,6 +89,20 @@ class Archive(Tree):
     def unpacked(self) -> UnpackedStatistics:
         """Return what was decompressed so far, and why what was not."""
         return self._unpacked.statistics()
+
+    def report(self) -> Mapping[str, Mapping[str, object]]:
+        """Return, as "archives", what was indexed and what was decompressed, by the path."""
+        index = self.index
+        told = {
+            "container": index.container,
+            "members": index.members,
+            "index": None if index.kept is None else printable(os.fsencode(index.kept)),
+            "index_reused": index.reused,
+            "index_reason": printable(os.fsencode(index.kept_reason)),
+            "notes": [(note.reason, note.count, shown(note.example)) for note in index.notes],
+            "unpacked": msgspec.to_builtins(self.unpacked()),
+        }
+        return {"archives": {printable(index.identity.path): told}}
 
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
         """Return the node of a name."""
