@@ -52,8 +52,8 @@ def load_archive(path: str, options: ArchiveOptions) -> Archive:
 
     To be called before the process forks, as `load_archives`.
     """
-    with _indexing(1) as indexing:
-        return indexing.load(_Candidate(path), options, or_else="or a directory")
+    with _indexing(1, options) as indexing:
+        return indexing.load(_Candidate(path), or_else="or a directory")
 
 
 def load_archives(
@@ -74,10 +74,10 @@ def load_archives(
         candidates += _candidates(directory)
     found: dict[str, Archive] = {}
     strangers: dict[str, list[str]] = {}
-    with _indexing(len(candidates)) as indexing:
+    with _indexing(len(candidates), options) as indexing:
         for candidate in candidates:
             try:
-                found[candidate.path] = indexing.load(candidate, options)
+                found[candidate.path] = indexing.load(candidate)
             except (NotAnArchiveError, OSError):
                 strangers.setdefault(candidate.directory, []).append(candidate.path)
     for directory, paths in strangers.items():
@@ -108,30 +108,33 @@ def log_archives(archives: Sequence[Archive]) -> None:
 class _Indexing:
     """Indexes one archive after the other."""
 
-    def __init__(self, count: int, progress: Progress) -> None:
+    def __init__(self, count: int, options: ArchiveOptions, progress: Progress) -> None:
+        from zcfuse.tree.archive import UnpackBudget
+
+        budget = options.unpack_budget
+        self._budget = UnpackBudget() if budget is None else UnpackBudget(budget)
+        self._options = options
         self._count = count
         self._done = 0
         self._progress = progress
 
-    def load(self, candidate: _Candidate, options: ArchiveOptions, or_else: str = "") -> Archive:
+    def load(self, candidate: _Candidate, or_else: str = "") -> Archive:
         """Return the tree of an archive.
 
         Raises CommandError, and for a candidate that need not be one NotAnArchiveError and OSError.
         """
         from zcfuse.tree.archive import Archive, ArchiveError, Keep, NotAnArchiveError
-        from zcfuse.tree.archive._tree import DEFAULT_BUDGET
 
         self._done += 1
         which = f" ({self._done} of {self._count})" if self._count > 1 else ""
         self._progress.what = f"indexing {os.path.basename(candidate.path)!r}{which}"
-        budget = options.unpack_budget
         try:
             return Archive(
                 candidate.path,
-                keep=Keep[KEEP[options.keep_index or "cache"]],
+                keep=Keep[KEEP[self._options.keep_index or "cache"]],
                 progress=self._progress.show,
-                salvage=options.salvage,
-                budget=DEFAULT_BUDGET if budget is None else budget,
+                salvage=self._options.salvage,
+                budget=self._budget,
             )
         except NotAnArchiveError as error:
             if not candidate.required:
@@ -147,13 +150,13 @@ class _Indexing:
 
 
 @contextlib.contextmanager
-def _indexing(count: int) -> Iterator[_Indexing]:
+def _indexing(count: int, options: ArchiveOptions) -> Iterator[_Indexing]:
     # A large index takes a descriptor for as long as its archive is mounted.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     progress = Progress("indexing")
     try:
-        yield _Indexing(count, progress)
+        yield _Indexing(count, options, progress)
     finally:
         progress.end()
 

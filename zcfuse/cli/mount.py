@@ -95,7 +95,7 @@ class Size(click.ParamType[int]):
     "--unpack-budget",
     type=Size(),
     metavar="SIZE",
-    help="Memory for the decompressed members of each zip archive. [default: 1G]",
+    help="Memory for the decompressed members of zip archives, of all together. [default: 1G]",
 )
 @click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")

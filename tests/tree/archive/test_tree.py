@@ -19,7 +19,7 @@ from tests.tree.archive.support import (
     write,
 )
 from zcfuse.tree import HOLE
-from zcfuse.tree.archive import Archive, Keep, _unpacked
+from zcfuse.tree.archive import Archive, Keep, UnpackBudget, _budget, _unpacked
 
 BUDGET = 1 << 20
 
@@ -252,8 +252,28 @@ def test_a_member_beyond_the_budget_is_enomem_with_a_reason(tmp_path):
     assert read(tree, resolve(tree, "b")) == bytes(700_000)
 
 
+def test_archives_with_one_budget_give_up_for_one_another(tmp_path, descriptors):
+    budget = UnpackBudget(BUDGET)
+    data = {name: name.encode() * 700_000 for name in "ab"}
+    trees = {
+        name: Archive(packed(tmp_path / name, {"f": data[name]}), budget=budget) for name in "ab"
+    }
+    for name in "aba":
+        assert read(trees[name], resolve(trees[name], "f")) == data[name]
+        assert sum(tree.unpacked().bytes for tree in trees.values()) == 700_000
+    assert [trees[name].unpacked().given_up for name in "ab"] == [1, 1]
+    held = opened(trees["a"], resolve(trees["a"], "f"))
+    assert errno_of(trees["b"].open, resolve(trees["b"], "f")) == errno.ENOMEM
+    held.close()
+    assert read(trees["a"], resolve(trees["a"], "f")) == data["a"]
+    assert trees["a"].unpacked().given_up == 1
+    trees["a"].close()
+    assert read(trees["b"], resolve(trees["b"], "f")) == data["b"]
+    trees["b"].close()
+
+
 def test_a_share_of_the_descriptors_is_enough(tmp_path, monkeypatch, descriptors):
-    monkeypatch.setattr(_unpacked.resource, "getrlimit", lambda _: (40, 40))
+    monkeypatch.setattr(_budget.resource, "getrlimit", lambda _: (40, 40))
     members = {f"{number}": b"%d" % number for number in range(60)}
     tree = Archive(packed(tmp_path / "a.zip", members))
     for name, data in members.items():
@@ -293,7 +313,7 @@ def test_a_tree_may_be_closed_while_a_member_is_being_unpacked(tmp_path, monkeyp
         tree.open(resolve(tree, "f"))
     tree.close()
     deadline = time.monotonic() + 20
-    while tree._unpacked._threads and time.monotonic() < deadline:
+    while tree._unpacked._budget.threads and time.monotonic() < deadline:
         time.sleep(0.01)
     assert tree.unpacked().bytes == tree.unpacked().members == 0
 

@@ -4,6 +4,7 @@ The index knows nothing of mounts. It answers for names, attributes and places w
 members, and is kept between mounts.
 """
 
+from zcfuse.tree.archive._budget import UnpackBudget
 from zcfuse.tree.archive._errors import ArchiveError, DamagedIndexError, NotAnArchiveError
 from zcfuse.tree.archive._format import Note
 from zcfuse.tree.archive._identity import ArchiveIdentity
@@ -28,6 +29,7 @@ __all__ = [
     "Note",
     "Progress",
     "Run",
+    "UnpackBudget",
     "UnpackedStatistics",
     "index_archive",
     "unpack",

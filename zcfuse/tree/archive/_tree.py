@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from zcfuse.tree._types import Attributes, BackingFile, Listing, Node, StatFs, Tree
+from zcfuse.tree.archive._budget import DEFAULT_BUDGET, UnpackBudget
 from zcfuse.tree.archive._errors import printable, shown
 from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
 from zcfuse.tree.archive._format import SECTOR_BYTES
@@ -19,9 +20,6 @@ from zcfuse.tree.archive._members import PACKED, Kind
 from zcfuse.tree.archive._names import LONGEST_NAME
 from zcfuse.tree.archive._open import Keep, Progress, index_archive
 from zcfuse.tree.archive._unpacked import UnpackedMembers, UnpackedStatistics
-
-DEFAULT_BUDGET: Final = 1 << 30
-"""Bytes of memory for unpacked members."""
 
 BLOCK_BYTES: Final = 4096
 OWN_INO: Final = 1 << 63
@@ -55,7 +53,8 @@ class Archive(Tree):
         salvage: whether to show what is before the first damaged header of a tar archive, where
             that would else be an error.
         uid, gid: who owns everything; None: as the archive says.
-        budget: bytes of memory for members that had to be decompressed.
+        budget: bytes of memory for members that had to be decompressed, or what several archives
+            have together.
 
     Raises:
         ArchiveError: the archive cannot be indexed; one line says why, and what to do.
@@ -75,12 +74,14 @@ class Archive(Tree):
         salvage: bool = False,
         uid: int | None = None,
         gid: int | None = None,
-        budget: int = DEFAULT_BUDGET,
+        budget: int | UnpackBudget = DEFAULT_BUDGET,
     ) -> None:
         self.index = index_archive(path, keep=keep, progress=progress, salvage=salvage)
         self._uid = uid
         self._gid = gid
-        self._unpacked = UnpackedMembers(self.index, budget)
+        self._unpacked = UnpackedMembers(
+            self.index, UnpackBudget(budget) if isinstance(budget, int) else budget
+        )
         self._shared = SharedArchive(self.index)
         self._key = hashlib.blake2b(repr(self.index.identity).encode(), digest_size=16).digest()
         self._first_ino = OWN_INO | (int.from_bytes(self._key[:4]) >> 1) << 32

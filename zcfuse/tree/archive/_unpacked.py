@@ -1,9 +1,8 @@
 """Packed members in memory: each decompressed once, into a sealed memfd, within a budget.
 
-The budget covers members that are being unpacked too. What no open file uses is given up for
-what is needed, longest unused first. A large member is unpacked in a thread of its own, and whoever
-asks meanwhile gets BlockingIOError, as for a file that another process holds a lease on: asking
-again is what a mount does by itself.
+What no open file uses is given up for what is needed, longest unused first. A large member is
+unpacked in a thread of its own, and whoever asks meanwhile gets BlockingIOError, as for a file that
+another process holds a lease on: asking again is what a mount does by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import errno
 import fcntl
 import logging
 import os
-import resource
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.tree.archive._budget import Slot, UnpackBudget
 from zcfuse.tree.archive._index import ArchiveIndex, Member
 from zcfuse.tree.archive._unpack import BadMemberError, unpack
 
@@ -30,9 +29,6 @@ AT_ONCE_BYTES: Final = 256 * 1024
 """Size up to which the caller waits: a few milliseconds."""
 
 THREADS: Final = max(os.cpu_count() or 1, 2)
-
-DESCRIPTOR_SHARE: Final = 4
-"""The part of RLIMIT_NOFILE that may be used: one in so many descriptors."""
 
 SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -52,29 +48,17 @@ class UnpackedStatistics(msgspec.Struct, frozen=True):
     reasons: dict[str, int]
 
 
-class _Slot:
-    """A member in memory, or on its way there (`fd` -1)."""
-
-    __slots__ = ("fd", "size", "users")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.fd = -1
-        self.users = 0
-
-
 class UnpackedMembers:
     """The packed members of one archive that are in memory. Thread-safe; owns their descriptors."""
 
-    def __init__(self, index: ArchiveIndex, budget: int) -> None:
-        """Keep at most `budget` bytes in memory."""
+    def __init__(self, index: ArchiveIndex, budget: UnpackBudget) -> None:
+        """Keep in memory what the `budget` has room for."""
         self._index = index
         self._budget = budget
-        self._lock = threading.Lock()
-        self._slots: dict[int, _Slot] = {}  # longest unused first
+        self._lock = budget.lock
+        self._slots: dict[int, Slot] = {}
         self._bad: dict[int, str] = {}
         self._bytes = 0
-        self._threads = 0
         self._closed = False
         self._unpacked = self._given_up = 0
         self._reasons: Counter[str] = Counter()
@@ -84,7 +68,7 @@ class UnpackedMembers:
         with self._lock:
             held = sum(slot.fd >= 0 for slot in self._slots.values())
             counts = (self._bytes, held, self._unpacked, self._given_up)
-            return UnpackedStatistics(self._budget, *counts, dict(self._reasons))
+            return UnpackedStatistics(self._budget.size, *counts, dict(self._reasons))
 
     def take(self, member: Member) -> int:
         """Return a descriptor of the member's bytes, borrowed until give_back().
@@ -97,18 +81,18 @@ class UnpackedMembers:
                 raise BadMemberError(self._bad[member.node])
             slot = self._slots.get(member.node)
             if slot is not None:
-                return self._used(member.node, slot)
-            if member.size > AT_ONCE_BYTES and self._threads >= THREADS:
+                return self._used(slot)
+            if member.size > AT_ONCE_BYTES and self._budget.threads >= THREADS:
                 raise BlockingIOError(errno.EAGAIN, "other members are being unpacked")
             slot = self._reserve(member)
             if member.size > AT_ONCE_BYTES:
-                self._threads += 1
+                self._budget.threads += 1
                 work = threading.Thread(target=self._work, args=(member, slot), daemon=True)
                 work.start()
                 raise BlockingIOError(errno.EAGAIN, "being unpacked")
         self._fill(member, slot)
         with self._lock:
-            return self._used(member.node, slot)
+            return self._used(slot)
 
     def give_back(self, node: int) -> None:
         """Give back what take() returned."""
@@ -121,53 +105,49 @@ class UnpackedMembers:
         """Free all; a second call does nothing. What is in a thread is freed when that ends."""
         with self._lock:
             self._closed = True
-            for node in list(self._slots):
-                self._drop(node)
+            for slot in list(self._slots.values()):
+                self._drop(slot)
 
-    def _used(self, node: int, slot: _Slot) -> int:
+    def give_up(self, slot: Slot) -> None:
+        """Drop a member, for another one or another archive; the lock is held."""
+        self._drop(slot)
+        self._given_up += 1
+
+    def _used(self, slot: Slot) -> int:
         """Count one more user of a slot; the lock is held."""
         if slot.fd < 0:
             raise BlockingIOError(errno.EAGAIN, "being unpacked")
-        self._slots[node] = self._slots.pop(node)
+        self._budget.use(slot)
         slot.users += 1
         return slot.fd
 
-    def _reserve(self, member: Member) -> _Slot:
+    def _reserve(self, member: Member) -> Slot:
         """Make room for a member; the lock is held."""
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // DESCRIPTOR_SHARE
-        for node in [*self._slots]:
-            if self._bytes + member.size <= self._budget and len(self._slots) < most:
-                break
-            slot = self._slots[node]
-            if not slot.users and slot.fd >= 0:
-                self._drop(node)
-                self._given_up += 1
-        if self._bytes + member.size > self._budget:
-            reason = f"no room in the budget of {self._budget} bytes for unpacked members"
+        slot = Slot(self, member.node, member.size)
+        if not self._budget.reserve(slot):
+            reason = f"no room in the budget of {self._budget.size} bytes for unpacked members"
             self._reasons[reason] += 1
             raise OSError(errno.ENOMEM, reason)
-        slot = self._slots[member.node] = _Slot(member.size)
+        self._slots[member.node] = slot
         self._bytes += member.size
         return slot
 
-    def _drop(self, node: int) -> None:
+    def _drop(self, slot: Slot) -> None:
         """Forget a slot; the lock is held."""
-        slot = self._slots.pop(node)
+        del self._slots[slot.node]
         self._bytes -= slot.size
-        fd, slot.fd = slot.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._budget.free(slot)
 
-    def _work(self, member: Member, slot: _Slot) -> None:
+    def _work(self, member: Member, slot: Slot) -> None:
         """Unpack in a thread. Who asked will ask again, and then gets the error too."""
         try:
             with contextlib.suppress(OSError):
                 self._fill(member, slot)
         finally:
             with self._lock:
-                self._threads -= 1
+                self._budget.threads -= 1
 
-    def _fill(self, member: Member, slot: _Slot) -> None:
+    def _fill(self, member: Member, slot: Slot) -> None:
         """Unpack a member into its slot, or drop the slot and raise OSError."""
         fd = -1
         try:
@@ -180,15 +160,15 @@ class UnpackedMembers:
             raise
         finally:
             with self._lock:
-                self._settle(member.node, slot, fd)
+                self._settle(slot, fd)
 
-    def _settle(self, node: int, slot: _Slot, fd: int) -> None:
+    def _settle(self, slot: Slot, fd: int) -> None:
         """Enter what came of unpacking; the lock is held."""
-        if self._closed or self._slots.get(node) is not slot:
+        if self._closed or self._slots.get(slot.node) is not slot:
             if fd >= 0:
                 os.close(fd)
         elif fd < 0:
-            self._drop(node)
+            self._drop(slot)
         else:
             slot.fd = fd
             self._unpacked += 1

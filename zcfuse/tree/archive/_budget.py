@@ -1,0 +1,76 @@
+"""Memory for unpacked members: how much there may be, and whose goes when it is short."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from typing import Final, Protocol
+
+DEFAULT_BUDGET: Final = 1 << 30
+"""Bytes of memory for unpacked members."""
+
+DESCRIPTOR_SHARE: Final = 4
+"""The part of RLIMIT_NOFILE that may be used: one in so many descriptors."""
+
+
+class _Owner(Protocol):
+    """The archive that a member is of."""
+
+    def give_up(self, slot: Slot) -> None:
+        """Drop a member that nobody uses; the budget's lock is held."""
+
+
+class Slot:
+    """A member in memory, or on its way there (`fd` -1). The budget's lock guards it."""
+
+    __slots__ = ("fd", "node", "owner", "size", "users")
+
+    def __init__(self, owner: _Owner, node: int, size: int) -> None:
+        self.owner = owner
+        self.node = node
+        self.size = size
+        self.fd = -1
+        self.users = 0
+
+
+class UnpackBudget:
+    """Bytes of memory for unpacked members, to be shared by archives that are mounted together.
+
+    It covers members that are being unpacked too. Its `lock` is that of all archives that have it,
+    and is held for each call; `threads` is how many of them unpack.
+    """
+
+    def __init__(self, size: int = DEFAULT_BUDGET) -> None:
+        self.size: Final = size
+        self.lock: Final = threading.Lock()
+        self.threads = 0
+        self._used = 0
+        self._slots: dict[Slot, None] = {}  # longest unused first
+
+    def reserve(self, slot: Slot) -> bool:
+        """Make room for a slot, and say whether there is; nothing is given up in vain."""
+        held = sum(other.size for other in self._slots if other.users or other.fd < 0)
+        if held + slot.size > self.size:
+            return False
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // DESCRIPTOR_SHARE
+        for other in [*self._slots]:
+            if self._used + slot.size <= self.size and len(self._slots) < most:
+                break
+            if not other.users and other.fd >= 0:
+                other.owner.give_up(other)
+        self._slots[slot] = None
+        self._used += slot.size
+        return True
+
+    def use(self, slot: Slot) -> None:
+        """Take note that a slot is used now."""
+        self._slots[slot] = self._slots.pop(slot)
+
+    def free(self, slot: Slot) -> None:
+        """Free the memory of a slot."""
+        del self._slots[slot]
+        self._used -= slot.size
+        fd, slot.fd = slot.fd, -1
+        if fd >= 0:
+            os.close(fd)
