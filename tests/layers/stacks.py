@@ -29,12 +29,18 @@ class Stack:
 
 
 class Builder:
-    """Fills one layer. `namespace`: of the marks, "trusted" or "user"; `links`: also redirects."""
+    """Fills one layer. `namespace`: of the marks, "trusted" or "user"; `links`: also redirects.
 
-    def __init__(self, rng: random.Random, namespace: str, *, links: bool) -> None:
+    `attributes`: also whiteouts by attribute, which came with Linux 6.7.
+    """
+
+    def __init__(
+        self, rng: random.Random, namespace: str, *, links: bool = False, attributes: bool = True
+    ) -> None:
         self._rng = rng
         self._namespace = namespace
         self._links = links
+        self._attributes = attributes
         self._files: list[Path] = []
 
     def fill(self, directory: Path, depth: int = 0) -> None:
@@ -87,7 +93,7 @@ class Builder:
         kind = self._rng.random()
         if kind < 0.15:
             self._mark(path, "opaque", b"y")
-        elif kind < 0.3:
+        elif kind < 0.3 and self._attributes:
             self._mark(path, "opaque", b"x")
             self._attribute_whiteouts(path)
         elif kind < 0.55 and self._links:
@@ -133,7 +139,7 @@ class OciBuilder(Builder):
     """Fills a layer as an OCI image does."""
 
     def __init__(self, rng: random.Random) -> None:
-        super().__init__(rng, "user", links=False)
+        super().__init__(rng, "user")
 
     def fill(self, directory: Path, depth: int = 0) -> None:
         """Put something, or nothing, under each of the names, and hide some of the layers below."""
@@ -155,10 +161,10 @@ class OciBuilder(Builder):
         """None of overlayfs's."""
 
 
-def overlay_stack(base: Path, seed: int, namespace: str, *, links: bool = False) -> Stack:
-    """Make two to four layers below `base`."""
-    rng = random.Random(f"{namespace} {links} {seed}")
-    return _stack(base, rng, lambda: Builder(rng, namespace, links=links))
+def overlay_stack(base: Path, seed: int, namespace: str, **options: bool) -> Stack:
+    """Make two to four layers below `base`; the options are the builder's."""
+    rng = random.Random(f"{namespace} {options.get('links', False)} {seed}")
+    return _stack(base, rng, lambda: Builder(rng, namespace, **options))
 
 
 def oci_stack(base: Path, seed: int) -> Stack:

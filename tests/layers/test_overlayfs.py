@@ -133,7 +133,7 @@ def _without(one: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
 def test_a_mounted_union_shows_what_fuse_overlayfs_shows(
     union: LayersMounted, tmp_path: Path, seed: int
 ) -> None:
-    stack = stack_of("trusted", tmp_path, seed)
+    stack = overlay_stack(tmp_path, seed, "trusted", attributes=False)
     mountpoint = tmp_path / "peer"
     mountpoint.mkdir()
     options = f"lowerdir={joined(stack)}"
