@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import os
 import random
 import stat
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -24,6 +27,7 @@ pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
 SIZES: Final = [0, 1, 4096, 70_001, 300_000]
 RUNS: Final = [(0, 1 << 20), (1, 4095), (4095, 2), (5000, 70_000), (65_536, 4096), (1 << 30, 10)]
 _NUMBERS: Final = itertools.count()
+GRAFTED: Final = ("archive", "union")
 
 Spec = tuple[Any, ...]
 OFFSETS = st.one_of(st.integers(0, 200), st.sampled_from([4095, 4096, 8191, 69_999, 1 << 40]))
@@ -61,20 +65,99 @@ def directory(children: st.SearchStrategy[Spec]) -> st.SearchStrategy[Spec]:
     return st.tuples(st.just("dir"), st.dictionaries(NAMES, children, max_size=4))
 
 
-TREES: Final = directory(st.recursive(LEAVES, directory, max_leaves=6))
+# What lies on disk and is shown as a tree of its own: names of files, by their numbers, and of
+# directories of such; in a layer None is a whiteout.
+_FILES: Final = st.integers(0, len(SIZES) - 1)
+_OWN_NAMES: Final = NAMES.filter(lambda name: not name.startswith(".wh."))
+MEMBERS: Final = st.dictionaries(
+    _OWN_NAMES, st.one_of(_FILES, st.dictionaries(_OWN_NAMES, _FILES, max_size=3)), max_size=4
+)
+_HIDING: Final = st.one_of(_FILES, st.none())
+_FEW_NAMES: Final = st.sampled_from("abc")
+LAYERS: Final = st.lists(
+    st.dictionaries(
+        _FEW_NAMES, st.one_of(_HIDING, st.dictionaries(_FEW_NAMES, _HIDING, max_size=3)), max_size=3
+    ),
+    min_size=1,
+    max_size=3,
+)
+GRAFTS: Final = st.one_of(
+    st.tuples(st.just("archive"), MEMBERS), st.tuples(st.just("union"), LAYERS)
+)
+TREES: Final = directory(st.recursive(st.one_of(LEAVES, GRAFTS), directory, max_leaves=6))
 
 
-def source_of(spec: Spec) -> str:
+def merged(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a union shows of its layers, the topmost first."""
+    shown: dict[str, Any] = {}
+    for name in {name for layer in layers for name in layer}:
+        parts: list[dict[str, Any]] = []
+        for found in (layer[name] for layer in layers if name in layer):
+            if not isinstance(found, dict):
+                if not parts and found is not None:
+                    shown[name] = found
+                break
+            parts.append(found)
+        if parts:
+            shown[name] = merged(parts)
+    return shown
+
+
+def write_layer(directory: Path, layer: dict[str, Any], files: list[bytes]) -> None:
+    directory.mkdir()
+    for name, found in layer.items():
+        if found is None:
+            (directory / f".wh.{name}").touch()
+        elif isinstance(found, dict):
+            write_layer(directory / name, found, files)
+        else:
+            (directory / name).write_bytes(files[found])
+
+
+def write_archive(path: Path, members: dict[str, Any], files: list[bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, found in members.items():
+            inside = found.items() if isinstance(found, dict) else ()
+            if isinstance(found, dict):
+                member = tarfile.TarInfo(name)
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(member)
+            else:
+                inside = [("", found)]
+            for below, number in inside:
+                member = tarfile.TarInfo(f"{name}/{below}" if below else name)
+                member.size = len(files[number])
+                archive.addfile(member, io.BytesIO(files[number]))
+
+
+def write(spec: Spec, base: Path, files: list[bytes]) -> str:
+    """Put an archive or layers on disk; the entry in the program's words."""
+    kind, what = spec
+    if kind == "archive":
+        path = base / f"{next(_NUMBERS)}.tar"
+        write_archive(path, what, files)
+        return f"Archive({str(path)!r}, keep=Keep.NOT)"
+    paths = []
+    for layer in what:
+        paths.append(base / f"layer-{next(_NUMBERS)}")
+        write_layer(paths[-1], layer, files)
+    return f"Union({list(map(str, paths))!r})"
+
+
+def source_of(spec: Spec, base: Path, files: list[bytes]) -> str:
     """The entry in the program's words."""
     kind, *rest = spec
+    if kind in GRAFTED:
+        return write(spec, base, files)
     if kind == "file":
         return f"File(where + '/{rest[0]}')"
     if kind == "slice":
-        return f"Slice({source_of(rest[0])}, {rest[1]}, {rest[2]})"
+        return f"Slice({source_of(rest[0], base, files)}, {rest[1]}, {rest[2]})"
     if kind == "concat":
-        return f"Concat([{', '.join(map(source_of, rest[0]))}])"
+        return f"Concat([{', '.join(source_of(part, base, files) for part in rest[0])}])"
     if kind == "dir":
-        return f"Dir({{{', '.join(f'{n!r}: {source_of(s)}' for n, s in rest[0].items())}}})"
+        inner = (f"{name!r}: {source_of(one, base, files)}" for name, one in rest[0].items())
+        return f"Dir({{{', '.join(inner)}}})"
     if kind == "computed":
         return f"Computed({rest[0]}, made)"
     return f"{kind.capitalize()}({rest[0]!r})"
@@ -111,6 +194,8 @@ def made(offset: int, size: int) -> bytes:
 
 
 PROGRAM: Final = """
+from zcfuse.tree.archive import Keep
+
 async def made(offset, size):
     return bytes(n % 251 for n in range(offset, offset + size))
 
@@ -147,16 +232,36 @@ def digest(data: bytes) -> tuple[int, str]:
     return len(data), hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def check_grafted(client: Client, path: str, shown: dict[str, Any], files: list[bytes]) -> None:
+    """What another tree shows below a directory: names, sizes and bytes."""
+    listed = client.value(f"sorted(os.listdir(p({path!r})))")
+    assert listed == sorted(os.fsencode(name) for name in shown)
+    assert client.outcome(f"os.lstat(p({path!r} + '/not there'))") == "ENOENT"
+    for name, found in shown.items():
+        at = f"{path}/{name}"
+        if isinstance(found, dict):
+            check_grafted(client, at, found, files)
+            continue
+        data = files[found]
+        assert client.value(f"attributes({at!r})")["size"] == len(data)
+        wanted = [digest(data[offset : offset + size]) for offset, size in RUNS]
+        assert client.value(f"by_read({at!r}, {RUNS})") == wanted
+
+
 def check(client: Client, path: str, spec: Spec, files: list[bytes]) -> None:
     kind, rest = spec[0], spec[1]
     found = client.value(f"attributes({path!r})")
     if kind == "dir":
-        below = sum(child[0] == "dir" for child in rest.values())
+        below = sum(child[0] in ("dir", *GRAFTED) for child in rest.values())
         assert (found["mode"], found["nlink"]) == (stat.S_IFDIR | 0o555, 2 + below)
         listed = client.value(f"sorted(os.listdir(p({path!r})))")
         assert listed == sorted(os.fsencode(name) for name in rest)
         for name, child in rest.items():
             check(client, f"{path}/{name}", child, files)
+        return
+    if kind in GRAFTED:
+        shown = merged(rest) if kind == "union" else rest
+        check_grafted(client, path, shown, files)
         return
     if kind == "symlink":
         assert client.value(f"os.readlink(p({path!r}))") == rest.encode()
@@ -179,11 +284,12 @@ def check(client: Client, path: str, spec: Spec, files: list[bytes]) -> None:
 )
 @given(tree=TREES)
 def test_a_random_tree_is_what_the_model_says(
-    mount: tuple[Program, Client, list[bytes]], tree: Spec
+    mount: tuple[Program, Client, list[bytes]], tree: Spec, tmp_path_factory
 ) -> None:
     program, client, files = mount
     name = f"example-{next(_NUMBERS)}"
-    program.run(f"tree.add({name!r}, {source_of(tree)}); await served.told()")
+    entry = source_of(tree, tmp_path_factory.mktemp("grafts"), files)
+    program.run(f"tree.add({name!r}, {entry}); await served.told()")
     check(client, name, tree, files)
     program.run(f"tree.remove({name!r}); await served.told()")
     assert client.outcome(f"os.lstat(p({name!r}))") == "ENOENT"
