@@ -261,6 +261,24 @@ def test_an_archive_that_may_not_be_read_is_refused(ordinary_user):
         refused(result, 1, archive, "not readable", "read permission")
 
 
+@requires("ordinary user", "fusermount3")
+def test_an_ordinary_user_mounts_an_archive_without_a_place_for_its_index(ordinary_user):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    archive = make_tar(f"{source}/a.tar")
+    as_user = {"user": ordinary_user, "env": {"XDG_CACHE_HOME": "/proc/nowhere"}}
+    result = run_zcfuse("mount", archive, mountpoint, **as_user)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    try:
+        read = ordinary_user.command(["cat", f"{mountpoint}/d/data"])
+        assert run(*read) == DATA
+        printed = run_zcfuse("status", "--json", mountpoint, **as_user).stdout
+        told = json.loads(printed)["tree"]["archives"][archive]
+        assert told["index"] is None
+        assert "not kept as /proc/nowhere" in told["index_reason"]
+    finally:
+        assert run_zcfuse("umount", mountpoint, **as_user).returncode == 0
+
+
 def test_a_directory_without_archives_is_refused(refuses, source):
     refuses(2, [f"{source}: there is no tar or zip archive in it"], "--archives", source)
 
