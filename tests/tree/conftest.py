@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def mirror(source, request):
 
 @pytest.fixture
 def descriptors():
-    """Require that a test leaves no descriptor behind."""
+    """Require that a test leaves no descriptor behind, and none of an earlier one is let go of."""
+    gc.collect()
     before = set(os.listdir("/proc/self/fd"))
     yield
     assert set(os.listdir("/proc/self/fd")) == before

@@ -64,15 +64,15 @@ class Mirror(Tree):
         self, source: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, openat2: bool = True
     ) -> None:
         fd = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._beneath = Beneath(fd, openat2=openat2)  # owns it from here, also where it fails
         try:
-            self._beneath = Beneath(fd, openat2=openat2)
             self._openat2 = openat2
             status = statx(fd, b"", AT_EMPTY_PATH)
             filesystem = filesystem_type(fd)
             self._local = filesystem in _LOCAL
             self.stacked = filesystem in _STACKED
         except BaseException:
-            os.close(fd)
+            self._beneath.close()
             raise
         self._device = status.device
         self._mount = status.mount

@@ -42,7 +42,9 @@ from zcfuse.tree._union_search import Found, Part, search
 LOG: Final = logging.getLogger("zcfuse.tree")
 
 # What a subclass may have of its own without its answers being others than a union's.
-_FREE: Final = frozenset({"__init__", "close", "lease_layers", "lease_of", "refuse_device"})
+_FREE: Final = frozenset(
+    {"__init__", "close", "lease_layers", "lease_of", "refuse_device", "watch"}
+)
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -185,8 +187,8 @@ class Union(Tree):
     def _differs(self) -> bool:
         """Say whether any method but those that build and close is not a Union's own."""
         return any(
-            name in vars(self) or getattr(type(self), name, None) is not value
-            for name, value in vars(Union).items()
+            name in vars(self) or getattr(type(self), name) is not getattr(Union, name)
+            for name, value in {**vars(Tree), **vars(Union)}.items()
             if callable(value) and name not in _FREE
         )
 
