@@ -271,6 +271,11 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     }
     state_->windows->stop();
     all_ended_ = nudge_until(0, wait);
+    if (!all_ended_) {
+        // A thread that is stuck in a backing file would keep the connection open, and whoever
+        // waits for it asleep, even beyond the end of the process: it holds the descriptors.
+        sever_channels();
+    }
     for (auto& thread : threads_) {
         if (all_ended_) {
             thread.join();
@@ -301,16 +306,18 @@ bool DataPath::nudge_until(int running, std::chrono::milliseconds wait) {
     return state_->running.load() <= running;
 }
 
+void DataPath::sever_channels() {
+    const sys::UniqueFd instead(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    const std::lock_guard guard(channels_lock_);
+    for (const auto& channel : channels_) {
+        channel->sever(instead.get());
+    }
+}
+
 // Runs in the thread that failed. stop() cannot have let go of the threads meanwhile: it waits for
 // this one, and longer than this takes.
 void DataPath::sever() {
-    const sys::UniqueFd instead(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-    {
-        const std::lock_guard guard(channels_lock_);
-        for (const auto& channel : channels_) {
-            channel->sever(instead.get());
-        }
-    }
+    sever_channels();
     state_->stopping.store(true, std::memory_order_release);
     state_->notifier.stop();
     state_->upcalls.wake();

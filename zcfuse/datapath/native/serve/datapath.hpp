@@ -72,6 +72,7 @@ class DataPath {
     bool nudge_until(int running, std::chrono::milliseconds wait);
     // Ends the connection by letting go of its descriptors, where nothing else can.
     void sever();
+    void sever_channels();
     // The session's own channel; nullptr once it has stopped.
     std::shared_ptr<const DeviceChannel> session() const;
 
