@@ -5,10 +5,9 @@ import os
 
 import pytest
 
-from tests.control.test_operations import (
+from tests.control.fakes import (
     CONTEXT,
     ROOT,
-    Leases,
     Reply,
     errno_of,
     listed,
@@ -16,8 +15,6 @@ from tests.control.test_operations import (
     make_old,
 )
 from zcfuse.control._implicit import KEPT, ImplicitHandles, implied_node
-from zcfuse.control._operations import Operations
-from zcfuse.tree import Mirror
 
 IMPLICIT = 1 << 63
 OWN = 1 << 62
@@ -28,20 +25,6 @@ def source(tmp_path):
     path = tmp_path / "source"
     path.mkdir()
     return path
-
-
-@pytest.fixture
-def leases():
-    return Leases()
-
-
-@pytest.fixture
-def operations(source, leases):
-    tree = Mirror(source)
-    operations = Operations(tree, cache_timeout=7.5, leases=leases, readdir_reply=Reply())
-    yield operations
-    operations.close()
-    tree.close()
 
 
 @pytest.mark.parametrize(
