@@ -285,6 +285,20 @@ TEST("the gate opens for all queues, or says which errno kept one back, in time"
     CHECK_EQ(shut.open(milliseconds(20)), -ECANCELED);
 }
 
+TEST("why the first queue could not register is what is told, whatever the others say") {
+    using std::chrono::milliseconds;
+    for (int round = 0; round < 200; ++round) {
+        RingGate gate(2);
+        std::thread queues([&] {
+            gate.wait_open(milliseconds(1000));
+            gate.registered(-EINVAL);
+            gate.registered(-ECANCELED);
+        });
+        CHECK_EQ(gate.open(milliseconds(1000)), -EINVAL);
+        queues.join();
+    }
+}
+
 TEST("a ring that is withdrawn stays so, unless all its queues come late") {
     using std::chrono::milliseconds;
     RingGate gate(2);

@@ -33,7 +33,8 @@ class RingGate {
         {
             const std::lock_guard guard(lock_);
             if (error < 0) {
-                error_ = error;
+                // The first says why; who comes later only finds that it is too late.
+                error_ = error_ == 0 ? error : error_;
                 state_ = state_ == State::withdrawn ? state_ : State::failed;
             } else if (--missing_ == 0 && state_ != State::waiting && state_ != State::unused) {
                 state_ = State::up;  // even after open() gave up: the kernel uses it from now on
