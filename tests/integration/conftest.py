@@ -69,12 +69,17 @@ def kernel_mount(*argv: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def serving(
-    base: Path, source: str, *options: str, env: Mapping[str, str] | None = None
+    base: Path,
+    source: str,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    descriptors: int | None = None,
 ) -> Iterator[Daemon]:
     """A mount of `source` that a module's tests share, and its end in order."""
     mountpoint = base / "mnt"
     mountpoint.mkdir()
-    daemon = Daemon(source, str(mountpoint), *options, log=str(base / "daemon.log"), env=env)
+    log = str(base / "daemon.log")
+    daemon = Daemon(source, str(mountpoint), *options, log=log, env=env, descriptors=descriptors)
     try:
         yield daemon
     finally:

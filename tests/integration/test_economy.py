@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 from collections.abc import Iterator
 
@@ -58,8 +57,8 @@ def daemon(
     request: pytest.FixtureRequest, forest: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Daemon]:
     base = tmp_path_factory.mktemp("economy")
-    with serving(base, forest, "--cache-timeout", "1000", request.param) as daemon:
-        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    options = ("--cache-timeout", "1000", request.param)
+    with serving(base, forest, *options, descriptors=DESCRIPTORS) as daemon:
         yield daemon
 
 

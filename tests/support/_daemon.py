@@ -41,7 +41,7 @@ class Daemon:
     """``python -m zcfuse mount SOURCE MOUNTPOINT --foreground`` as a child process.
 
     Owns the process and, until it has ended, the mount. `env` is added to the environment. An empty
-    `source`: the options say what is shown.
+    `source`: the options say what is shown. It may have no more than `descriptors`, hard limit too.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Daemon:
         log: str,
         env: Mapping[str, str] | None = None,
         user: OrdinaryUser | None = None,
+        descriptors: int | None = None,
     ) -> None:
         self.source = source
         self.mountpoint = os.path.realpath(mountpoint)
@@ -61,6 +62,8 @@ class Daemon:
         argv = [sys.executable, "-m", "zcfuse", "mount", *filter(None, [source])]
         argv += [mountpoint, "--foreground"]
         argv = self._wrap([*argv, *options])
+        if descriptors is not None:
+            argv = ["prlimit", f"--nofile={descriptors}", *argv]
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
                 argv,

@@ -90,6 +90,10 @@ def load_archives(
 
 def log_archives(archives: Sequence[Archive]) -> None:
     """Write to the log what was indexed, and what of it is not shown as it stands there."""
+    if not archives:
+        return
+    # Loaded already, with the archives: clients of a mount that answers take descriptors, and a
+    # module that is then opened first could find none left.
     from zcfuse.tree.archive._errors import printable
 
     for archive in archives:
