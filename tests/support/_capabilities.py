@@ -163,6 +163,12 @@ def _rings() -> str:
     return _root()
 
 
+def _autofs() -> str:
+    with open("/proc/filesystems") as file:
+        known = "autofs" in file.read().split()
+    return _root() or ("" if known else "the kernel has no autofs")
+
+
 def _acl() -> str:
     with tempfile.NamedTemporaryFile() as file:
         return _program("setfacl")() or _tried("setfacl", "-m", "u:65534:r", file.name)
@@ -193,6 +199,8 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "fuse": _Capability(_fuse, False),
     "mounting": _Capability(_mounting, False),
     "fusermount3": _Capability(_program("fusermount3"), False),
+    "man": _Capability(_program("man"), False),
+    "systemd-analyze": _Capability(_program("systemd-analyze"), False),
     "kernel 6.5": _Capability(_kernel((6, 5)), False),  # cachestat(2)
     "kernel 6.9": _Capability(_kernel(FULL_KERNEL), False),
     "private mounts": _Capability(_private_mounts, False),
@@ -206,6 +214,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "overlay": _Capability(_overlay, True),
     "overlay layers": _Capability(_overlay_layers, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
+    "autofs": _Capability(_autofs, True),
     "io_uring": _Capability(_rings, True),
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
