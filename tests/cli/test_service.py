@@ -181,12 +181,13 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path, commands):
     assert ours == []
 
 
-def test_the_unit_keeps_to_the_machine_s_mount_namespace():
+def test_the_unit_hides_neither_the_mount_nor_a_call_that_the_daemon_needs():
     with open(UNIT) as file:
         settings = {line.split("=")[0] for line in file if re.match(r"\w+=", line)}
     # exec_needs_mount_namespace() of systemd: each of these would hide the mount.
     hiding = "(Protect|Private|Read|Inaccessible|Bind|TemporaryFile|Root|Mount|Exec.*Paths|NoExec)"
     assert [name for name in settings if re.match(hiding, name)] == []
+    assert "RestrictSUIDSGID" not in settings  # no openat2(2) with it, and so no directory lease
     assert {"Type", "NotifyAccess", "WatchdogSec", "Restart", "LimitMEMLOCK"} <= settings
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import DEADLINE_S, refused
+from tests.support._user import CHECKOUT
 
 HELPER = "sbin/mount.fuse.zcfuse"
 UNIT = "usr/local/lib/systemd/system/zcfuse@.service"
@@ -62,6 +63,15 @@ def test_it_puts_everything_where_it_is_looked_for(setup, root, commands):
     unit = (root / UNIT).read_text()
     assert f"\nExecStart={commands}/zcfuse mount --foreground " in unit
     assert f"\nExecStopPost=-{commands}/zcfuse umount " in unit
+
+
+def test_pip_puts_the_same_files_into_its_prefix():
+    with open(os.path.join(CHECKOUT, "CMakeLists.txt")) as file:
+        installed = {line for line in file.read().split() if line.startswith("${share}/")}
+    share = Path(CHECKOUT, "zcfuse/share")
+    files = {str(path.relative_to(share)) for path in share.rglob("*") if path.is_file()}
+    assert installed == {f"${{share}}/{name}" for name in files if not name.endswith(".in")}
+    assert len(installed) == len(FILES)
 
 
 def test_a_second_run_changes_nothing(setup, root):

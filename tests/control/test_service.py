@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from zcfuse.control._service import ServiceManager
-from zcfuse.control._watchdog import keep_watch, thread_states
+from zcfuse.control._watchdog import keep_watch, state_of_thread
 
 WATCHDOG_S = 0.2
 
@@ -34,8 +34,9 @@ class Listener:
 class FakeMount:
     """A mount whose data path has these threads."""
 
-    def __init__(self, *tids: int) -> None:
-        self.threads = [{"tid": tid, "role": "serve"} for tid in tids]
+    def __init__(self, *tids: int, roles: tuple[str, ...] = ("serve",)) -> None:
+        pairs = zip(tids, roles * len(tids), strict=False)
+        self.threads = [{"tid": tid, "role": role} for tid, role in pairs]
 
     def statistics(self):
         return {"datapath": {"threads": self.threads}}
@@ -113,9 +114,23 @@ async def test_a_mount_that_is_well_is_pinged_twice_in_the_watchdog_s_time(liste
     assert len(told) in (4, 5)
 
 
-async def test_a_thread_that_is_gone_ends_the_pings(listener):
-    told = await watch(listener, FakeMount(os.getpid(), 1), FakeWitness(answers=True))
-    assert told == ["STATUS=thread 1 (serve) is gone"]
+@pytest.mark.parametrize("role", ["serve", "ring", "relay"])
+async def test_without_a_thread_that_serves_there_is_no_ping(listener, role):
+    mount = FakeMount(1, 1, os.getpid(), roles=(role, role, "notify"))
+    (told,) = await watch(listener, mount, FakeWitness(answers=True))
+    assert told.startswith("STATUS=no thread of the data path is left (")
+    assert role in told
+
+
+async def test_threads_of_a_ring_that_was_not_to_be_had_are_not_missed(listener):
+    mount = FakeMount(1, 1, os.getpid(), os.getpid(), roles=("ring", "read", "serve", "relay"))
+    assert set(await watch(listener, mount, FakeWitness(answers=True))) == {"WATCHDOG=1"}
+
+
+async def test_a_thread_that_is_stopped_ends_the_pings(listener, monkeypatch):
+    monkeypatch.setattr("zcfuse.control._watchdog.state_of_thread", lambda _tid: "t")
+    told = await watch(listener, FakeMount(1), FakeWitness(answers=True))
+    assert told == ["STATUS=a thread of the data path (serve) is stopped"]
 
 
 async def test_a_mount_that_does_not_answer_ends_the_pings(listener, caplog):
@@ -125,7 +140,7 @@ async def test_a_mount_that_does_not_answer_ends_the_pings(listener, caplog):
 
 
 async def test_a_disk_that_does_not_answer_is_no_reason_to_end_the_daemon(listener, monkeypatch):
-    monkeypatch.setattr("zcfuse.control._watchdog._state", lambda _tid: "D")
+    monkeypatch.setattr("zcfuse.control._watchdog.state_of_thread", lambda _tid: "D")
     told = await watch(listener, FakeMount(os.getpid()), FakeWitness(answers=False))
     assert told.count("STATUS=a backing filesystem does not answer") == 1
     assert told.count("WATCHDOG=1") == len(told) - 1 >= 4
@@ -153,7 +168,8 @@ async def test_without_a_watchdog_nothing_is_watched(listener):
 
 
 def test_the_states_of_threads():
-    assert thread_states([os.getpid(), 1]) == {os.getpid(): "R", 1: ""}
+    assert state_of_thread(os.getpid()) == "R"
+    assert state_of_thread(1) == ""
 
 
 def test_the_witness_ends_with_its_asker(tmp_path):

@@ -199,8 +199,6 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "fuse": _Capability(_fuse, False),
     "mounting": _Capability(_mounting, False),
     "fusermount3": _Capability(_program("fusermount3"), False),
-    "man": _Capability(_program("man"), False),
-    "systemd-analyze": _Capability(_program("systemd-analyze"), False),
     "kernel 6.5": _Capability(_kernel((6, 5)), False),  # cachestat(2)
     "kernel 6.9": _Capability(_kernel(FULL_KERNEL), False),
     "private mounts": _Capability(_private_mounts, False),
@@ -216,6 +214,9 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "autofs": _Capability(_autofs, True),
     "io_uring": _Capability(_rings, True),
+    # Of systems that are put together in other ways than Debian's.
+    "man": _Capability(_program("man"), True),
+    "systemd-analyze": _Capability(_program("systemd-analyze"), True),
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),

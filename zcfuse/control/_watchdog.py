@@ -1,8 +1,8 @@
 """Telling the watchdog that the mount is alive, for as long as it is.
 
-Three things must hold. The trio loop runs: the pings are a task of it. The threads of the data path
-are there, and it can still add up its counters, for which it takes its locks. And a client gets an
-answer from the mount: the `Witness`.
+Three things must hold. The trio loop runs: the pings are a task of it. The data path has threads
+that serve and none that is stopped, and can still add up its counters, for which it takes its
+locks. And a client gets an answer from the mount: the `Witness`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ log = logging.getLogger(__name__)
 _TASKS: Final = "/proc/self/task"
 # Threads whose work may be to wait for a backing filesystem.
 _WAITING_ROLES: Final = frozenset({"serve", "ring", "read"})
-# proc_pid_stat(5): uninterruptible sleep; what runs, or would if something came.
+# Without one of each of these nothing is served. Others may end early and leave their counters: the
+# threads of a ring that is not to be had.
+_NEEDED: Final = (frozenset({"serve", "ring"}), frozenset({"relay"}))
+# proc_pid_stat(5): uninterruptible sleep; what is stopped or traced; what has ended.
 _WAITS_FOR_DISK: Final = "D"
-_WELL: Final = frozenset("RSDI")
+_STOPPED: Final = frozenset("Tt")
+_ENDED: Final = frozenset({"", "Z", "X"})
 
 
 class Watched(Protocol):
@@ -59,17 +63,27 @@ async def keep_watch(service: ServiceManager, served: Watched, witness: Witness)
 async def _trouble(served: Watched, witness: Witness, within: float) -> tuple[str, bool]:
     """Return what is wrong, "" if nothing is, and whether a restart would help."""
     threads = (served.statistics()["datapath"] or {}).get("threads", ())
-    states = thread_states(thread["tid"] for thread in threads)
-    for thread in threads:
-        state = states[thread["tid"]]
-        if state not in _WELL:
-            return f"thread {thread['tid']} ({thread['role']}) is {state or 'gone'}", True
+    trouble = _trouble_of_threads(threads)
+    if trouble:
+        return trouble, True
     if await _answered(witness, within):
         return "", False
     waiting = [thread["tid"] for thread in threads if thread["role"] in _WAITING_ROLES]
-    if _WAITS_FOR_DISK in thread_states(waiting).values():
+    if _WAITS_FOR_DISK in map(state_of_thread, waiting):
         return "a backing filesystem does not answer", False
     return f"the mount did not answer within {within:g} s", True
+
+
+def _trouble_of_threads(threads: Iterable[Mapping[str, Any]]) -> str:
+    states = [(thread["role"], state_of_thread(thread["tid"])) for thread in threads]
+    for role, state in states:
+        if state in _STOPPED:
+            return f"a thread of the data path ({role}) is stopped"
+    for needed in _NEEDED:
+        theirs = [state for role, state in states if role in needed]
+        if theirs and _ENDED.issuperset(theirs):
+            return f"no thread of the data path is left ({' or '.join(sorted(needed))})"
+    return ""
 
 
 async def _answered(witness: Witness, within: float) -> bool:
@@ -92,12 +106,8 @@ def _tell(service: ServiceManager, trouble: str, *, deadly: bool) -> None:
     service.status(trouble or "the mount answers again")
 
 
-def thread_states(tids: Iterable[int]) -> dict[int, str]:
-    """Return the state of each thread of this process: a letter of proc_pid_stat(5), "" if gone."""
-    return {tid: _state(tid) for tid in tids}
-
-
-def _state(tid: int) -> str:
+def state_of_thread(tid: int) -> str:
+    """Return the state of a thread of this process: a letter of proc_pid_stat(5), "" if gone."""
     try:
         with open(f"{_TASKS}/{tid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0]
