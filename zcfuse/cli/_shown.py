@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from zcfuse.tree import Dir, Tree
     from zcfuse.tree.archive import Archive
 
-# As fstab(5) has it where a file system has no source.
+# As fstab(5) has it where a filesystem has no source.
 NO_SOURCE: Final = "none"
 _LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
 

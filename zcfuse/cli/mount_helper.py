@@ -1,4 +1,4 @@
-"""``mount.fuse.zcfuse``: what mount(8) runs for a file system of the type fuse.zcfuse.
+"""``mount.fuse.zcfuse``: what mount(8) runs for a filesystem of the type fuse.zcfuse.
 
 From fstab as from the command line: ``mount -t fuse.zcfuse SOURCE MOUNTPOINT -o ...``. Options that
 are of any mount are dealt with here, and all others as ``zcfuse mount -o`` does. The exit statuses
