@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import DEADLINE_S, run_zcfuse
+from tests.cli.conftest import DEADLINE_S, ended, run_zcfuse
 from tests.cli.sbin import Sbin, namespace_with
 from tests.support import OrdinaryUser, requires
 
@@ -31,9 +31,9 @@ def sbin(shared: Sbin, source: str, mountpoint: str):
     shared.unmount(mountpoint)
 
 
-def options_of(sbin: Sbin, mountpoint: str) -> dict[str, object]:
+def status_of(sbin: Sbin, mountpoint: str) -> dict[str, object]:
     status = [sys.executable, "-m", "zcfuse", "status", "--json", mountpoint]
-    return json.loads(sbin.run(*status).stdout)["options"]
+    return json.loads(sbin.run(*status).stdout)
 
 
 def succeeded(result: subprocess.CompletedProcess[str], errors: str = "") -> None:
@@ -55,10 +55,12 @@ class TestMount:
         mount = sbin.mounted(mountpoint)
         assert mount.source == source
         assert {"ro", "nosuid", "nodev", "noexec", "allow_other"} <= mount.options
-        assert options_of(sbin, mountpoint)["path"] == "pool"
+        status = status_of(sbin, mountpoint)
+        assert status["options"]["path"] == "pool"
         assert sbin.run("cat", f"{mountpoint}/greeting").stdout == "hello\n"
         succeeded(sbin.run("umount", mountpoint))
         assert sbin.mounted(mountpoint) is None
+        assert ended(status["pid"])
 
     def test_without_ro_a_line_says_that_it_is_read_only(self, sbin, source, mountpoint):
         result = sbin.run(*KIND, source, mountpoint)
@@ -109,7 +111,7 @@ class TestMount:
         sloppy = ("mount", "-s", *KIND[1:], source, mountpoint, "-o")
         failed(sbin.run(*sloppy, "ro,bogus,threads=many"), USAGE, "threads=many")
         succeeded(sbin.run(*sloppy, "ro,bogus,threads=1"))
-        assert options_of(sbin, mountpoint)["threads"] == 1
+        assert status_of(sbin, mountpoint)["options"]["threads"] == 1
 
     @pytest.mark.parametrize(
         ("status", "options", "words"),
@@ -189,7 +191,7 @@ def test_mount_fuse3_runs_zcfuse_where_there_is_no_helper(tmp_path, source, moun
     with namespace_with(str(tmp_path / "scratch"), "zcfuse") as sbin:
         try:
             succeeded(sbin.run(*KIND, source, mountpoint, "-o", "ro,_netdev,threads=1"))
-            assert options_of(sbin, mountpoint)["threads"] == 1
+            assert status_of(sbin, mountpoint)["options"]["threads"] == 1
             failed(sbin.run(*KIND, source, mountpoint, "-o", "ro"), FAILED, "busy")
         finally:
             sbin.unmount(mountpoint)
