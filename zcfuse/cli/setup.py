@@ -126,7 +126,8 @@ def setup(dry_run: bool, uninstall: bool, for_user: bool, prefix: str | None, ro
         _remove(items, dry_run=dry_run)
     else:
         _install(items, dry_run=dry_run)
-    if not for_user and not dry_run and os.path.exists("/run/systemd/system"):
+    here = os.path.realpath(root) == "/" and os.path.exists("/run/systemd/system")  # sd_booted(3)
+    if here and not for_user and not dry_run:
         click.echo("now run 'systemctl daemon-reload'")
 
 
