@@ -163,6 +163,12 @@ def _rings() -> str:
     return _root()
 
 
+def _autofs() -> str:
+    with open("/proc/filesystems") as file:
+        known = "autofs" in file.read().split()
+    return _root() or ("" if known else "the kernel has no autofs")
+
+
 def _acl() -> str:
     with tempfile.NamedTemporaryFile() as file:
         return _program("setfacl")() or _tried("setfacl", "-m", "u:65534:r", file.name)
@@ -206,7 +212,11 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "overlay": _Capability(_overlay, True),
     "overlay layers": _Capability(_overlay_layers, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
+    "autofs": _Capability(_autofs, True),
     "io_uring": _Capability(_rings, True),
+    # Of systems that are put together in other ways than Debian's.
+    "man": _Capability(_program("man"), True),
+    "systemd-analyze": _Capability(_program("systemd-analyze"), True),
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
