@@ -58,10 +58,9 @@ def test_nginx_sends_files_of_the_mount_by_sendfile_under_load(
     with nginx(tmp_path, served.mountpoint, SENDFILE) as web, served.proof() as proof:
         require_same(web, served, "large", "small")
         proof.delivered = SIZE + SMALL
-        if served.path == "passthrough":  # what else is cached by the mount after the first time
-            proof.delivered += load(web, "large") * SIZE
-        else:
-            load(web, "large")
+        answered = load(web, "large")
+        if served.path == "passthrough":  # by splice, what came once is in the mount's page cache
+            proof.delivered += answered * SIZE
         require_same(web, served, "large", "small")
     record("nginx, sendfile on, under wrk", version("nginx", "-v"), "bodies of answers", proof)
 
@@ -123,8 +122,9 @@ def test_haproxy_splices_what_nginx_sends_from_the_mount(
         ):
             require_same(Web(port), served, "large", "small")
             shown = haproxy_shows(tmp_path)
-    # The name is misspelt in HAProxy. What comes with the head of an answer is not spliced.
-    assert int(shown["TotalSplicdedBytesOut"]) > SIZE * 0.9, shown
+    # The name is misspelt in some versions. What comes with the head of an answer is not spliced.
+    (spliced,) = (int(n) for name, n in shown.items() if name.startswith("TotalSplic"))
+    assert spliced > SIZE * 0.9, shown
     record("HAProxy before nginx", version("haproxy", "-v"), "bodies of answers, spliced", proof)
 
 
