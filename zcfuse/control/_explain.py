@@ -66,26 +66,11 @@ async def explain(
     node = chain[-1]
     datapath = status.datapath or {}
     transport = msgspec.convert(datapath.get("transport", {}), dict[str, Any])
-    parts: list[BackingPart] = []
-    in_all = 0
-    mode, reason, forced = "", "", _forced(status.options)
+    found = _Opened(forced=_forced(status.options))
     if stat.S_ISREG(tree.attributes(node).mode):
-        try:
-            async with requests.opened(node) as backing:
-                mode, reason = requests.serve(backing)
-                forced = backing.path or forced
-                in_all = len(backing.extents)
-                parts = _parts(backing) if mode != "upcall" else []
-        except OSError as error:
-            reason = error.strerror or str(error)
-    served = Served(
-        mode=mode,
-        reason=reason,
-        open_as=open_as,
-        forced=forced,
-        steps=_steps(mode, reason, forced, transport.get("kind") == "uring"),
-        locked_bytes=requests.locks.bytes_of(file.path),
-    )
+        await _open(requests, node, found)
+    steps = _steps(found.mode, found.reason, found.forced, transport.get("kind") == "uring")
+    locked = requests.locks.bytes_of(file.path)
     return Explanation(
         pid=status.pid,
         source=status.source,
@@ -94,14 +79,37 @@ async def explain(
         node=printable(tree.describe(node)),
         volatile=node.volatile,
         names=_names(file, chain, tree, status.options, leases),
-        parts=parts,
-        parts_in_all=in_all,
+        parts=found.parts,
+        parts_in_all=found.parts_in_all,
         kernel=_kernel(datapath),
         transport=str(transport.get("kind", "dev")),
         transport_reason=str(transport.get("reason", "")),
-        served=served,
+        served=Served(found.mode, found.reason, open_as, found.forced, steps, locked),
         fallbacks=msgspec.convert(datapath.get("fallbacks", {}), dict[str, int]),
     )
+
+
+class _Opened(msgspec.Struct):
+    """What opening a file tells; the fields are those of `Served` and `Explanation`."""
+
+    forced: str
+    mode: str = ""
+    reason: str = ""
+    parts: list[BackingPart] = []
+    parts_in_all: int = 0
+
+
+async def _open(requests: FileRequests, node: Node, into: _Opened) -> None:
+    try:
+        async with requests.opened(node) as backing:
+            into.mode, into.reason = requests.serve(backing)
+            into.parts, into.parts_in_all = _parts(backing), len(backing.extents)
+            if backing.extents:
+                into.forced = backing.path or into.forced
+            elif into.mode == "upcall" and into.forced != "upcall":
+                into.forced = ""  # what a program makes goes by upcall, whatever is demanded
+    except OSError as error:
+        into.reason = error.strerror or str(error)
 
 
 def _forced(options: Mapping[str, object]) -> str:
@@ -162,6 +170,7 @@ def _steps(mode: str, reason: str, forced: str, ring: bool) -> list[Step]:
     steps = [Step("passthrough", "", reason or asked)]
     if ring:
         no_ring = "not over io_uring: a ring takes no pages by reference"
+        no_ring = asked if forced == "pool" else no_ring
         return [
             *steps,
             Step("splice", "", no_ring),

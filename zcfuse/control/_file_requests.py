@@ -173,7 +173,7 @@ class FileRequests:
 
     async def _lock(self, file: FileRange) -> LockOutcome:
         if not 0 <= file.length <= MOST_BYTES or file.offset < 0:
-            raise OSError(errno.EINVAL, f"more than {MOST_BYTES} bytes in one request")
+            raise OSError(errno.EINVAL, f"more than {MOST_BYTES >> 20} MiB in one request")
         node = (await self.chain(file))[-1]
         async with self.opened(node) as backing:
             if self.serve(backing)[0] == "upcall":
@@ -254,5 +254,7 @@ def _drop(backing: BackingFile, file: FileRange) -> None:
 
 
 def _reason(error: OSError) -> str:
-    name = errno.errorcode.get(error.errno or 0, "")
-    return f"{name}: {error.strerror}" if name else str(error)
+    number = error.errno or 0
+    if error.strerror != os.strerror(number):
+        return str(error.strerror)  # in words of ours
+    return f"{errno.errorcode.get(number, number)}: {error.strerror}"
