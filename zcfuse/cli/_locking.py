@@ -7,6 +7,7 @@ named. The daemon finishes a job that it has begun, and reports it, whatever bec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -20,8 +21,8 @@ from zcfuse.datapath._mapping import PAGE_BYTES, whole_pages
 from zcfuse.datapath._mount_table import MountEntry
 
 # For one job: as much as a slow disk may need for that.
-_PATIENCE_S = 300.0
-_NOWHERE = "in no zcfuse mount: no daemon could keep it in memory"
+_PATIENCE_S: Final = 300.0
+_NOWHERE: Final = "in no zcfuse mount: no daemon could keep it in memory"
 
 
 class LockTally(msgspec.Struct):

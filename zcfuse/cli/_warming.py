@@ -88,10 +88,17 @@ class Warmer:
         """Warm a piece and return how many bytes of it were not in memory before."""
         if self._stopped.is_set():
             return 0
+        left = piece.length
+
+        def advance(done: int) -> None:
+            nonlocal left
+            left -= done
+            self._advance(done)
+
         try:
             fd = os.open(piece.file.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return self._open_piece(fd, piece)
+                return self._open_piece(fd, piece, advance)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -99,9 +106,9 @@ class Warmer:
             self._fail(piece, reason)
             return 0
         finally:
-            self._advance(piece.length)
+            self._advance(left)
 
-    def _open_piece(self, fd: int, piece: Piece) -> int:
+    def _open_piece(self, fd: int, piece: Piece, advance: Callable[[int], None]) -> int:
         status = os.fstat(fd)
         end = min(piece.offset + piece.length, status.st_size)
         if end < piece.offset + piece.length:
@@ -115,7 +122,9 @@ class Warmer:
             for at in range(start, start + length, _STEP_BYTES):
                 if self._stopped.is_set():
                     return 0
-                self._step(fd, piece, at, min(_STEP_BYTES, start + length - at), told)
+                step = min(_STEP_BYTES, start + length - at)
+                self._step(fd, piece, at, step, told)
+                advance(step)
         return self._count(end - piece.offset, sum(size for _, size in ranges), before, told)
 
     def _step(self, fd: int, piece: Piece, offset: int, length: int, told: bool) -> None:

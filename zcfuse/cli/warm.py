@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import click
 import msgspec
@@ -22,7 +23,8 @@ from zcfuse.control._registry import list_mounts
 from zcfuse.control._status_client import StatusError, read_status_of
 from zcfuse.datapath._mount_table import MountEntry, resolve_mountpoint
 
-_MOST_FAILURES = 20
+# Of one reason. Who has more of them wants --json.
+_MOST_FAILURES: Final = 5
 
 
 class Summary(msgspec.Struct):
@@ -107,12 +109,21 @@ def _print(summary: Summary, as_json: bool) -> None:
     if as_json:
         print_json(summary)
     else:
-        for path, reason in summary.failures[:_MOST_FAILURES]:
-            click.echo(f"{_printable(path)}: {reason}")
-        more = len(summary.failures) - _MOST_FAILURES
-        if more > 0:
-            click.echo(f"and {more:,} more: --json has them all")
+        _print_failures(summary.failures)
     click.echo(f"zcfuse warm: {_line(summary)}", err=True)
+
+
+def _print_failures(failures: Sequence[Failure]) -> None:
+    """Print a line for each of the first files of every reason, and how many more there are."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in failures:
+        by_reason.setdefault(reason, []).append(path)
+    for reason, paths in by_reason.items():
+        for path in paths[:_MOST_FAILURES]:
+            click.echo(f"{_printable(path)}: {reason}")
+        more = len(paths) - _MOST_FAILURES
+        if more > 0:
+            click.echo(f"and {_files(more)} more ({reason}): --json has them all")
 
 
 def _line(summary: Summary) -> str:
@@ -217,16 +228,25 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TaskProgressColumn,
         TimeRemainingColumn,
-        TransferSpeedColumn,
     )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(
+                "" if speed is None else f"{size(int(speed))}/s", style="progress.data.speed"
+            )
 
     columns = (
         BarColumn(),
         TaskProgressColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        Rate(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -299,9 +299,22 @@ def _described(path: bytes, locked: Sequence[_Locked], mapped: _Mapped) -> Locke
     size = sum(one.piece.length for one in alive)
     present = sum(one.mapping.present() for one in alive) * PAGE_BYTES
     note = TRUNCATED if present < size else ""
-    if any(mapped.path(one.mapping.address) != one.piece.path for one in alive):
+    if any(_is_elsewhere(one, mapped) for one in alive):
         note = REPLACED
     return LockedFile(printable(os.fsdecode(path)), size, present, note)
+
+
+def _is_elsewhere(locked: _Locked, mapped: _Mapped) -> bool:
+    """Say whether a locked file is no longer what its path leads to."""
+    piece = locked.piece
+    if mapped.path(locked.mapping.address) == piece.path:
+        return False
+    # Of a file on a stacked filesystem an older kernel names the one below.
+    try:
+        status = os.stat(piece.path)
+    except OSError:
+        return True
+    return (status.st_dev, status.st_ino) != piece.file
 
 
 def _mapping_reason(error: OSError) -> str:
