@@ -346,6 +346,17 @@ def test_fallbacks_that_were_counted_are_told_in_other_words(mounted, source) ->
     assert "a larger --lock-budget" in shown
 
 
+@requires("ordinary user", "root", "fusermount3")
+def test_root_is_told_as_whom_to_ask_of_a_mount_that_lets_nobody_else_in(
+    ordinary_user: OrdinaryUser, mounted
+) -> None:
+    source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
+    mounted(source=source, mountpoint=mountpoint, user=ordinary_user)
+    enter = ("nsenter", f"--mount=/proc/{ordinary_user.mountinfo_pid}/ns/mnt")
+    result = run_zcfuse("explain", f"{mountpoint}/file", wrap=enter)
+    refused(result, 1, f"only user {ordinary_user.uid} is let in")
+
+
 def test_a_path_in_no_mount_is_one_line(tmp_path: Path) -> None:
     refused(run_zcfuse("explain", str(tmp_path)), 1, str(tmp_path), "in no zcfuse mount")
     missing = str(tmp_path / "missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -107,14 +108,18 @@ def _report(given: str) -> Report:
 
 def _find(given: str) -> tuple[str, Place, os.stat_result]:
     mounts = read_mounts()
-    for entry in _above(os.path.abspath(given), mounts):
+    above = list(_above(os.path.abspath(given), mounts))
+    for entry in above:
         # A file of a daemon that hangs must not be looked at: the look would hang, too.
         read_status_of(entry, timeout=_ALIVE_S)
     path = os.path.realpath(given)
     try:
         status = os.stat(path)
     except OSError as error:
-        raise CommandError(f"{given}: {error.strerror}") from error
+        hint = ""
+        if error.errno == errno.EACCES and above and above[-1].owner[0] != os.geteuid():
+            hint = f": only user {above[-1].owner[0]} is let in (--allow-other): ask as that user"
+        raise CommandError(f"{given}: {error.strerror}{hint}") from error
     place = Places(mounts).find(path, status.st_dev)
     if place is None:
         raise CommandError(f"{given}: in no zcfuse mount: see 'zcfuse list' for those that are")
