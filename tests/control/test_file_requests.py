@@ -104,6 +104,22 @@ async def test_what_cannot_be_locked_says_why_and_the_next_is_locked(asked, path
     assert locked.locked == SIZE
 
 
+async def test_a_tree_that_fails_costs_one_line_and_no_more(backing, caplog):
+    class Broken(Dir):
+        async def lookup(self, name, who):
+            raise ValueError("no such thing")
+
+        async def list(self, who):
+            return []
+
+    requests = requests_of(VirtualTree(Dir({"broken": Broken(), "file": File(backing)})))
+    failed, locked = await lock(requests, b"broken/x", b"file")
+    assert failed.reason == "the tree failed: ValueError('no such thing')"
+    assert locked.locked == SIZE
+    assert "no such thing" in caplog.text
+    requests.locks.close()
+
+
 async def test_a_range_that_is_too_large_is_refused(asked):
     (outcome,) = await lock(asked, b"whole", length=MOST_BYTES + 1)
     assert outcome.reason == "more than 64 MiB in one request"

@@ -140,9 +140,10 @@ def _line(summary: Summary) -> str:
 
 
 def _warmed(done: Tally, seconds: float) -> list[str]:
-    rate = int((done.read + done.unknown) / max(seconds, 0.001))
+    read = done.read + done.unknown
+    rate = f" ({size(int(read / max(seconds, 0.001)))}/s)" if read else ""
     told = [f"{size(done.resident)} in memory before"]
-    told.append(f"{size(done.read + done.unknown)} read in {seconds:.1f} s ({size(rate)}/s)")
+    told.append(f"{size(read)} read in {seconds:.1f} s{rate}")
     if done.unknown:
         told.append(f"of {size(done.unknown)} it is not known what was there: another user's files")
     if done.holes:

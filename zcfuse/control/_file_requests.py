@@ -12,7 +12,7 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -146,7 +146,8 @@ class FileRequests:
         for name in filter(None, file.path.split(b"/")):
             if chain[-1].volatile and file.nodeid:
                 return [*chain, self._node_of(file.nodeid)]
-            node, _ = await self._answered(self._tree.lookup_for(chain[-1], name, who))
+            with _failing_as_eio():
+                node, _ = await self._answered(self._tree.lookup_for(chain[-1], name, who))
             chain.append(node)
         return chain
 
@@ -160,7 +161,8 @@ class FileRequests:
         deadline = trio.current_time() + self._answer_timeout
         while True:
             try:
-                backing = self._tree.open(node)
+                with _failing_as_eio():
+                    backing = self._tree.open(node)
                 break
             except BlockingIOError:
                 if trio.current_time() > deadline:
@@ -206,6 +208,18 @@ class FileRequests:
 
     async def _in_thread(self, work: Callable[[], _T], limiter: trio.CapacityLimiter) -> _T:
         return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+
+
+@contextlib.contextmanager
+def _failing_as_eio() -> Iterator[None]:
+    """Let a tree that fails otherwise than by OSError fail by EIO, as to the kernel."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        log.exception("the tree failed")
+        raise OSError(errno.EIO, f"the tree failed: {error!r}") from error
 
 
 class _Work:
