@@ -367,7 +367,7 @@ def test_a_daemon_that_hangs_is_waited_for_no_longer_than_its_bound(mounted) -> 
     daemon = mounted()
     daemon.process.send_signal(signal.SIGSTOP)
     try:
-        refused(run_zcfuse("explain", daemon.path("file")), 1, "did not answer within 5 s")
+        refused(run_zcfuse("explain", daemon.path("file")), 1, "did not answer within 3 s")
     finally:
         daemon.process.send_signal(signal.SIGCONT)
 

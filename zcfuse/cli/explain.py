@@ -22,7 +22,7 @@ from zcfuse.control._status_client import StatusError, ask, read_status_of
 from zcfuse.datapath._mount_table import MountEntry, read_mounts
 
 _PATIENCE_S: Final = 60.0  # for a tree that has to decompress a member first
-_ALIVE_S: Final = 5.0
+_ALIVE_S: Final = 3.0
 _OPTIONS: Final = (
     "path",
     "transport",
