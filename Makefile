@@ -20,7 +20,7 @@ STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
 .PHONY: help demo test check setup bench proof clean
-.PHONY: packages-build packages-check packages-bench packages-proof FORCE
+.PHONY: packages-build packages-test packages-check packages-bench packages-proof FORCE
 
 help:
 	@printf '%s\n' \
@@ -37,7 +37,7 @@ setup: $(STAMPS)/build
 demo: $(STAMPS)/build
 	@scripts/demo
 
-test: $(STAMPS)/build
+test: $(STAMPS)/build packages-test
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 check: $(STAMPS)/build packages-check
@@ -46,7 +46,7 @@ check: $(STAMPS)/build packages-check
 bench: $(STAMPS)/build packages-bench
 	@scripts/bench $(BENCH_ARGS)
 
-proof: $(STAMPS)/build $(STAMPS)/proof packages-proof
+proof: $(STAMPS)/build $(STAMPS)/proof packages-test packages-proof
 	@scripts/proof $(PROOF_ARGS)
 
 clean:
@@ -54,7 +54,7 @@ clean:
 	find zcfuse tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # No stamps: what is installed is the machine's business, and asking takes a tenth of a second.
-packages-build packages-check packages-bench packages-proof:
+packages-build packages-test packages-check packages-bench packages-proof:
 	@scripts/packages $(@:packages-%=%)
 
 $(STAMPS)/venv: pyproject.toml scripts/venv | packages-build

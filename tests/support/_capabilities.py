@@ -4,6 +4,7 @@ Every probe runs at most once, in a bounded time, and returns the reason why the
 or nothing. `offers_everything` decides whether a skip is a failure (see ``_plugin.py``).
 """
 
+import ctypes
 import functools
 import importlib.util
 import os
@@ -28,6 +29,11 @@ CAP_SYS_ADMIN: Final = 21
 # The first kernel with passthrough; everything else that the tests need is older.
 FULL_KERNEL: Final = (6, 9)
 SKIP_PREFIX: Final = "requires "
+# Programs that read a mount in the tests, by the names of their commands.
+PROGRAMS: Final = (
+    *("nginx", "wrk", "haproxy", "redis-server", "sqlite3", "git", "rsync", "samtools", "fio"),
+)
+_SYS_IO_URING_SETUP: Final = 425
 _DEADLINE_S: Final = 20
 _LOCKED_BYTES: Final = 8 << 20
 
@@ -172,6 +178,16 @@ def _rings() -> str:
     return _root()
 
 
+def _rings_of_programs() -> str:
+    """io_uring_setup(2), which many a container's filter forbids."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    ring = libc.syscall(_SYS_IO_URING_SETUP, 1, ctypes.create_string_buffer(120))
+    if ring < 0:
+        return f"io_uring_setup: {os.strerror(ctypes.get_errno())}"
+    os.close(ring)
+    return ""
+
+
 def _acl() -> str:
     with tempfile.NamedTemporaryFile() as file:
         return _program("setfacl")() or _tried("setfacl", "-m", "u:65534:r", file.name)
@@ -209,6 +225,8 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "locked memory": _Capability(_locked_memory, False),
     "acl": _Capability(_acl, False),
     "xattr": _Capability(_xattr, False),
+    # `make test` installs these.
+    **{name: _Capability(_program(name), False) for name in PROGRAMS},
     # Options of the kernel's, or the filesystem below the temporary directory.
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),
@@ -216,6 +234,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "overlay layers": _Capability(_overlay_layers, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "io_uring": _Capability(_rings, True),
+    "io_uring calls": _Capability(_rings_of_programs, True),
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
