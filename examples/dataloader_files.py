@@ -42,8 +42,9 @@ class Files:
         with open(path, "rb", buffering=0) as file:
             data = bytearray(os.fstat(file.fileno()).st_size)
             file.readinto(data)
-        # Here the picture would be decoded. An empty buffer is refused.
-        sample = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0)
+        # Here the picture would be decoded. An empty buffer frombuffer refuses.
+        kind = torch.uint8
+        sample = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
         return sample, self._class_of[os.path.dirname(path)]
 
 
@@ -56,6 +57,8 @@ def collate(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 def main(directory: str, workers: int) -> None:
     files = Files(directory)
+    if not files.paths:
+        sys.exit(f"dataloader_files.py: {directory}: no files")
     order = torch.Generator().manual_seed(SEED)
     loader = DataLoader(
         files, 32, shuffle=True, num_workers=workers, collate_fn=collate, generator=order
@@ -70,6 +73,6 @@ def main(directory: str, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) not in (2, 3) or not all(map(str.isdigit, sys.argv[2:])):
         sys.exit(__doc__)
     main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) == 3 else 2)

@@ -49,7 +49,12 @@ class Records:
 
 
 def main(path: str, size: int, workers: int) -> None:
-    records = Records(path, size)
+    try:
+        records = Records(path, size)
+    except OSError as error:
+        sys.exit(f"dataloader_mapped.py: {path}: {error.strerror}")
+    if not len(records):
+        sys.exit(f"dataloader_mapped.py: {path}: shorter than one record of {size} bytes")
     order = torch.Generator().manual_seed(SEED)
     loader = DataLoader(records, 64, shuffle=True, num_workers=workers, generator=order)
     count = crc = 0
@@ -61,6 +66,8 @@ def main(path: str, size: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) not in (3, 4) or not all(map(str.isdigit, sys.argv[2:])):
         sys.exit(__doc__)
+    if int(sys.argv[2]) == 0:
+        sys.exit("dataloader_mapped.py: RECORD_BYTES must be at least 1")
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) == 4 else 2)

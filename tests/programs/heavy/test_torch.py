@@ -35,7 +35,8 @@ def fill(directory: str) -> None:
     for number in range(FILES):
         at = os.path.join(directory, "train", f"class-{number % CLASSES}", f"{number:06}.bin")
         with open(at, "wb") as file:
-            file.write(chosen.randbytes(chosen.randrange(LARGEST_BYTES)))
+            # The first is empty, which is a sample too.
+            file.write(chosen.randbytes(chosen.randrange(LARGEST_BYTES) if number else 0))
     with open(os.path.join(directory, "tokens.bin"), "wb") as file:
         file.write(os.urandom(RECORDS * RECORD_BYTES + 17))
 
