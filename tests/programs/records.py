@@ -6,6 +6,7 @@ it names none. Lines are added, so that several runs can make one table.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -23,10 +24,11 @@ _VERSION: Final = re.compile(r"\d+(?:\.\d+)+[-\w.+~]*")
 Record = Callable[[str, str, str, Proof], None]
 
 
+@functools.cache
 def version(*argv: str) -> str:
     """The version that a program says it has: ``version("nginx", "-v")``."""
-    result = subprocess.run(argv, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
-    found = _VERSION.search(result.stdout + result.stderr)
+    result = subprocess.run(argv, capture_output=True, timeout=_DEADLINE_S, check=False)
+    found = _VERSION.search((result.stdout + result.stderr).decode(errors="replace"))
     return found[0].rstrip(".,") if found else "unknown"
 
 

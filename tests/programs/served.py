@@ -145,18 +145,23 @@ class Served:
 def served_mount(
     fill: Fill, paths: Sequence[object] = BEST, *options: str
 ) -> Callable[..., Iterator[Served]]:
-    """The fixture `served` of a module: what `fill(directory)` made, mounted by each of `paths`."""
+    """The fixture `served` of a module: what `fill(directory)` made, mounted by each of `paths`.
+
+    The backing tree is made once for all of them: a test leaves it as it was.
+    """
+    sources: list[str] = []
 
     @pytest.fixture(scope="module", params=paths)
     def served(
         request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[Served]:
         skip_unless("mounting")
+        if not sources:
+            source = str(tmp_path_factory.mktemp("source"))
+            fill(source)
+            sources.append(source)
         base = tmp_path_factory.mktemp("programs")
-        source = base / "source"
-        source.mkdir()
-        fill(str(source))
-        with mounted_by(base, str(source), request.param, *options) as made:
+        with mounted_by(base, sources[0], request.param, *options) as made:
             yield made
 
     return served

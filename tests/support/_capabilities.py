@@ -178,6 +178,21 @@ def _rings() -> str:
     return _root()
 
 
+def _eviction() -> str:
+    """A page cache that is empty when it is told to be, which tmpfs is not."""
+    with tempfile.NamedTemporaryFile() as file:
+        os.write(file.fileno(), bytes(4096))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return ""
+        except OSError as error:
+            return f"RWF_NOWAIT in {tempfile.gettempdir()}: {error.strerror}"
+    return f"files in {tempfile.gettempdir()} stay in the page cache"
+
+
 def _rings_of_programs() -> str:
     """io_uring_setup(2), which many a container's filter forbids."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -234,6 +249,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "overlay layers": _Capability(_overlay_layers, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "io_uring": _Capability(_rings, True),
+    "page cache eviction": _Capability(_eviction, True),
     "io_uring calls": _Capability(_rings_of_programs, True),
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
