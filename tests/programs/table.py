@@ -26,7 +26,7 @@ from rich.table import Table
 BEGIN: Final = "<!-- made by scripts/proof --docs -->"
 END: Final = "<!-- end -->"
 # Of a terminal that has no width: a file, a pipe.
-_WIDTH: Final = 150
+_WIDTH: Final = 160
 _PROSE_WIDTH: Final = 36
 _DEADLINE_S: Final = 10
 HEADINGS: Final = (
@@ -132,7 +132,7 @@ def show(rows: Sequence[Row], lines: Sequence[str]) -> None:
     """Print the table for a terminal."""
     table = Table(box=SIMPLE, title=machine(), title_justify="left")
     for number, heading in enumerate(HEADINGS):
-        width = _PROSE_WIDTH if number == 2 else None
+        width = _PROSE_WIDTH if number == 2 else len(heading.split(" ")[-1])
         table.add_column(heading, justify="right" if number > 4 else "left", min_width=width)
     for row in rows:
         table.add_row(*row)
