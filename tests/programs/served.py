@@ -26,7 +26,7 @@ from typing import Final
 
 import pytest
 
-from tests.integration.conftest import RING_SWITCH, serving
+from tests.integration.conftest import rings_on, serving
 from tests.programs.proof import Proof, proof_of
 from tests.support import Daemon, missing, requires, skip_unless
 
@@ -182,20 +182,3 @@ def mounted_by(base: Path, source: str, how: str, *options: str) -> Iterator[Ser
 def best() -> str:
     """The best serving path that this user has on this machine."""
     return "splice" if missing("passthrough") else "passthrough"
-
-
-@contextlib.contextmanager
-def rings_on() -> Iterator[None]:
-    """FUSE over io_uring switched on for as long as a mount takes to begin."""
-    with open(RING_SWITCH, encoding="ascii") as file:
-        before = file.read()
-    _write_switch("Y")
-    try:
-        yield
-    finally:
-        _write_switch(before)
-
-
-def _write_switch(value: str) -> None:
-    with open(RING_SWITCH, "w", encoding="ascii") as file:
-        file.write(value)
