@@ -54,9 +54,10 @@ def rows_of(records: str) -> list[Row]:
 
 
 def _row(record: dict[str, Any]) -> Row:
+    version = record["version"]
     return (
         record["program"],
-        record["version"],
+        _kernel() if version == platform.release() else version,
         record["compared"],
         "yes",  # what is not equal fails its test, and leaves no record
         _path(record),
@@ -97,9 +98,13 @@ def machine() -> str:
     command = ["findmnt", "--noheadings", "--output=FSTYPE", "--target", tempfile.gettempdir()]
     said = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
     filesystem = said.stdout.strip().splitlines()[-1:] or ["an unknown filesystem"]
-    release = re.match(r"[\d.]+", platform.release())
-    kernel = f"Linux {release[0] if release else platform.release()}"
-    return f"{kernel}, {platform.machine()}, {processors}, files on {filesystem[0]}"
+    return f"Linux {_kernel()}, {platform.machine()}, {processors}, files on {filesystem[0]}"
+
+
+def _kernel() -> str:
+    """The kernel's version without what a distribution or a machine adds to it."""
+    found = re.match(r"[\d.]+", platform.release())
+    return found[0].rstrip(".") if found else platform.release()
 
 
 def markdown(rows: Sequence[Row], lines: Sequence[str]) -> str:
