@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
 from rich.box import SIMPLE
@@ -25,9 +25,8 @@ from rich.table import Table
 
 BEGIN: Final = "<!-- made by scripts/proof --docs -->"
 END: Final = "<!-- end -->"
-# Of a terminal that has no width: a file, a pipe.
+# In columns, for what is no terminal: a file, a pipe.
 _WIDTH: Final = 160
-_PROSE_WIDTH: Final = 36
 _DEADLINE_S: Final = 10
 HEADINGS: Final = (
     "program",
@@ -137,8 +136,10 @@ def show(rows: Sequence[Row], lines: Sequence[str]) -> None:
     """Print the table for a terminal."""
     table = Table(box=SIMPLE, title=machine(), title_justify="left")
     for number, heading in enumerate(HEADINGS):
-        width = _PROSE_WIDTH if number == 2 else len(heading.split(" ")[-1])
-        table.add_column(heading, justify="right" if number > 4 else "left", min_width=width)
+        figures = number > 4
+        heading = heading.replace("through ", "through\n")
+        side: Literal["left", "right"] = "right" if figures else "left"
+        table.add_column(heading, justify=side, no_wrap=figures, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)

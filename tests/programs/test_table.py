@@ -55,6 +55,16 @@ def test_no_records_are_no_rows(tmp_path: Path) -> None:
     assert table.rows_of(str(tmp_path / "none")) == []
 
 
+def test_the_figures_are_printed_whole_where_there_is_no_terminal(
+    records: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.show(table.rows_of(records), ["not run: x: y"])
+    printed = capsys.readouterr().out.splitlines()
+    wc = next(line for line in printed if line.lstrip().startswith("wc "))
+    assert wc.split()[-4:] == ["1,000,000", "4", "0", "532"]
+    assert printed[-1] == "not run: x: y"
+
+
 def test_what_was_not_run_or_failed_has_a_line_with_its_reason(tmp_path: Path) -> None:
     report = tmp_path / "tests.xml"
     report.write_text(REPORT)
