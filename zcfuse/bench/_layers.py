@@ -19,6 +19,7 @@ from zcfuse.bench._targets import Target, zcfuse_target
 LAYERS: Final = ("top", "middle", "bottom")
 _HIDDEN_EVERY: Final = 10  # one file in so many has an older version below, and a removed neighbour
 _FREE_SHARE: Final = 2
+_BLOCK: Final = 1 << 20
 _OVERLAYFS: Final = "overlayfs"
 _FUSE_OVERLAYFS: Final = "fuse-overlayfs"
 # As long as the others believe what they were told; it believes for ever unless told otherwise.
@@ -89,7 +90,9 @@ def _require_space(tree: SourceTree, base: str) -> None:
 
 
 def _copy(tree: SourceTree, name: str, layer: str) -> None:
-    shutil.copyfile(os.path.join(tree.root, name), _place(layer, name))
+    """Copy by large writes, as the tree's own files are made: the page cache keeps their pieces."""
+    with open(os.path.join(tree.root, name), "rb") as source, open(_place(layer, name), "wb") as to:
+        shutil.copyfileobj(source, to, _BLOCK)
 
 
 def _hide(layers: Sequence[str], name: str, index: int) -> None:

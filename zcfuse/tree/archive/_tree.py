@@ -10,7 +10,17 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.tree._types import Attributes, BackingFile, Listing, Node, StatFs, Tree
+from zcfuse.tree._types import (
+    Attributes,
+    BackingFile,
+    Catalogue,
+    Identity,
+    Lease,
+    Listing,
+    Node,
+    StatFs,
+    Tree,
+)
 from zcfuse.tree.archive._budget import DEFAULT_BUDGET, UnpackBudget
 from zcfuse.tree.archive._errors import printable, shown
 from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
@@ -27,6 +37,13 @@ OWN_INO: Final = 1 << 63
 
 DOTS: Final = 2
 """Entries before the first name of a listing: "." and ".."."""
+
+
+CATALOGUE_BYTES: Final = 32 << 20
+"""The largest index that the data path is given, which is read as a whole for that: 20 ms."""
+
+# What a subclass may have of its own without its answers being others than an archive's.
+_FREE: Final = frozenset({"__init__", "close", "lease_of", "refuse_device", "report", "watch"})
 
 
 class ArchiveNode(Node):
@@ -158,10 +175,39 @@ class Archive(Tree):
         names = len(self.index)
         return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, names, 0, 0, LONGEST_NAME)
 
+    def lease_of(self, node: Node) -> Lease | None:
+        """Return all that the index says, of the root, where it is not too large for that."""
+        if node is not self.root or self.index.size > CATALOGUE_BYTES or self._differs():
+            return None
+        try:
+            sections = self.index.sections()
+        except OSError:
+            return None  # damaged: what is in the other blocks can still be shown
+        found = self.index.identity
+        version = (found.size, found.mtime_ns, found.ctime_ns)
+        opener, first = self.index.open, self._first_ino
+        return Lease(
+            -1, catalogue=Catalogue(sections, opener, version, first, self._uid, self._gid)
+        )
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return the node of a member that the data plane found, by its inode number."""
+        number = identity.ino - self._first_ino
+        self.index.member(number)
+        return ArchiveNode(self._key, number, _own(directory))
+
     def close(self) -> None:
         """Free the index and what was decompressed."""
         self._unpacked.close()
         self.index.close()
+
+    def _differs(self) -> bool:
+        """Say whether any method but those that build and close is not an Archive's own."""
+        return any(
+            name in vars(self) or getattr(type(self), name) is not getattr(Archive, name)
+            for name, value in {**vars(Tree), **vars(Archive)}.items()
+            if callable(value) and name not in _FREE
+        )
 
     def _found(self, directory: ArchiveNode, number: int) -> tuple[ArchiveNode, Attributes]:
         member = self.index.member(number)

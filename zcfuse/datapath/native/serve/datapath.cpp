@@ -285,6 +285,7 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     }
     threads_.clear();
     state_->mirrors.clear();
+    state_->catalogues.clear();
     state_->leases.clear();
     state_->backings.set_session(nullptr);
     {
@@ -343,7 +344,7 @@ std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
     const bool whole = copies.size() == 1 && !copies.front().hole && copies.front().offset == 0 &&
                        copies.front().length == kWholeFile;
     if (!whole) {
-        reason = "passthrough: the file is made of extents";
+        reason = kMadeOfExtents;
     } else if (mode == Mode::automatic || mode == Mode::passthrough) {
         std::tie(backing, reason) = state_->backings.add(copies.front().file->get());
     }
@@ -369,7 +370,8 @@ void DataPath::revoke(std::uint64_t nodeid) {
 }
 
 bool DataPath::revoke_directory(std::uint64_t nodeid) {
-    const bool known = state_->mirrors.revoke(nodeid);
+    const bool catalogued = state_->catalogues.revoke(nodeid);
+    const bool known = state_->mirrors.revoke(nodeid) || catalogued;
     // What was being answered when the mark was set is answered by the lease; then the kernel is
     // told, so that it keeps nothing of that. Who is slower than this tells it once more.
     state_->ledger.settle();
