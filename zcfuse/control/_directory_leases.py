@@ -72,11 +72,12 @@ class DirectoryLeases:
         if sum(self._catalogues.values()) + catalogue.size > CATALOGUE_BYTES:
             log.info("no room for an archive's names in the data path: Python answers for them")
             return False
+        sections = catalogue.sections()
         fd = catalogue.open()
         try:
             self._datapath.lease_catalogue(
                 nodeid,
-                catalogue.sections,
+                sections,
                 fd,
                 catalogue.version,
                 first_ino=catalogue.first_ino,

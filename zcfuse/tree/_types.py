@@ -101,24 +101,20 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
 class Catalogue(msgspec.Struct, frozen=True):
     """All that there is to say about a tree that does not change by itself: an archive's members.
 
-    `sections` are the entries, nodes, pieces and names of an archive's index, byte for byte.
-    `open` returns a descriptor of the archive, which the caller closes; ESTALE once it has changed.
-    `version` is its size in bytes and its times of modification and change in nanoseconds, as they
-    must still be when a member is opened. A node's inode number is `first_ino` and its own;
-    everything belongs to `uid` and `gid` where these are given.
+    `sections` returns the entries, nodes, pieces and names of an archive's index, byte for byte, in
+    all `size` bytes; OSError where they cannot be read. `open` returns a descriptor of the archive,
+    which the caller closes; ESTALE once it has changed. `version` is its size in bytes and its
+    times of modification and change in nanoseconds, as they must still be when a member is opened.
+    A node's inode number is `first_ino` and its own; all belongs to `uid` and `gid` where given.
     """
 
-    sections: tuple[bytes, bytes, bytes, bytes]
+    size: int
+    sections: Callable[[], tuple[bytes, bytes, bytes, bytes]]
     open: Callable[[], int]
     version: tuple[int, int, int]
     first_ino: int
     uid: int | None
     gid: int | None
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that the sections take."""
-        return sum(map(len, self.sections))
 
 
 class Lease(msgspec.Struct, frozen=True):
