@@ -38,10 +38,30 @@ class ThreadUsage(msgspec.Struct, frozen=True):
     involuntary_switches: int
 
 
+class HotFile(msgspec.Struct, frozen=True):
+    """A file that is asked for often; `path` is from the mount point, None if it is not known.
+
+    Counted since the file came among those that are watched, so it may be less than there was. The
+    READs of a file in passthrough are the kernel's, and are not seen.
+    """
+
+    nodeid: int
+    path: str | None
+    opens: int
+    reads: int
+    bytes: int
+
+    @property
+    def requests(self) -> int:
+        """OPENs and READs."""
+        return self.opens + self.reads
+
+
 class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     """Everything ``zcfuse status`` shows; ``datapath`` is None for a naive mount.
 
-    ``tree`` is what the tree has to tell: by section, then by name.
+    ``tree`` is what the tree has to tell: by section, then by name. ``hot_files`` are those that
+    are asked for most, and ``metrics`` is where a scraper is listened for, "" where it is not.
     """
 
     pid: int
@@ -54,6 +74,8 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     datapath: dict[str, object] | None
     threads: list[ThreadUsage]
     tree: Mapping[str, Mapping[str, object]] = {}
+    hot_files: list[HotFile] = []
+    metrics: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -81,7 +103,12 @@ Reply = StatusDocument | UnmountReply | Refusal
 
 def printable(path: str) -> str:
     """Return a file name as text that can be encoded: bytes that are no UTF-8 become ``\\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable_bytes(os.fsencode(path))
+
+
+def printable_bytes(path: bytes) -> str:
+    """Return a file name in bytes as text, like `printable`."""
+    return path.decode("utf-8", "backslashreplace")
 
 
 def thread_usage(roles: Mapping[int, str]) -> list[ThreadUsage]:
