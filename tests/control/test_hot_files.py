@@ -1,6 +1,7 @@
 """The hottest files by name, from the data path's node ids."""
 
 from zcfuse.control._hot_files import HotFiles
+from zcfuse.control._status import HotFile
 
 NAMES = {1: b"", 5: b"dir/of/python\xff", 9: b"leased"}
 
@@ -27,8 +28,8 @@ def test_a_name_is_put_together_of_both_planes():
         (71, 3, 0, 0, 9, b"c"),
         (72, 4, 0, 0, 9, b""),
     )
-    names = {file.nodeid: file.path for file in files.now()}
-    assert names == {5: "dir/of/python\\xff", 70: "a/b", 71: "leased/c", 72: "leased"}
+    names = [file.path for file in files.now()]
+    assert names == ["leased", "leased/c", "a/b", "dir/of/python\\xff"]
 
 
 def test_those_with_the_most_requests_come_first():
@@ -44,4 +45,11 @@ def test_a_name_is_kept_while_its_file_is_among_them_and_no_longer():
     counts.files = []
     files.now()
     counts.files = [(70, 1, 0, 0, 0, b"")]
-    assert [file.path for file in files.now()] == [None]
+    assert files.now() == []
+
+
+def test_what_the_kernel_knew_by_two_nodes_is_one_file():
+    files, counts = hot((70, 1, 2, 3, 1, b"a"), (71, 9, 0, 0, 0, b""))
+    files.now()
+    counts.files = [(70, 1, 2, 3, 0, b""), (90, 10, 20, 30, 1, b"a")]
+    assert files.now() == [HotFile("a", 11, 22, 33)]

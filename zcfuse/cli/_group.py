@@ -18,6 +18,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "zcfuse.cli.status:status",
         "Show what a mount negotiated, served and fell back from.",
     ),
+    "top": ("zcfuse.cli.top:top", "Show what a mount is doing, refreshed once a second."),
     "copies": ("zcfuse.cli.copies:copies", "Count the copies that each serving path makes."),
     "doctor": ("zcfuse.cli.doctor:doctor", "Say what this machine offers and what is missing."),
     "bench": ("zcfuse.cli.bench:bench", "Measure a mount against its backing tree and its peers."),

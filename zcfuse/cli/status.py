@@ -135,10 +135,7 @@ def _print_requests(
 
 
 def _print_hot_files(files: Sequence[HotFile]) -> None:
-    rows = [
-        (file.opens, file.reads, size(file.bytes), file.path or f"(node {file.nodeid})")
-        for file in files[:_MOST_FILES]
-    ]
+    rows = [(file.opens, file.reads, size(file.bytes), file.path) for file in files[:_MOST_FILES]]
     if rows:
         print_table("hottest files", ("opens", "READs", "bytes", "file"), rows)
 

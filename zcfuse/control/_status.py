@@ -39,17 +39,16 @@ class ThreadUsage(msgspec.Struct, frozen=True):
 
 
 class HotFile(msgspec.Struct, frozen=True):
-    """A file that is asked for often; `path` is from the mount point, None if it is not known.
+    """A file that is asked for often; `path` is from the mount point.
 
     Counted since the file came among those that are watched, so it may be less than there was. The
     READs of a file in passthrough are the kernel's, and are not seen.
     """
 
-    nodeid: int
-    path: str | None
-    opens: int
-    reads: int
-    bytes: int
+    path: str
+    opens: int = 0
+    reads: int = 0
+    bytes: int = 0
 
     @property
     def requests(self) -> int:
