@@ -38,6 +38,7 @@ from zcfuse.control._explain import explain
 from zcfuse.control._file_locks import FileLocks
 from zcfuse.control._file_messages import FileRange
 from zcfuse.control._file_requests import FileRequests
+from zcfuse.control._hot_files import HotFiles
 from zcfuse.control._lock_room import LockRoom, OwnBudget
 from zcfuse.control._operations import Operations
 from zcfuse.control._options import MountOptions
@@ -53,12 +54,14 @@ from zcfuse.control._status import (
 )
 from zcfuse.control._status_server import serve_status
 from zcfuse.control._unmounting import UnmountOutcome, unmount_within
+from zcfuse.datapath._latency import Latencies
 from zcfuse.datapath._mount_connection import abort_file, set_read_ahead
 from zcfuse.datapath._mounting import KernelMount, MountError, attach
 from zcfuse.datapath._privileges import Capability, has_initial_capability
 from zcfuse.tree import BackingFile, Dir, Mirror, Tree, Union, VirtualTree
 
 if TYPE_CHECKING:
+    from zcfuse.control._metrics_server import MetricsServer
     from zcfuse.datapath import DataPath
 
 log = logging.getLogger(__name__)
@@ -118,6 +121,8 @@ class Mount:
         self._datapath = datapath
         self._directory_leases = directory_leases
         self._changes = changes
+        self._hot_files = None if datapath is None else HotFiles(datapath, operations.path_of)
+        self._metrics = ""
         self._began = time.monotonic()
         self._wait = options.unmount_wait
         self._hurry = threading.Event()
@@ -160,6 +165,9 @@ class Mount:
     def status(self) -> StatusDocument:
         """Return what the status socket answers."""
         datapath = self._datapath_statistics()
+        if datapath is not None:
+            latencies = msgspec.convert(datapath["latency"], Latencies)
+            datapath["latency"] = latencies.described()
         return StatusDocument(
             pid=os.getpid(),
             source=printable(self.source),
@@ -172,7 +180,14 @@ class Mount:
             threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
             tree=self._tree.report(),
             locks=self._files.locks.totals() if self._files.locks.locked_bytes else None,
+            hot_files=self._hot_files.now() if self._hot_files is not None else [],
+            metrics=self._metrics,
         )
+
+    def answer_scrapers(self, server: MetricsServer) -> None:
+        """Have a server of metrics tell what `status` returns, until it is closed."""
+        self._metrics = server.address
+        server.start(self.status)
 
     def revoke_lease(self) -> None:
         """Ask the tree for every name and open from now on, instead of its leased directories.
@@ -399,7 +414,9 @@ async def mount(
     if not _busy.acquire(blocking=False):
         raise MountError("this process serves a mount already: pyfuse3 can serve one a process")
     source = chosen.source_name or "zcfuse"
+    metrics: MetricsServer | None = None
     try:
+        metrics = _metrics_server(chosen)
         kernel = await trio.to_thread.run_sync(
             lambda: attach(source, path, allow_other=chosen.allow_other, noexec=chosen.noexec)
         )
@@ -408,11 +425,24 @@ async def mount(
             try:
                 served, listener = _prepare(resources, shown, kernel, source, chosen, lock_limit)
                 async with _serving(served, listener):
+                    if metrics is not None:
+                        served.answer_scrapers(metrics)
                     yield served
             finally:
                 _unmount_at_once(kernel)
     finally:
+        if metrics is not None:
+            metrics.close()
         _busy.release()
+
+
+def _metrics_server(options: MountOptions) -> MetricsServer | None:
+    """Listen for scrapers, where that is wanted: before anything is mounted."""
+    if options.metrics_listen is None:
+        return None
+    from zcfuse.control._metrics_server import MetricsServer  # its library takes a while to load
+
+    return MetricsServer(options.metrics_listen)
 
 
 def _prepare(
