@@ -28,8 +28,8 @@ _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, noexec, allow_other, no_prefault, "
     "no_directory_lease, immutable, path=, transport=, cache_timeout=, threads=, lock_budget=, "
     "stack_depth=, metrics_listen=, and tree=, layer=, archive=, archives=, keep_index=, salvage, "
-    "unpack_budget=, log_file=, log_level= as the options of these names. An option of its own, such as --path, "
-    "counts before these."
+    "unpack_budget=, log_file=, log_level= as the options of these names. An option of its own, "
+    "such as --path, counts before these."
 )
 
 
