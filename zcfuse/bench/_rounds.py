@@ -12,13 +12,7 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.bench._clients import (
-    CLIENT_MODULE,
-    ClientError,
-    ClientProcess,
-    ClientTimedOutError,
-    Timing,
-)
+from zcfuse.bench._clients import ClientError, ClientProcess, ClientTimedOutError, Timing
 from zcfuse.bench._daemons import MountFailedError, give_up
 from zcfuse.bench._sources import SourceTree
 from zcfuse.bench._targets import BACKING, RunningTarget, Target, started
@@ -175,14 +169,14 @@ def loop_cost_us(client: ClientProcess) -> float:
 
 @contextlib.contextmanager
 def all_started(
-    targets: Sequence[Target], source: str, client_module: str = CLIENT_MODULE
+    targets: Sequence[Target], source: str
 ) -> Iterator[tuple[list[RunningTarget], dict[str, str]]]:
     """Mount every target, and unmount all; those not to be had come with a reason."""
     with contextlib.ExitStack() as stack:
         running, unavailable = [], {}
         for target in targets:
             try:
-                running.append(stack.enter_context(started(target, source, client_module)))
+                running.append(stack.enter_context(started(target, source)))
             except MountFailedError as error:
                 unavailable[target.name] = str(error)
         yield running, unavailable

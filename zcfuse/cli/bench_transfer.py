@@ -105,13 +105,13 @@ def transfer(
     connection on loopback; copy_file_range takes a file only.
     """
     _require_native()
-    plan = Plan(methods, sinks, columns, caches, rounds, _checked_block(block))
+    plan = Plan(methods, sinks, columns, caches, rounds, _checked_block(block), latency)
     if not plan.steps:
         raise CommandError(
             "nothing to measure: copy-file-range is for --sinks file, and no other method",
             usage=True,
         )
-    report = _measured(source, _checked_size(wanted), plan, latency)
+    report = _measured(source, _checked_size(wanted), plan)
     if as_json:
         print_json(report.document())
     else:
@@ -141,14 +141,14 @@ def _checked_block(block: int) -> int:
     return block
 
 
-def _measured(source: str | None, size: int, plan: Plan, latency: bool) -> TransferReport:
+def _measured(source: str | None, size: int, plan: Plan) -> TransferReport:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(unmounting_when_ended())
-            step = stack.enter_context(progress(1 + steps_of(plan, latency)))
+            step = stack.enter_context(progress(1 + steps_of(plan)))
             step("preparing the file")
             opened = _file(source, size)
-            return run_transfer(stack.enter_context(opened), plan, latency, step)
+            return run_transfer(stack.enter_context(opened), plan, step)
     except SourceError as error:
         raise CommandError(str(error), usage=source is not None) from error
     except ClientError as error:

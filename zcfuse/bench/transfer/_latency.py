@@ -13,12 +13,13 @@ from typing import Final
 import msgspec
 
 from zcfuse.bench._clients import ClientError
-from zcfuse.bench._targets import RunningTarget
 from zcfuse.bench.transfer._cells import Figure, figure_of
-from zcfuse.bench.transfer._run import Progress, TransferRun, column_of
+from zcfuse.bench.transfer._column import Column
+from zcfuse.bench.transfer._methods import COLUMNS
 
 ACCESSES: Final = ("read", "mapped")
 PERCENTILES: Final = ("p50_ns", "p99_ns", "p999_ns", "max_ns")
+_Key = tuple[str, str, bool]  # column, access, prefaulted
 _PAGE: Final = 4096
 _MOST_PAGES: Final = 16384
 _LOCKABLE_SHARE: Final = 2  # of the limit, the rest is for what the client has locked besides
@@ -65,47 +66,53 @@ def latency_pages(size: int) -> int:
     return min(pages, limit // _LOCKABLE_SHARE // _PAGE)
 
 
-def run_latency(
-    run: TransferRun, size: int, rounds: int, progress: Progress
-) -> tuple[LatencyCell, ...]:
-    """Time the reads in every column of the run, `rounds` times, with the columns in turn."""
-    pages = latency_pages(size)
-    samples: dict[tuple[str, str, bool], list[LatencySample]] = {}
-    reasons: dict[tuple[str, str, bool], str] = {}
-    keys = [(access, prefaulted) for access in ACCESSES for prefaulted in (False, True)]
-    for number in range(rounds):
-        for access, prefaulted in keys:
-            for target in run.running:
-                key = (column_of(target), access, prefaulted)
-                progress(f"{number + 1}: latency of {access}, {key[0]}")
-                try:
-                    sample = _pass(run, target, pages, access, prefaulted, number)
-                    samples.setdefault(key, []).append(sample)
-                except ClientError as error:
-                    reasons[key] = str(error)
-    return tuple(
-        LatencyCell(*key, tuple(samples.get(key, ())), "" if key in samples else reasons[key])
-        for target in run.running
-        for key in ((column_of(target), access, prefaulted) for access, prefaulted in keys)
-    )
+class LatencyCells:
+    """The samples of all columns so far."""
+
+    def __init__(self) -> None:
+        self._samples: dict[_Key, list[LatencySample]] = {}
+        self._reasons: dict[_Key, str] = {}
+
+    def add(self, key: _Key, sample: LatencySample) -> None:
+        """Add the sample of one pass."""
+        self._samples.setdefault(key, []).append(sample)
+
+    def fail(self, key: _Key, reason: str) -> None:
+        """Say why there is none."""
+        self._reasons[key] = reason
+
+    def cells(self) -> tuple[LatencyCell, ...]:
+        """A cell for each column, access and kind of memory that was tried."""
+        keys = sorted({*self._samples, *self._reasons}, key=_order)
+        return tuple(
+            LatencyCell(
+                *key,
+                samples=tuple(self._samples.get(key, ())),
+                reason="" if key in self._samples else self._reasons[key],
+            )
+            for key in keys
+        )
 
 
-def _pass(
-    run: TransferRun,
-    target: RunningTarget,
-    pages: int,
-    access: str,
-    prefaulted: bool,
-    seed: int,
-) -> LatencySample:
-    run.prepare(target, "warm")
-    counts = run.ask(
-        target,
-        "latency",
-        path=run.path(target),
-        pages=pages,
-        mapped=access == "mapped",
-        prefaulted=prefaulted,
-        seed=seed,
-    )
-    return msgspec.convert(counts, LatencySample)
+def _order(key: _Key) -> tuple[int, int, bool]:
+    column, access, prefaulted = key
+    return COLUMNS.index(column), ACCESSES.index(access), prefaulted
+
+
+def time_reads(column: Column, size: int, seed: int, into: LatencyCells) -> None:
+    """Time the reads of one column once, each page cache filled before."""
+    for access in ACCESSES:
+        for prefaulted in (False, True):
+            key = (column.name, access, prefaulted)
+            try:
+                column.prepare("warm")
+                counts = column.ask(
+                    "latency",
+                    pages=latency_pages(size),
+                    mapped=access == "mapped",
+                    prefaulted=prefaulted,
+                    seed=seed,
+                )
+                into.add(key, msgspec.convert(counts, LatencySample))
+            except ClientError as error:
+                into.fail(key, str(error))

@@ -6,12 +6,12 @@ import msgspec
 
 from zcfuse.bench._sources import SourceFile
 from zcfuse.bench.transfer._cells import TransferCell
-from zcfuse.bench.transfer._latency import ACCESSES, LatencyCell, run_latency
+from zcfuse.bench.transfer._column import target_of
+from zcfuse.bench.transfer._latency import LatencyCell
 from zcfuse.bench.transfer._machine import Machine, describe_machine
 from zcfuse.bench.transfer._run import Plan, Progress, started_run
 
 FORMAT: Final = 1  # of the JSON document; counted up where a field changes its meaning
-_PREFAULTING: Final = 2  # with and without
 
 
 class TransferReport(msgspec.Struct, frozen=True):
@@ -51,36 +51,36 @@ class TransferReport(msgspec.Struct, frozen=True):
         return document
 
 
-def steps_of(plan: Plan, latency: bool) -> int:
-    """How often `run_transfer` will call its `progress`."""
-    passes = len(plan.columns) * plan.rounds * len(ACCESSES) * _PREFAULTING if latency else 0
-    return plan.steps + passes
+def steps_of(plan: Plan) -> int:
+    """How often `run_transfer` will call its `progress` where everything is to be had."""
+    visits = len(plan.columns) * plan.rounds
+    return plan.steps + visits * (2 if plan.latency else 1)
 
 
-def run_transfer(
-    source: SourceFile, plan: Plan, latency: bool, progress: Progress
-) -> TransferReport:
-    """Check and measure all cells, and the latency where that is asked for.
+def run_transfer(source: SourceFile, plan: Plan, progress: Progress) -> TransferReport:
+    """Check and measure all cells of a plan.
 
     Raises `ClientError` where the file cannot be read or the receiver does not start; whatever else
     fails is a cell or a column with its reason. At the end, and after an interrupt, nothing is
     mounted and no process is left.
     """
-    with started_run(source, plan) as (run, targets, unavailable):
-        run.check(progress)
+    with started_run(source, plan) as run:
         for number in range(plan.rounds):
             run.run_round(number, progress)
-        found = run_latency(run, source.size, plan.rounds, progress) if latency else ()
         progress("")
-        names = {target.name: name for target, name in zip(targets, plan.columns, strict=True)}
         return TransferReport(
             source=source.path,
             size=source.size,
             plan=plan,
             machine=describe_machine(source.path),
-            commands={names[t.name]: " ".join(t.argv) for t in targets if t.argv},
-            unavailable={names[name]: reason for name, reason in unavailable.items()},
+            commands=_commands(source, plan),
+            unavailable=run.unavailable,
             cells=run.cells(),
-            latency=found,
+            latency=run.latency.cells(),
             note=source.note,
         )
+
+
+def _commands(source: SourceFile, plan: Plan) -> dict[str, str]:
+    targets = ((column, target_of(column, source)) for column in plan.columns)
+    return {column: " ".join(target.argv) for column, target in targets if target.argv}
