@@ -81,6 +81,8 @@ def _names(option: str, known: Sequence[str]) -> Callable[[_Command], _Command]:
 @_names("caches", CACHES)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option("--latency/--no-latency", default=True, help="Also time single reads of 4 KiB, warm.")
+@click.option("--html", metavar="FILE", help="Also write a page with plots (needs matplotlib).")
+@click.option("--png", metavar="DIR", help="Also write the plots there, light and dark.")
 @json_option
 def transfer(
     source: str | None,
@@ -92,6 +94,8 @@ def transfer(
     caches: tuple[str, ...],
     rounds: int,
     latency: bool,
+    html: str | None,
+    png: str | None,
     as_json: bool,
 ) -> int:
     """Move the bytes of SOURCE by every method that Linux has, and count what each costs.
@@ -105,6 +109,7 @@ def transfer(
     connection on loopback; copy_file_range takes a file only.
     """
     _require_native()
+    _require_places(html, png)
     plan = Plan(methods, sinks, columns, caches, rounds, _checked_block(block), latency)
     if not plan.steps:
         raise CommandError(
@@ -112,6 +117,7 @@ def transfer(
             usage=True,
         )
     report = _measured(source, _checked_size(wanted), plan)
+    _write(report, html, png)
     if as_json:
         print_json(report.document())
     else:
@@ -124,6 +130,39 @@ def transfer(
 def _require_native() -> None:
     if importlib.util.find_spec(_NATIVE) is None:
         raise CommandError("the native module of the client is missing: build zcfuse again")
+
+
+def _require_places(html: str | None, png: str | None) -> None:
+    """Refuse before minutes of measuring what could not be written after them."""
+    if html is None and png is None:
+        return
+    option = "--html" if html is not None else "--png"
+    if importlib.util.find_spec("matplotlib") is None:
+        raise CommandError(f"{option} needs matplotlib: pip install 'zcfuse[plots]'")
+    if html is not None and not os.path.isdir(os.path.dirname(html) or "."):
+        raise CommandError(f"--html {html}: its directory does not exist; create it", usage=True)
+    if html is not None and os.path.isdir(html):
+        raise CommandError(f"--html {html}: is a directory; name a file in it", usage=True)
+    if png is not None and os.path.exists(png) and not os.path.isdir(png):
+        raise CommandError(f"--png {png}: is no directory; name another", usage=True)
+
+
+def _write(report: TransferReport, html: str | None, png: str | None) -> None:
+    # matplotlib is an extra, and takes a while to load.
+    if html is not None:
+        from zcfuse.bench.transfer._html import html_of
+
+        with open(html, "w", encoding="utf-8") as file:
+            file.write(html_of(report))
+    if png is not None:
+        from zcfuse.bench.transfer import _plots as plots
+
+        os.makedirs(png, exist_ok=True)
+        for plot in plots.plots_of(report):
+            for theme in (plots.LIGHT, plots.DARK):
+                name = os.path.join(png, f"{plot.name}-{theme.name}.png")
+                with open(name, "wb") as image:
+                    image.write(plots.png(plot, theme))
 
 
 def _checked_size(wanted: int | None) -> int:
