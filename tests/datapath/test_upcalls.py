@@ -141,6 +141,8 @@ def test_enosys_does_not_switch_an_operation_off_for_the_whole_connection(kernel
     assert fake.reply().error == errno.EOPNOTSUPP
     fake.answer(fake.ask(52, 9, bytes(32)), error=errno.ENOSYS)
     assert fake.reply().errorname == "ENOSYS"
+    fake.answer(fake.ask(40, 9, bytes(24)), error=errno.ENOSYS)
+    assert fake.reply().errorname == "ENOSYS"
 
 
 def test_an_interrupt_goes_up_only_for_a_request_that_went_up(kernel):

@@ -103,6 +103,7 @@ int Amender::amended_error(std::uint32_t opcode, int error) const noexcept {
     switch (static_cast<abi::Opcode>(opcode)) {
         case abi::Opcode::statx:  // the kernel then asks by GETATTR, which carries what we have
         case abi::Opcode::ioctl:
+        case abi::Opcode::poll:  // answers "ready" itself, without a request for each io_uring read
             return error;
         case abi::Opcode::lseek:
             // Answered by the data path where there is a lease; EINVAL makes a reader of holes take
