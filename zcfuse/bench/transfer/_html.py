@@ -25,7 +25,8 @@ svg { display: block; width: 100%; height: auto; min-width: 46rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: 0.35rem 0.8rem 0.35rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--grid) }
-.figures td { font-size: 0.8rem; line-height: 1.45; white-space: nowrap }
+.figures td { font-size: 0.78rem; line-height: 1.45; min-width: 10.2rem }
+.spread { white-space: nowrap }
 .figures td b { font-size: 0.95rem }
 .figures th { font-size: 0.85rem }
 .spread, .note { color: var(--soft) }
@@ -132,7 +133,7 @@ def _table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 def _cell(cell: TransferCell) -> str:
     if not cell.samples:
         return f'<b>{escape(cell.short_reason)}</b><br><span class="note">see below</span>'
-    speed = _shown([cell.figures["gb_per_s"]], lambda value: f"{value:.2f}")
+    speed = _spread(cell.figures["gb_per_s"], lambda value: f"{value:.2f}")
     median, _, rest = speed.partition(" ")
     return "<br>".join([f"<b>{median}</b> GB/s {rest}", *_lines(cell)])
 
@@ -156,12 +157,15 @@ def _lines(cell: TransferCell) -> Iterator[str]:
 
 
 def _shown(figures: Sequence[Figure], form: Callable[[float], str]) -> str:
-    """Medians joined by a plus, and behind them the spread where the rounds differ."""
-    medians = " + ".join(form(figure.median) for figure in figures)
-    if all(form(figure.least) == form(figure.most) for figure in figures):
-        return medians
-    spreads = " + ".join(f"{form(figure.least)}–{form(figure.most)}" for figure in figures)  # noqa: RUF001
-    return f'{medians} <span class="spread">{spreads}</span>'
+    """Medians joined by a plus, each with its spread where the rounds differ."""
+    return " + ".join(_spread(figure, form) for figure in figures)
+
+
+def _spread(figure: Figure, form: Callable[[float], str]) -> str:
+    median, least, most = form(figure.median), form(figure.least), form(figure.most)
+    if least == most:
+        return median
+    return f'{median} <span class="spread">{least}\u2013{most}</span>'
 
 
 def _latency(cells: Sequence[LatencyCell], plots: dict[str, Plot]) -> str:
