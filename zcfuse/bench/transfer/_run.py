@@ -95,7 +95,7 @@ class TransferRun:
         for name in (*names[turned:], *names[:turned]):
             if name in self.unavailable:
                 continue
-            progress(f"round {number + 1}: mounting {name}" if name != BACKING else name)
+            progress(f"round {number + 1}: {name}")
             try:
                 with opened_column(name, self._source, self._backing) as column:
                     self._visit(column, number, progress)
@@ -178,7 +178,8 @@ class TransferRun:
             found.reason = f"{counts['delivered']} bytes arrived, {self._source.size} were to"
         else:
             notes = found.notes.setdefault(cache, [])
-            notes += {left, otherwise, str(counts["note"])} - {"", *notes}
+            said = (left, otherwise, str(counts["note"]))
+            notes += [note for note in said if note and note not in notes]
             found.samples.setdefault(cache, []).append(_sample(counts, watched))
 
     def _cell(self, key: _Key, cache: str) -> TransferCell:
