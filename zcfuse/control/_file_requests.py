@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 import trio
 
-from zcfuse.control._file_locks import FileLocks, Piece, backing_ranges, pieces_of
+from zcfuse.control._file_locks import FileLocks, Piece, backing_ranges, files_of, pieces_of
 from zcfuse.control._file_messages import (
     MOST_BYTES,
     MOST_FILES,
@@ -180,9 +180,8 @@ class FileRequests:
         async with self.opened(node) as backing:
             if self.serve(backing)[0] == "upcall":
                 return LockOutcome(0, 0, _NO_BYTES)
-            work = _Work(
-                self.locks, file.path, pieces_of(backing.extents, file.offset, file.length)
-            )
+            pieces = pieces_of(backing.extents, file.offset, file.length)
+            work = _Work(self.locks, file.path, pieces, files_of(backing.extents))
         return await self._in_thread(work.run, self._workers)
 
     async def _cache(self, file: FileRange, *, drop: bool) -> CacheState:
@@ -225,10 +224,17 @@ def _failing_as_eio() -> Iterator[None]:
 class _Work:
     """Locking the pieces of one file. Has copies of their descriptors, which `run` closes."""
 
-    def __init__(self, locks: FileLocks, path: bytes, pieces: Sequence[Piece]) -> None:
+    def __init__(
+        self,
+        locks: FileLocks,
+        path: bytes,
+        pieces: Sequence[Piece],
+        made_of: dict[tuple[int, int], int],
+    ) -> None:
         self._locks = locks
         self._path = path
         self._pieces = pieces
+        self._made_of = made_of
         # As objects, so that they are closed too where no thread ever takes the work up.
         self._files = {
             fd: os.fdopen(os.dup(fd), "rb", buffering=0) for fd in {piece.fd for piece in pieces}
@@ -243,7 +249,7 @@ class _Work:
                 msgspec.structs.replace(piece, fd=self._files[piece.fd].fileno())
                 for piece in self._pieces
             ]
-            return self._locks.lock(self._path, pieces)
+            return self._locks.lock(self._path, pieces, self._made_of)
 
 
 def resident(backing: BackingFile, offset: int, length: int) -> int | None:
