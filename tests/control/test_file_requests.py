@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support import requires
 from zcfuse import Bytes, Computed, Concat, Dir, File, Slice, Zeros
@@ -180,6 +181,31 @@ async def test_the_loop_goes_on_while_a_file_is_being_locked(backing):
             assert await requests.report() is None
             go_on.set()
     assert outcomes[0].locked == SIZE
+    requests.locks.close()
+
+
+async def test_a_disk_that_hangs_holds_up_no_more_than_so_many_requests(backing):
+    go_on = threading.Event()
+
+    class Slow(FileLocks):
+        def lock(self, path, pieces, files):
+            assert go_on.wait(10)
+            return super().lock(path, pieces, files)
+
+    room = LockRoom(None, OwnBudget(0), lockable=lambda: None, spare=lambda: 1 << 40)
+    requests = requests_of(VirtualTree(Dir({"f": File(backing)})), Slow(room))
+    asked = Request("lock", files=[FileRange(b"f", length=SIZE)])
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(requests.answer, asked)
+            await trio.testing.wait_all_tasks_blocked()
+            refused = await requests.answer(asked)
+            assert isinstance(refused, Refusal)
+            assert "does a disk hang" in refused.message
+            assert (await requests.answer(Request("unlock"))).files == 0
+            go_on.set()
+        assert (await requests.answer(asked)).outcomes[0].held == SIZE
     requests.locks.close()
 
 

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # Two: one may wait for a disk while the other's pages come from memory.
 _THREADS: Final = 2
+# Each holds one of the few places that the status socket has, for as long as its disk may hang.
+_MOST_LOCKING: Final = 8
 _RETRY_S: Final = 0.01
 _NO_BYTES: Final = "its bytes are made by a program when they are read: there is nothing to keep"
 
@@ -75,6 +77,7 @@ class FileRequests:
         # Of its own: a disk that hangs must not keep anybody from seeing or releasing what is
         # locked.
         self._reporters = trio.CapacityLimiter(_THREADS)
+        self._locking = 0
         self.locks: Final = locks
 
     async def answer(self, request: Request) -> Reply:
@@ -85,7 +88,16 @@ class FileRequests:
         if len(request.files) > MOST_FILES:
             return Refusal(message=f"more than {MOST_FILES} files in one request")
         if request.request == "lock":
-            return await self.lock(request.files)
+            if self._locking >= _MOST_LOCKING:
+                return Refusal(
+                    message=f"{_MOST_LOCKING} requests to lock files are not answered yet: does a"
+                    " disk hang? Try again later"
+                )
+            self._locking += 1
+            try:
+                return await self.lock(request.files)
+            finally:
+                self._locking -= 1
         if request.request == "unlock":
             return await self.unlock(request.files)
         return await self.caches(request.files, drop=request.request == "spare")
