@@ -16,10 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-import msgspec
 import trio
 
-from zcfuse.control._file_locks import FileLocks, Piece, backing_ranges, files_of, pieces_of
+from zcfuse.control._file_locks import FileLocks, backing_ranges, files_of, pieces_of
 from zcfuse.control._file_messages import (
     MOST_BYTES,
     MOST_FILES,
@@ -33,7 +32,7 @@ from zcfuse.control._file_messages import (
 )
 from zcfuse.control._status import Refusal, Reply, Request
 from zcfuse.datapath._mapping import whole_pages
-from zcfuse.tree import Answer, BackingFile, Node, Tree, Who
+from zcfuse.tree import Answer, BackingFile, Extent, Node, Tree, Who
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +191,7 @@ class FileRequests:
         async with self.opened(node) as backing:
             if self.serve(backing)[0] == "upcall":
                 return LockOutcome(0, 0, _NO_BYTES)
-            pieces = pieces_of(backing.extents, file.offset, file.length)
-            work = _Work(self.locks, file.path, pieces, files_of(backing.extents))
+            work = _Work(self.locks, file, backing.extents)
         return await self._in_thread(work.run, self._workers)
 
     async def _cache(self, file: FileRange, *, drop: bool) -> CacheState:
@@ -234,33 +232,28 @@ def _failing_as_eio() -> Iterator[None]:
 
 
 class _Work:
-    """Locking the pieces of one file. Has copies of their descriptors, which `run` closes."""
+    """Locking a range of one file. Has copies of its descriptors, which `run` closes."""
 
-    def __init__(
-        self,
-        locks: FileLocks,
-        path: bytes,
-        pieces: Sequence[Piece],
-        made_of: dict[tuple[int, int], int],
-    ) -> None:
+    def __init__(self, locks: FileLocks, file: FileRange, extents: Sequence[Extent]) -> None:
         self._locks = locks
-        self._path = path
-        self._pieces = pieces
-        self._made_of = made_of
+        self._path = file.path
+        self._made_of = files_of(extents)
+        self._ranges = backing_ranges(extents, file.offset, file.length)
         # As objects, so that they are closed too where no thread ever takes the work up.
         self._files = {
-            fd: os.fdopen(os.dup(fd), "rb", buffering=0) for fd in {piece.fd for piece in pieces}
+            fd: os.fdopen(os.dup(fd), "rb", buffering=0) for fd in {fd for fd, *_ in self._ranges}
         }
 
     def run(self) -> LockOutcome:
-        """Lock them; in a worker thread."""
+        """Lock it; in a worker thread, for to look for holes may already take a disk."""
         with contextlib.ExitStack() as files:
             for file in self._files.values():
                 files.enter_context(file)
-            pieces = [
-                msgspec.structs.replace(piece, fd=self._files[piece.fd].fileno())
-                for piece in self._pieces
+            extents = [
+                Extent(self._files[fd].fileno(), offset, length)
+                for fd, offset, length in self._ranges
             ]
+            pieces = pieces_of(extents, 0, sum(extent.length for extent in extents))
             return self._locks.lock(self._path, pieces, self._made_of)
 
 
