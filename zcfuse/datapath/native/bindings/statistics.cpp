@@ -233,6 +233,7 @@ nb::list hot_files(const zc::DataPath& path, std::size_t most) {
     std::vector<std::pair<zc::Ledger::HotFile, zc::Mirrors::Place>> files;
     {
         const nb::gil_scoped_release released;
+        state.ledger.settle();
         for (const auto& file : state.ledger.hot_files(most)) {
             auto place = zc::is_own(file.nodeid) ? state.mirrors.place_of(file.nodeid)
                                                  : zc::Mirrors::Place{file.nodeid, {}};
