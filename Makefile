@@ -19,14 +19,15 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test check setup bench clean packages-build packages-check packages-bench FORCE
+.PHONY: help demo test check docs setup bench clean packages-build packages-check packages-bench FORCE
 
 help:
 	@printf '%s\n' \
 	  'make demo     build, mount a sample tree and read it by every serving path' \
 	  'make test     build, run the tests (PYTEST_ARGS="-k name" for some of them)' \
 	  'make check    ruff, mypy, clang-format, native tests under ASan+UBSan and under TSan' \
-	  'make setup    packages, virtual environment, build' \
+	  'make docs     the documentation as a site, in build/site' \
+  'make setup    packages, virtual environment, build' \
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
 	  'make clean    remove what the above made inside the checkout'
 
@@ -40,6 +41,11 @@ test: $(STAMPS)/build
 
 check: $(STAMPS)/build packages-check
 	@scripts/check $(JOBS)
+
+# What the theme says about its successor is no warning about these pages.
+docs: $(STAMPS)/build
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo 'open build/site/index.html; to search it: $(PY) -m http.server -b localhost -d build/site'
 
 bench: $(STAMPS)/build packages-bench
 	@scripts/bench $(BENCH_ARGS)

@@ -210,6 +210,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
+    "nginx": _Capability(_program("nginx"), True),
 }
 
 
