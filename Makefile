@@ -19,7 +19,7 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test check docs setup bench clean packages-build packages-check packages-bench FORCE
+.PHONY: help demo test check docs setup bench clean packages-build packages-test packages-check packages-bench FORCE
 
 help:
 	@printf '%s\n' \
@@ -36,15 +36,16 @@ setup: $(STAMPS)/build
 demo: $(STAMPS)/build
 	@scripts/demo
 
-test: $(STAMPS)/build
+test: $(STAMPS)/build packages-test
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 check: $(STAMPS)/build packages-check
 	@scripts/check $(JOBS)
 
-# What the theme says about its successor is no warning about these pages.
+# What the theme says about its successor is no warning about these pages. With --quiet mkdocs would
+# not count warnings.
 docs: $(STAMPS)/build
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo 'open build/site/index.html; to search it: $(PY) -m http.server -b localhost -d build/site'
 
 bench: $(STAMPS)/build packages-bench
@@ -55,7 +56,7 @@ clean:
 	find zcfuse tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # No stamps: what is installed is the machine's business, and asking takes a tenth of a second.
-packages-build packages-check packages-bench:
+packages-build packages-test packages-check packages-bench:
 	@scripts/packages $(@:packages-%=%)
 
 $(STAMPS)/venv: pyproject.toml scripts/venv | packages-build

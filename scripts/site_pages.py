@@ -1,6 +1,6 @@
 """Makes pages of what lies outside docs/ and belongs to the site; a hook of mkdocs.
 
-README.md is the first page, CHANGELOG.md and LICENSE have one each, and so has every program in
+README.md is the first page, CHANGELOG.md and LICENSE have one each, and so has every file in
 examples/. Links are written as they work in the checkout, on a code host: those that lead to one
 of these files, or from README.md into docs/, are turned into what they are on the site. A link to
 anything else outside docs/ is left as it is, and mkdocs warns of it.
@@ -9,6 +9,7 @@ anything else outside docs/ is left as it is, and mkdocs warns of it.
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import posixpath
 import re
@@ -28,6 +29,7 @@ _PAGES: Final = {
     "LICENSE": "licence.md",
     "examples": "examples/index.md",
 }
+_LANGUAGES: Final = {".py": "python", ".conf": "nginx"}
 _LINK: Final = re.compile(r"(?<=\]\()([^)\s#]+)((?:#[^)\s]*)?)(?=\))")
 
 
@@ -35,7 +37,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the examples to the navigation."""
     assert config.nav is not None
     pages = next(entry["Examples"] for entry in config.nav if "Examples" in entry)
-    pages += [{f"{name}.py": f"examples/{name}.md"} for name in _examples()]
+    pages += [{name: f"examples/{name}.md"} for name in _examples()]
     return config
 
 
@@ -81,8 +83,8 @@ def _on_site(path: str) -> str | None:
     """The page or file of the site that `path` in the checkout is; None where it is none."""
     if path in _PAGES:
         return _PAGES[path]
-    if path.startswith("examples/") and path.endswith(".py"):
-        return path.removesuffix(".py") + ".md"
+    if path.startswith("examples/"):
+        return path if path.endswith(".md") else f"{path}.md"
     return path.removeprefix("docs/") if path.startswith("docs/") else None
 
 
@@ -95,27 +97,33 @@ def _path_in_checkout(page: str) -> str:
 
 def _examples() -> list[str]:
     names = os.listdir(os.path.join(_CHECKOUT, "examples"))
-    return sorted(name.removesuffix(".py") for name in names if name.endswith(".py"))
+    return sorted(name for name in names if os.path.splitext(name)[1] in _LANGUAGES)
 
 
 def _list_of(examples: list[str]) -> str:
-    rows = [f"- [{name}.py]({name}.md): {_summary(name)}\n" for name in examples]
-    return "# Examples\n\nEach is a whole program, in `examples/` of the sources.\n\n" + "".join(
-        rows
-    )
+    rows = [f"- [{name}]({name}.md): {_summary(name)}\n" for name in examples]
+    return "# Examples\n\nEach is whole, in `examples/` of the sources.\n\n" + "".join(rows)
 
 
 def _example(name: str) -> str:
-    return f'# {name}.py\n\n```python title="examples/{name}.py"\n{_source(name)}```\n'
+    language = _LANGUAGES[os.path.splitext(name)[1]]
+    return f'# {name}\n\n```{language} title="examples/{name}"\n{_source(name)}```\n'
 
 
 def _summary(name: str) -> str:
-    first = (ast.get_docstring(ast.parse(_source(name))) or name).split("\n\n")[0]
-    return first.replace("\n", " ").replace("``", "`")
+    """What a program says of itself in its docstring, and another file in its first comment."""
+    text = _source(name)
+    told = ast.get_docstring(ast.parse(text)) if name.endswith(".py") else _comment(text)
+    return (told or name).split("\n\n")[0].replace("\n", " ").replace("``", "`")
+
+
+def _comment(text: str) -> str:
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line.removeprefix("#").strip() for line in lines)
 
 
 def _source(name: str) -> str:
-    return _read(os.path.join("examples", f"{name}.py"))
+    return _read(os.path.join("examples", name))
 
 
 def _read(path: str) -> str:

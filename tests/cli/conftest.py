@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,6 +19,9 @@ from tests.support._user import CHECKOUT
 DEADLINE_S: Final = 40.0
 # Until a process that was told to end is gone.
 END_S: Final = 15.0
+
+# The console scripts of pyproject.toml.
+COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.mount_helper"}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -50,6 +54,20 @@ def zcfuse(mountpoint: str) -> Iterator[Run]:
     while (left := find_mount(mountpoint)) is not None:
         abort(left)
         detach(mountpoint)
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> str:
+    """A directory with the commands as pip puts them, which run what is in this checkout."""
+    directory = tmp_path / "commands"
+    directory.mkdir()
+    for name, module in COMMANDS.items():
+        code = f"import sys; from {module} import main; sys.argv[0] = sys.argv.pop(1); main()"
+        script = directory / name
+        line = f"PYTHONPATH='{CHECKOUT}' exec '{sys.executable}' -c '{code}'"
+        script.write_text(f'#!/bin/sh\n{line} "$0" "$@"\n')
+        script.chmod(0o755)
+    return str(directory)
 
 
 def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:

@@ -53,6 +53,16 @@ def test_allow_other_is_read_from_fuse_conf(tmp_path, text: str, state: State):
     assert probe.check_allow_other(ROOT, _file(tmp_path, text)).state is State.OK
 
 
+def test_the_mount_helper_is_put_in_place_by_setup(tmp_path):
+    link = tmp_path / "mount.fuse.zcfuse"
+    absent = probe.check_mount_helper(str(link))
+    assert (absent.state, "zcfuse setup" in absent.remedy) == (State.LIMITED, True)
+    link.symlink_to(tmp_path / "removed")
+    assert "leads nowhere" in probe.check_mount_helper(str(link)).found
+    (tmp_path / "removed").touch(mode=0o755)
+    assert probe.check_mount_helper(str(link)).state is State.OK
+
+
 def test_passthrough_is_not_tried_where_it_cannot_be():
     assert "6.1.0" in probe.check_passthrough(OLD).found
     assert "CAP_SYS_ADMIN" in probe.check_passthrough(NOBODY).found

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.conftest import run_zcfuse
 
-COMMANDS = ["mount", "umount", "list", "status", "copies", "doctor", "bench"]
+COMMANDS = ["mount", "umount", "list", "status", "copies", "doctor", "completion", "setup", "bench"]
 
 
 def test_the_help_page_lists_every_command():

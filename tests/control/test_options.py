@@ -3,7 +3,7 @@
 import pytest
 
 from zcfuse.control import MountError, MountOptions
-from zcfuse.control._options import parse_mount_options, parse_size
+from zcfuse.control._options import parse_mount_options, parse_size, split_options
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,13 @@ def test_an_immutable_tree_is_cached_without_limit():
     assert MountOptions(cache_timeout=3).effective_cache_timeout == 3
     assert MountOptions(immutable=True).effective_cache_timeout > 100 * 365 * 86400
     assert parse_mount_options("immutable") == {"immutable": True}
+
+
+def test_commas_in_double_quotes_do_not_separate():
+    assert split_options('ro, a="b,c",,d="",e="f') == ["ro", "a=b,c", "d=", "e=f"]
+    assert split_options("") == []
+
+
+def test_noexec_and_its_opposite():
+    assert parse_mount_options("noexec") == {"noexec": True}
+    assert parse_mount_options("noexec,exec") == {"noexec": False}

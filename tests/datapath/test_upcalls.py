@@ -15,6 +15,7 @@ from tests.datapath.kernel import (
     INTERRUPT,
     LOOKUP,
     OPEN,
+    POLL,
     READ,
     READDIRPLUS,
     RELEASE,
@@ -141,6 +142,12 @@ def test_enosys_does_not_switch_an_operation_off_for_the_whole_connection(kernel
     assert fake.reply().error == errno.EOPNOTSUPP
     fake.answer(fake.ask(52, 9, bytes(32)), error=errno.ENOSYS)
     assert fake.reply().errorname == "ENOSYS"
+
+
+def test_poll_is_left_to_the_kernel_and_never_goes_up(kernel):
+    fake = kernel()
+    assert fake.request(POLL, 9, bytes(24)).errorname == "ENOSYS"
+    assert "POLL" not in fake.statistics().upcalls
 
 
 def test_an_interrupt_goes_up_only_for_a_request_that_went_up(kernel):

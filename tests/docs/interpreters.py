@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 _END_S: Final = 10.0
@@ -27,7 +27,8 @@ done
 """
 # Blocks may await: then trio runs them, as it runs what they show.
 _PYTHON: Final = """
-import ast, inspect, sys, traceback, types
+import ast, inspect, os, sys, traceback, types
+sys.path.insert(0, os.environ["CHECKOUT"])
 names = {"__name__": "page"}
 for script in map(str.strip, iter(sys.stdin.readline, "")):
     status = 0
@@ -47,6 +48,12 @@ for script in map(str.strip, iter(sys.stdin.readline, "")):
     print(f"\\n{sys.argv[1]} {status}", flush=True)
 """
 
+# A shell that reads no file of the user's, and the interpreter that runs the tests.
+_COMMANDS: Final = {
+    "bash": ["bash", "--noprofile", "--norc", "-c", _BASH],
+    "python": [sys.executable, "-c", _PYTHON],
+}
+
 
 class HungError(AssertionError):
     """A script was not done in time; the interpreter is gone."""
@@ -55,11 +62,15 @@ class HungError(AssertionError):
 class Interpreter:
     """Runs scripts in one process, which is the leader of a session of its own."""
 
-    def __init__(self, argv: list[str], token: str, cwd: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, language: str, cwd: str, env: Mapping[str, str], enter: Sequence[str] = ()
+    ) -> None:
+        """Begin a ``bash`` or a ``python``, by the command `enter`."""
+        token = secrets.token_hex(8)
         self._token = token.encode()
         self._read = b""
         self._process = subprocess.Popen(
-            argv,
+            [*enter, *_COMMANDS[language], token],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,18 +78,6 @@ class Interpreter:
             env=dict(env),
             start_new_session=True,
         )
-
-    @classmethod
-    def bash(cls, cwd: str, env: Mapping[str, str]) -> "Interpreter":
-        """A shell that reads no file of the user's."""
-        token = secrets.token_hex(8)
-        return cls(["bash", "--noprofile", "--norc", "-c", _BASH, token], token, cwd, env)
-
-    @classmethod
-    def python(cls, cwd: str, env: Mapping[str, str]) -> "Interpreter":
-        """The interpreter that runs the tests."""
-        token = secrets.token_hex(8)
-        return cls([sys.executable, "-c", _PYTHON, token], token, cwd, env)
 
     def run(self, script: str, seconds: float) -> tuple[int, str]:
         """Run a file; its status (that of the last command that failed) and its output.

@@ -4,7 +4,8 @@ import pytest
 
 from tests.docs.blocks import Block, parse
 from tests.docs.interpreters import HungError, Interpreter
-from tests.docs.page import Page, PageError, Sandbox, agrees, commands
+from tests.docs.page import Page, PageError, agrees, commands
+from tests.docs.sandbox import Sandbox
 
 
 @pytest.fixture
@@ -94,6 +95,6 @@ def test_a_block_that_says_why_is_not_run(sandbox) -> None:
 
 def test_a_script_that_hangs_is_killed(sandbox, tmp_path) -> None:
     (tmp_path / "script").write_text("echo before; sleep 60\n")
-    shell = Interpreter.bash(str(tmp_path), sandbox.environment())
+    shell = Interpreter("bash", str(tmp_path), sandbox.environment())
     with pytest.raises(HungError, match="before"):
         shell.run(str(tmp_path / "script"), 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import subprocess
@@ -199,11 +200,12 @@ def room(shared: Shared) -> Iterator[Room]:
         yield Room(path, daemon, source, Pair(mount, native))
 
 
-@pytest.fixture
-def ring_switch() -> Iterator[Callable[[str], None]]:
-    """FUSE over io_uring switched on for the length of a test, which zcfuse itself never does.
+@contextlib.contextmanager
+def rings_on() -> Iterator[Callable[[str], None]]:
+    """FUSE over io_uring switched on, which zcfuse itself never does; gives what switches it.
 
-    Gives what switches it: ``ring_switch("N")``.
+    Held by a lock: another run of the tests would else take this one's value for the machine's, and
+    leave it behind.
     """
 
     def switch(value: str) -> None:
@@ -211,10 +213,20 @@ def ring_switch() -> Iterator[Callable[[str], None]]:
             file.write(value)
 
     with open(RING_SWITCH, encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         before = file.read()
-    switch("Y")
-    yield switch
-    switch(before)
+        switch("Y")
+        try:
+            yield switch
+        finally:
+            switch(before)
+
+
+@pytest.fixture
+def ring_switch() -> Iterator[Callable[[str], None]]:
+    """`rings_on` for the length of a test: ``ring_switch("N")`` switches them off."""
+    with rings_on() as switch:
+        yield switch
 
 
 @pytest.fixture

@@ -144,3 +144,15 @@ def test_auto_without_passthrough_chooses_by_the_size_of_the_request(mounted, so
     assert after.served("pool") >= 50
     assert after.served("splice") >= 3
     assert after.reason("too small, cheaper copied") == after.served("pool")
+
+
+def test_a_file_is_always_ready_and_the_kernel_asks_once(served: Served) -> None:
+    served.same("import select; poller = select.poll()")
+    served.same("fd = opened('file'); poller.register(fd)")
+    served.same("[events for _, events in poller.poll(0)]")
+    served.same("[len(found) for found in select.select([fd], [fd], [fd], 0)]")
+    served.same("os.close(fd)")
+    after = counts(served.daemon)
+    if after.datapath:  # without it, Python is asked each time
+        assert after.request("POLL") == 1
+        assert "poll" not in after.control["upcalls"]

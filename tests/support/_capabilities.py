@@ -4,6 +4,7 @@ Every probe runs at most once, in a bounded time, and returns the reason why the
 or nothing. `offers_everything` decides whether a skip is a failure (see ``_plugin.py``).
 """
 
+import ctypes
 import functools
 import os
 import platform
@@ -27,6 +28,11 @@ CAP_SYS_ADMIN: Final = 21
 # The first kernel with passthrough; everything else that the tests need is older.
 FULL_KERNEL: Final = (6, 9)
 SKIP_PREFIX: Final = "requires "
+# Programs that read a mount in the tests, by the names of their commands.
+PROGRAMS: Final = (
+    *("nginx", "wrk", "haproxy", "redis-server", "sqlite3", "git", "rsync", "samtools", "fio"),
+)
+_SYS_IO_URING_SETUP: Final = 425
 _DEADLINE_S: Final = 20
 _LOCKED_BYTES: Final = 8 << 20
 
@@ -163,6 +169,37 @@ def _rings() -> str:
     return _root()
 
 
+def _autofs() -> str:
+    with open("/proc/filesystems") as file:
+        known = "autofs" in file.read().split()
+    return _root() or ("" if known else "the kernel has no autofs")
+
+
+def _eviction() -> str:
+    """A page cache that is empty when it is told to be, which tmpfs is not."""
+    with tempfile.NamedTemporaryFile() as file:
+        os.write(file.fileno(), bytes(4096))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return ""
+        except OSError as error:
+            return f"RWF_NOWAIT in {tempfile.gettempdir()}: {error.strerror}"
+    return f"files in {tempfile.gettempdir()} stay in the page cache"
+
+
+def _rings_of_programs() -> str:
+    """io_uring_setup(2), which many a container's filter forbids."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    ring = libc.syscall(_SYS_IO_URING_SETUP, 1, ctypes.create_string_buffer(120))
+    if ring < 0:
+        return f"io_uring_setup: {os.strerror(ctypes.get_errno())}"
+    os.close(ring)
+    return ""
+
+
 def _acl() -> str:
     with tempfile.NamedTemporaryFile() as file:
         return _program("setfacl")() or _tried("setfacl", "-m", "u:65534:r", file.name)
@@ -200,17 +237,24 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "locked memory": _Capability(_locked_memory, False),
     "acl": _Capability(_acl, False),
     "xattr": _Capability(_xattr, False),
+    # `make test` installs these.
+    **{name: _Capability(_program(name), False) for name in PROGRAMS},
     # Options of the kernel's, or the filesystem below the temporary directory.
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),
     "overlay": _Capability(_overlay, True),
     "overlay layers": _Capability(_overlay_layers, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
+    "autofs": _Capability(_autofs, True),
     "io_uring": _Capability(_rings, True),
+    # Of systems that are put together in other ways than Debian's.
+    "man": _Capability(_program("man"), True),
+    "systemd-analyze": _Capability(_program("systemd-analyze"), True),
+    "page cache eviction": _Capability(_eviction, True),
+    "io_uring calls": _Capability(_rings_of_programs, True),
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
-    "nginx": _Capability(_program("nginx"), True),
 }
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import click
+
+from zcfuse.control._log import is_journal, with_priority
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -25,44 +29,63 @@ class CommandError(click.ClickException):
 
     def __init__(self, message: str, *, usage: bool = False) -> None:
         super().__init__(message)
-        self.status = EXIT_USAGE if usage else EXIT_FAILED
+        self.usage = usage
 
 
-def warn(message: str) -> None:
-    """Write one line to standard error."""
-    print(_one_line(message), file=sys.stderr, flush=True)
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a program is called, and its exit statuses; ``zcfuse`` unless told otherwise."""
+
+    name: str = "zcfuse"
+    failed: int = EXIT_FAILED
+    usage: int = EXIT_USAGE
+    interrupted: int = EXIT_INTERRUPTED
 
 
-def run(command: click.Command, arguments: Sequence[str] | None) -> int:
+ZCFUSE: Final = Program()
+
+
+def warn(message: str, *, level: int = logging.WARNING) -> None:
+    """Write one line to standard error; with its level where that is the journal."""
+    line = _one_line(message)
+    line = with_priority(line, level) if is_journal(sys.stderr) else line
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(command: click.Command, arguments: Sequence[str] | None, program: Program = ZCFUSE) -> int:
     """Run a command and return the exit status of the process."""
     try:
-        result = command.main(arguments, prog_name="zcfuse", standalone_mode=False)
+        result = command.main(arguments, prog_name=program.name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         # The help page is the answer to a bare ``zcfuse``.
         click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
-        return EXIT_USAGE
+        return program.usage
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "zcfuse"
-        warn(f"{path}: {error.format_message()} (see '{path} --help')")
-        return error.exit_code
+        path = error.ctx.command_path if error.ctx else program.name
+        _complain(f"{path}: {error.format_message()} (see '{path} --help')")
+        return program.usage
     except CommandError as error:
-        warn(f"zcfuse: {error.format_message()}")
-        return error.status
+        _complain(f"{program.name}: {error.format_message()}")
+        return program.usage if error.usage else program.failed
     except click.ClickException as error:
-        warn(f"zcfuse: {error.format_message()}")
-        return error.exit_code
+        _complain(f"{program.name}: {error.format_message()}")
+        return program.failed
     except (click.Abort, KeyboardInterrupt):
-        warn("zcfuse: interrupted")
-        return EXIT_INTERRUPTED
+        _complain(f"{program.name}: interrupted")
+        return program.interrupted
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python must not complain when it flushes at the
         # end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        return program.failed
     except OSError as error:
-        warn(f"zcfuse: {error.filename or 'system call'}: {error.strerror or error}")
-        return EXIT_FAILED
+        _complain(f"{program.name}: {error.filename or 'system call'}: {error.strerror or error}")
+        return program.failed
     return result if isinstance(result, int) else 0
+
+
+def _complain(message: str) -> None:
+    warn(message, level=logging.ERROR)
 
 
 def _one_line(message: str) -> str:

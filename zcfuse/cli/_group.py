@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
@@ -20,8 +20,12 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "copies": ("zcfuse.cli.copies:copies", "Count the copies that each serving path makes."),
     "doctor": ("zcfuse.cli.doctor:doctor", "Say what this machine offers and what is missing."),
+    "completion": ("zcfuse.cli.completion:completion", "Print the completion script of a shell."),
+    "setup": ("zcfuse.cli.setup:setup", "Tell mount(8), systemd, man and the shells about zcfuse."),
     "bench": ("zcfuse.cli.bench:bench", "Measure a mount against its backing tree and its peers."),
 }
+
+_FROM_MOUNT: Final = 3
 
 
 class LazyGroup(click.Group):
@@ -51,3 +55,17 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="zcfuse", prog_name="zcfuse")
 def zcfuse() -> None:
     """Mount a tree of real files whose bytes never pass through the daemon."""
+
+
+def is_from_mount(arguments: Sequence[str]) -> bool:
+    """Whether these arguments come from mount.fuse3(8) and not from a user.
+
+    mount(8) runs that where it finds no mount.fuse.zcfuse, and that runs ``zcfuse SOURCE MOUNTPOINT
+    -o OPTIONS``.
+    """
+    return (
+        len(arguments) >= _FROM_MOUNT
+        and arguments[0] not in _COMMANDS
+        and arguments[1].startswith("/")
+        and arguments[2] == "-o"
+    )

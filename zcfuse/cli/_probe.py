@@ -170,6 +170,16 @@ def check_fusermount(machine: Machine) -> Check:
     return Check(name, State.OK, program)
 
 
+def check_mount_helper(path: str = "/sbin/mount.fuse.zcfuse") -> Check:
+    """What mount(8) runs for fstab and for ``mount -t fuse.zcfuse``."""
+    name = "mount helper"
+    if os.access(path, os.X_OK):
+        return Check(name, State.OK, os.path.realpath(path))
+    found = "leads nowhere" if os.path.islink(path) else "is not there"
+    remedy = "for fstab and 'mount -t fuse.zcfuse': 'zcfuse setup' as root"
+    return Check(name, State.LIMITED, f"{path} {found}", remedy)
+
+
 def check_allow_other(machine: Machine, path: str = "/etc/fuse.conf") -> Check:
     """Whether `--allow-other` is permitted."""
     name = "--allow-other"
@@ -424,6 +434,7 @@ def checks(source: str) -> list[Check]:
         lambda: check_kernel(machine),
         check_device,
         lambda: check_fusermount(machine),
+        check_mount_helper,
         lambda: check_allow_other(machine),
         lambda: check_passthrough(machine),
         lambda: check_backing(source),

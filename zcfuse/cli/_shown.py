@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from zcfuse.tree import Dir, Tree
     from zcfuse.tree.archive import Archive
 
+# As fstab(5) has it where a filesystem has no source.
+NO_SOURCE: Final = "none"
 _LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
 
 
@@ -144,6 +146,8 @@ def _given(argument: str | None, name: str) -> str:
 
 def _only(option: str, first: str | None, second: str | None) -> str:
     """Return the mount point where it is the only argument, which click takes for SOURCE."""
+    if second is not None and first == NO_SOURCE:
+        return second
     if second is not None:
         raise click.UsageError(f"{option} takes the place of SOURCE: leave {first!r} out")
     return _given(first, "MOUNTPOINT")

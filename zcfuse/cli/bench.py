@@ -34,6 +34,7 @@ from zcfuse.bench import (
     zcfuse_target,
 )
 from zcfuse.bench._sweep import SIZES
+from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._figures import print_figures, progress, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_json, size
@@ -42,7 +43,7 @@ _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
 
 
 @click.command()
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=_completion.directories)
 @click.option(
     "--paths",
     default="auto",

@@ -20,6 +20,7 @@ from zcfuse.bench import (
     run_copies,
     temporary_file,
 )
+from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._figures import print_figures, progress, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_json, size
@@ -58,7 +59,12 @@ _FOOTNOTES: Final = (
 
 
 @click.command()
-@click.option("--source", metavar="FILE", help="Read this file instead of a temporary one.")
+@click.option(
+    "--source",
+    metavar="FILE",
+    shell_complete=_completion.files,
+    help="Read this file instead of a temporary one.",
+)
 @click.option(
     "--size", "wanted", type=Size(), metavar="BYTES", help="[default: 1G, or all of FILE]"
 )

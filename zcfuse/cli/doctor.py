@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from zcfuse.cli import _completion
 from zcfuse.cli._figures import print_figures, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_json
 from zcfuse.cli._probe import Check, State, checks
 
 
 @click.command()
-@click.argument("source", default=".")
+@click.argument("source", default=".", shell_complete=_completion.directories)
 @json_option
 def doctor(source: str, as_json: bool) -> int:
     """Say what this machine offers to a mount of SOURCE, and what to do where something is missing.

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TextIO
+from typing import Final
 
 import click
 
-from zcfuse.cli._archives import KEEP, ArchiveOptions, log_archives
+from zcfuse.cli import _completion
+from zcfuse.cli._archives import KEEP, ArchiveOptions
 from zcfuse.cli._errors import CommandError
-from zcfuse.cli._shown import Prepared, Wanted, prepare
-from zcfuse.control._background import run_in_background
+from zcfuse.cli._option_text import read_option_texts
+from zcfuse.cli._shown import Wanted, prepare
+from zcfuse.cli._starting import Logging, start
+from zcfuse.control._log import DEFAULT_LOG_LEVEL, LOG_LEVELS
 from zcfuse.control._options import (
     DEFAULT_CACHE_TIMEOUT_S,
     NO_TIMEOUT_IF_IMMUTABLE,
     SERVING_PATHS,
     TRANSPORTS,
     MountOptions,
-    parse_mount_options,
     parse_size,
 )
-from zcfuse.datapath._mount_probe import Answer, probe
 from zcfuse.datapath._mounting import MountError
 
 _OPTIONS_HELP: Final = (
-    "Options as mount(8) writes them, separated by commas: ro, allow_other, no_prefault, "
+    "Options as mount(8) writes them, separated by commas: ro, noexec, allow_other, no_prefault, "
     "no_directory_lease, immutable, path=, transport=, cache_timeout=, threads=, lock_budget=, "
-    "stack_depth=. An option of its own, such as --path, counts before these."
+    "stack_depth=, and tree=, layer=, archive=, archives=, keep_index=, salvage, unpack_budget=, "
+    "log_file=, log_level= as the options of these names. An option of its own, such as --path, "
+    "counts before these."
 )
 
 
@@ -51,12 +51,15 @@ class Size(click.ParamType[int]):
 
 
 @click.command()
-@click.argument("source", required=False, metavar="SOURCE")
-@click.argument("mountpoint", required=False, metavar="MOUNTPOINT")
+@click.argument("source", required=False, metavar="SOURCE", shell_complete=_completion.files)
+@click.argument(
+    "mountpoint", required=False, metavar="MOUNTPOINT", shell_complete=_completion.directories
+)
 @click.option(
     "--tree",
     "manifest",
     metavar="F",
+    shell_complete=_completion.files,
     help="Show the tree that a manifest describes (.toml, .jsonl), in the place of SOURCE.",
 )
 @click.option(
@@ -64,6 +67,7 @@ class Size(click.ParamType[int]):
     "layers",
     metavar="DIR",
     multiple=True,
+    shell_complete=_completion.directories,
     help="Show several directories as one, in the place of SOURCE; the first is on top. What"
     " overlayfs and OCI images write into their layers is understood.",
 )
@@ -72,6 +76,7 @@ class Size(click.ParamType[int]):
     "archives",
     metavar="F",
     multiple=True,
+    shell_complete=_completion.files,
     help="Show a tar or zip archive as a directory, in the place of SOURCE; may be given again.",
 )
 @click.option(
@@ -79,6 +84,7 @@ class Size(click.ParamType[int]):
     "archive_directories",
     metavar="DIR",
     multiple=True,
+    shell_complete=_completion.directories,
     help="Show each tar or zip archive of DIR as a directory, in the place of SOURCE.",
 )
 @click.option(
@@ -97,14 +103,25 @@ class Size(click.ParamType[int]):
     metavar="SIZE",
     help="Memory for the decompressed members of zip archives, of all together. [default: 1G]",
 )
-@click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help=_OPTIONS_HELP)
+@click.option(
+    "-o",
+    "option_texts",
+    metavar="OPT,...",
+    multiple=True,
+    shell_complete=_completion.mount_options,
+    help=_OPTIONS_HELP,
+)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option(
-    "--path", metavar="P", help=f"Serving path: {', '.join(SERVING_PATHS)}. [default: auto]"
+    "--path",
+    metavar="P",
+    shell_complete=_completion.paths,
+    help=f"Serving path: {', '.join(SERVING_PATHS)}. [default: auto]",
 )
 @click.option(
     "--transport",
     metavar="T",
+    shell_complete=_completion.transports,
     help=f"How requests reach the daemon: {', '.join(TRANSPORTS)}. [default: auto]",
 )
 @click.option(
@@ -150,7 +167,17 @@ class Size(click.ParamType[int]):
     help="Promise that SOURCE does not change while it is mounted: whatever was looked at, listed,"
     " opened or read once is answered by the kernel from then on.",
 )
-@click.option("--log-file", metavar="F", help="Append the log to this file.")
+@click.option(
+    "--log-file",
+    metavar="F",
+    shell_complete=_completion.files,
+    help="Append the log to this file.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    help=f"The least important level that is logged. [default: {DEFAULT_LOG_LEVEL}]",
+)
 def mount(
     source: str | None,
     mountpoint: str | None,
@@ -164,6 +191,7 @@ def mount(
     option_texts: tuple[str, ...],
     foreground: bool,
     log_file: str | None,
+    log_level: str | None,
     **given: object,
 ) -> int:
     """Show the directory or the archive SOURCE, read-only, at the directory MOUNTPOINT.
@@ -173,76 +201,30 @@ def mount(
     as the archive without its ending.
     """
     try:
-        options = _options(option_texts, given)
+        said = read_option_texts(option_texts)
+        options = _options(said.mount, given)
         wanted = Wanted(
             source=source,
-            manifest=manifest,
-            layers=layers,
-            archives=archives,
-            archive_directories=archive_directories,
-            archive_options=ArchiveOptions(keep_index, salvage, unpack_budget),
+            manifest=manifest or said.tree,
+            layers=layers + said.layer,
+            archives=archives + said.archive,
+            archive_directories=archive_directories + said.archives,
+            archive_options=ArchiveOptions(
+                keep_index or said.keep_index,
+                salvage or said.salvage,
+                said.unpack_budget if unpack_budget is None else unpack_budget,
+            ),
         )
         shown = prepare(wanted, mountpoint, options)
-        log_path = os.path.abspath(log_file) if log_file else None
-        serve = functools.partial(_serve, shown, replace(options, source_name=shown.name))
-        if foreground:
-            return _run_in_foreground(serve, log_path)
-        return _run_in_background(serve, shown.where, log_path)
+        logging = Logging(log_file or said.log_file, log_level or said.log_level)
+        named = replace(options, source_name=shown.name)
+        return start(shown, named, logging, foreground=foreground)
     except MountError as error:
         raise CommandError(str(error), usage=error.usage) from error
 
 
-def _options(texts: tuple[str, ...], given: dict[str, object]) -> MountOptions:
-    values: dict[str, object] = {}
-    for text in texts:
-        values.update(parse_mount_options(text))
-    values.update({name: value for name, value in given.items() if value is not None})
+def _options(said: dict[str, object], given: dict[str, object]) -> MountOptions:
+    values = {**said, **{name: value for name, value in given.items() if value is not None}}
     if values.get("immutable") and "cache_timeout" in values:
         raise MountError(f"--immutable with a cache timeout: {NO_TIMEOUT_IF_IMMUTABLE}", usage=True)
     return MountOptions(**values)  # type: ignore[arg-type]
-
-
-def _serve(
-    shown: Prepared,
-    options: MountOptions,
-    log_to: TextIO | None,
-    ready: Callable[[], None],
-) -> int:
-    # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
-    from zcfuse.control._daemon import run_daemon
-
-    def ready_and_logged() -> None:
-        log_archives(shown.archives)  # not before the daemon has its log
-        ready()
-
-    return run_daemon(shown.make_tree, shown.where, options, ready=ready_and_logged, log_to=log_to)
-
-
-def _run_in_foreground(
-    serve: Callable[[TextIO | None, Callable[[], None]], int], log_path: str | None
-) -> int:
-    from zcfuse.control._log import foreground_log
-
-    return serve(foreground_log(log_path), lambda: None)
-
-
-def _run_in_background(
-    serve: Callable[[TextIO | None, Callable[[], None]], int], mountpoint: str, log_path: str | None
-) -> int:
-    from zcfuse.control._log import open_log
-
-    log_to = open_log(log_path) if log_path else None
-    run_in_background(
-        functools.partial(serve, log_to),
-        functools.partial(_require_answer, mountpoint),
-        error_output=log_to,
-    )
-    return 0
-
-
-def _require_answer(mountpoint: str) -> None:
-    answer = probe(mountpoint)
-    if answer is not Answer.ALIVE:
-        raise MountError(
-            f"{mountpoint}: mounted, but the mount is {answer.value}: try --foreground to see why"
-        )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, size
 from zcfuse.control._status import StatusDocument, ThreadUsage
@@ -28,7 +29,7 @@ _MOST_ARCHIVES: Final = 20
 
 
 @click.command()
-@click.argument("mountpoint")
+@click.argument("mountpoint", shell_complete=_completion.mountpoints)
 @json_option
 def status(mountpoint: str, as_json: bool) -> None:
     """Show what the mount at MOUNTPOINT negotiated, served and fell back from."""

@@ -6,16 +6,17 @@ import os
 
 import click
 
+from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError, warn
 from zcfuse.control._options import DEFAULT_UNMOUNT_WAIT_S
-from zcfuse.control._status_client import StatusError, find_mount, request_unmount
+from zcfuse.control._status_client import StatusError, find_mount, read_status, request_unmount
 from zcfuse.control._unmounting import unmount_within
 from zcfuse.datapath._mount_table import MountEntry
 from zcfuse.datapath._mounting import KernelMount
 
 
 @click.command()
-@click.argument("mountpoint")
+@click.argument("mountpoint", shell_complete=_completion.mountpoints)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0, max=3600),
@@ -24,12 +25,17 @@ from zcfuse.datapath._mounting import KernelMount
     metavar="S",
     help="Seconds to wait for a busy mount before it is detached lazily.",
 )
-def umount(mountpoint: str, wait: float) -> int:
+@click.option(
+    "--if-dead", is_flag=True, help="Only if its daemon is gone; else do nothing, silently."
+)
+def umount(mountpoint: str, wait: float, if_dead: bool) -> int:
     """Unmount the zcfuse mount at MOUNTPOINT and end its daemon.
 
     A mount whose daemon was killed is cleaned up. A busy one is detached lazily after the wait,
     with a line that says so.
     """
+    if if_dead and not _is_dead(mountpoint):
+        return 0
     try:
         entry = find_mount(mountpoint)
     except StatusError as error:
@@ -43,6 +49,14 @@ def umount(mountpoint: str, wait: float) -> int:
     if message:
         warn(f"zcfuse: {message}")
     return 0
+
+
+def _is_dead(mountpoint: str) -> bool:
+    try:
+        read_status(mountpoint)
+    except StatusError as error:
+        return error.dead
+    return False
 
 
 def _unmount(entry: MountEntry, wait: float) -> str:

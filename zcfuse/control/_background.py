@@ -139,7 +139,6 @@ def _run_child(
 ) -> NoReturn:
     status = 1
     try:
-        os.setsid()
         _close_inherited()
         # The caller's directory must stay unmountable, and its terminal closable.
         os.chdir("/")
@@ -147,6 +146,9 @@ def _run_child(
         _redirect(os.devnull, 1)
 
         def ready() -> None:
+            # Not earlier: where systemd mounts on demand, the kernel lets nobody but systemd's own
+            # process group pass the mount point (autofs) until the mount is there.
+            os.setsid()
             _send(writer, _Report(ready=True))
             _end_standard_error(error_output)
 

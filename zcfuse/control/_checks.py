@@ -21,6 +21,7 @@ from zcfuse.datapath._privileges import Capability, has_initial_capability
 
 PASSTHROUGH_KERNEL: Final = "6.9"
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
+AUTOFS: Final = "autofs"
 _FUSE_CONF: Final = "/etc/fuse.conf"
 
 
@@ -59,7 +60,8 @@ def check_mountpoint(mountpoint: str) -> str:
     """
     path = resolve_mountpoint(mountpoint)
     entry = mount_at(path)
-    if entry is not None:
+    # systemd's automount lies there until somebody comes, and then under what it has us mount.
+    if entry is not None and entry.fstype != AUTOFS:
         raise MountError(f"mount point {mountpoint}: {_busy(entry)}")
     _check_directory(path, mountpoint, "mount point")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import resource
@@ -12,8 +11,12 @@ from typing import Final, TextIO
 
 import trio
 
+from zcfuse.control._log import DEFAULT_LOG_LEVEL, set_up_logging
 from zcfuse.control._mount import UNMOUNTED, Mount, mount
 from zcfuse.control._options import MountOptions
+from zcfuse.control._service import ServiceManager
+from zcfuse.control._watchdog import keep_watch
+from zcfuse.control._witness import Witness
 from zcfuse.datapath._mounting import MountError
 from zcfuse.tree import Tree
 
@@ -21,7 +24,6 @@ log = logging.getLogger(__name__)
 
 # A terminal that closes (SIGHUP) must not leave a dead mount behind either.
 _ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def run_daemon(
@@ -31,6 +33,9 @@ def run_daemon(
     *,
     ready: Callable[[], None],
     log_to: TextIO | None,
+    log_level: str = DEFAULT_LOG_LEVEL,
+    service: ServiceManager | None = None,
+    witness: Witness | None = None,
 ) -> int:
     """Mount a tree and serve it until it is unmounted or a signal ends it.
 
@@ -41,6 +46,9 @@ def run_daemon(
         ready: called once the mount answers; an OSError of it (nobody waits any more) ends the
             mount.
         log_to: where the log goes; None: nowhere.
+        log_level: the least important level that is logged, one of `LOG_LEVELS`.
+        service: who waits for the news of a service; None: nobody.
+        witness: who finds out for its watchdog whether the mount answers.
 
     Returns:
         The exit status: 0 after an unmount or a signal, 1 if the connection failed or was aborted.
@@ -48,24 +56,17 @@ def run_daemon(
     Raises:
         MountError: it was refused; nothing is left mounted.
     """
-    _set_up_logging(log_to)
+    set_up_logging(log_to, log_level)
     _raise_limits()
     try:
         tree = make_tree()
     except OSError as error:
         raise MountError(f"source {options.source_name}: {error.strerror}") from error
     try:
-        return trio.run(_serve, tree, mountpoint, options, ready)
+        manager = service or ServiceManager()
+        return trio.run(_serve, tree, mountpoint, options, ready, manager, witness)
     finally:
         tree.close()
-
-
-def _set_up_logging(log_to: TextIO | None) -> None:
-    if log_to is None:
-        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
-        return
-    logging.basicConfig(stream=log_to, format=_LOG_FORMAT, level=logging.INFO, force=True)
-    faulthandler.enable(log_to)
 
 
 def _raise_limits() -> None:
@@ -75,7 +76,12 @@ def _raise_limits() -> None:
 
 
 async def _serve(
-    tree: Tree, mountpoint: str, options: MountOptions, ready: Callable[[], None]
+    tree: Tree,
+    mountpoint: str,
+    options: MountOptions,
+    ready: Callable[[], None],
+    service: ServiceManager,
+    witness: Witness | None,
 ) -> int:
     # A signal that comes when all is unmounted already must not spoil the exit status: what trio
     # restores behind the receiver is what stands here.
@@ -84,10 +90,11 @@ async def _serve(
     # Before the mount: a signal that comes while it is being made must not leave it behind.
     with trio.open_signal_receiver(*_ENDING_SIGNALS) as signals:
         async with mount(tree, mountpoint, options) as served, trio.open_nursery() as nursery:
-            nursery.start_soon(_end_on_signal, signals, served)
+            nursery.start_soon(_end_on_signal, signals, served, service)
             ready()
             log.info("process %d serves %s at %s", os.getpid(), served.source, served.mountpoint)
-            reason = await served.wait_ended()
+            service.ready(f"serves {served.source} at {served.mountpoint}")
+            reason = await _watched_until_ended(served, service, witness)
             outcome = await served.unmount()
             nursery.cancel_scope.cancel()
     if outcome.message:
@@ -99,7 +106,22 @@ async def _serve(
     return 1 if outcome.failed else 0
 
 
-async def _end_on_signal(signals: AsyncIterator[int], served: Mount) -> None:
+async def _watched_until_ended(
+    served: Mount, service: ServiceManager, witness: Witness | None
+) -> str:
+    async with trio.open_nursery() as nursery:
+        if witness is not None:
+            nursery.start_soon(keep_watch, service, served, witness)
+        reason = await served.wait_ended()
+        nursery.cancel_scope.cancel()
+    service.stopping(reason)
+    return reason
+
+
+async def _end_on_signal(
+    signals: AsyncIterator[int], served: Mount, service: ServiceManager
+) -> None:
     async for number in signals:
         log.info("%s: unmounting", signal.Signals(number).name)
+        service.stopping("unmounting")
         served.request_end()

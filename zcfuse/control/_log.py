@@ -1,11 +1,28 @@
-"""Where a daemon's log goes; opened before the fork, so that a wrong path fails the command."""
+"""Where a daemon's log goes, and in which form.
+
+Opened before the fork, so that a wrong path fails the command. A stream that leads to the journal
+gets a level in front of each line, as sd-daemon(3) has it, and no time, which the journal knows.
+"""
 
 from __future__ import annotations
 
+import faulthandler
+import logging
+import os
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 from zcfuse.datapath._mounting import MountError
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+DEFAULT_LOG_LEVEL: Final = "info"
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_JOURNAL_FORMAT: Final = "%(name)s: %(message)s"
+# syslog(3): 2 critical, 3 error, 4 warning, 6 informational, 7 debug.
+_PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4))
+_INFORMATIONAL: Final = 6
+_DEBUG: Final = 7
 
 
 def open_log(path: str) -> TextIO:
@@ -28,3 +45,56 @@ def open_log(path: str) -> TextIO:
 def foreground_log(path: str | None) -> TextIO:
     """Return where a daemon in the foreground logs: the file, or standard error."""
     return open_log(path) if path else sys.stderr
+
+
+def background_log(path: str | None) -> TextIO | None:
+    """Return where a daemon in the background logs: the file, else the journal, else nowhere.
+
+    The journal only if it has our standard error: then a mount unit of systemd's started us.
+    """
+    if path:
+        return open_log(path)
+    return sys.stderr if is_journal(sys.stderr) else None
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether a stream leads to the journal: systemd names its socket (systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def with_priority(text: str, level: int) -> str:
+    """Return a text with its priority in front of every line, for the journal."""
+    lowest = _DEBUG if level < logging.INFO else _INFORMATIONAL
+    priority = next((number for least, number in _PRIORITIES if level >= least), lowest)
+    return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
+
+
+def set_up_logging(log_to: TextIO | None, level: str = DEFAULT_LOG_LEVEL) -> None:
+    """Send this process's log to a stream, None for nowhere; crashes too.
+
+    Parameters:
+        log_to: see `foreground_log` and `background_log`.
+        level: the least important level that is written, one of `LOG_LEVELS`.
+    """
+    if log_to is None:
+        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+        return
+    handler = logging.StreamHandler(log_to)
+    journal = is_journal(log_to)
+    handler.setFormatter(_JournalFormatter() if journal else logging.Formatter(_FORMAT))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    faulthandler.enable(log_to)
+
+
+class _JournalFormatter(logging.Formatter):
+    """A message that has several lines, as a traceback has, is as many messages in the journal."""
+
+    def __init__(self) -> None:
+        super().__init__(_JOURNAL_FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_priority(super().format(record), record.levelno)

@@ -375,7 +375,7 @@ async def mount(
     source = chosen.source_name or "zcfuse"
     try:
         kernel = await trio.to_thread.run_sync(
-            lambda: attach(source, path, allow_other=chosen.allow_other)
+            lambda: attach(source, path, allow_other=chosen.allow_other, noexec=chosen.noexec)
         )
         with contextlib.ExitStack() as resources:
             resources.callback(kernel.close)

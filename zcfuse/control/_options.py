@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,7 @@ DEFAULT_ANSWER_TIMEOUT_S: Final = 30.0
 NO_TIMEOUT_IF_IMMUTABLE: Final = "immutable caches without limit; leave out either of the two"
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_OPTION: Final = re.compile(r'(?:[^",]|"[^"]*"|")+')
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 # What mount(8) may hand on and what holds for every zcfuse mount anyway.
 _ALWAYS_ON: Final = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
@@ -70,6 +71,7 @@ class MountOptions:
         immutable: the caller's promise that the backing tree does not change while it is mounted.
             The kernel may then keep all that it is told, `cache_timeout` notwithstanding, and asks
             for no open; `directory_lease` is implied. Not for ``naive`` and ``passthrough``.
+        noexec: no program of the mount can be run.
         source_name: what findmnt shows as the source; None: the tree's own name for itself.
         unmount_wait: for how long a busy mount is waited for before it is detached by force, in
             seconds.
@@ -91,6 +93,7 @@ class MountOptions:
     stack_depth: int = 1
     directory_lease: bool = True
     immutable: bool = False
+    noexec: bool = False
     source_name: str | None = None
     unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
     answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S
@@ -159,8 +162,21 @@ def parse_size(text: str) -> int:
     )
 
 
-def parse_mount_options(text: str) -> dict[str, object]:
+def split_options(text: str) -> list[str]:
+    """Split the text of ``-o`` at its commas, but for those in double quotes, which are dropped.
+
+    That is how mount(8) reads it: ``ro,layer="/a,b"``.
+    """
+    options = (part.replace('"', "").strip() for part in _OPTION.findall(text))
+    return [option for option in options if option]
+
+
+def parse_mount_options(text: str, others: Collection[str] = ()) -> dict[str, object]:
     """Read the text of ``-o``: options separated by commas, each ``name`` or ``name=value``.
+
+    Parameters:
+        text: the options.
+        others: names that the caller knows besides, to be suggested for one that is unknown.
 
     Returns:
         Keyword arguments for `MountOptions`, those that were given; the last one of a name counts.
@@ -169,19 +185,19 @@ def parse_mount_options(text: str) -> dict[str, object]:
         MountError: an option is unknown, lacks its value or is refused.
     """
     values: dict[str, object] = {}
-    for option in filter(None, (part.strip() for part in text.split(","))):
-        values.update(_parse_option(option))
+    for option in split_options(text):
+        values.update(_parse_option(option, others))
     return values
 
 
-def _parse_option(option: str) -> Mapping[str, object]:
+def _parse_option(option: str, others: Collection[str]) -> Mapping[str, object]:
     name, equals, value = option.partition("=")
     if name == "rw":
         raise MountError(f"-o rw: {_READ_ONLY}", usage=True)
     if not equals and name in _FLAGS:
         return _FLAGS[name]
     if name not in _VALUES:
-        raise MountError(f"-o {option}: {_unknown(name, bool(equals))}", usage=True)
+        raise MountError(f"-o {option}: {_unknown(name, bool(equals), others)}", usage=True)
     if not value:
         raise MountError(f"-o {option}: needs a value: -o {name}=...", usage=True)
     try:
@@ -191,10 +207,15 @@ def _parse_option(option: str) -> Mapping[str, object]:
         raise MountError(f"-o {option}: {reason}", usage=True) from error
 
 
-def _unknown(name: str, has_value: bool) -> str:
+def known_options() -> list[str]:
+    """Return the names that `parse_mount_options` knows, with ``=`` where a value follows."""
+    return [*_FLAGS, *(f"{name}=" for name in _VALUES)]
+
+
+def _unknown(name: str, has_value: bool, others: Collection[str]) -> str:
     if has_value and name in _FLAGS:
         return f"takes no value: -o {name}"
-    known = sorted([*_FLAGS, *(f"{value}=" for value in _VALUES)])
+    known = sorted([*known_options(), *others])
     close = difflib.get_close_matches(name, [option.rstrip("=") for option in known], n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"unknown option; {hint}known are {', '.join(known)}"
@@ -207,6 +228,8 @@ _FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
     "directory_lease": {"directory_lease": True},
     "no_directory_lease": {"directory_lease": False},
     "immutable": {"immutable": True},
+    "noexec": {"noexec": True},
+    "exec": {"noexec": False},
 }
 _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "path": str,

@@ -32,6 +32,7 @@ FUSERMOUNT_TIMEOUT_S: Final = 20.0
 MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
 MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
@@ -144,7 +145,12 @@ class KernelMount:
 
 
 def attach(
-    source: str, mountpoint: str, *, allow_other: bool, read_only: bool = True
+    source: str,
+    mountpoint: str,
+    *,
+    allow_other: bool,
+    read_only: bool = True,
+    noexec: bool = False,
 ) -> KernelMount:
     """Mount a FUSE filesystem of type ``fuse.zcfuse`` that nobody serves yet.
 
@@ -153,6 +159,7 @@ def attach(
         mountpoint: an existing directory, absolute and without symlinks.
         allow_other: let other users than the caller in (mount.fuse3(8)).
         read_only: mount ``ro``.
+        noexec: mount ``noexec``.
 
     Returns:
         The mount. Clients block until the connection's INIT request is answered.
@@ -161,12 +168,13 @@ def attach(
         MountError: it was refused.
     """
     check_device()
-    flags = ["default_permissions"] + (["allow_other"] if allow_other else [])
+    options = ["default_permissions"] + (["allow_other"] if allow_other else [])
+    flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if read_only else 0) | (MS_NOEXEC if noexec else 0)
     descriptor = -1
     if has_capability(Capability.SYS_ADMIN):
-        descriptor = _mount_directly(source, mountpoint, flags, read_only=read_only)
+        descriptor = _mount_directly(source, mountpoint, options, flags)
     if descriptor < 0:
-        descriptor = _mount_by_helper(source, mountpoint, flags, read_only=read_only)
+        descriptor = _mount_by_helper(source, mountpoint, options, flags)
     entry = mount_at(mountpoint)
     if entry is None or not entry.is_ours:
         os.close(descriptor)
@@ -204,9 +212,7 @@ def _device_error(number: int | None) -> MountError:
     )
 
 
-def _mount_directly(
-    source: str, mountpoint: str, options: Sequence[str], *, read_only: bool
-) -> int:
+def _mount_directly(source: str, mountpoint: str, options: Sequence[str], flags: int) -> int:
     """Mount by mount(2) and return the descriptor, or -1 where it is not permitted after all."""
     try:
         descriptor = os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
@@ -218,7 +224,6 @@ def _mount_directly(
         f"user_id={os.geteuid()}",
         f"group_id={os.getegid()}",
     ]
-    flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if read_only else 0)
     arguments = [os.fsencode(part) for part in (source, mountpoint, FSTYPE)]
     status = _libc.mount(*arguments, ctypes.c_ulong(flags), ",".join([*data, *options]).encode())
     if status == 0:
@@ -232,13 +237,12 @@ def _mount_directly(
     raise MountError(f"{mountpoint}: cannot mount: {os.strerror(number)}")
 
 
-def _mount_by_helper(
-    source: str, mountpoint: str, options: Sequence[str], *, read_only: bool
-) -> int:
+def _mount_by_helper(source: str, mountpoint: str, options: Sequence[str], flags: int) -> int:
     """Let fusermount3 mount; it passes the descriptor over the socket that _FUSE_COMMFD names."""
     name = source.replace("\\", "\\\\").replace(",", "\\,")
-    flags = ["ro" if read_only else "rw", "nosuid", "nodev", *options]
-    text = ",".join([*flags, f"fsname={name}", f"subtype={FSTYPE.removeprefix('fuse.')}"])
+    words = ["ro" if flags & MS_RDONLY else "rw", "nosuid", "nodev"]
+    words += ["noexec"] if flags & MS_NOEXEC else []
+    text = ",".join([*words, *options, f"fsname={name}", f"subtype={FSTYPE.removeprefix('fuse.')}"])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with theirs:

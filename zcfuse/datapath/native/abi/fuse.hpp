@@ -39,6 +39,7 @@ enum class Opcode : std::uint32_t {
     interrupt = 36,
     destroy = 38,
     ioctl = 39,
+    poll = 40,
     notify_reply = 41,
     batch_forget = 42,
     readdirplus = 44,

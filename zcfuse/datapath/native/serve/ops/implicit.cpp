@@ -41,7 +41,10 @@ bool unasked(Context& context, const Request& request) {
     // A file that was opened without a message has no FOPEN_NOFLUSH either.
     const bool is_open = opcode == abi::Opcode::open || opcode == abi::Opcode::opendir ||
                          opcode == abi::Opcode::flush;
-    if (!context.state.config.immutable || !is_open || !may_open_without(context)) {
+    // POLL as well: the kernel then says itself, of every file of the mount, that it is ready. It
+    // asks often: io_uring sends one before each read.
+    if (opcode != abi::Opcode::poll &&
+        (!context.state.config.immutable || !is_open || !may_open_without(context))) {
         return false;
     }
     request.channel->reply_error(request.header.unique, -ENOSYS);

@@ -66,7 +66,8 @@ int open_for_listing(Context& context, std::uint64_t nodeid, OpenDirectory& into
 // without a message; 0, -errno or kHandUp.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into);
-// Answers ENOSYS to what need not be asked on an immutable mount; false where it is to be asked.
+// Answers ENOSYS to what need not be asked, POLL on any mount and opens on an immutable one; false
+// where it is to be asked.
 bool unasked(Context& context, const Request& request);
 // The request with a handle for control in it, where it comes without one from a file or directory
 // that was opened without a message; `message` itself otherwise.

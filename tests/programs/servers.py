@@ -1,0 +1,78 @@
+"""Servers as children: they listen on loopback, are ready before a test goes on, and are ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+START_DEADLINE_S: Final = 20.0
+END_DEADLINE_S: Final = 10.0
+_POLL_S: Final = 0.02
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody has: for a server that cannot be told to take any."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers_on(port: int) -> Callable[[], bool]:
+    """Whether somebody accepts connections on a port of loopback."""
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    return answers
+
+
+@contextlib.contextmanager
+def running(
+    argv: list[str], *, log: str, ready: Callable[[], bool], stop: int = signal.SIGTERM
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in a process group of its own, from when it is `ready` to the end of the block.
+
+    Raises:
+        AssertionError: it ended, or was not ready, in time; the message has what it wrote.
+    """
+    with open(log, "ab") as file:
+        server = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        _wait_until(ready, server, log)
+        yield server
+    finally:
+        _end(server, stop)
+
+
+def _wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes], log: str) -> None:
+    deadline = time.monotonic() + START_DEADLINE_S
+    while not ready():
+        wrote = f"{server.args!r} wrote:\n{_text(log)}"
+        assert server.poll() is None, f"ended with {server.returncode}: {wrote}"
+        assert time.monotonic() < deadline, f"not ready: {wrote}"
+        time.sleep(_POLL_S)
+
+
+def _end(server: subprocess.Popen[bytes], stop: int) -> None:
+    """Ask it to end; then take the whole group, so that no worker is left on the mount."""
+    server.send_signal(stop)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(END_DEADLINE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait(END_DEADLINE_S)
+
+
+def _text(path: str) -> str:
+    with open(path, errors="replace") as file:
+        return file.read()

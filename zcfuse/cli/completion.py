@@ -1,0 +1,43 @@
+"""``zcfuse completion``: the script that makes a shell complete our commands."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
+
+from zcfuse.cli._group import zcfuse
+
+SHELLS: Final = ("bash", "zsh", "fish")
+
+
+class _Bash(BashComplete):
+    """Asks no bash for its version: the script may be for a machine of another kind."""
+
+    @staticmethod
+    def _check_version() -> None:
+        return
+
+
+_CLASSES: Final[dict[str, type[ShellComplete]]] = {
+    "bash": _Bash,
+    "zsh": ZshComplete,
+    "fish": FishComplete,
+}
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options, paths and the zcfuse mounts.
+
+    For this session: source <(zcfuse completion bash), or zcfuse completion fish | source. For
+    good: sudo zcfuse setup.
+    """
+    click.echo(completion_script(shell), nl=False)
+
+
+def completion_script(shell: str) -> str:
+    """Return the script for one of `SHELLS`; it runs ``zcfuse`` from the PATH for each answer."""
+    return _CLASSES[shell](zcfuse, {}, "zcfuse", "_ZCFUSE_COMPLETE").source().lstrip("\n")

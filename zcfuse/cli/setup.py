@@ -1,0 +1,219 @@
+"""``zcfuse setup``: puts what mount(8), systemd, man and the shells look for where they look.
+
+pip writes into its own prefix only, which may be a virtual environment. Nothing is changed before
+it is known that all can be: a file that is not ours is never replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import click
+
+from zcfuse.cli import _completion
+from zcfuse.cli._errors import CommandError, warn
+
+_HELPER: Final = "mount.fuse.zcfuse"
+_SHARE: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "share")
+# In the first lines of every file of ours.
+_MARK: Final = b"'zcfuse setup'"
+_MARK_WITHIN: Final = 512
+
+# Below the prefix: file_hierarchy(7), systemd.unit(5), and what each shell's documentation says.
+_FILES: Final = {
+    "lib/systemd/system/zcfuse@.service": "systemd/zcfuse@.service",
+    "share/man/man1/zcfuse.1": "man/zcfuse.1",
+    "share/man/man8/mount.fuse.zcfuse.8": "man/mount.fuse.zcfuse.8",
+    "share/bash-completion/completions/zcfuse": "completions/zcfuse",
+    "share/zsh/site-functions/_zcfuse": "completions/_zcfuse",
+    "share/fish/vendor_completions.d/zcfuse.fish": "completions/zcfuse.fish",
+}
+_PLAIN: Final = re.compile(r"[\w/.+-]+", re.ASCII)
+_ROOT_ONLY: Final = ("lib/systemd/", "share/man/man8/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A file with this content, or a link to there."""
+
+    path: str
+    content: bytes = b""
+    link: str = ""
+
+    def is_there(self) -> bool:
+        """Whether it is in place already, or the file itself lies there."""
+        try:
+            if self.link:
+                return os.path.realpath(self.path) == os.path.realpath(self.link)
+            with open(self.path, "rb") as file:
+                return file.read() == self.content
+        except OSError:
+            return False
+
+    def may_be_replaced(self) -> bool:
+        """Whether nothing is there, or something of ours: also of another installation."""
+        if os.path.islink(self.path):
+            return os.path.basename(os.readlink(self.path)) == os.path.basename(self.path)
+        if not os.path.exists(self.path):
+            return True
+        if self.link or not os.path.isfile(self.path):
+            return False
+        with open(self.path, "rb") as file:
+            return _MARK in file.read(_MARK_WITHIN)
+
+    def put(self) -> None:
+        """Put it in place, in one step."""
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        new = f"{self.path}.{os.getpid()}.new"
+        try:
+            if self.link:
+                os.symlink(self.link, new)
+            else:
+                with open(new, "xb") as file:
+                    file.write(self.content)
+                os.chmod(new, 0o644)
+            os.replace(new, self.path)
+        except OSError:
+            if os.path.lexists(new):
+                os.unlink(new)
+            raise
+
+    def __str__(self) -> str:
+        return f"{self.path} -> {self.link}" if self.link else self.path
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--uninstall", is_flag=True, help="Take away what was put in place.")
+@click.option(
+    "--user",
+    "for_user",
+    is_flag=True,
+    help="For this user, without root: manual page and completion, below ~/.local.",
+)
+@click.option(
+    "--prefix",
+    metavar="DIR",
+    shell_complete=_completion.directories,
+    help="Where the unit, the manual pages and the completion go. [default: /usr/local]",
+)
+@click.option(
+    "--root",
+    metavar="DIR",
+    default="/",
+    shell_complete=_completion.directories,
+    help="Put all of it below DIR, as for a package.",
+)
+def setup(dry_run: bool, uninstall: bool, for_user: bool, prefix: str | None, root: str) -> None:
+    """Tell mount(8), systemd, man and the shells about zcfuse.
+
+    Links mount.fuse.zcfuse into /sbin and zcfuse into PREFIX/bin, and writes the unit
+    zcfuse@.service, the manual pages and the completion for bash, zsh and fish. May be run again,
+    as after an upgrade. A file that is not of zcfuse is not replaced.
+    """
+    where = os.path.expanduser(prefix or ("~/.local" if for_user else "/usr/local"))
+    if not os.path.isabs(where):
+        raise CommandError(f"--prefix {where}: give an absolute path", usage=True)
+    items = list(_items(where, os.path.abspath(root), for_user=for_user))
+    if uninstall:
+        _remove(items, dry_run=dry_run)
+    else:
+        _install(items, dry_run=dry_run)
+    here = os.path.realpath(root) == "/" and os.path.exists("/run/systemd/system")  # sd_booted(3)
+    if here and not for_user and not dry_run:
+        click.echo("now run 'systemctl daemon-reload'")
+
+
+def _items(prefix: str, root: str, *, for_user: bool) -> Iterator[_Item]:
+    scripts = _scripts()
+
+    def below_root(path: str) -> str:
+        return os.path.join(root, path.lstrip("/"))
+
+    if not for_user:
+        yield _Item(below_root(f"/sbin/{_HELPER}"), link=os.path.join(scripts, _HELPER))
+    yield _Item(below_root(f"{prefix}/bin/zcfuse"), link=os.path.join(scripts, "zcfuse"))
+    if os.path.realpath(prefix) == os.path.realpath(sysconfig.get_path("data")):
+        return  # pip has put the files there
+    for target, name in _FILES.items():
+        if not (for_user and target.startswith(_ROOT_ONLY)):
+            with open(os.path.join(_SHARE, name), "rb") as file:
+                content = file.read()
+            if name.startswith("systemd/"):
+                content = _with_command(content, os.path.join(scripts, "zcfuse"))
+            yield _Item(below_root(f"{prefix}/{target}"), content)
+
+
+def _with_command(unit: bytes, path: str) -> bytes:
+    """Return a unit with a whole path for zcfuse: systemd looks for commands in few places."""
+    word = _systemd_word(path)
+    return re.sub(rb"(?<==)(-?)zcfuse ", lambda match: match[1] + word + b" ", unit)
+
+
+def _systemd_word(path: str) -> bytes:
+    """Return a path as it is written in a unit: systemd.syntax(7), systemd.unit(5) for percents."""
+    if _PLAIN.fullmatch(path):
+        return os.fsencode(path)
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return os.fsencode(f'"{escaped}"')
+
+
+def _scripts() -> str:
+    """Return where pip put the commands of this installation."""
+    places = [os.path.dirname(os.path.abspath(sys.argv[0])), sysconfig.get_path("scripts")]
+    for place in places:
+        if all(os.access(os.path.join(place, name), os.X_OK) for name in ("zcfuse", _HELPER)):
+            return place
+    raise CommandError(
+        f"no {_HELPER} beside the command zcfuse, in {' or '.join(dict.fromkeys(places))}:"
+        " install zcfuse with pip"
+    )
+
+
+def _install(items: list[_Item], *, dry_run: bool) -> None:
+    strange = [item.path for item in items if not item.is_there() and not item.may_be_replaced()]
+    if strange:
+        raise CommandError(
+            f"{', '.join(strange)}: not of zcfuse, and left alone: nothing was changed; move it"
+            " away, or choose another --prefix"
+        )
+    for item in items:
+        if item.is_there():
+            click.echo(f"is there: {item}")
+        elif dry_run:
+            click.echo(f"would {'link' if item.link else 'write'} {item}")
+        else:
+            _done(item.put, item)
+            click.echo(f"{'linked' if item.link else 'wrote'} {item}")
+
+
+def _remove(items: list[_Item], *, dry_run: bool) -> None:
+    for item in items:
+        if not os.path.lexists(item.path):
+            continue
+        if item.link == item.path:
+            continue  # the command itself, which is pip's
+        if not item.may_be_replaced():
+            warn(f"zcfuse: {item.path}: not of zcfuse, and left alone")
+            continue
+        if not dry_run:
+            _done(functools.partial(os.unlink, item.path), item)
+        click.echo(f"{'would remove' if dry_run else 'removed'} {item.path}")
+
+
+def _done(action: Callable[[], None], item: _Item) -> None:
+    try:
+        action()
+    except PermissionError as error:
+        raise CommandError(
+            f"{item.path}: {error.strerror}: run it as root, or with --user for yourself alone"
+        ) from error
+    except OSError as error:
+        raise CommandError(f"{item.path}: {error.strerror}") from error

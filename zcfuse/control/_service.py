@@ -1,0 +1,72 @@
+"""Telling the service manager how it goes: readiness, state, watchdog (sd_notify(3)).
+
+One datagram a message over the socket that ``NOTIFY_SOCKET`` names. Without that variable, that is
+where no service manager waits for anything, every call does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+# The manager reads at once; one that does not must not keep the event loop for long.
+_SEND_TIMEOUT_S: Final = 1.0
+
+
+class ServiceManager:
+    """Who started this process as a service, if anybody did.
+
+    Parameters:
+        address: of the notification socket: a path, or ``@`` and an abstract name; "": nobody.
+        watchdog: the longest pause between two `alive`, in seconds; None: there is no watchdog.
+    """
+
+    def __init__(self, address: str = "", watchdog: float | None = None) -> None:
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._stopping = False
+        self.watchdog: Final = watchdog
+
+    @classmethod
+    def of_environment(cls) -> ServiceManager:
+        """Take what the environment says, and take it out of it: it is not for our children."""
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
+        process = os.environ.pop("WATCHDOG_PID", "")
+        if not address.startswith(("/", "@")):
+            return cls()
+        if process not in ("", str(os.getpid())) or not microseconds.isdecimal():
+            return cls(address)
+        return cls(address, int(microseconds) / 1e6 or None)
+
+    def ready(self, status: str) -> None:
+        """Tell that the service is up, and what it does."""
+        self._send("READY=1", f"STATUS={status}")
+
+    def status(self, text: str) -> None:
+        """Tell what the service does at the moment, in one line."""
+        self._send(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """Put the watchdog off."""
+        self._send("WATCHDOG=1")
+
+    def stopping(self, why: str) -> None:
+        """Tell that the service ends; once, further calls do nothing."""
+        if not self._stopping:
+            self._stopping = True
+            self._send("STOPPING=1", f"STATUS={why}")
+
+    def _send(self, *assignments: str) -> None:
+        if not self._address:
+            return
+        lines = [os.fsencode(line).replace(b"\n", b" ") for line in assignments]
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+                channel.settimeout(_SEND_TIMEOUT_S)
+                channel.sendto(b"\n".join(lines), self._address)
+        except OSError as error:
+            log.warning("the service manager was not told %s: %s", assignments[0], error)
