@@ -7,7 +7,19 @@ import pytest
 
 from tests.cli.conftest import run_zcfuse
 
-COMMANDS = ["mount", "umount", "list", "status", "copies", "doctor", "completion", "setup", "bench"]
+COMMANDS = [
+    "mount",
+    "umount",
+    "list",
+    "status",
+    "explain",
+    "warm",
+    "copies",
+    "doctor",
+    "completion",
+    "setup",
+    "bench",
+]
 
 
 def test_the_help_page_lists_every_command():

@@ -18,6 +18,14 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "zcfuse.cli.status:status",
         "Show what a mount negotiated, served and fell back from.",
     ),
+    "explain": (
+        "zcfuse.cli.explain:explain",
+        "Say how a file is served, and why not better.",
+    ),
+    "warm": (
+        "zcfuse.cli.warm:warm",
+        "Read files ahead into the page cache; keep them in memory.",
+    ),
     "copies": ("zcfuse.cli.copies:copies", "Count the copies that each serving path makes."),
     "doctor": ("zcfuse.cli.doctor:doctor", "Say what this machine offers and what is missing."),
     "completion": ("zcfuse.cli.completion:completion", "Print the completion script of a shell."),

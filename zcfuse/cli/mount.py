@@ -137,8 +137,8 @@ class Size(click.ParamType[int]):
     "--lock-budget",
     type=Size(),
     metavar="SIZE",
-    help="Memory that buffers and windows may lock, as in 64M."
-    " [default: 64M, or what the limit leaves]",
+    help="Memory that buffers, windows and the files of 'zcfuse warm --lock' may lock, as in 64M."
+    " [default: 64M, or what the limit leaves, and files besides]",
 )
 @click.option(
     "--no-prefault",

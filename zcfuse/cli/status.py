@@ -11,6 +11,7 @@ import click
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, size
+from zcfuse.control._file_messages import LockReport
 from zcfuse.control._status import StatusDocument, ThreadUsage
 from zcfuse.control._status_client import StatusError, read_status
 
@@ -26,6 +27,7 @@ _ARCHIVE_COLUMNS: Final = (
     "in memory",
 )
 _MOST_ARCHIVES: Final = 20
+_MOST_LOCKED: Final = 20
 
 
 @click.command()
@@ -61,6 +63,8 @@ def _print(document: StatusDocument) -> None:
         click.echo("naive: no data plane; every request is answered in Python\n")
     else:
         _print_datapath(document.datapath)
+    if document.locks is not None:
+        _print_locks(document.locks)
     _print_archives(document.tree.get("archives", {}))
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
     _print_counts("errors replied", document.control.get("errors"))
@@ -104,6 +108,27 @@ def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
             for key, value in section.items()
         }
         print_pairs(f"{title}", pairs)
+
+
+def _print_locks(locks: LockReport) -> None:
+    """Print what is locked in all, and the first files, those with a note before the others."""
+    print_pairs(
+        "files kept in memory",
+        {
+            "files": locks.files,
+            "locked": size(locks.bytes),
+            "of that in memory": size(locks.present),
+            "lock budget": "-" if locks.limit is None else size(locks.limit),
+            "with a note": locks.noted,
+        },
+    )
+    more = locks.files - _MOST_LOCKED
+    title = f"kept in memory (and {more} more: --json)" if more > 0 else "kept in memory"
+    rows = [
+        (file.path, size(file.bytes), size(file.present), file.note or "-")
+        for file in locks.listed[:_MOST_LOCKED]
+    ]
+    print_table(title, ("file", "locked", "in memory", "note"), rows)
 
 
 def _print_archives(archives: Mapping[str, Any]) -> None:

@@ -26,6 +26,11 @@ class DirectoryLeases:
         self._leased: set[int] = set()
         self._revoked = False
 
+    @property
+    def revoked(self) -> bool:
+        """Whether everything is handed up for good."""
+        return self._revoked
+
     def grant(self, nodeid: int, node: Node) -> None:
         """Lease the directory that a node mirrors, if it mirrors one and nothing was revoked.
 

@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -34,10 +34,16 @@ from zcfuse.control._checks import (
     no_kernel_passthrough,
 )
 from zcfuse.control._directory_leases import DirectoryLeases
+from zcfuse.control._explain import explain
+from zcfuse.control._file_locks import FileLocks
+from zcfuse.control._file_messages import FileRange
+from zcfuse.control._file_requests import FileRequests
+from zcfuse.control._lock_room import LockRoom, OwnBudget
 from zcfuse.control._operations import Operations
 from zcfuse.control._options import MountOptions
 from zcfuse.control._registry import listening
 from zcfuse.control._status import (
+    Refusal,
     Reply,
     Request,
     StatusDocument,
@@ -50,7 +56,7 @@ from zcfuse.control._unmounting import UnmountOutcome, unmount_within
 from zcfuse.datapath._mount_connection import abort_file, set_read_ahead
 from zcfuse.datapath._mounting import KernelMount, MountError, attach
 from zcfuse.datapath._privileges import Capability, has_initial_capability
-from zcfuse.tree import Dir, Mirror, Tree, Union, VirtualTree
+from zcfuse.tree import BackingFile, Dir, Mirror, Tree, Union, VirtualTree
 
 if TYPE_CHECKING:
     from zcfuse.datapath import DataPath
@@ -102,10 +108,12 @@ class Mount:
         datapath: DataPath | None,
         directory_leases: DirectoryLeases | None,
         changes: Changes,
-        report: Callable[[], Mapping[str, Mapping[str, object]]],
+        tree: Tree,
+        files: FileRequests,
     ) -> None:
         self._kernel = kernel
-        self._report = report
+        self._tree = tree
+        self._files = files
         self._operations = operations
         self._datapath = datapath
         self._directory_leases = directory_leases
@@ -162,7 +170,8 @@ class Mount:
             control=msgspec.to_builtins(self._operations.statistics()),
             datapath=datapath,
             threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
-            tree=self._report(),
+            tree=self._tree.report(),
+            locks=self._files.locks.totals() if self._files.locks.locked_bytes else None,
         )
 
     def revoke_lease(self) -> None:
@@ -318,9 +327,25 @@ class Mount:
 
     async def _respond(self, request: Request) -> Reply:
         if request.request == "status":
-            return self.status()
+            locks = await self._files.report()
+            return msgspec.structs.replace(self.status(), locks=locks)
+        if request.request == "explain":
+            return await self._explain(request.files)
+        if request.request != "unmount":
+            return await self._files.answer(request)
         outcome = await self.unmount(request.wait_s)
         return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
+
+    async def _explain(self, files: Sequence[FileRange]) -> Reply:
+        if len(files) != 1:
+            return Refusal(message="one file is explained at a time")
+        datapath, (file,) = self._datapath, files
+        open_as = datapath.serves(file.nodeid) if datapath is not None else ""
+        leases = self._directory_leases
+        try:
+            return await explain(file, self._files, self._tree, self.status(), leases, open_as)
+        except OSError as error:
+            return Refusal(message=f"the tree has no such file: {error.strerror}")
 
     async def _end_control(self) -> None:
         pyfuse3.terminate()
@@ -367,6 +392,7 @@ async def mount(
     shown = _as_tree(tree)
     chosen = options or MountOptions()
     check_options(chosen)
+    lock_limit = chosen.lock_budget
     # Once, and before anything is locked: what the limit leaves gets less then.
     chosen = replace(chosen, lock_budget=chosen_lock_budget(chosen))
     path = check_mountpoint(os.fsdecode(mountpoint))
@@ -380,7 +406,7 @@ async def mount(
         with contextlib.ExitStack() as resources:
             resources.callback(kernel.close)
             try:
-                served, listener = _prepare(resources, shown, kernel, source, chosen)
+                served, listener = _prepare(resources, shown, kernel, source, chosen, lock_limit)
                 async with _serving(served, listener):
                     yield served
             finally:
@@ -395,6 +421,7 @@ def _prepare(
     kernel: KernelMount,
     source: str,
     options: MountOptions,
+    lock_limit: int | None,
 ) -> tuple[Mount, socket.socket]:
     """Make what serves the mount; *resources* undoes it, pyfuse3 before the data path."""
     tree.refuse_device(*kernel.device)
@@ -435,10 +462,32 @@ def _prepare(
             datapath.start()
         except RuntimeError as error:
             raise MountError(f"{kernel.mountpoint}: {error}") from error
+    files = _file_requests(tree, operations, datapath, options, lock_limit)
+    resources.callback(files.locks.close)
     served = Mount(
-        kernel, source, options, operations, datapath, directory_leases, changes, tree.report
+        kernel, source, options, operations, datapath, directory_leases, changes, tree, files
     )
     return served, listener
+
+
+def _file_requests(
+    tree: Tree,
+    operations: Operations,
+    datapath: DataPath | None,
+    options: MountOptions,
+    lock_limit: int | None,
+) -> FileRequests:
+    """Make what answers about files; `lock_limit` is the lock budget that was asked for, if any."""
+
+    def serve(backing: BackingFile) -> tuple[str, str]:
+        if datapath is None:
+            return "naive", ""
+        extents = [(run.fd, run.offset, run.length) for run in backing.extents]
+        return datapath.would_serve(extents, backing.path)
+
+    budget = datapath if datapath is not None else OwnBudget(lock_limit or 0)
+    locks = FileLocks(LockRoom(lock_limit, budget))
+    return FileRequests(tree, locks, serve, operations.node, options.answer_timeout)
 
 
 def _as_tree(tree: Tree | Dir) -> Tree:

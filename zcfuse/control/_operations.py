@@ -135,6 +135,10 @@ class Operations(ReadOnlyOperations):
         """Return the nodeid that the kernel knows a node by, None if it does not know it."""
         return self._nodes.nodeid(node)
 
+    def node(self, nodeid: int) -> Node:
+        """Return the node that the kernel knows by a nodeid; OSError(ESTALE) if it knows none."""
+        return self._nodes.node(nodeid)
+
     def close(self) -> None:
         """Close what clients left open: after pyfuse3's loop ended, before the data path stops."""
         self._files.close()

@@ -60,8 +60,9 @@ class MountOptions:
         cache_timeout: for how long the kernel may rely on names and attributes, in seconds.
         allow_other: let other users than the caller in.
         threads: serving threads of the data path; 0 lets it choose.
-        lock_budget: bytes that buffers and windows may lock into memory; None chooses 64 MiB, or
-            what the limit leaves.
+        lock_budget: bytes that buffers, windows and the files of ``zcfuse warm --lock`` may lock
+            into memory, all together; None chooses 64 MiB, or what the limit leaves, for buffers
+            and windows, and lets the files have what the limit leaves.
         prefault: take the page faults of buffers and windows before they are used.
         stack_depth: 2 also passes files through whose filesystem is itself stacked (overlayfs),
             and then no overlayfs can be mounted on top of this mount.

@@ -1,7 +1,7 @@
 """The status document: what a daemon tells about itself, and the messages of its status socket.
 
 The protocol: the client sends one line of JSON (`Request`), the daemon answers with one line
-(`StatusDocument`, `UnmountReply` or `Refusal`) and closes. Nothing here does input or output
+(`Reply`) and closes. Nothing here does input or output
 except `thread_usage`, which reads ``/proc``.
 """
 
@@ -13,8 +13,17 @@ from typing import Final, Literal
 
 import msgspec
 
-# A request is a few words; whoever sends more is not our client.
-MAX_REQUEST_BYTES: Final = 4096
+from zcfuse.control._explanation import Explanation
+from zcfuse.control._file_messages import (
+    CacheReply,
+    FileRange,
+    LockReply,
+    LockReport,
+    UnlockReply,
+)
+
+# A request names a few files of up to PATH_MAX bytes; whoever sends more is not our client.
+MAX_REQUEST_BYTES: Final = 1 << 19
 # A status document has some kilobytes; the bound keeps a client from reading for ever.
 MAX_REPLY_BYTES: Final = 16 << 20
 # For how long a daemon may take to send or read a message, in seconds.
@@ -41,7 +50,8 @@ class ThreadUsage(msgspec.Struct, frozen=True):
 class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     """Everything ``zcfuse status`` shows; ``datapath`` is None for a naive mount.
 
-    ``tree`` is what the tree has to tell: by section, then by name.
+    ``tree`` is what the tree has to tell: by section, then by name. ``locks`` are the files that
+    are kept in memory, None where there are none.
     """
 
     pid: int
@@ -54,13 +64,19 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     datapath: dict[str, object] | None
     threads: list[ThreadUsage]
     tree: Mapping[str, Mapping[str, object]] = {}
+    locks: LockReport | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a client asks; ``wait_s``: how long a busy mount is waited for (None: as mounted)."""
+    """What a client asks; ``wait_s``: how long a busy mount is waited for (None: as mounted).
 
-    request: Literal["status", "unmount"]
+    ``files`` are those to explain (one), to lock, to unlock with all that is below them (none: all
+    that is locked), to tell the cache state of, or to drop from the cache behind the mount.
+    """
+
+    request: Literal["status", "unmount", "explain", "lock", "unlock", "caches", "spare"]
     wait_s: float | None = None
+    files: list[FileRange] = []
 
 
 class UnmountReply(msgspec.Struct, frozen=True, tag="unmounted"):
@@ -76,7 +92,7 @@ class Refusal(msgspec.Struct, frozen=True, tag="refused"):
     message: str
 
 
-Reply = StatusDocument | UnmountReply | Refusal
+Reply = StatusDocument | UnmountReply | Explanation | LockReply | UnlockReply | CacheReply | Refusal
 
 
 def printable(path: str) -> str:

@@ -90,6 +90,21 @@ def read_status_of(entry: MountEntry, *, timeout: float = EXCHANGE_TIMEOUT_S) ->
     raise StatusError(f"{entry.mountpoint}: unexpected answer {reply!r}")
 
 
+def ask(entry: MountEntry, request: Request, *, timeout: float = EXCHANGE_TIMEOUT_S) -> Reply:
+    """Send the daemon of a mount a request and return its answer.
+
+    Parameters:
+        entry: the mount.
+        request: what is asked.
+        timeout: for the answer, in seconds.
+
+    Raises:
+        StatusError: its daemon is gone, did not answer in time, or refused.
+    """
+    with _connect(entry, timeout) as client:
+        return _exchange(client, request, entry, timeout)
+
+
 def request_unmount(entry: MountEntry, wait: float) -> UnmountReply:
     """Ask the daemon to unmount and end, and wait until its process is gone.
 

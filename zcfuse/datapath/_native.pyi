@@ -70,6 +70,22 @@ class DataPath:
         Returns the mode ("passthrough", "cached" or "upcall") and why it is not a better one.
         The descriptors are copied. Raises OSError where that fails, ValueError for an unknown path.
         """
+    def would_serve(
+        self, extents: Sequence[tuple[int, int, int]], path: str = ""
+    ) -> tuple[str, str]:
+        """Return what install() would now, of a file that is not open in another mode.
+
+        The kernel is asked for passthrough; what it grants is given back, and nothing is counted.
+        """
+    def serves(self, nodeid: int) -> str:
+        """Return how a node is served that is open or was a moment ago.
+
+        "passthrough" or "cached"; "" where it is not open, or served by upcall.
+        """
+    def take_lock_budget(self, bytes: int) -> bool:
+        """Take bytes from what may be locked in memory, whole or not at all."""
+    def give_lock_budget(self, bytes: int) -> None:
+        """Give back what take_lock_budget() took."""
     def revoke(self, nodeid: int) -> None: ...
     def lease_directory(self, nodeid: int, root_fd: int, kept: Sequence[bytes] = ()) -> None:
         """Answer for all below a node, which mirrors this directory, without an upcall.

@@ -57,3 +57,7 @@ class Bytes(Blob):
     def key(self) -> object:
         """Return a digest of the data, and the attributes."""
         return "bytes", self.size, self._digest, attributes_key(self)
+
+    def describe(self) -> str:
+        """Return how many bytes it has."""
+        return f"Bytes: {self.size:,} bytes in the daemon's memory"

@@ -45,6 +45,11 @@ class Computed(Entry):
         """Return the size, which function it is and the attributes."""
         return "computed", self.size, _which(self.read), attributes_key(self)
 
+    def describe(self) -> str:
+        """Return which function makes its bytes."""
+        name = getattr(self.read, "__qualname__", type(self.read).__qualname__)
+        return f"Computed: {self.size:,} bytes that the function {name} makes at each read"
+
 
 def _which(function: Read) -> object:
     """Return what tells a function from others; a method is made anew each time it is named."""

@@ -65,6 +65,10 @@ class File(Blob):
         """Return the path and the attributes."""
         return "file", self.file, attributes_key(self)
 
+    def describe(self) -> str:
+        """Return the path."""
+        return f"File {os.fsdecode(self.file)}"
+
 
 class Slice(Blob):
     """`length` bytes of a file or of another entry, from `offset` on.
@@ -117,6 +121,11 @@ class Slice(Blob):
         """Return what it is a slice of, the range and the attributes."""
         return "slice", self.of.key(), self.offset, self.length, attributes_key(self)
 
+    def describe(self) -> str:
+        """Return the range and what it is of."""
+        length = "all" if self.length is None else f"{self.length:,} bytes"
+        return f"Slice: {length} from byte {self.offset:,} of {self.of.describe()}"
+
 
 class Concat(Blob):
     """The parts one behind the other.
@@ -164,6 +173,10 @@ class Concat(Blob):
             self._digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
         return "concat", self._digest, attributes_key(self)
 
+    def describe(self) -> str:
+        """Return how many parts it has."""
+        return f"Concat of {len(self.parts):,} parts"
+
 
 class Zeros(Blob):
     """A hole: `length` bytes of zeros that take no memory and no disk.
@@ -190,6 +203,10 @@ class Zeros(Blob):
     def key(self) -> object:
         """Return the length and the attributes."""
         return "zeros", self.length, attributes_key(self)
+
+    def describe(self) -> str:
+        """Return the length."""
+        return f"Zeros: a hole of {self.length:,} bytes"
 
 
 def blob(part: object) -> Blob:

@@ -68,6 +68,8 @@ class Dir(Entry):
     dynamic: bool = False
     """Whether `lookup` or `list` is a subclass's own; never set it."""
     _says_volatile: bool = False
+    entry_origin: str = ""
+    """What is said of its entries behind what they are themselves, as in " (of a manifest)"."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401 - object's
         super().__init_subclass__(**arguments)

@@ -101,6 +101,10 @@ class Entry:
         """
         raise NotImplementedError(f"{type(self).__name__} is no entry: use one of its subclasses")
 
+    def describe(self) -> str:
+        """Return in a few words what it is, for `zcfuse explain`."""
+        return type(self).__qualname__
+
 
 Content: TypeAlias = "Entry | Tree"
 """What may stand in a directory: an entry, or a whole tree, such as a Mirror, shown below it."""
@@ -126,6 +130,10 @@ class Symlink(Entry):
     def key(self) -> object:
         """Return the target and the attributes."""
         return "symlink", self.target, attributes_key(self)
+
+    def describe(self) -> str:
+        """Return the target."""
+        return f"Symlink to {os.fsdecode(self.target)}"
 
 
 def checked_content(value: object) -> Content:

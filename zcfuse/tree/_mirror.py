@@ -46,7 +46,7 @@ _IDENTITY: Final = struct.Struct("=QQqQ")
 _MASK64: Final = 2**64 - 1
 # What a subclass may have of its own without its answers being others than a mirror's.
 _FREE: Final = frozenset(
-    {"__init__", "close", "keeps", "lease", "lease_of", "refuse_device", "watch"}
+    {"__init__", "close", "describe", "keeps", "lease", "lease_of", "refuse_device", "watch"}
 )
 
 
@@ -182,6 +182,16 @@ class Mirror(Tree):
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of a file that the data plane found below the root."""
         return MirrorNode(packed_identity(identity), self._own(directory), name)
+
+    def describe(self, node: Node) -> str:
+        """Return which file it mirrors."""
+        whose = "mirror" if type(self) is Mirror else f"mirror ({type(self).__qualname__})"
+        return f"{whose} of {os.fsdecode(self.place(self._own(node)))}"
+
+    def place(self, node: MirrorNode) -> bytes:
+        """Return the path that leads to a node now, as far as this process can tell."""
+        root = os.readlink(b"/proc/self/fd/%d" % self._beneath.fd)
+        return os.path.join(root, *next(node.paths()))
 
     def _differs(self) -> bool:
         """Say whether any method but those that build and close is not a Mirror's own."""

@@ -327,6 +327,13 @@ class Tree(ABC):
         """
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
+    def describe(self, node: Node) -> str:
+        """Return in a few words what the node is, for `zcfuse explain`.
+
+        Such as ``mirror of /data/a``: what shows it, and of which real file or by which program.
+        """
+        return f"node of the program's own tree {type(self).__qualname__}"
+
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return what the tree has to tell in the status of its mount: by section, then by name.
 

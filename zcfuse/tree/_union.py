@@ -43,7 +43,7 @@ LOG: Final = logging.getLogger("zcfuse.tree")
 
 # What a subclass may have of its own without its answers being others than a union's.
 _FREE: Final = frozenset(
-    {"__init__", "close", "lease_layers", "lease_of", "refuse_device", "watch"}
+    {"__init__", "close", "describe", "lease_layers", "lease_of", "refuse_device", "watch"}
 )
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -183,6 +183,20 @@ class Union(Tree):
                 gone = MirrorNode(packed_identity(identity), part.node, name)
                 return UnionNode(parent, name, (Part(part.layer, gone),))
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def describe(self, node: Node) -> str:
+        """Return which layer it is of, or how many are merged."""
+        shown = _own(node)
+        top = shown.top
+        where = os.fsdecode(top.layer.place(top.node))
+        of = f"layer {top.layer.index + 1} of {len(self._layers)}: {where}"
+        if len(shown.parts) > 1:
+            return f"union of {len(shown.parts)} directories, on top that of {of}"
+        if shown.data is not None:
+            data = shown.data
+            found = os.fsdecode(data.layer.place(data.node))
+            return f"metacopy in {of}; its bytes are in layer {data.layer.index + 1}: {found}"
+        return f"union, file of {of}"
 
     def _differs(self) -> bool:
         """Say whether any method but those that build and close is not a Union's own."""

@@ -176,6 +176,17 @@ class VirtualTree(Tree):
         """Return what a node of another tree mirrors."""
         return node.graft.tree.lease_of(node.inner) if isinstance(node, GraftNode) else None
 
+    def describe(self, node: Node) -> str:
+        """Return what kind of entry it is, or what the tree says that it is of."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.describe(node.inner)
+        own = _own(node)
+        entry = own.entry
+        if isinstance(entry, Dir) and entry.dynamic:
+            return f"dynamic directory of {type(entry).__qualname__}: a policy answers each client"
+        origin = "" if own.parent is None else own.parent.directory.entry_origin
+        return f"{entry.describe()}{origin}"
+
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return what the trees that stand in the directory have to tell."""
         return report_of(self.root.directory)

@@ -29,6 +29,15 @@ DOTS: Final = 2
 """Entries before the first name of a listing: "." and ".."."""
 
 
+_KINDS: Final = {
+    Kind.DIRECTORY: "directory",
+    Kind.FILE: "member, stored as it is,",
+    Kind.SPARSE: "sparse member, stored in pieces,",
+    Kind.SYMLINK: "symbolic link",
+    Kind.UNREADABLE: "member that cannot be read",
+}
+
+
 class ArchiveNode(Node):
     """A member, or a directory that no member describes. Only directories know what is above."""
 
@@ -158,6 +167,14 @@ class Archive(Tree):
         blocks = -(-self.index.identity.size // BLOCK_BYTES)
         names = len(self.index)
         return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, names, 0, 0, LONGEST_NAME)
+
+    def describe(self, node: Node) -> str:
+        """Return how the member's bytes are had."""
+        member = self.index.member(_own(node).number)
+        kind = _KINDS.get(member.kind, "member")
+        if member.kind in PACKED:
+            kind = f"{member.kind.name.lower()} member, decompressed into memory when it is opened,"
+        return f"{kind} of the {self.index.container} archive {shown(self.index.identity.path)}"
 
     def close(self) -> None:
         """Free the index and what was decompressed."""

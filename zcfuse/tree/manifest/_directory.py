@@ -116,6 +116,8 @@ class ManifestDir(Dir):
 
     __slots__ = ("_made", "_next", "_number")
 
+    entry_origin = " (of a manifest)"
+
     def __init__(self, entries: Entries, number: int = ROOT) -> None:
         super().__init__(key=("manifest", entries.serial, number), **entries.attributes(number))
         self._made = entries

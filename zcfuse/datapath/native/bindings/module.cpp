@@ -236,15 +236,25 @@ nb::dict statistics(const zc::DataPath& path) {
     return result;
 }
 
-std::pair<std::string, std::string> install(
-    zc::DataPath& path, std::uint64_t nodeid,
-    const std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>& extents,
-    const std::string& path_name) {
-    std::vector<zc::InstallExtent> converted;
+using Extents = std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>;
+
+std::vector<zc::InstallExtent> converted(const Extents& extents) {
+    std::vector<zc::InstallExtent> result;
+    result.reserve(extents.size());
     for (const auto& [fd, offset, length] : extents) {
-        converted.push_back({fd, offset, length});
+        result.push_back({fd, offset, length});
     }
-    return path.install(nodeid, converted, path_name);
+    return result;
+}
+
+std::pair<std::string, std::string> install(zc::DataPath& path, std::uint64_t nodeid,
+                                            const Extents& extents, const std::string& path_name) {
+    return path.install(nodeid, converted(extents), path_name);
+}
+
+std::pair<std::string, std::string> would_serve(zc::DataPath& path, const Extents& extents,
+                                                const std::string& path_name) {
+    return path.would_serve(converted(extents), path_name);
 }
 
 int granted_buffer(int fd, std::size_t wanted) {
@@ -316,6 +326,15 @@ void bind_datapath(nb::module_& module) {
         .def("ended_fd", [](const DataPath& path) { return path.state().ending.event(); })
         .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })
         .def("install", &install, "nodeid"_a, "extents"_a, "path"_a = "", Released())
+        .def("would_serve", &would_serve, "extents"_a, "path"_a = "", Released())
+        .def("serves", &DataPath::serves, "nodeid"_a, Released())
+        .def(
+            "take_lock_budget",
+            [](DataPath& path, std::size_t bytes) { return path.state().budget->try_take(bytes); },
+            "bytes"_a)
+        .def(
+            "give_lock_budget",
+            [](DataPath& path, std::size_t bytes) { path.state().budget->give(bytes); }, "bytes"_a)
         .def(
             "lease_directory",
             [](DataPath& path, std::uint64_t nodeid, int root_fd,

@@ -328,27 +328,36 @@ void DataPath::sever() {
     nudge_until(1, kSeverWait);
 }
 
+DataPath::Plan DataPath::plan(std::span<const InstallExtent> extents, const std::string& path) {
+    Plan plan;
+    plan.forced = path.empty() ? std::nullopt : std::optional(parse_mode(path));
+    const auto mode = plan.forced.value_or(state_->mode);
+    if (mode == Mode::upcall || state_->mode == Mode::upcall) {
+        plan.outcome = "upcall";
+        return plan;
+    }
+    plan.outcome = "cached";
+    const bool whole = extents.size() == 1 && extents.front().fd >= 0 &&
+                       extents.front().offset == 0 && extents.front().length == kWholeFile;
+    if (!whole) {
+        plan.reason = "passthrough: the file is made of extents";
+    } else if (mode == Mode::automatic || mode == Mode::passthrough) {
+        std::tie(plan.backing, plan.reason) = state_->backings.add(extents.front().fd);
+        plan.outcome = plan.backing ? "passthrough" : "cached";
+    }
+    return plan;
+}
+
 std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
                                                       std::span<const InstallExtent> extents,
                                                       const std::string& path) {
-    const auto forced = path.empty() ? std::nullopt : std::optional(parse_mode(path));
-    const auto mode = forced.value_or(state_->mode);
-    if (mode == Mode::upcall || state_->mode == Mode::upcall) {
-        state_->ledger.opened("upcall", "");
-        return {"upcall", ""};
+    auto plan = this->plan(extents, path);
+    if (plan.outcome == "upcall") {
+        state_->ledger.opened(plan.outcome, "");
+        return {plan.outcome, ""};
     }
-    auto copies = copies_of(extents);
-    std::shared_ptr<const BackingId> backing;
-    std::string reason;
-    const bool whole = copies.size() == 1 && !copies.front().hole && copies.front().offset == 0 &&
-                       copies.front().length == kWholeFile;
-    if (!whole) {
-        reason = "passthrough: the file is made of extents";
-    } else if (mode == Mode::automatic || mode == Mode::passthrough) {
-        std::tie(backing, reason) = state_->backings.add(copies.front().file->get());
-    }
-    auto lease = std::make_shared<const FileLease>(std::move(copies), std::move(backing),
-                                                   state_->windows, forced);
+    auto lease = std::make_shared<const FileLease>(copies_of(extents), std::move(plan.backing),
+                                                   state_->windows, plan.forced);
     if (is_own(nodeid)) {
         // The data path may have it open too, and the kernel wants one mode for both.
         lease = state_->mirrors.files().open_with(nodeid, std::move(lease), OpenFiles::Keep::no);
@@ -356,8 +365,19 @@ std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
         state_->leases.put(nodeid, lease);
     }
     const std::string outcome = lease->passthrough() ? "passthrough" : "cached";
-    state_->ledger.opened(outcome, reason);
-    return {outcome, reason};
+    state_->ledger.opened(outcome, plan.reason);
+    return {outcome, plan.reason};
+}
+
+std::pair<std::string, std::string> DataPath::would_serve(std::span<const InstallExtent> extents,
+                                                          const std::string& path) {
+    const auto plan = this->plan(extents, path);
+    return {plan.outcome, plan.reason};
+}
+
+std::string DataPath::serves(std::uint64_t nodeid) const {
+    const auto lease = state_->leases.find(nodeid);
+    return !lease ? "" : lease->passthrough() ? "passthrough" : "cached";
 }
 
 void DataPath::revoke(std::uint64_t nodeid) {

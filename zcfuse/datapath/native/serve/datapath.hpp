@@ -9,6 +9,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,6 +50,13 @@ class DataPath {
     std::pair<std::string, std::string> install(std::uint64_t nodeid,
                                                 std::span<const InstallExtent> extents,
                                                 const std::string& path = {});
+    // What install() would return now: the kernel is asked for passthrough, and what it grants is
+    // given back. Nothing is counted.
+    std::pair<std::string, std::string> would_serve(std::span<const InstallExtent> extents,
+                                                    const std::string& path = {});
+    // How a node is served that is open, or was a moment ago: "passthrough" or "cached"; "" where
+    // it is not, or by upcall.
+    std::string serves(std::uint64_t nodeid) const;
     void revoke(std::uint64_t nodeid);
     // What comes about this directory and all below it is handed up from now on; what is open stays
     // so. Returns false for a node that is not leased.
@@ -68,6 +76,14 @@ class DataPath {
     std::chrono::nanoseconds uptime() const { return std::chrono::steady_clock::now() - started_; }
 
   private:
+    struct Plan {
+        std::optional<Mode> forced;
+        std::string outcome;
+        std::string reason;
+        std::shared_ptr<const BackingId> backing;
+    };
+    // The descriptors need not outlive the call.
+    Plan plan(std::span<const InstallExtent> extents, const std::string& path);
     void add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads);
     bool nudge_until(int running, std::chrono::milliseconds wait);
     // Ends the connection by letting go of its descriptors, where nothing else can.
