@@ -1,7 +1,9 @@
 """Every code block of README.md and docs/ is run, or says why it is not."""
 
+import contextlib
 import os
 import re
+import tempfile
 from collections import Counter
 from typing import Final
 
@@ -23,22 +25,19 @@ NOT_RUN: Final = {
 
 @requires("mounting")
 @pytest.mark.parametrize("page", [page for page in pages() if blocks_of(page)])
-def test_the_blocks_of_the_page_do_what_it_says(page: str, tmp_path) -> None:
+def test_the_blocks_of_the_page_do_what_it_says(page: str) -> None:
     blocks = blocks_of(page)
     system = any("sudo " in block.text and not block.not_run for block in blocks)
     if system:
         skip_unless("root", "private mounts", "overlay layers")
-    # Pages speak of other users, too, who have to get there.
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        os.chmod(directory, directory.stat().st_mode | 0o011)
-    sandbox = Sandbox(str(tmp_path), system=system)
-    runner = Page(sandbox)
-    try:
-        runner.prepare(page)
-        for block in blocks:
-            runner.run(block)
-    finally:
-        sandbox.close()
+    # Not below pytest's directory, which other users may not enter: pages speak of them, too.
+    with tempfile.TemporaryDirectory(prefix="zcfuse-page-") as directory:
+        os.chmod(directory, 0o755)
+        with contextlib.closing(Sandbox(directory, system=system)) as sandbox:
+            runner = Page(sandbox)
+            runner.prepare(page)
+            for block in blocks:
+                runner.run(block)
 
 
 def test_every_block_is_run_or_says_why_not() -> None:
