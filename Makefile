@@ -19,7 +19,8 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test check docs setup bench clean packages-build packages-test packages-check packages-bench FORCE
+.PHONY: help demo test check docs setup bench proof clean
+.PHONY: packages-build packages-test packages-check packages-bench packages-proof FORCE
 
 help:
 	@printf '%s\n' \
@@ -27,8 +28,9 @@ help:
 	  'make test     build, run the tests (PYTEST_ARGS="-k name" for some of them)' \
 	  'make check    ruff, mypy, clang-format, native tests under ASan+UBSan and under TSan' \
 	  'make docs     the documentation as a site, in build/site' \
-  'make setup    packages, virtual environment, build' \
+	  'make setup    packages, virtual environment, build' \
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
+	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
 	  'make clean    remove what the above made inside the checkout'
 
 setup: $(STAMPS)/build
@@ -51,17 +53,24 @@ docs: $(STAMPS)/build
 bench: $(STAMPS)/build packages-bench
 	@scripts/bench $(BENCH_ARGS)
 
+proof: $(STAMPS)/build $(STAMPS)/proof packages-test packages-proof
+	@scripts/proof $(PROOF_ARGS)
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zcfuse tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # No stamps: what is installed is the machine's business, and asking takes a tenth of a second.
-packages-build packages-test packages-check packages-bench:
+packages-build packages-test packages-check packages-bench packages-proof:
 	@scripts/packages $(@:packages-%=%)
 
 $(STAMPS)/venv: pyproject.toml scripts/venv | packages-build
 	@scripts/venv $(PYTHON) $(VENV)
 	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/proof: pyproject.toml scripts/venv | $(STAMPS)/venv
+	@scripts/venv $(PYTHON) $(VENV) proof
+	@touch $@
 
 $(STAMPS)/build: $(STAMPS)/venv CMakeLists.txt $(NATIVE) $(STAMPS)/files
 	@echo '==> building zcfuse'

@@ -94,6 +94,21 @@ def test_an_archive_of_the_tree_is_measured_beside_it(tmp_path):
     assert len(os.listdir(tmp_path)) == 5
 
 
+@requires("mounting")
+def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(tmp_path):
+    for index in range(5):
+        (tmp_path / f"{index}").write_bytes(os.urandom(16384))
+    options = ("--paths", "naive", "--rounds", "1", "--layers", "--json")
+    result = run_zcfuse("bench", str(tmp_path), *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    report = json.loads(result.stdout)
+    rows = {row["workload"]: row["cells"] for row in report["rows"]}
+    assert rows["the same, warm"]["zcfuse naive"]["median_us"] > 0
+    assert report["commands"]["zcfuse naive"].count("--layer=") == 3
+    assert {"overlayfs", "fuse-overlayfs"} <= {*report["targets"], *report["unavailable"]}
+    assert len(os.listdir(tmp_path)) == 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

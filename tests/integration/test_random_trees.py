@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.integration.client import Client
 from tests.integration.conftest import ALL_PATHS
 from tests.integration.program import Program
+from tests.layers.random_layers import Layer, layer_lists, merged, write_layer
 from tests.support import requires, skip_unless
 
 pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
@@ -66,52 +67,17 @@ def directory(children: st.SearchStrategy[Spec]) -> st.SearchStrategy[Spec]:
 
 
 # What lies on disk and is shown as a tree of its own: names of files, by their numbers, and of
-# directories of such; in a layer None is a whiteout.
+# directories of such.
 _FILES: Final = st.integers(0, len(SIZES) - 1)
 _OWN_NAMES: Final = NAMES.filter(lambda name: not name.startswith(".wh."))
 MEMBERS: Final = st.dictionaries(
     _OWN_NAMES, st.one_of(_FILES, st.dictionaries(_OWN_NAMES, _FILES, max_size=3)), max_size=4
 )
-_HIDING: Final = st.one_of(_FILES, st.none())
-_FEW_NAMES: Final = st.sampled_from("abc")
-LAYERS: Final = st.lists(
-    st.dictionaries(
-        _FEW_NAMES, st.one_of(_HIDING, st.dictionaries(_FEW_NAMES, _HIDING, max_size=3)), max_size=3
-    ),
-    min_size=1,
-    max_size=3,
-)
+LAYERS: Final = layer_lists(_FILES)
 GRAFTS: Final = st.one_of(
     st.tuples(st.just("archive"), MEMBERS), st.tuples(st.just("union"), LAYERS)
 )
 TREES: Final = directory(st.recursive(st.one_of(LEAVES, GRAFTS), directory, max_leaves=6))
-
-
-def merged(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a union shows of its layers, the topmost first."""
-    shown: dict[str, Any] = {}
-    for name in {name for layer in layers for name in layer}:
-        parts: list[dict[str, Any]] = []
-        for found in (layer[name] for layer in layers if name in layer):
-            if not isinstance(found, dict):
-                if not parts and found is not None:
-                    shown[name] = found
-                break
-            parts.append(found)
-        if parts:
-            shown[name] = merged(parts)
-    return shown
-
-
-def write_layer(directory: Path, layer: dict[str, Any], files: list[bytes]) -> None:
-    directory.mkdir()
-    for name, found in layer.items():
-        if found is None:
-            (directory / f".wh.{name}").touch()
-        elif isinstance(found, dict):
-            write_layer(directory / name, found, files)
-        else:
-            (directory / name).write_bytes(files[found])
 
 
 def write_archive(path: Path, members: dict[str, Any], files: list[bytes]) -> None:
@@ -277,18 +243,33 @@ def check(client: Client, path: str, spec: Spec, files: list[bytes]) -> None:
     assert client.value(f"digest(content({path!r}))") == digest(data)
 
 
-@settings(
-    max_examples=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+def examples(number: int) -> settings:
+    unhealthy = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=number, deadline=None, suppress_health_check=unhealthy)
+
+
+@examples(20)
 @given(tree=TREES)
 def test_a_random_tree_is_what_the_model_says(
     mount: tuple[Program, Client, list[bytes]], tree: Spec, tmp_path_factory
 ) -> None:
+    show_and_compare(mount, tree, tmp_path_factory.mktemp("grafts"))
+
+
+@examples(12)
+@given(layers=LAYERS)
+def test_a_random_union_is_what_the_model_says(
+    mount: tuple[Program, Client, list[bytes]], layers: list[Layer], tmp_path_factory
+) -> None:
+    tree = ("dir", {"beside": ("bytes", b"!"), "union": ("union", layers)})
+    show_and_compare(mount, tree, tmp_path_factory.mktemp("layers"))
+
+
+def show_and_compare(mount: tuple[Program, Client, list[bytes]], tree: Spec, where: Path) -> None:
+    """Add the tree to what is mounted, compare it with the model, remove it."""
     program, client, files = mount
     name = f"example-{next(_NUMBERS)}"
-    entry = source_of(tree, tmp_path_factory.mktemp("grafts"), files)
+    entry = source_of(tree, where, files)
     program.run(f"tree.add({name!r}, {entry}); await served.told()")
     check(client, name, tree, files)
     program.run(f"tree.remove({name!r}); await served.told()")

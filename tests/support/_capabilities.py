@@ -6,6 +6,7 @@ or nothing. `offers_everything` decides whether a skip is a failure (see ``_plug
 
 import ctypes
 import functools
+import importlib.util
 import os
 import platform
 import re
@@ -109,6 +110,14 @@ def _mounting() -> str:
 def _program(name: str) -> Callable[[], str]:
     def probe() -> str:
         return "" if shutil.which(name) else f"{name} is not installed"
+
+    return probe
+
+
+def _package(name: str) -> Callable[[], str]:
+    def probe() -> str:
+        found = importlib.util.find_spec(name)
+        return "" if found is not None else f"the Python package {name} is not installed"
 
     return probe
 
@@ -255,6 +264,13 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
+    # `make proof` installs these.
+    "java": _Capability(_program("javac"), True),
+    "debootstrap": _Capability(_program("debootstrap"), True),
+    "pytorch": _Capability(_package("torch"), True),
+    "grpcio": _Capability(_package("grpc"), True),
+    "pyarrow": _Capability(_package("pyarrow"), True),
+    "duckdb": _Capability(_package("duckdb"), True),
 }
 
 

@@ -23,8 +23,9 @@ _LEFT = pytest.StashKey[list[FuseMount]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker that `requires` makes."""
+    """Register the markers."""
     config.addinivalue_line("markers", "requires(*names): capabilities that the test needs")
+    config.addinivalue_line("markers", "proof: a program that only `make proof` installs and runs")
 
 
 def pytest_report_header() -> list[str]:

@@ -8,6 +8,7 @@ measured.
 from zcfuse.bench._clients import ClientError, ClientProcess, ClientTimedOutError, Timing, client
 from zcfuse.bench._copies import CASES, Case, Counted, Report, Row, run_copies
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
+from zcfuse.bench._layers import LAYERS, layers_of, union_peer_targets, union_targets
 from zcfuse.bench._rounds import BenchReport, BenchRow, Cell, filesystem_of, run_bench
 from zcfuse.bench._sources import (
     DEFAULT_SIZE,
@@ -38,6 +39,7 @@ __all__ = [
     "BACKING",
     "CASES",
     "DEFAULT_SIZE",
+    "LAYERS",
     "PATHS",
     "VARIANTS",
     "WORKLOADS",
@@ -64,6 +66,7 @@ __all__ = [
     "client",
     "existing_file",
     "filesystem_of",
+    "layers_of",
     "mountpoint_outside",
     "peer_targets",
     "run_bench",
@@ -76,6 +79,8 @@ __all__ = [
     "tar_targets",
     "temporary_file",
     "temporary_tree",
+    "union_peer_targets",
+    "union_targets",
     "zcfuse_command",
     "zcfuse_target",
 ]

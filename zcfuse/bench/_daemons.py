@@ -75,10 +75,14 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{others}" if others else root}
 
 
-def zcfuse_command(source: str, mountpoint: str, options: Sequence[str]) -> list[str]:
-    """The command line of our own daemon in the foreground."""
+def zcfuse_command(source: str | None, mountpoint: str, options: Sequence[str]) -> list[str]:
+    """The command line of our own daemon in the foreground.
+
+    Without a `source`, `options` say what is shown.
+    """
     start = [sys.executable, "-P", "-m", "zcfuse", "mount"]
-    return [*start, source, mountpoint, "--foreground", *options]
+    shown = [] if source is None else [source]
+    return [*start, *shown, mountpoint, "--foreground", *options]
 
 
 @contextlib.contextmanager

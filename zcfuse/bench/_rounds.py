@@ -152,13 +152,18 @@ def _measure(workload: Workload, target: RunningTarget, run: Round) -> Timing:
 
 
 def _prepare(workload: Workload, target: RunningTarget, run: Round) -> None:
-    if workload.cold is Cold.DATA and target.target.mounts:
+    if workload.cold is Cold.DATA and _has_own_pages(target):
         target.client.ask("drop")
     if workload.cold is Cold.DENTRIES:
         target.client.ask("close")  # an open file would keep its dentries
         drop_dentries()
     if workload.cold is Cold.NOTHING:
         workload.work(target.client, run)
+
+
+def _has_own_pages(target: RunningTarget) -> bool:
+    """Whether a file has pages of the mount's own. Overlayfs's are those of the backing file."""
+    return target.mount is not None and target.mount.kind != "overlay"
 
 
 def loop_cost_us(client: ClientProcess) -> float:

@@ -133,7 +133,7 @@ def mountpoint_outside(root: str) -> contextlib.AbstractContextManager[str]:
     return _temporary_outside(root, [*candidates, "/var/tmp"])
 
 
-def _directory_outside(root: str) -> contextlib.AbstractContextManager[str]:
+def directory_outside(root: str) -> contextlib.AbstractContextManager[str]:
     """The same for much data: on a disk before memory."""
     return _temporary_outside(root, [tempfile.gettempdir(), "/var/tmp", "/dev/shm"])
 
@@ -182,7 +182,7 @@ def tar_of(tree: SourceTree) -> Iterator[str]:
     """
     names = [*([tree.large] if tree.large else []), *tree.small]
     paths = [os.path.join(tree.root, name) for name in names]
-    with _directory_outside(tree.root) as directory:
+    with directory_outside(tree.root) as directory:
         space = os.statvfs(directory)
         needed = sum(os.stat(path).st_size for path in paths) * _FREE_SHARE
         if needed > space.f_bavail * space.f_frsize:

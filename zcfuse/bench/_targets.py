@@ -71,8 +71,10 @@ def split_path(path: str) -> tuple[str, list[str]]:
     return bare, variants
 
 
-def zcfuse_target(path: str, source: str, mountpoint: str, options: Sequence[str] = ()) -> Target:
-    """The mount of `source` by a serving path, with the VARIANTS that stand behind it."""
+def zcfuse_target(
+    path: str, source: str | None, mountpoint: str, options: Sequence[str] = ()
+) -> Target:
+    """The mount of `source`, or of what `options` name, by a serving path with its VARIANTS."""
     bare, variants = split_path(path)
     path_options = ["--path", bare, *(VARIANTS[variant] for variant in variants)]
     argv = zcfuse_command(source, mountpoint, [*path_options, *options])

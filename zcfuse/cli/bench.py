@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -22,6 +22,7 @@ from zcfuse.bench import (
     SourceTree,
     SweepReport,
     Target,
+    layers_of,
     mountpoint_outside,
     peer_targets,
     run_bench,
@@ -31,6 +32,8 @@ from zcfuse.bench import (
     tar_of,
     tar_targets,
     temporary_tree,
+    union_peer_targets,
+    union_targets,
     zcfuse_target,
 )
 from zcfuse.bench._sweep import SIZES
@@ -40,6 +43,16 @@ from zcfuse.cli._figures import print_figures, progress, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_json, size
 
 _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """What the options ask for."""
+
+    paths: Sequence[str]
+    rounds: int
+    peers: bool
+    tar: bool
+    layers: bool
 
 
 @click.command()
@@ -61,9 +74,18 @@ _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
     show_default=True,
     help="Small files to open.",
 )
-@click.option("--peers/--no-peers", default=True, help="Also mount mergerfs and bindfs.")
+@click.option(
+    "--peers/--no-peers",
+    default=True,
+    help="Also mount mergerfs and bindfs; layers by overlayfs and fuse-overlayfs.",
+)
 @click.option(
     "--tar", is_flag=True, help="Also mount a tar archive of the files, by zcfuse and ratarmount."
+)
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Instead of SOURCE mount three layers merged that have its files.",
 )
 @click.option("--sweep", is_flag=True, help="Instead: which path is best at which request size.")
 @json_option
@@ -74,6 +96,7 @@ def bench(
     files: int,
     peers: bool,
     tar: bool,
+    layers: bool,
     sweep: bool,
     as_json: bool,
 ) -> int:
@@ -82,15 +105,16 @@ def bench(
     SOURCE is only read: its largest file, and the files nearest to 16 KiB. All targets are mounted
     read-only, measured in rounds in turn, and unmounted. Ratios are to the backing tree: 1 is as
     fast, 2 takes twice the time. With --tar the files that are opened are put into a temporary
-    archive, which is mounted as well.
+    archive, which is mounted as well; with --layers into temporary layers, which are mounted in
+    SOURCE's place.
     """
-    chosen = _chosen(paths)
+    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers)
     try:
         with unmounting_when_ended(), _prepared(source, files) as (tree, base):
             if sweep:
                 _show(_swept(tree, base, rounds), as_json)
             else:
-                _show(_measured(tree, base, chosen, rounds, peers, tar), as_json)
+                _show(_measured(tree, base, wanted), as_json)
     except SourceError as error:
         raise CommandError(str(error), usage=source is not None) from error
     except ClientError as error:
@@ -126,18 +150,29 @@ def _prepared(source: str | None, files: int) -> Iterator[tuple[SourceTree, str]
         yield tree, base
 
 
-def _measured(
-    tree: SourceTree, base: str, paths: list[str], rounds: int, peers: bool, tar: bool
-) -> BenchReport:
-    targets = [Target(BACKING)]
-    targets += [zcfuse_target(path, tree.root, os.path.join(base, path)) for path in paths]
-    targets += peer_targets(tree.root, base) if peers else []
+def _measured(tree: SourceTree, base: str, wanted: _Wanted) -> BenchReport:
     with contextlib.ExitStack() as stack:
-        if tar:
-            archive = stack.enter_context(tar_of(tree))
-            targets += tar_targets(archive, base, f"{archive}.index")
-        step = stack.enter_context(progress(rounds * len(WORKLOADS) * len(targets)))
-        return run_bench(tree, targets, rounds, step)
+        targets = [Target(BACKING), *_targets(stack, tree, base, wanted)]
+        step = stack.enter_context(progress(wanted.rounds * len(WORKLOADS) * len(targets)))
+        return run_bench(tree, targets, wanted.rounds, step)
+
+
+def _targets(
+    stack: contextlib.ExitStack, tree: SourceTree, base: str, wanted: _Wanted
+) -> list[Target]:
+    """What is to be mounted; what it is made of lasts as long as `stack`."""
+    if wanted.layers:
+        layers = stack.enter_context(layers_of(tree))
+        targets = union_targets(layers, wanted.paths, base)
+        targets += union_peer_targets(layers, base) if wanted.peers else []
+    else:
+        mounted = [(path, os.path.join(base, path)) for path in wanted.paths]
+        targets = [zcfuse_target(path, tree.root, mountpoint) for path, mountpoint in mounted]
+        targets += peer_targets(tree.root, base) if wanted.peers else []
+    if wanted.tar:
+        archive = stack.enter_context(tar_of(tree))
+        targets += tar_targets(archive, base, f"{archive}.index")
+    return targets
 
 
 def _swept(tree: SourceTree, base: str, rounds: int) -> SweepReport:

@@ -104,7 +104,7 @@ def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
     section = datapath.get(name)
     if section:
         pairs = {
-            key: size(value) if key in ("bytes", "locked", "node_bytes") else value
+            key: size(value) if key in ("bytes", "locked", "node_bytes", "archive_bytes") else value
             for key, value in section.items()
         }
         print_pairs(f"{title}", pairs)

@@ -1,4 +1,4 @@
-"""Which directories of a tree the data path answers for: those that mirror a real one by name.
+"""Which directories the data path answers for: those that mirror a real one, and archives.
 
 Belongs to the trio thread. The root's lease is granted before the mount is served, that of another
 node when the kernel comes to know it, before the reply that says so; it ends when the kernel has
@@ -8,11 +8,16 @@ forgotten the node.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from zcfuse.control._handles import Leases
 from zcfuse.control._nodes import ROOT_NODEID
-from zcfuse.tree import Node, Tree
+from zcfuse.tree import Catalogue, Node, Tree
+
+CATALOGUE_BYTES: Final = 128 << 20
+"""Memory for what is known of archives; for those that do not fit Python answers."""
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +29,7 @@ class DirectoryLeases:
         self._tree = tree
         self._datapath = datapath
         self._leased: set[int] = set()
+        self._catalogues: dict[int, int] = {}  # bytes by nodeid
         self._revoked = False
 
     @property
@@ -54,7 +60,10 @@ class DirectoryLeases:
         if lease is None:
             return
         try:
-            if lease.layers:
+            if lease.catalogue is not None:
+                if not self._lease_catalogue(nodeid, lease.catalogue):
+                    return
+            elif lease.layers:
                 self._datapath.lease_union(nodeid, lease.layers, lease.sees_trusted)
             else:
                 self._datapath.lease_directory(nodeid, lease.fd, _checked_names(lease.kept))
@@ -63,10 +72,33 @@ class DirectoryLeases:
             return
         self._leased.add(nodeid)
 
+    def _lease_catalogue(self, nodeid: int, catalogue: Catalogue) -> bool:
+        """Return False where there is no room for it."""
+        if sum(self._catalogues.values()) + catalogue.size > CATALOGUE_BYTES:
+            log.info("no room for an archive's names in the data path: Python answers for them")
+            return False
+        sections = catalogue.sections()
+        fd = catalogue.open()
+        try:
+            self._datapath.lease_catalogue(
+                nodeid,
+                sections,
+                fd,
+                catalogue.version,
+                first_ino=catalogue.first_ino,
+                uid=catalogue.uid,
+                gid=catalogue.gid,
+            )
+        finally:
+            os.close(fd)
+        self._catalogues[nodeid] = catalogue.size
+        return True
+
     def forget(self, nodeids: Iterable[int]) -> None:
         """Give back the leases of nodes that the kernel has forgotten."""
         for nodeid in self._leased.intersection(nodeids):
             self._leased.remove(nodeid)
+            self._catalogues.pop(nodeid, None)
             self._datapath.drop_directory(nodeid)
 
     def revoke(self) -> None:

@@ -41,6 +41,19 @@ class Leases(Protocol):
     def lease_union(self, nodeid: int, layer_fds: Sequence[int], sees_trusted: bool, /) -> None:
         """Answer for several directories merged, the topmost first, and all below them."""
 
+    def lease_catalogue(
+        self,
+        nodeid: int,
+        sections: tuple[bytes, bytes, bytes, bytes],
+        fd: int,
+        version: tuple[int, int, int],
+        *,
+        first_ino: int,
+        uid: int | None,
+        gid: int | None,
+    ) -> None:
+        """Answer for the members of an archive, which a node shows."""
+
     def revoke_directory(self, nodeid: int, /) -> bool:
         """Hand up what comes about a leased directory and all below it."""
 

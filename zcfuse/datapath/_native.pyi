@@ -104,6 +104,24 @@ class DataPath:
         what has these is handed up. Without `sees_trusted` (of `trusted.` attributes) the open of a
         file that is one hole is handed up as well. Otherwise as `lease_directory`.
         """
+    def lease_catalogue(
+        self,
+        nodeid: int,
+        sections: tuple[bytes, bytes, bytes, bytes],
+        fd: int,
+        version: tuple[int, int, int],
+        *,
+        first_ino: int,
+        uid: int | None,
+        gid: int | None,
+    ) -> None:
+        """Answer for all below a node, which shows the members of an archive.
+
+        `sections` are the entries, nodes, pieces and names of its index and are copied, as is the
+        archive's descriptor `fd` (-1: opens are handed up). `version` is the archive's size, mtime
+        and ctime in ns: where they are others by now, opens are handed up. So are those of members
+        that are not simply in the archive. All are owned by `uid` and `gid` unless these are None.
+        """
     def refuse_device(self, major: int, minor: int) -> None:
         """Leave whatever lies on this device, the mount's own, out of listings. Before start()."""
     def revoke_directory(self, nodeid: int) -> bool:

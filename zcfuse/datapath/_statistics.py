@@ -117,7 +117,8 @@ class Directories(msgspec.Struct, frozen=True):
 
     `node_bytes` is what the table of `nodes` takes, names left out. `descriptors` of directories
     are cached, up to `descriptor_limit`; `hits` and `misses` count their look-ups, `reopened` the
-    opens that found their file's lease.
+    opens that found their file's lease. `archives` are those whose members are answered for, from
+    `archive_bytes` of memory.
     """
 
     leased: int = 0
@@ -131,6 +132,8 @@ class Directories(msgspec.Struct, frozen=True):
     open_files: int = 0
     kept_files: int = 0
     reopened: int = 0
+    archives: int = 0
+    archive_bytes: int = 0
 
 
 class Thread(msgspec.Struct, frozen=True):

@@ -98,19 +98,40 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
     length: int
 
 
+class Catalogue(msgspec.Struct, frozen=True):
+    """All that there is to say about a tree that does not change by itself: an archive's members.
+
+    `sections` returns the entries, nodes, pieces and names of an archive's index, byte for byte, in
+    all `size` bytes; OSError where they cannot be read. `open` returns a descriptor of the archive,
+    which the caller closes; ESTALE once it has changed. `version` is its size in bytes and its
+    times of modification and change in nanoseconds, as they must still be when a member is opened.
+    A node's inode number is `first_ino` and its own; all belongs to `uid` and `gid` where given.
+    """
+
+    size: int
+    sections: Callable[[], tuple[bytes, bytes, bytes, bytes]]
+    open: Callable[[], int]
+    version: tuple[int, int, int]
+    first_ino: int
+    uid: int | None
+    gid: int | None
+
+
 class Lease(msgspec.Struct, frozen=True):
     """A directory that a node mirrors name by name, for the data plane to answer from.
 
     `fd` is a descriptor of it (O_PATH will do) and stays the tree's; `kept` is what the tree
     answers for itself below it, as `Tree.keeps` says. With `layers`, descriptors too, the node
     shows those directories merged, the topmost first, as `Union` has it; `fd` is then the topmost,
-    and `sees_trusted` says whether this process is shown `trusted.` attributes.
+    and `sees_trusted` says whether this process is shown `trusted.` attributes. With `catalogue`
+    there is no directory but what that says, and `fd` is -1.
     """
 
     fd: int
     kept: Collection[bytes] = ()
     layers: Sequence[int] = ()
     sees_trusted: bool = True
+    catalogue: Catalogue | None = None
 
 
 class Node:

@@ -173,6 +173,16 @@ class ArchiveIndex:
         self._check(place, size)
         return iter((Run(place, size),) if size else ())
 
+    @property
+    def size(self) -> int:
+        """Return the bytes that the names and what they stand for take."""
+        return sum(section.size for section in self._tables())
+
+    def sections(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return all entries, nodes, pieces and names, byte for byte. Raises DamagedIndexError."""
+        entries, nodes, pieces, names = (table.read(0, table.size) for table in self._tables())
+        return entries, nodes, pieces, names
+
     def open(self) -> int:
         """Open the archive and return its descriptor, which is the caller's to close.
 
@@ -187,6 +197,9 @@ class ArchiveIndex:
     def close(self) -> None:
         """Free what the index holds; a second call does nothing."""
         self._close()
+
+    def _tables(self) -> tuple[Section, Section, Section, Section]:
+        return self._entries, self._nodes, self._pieces, self._names
 
     def _sparse_runs(self, size: int, first: int, count: int) -> Iterator[Run]:
         done = 0

@@ -17,6 +17,9 @@ from zcfuse.tree.archive._reader import read_at
 BLOCK_BYTES: Final = 4 * 1024
 """What is checked at a time: a page of the disk, 256 entries."""
 
+READ_AT_ONCE: Final = 64
+"""Blocks above which what is read is not kept in memory: it is all of a section."""
+
 CACHED_BLOCKS: Final = 4096
 """Blocks kept in memory, of all kept indexes together: 16 MiB."""
 
@@ -56,12 +59,20 @@ class CheckedFile:
 
     def block(self, number: int) -> bytes:
         """Return a block; DamagedIndexError where it is not what was written."""
-        offset = number * BLOCK_BYTES
-        length = min(BLOCK_BYTES, self._size - offset)
+        return self.blocks(number, 1)
+
+    def blocks(self, first: int, count: int) -> bytes:
+        """Return several blocks that follow one another, read at once."""
+        offset = first * BLOCK_BYTES
+        length = min(count * BLOCK_BYTES, self._size - offset)
         found = read_at(self._fd, length, self._start + offset)
-        if len(found) != length or zlib.crc32(found) != self._sums[number]:
-            name = os.readlink(f"/proc/self/fd/{self._fd}")
-            raise DamagedIndexError(name, f"block {number} is not what was written")
+        view = memoryview(found)
+        for number in range(first, first + count):
+            at = (number - first) * BLOCK_BYTES
+            whole = len(found) == length
+            if not whole or zlib.crc32(view[at : at + BLOCK_BYTES]) != self._sums[number]:
+                name = os.readlink(f"/proc/self/fd/{self._fd}")
+                raise DamagedIndexError(name, f"block {number} is not what was written")
         return found
 
     def close(self) -> None:
@@ -91,7 +102,10 @@ class FileSection:
         if within + length <= BLOCK_BYTES:
             return _block(self._file, number)[within : within + length]
         end = within + length
-        blocks = range(number, number + -(-end // BLOCK_BYTES))
+        count = -(-end // BLOCK_BYTES)
+        if count > READ_AT_ONCE:
+            return self._file.blocks(number, count)[within:end]
+        blocks = range(number, number + count)
         return b"".join(_block(self._file, block) for block in blocks)[within:end]
 
 

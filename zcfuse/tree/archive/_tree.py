@@ -10,7 +10,17 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.tree._types import Attributes, BackingFile, Listing, Node, StatFs, Tree
+from zcfuse.tree._types import (
+    Attributes,
+    BackingFile,
+    Catalogue,
+    Identity,
+    Lease,
+    Listing,
+    Node,
+    StatFs,
+    Tree,
+)
 from zcfuse.tree.archive._budget import DEFAULT_BUDGET, UnpackBudget
 from zcfuse.tree.archive._errors import printable, shown
 from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
@@ -28,6 +38,14 @@ OWN_INO: Final = 1 << 63
 DOTS: Final = 2
 """Entries before the first name of a listing: "." and ".."."""
 
+
+CATALOGUE_BYTES: Final = 32 << 20
+"""The largest index that the data path is given: it is read as a whole, which takes 20 to 50 ms."""
+
+# What a subclass may have of its own without its answers being others than an archive's.
+_FREE: Final = frozenset(
+    {"__init__", "close", "describe", "lease_of", "refuse_device", "report", "watch"}
+)
 
 _KINDS: Final = {
     Kind.DIRECTORY: "directory",
@@ -176,10 +194,41 @@ class Archive(Tree):
             kind = f"{member.kind.name.lower()} member, decompressed into memory when it is opened,"
         return f"{kind} of the {self.index.container} archive {shown(self.index.identity.path)}"
 
+    def lease_of(self, node: Node) -> Lease | None:
+        """Return all that the index says, of the root, where it is not too large for that."""
+        size = self.index.size
+        if node is not self.root or size > CATALOGUE_BYTES or self._differs():
+            return None
+        found = self.index.identity
+        catalogue = Catalogue(
+            size=size,
+            sections=self.index.sections,
+            open=self.index.open,
+            version=(found.size, found.mtime_ns, found.ctime_ns),
+            first_ino=self._first_ino,
+            uid=self._uid,
+            gid=self._gid,
+        )
+        return Lease(-1, catalogue=catalogue)
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return the node of a member that the data plane found, by its inode number."""
+        number = identity.ino - self._first_ino
+        self.index.member(number)
+        return ArchiveNode(self._key, number, _own(directory))
+
     def close(self) -> None:
         """Free the index and what was decompressed."""
         self._unpacked.close()
         self.index.close()
+
+    def _differs(self) -> bool:
+        """Say whether any method but those that build and close is not an Archive's own."""
+        return any(
+            name in vars(self) or getattr(type(self), name) is not getattr(Archive, name)
+            for name, value in {**vars(Tree), **vars(Archive)}.items()
+            if callable(value) and name not in _FREE
+        )
 
     def _found(self, directory: ArchiveNode, number: int) -> tuple[ArchiveNode, Attributes]:
         member = self.index.member(number)

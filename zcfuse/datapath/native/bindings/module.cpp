@@ -1,6 +1,8 @@
 // The only place that sees Python. Each function releases the GIL for as long as it is in C++, and
 // takes it back only to build its result; the data path's threads never hold it.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -8,8 +10,10 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <optional>
 #include <set>
 #include <string>
 #include <system_error>
@@ -22,6 +26,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
+
+// Of RLIMIT_NOFILE, for archives; members of those beyond it are opened by control.
+constexpr std::size_t kArchiveShare = 8;
 
 nb::dict to_dict(const std::map<std::string, std::uint64_t>& counts) {
     nb::dict result;
@@ -169,7 +176,48 @@ nb::dict directories_of(const zc::State& state,
     directories["open_files"] = stats.files.used;
     directories["kept_files"] = stats.files.kept;
     directories["reopened"] = backing_hits;
+    const auto catalogues = state.catalogues.statistics();
+    directories["archives"] = catalogues.leased;
+    directories["archive_bytes"] = catalogues.bytes;
     return directories;
+}
+
+// The node that shows the catalogue, and the member, which is known by its inode number.
+std::vector<zc::Mirrors::Description> described_member(zc::State& state, std::uint64_t nodeid) {
+    const auto place = state.catalogues.find(nodeid);
+    zc::abi::Attr attributes{};
+    if (!place || place->catalogue->attributes(place->node, attributes) != 0) {
+        return {};
+    }
+    state.catalogues.describe(nodeid);
+    const zc::Identity identity{attributes.ino, 0, 0, attributes.mode & S_IFMT};
+    return {{place->root, "", 0, {}, 0}, {nodeid, "", 0, identity, 0}};
+}
+
+std::string bytes_of(const nb::bytes& bytes) {
+    return {bytes.c_str(), bytes.size()};
+}
+
+void lease_catalogue(zc::DataPath& path, std::uint64_t nodeid,
+                     const std::array<nb::bytes, 4>& sections, int fd,
+                     std::tuple<std::uint64_t, std::int64_t, std::int64_t> version,
+                     std::uint64_t first_ino, std::optional<std::uint32_t> uid,
+                     std::optional<std::uint32_t> gid) {
+    zc::Catalogue::Sections copied{bytes_of(sections[0]), bytes_of(sections[1]),
+                                   bytes_of(sections[2]), bytes_of(sections[3])};
+    const nb::gil_scoped_release released;
+    zc::sys::UniqueFd file;
+    auto& catalogues = path.state().catalogues;
+    if (fd >= 0 && catalogues.statistics().files < zc::sys::descriptor_limit() / kArchiveShare) {
+        if (const int error = zc::sys::dup_cloexec(fd, file); error < 0) {
+            throw std::system_error(-error, std::generic_category(), "copying a descriptor");
+        }
+    }
+    const auto& [size, mtime_ns, ctime_ns] = version;
+    catalogues.lease(nodeid,
+                     std::make_shared<const zc::Catalogue>(
+                         std::move(copied), zc::Catalogue::Version{size, mtime_ns, ctime_ns},
+                         zc::Catalogue::Shown{first_ino, uid, gid}, std::move(file)));
 }
 
 // [(nodeid, name, device, inode number, time of birth, type, layer)], the leased directory first.
@@ -177,7 +225,8 @@ nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
     std::vector<zc::Mirrors::Description> chain;
     {
         const nb::gil_scoped_release released;
-        chain = path.state().mirrors.describe(nodeid);
+        chain = zc::is_catalogued(nodeid) ? described_member(path.state(), nodeid)
+                                          : path.state().mirrors.describe(nodeid);
     }
     nb::list result;
     for (const auto& one : chain) {
@@ -354,6 +403,8 @@ void bind_datapath(nb::module_& module) {
                 path.state().mirrors.lease_union(nodeid, layer_fds, sees_trusted);
             },
             "nodeid"_a, "layer_fds"_a, "sees_trusted"_a, Released())
+        .def("lease_catalogue", &lease_catalogue, "nodeid"_a, "sections"_a, "fd"_a, "version"_a,
+             nb::kw_only(), "first_ino"_a, "uid"_a.none(), "gid"_a.none())
         .def(
             "refuse_device",
             [](DataPath& path, std::uint32_t major, std::uint32_t minor) {
@@ -363,7 +414,10 @@ void bind_datapath(nb::module_& module) {
         .def("revoke_directory", &DataPath::revoke_directory, "nodeid"_a, Released())
         .def(
             "drop_directory",
-            [](DataPath& path, std::uint64_t nodeid) { path.state().mirrors.drop(nodeid); },
+            [](DataPath& path, std::uint64_t nodeid) {
+                path.state().mirrors.drop(nodeid);
+                path.state().catalogues.drop(nodeid);
+            },
             "nodeid"_a, Released())
         .def("describe", &describe, "nodeid"_a)
         .def("revoke", &DataPath::revoke, "nodeid"_a, Released())

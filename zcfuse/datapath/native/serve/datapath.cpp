@@ -285,6 +285,7 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     }
     threads_.clear();
     state_->mirrors.clear();
+    state_->catalogues.clear();
     state_->leases.clear();
     state_->backings.set_session(nullptr);
     {
@@ -340,7 +341,7 @@ DataPath::Plan DataPath::plan(std::span<const InstallExtent> extents, const std:
     const bool whole = extents.size() == 1 && extents.front().fd >= 0 &&
                        extents.front().offset == 0 && extents.front().length == kWholeFile;
     if (!whole) {
-        plan.reason = "passthrough: the file is made of extents";
+        plan.reason = kMadeOfExtents;
     } else if (mode == Mode::automatic || mode == Mode::passthrough) {
         std::tie(plan.backing, plan.reason) = state_->backings.add(extents.front().fd);
         plan.outcome = plan.backing ? "passthrough" : "cached";
@@ -389,7 +390,8 @@ void DataPath::revoke(std::uint64_t nodeid) {
 }
 
 bool DataPath::revoke_directory(std::uint64_t nodeid) {
-    const bool known = state_->mirrors.revoke(nodeid);
+    const bool catalogued = state_->catalogues.revoke(nodeid);
+    const bool known = state_->mirrors.revoke(nodeid) || catalogued;
     // What was being answered when the mark was set is answered by the lease; then the kernel is
     // told, so that it keeps nothing of that. Who is slower than this tells it once more.
     state_->ledger.settle();

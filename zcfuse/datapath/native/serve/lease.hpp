@@ -40,6 +40,9 @@ struct Extent {
     std::uint64_t start = 0;  // where it lies in the leased file; FileLease sets it
 };
 
+// Why a file that is not one whole backing file has no passthrough.
+inline constexpr const char* kMadeOfExtents = "passthrough: the file is made of extents";
+
 // What holes are read from: one sealed memfd without a page in it, so that zeros travel by the same
 // calls as everything else and cost no memory. Null where the kernel gives none.
 std::shared_ptr<const sys::UniqueFd> hole_file();

@@ -15,6 +15,7 @@
 #include "serve/ledger.hpp"
 #include "serve/lock_budget.hpp"
 #include "serve/negotiation.hpp"
+#include "serve/nodes/catalogues.hpp"
 #include "serve/nodes/mirrors.hpp"
 #include "serve/read_queue.hpp"
 #include "serve/read_workers.hpp"
@@ -44,6 +45,7 @@ struct State {
     Ledger ledger;
     LeaseTable leases;
     Mirrors mirrors;
+    Catalogues catalogues;
     InodeNumbers numbers;
     Negotiation negotiation;
     Backings backings;

@@ -7,7 +7,9 @@
 #include <span>
 
 #include "fuzz_format.hpp"
+#include "fuzz_layers.hpp"
 #include "player.hpp"
+#include "sample_catalogue.hpp"
 #include "serve/relay.hpp"
 #include "serve/server.hpp"
 
@@ -41,7 +43,8 @@ bool wants_reply(std::uint32_t opcode) {
 // than a message.
 class Target {
   public:
-    Target(const char* path, bool immutable) : Target(configured(path, immutable), socket_pair()) {}
+    Target(const char* path, bool immutable, const FuzzLayers& layers)
+        : Target(configured(path, immutable), socket_pair(), layers) {}
 
     void run(std::span<const std::uint8_t> bytes) {
         while (!bytes.empty()) {
@@ -49,6 +52,7 @@ class Target {
         }
         state_->upcalls.expire(kNow);
         settle();
+        state_->mirrors.clear();  // nobody releases what was opened: descriptors would run out
     }
 
   private:
@@ -58,7 +62,7 @@ class Target {
         return config;
     }
 
-    Target(const Config& config, std::pair<sys::UniqueFd, Peer> channel)
+    Target(const Config& config, std::pair<sys::UniqueFd, Peer> channel, const FuzzLayers& layers)
         : name_(config.path + (config.immutable ? ", immutable" : "")),
           file_(kFileSize),
           player_(config, /*started=*/false),
@@ -75,16 +79,18 @@ class Target {
         if (directory) {
             state_->mirrors.lease(abi::kRootId, directory.get());
         }
+        layers.lease(state_->mirrors, kUnionNode);
+        state_->catalogues.lease(kArchiveNode, sample_catalogue(file_));
         state_->negotiation.offered(
             structure_at<abi::InitIn>(init_request(2), sizeof(abi::InHeader)));
         abi::InitOut init{};
         state_->negotiation.amend(init);
     }
 
-    // The node that a name below the root has now; looked up where it has been forgotten.
-    std::uint64_t node_of(std::uint64_t& known, const char* name) {
+    // The node that a name in a leased directory has now; looked up where it has been forgotten.
+    std::uint64_t node_of(std::uint64_t& known, std::uint64_t parent, const char* name) {
         if (!state_->mirrors.nodes().find(known)) {
-            const Bytes message = request(abi::Opcode::lookup, 2, abi::kRootId,
+            const Bytes message = request(abi::Opcode::lookup, 2, parent,
                                           std::string_view(name, std::strlen(name) + 1));
             server_.dispatch(std::as_bytes(std::span(message)));
             known = structure_at<abi::EntryOut>(kernel_.receive(0), sizeof(abi::OutHeader)).nodeid;
@@ -100,9 +106,18 @@ class Target {
             return;
         }
         if (header.nodeid == kLeasedFile) {
-            header.nodeid = node_of(leased_file_, "stdio.h");
+            header.nodeid = node_of(leased_file_, abi::kRootId, "stdio.h");
         } else if (header.nodeid == kLeasedDirectory) {
-            header.nodeid = node_of(leased_directory_, "linux");
+            header.nodeid = node_of(leased_directory_, abi::kRootId, "linux");
+        } else if (header.nodeid == kUnionFile) {
+            header.nodeid = node_of(union_file_, kUnionNode, "file");
+        } else if (header.nodeid == kUnionDirectory) {
+            header.nodeid = node_of(union_directory_, kUnionNode, "merged");
+        }
+        const auto member = header.nodeid - kFirstMember;
+        if (member < kMembers) {
+            const auto place = state_->catalogues.find(kArchiveNode);
+            header.nodeid = place->nodeid_of(static_cast<std::uint32_t>(member) + 1);
         }
         std::memcpy(message.data(), &header, sizeof header);
     }
@@ -165,6 +180,8 @@ class Target {
     Relay relay_;
     std::uint64_t leased_file_ = 0;
     std::uint64_t leased_directory_ = 0;
+    std::uint64_t union_file_ = 0;
+    std::uint64_t union_directory_ = 0;
 };
 
 }  // namespace
@@ -173,13 +190,14 @@ class Target {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using zc::test::Target;
+    static const zc::test::FuzzLayers layers;
     static const auto targets = [] {
         std::vector<std::unique_ptr<Target>> made;
         for (const char* path : {"auto", "upcall", "pool", "mmap", "splice"}) {
-            made.push_back(std::make_unique<Target>(path, /*immutable=*/false));
+            made.push_back(std::make_unique<Target>(path, /*immutable=*/false, layers));
         }
         for (const char* path : {"auto", "mmap"}) {
-            made.push_back(std::make_unique<Target>(path, /*immutable=*/true));
+            made.push_back(std::make_unique<Target>(path, /*immutable=*/true, layers));
         }
         return made;
     }();

@@ -9,6 +9,7 @@
 
 #include "fuzz_format.hpp"
 #include "messages.hpp"
+#include "serve/nodes/catalogues.hpp"
 
 namespace {
 
@@ -37,7 +38,8 @@ zc::abi::EntryOut entry(std::uint64_t nodeid) {
 std::vector<Seed> reads() {
     std::vector<Seed> seeds;
     int number = 0;
-    for (const std::uint64_t nodeid : {kWholeNode, kPiecesNode, kStrangerNode, kLeasedFile}) {
+    for (const std::uint64_t nodeid :
+         {kWholeNode, kPiecesNode, kStrangerNode, kLeasedFile, kUnionFile}) {
         for (const std::uint64_t offset : {0UL, 4095UL, 99'999UL, 1UL << 40, ~0UL}) {
             for (const std::uint32_t size : {0U, 1U, 4096U, 65'536U, 1U << 20, ~0U}) {
                 seeds.push_back(
@@ -112,6 +114,60 @@ std::vector<Seed> conversations() {
     };
 }
 
+Bytes name_in(std::uint64_t parent, std::string_view name) {
+    return request(Opcode::lookup, 2, parent, name, std::string_view("\0", 1));
+}
+
+// Everything that is asked about a node, and what is asked once it has been forgotten.
+Bytes questions(std::uint64_t nodeid, std::uint64_t handle) {
+    std::vector<std::pair<Step, Bytes>> steps;
+    const auto ask = [&](Opcode opcode, std::uint64_t unique, const auto&... parts) {
+        steps.emplace_back(Step::from_kernel, request(opcode, unique, nodeid, parts...));
+    };
+    for (const auto opcode : {Opcode::getattr, Opcode::opendir, Opcode::open, Opcode::statx,
+                              Opcode::listxattr, Opcode::access, Opcode::statfs}) {
+        ask(opcode, 4, zc::abi::ReadIn{});
+    }
+    ask(Opcode::readlink, 4);
+    zc::abi::ReadIn list{};
+    list.fh = handle;
+    list.size = 4096;
+    for (const std::uint64_t offset : {0UL, 3UL, 0UL, ~0UL}) {
+        list.offset = offset;
+        ask(Opcode::readdir, 6, list);
+        ask(Opcode::readdirplus, 8, list);
+    }
+    steps.emplace_back(Step::from_kernel, read_request(10, nodeid, 4000, 65'536));
+    ask(Opcode::release, 12, std::uint64_t{1} << 62, std::uint64_t{0}, std::uint64_t{0});
+    ask(Opcode::forget, 1, std::uint64_t{1});
+    ask(Opcode::readdir, 10, list);
+    return conversation(steps);
+}
+
+// Names of every kind in a union and in an archive, and all about what they lead to.
+std::vector<Seed> trees() {
+    std::vector<Seed> seeds;
+    int number = 0;
+    for (const std::uint64_t parent : {kUnionNode, kUnionDirectory, kArchiveNode}) {
+        for (const char* name :
+             {"file",   "gone",  "missing", ".wh.gone", ".wh..wh..opq", "merged", "below",
+              "hidden", "empty", "top",     "bottom",   "opaque",       "marked", "metacopy",
+              "file/",  "holes", "packed",  "soft",     "sub",          "torn",   "void"}) {
+            seeds.push_back({"name-" + std::to_string(number++),
+                             conversation({{Step::from_kernel, name_in(parent, name)}})});
+        }
+    }
+    for (const std::uint64_t nodeid : {kUnionNode, kUnionDirectory, kUnionFile}) {
+        seeds.push_back({"union-" + std::to_string(nodeid), questions(nodeid, 0)});
+    }
+    seeds.push_back({"archive", questions(kArchiveNode, zc::kCatalogueHandle)});
+    for (std::uint64_t member = 0; member < kMembers; ++member) {
+        seeds.push_back({"member-" + std::to_string(member),
+                         questions(kFirstMember + member, zc::kCatalogueHandle)});
+    }
+    return seeds;
+}
+
 bool write(const std::filesystem::path& folder, const std::vector<Seed>& seeds) {
     for (const auto& [name, bytes] : seeds) {
         std::ofstream file(folder / name, std::ios::binary);
@@ -133,7 +189,7 @@ int main(int count, char** words) {
     }
     const std::filesystem::path folder(words[1]);
     std::filesystem::create_directories(folder);
-    const bool written =
-        write(folder, reads()) && write(folder, requests()) && write(folder, conversations());
+    const bool written = write(folder, reads()) && write(folder, requests()) &&
+                         write(folder, conversations()) && write(folder, trees());
     return written ? 0 : 1;
 }

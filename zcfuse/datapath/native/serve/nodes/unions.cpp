@@ -35,7 +35,8 @@ int step_into(const Directory& above, std::size_t part, const char* name, std::v
     Part found{above.parts[part].layer, {}};
     int error = sys::open_beneath(above.fd(part), name, O_PATH | O_DIRECTORY, found.own);
     if (is_missing(error)) {
-        const int covered = is_covered(above.fd(part), name);
+        const bool lowest = part + 1 == above.parts.size();
+        const int covered = lowest ? 0 : is_covered(above.fd(part), name);
         last = covered == 1;
         return covered < 0 ? covered : 0;
     }
@@ -69,12 +70,23 @@ int judge_file(const Directory& directory, std::size_t part, const char* name,
     return marks.metacopy ? kHandUp : 0;
 }
 
+// Whether a `.wh.` name in a layer above a part hides what the part has. Looked for only once a
+// layer has the name: what is missing is mostly missing in all of them.
+int is_covered_above(const Directory& directory, std::size_t part, const char* name) {
+    for (std::size_t above = 0; above < part; ++above) {
+        if (const int covered = is_covered(directory.fd(above), name); covered != 0) {
+            return covered;
+        }
+    }
+    return 0;
+}
+
 }  // namespace
 
-int step(const Directory& directory, const char* name, std::vector<Part>& into) {
+int step(const Directory& directory, const char* name, std::vector<Part>& into, std::size_t first) {
     into.clear();
     bool last = false;
-    for (std::size_t part = 0; part < directory.parts.size() && !last; ++part) {
+    for (std::size_t part = first; part < directory.parts.size() && !last; ++part) {
         if (const int error = step_into(directory, part, name, into, last); error != 0) {
             return error;
         }
@@ -87,10 +99,10 @@ int find(const Directory& directory, const char* name, Shown& into) {
     for (std::size_t part = 0; part < directory.parts.size(); ++part) {
         error = Mirrors::look_at(directory.layer(part), directory.fd(part), name, into.status);
         if (is_missing(error)) {
-            if (const int covered = is_covered(directory.fd(part), name); covered != 0) {
-                return covered < 0 ? covered : -ENOENT;
-            }
             continue;
+        }
+        if (const int covered = is_covered_above(directory, part, name); covered != 0) {
+            return covered < 0 ? covered : -ENOENT;
         }
         if (error != 0) {
             return error;
@@ -103,7 +115,7 @@ int find(const Directory& directory, const char* name, Shown& into) {
             return judge_file(directory, part, name, into.status);
         }
         // Its parts say how many links it shows, and whether control has to be asked.
-        return S_ISDIR(into.status.stx_mode) ? step(directory, name, into.parts) : 0;
+        return S_ISDIR(into.status.stx_mode) ? step(directory, name, into.parts, part) : 0;
     }
     return error;
 }

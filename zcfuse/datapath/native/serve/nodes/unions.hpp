@@ -26,7 +26,9 @@ struct Shown {
 };
 int find(const Directory& directory, const char* name, Shown& into);
 
-// Opens the parts of the directory called `name`. 0, kHandUp or -errno; ENOTDIR for what is none.
-int step(const Directory& directory, const char* name, std::vector<Part>& into);
+// Opens the parts of the directory called `name`; no layer above the part `first` has it. 0,
+// kHandUp or -errno; ENOTDIR for what is none.
+int step(const Directory& directory, const char* name, std::vector<Part>& into,
+         std::size_t first = 0);
 
 }  // namespace zc::unions

@@ -26,12 +26,28 @@ bool may_open_without(const Context& context) {
         context.counts.because(Reason::opens_not_offered);
         return false;
     }
+    if (const auto place = context.state.catalogues.find(abi::kRootId)) {
+        return !place->revoked;
+    }
     const auto root = context.mirrors().root_of(abi::kRootId);
     if (root == nullptr || !root->kept.empty() || context.mirrors().leased(abi::kRootId) != 0) {
         context.counts.because(Reason::opens_not_leased);
         return false;
     }
     return true;
+}
+
+int implicit_member(Context& context, std::uint64_t nodeid, OpenFiles::Lease& into) {
+    const auto place = context.state.catalogues.find(nodeid);
+    if (!place || place->revoked) {
+        return kHandUp;
+    }
+    if (const int error = lease_member(context, *place, into); error != 0) {
+        return error;
+    }
+    context.state.ledger.opened("implicit", "");
+    into = context.mirrors().files().keep(nodeid, std::move(into), sys::coarse_milliseconds());
+    return 0;
 }
 
 }  // namespace
@@ -55,6 +71,9 @@ int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* re
                    OpenFiles::Lease& into) {
     if (!context.state.config.immutable || !is_own(nodeid) || (read != nullptr && read->fh != 0)) {
         return kHandUp;
+    }
+    if (is_catalogued(nodeid)) {
+        return implicit_member(context, nodeid, into);
     }
     auto file = std::make_shared<sys::UniqueFd>();
     struct ::statx status {};

@@ -82,7 +82,9 @@ bool releasedir(Context& context, const Request& request) {
         return false;
     }
     request.done();
-    context.mirrors().listings().take(release.fh);
+    if (release.fh != kCatalogueHandle) {
+        context.mirrors().listings().take(release.fh);
+    }
     return true;
 }
 

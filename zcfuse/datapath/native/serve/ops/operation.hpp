@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "abi/fuse_nodes.hpp"
+#include "serve/amend.hpp"
 #include "serve/state.hpp"
 
 namespace zc::ops {
@@ -66,6 +67,8 @@ int open_for_listing(Context& context, std::uint64_t nodeid, OpenDirectory& into
 // without a message; 0, -errno or kHandUp.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into);
+// The lease that serves a member of a catalogue; 0, -errno or kHandUp.
+int lease_member(Context& context, const Catalogues::Place& place, OpenFiles::Lease& into);
 // Answers ENOSYS to what need not be asked, POLL on any mount and opens on an immutable one; false
 // where it is to be asked.
 bool unasked(Context& context, const Request& request);
@@ -92,6 +95,9 @@ bool releasedir(Context& context, const Request& request);
 bool getxattr(Context& context, const Request& request);
 bool listxattr(Context& context, const Request& request);
 bool ioctl(Context& context, const Request& request);
+
+// What is asked of a catalogue's node, or of the node that shows it.
+bool catalogued(Context& context, const Request& request, const Catalogues::Place& place);
 
 // Answers what a directory lease covers; false for what goes up.
 bool serve(Context& context, const Request& request);

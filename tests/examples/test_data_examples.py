@@ -1,0 +1,45 @@
+"""The examples for data loaders and tables say in one line what they lack.
+
+What they do with it is a part of the proof (``tests/programs/heavy``).
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.examples.conftest import DEADLINE_S
+from tests.support._user import CHECKOUT
+
+NEEDS = {
+    "dataloader_files.py": "torch",
+    "dataloader_mapped.py": "torch",
+    "parquet_duckdb.py": "duckdb",
+}
+
+
+def complaint(name: str, *arguments: str, path: str = "") -> tuple[int, str]:
+    """The status of ``examples/NAME`` and what it wrote to standard error."""
+    done = subprocess.run(
+        [sys.executable, os.path.join(CHECKOUT, "examples", name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("name", "package"), NEEDS.items())
+def test_an_example_without_its_package_is_one_line(
+    name: str, package: str, tmp_path: Path
+) -> None:
+    stand_in = f'raise ImportError("No module named {package!r}")\n'
+    (tmp_path / f"{package}.py").write_text(stand_in)
+    status, errors = complaint(name, "/", "1", path=str(tmp_path))
+    assert status == 1
+    assert errors.startswith(f"{name}: No module named '{package}': pip install {package}")
+    assert errors.count("\n") == 1

@@ -1,0 +1,165 @@
+"""The table of what served each program.
+
+``python -m tests.programs.table RECORDS TESTS [--docs PAGE]``: RECORDS are the lines of `records`,
+TESTS is pytest's own report (``--junitxml``), which knows what was not run or failed. The table is
+printed, and with ``--docs`` put into PAGE between two marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+from xml.etree import ElementTree
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+BEGIN: Final = "<!-- made by scripts/proof --docs -->"
+END: Final = "<!-- end -->"
+# In columns, for what is no terminal: a file, a pipe.
+_WIDTH: Final = 160
+_DEADLINE_S: Final = 10
+HEADINGS: Final = (
+    "program",
+    "version",
+    "what it did, and what was compared",
+    "equal",
+    "served by",
+    "bytes it got",
+    "requests",
+    "READs",
+    "bytes through the daemon",
+)
+
+Row = tuple[str, ...]
+
+
+def rows_of(records: str) -> list[Row]:
+    """A row for each line of the file `records`; none where there is no such file."""
+    if not os.path.exists(records):
+        return []
+    with open(records, encoding="utf-8") as file:
+        found = [json.loads(line) for line in file]
+    return sorted(map(_row, found), key=lambda row: (row[0].lower(), *row[1:]))
+
+
+def _row(record: dict[str, Any]) -> Row:
+    version = record["version"]
+    return (
+        record["program"],
+        _kernel() if version == platform.release() else version,
+        record["compared"],
+        "yes",  # what is not equal fails its test, and leaves no record
+        _path(record),
+        f"{record['delivered']:,}",
+        f"{record['requests']:,}",
+        f"{record['reads']:,}",
+        f"{record['daemon_read_and_wrote']:,}",
+    )
+
+
+def _path(record: dict[str, Any]) -> str:
+    words = [record["path"]]
+    words += ["over io_uring"] if record["transport"] == "uring" else []
+    words += ["for an ordinary user"] if record["user"] != "root" else []
+    return " ".join(words)
+
+
+def without_result(tests: str) -> list[str]:
+    """A line for each test of pytest's report that was skipped or failed."""
+    lines = []
+    for case in ElementTree.parse(tests).iter("testcase"):
+        name = f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}"
+        for outcome in case:
+            said = (outcome.get("message") or "").partition("\n")[0]
+            if outcome.tag == "skipped":
+                lines.append(f"not run: {name}: {said}")
+            elif outcome.tag in ("failure", "error"):
+                lines.append(f"NOT EQUAL, or not by that path: {name}: {said}")
+    return lines
+
+
+def machine() -> str:
+    """The kind of machine, in words: kernel, processors, and the filesystem of the files."""
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        model = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.MULTILINE)
+    processors = f"{os.cpu_count()} processors"
+    processors += f" ({' '.join(model[1].split())})" if model else ""
+    command = ["findmnt", "--noheadings", "--output=FSTYPE", "--target", tempfile.gettempdir()]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+    filesystem = said.stdout.strip().splitlines()[-1:] or ["an unknown filesystem"]
+    return f"Linux {_kernel()}, {platform.machine()}, {processors}, files on {filesystem[0]}"
+
+
+def _kernel() -> str:
+    """The kernel's version without what a distribution or a machine adds to it."""
+    found = re.match(r"[\d.]+", platform.release())
+    return found[0].rstrip(".") if found else platform.release()
+
+
+def markdown(rows: Sequence[Row], lines: Sequence[str]) -> str:
+    """The table for a page."""
+    text = [machine() + ".", "", _cells(HEADINGS), "|" + "---|" * len(HEADINGS)]
+    text += [_cells(row) for row in rows]
+    text += ["", *(f"- {line}" for line in lines)] if lines else []
+    return "\n".join(text)
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def put_into(page: str, text: str) -> None:
+    """Replace what stands between the marks of `page`.
+
+    Raises ValueError where the page does not have them.
+    """
+    with open(page, encoding="utf-8") as file:
+        before, begin, rest = file.read().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no line {BEGIN} with {END} after it")
+    with open(page, "w", encoding="utf-8") as file:
+        file.write(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def show(rows: Sequence[Row], lines: Sequence[str]) -> None:
+    """Print the table for a terminal."""
+    table = Table(box=SIMPLE, title=machine(), title_justify="left")
+    for number, heading in enumerate(HEADINGS):
+        figures = number > 4
+        heading = heading.replace("through ", "through\n")
+        side: Literal["left", "right"] = "right" if figures else "left"
+        table.add_column(heading, justify=side, no_wrap=figures, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(table)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("records")
+    parser.add_argument("tests")
+    parser.add_argument("--docs", metavar="PAGE")
+    given = parser.parse_args()
+    rows, lines = rows_of(given.records), without_result(given.tests)
+    show(rows, lines)
+    if given.docs:
+        put_into(given.docs, markdown(rows, lines))
+        print(f"the table is in {given.docs}")
+
+
+if __name__ == "__main__":
+    main()

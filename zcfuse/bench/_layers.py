@@ -1,0 +1,116 @@
+"""A union to measure: the files of a tree spread over three layers, and who else merges them.
+
+The layers are made as image layers come to be: each adds files, the upper ones hide older versions
+and whiteouts take names away. Merged they show the files of the tree that are measured, and nothing
+else.
+"""
+
+import contextlib
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from zcfuse.bench._sources import SourceError, SourceTree, directory_outside
+from zcfuse.bench._targets import Target, zcfuse_target
+
+LAYERS: Final = ("top", "middle", "bottom")
+_HIDDEN_EVERY: Final = 10  # one file in so many has an older version below, and a removed neighbour
+_FREE_SHARE: Final = 2
+_BLOCK: Final = 1 << 20
+_OVERLAYFS: Final = "overlayfs"
+_FUSE_OVERLAYFS: Final = "fuse-overlayfs"
+# As long as the others believe what they were told; it believes for ever unless told otherwise.
+_FUSE_OVERLAYFS_OPTIONS: Final = "timeout=1"
+
+
+@contextlib.contextmanager
+def layers_of(tree: SourceTree) -> Iterator[tuple[str, ...]]:
+    """Three directories, the topmost first, that have the files of `tree` which are measured.
+
+    They lie outside of the tree and are removed behind the block. Raises `SourceError` where there
+    is no space for them.
+    """
+    with directory_outside(tree.root) as base:
+        _require_space(tree, base)
+        layers = tuple(os.path.join(base, name) for name in LAYERS)
+        for layer in layers:
+            os.mkdir(layer)
+        if tree.large:
+            _copy(tree, tree.large, layers[-1])
+        for index, name in enumerate(tree.small):
+            _copy(tree, name, layers[index % len(layers)])
+            if index % _HIDDEN_EVERY == 0:
+                _hide(layers, name, index)
+        os.sync()
+        yield layers
+
+
+def union_targets(layers: Sequence[str], paths: Sequence[str], base: str) -> list[Target]:
+    """The layers merged by zcfuse, by each of the paths, below `base`."""
+    options = [f"--layer={layer}" for layer in layers]
+    return [zcfuse_target(path, None, os.path.join(base, path), options) for path in paths]
+
+
+def union_peer_targets(layers: Sequence[str], base: str) -> list[Target]:
+    """The layers merged by the kernel's overlayfs and by fuse-overlayfs, below `base`."""
+    return [_overlayfs(layers, base), _fuse_overlayfs(layers, base)]
+
+
+def _overlayfs(layers: Sequence[str], base: str) -> Target:
+    if os.geteuid() != 0:
+        return Target(_OVERLAYFS, missing="only root may mount it")
+    mountpoint = os.path.join(base, _OVERLAYFS)
+    argv = [sys.executable, "-P", "-m", "zcfuse.bench._overlayfs", ":".join(layers), mountpoint]
+    return Target(_OVERLAYFS, tuple(argv), mountpoint)
+
+
+def _fuse_overlayfs(layers: Sequence[str], base: str) -> Target:
+    program = shutil.which(_FUSE_OVERLAYFS)
+    if program is None:
+        return Target(
+            _FUSE_OVERLAYFS, missing=f"not installed ('apt-get install {_FUSE_OVERLAYFS}')"
+        )
+    mountpoint = os.path.join(base, _FUSE_OVERLAYFS)
+    options = f"{_FUSE_OVERLAYFS_OPTIONS},lowerdir={':'.join(layers)}"
+    return Target(_FUSE_OVERLAYFS, (program, "-f", "-o", options, mountpoint), mountpoint)
+
+
+def _require_space(tree: SourceTree, base: str) -> None:
+    names = [*([tree.large] if tree.large else []), *tree.small]
+    needed = sum(os.stat(os.path.join(tree.root, name)).st_size for name in names) * _FREE_SHARE
+    space = os.statvfs(base)
+    if needed > space.f_bavail * space.f_frsize:
+        raise SourceError(
+            f"{base}: no space for layers with the files that are measured: they take"
+            f" {needed >> 20} MiB free; set TMPDIR, or leave out --layers"
+        )
+
+
+def _copy(tree: SourceTree, name: str, layer: str) -> None:
+    """Copy by large writes, as the tree's own files are made: the page cache keeps their pieces."""
+    with open(os.path.join(tree.root, name), "rb") as source, open(_place(layer, name), "wb") as to:
+        shutil.copyfileobj(source, to, _BLOCK)
+
+
+def _hide(layers: Sequence[str], name: str, index: int) -> None:
+    """Put an older version below, where there is a below, and beside it a name that is gone."""
+    if index % len(layers) != len(layers) - 1:
+        _write(_place(layers[-1], name), b"an older version")
+    gone = f"{name}.gone"
+    with contextlib.suppress(PermissionError):  # before Linux 5.8 a whiteout is root's to make
+        os.mknod(_place(layers[0], gone), stat.S_IFCHR, os.makedev(0, 0))
+        _write(_place(layers[-1], gone), b"removed since")
+
+
+def _place(layer: str, name: str) -> str:
+    path = os.path.join(layer, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return path
+
+
+def _write(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
