@@ -45,9 +45,9 @@ check: $(STAMPS)/build packages-check
 	@scripts/check $(JOBS)
 
 # What the theme says about its successor is no warning about these pages. With --quiet mkdocs would
-# not count warnings.
-docs: $(STAMPS)/build
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+# not count warnings. Nothing of the data path is asked, so it need not be built.
+docs: $(STAMPS)/venv
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo 'open build/site/index.html; to search it: $(PY) -m http.server -b localhost -d build/site'
 
 bench: $(STAMPS)/build packages-bench
