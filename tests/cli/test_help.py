@@ -14,6 +14,7 @@ COMMANDS = [
     "status",
     "explain",
     "warm",
+    "top",
     "copies",
     "doctor",
     "completion",

@@ -107,3 +107,23 @@ def test_an_open_is_unchanged_only_if_size_and_mtime_are_as_at_the_last():
     assert kept == [False, True, False, True, False, True]
     table.forget_opened(ROOT_NODEID)
     assert not table.reopened_unchanged(ROOT_NODEID, 2, 3)
+
+
+def test_a_node_has_the_path_that_it_was_found_by_last():
+    table = NodeTable(Numbered("root"))
+    directory, _ = table.count_lookup(Numbered("d"), ROOT_NODEID, b"dir")
+    file, _ = table.count_lookup(Numbered("f"), directory, b"old")
+    table.count_lookup(Numbered("f"), directory, b"new")
+    assert table.path_of(ROOT_NODEID) == b""
+    assert table.path_of(file) == b"dir/new"
+    table.forget(directory, 1)
+    assert table.path_of(file) is None
+    assert table.path_of(99) is None
+
+
+def test_directories_that_were_moved_into_one_another_have_no_path():
+    table = NodeTable(Numbered("root"))
+    one, _ = table.count_lookup(Numbered("1"), ROOT_NODEID, b"1")
+    other, _ = table.count_lookup(Numbered("2"), one, b"2")
+    table.count_lookup(Numbered("1"), other, b"1")
+    assert table.path_of(one) is None

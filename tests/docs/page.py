@@ -105,8 +105,8 @@ class Page:
         before = sandbox.mounts()
         if command.text.startswith("zcfuse mount "):
             # Mounts that a page shows one below the other are alternatives.
-            mountpoint = sandbox.inside(command.text.split()[-1])
-            taken = [mount for mount in before if mount.mountpoint == mountpoint]
+            named = sandbox.inside(command.text).split()
+            taken = [mount for mount in before if mount.mountpoint in named]
             sandbox.unmount(taken)
         status, output = sandbox.shell(command.text)
         if command.text.endswith("&"):

@@ -22,7 +22,7 @@ COMMAND_S: Final = 40.0
 # What pages use outside of the reader's home. A name of the machine's own is never exchanged.
 _OURS: Final = re.compile(r"(?<![\w./~-])/(data|mnt|shards|srv|layers)(?![\w.-])")
 # Where pages have a server listen.
-_ADDRESS: Final = "127.0.0.1:8080"
+_ADDRESS: Final = re.compile(r"127\.0\.0\.1:(8080|9464)")
 # The commands that pip installs, and where each is.
 _COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.mount_helper"}
 _WIDTH: Final = "100"
@@ -92,7 +92,7 @@ class Sandbox:
 
     def inside(self, text: str) -> str:
         """`text` with the pages' directories in the sandbox."""
-        text = text.replace(_ADDRESS, f"127.0.0.1:{self._port}")
+        text = _ADDRESS.sub(f"127.0.0.1:{self._port}", text)
         return _OURS.sub(lambda found: f"{self.root}{found[0]}", text)
 
     def outside(self, text: str) -> str:

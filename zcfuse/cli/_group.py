@@ -18,6 +18,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "zcfuse.cli.status:status",
         "Show what a mount negotiated, served and fell back from.",
     ),
+    "top": ("zcfuse.cli.top:top", "Show what a mount is doing, refreshed once a second."),
     "explain": (
         "zcfuse.cli.explain:explain",
         "Say how a file is served, and why not better.",

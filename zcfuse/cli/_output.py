@@ -68,6 +68,19 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def duration(nanoseconds: object) -> str:
+    """Return a time with a unit and three digits: ``18.2 us``."""
+    if not isinstance(nanoseconds, int):
+        return shown(nanoseconds)
+    amount, unit = float(nanoseconds), "ns"
+    for larger in ("us", "ms", "s"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    digits = 0 if unit == "ns" or amount >= 99.95 else 1 if amount >= 9.995 else 2
+    return f"{amount:.{digits}f} {unit}"
+
+
 def size(count: object) -> str:
     """Return a number of bytes with a unit: ``1.5 MiB``."""
     if not isinstance(count, int):

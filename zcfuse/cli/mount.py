@@ -27,9 +27,9 @@ from zcfuse.datapath._mounting import MountError
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, noexec, allow_other, no_prefault, "
     "no_directory_lease, immutable, path=, transport=, cache_timeout=, threads=, lock_budget=, "
-    "stack_depth=, and tree=, layer=, archive=, archives=, keep_index=, salvage, unpack_budget=, "
-    "log_file=, log_level= as the options of these names. An option of its own, such as --path, "
-    "counts before these."
+    "stack_depth=, metrics_listen=, and tree=, layer=, archive=, archives=, keep_index=, salvage, "
+    "unpack_budget=, log_file=, log_level= as the options of these names. An option of its own, "
+    "such as --path, counts before these."
 )
 
 
@@ -166,6 +166,12 @@ class Size(click.ParamType[int]):
     default=None,
     help="Promise that SOURCE does not change while it is mounted: whatever was looked at, listed,"
     " opened or read once is answered by the kernel from then on.",
+)
+@click.option(
+    "--metrics-listen",
+    metavar="[ADDR:]PORT",
+    help="Answer a Prometheus scraper on this port of the loopback interface. Port 0: one that is"
+    " free, which 'zcfuse status' tells.",
 )
 @click.option(
     "--log-file",

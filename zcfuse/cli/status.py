@@ -10,9 +10,16 @@ import click
 
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
-from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, size
+from zcfuse.cli._output import (
+    duration,
+    json_option,
+    print_json,
+    print_pairs,
+    print_table,
+    size,
+)
 from zcfuse.control._file_messages import LockReport
-from zcfuse.control._status import StatusDocument, ThreadUsage
+from zcfuse.control._status import HotFile, StatusDocument, ThreadUsage
 from zcfuse.control._status_client import StatusError, read_status
 
 _PATH_COLUMNS: Final = ("requests", "bytes", "copied_in", "copied_out", "calls", "short", "errors")
@@ -28,18 +35,29 @@ _ARCHIVE_COLUMNS: Final = (
 )
 _MOST_ARCHIVES: Final = 20
 _MOST_LOCKED: Final = 20
+_MOST_FILES: Final = 5
+_QUANTILES: Final = {"p50_ns": "p50", "p99_ns": "p99", "p999_ns": "p99.9", "max_ns": "max"}
 
 
 @click.command()
 @click.argument("mountpoint", shell_complete=_completion.mountpoints)
 @json_option
-def status(mountpoint: str, as_json: bool) -> None:
+@click.option(
+    "--prometheus", "as_metrics", is_flag=True, help="Print the text format of Prometheus."
+)
+def status(mountpoint: str, as_json: bool, as_metrics: bool) -> None:
     """Show what the mount at MOUNTPOINT negotiated, served and fell back from."""
+    if as_json and as_metrics:
+        raise click.UsageError("--json and --prometheus exclude each other: give one of them")
     try:
         document = read_status(mountpoint)
     except StatusError as error:
         raise CommandError(str(error), usage=error.usage) from error
-    if as_json:
+    if as_metrics:
+        from zcfuse.control._metrics import exposition
+
+        click.echo(exposition(document), nl=False)
+    elif as_json:
         print_json(document)
     else:
         _print(document)
@@ -57,6 +75,7 @@ def _print(document: StatusDocument) -> None:
             "options": _options_line(document.options),
             "open files": _of_both_planes(document, "open_files"),
             "nodes": _of_both_planes(document, "nodes"),
+            "metrics": f"http://{document.metrics}/metrics" if document.metrics else None,
         },
     )
     if document.datapath is None:
@@ -65,6 +84,7 @@ def _print(document: StatusDocument) -> None:
         _print_datapath(document.datapath)
     if document.locks is not None:
         _print_locks(document.locks)
+    _print_hot_files(document.hot_files)
     _print_archives(document.tree.get("archives", {}))
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
     _print_counts("errors replied", document.control.get("errors"))
@@ -85,12 +105,18 @@ def _options_line(options: Mapping[str, object]) -> str:
 def _print_datapath(datapath: Mapping[str, Any]) -> None:
     _print_section("transport", datapath, "transport")
     _print_section("negotiated with the kernel", datapath, "init")
-    _print_counts("requests read from the kernel", datapath.get("requests"))
+    latency: Mapping[str, Any] = datapath.get("latency", {})
+    _print_requests(
+        "requests read from the kernel", "operation", datapath["requests"], latency, "operations"
+    )
     paths = datapath.get("paths", {})
     rows = [
         (name, *(counts.get(column) for column in _PATH_COLUMNS)) for name, counts in paths.items()
     ]
     print_table("served by path", ("path", *_PATH_COLUMNS), rows)
+    served = {name: counts["requests"] for name, counts in paths.items() if counts["requests"]}
+    _print_requests("time of a READ by path", "path", served, latency, "paths")
+    _print_requests("handed up to Python", "operation", datapath["upcalls"], latency, "upcalls")
     _print_counts("opens", datapath.get("opens"))
     _print_counts("fallbacks", datapath.get("fallbacks"))
     _print_section("directory leases", datapath, "directories")
@@ -98,6 +124,25 @@ def _print_datapath(datapath: Mapping[str, Any]) -> None:
     _print_section("windows", datapath, "windows")
     counters = ("upcalls_out", "upcalls_overflow", "notifications", "interrupts", "leases")
     _print_counts("counters", {name: datapath[name] for name in counters if name in datapath})
+
+
+def _print_requests(
+    title: str, what: str, counts: Mapping[str, int], latency: Mapping[str, Any], section: str
+) -> None:
+    """Print a row for each count, the largest first, with the quantiles of its latency."""
+    times: Mapping[str, Any] = latency.get(section, {})
+    rows = [
+        (name, count, *(duration(times.get(name, {}).get(key)) for key in _QUANTILES))
+        for name, count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    if rows:
+        print_table(title, (what, "requests", *_QUANTILES.values()), rows)
+
+
+def _print_hot_files(files: Sequence[HotFile]) -> None:
+    rows = [(file.opens, file.reads, size(file.bytes), file.path) for file in files[:_MOST_FILES]]
+    if rows:
+        print_table("hottest files", ("opens", "READs", "bytes", "file"), rows)
 
 
 def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:

@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from zcfuse.control._mount import Mount, mount
+    from zcfuse.control._mount import mount
     from zcfuse.control._operations import Operations, OperationsStatistics
     from zcfuse.control._options import SERVING_PATHS, MountOptions
     from zcfuse.control._registry import list_mounts
+    from zcfuse.control._served import Mount
     from zcfuse.control._status import StatusDocument, ThreadUsage
     from zcfuse.control._status_client import StatusError, read_status
     from zcfuse.control._unmounting import UnmountOutcome
@@ -37,7 +38,7 @@ __all__ = [
 
 _HOMES: Final = {
     "SERVING_PATHS": "zcfuse.control._options",
-    "Mount": "zcfuse.control._mount",
+    "Mount": "zcfuse.control._served",
     "MountError": "zcfuse.datapath._mounting",
     "MountOptions": "zcfuse.control._options",
     "Operations": "zcfuse.control._operations",

@@ -12,8 +12,9 @@ from typing import Final, TextIO
 import trio
 
 from zcfuse.control._log import DEFAULT_LOG_LEVEL, set_up_logging
-from zcfuse.control._mount import UNMOUNTED, Mount, mount
+from zcfuse.control._mount import mount
 from zcfuse.control._options import MountOptions
+from zcfuse.control._served import UNMOUNTED, Mount
 from zcfuse.control._service import ServiceManager
 from zcfuse.control._watchdog import keep_watch
 from zcfuse.control._witness import Witness

@@ -16,15 +16,22 @@ import msgspec
 from zcfuse.tree import Node
 
 ROOT_NODEID: Final = 1
+# Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
+_DEPTH_LIMIT: Final = 4096
 
 
 class _Known(msgspec.Struct, gc=False):
-    """gc=False: nothing in it leads back to it, and there may be a million of them."""
+    """gc=False: nothing in it leads back to it, and there may be a million of them.
+
+    `above` and `name` say where it was found last.
+    """
 
     nodeid: int
     node: Node
     lookups: int
     opened_as: tuple[int, int] | None = None
+    above: _Known | None = None
+    name: bytes = b""
 
 
 class NodeTable:
@@ -50,19 +57,22 @@ class NodeTable:
         known = self._by_identity.get(node.identity)
         return None if known is None else known.nodeid
 
-    def count_lookup(self, node: Node) -> tuple[int, bool]:
+    def count_lookup(self, node: Node, parent: int = 0, name: bytes = b"") -> tuple[int, bool]:
         """Count one lookup of `node`; return its nodeid and whether the nodeid is new.
 
-        To be called before the reply that carries the nodeid is written: the kernel may forget the
-        node as soon as it has read that.
+        It was found as `name` in the directory that the kernel knows as `parent`. To be called
+        before the reply that carries the nodeid is written: the kernel may forget the node as soon
+        as it has read that.
         """
         known = self._by_identity.get(node.identity)
         if known is not None:
             known.lookups += 1
             if known.node is not node:
                 known.node.merge(node)
+            self._place(known, parent, name)
             return known.nodeid, False
         known = _Known(self._next, node, 1)
+        self._place(known, parent, name)
         self._next += 1
         self._by_nodeid[known.nodeid] = known
         self._by_identity[node.identity] = known
@@ -79,6 +89,7 @@ class NodeTable:
         del self._by_nodeid[nodeid]
         if self._by_identity.get(known.node.identity) is known:
             del self._by_identity[known.node.identity]
+        known.above = None  # outside renames may have made a ring of them
         return True
 
     def reopened_unchanged(self, nodeid: int, version: int, mtime_ns: int) -> bool:
@@ -92,12 +103,29 @@ class NodeTable:
         """Trust no version and mtime seen so far at the node's next open."""
         self._known(nodeid).opened_as = None
 
-    def adopt(self, nodeid: int, node: Node) -> Node:
+    def adopt(self, nodeid: int, node: Node, parent: int = 0, name: bytes = b"") -> Node:
         """Know a node by a nodeid of the other plane, which counts its lookups; return the node.
 
-        The other plane hands up the FORGET that is its last. No lookup of ours ever finds it.
+        It was found as `name` in `parent`. The other plane hands up the FORGET that is its last. No
+        lookup of ours ever finds it.
         """
-        return self._by_nodeid.setdefault(nodeid, _Known(nodeid, node, 0)).node
+        known = self._by_nodeid.setdefault(nodeid, _Known(nodeid, node, 0))
+        self._place(known, parent, name)
+        return known.node
+
+    def path_of(self, nodeid: int) -> bytes | None:
+        """Return by which names a node was found last, from the root down; None if unknown."""
+        at = self._by_nodeid.get(nodeid)
+        names: list[bytes] = []
+        while at is not None and at.nodeid != ROOT_NODEID and len(names) < _DEPTH_LIMIT:
+            names.append(at.name)
+            at = at.above
+        return None if at is None or at.nodeid != ROOT_NODEID else b"/".join(reversed(names))
+
+    def _place(self, known: _Known, parent: int, name: bytes) -> None:
+        above = self._by_nodeid.get(parent)
+        if above is not None and above is not known:
+            known.above, known.name = above, name
 
     def _known(self, nodeid: int) -> _Known:
         known = self._by_nodeid.get(nodeid)

@@ -139,6 +139,10 @@ class Operations(ReadOnlyOperations):
         """Return the node that the kernel knows by a nodeid; OSError(ESTALE) if it knows none."""
         return self._nodes.node(nodeid)
 
+    def path_of(self, nodeid: int) -> bytes | None:
+        """Return a node's path from the root, by the names it was found under last, or None."""
+        return self._nodes.path_of(nodeid)
+
     def close(self) -> None:
         """Close what clients left open: after pyfuse3's loop ended, before the data path stops."""
         self._files.close()
@@ -157,7 +161,7 @@ class Operations(ReadOnlyOperations):
             self._negative_lookups += 1
             return self._absent(directory)
         entry = self._found(directory, node, attributes)
-        entry.st_ino = self._count_lookup(node, attributes)
+        entry.st_ino = self._count_lookup(node, attributes, parent_inode, name)
         return entry
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -324,13 +328,16 @@ class Operations(ReadOnlyOperations):
         """Find out from the data path who a node is that it looked up; None: it does not know."""
         chain = () if self._leases is None else self._leases.describe(nodeid)
         node: Node | None = None
+        above = 0
         for number, name, *identity in chain:
             if node is None:
                 node = self._nodes.node(number)  # the leased directory, which is ours
-                continue
-            found = Identity(*identity)
-            node = self._nodes.adopt(number, self._tree.adopt(node, name, found))
-            self._show_ino(number, self._shown_ino(node, found))
+            else:
+                found = Identity(*identity)
+                adopted = self._tree.adopt(node, name, found)
+                node = self._nodes.adopt(number, adopted, above, name)
+                self._show_ino(number, self._shown_ino(node, found))
+            above = number
         return node
 
     def _shown_ino(self, node: Node, found: Identity) -> int:
@@ -426,9 +433,9 @@ class Operations(ReadOnlyOperations):
         entry.entry_timeout = entry.attr_timeout = 0 if directory.volatile else self._timeout
         return entry
 
-    def _count_lookup(self, node: Node, attributes: Attributes) -> int:
+    def _count_lookup(self, node: Node, attributes: Attributes, parent: int, name: bytes) -> int:
         """Count a lookup that a reply is about to tell the kernel of; return the nodeid."""
-        nodeid, new = self._nodes.count_lookup(node)
+        nodeid, new = self._nodes.count_lookup(node, parent, name)
         if new:
             self._show_ino(nodeid, attributes.ino)
             if self._directory_leases is not None:
@@ -468,7 +475,8 @@ class Operations(ReadOnlyOperations):
             shown = self._nodes.nodeid(node) or self._nodes.nodeid(directory)
             entry.st_ino = shown or ROOT_NODEID
             return self._readdir_reply(token, name, entry, offset)
-        entry.st_ino = self._count_lookup(node, attributes)
+        parent = self._nodes.nodeid(directory) or 0
+        entry.st_ino = self._count_lookup(node, attributes, parent, name)
         if self._readdir_reply(token, name, entry, offset):
             return True
         if self._nodes.forget(entry.st_ino, 1):

@@ -42,6 +42,8 @@ NO_TIMEOUT_IF_IMMUTABLE: Final = "immutable caches without limit; leave out eith
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _OPTION: Final = re.compile(r'(?:[^",]|"[^"]*"|")+')
+_LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "[::1]": "::1"}
+_LAST_PORT: Final = 65535
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 # What mount(8) may hand on and what holds for every zcfuse mount anyway.
 _ALWAYS_ON: Final = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
@@ -77,9 +79,12 @@ class MountOptions:
         source_name: what findmnt shows as the source; None: the tree's own name for itself.
         unmount_wait: for how long a busy mount is waited for before it is detached by force, in
             seconds (5.0).
+        metrics_listen: where a scraper of metrics is answered over HTTP, ``PORT`` or
+            ``127.0.0.1:PORT`` (port 0: any that is free, which the status tells); loopback only.
+            None: nowhere.
         answer_timeout: for how long an async function of the tree's (a dynamic directory's, or that
-            of a Computed file) may take, in seconds (30.0); then it is cancelled, and its client gets
-            ETIMEDOUT.
+            of a Computed file) may take, in seconds (30.0); then it is cancelled, and its client
+            gets ETIMEDOUT.
 
     Raises:
         MountError: a value is outside its range.
@@ -98,6 +103,7 @@ class MountOptions:
     noexec: bool = False
     source_name: str | None = None
     unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
+    metrics_listen: str | None = None
     answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S
 
     def __post_init__(self) -> None:
@@ -125,6 +131,11 @@ class MountOptions:
             raise _refused("stack_depth", self.stack_depth, "choose 1 or 2")
         if not (math.isfinite(self.unmount_wait) and self.unmount_wait >= 0):
             raise _refused("unmount_wait", self.unmount_wait, "give seconds, 0 or more")
+        if self.metrics_listen is not None:
+            try:
+                parse_listen(self.metrics_listen)
+            except ValueError as error:
+                raise _refused("metrics_listen", self.metrics_listen, str(error)) from error
         if not (math.isfinite(self.answer_timeout) and self.answer_timeout > 0):
             raise _refused("answer_timeout", self.answer_timeout, "give seconds, more than 0")
 
@@ -171,6 +182,24 @@ def split_options(text: str) -> list[str]:
     """
     options = (part.replace('"', "").strip() for part in _OPTION.findall(text))
     return [option for option in options if option]
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Read where to listen: ``PORT``, ``127.0.0.1:PORT``, ``localhost:PORT`` or ``[::1]:PORT``.
+
+    Returns:
+        The loopback address and the port.
+
+    Raises:
+        ValueError: it is none, or not of the loopback interface.
+    """
+    host, colon, port = text.rpartition(":")
+    address = _LOOPBACK.get(host if colon else "127.0.0.1")
+    if address is None:
+        raise ValueError("only loopback is listened on; give PORT, 127.0.0.1:PORT or [::1]:PORT")
+    if not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
+        raise ValueError(f"give a port from 1 to {_LAST_PORT}, or 0 for one that is free")
+    return address, int(port)
 
 
 def parse_mount_options(text: str, others: Collection[str] = ()) -> dict[str, object]:
@@ -240,4 +269,5 @@ _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "threads": int,
     "lock_budget": parse_size,
     "stack_depth": int,
+    "metrics_listen": str,
 }

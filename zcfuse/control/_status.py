@@ -47,11 +47,30 @@ class ThreadUsage(msgspec.Struct, frozen=True):
     involuntary_switches: int
 
 
+class HotFile(msgspec.Struct, frozen=True):
+    """A file that is asked for often; `path` is from the mount point.
+
+    Counted since the file came among those that are watched, so it may be less than there was. The
+    READs of a file in passthrough are the kernel's, and are not seen.
+    """
+
+    path: str
+    opens: int = 0
+    reads: int = 0
+    bytes: int = 0
+
+    @property
+    def requests(self) -> int:
+        """OPENs and READs."""
+        return self.opens + self.reads
+
+
 class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     """Everything ``zcfuse status`` shows; ``datapath`` is None for a naive mount.
 
     ``tree`` is what the tree has to tell: by section, then by name. ``locks`` are the files that
-    are kept in memory, None where there are none.
+    are kept in memory, None where there are none. ``hot_files`` are those that are asked for most,
+    and ``metrics`` is where a scraper is listened for, "" where it is not.
     """
 
     pid: int
@@ -65,6 +84,8 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     threads: list[ThreadUsage]
     tree: Mapping[str, Mapping[str, object]] = {}
     locks: LockReport | None = None
+    hot_files: list[HotFile] = []
+    metrics: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -97,7 +118,12 @@ Reply = StatusDocument | UnmountReply | Explanation | LockReply | UnlockReply | 
 
 def printable(path: str) -> str:
     """Return a file name as text that can be encoded: bytes that are no UTF-8 become ``\\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable_bytes(os.fsencode(path))
+
+
+def printable_bytes(path: bytes) -> str:
+    """Return a file name in bytes as text, like `printable`."""
+    return path.decode("utf-8", "backslashreplace")
 
 
 def thread_usage(roles: Mapping[int, str]) -> list[ThreadUsage]:

@@ -31,7 +31,7 @@ _ENDED: Final = frozenset({"", "Z", "X"})
 
 
 class Watched(Protocol):
-    """What `zcfuse.control._mount.Mount` offers."""
+    """What `zcfuse.control._served.Mount` offers."""
 
     def statistics(self) -> Mapping[str, Any]:
         """The counts of both planes; ``datapath`` is None without one."""

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from zcfuse.datapath._latency import Latencies, Latency
     from zcfuse.datapath._native import WHOLE_FILE, Config, DataPath, arm_faults, upcall_pair
     from zcfuse.datapath._statistics import (
         Directories,
@@ -29,6 +30,8 @@ __all__ = [
     "DataPath",
     "Directories",
     "Init",
+    "Latencies",
+    "Latency",
     "PathCounts",
     "Pool",
     "Statistics",
@@ -39,11 +42,14 @@ __all__ = [
     "upcall_pair",
 ]
 
-_COMPILED: Final = {"WHOLE_FILE", "Config", "DataPath", "arm_faults", "upcall_pair"}
+_HOMES: Final = {
+    **dict.fromkeys(("WHOLE_FILE", "Config", "DataPath", "arm_faults", "upcall_pair"), "_native"),
+    **dict.fromkeys(("Latencies", "Latency"), "_latency"),
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "_native" if name in _COMPILED else "_statistics"
+    home = _HOMES.get(name, "_statistics")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

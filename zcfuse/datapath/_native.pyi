@@ -154,6 +154,14 @@ class DataPath:
         """Drop a name from the kernel's cache. Returns 0 or -errno. Blocks like the other."""
     def statistics(self) -> dict[str, object]:
         """Return a snapshot of the ledger; zcfuse.datapath.Statistics gives it types."""
+    def hot_files(self, most: int) -> list[tuple[int, int, int, int, int, bytes]]:
+        """Say which files are asked for most: so many by requests, and as many by bytes.
+
+        Each is (nodeid, opens, reads, bytes, the nodeid of the leased directory above it, its path
+        from there): the nodeid itself and b"" for a node of control's, 0 for one that is not known
+        any more. What is counted is what was seen since the file came into the sketch, which has
+        room for some hundred files: never too much. Reads of a passthrough file are not seen.
+        """
     def expect_end(self) -> None:
         """Announce that the connection is about to end because we want it to."""
     def stop(self) -> bool:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from zcfuse.datapath._latency import Latencies
+
 if TYPE_CHECKING:
     from ._native import DataPath
 
@@ -159,6 +161,7 @@ class Statistics(msgspec.Struct, frozen=True):
     reads_waited: int
     malformed: int
     paths: dict[str, PathCounts]
+    latency: Latencies
     opens: dict[str, int]
     fallbacks: dict[str, int]
     leases: int

@@ -88,6 +88,64 @@ nb::dict paths_of(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads)
     return paths;
 }
 
+nb::dict latency_of(const zc::Latency::Total& total) {
+    nb::list buckets;
+    for (std::size_t i = 0; i < total.buckets.size(); ++i) {
+        if (total.buckets[i] > 0) {
+            buckets.append(
+                nb::make_tuple(zc::Latency::begin_of(i), zc::Latency::end_of(i), total.buckets[i]));
+        }
+    }
+    nb::dict latency;
+    latency["count"] = total.count;
+    latency["sum_ns"] = total.sum;
+    latency["max_ns"] = total.longest;
+    latency["buckets"] = buckets;
+    return latency;
+}
+
+// By operation, of all threads or of those with a role.
+nb::dict operation_latencies(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads,
+                             std::string_view role = {}) {
+    std::map<std::string, zc::Latency::Total> totals;
+    for (const auto& thread : threads) {
+        for (std::size_t opcode = 0; opcode < zc::abi::kOpcodes; ++opcode) {
+            if ((role.empty() || thread->role == role) && thread->latency[opcode].any()) {
+                const auto name = zc::abi::opcode_name(static_cast<std::uint32_t>(opcode));
+                thread->latency[opcode].add_to(totals[std::string(name)]);
+            }
+        }
+    }
+    nb::dict latencies;
+    for (const auto& [name, total] : totals) {
+        latencies[name.c_str()] = latency_of(total);
+    }
+    return latencies;
+}
+
+nb::dict path_latencies(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
+    nb::dict latencies;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(zc::Path::count_); ++i) {
+        zc::Latency::Total total;
+        for (const auto& thread : threads) {
+            thread->paths[i].latency.add_to(total);
+        }
+        if (total.count > 0) {
+            latencies[std::string(zc::path_name(static_cast<zc::Path>(i))).c_str()] =
+                latency_of(total);
+        }
+    }
+    return latencies;
+}
+
+nb::dict latencies_of(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
+    nb::dict latency;
+    latency["operations"] = operation_latencies(threads);
+    latency["upcalls"] = operation_latencies(threads, "relay");
+    latency["paths"] = path_latencies(threads);
+    return latency;
+}
+
 nb::dict windows_of(const zc::WindowStats& stats) {
     nb::dict windows;
     windows["count"] = stats.count;
@@ -237,6 +295,26 @@ nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
     return result;
 }
 
+// [(nodeid, opens, reads, bytes, leased directory above it, path from there)]
+nb::list hot_files(const zc::DataPath& path, std::size_t most) {
+    const auto& state = path.state();
+    std::vector<std::pair<zc::Ledger::HotFile, zc::Mirrors::Place>> files;
+    {
+        const nb::gil_scoped_release released;
+        for (const auto& file : state.ledger.hot_files(most)) {
+            auto place = zc::is_own(file.nodeid) ? state.mirrors.place_of(file.nodeid)
+                                                 : zc::Mirrors::Place{file.nodeid, {}};
+            files.emplace_back(file, place.value_or(zc::Mirrors::Place{}));
+        }
+    }
+    nb::list result;
+    for (const auto& [file, place] : files) {
+        result.append(nb::make_tuple(file.nodeid, file.use.opens, file.use.reads, file.use.bytes,
+                                     place.root, nb::bytes(place.path.data(), place.path.size())));
+    }
+    return result;
+}
+
 nb::dict statistics(const zc::DataPath& path) {
     const auto& state = path.state();
     {
@@ -271,6 +349,7 @@ nb::dict statistics(const zc::DataPath& path) {
     result["interrupts"] = state.interrupts.load();
     result["malformed"] = malformed;
     result["paths"] = paths_of(threads);
+    result["latency"] = latencies_of(threads);
     result["opens"] = to_dict(state.ledger.opens());
     result["fallbacks"] = to_dict(state.ledger.fallbacks());
     // Those that nobody has open are kept, but are no business of anybody's.
@@ -444,6 +523,7 @@ void bind_datapath(nb::module_& module) {
             },
             "parent"_a, "name"_a)
         .def("statistics", &statistics)
+        .def("hot_files", &hot_files, "most"_a)
         .def("expect_end", &DataPath::expect_end)
         .def(
             "stop", [](DataPath& path) { return path.stop(); }, Released());

@@ -100,6 +100,7 @@ class ReadWorker {
         while (auto job = state_->workers.next()) {
             const Turn turn(*counts_);
             reader_.serve(*job, RingReader::Wait::allowed);
+            counts_->answered_read(job->nodeid, job->served, job->since);
         }
     }
 

@@ -1,5 +1,6 @@
 #include "serve/ledger.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -68,6 +69,31 @@ void Ledger::settle() const {
 std::vector<std::shared_ptr<ThreadCounts>> Ledger::threads() const {
     const std::lock_guard guard(lock_);
     return threads_;
+}
+
+std::vector<Ledger::HotFile> Ledger::hot_files(std::size_t most) const {
+    HotFiles::Uses uses;
+    for (const auto& thread : threads()) {
+        thread->files.add_to(uses);
+    }
+    std::vector<HotFile> all;
+    all.reserve(uses.size());
+    for (const auto& [nodeid, use] : uses) {
+        all.push_back({nodeid, use});
+    }
+    const auto by_requests = [](const HotFile& a, const HotFile& b) {
+        return a.use.requests() > b.use.requests();
+    };
+    const auto by_bytes = [](const HotFile& a, const HotFile& b) {
+        return a.use.bytes > b.use.bytes;
+    };
+    const auto end = [&all, most](std::size_t from) {
+        return all.begin() + static_cast<std::ptrdiff_t>(std::min(all.size(), from + most));
+    };
+    std::partial_sort(all.begin(), end(0), all.end(), by_requests);
+    std::partial_sort(end(0), end(most), all.end(), by_bytes);
+    all.erase(end(most), all.end());
+    return all;
 }
 
 std::map<std::string, std::uint64_t> Ledger::opens() const {

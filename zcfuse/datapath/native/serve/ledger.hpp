@@ -1,6 +1,10 @@
 // The data path's own count of what it did. Every thread writes counters of its own (relaxed, one
 // writer each, no shared cache line); statistics() of any thread adds them up. Bytes and copies are
 // sums of system calls' return values, never a constant per path.
+//
+// What a request took is the daemon's part of it: from its being read off the channel, or found in
+// a ring's entry, until its reply was written. So it is counted by the thread that answers, be it
+// another one than that which took the request, and each request once.
 #pragma once
 
 #include <sys/types.h>
@@ -16,6 +20,8 @@
 #include <vector>
 
 #include "abi/fuse.hpp"
+#include "serve/hot_files.hpp"
+#include "serve/latency.hpp"
 
 namespace zc {
 
@@ -45,17 +51,6 @@ enum class Reason : std::uint8_t {
 };
 std::string_view reason_text(Reason reason) noexcept;
 
-class Count {
-  public:
-    void add(std::uint64_t n = 1) noexcept {
-        value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-    }
-    std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
-
-  private:
-    std::atomic<std::uint64_t> value_{0};
-};
-
 struct PathCounts {
     Count requests;
     Count bytes;       // of payload that the kernel took
@@ -65,6 +60,13 @@ struct PathCounts {
     Count short_calls;
     Count errors;   // requests that were answered with an errno
     Count refused;  // replies that the kernel did not take (interrupted, aborted)
+    Latency latency;
+};
+
+// By which path a READ was answered, and with how much that the kernel took.
+struct Served {
+    Path path = Path::pool;
+    std::uint64_t bytes = 0;
 };
 
 // The counters of one thread. Only that thread adds.
@@ -73,6 +75,8 @@ struct alignas(64) ThreadCounts {
     pid_t tid = 0;
     std::array<Count, abi::kOpcodes> requests;
     std::array<Count, abi::kOpcodes> upcalls;
+    std::array<Latency, abi::kOpcodes> latency;
+    HotFiles files;
     std::array<PathCounts, static_cast<std::size_t>(Path::count_)> paths;
     std::array<Count, static_cast<std::size_t>(Reason::count_)> reasons;
     Count malformed;
@@ -83,6 +87,18 @@ struct alignas(64) ThreadCounts {
     std::atomic<std::uint64_t> turns{0};
 
     PathCounts& path(Path which) noexcept { return paths[static_cast<std::size_t>(which)]; }
+    // A request that was taken at `since` is dealt with now.
+    void answered(std::uint32_t opcode, Clock::time_point since) noexcept {
+        latency[slot(opcode)].add(Clock::now() - since);
+    }
+    // The same of a READ of a file.
+    void answered_read(std::uint64_t nodeid, const Served& served,
+                       Clock::time_point since) noexcept {
+        const auto taken = Clock::now() - since;
+        latency[slot(static_cast<std::uint32_t>(abi::Opcode::read))].add(taken);
+        path(served.path).latency.add(taken);
+        files.read(nodeid, served.bytes);
+    }
     void because(Reason reason) noexcept { reasons[static_cast<std::size_t>(reason)].add(); }
     static std::size_t slot(std::uint32_t opcode) noexcept {
         return opcode < abi::kOpcodes ? opcode : 0;
@@ -119,6 +135,12 @@ class Ledger {
 
     std::vector<std::shared_ptr<ThreadCounts>> threads() const;
     std::map<std::string, std::uint64_t> opens() const;
+    // The files that were asked for most: `most` by requests, and as many by bytes. In no order.
+    struct HotFile {
+        std::uint64_t nodeid;
+        FileUse use;
+    };
+    std::vector<HotFile> hot_files(std::size_t most) const;
     std::map<std::string, std::uint64_t> fallbacks() const;
 
   private:

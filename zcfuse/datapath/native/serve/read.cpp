@@ -43,12 +43,12 @@ Path Reader::plan(std::size_t size, Mode mode) {
     return Path::pool;
 }
 
-void Reader::serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
-                   const FileLease& lease) {
+Served Reader::serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
+                     const FileLease& lease) {
     const Job job{channel, unique, request.size};
     if (request.size > policy_.max_read) {
         fail(job, Path::pool, -EINVAL);
-        return;
+        return served_;
     }
     if (lease.passthrough()) {
         counts_->because(Reason::read_of_passthrough_file);
@@ -68,6 +68,7 @@ void Reader::serve(const Channel& channel, std::uint64_t unique, const abi::Read
         counts_->because(*why);
         by_pool(job);
     }
+    return served_;
 }
 
 bool Reader::fits() const noexcept {
@@ -256,6 +257,7 @@ Reader::NotServed Reader::reply_from_pipe(const Job& job, Path path, std::size_t
 
 void Reader::finish(const Job& job, Path path, std::size_t payload, ssize_t sent) {
     auto& counts = counts_->path(path);
+    served_ = {path, sent >= 0 ? payload : 0};
     if (sent >= 0) {
         counts.requests.add();
         counts.bytes.add(payload);
@@ -272,6 +274,7 @@ void Reader::finish(const Job& job, Path path, std::size_t payload, ssize_t sent
 
 void Reader::fail(const Job& job, Path path, int error) {
     auto& counts = counts_->path(path);
+    served_ = {path, 0};
     counts.errors.add();
     counts.calls.add();
     if (const auto sent = job.channel.reply_error(job.unique, error); sent < 0) {

@@ -37,8 +37,8 @@ class Reader {
     Reader(const ReadPolicy& policy, std::shared_ptr<WindowCache> windows,
            std::shared_ptr<LockBudget> budget, std::shared_ptr<ThreadCounts> counts);
 
-    void serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
-               const FileLease& lease);
+    Served serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
+                 const FileLease& lease);
 
     std::size_t pipe_slots() const noexcept { return pipe_.slots(); }
     const PoolBuffer& buffer() const noexcept { return buffer_; }
@@ -75,6 +75,7 @@ class Reader {
     PoolBuffer buffer_;          // a page larger than the largest READ, for a header over a socket
     std::vector<Slice> slices_;  // of the request at hand; here so that it is allocated once
     std::vector<Held> held_;     // likewise
+    Served served_;              // how the request at hand was answered
 };
 
 }  // namespace zc

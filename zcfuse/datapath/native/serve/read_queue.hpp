@@ -17,6 +17,7 @@
 
 #include "abi/fuse.hpp"
 #include "serve/lease.hpp"
+#include "serve/ledger.hpp"
 #include "transport/channel.hpp"
 
 namespace zc {
@@ -26,7 +27,10 @@ struct ReadJob {
     std::uint64_t unique;
     abi::ReadIn request;
     std::shared_ptr<const FileLease> lease;
-    std::size_t have = 0;  // bytes that lie in the request's own buffer already
+    std::uint64_t nodeid = 0;
+    Clock::time_point since{};  // when the request was taken off its channel
+    std::size_t have = 0;       // bytes that lie in the request's own buffer already
+    Served served{};
 };
 
 class ReadQueue {

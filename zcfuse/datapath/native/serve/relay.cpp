@@ -66,15 +66,31 @@ void Relay::forward_until_end() {
         if (ready > 0 && polled[0].revents != 0 && !drain()) {
             return;
         }
-        if (!upcalls.send_overflow()) {
+        if (!send_on()) {
             std::this_thread::sleep_for(kWaitForMemory);
         }
         if (const auto now = std::chrono::steady_clock::now(); now >= next_look) {
-            state_->mirrors.tidy();
-            upcalls.expire(std::chrono::seconds(state_->config.upcall_timeout));
+            look_through();
             next_look = now + kLookEvery;
         }
     }
+}
+
+// Returns false when there is no memory for it now.
+bool Relay::send_on() {
+    const Turn turn(*counts_);
+    return state_->upcalls.send_overflow([this](const auto& upcall) { given_up(upcall); });
+}
+
+void Relay::look_through() {
+    state_->mirrors.tidy();
+    const Turn turn(*counts_);
+    state_->upcalls.expire(std::chrono::seconds(state_->config.upcall_timeout),
+                           [this](const auto& upcall) { given_up(upcall); });
+}
+
+void Relay::given_up(const Upcall& upcall) noexcept {
+    counts_->answered(upcall.opcode, upcall.since);
 }
 
 // Takes all replies that are there. Returns false when control has closed its end.
@@ -133,6 +149,11 @@ void Relay::route(std::span<std::byte> message) {
     }
     if (const auto upcall = state_->upcalls.take(header.unique)) {
         forward(*upcall, header.unique, message);
+        if (static_cast<abi::Opcode>(upcall->opcode) == abi::Opcode::read) {
+            counts_->answered_read(upcall->nodeid, served_, upcall->since);
+        } else {
+            counts_->answered(upcall->opcode, upcall->since);
+        }
     } else {
         state_->upcalls.undo(message);
     }
@@ -204,6 +225,7 @@ void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::b
         begin_rings(*state_, sent > 0);
     }
     const bool is_read = static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::read;
+    served_ = {Path::upcall, 0};
     if (is_read) {
         auto& counts = counts_->path(Path::upcall);
         const std::uint64_t payload = message.size() - sizeof(abi::OutHeader);
@@ -212,6 +234,7 @@ void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::b
         if (sent > 0) {
             counts.requests.add();
             counts.bytes.add(payload);
+            served_.bytes = payload;
         }
         // Into a ring's entry it was copied by no system call.
         if (sent > 0 && !upcall.channel->is_ring()) {

@@ -23,6 +23,9 @@ class Relay {
   private:
     void forward_until_end();
     bool drain();
+    bool send_on();
+    void look_through();
+    void given_up(const Upcall& upcall) noexcept;
     void keep_statx_on(std::span<std::byte> message) const;
     bool forward_as_statx(const Upcall& upcall, std::uint64_t unique,
                           std::span<const std::byte> message);
@@ -34,6 +37,7 @@ class Relay {
     std::shared_ptr<ThreadCounts> counts_;
     Amender amender_;
     PoolBuffer buffer_;
+    Served served_;  // the READ that was forwarded last
 };
 
 }  // namespace zc

@@ -45,6 +45,7 @@ bool RingReader::serve(ReadJob& job, Wait wait) {
     }
     counts.requests.add();
     counts.bytes.add(job.have);
+    job.served.bytes = job.have;
     return true;
 }
 

@@ -98,68 +98,74 @@ bool Server::still_going(ssize_t error) noexcept {
 
 void Server::dispatch(std::span<const std::byte> message) {
     const Turn turn(*counts_);
+    received_ = Clock::now();
     abi::InHeader header{};
     if (!parse(message, header) || header.len != message.size()) {
         counts_->malformed.add();
         return;
     }
     counts_->requests[ThreadCounts::slot(header.opcode)].add();
-    const auto body = message.subspan(sizeof header);
+    auto fate = serve(header, message.subspan(sizeof header));
+    if (fate == Fate::up) {
+        fate = hand_up(header, message);
+    }
+    if (fate == Fate::finished) {
+        counts_->answered(header.opcode, received_);
+    }
+}
+
+Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byte> body) {
     switch (static_cast<abi::Opcode>(header.opcode)) {
         case abi::Opcode::read:
-            if (serve_read(header, body)) {
-                return;
-            }
-            break;
+            return serve_read(header, body);
         case abi::Opcode::lseek:
-            if (serve_lseek(header, body)) {
-                return;
-            }
-            break;
-        case abi::Opcode::interrupt: {
-            ++state_->interrupts;
-            abi::InterruptIn interrupt{};
-            // libfuse would keep one whose request it never saw, for ever.
-            if (!parse(body, interrupt) ||
-                state_->upcalls.channel_of(interrupt.unique) == nullptr) {
-                return;
-            }
-            break;
-        }
+            return serve_lseek(header, body);
+        case abi::Opcode::interrupt:
+            return serve_interrupt(body);
         case abi::Opcode::init: {
             abi::InitIn init{};
             if (parse(body, init)) {
                 state_->negotiation.offered(init);
             }
-            break;
+            return Fate::up;
         }
+        case abi::Opcode::open:
+            counts_->files.opened(header.nodeid);
+            break;
         default:
-            if (ops::serve(context_, {channel_, header, body})) {
-                return;
-            }
-            if (static_cast<abi::Opcode>(header.opcode) == abi::Opcode::statx &&
-                !state_->mirrors.none()) {
-                hand_up_statx(header, body);
-                return;
-            }
             break;
     }
-    hand_up(header, message);
+    if (ops::serve(context_, {channel_, header, body})) {
+        return Fate::finished;
+    }
+    if (static_cast<abi::Opcode>(header.opcode) == abi::Opcode::statx && !state_->mirrors.none()) {
+        return hand_up_statx(header, body);
+    }
+    return Fate::up;
 }
 
-bool Server::serve_read(const abi::InHeader& header, std::span<const std::byte> body) {
+Server::Fate Server::serve_interrupt(std::span<const std::byte> body) {
+    ++state_->interrupts;
+    abi::InterruptIn interrupt{};
+    // libfuse would keep one whose request it never saw, for ever.
+    const bool known =
+        parse(body, interrupt) && state_->upcalls.channel_of(interrupt.unique) != nullptr;
+    return known ? Fate::up : Fate::finished;
+}
+
+Server::Fate Server::serve_read(const abi::InHeader& header, std::span<const std::byte> body) {
     abi::ReadIn request{};
     if (!parse(body, request)) {
         counts_->malformed.add();
         channel_->reply_error(header.unique, -EINVAL);
-        return true;
+        return Fate::finished;
     }
     auto lease = state_->leases.find(header.nodeid);
     if (!lease) {
         const int error = ops::implicit_lease(context_, header.nodeid, &request, lease);
         if (error < 0) {
             channel_->reply_error(header.unique, error);
-            return true;
+            return Fate::finished;
         }
     } else if (request.fh == 0 && state_->config.immutable) {
         state_->mirrors.files().used(header.nodeid, sys::coarse_milliseconds());
@@ -168,86 +174,97 @@ bool Server::serve_read(const abi::InHeader& header, std::span<const std::byte> 
         if (state_->mode != Mode::upcall) {
             counts_->because(Reason::no_lease);
         }
-        return false;
+        return Fate::up;
     }
-    ReadJob read{channel_, header.unique, request, lease};
-    if (!reader_) {
-        if (!ring_reader_.serve(read, RingReader::Wait::never)) {
-            state_->workers.push(std::move(read));
-        }
-        return true;
-    }
-    auto job = state_->reads.begin(std::move(read));
-    while (job) {
-        reader_->serve(*job->channel, job->unique, job->request, *job->lease);
-        job = state_->reads.next();
-    }
-    return true;
+    ReadJob read{channel_, header.unique, request, lease, header.nodeid, received_};
+    return reader_ ? read_by_channel(std::move(read)) : read_by_ring(std::move(read));
 }
 
-bool Server::serve_lseek(const abi::InHeader& header, std::span<const std::byte> body) {
+Server::Fate Server::read_by_ring(ReadJob read) {
+    if (ring_reader_.serve(read, RingReader::Wait::never)) {
+        counts_->answered_read(read.nodeid, read.served, read.since);
+    } else {
+        state_->workers.push(std::move(read));
+    }
+    return Fate::elsewhere;
+}
+
+Server::Fate Server::read_by_channel(ReadJob read) {
+    auto job = state_->reads.begin(std::move(read));
+    while (job) {
+        const auto served = reader_->serve(*job->channel, job->unique, job->request, *job->lease);
+        counts_->answered_read(job->nodeid, served, job->since);
+        job = state_->reads.next();
+    }
+    return Fate::elsewhere;
+}
+
+Server::Fate Server::serve_lseek(const abi::InHeader& header, std::span<const std::byte> body) {
     abi::LseekIn request{};
     if (!parse(body, request)) {
-        return false;
+        return Fate::up;
     }
     auto lease = state_->leases.find(header.nodeid);
     if (!lease) {
         const int error = ops::implicit_lease(context_, header.nodeid, nullptr, lease);
         if (error < 0) {
             channel_->reply_error(header.unique, error);
-            return true;
+            return Fate::finished;
         }
     }
     if (lease && lease->whole_file() != nullptr) {
         answer_seek(*channel_, header.unique, sought(*lease, request));
-        return true;
+        return Fate::finished;
     }
     if (lease || !state_->config.immutable || request.fh != 0) {
-        return false;
+        return Fate::up;
     }
-    hand_up_lseek(header, request);
-    return true;
+    return hand_up_lseek(header, request);
 }
 
 // As a READ of one byte, for which control opens and leases the file.
-void Server::hand_up_lseek(abi::InHeader header, const abi::LseekIn& request) {
-    counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
+Server::Fate Server::hand_up_lseek(abi::InHeader header, const abi::LseekIn& request) {
     state_->seeks.put(header.unique, request);
     abi::ReadIn read{};
     read.size = 1;
     std::array<std::byte, sizeof header + sizeof read> message{};
+    const auto asked_as = header.opcode;
     header.opcode = static_cast<std::uint32_t>(abi::Opcode::read);
     header.len = message.size();
     header.total_extlen = 0;
     std::memcpy(message.data(), &header, sizeof header);
     std::memcpy(message.data() + sizeof header, &read, sizeof read);
-    state_->upcalls.hand_up(channel_, ops::with_handle(context_, header, message),
-                            static_cast<std::uint32_t>(abi::Opcode::lseek));
+    return hand_up(header, message, asked_as);
 }
 
 // control knows no STATX, and its ENOSYS would switch it off for leased nodes too: it is asked for
 // the attributes, and the relay makes of its reply what the kernel wants.
-void Server::hand_up_statx(abi::InHeader header, std::span<const std::byte> body) {
+Server::Fate Server::hand_up_statx(abi::InHeader header, std::span<const std::byte> body) {
     abi::StatxIn asked{};
     if (!parse(body, asked)) {
         counts_->malformed.add();
         channel_->reply_error(header.unique, -EINVAL);
-        return;
+        return Fate::finished;
     }
-    counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
     const abi::GetattrIn getattr{asked.getattr_flags, 0, asked.fh};
     std::array<std::byte, sizeof header + sizeof getattr> message{};
+    const auto asked_as = header.opcode;
     header.opcode = static_cast<std::uint32_t>(abi::Opcode::getattr);
     header.len = message.size();
     header.total_extlen = 0;
     std::memcpy(message.data(), &header, sizeof header);
     std::memcpy(message.data() + sizeof header, &getattr, sizeof getattr);
-    state_->upcalls.hand_up(channel_, message, static_cast<std::uint32_t>(abi::Opcode::statx));
+    return hand_up(header, message, asked_as);
 }
 
-void Server::hand_up(const abi::InHeader& header, std::span<const std::byte> message) {
-    counts_->upcalls[ThreadCounts::slot(header.opcode)].add();
-    state_->upcalls.hand_up(channel_, ops::with_handle(context_, header, message));
+// `asked_as`, unless 0: the opcode that the kernel asked by, of a request made from another.
+Server::Fate Server::hand_up(const abi::InHeader& header, std::span<const std::byte> message,
+                             std::uint32_t asked_as) {
+    const auto opcode = asked_as != 0 ? asked_as : header.opcode;
+    counts_->upcalls[ThreadCounts::slot(opcode)].add();
+    const bool out = state_->upcalls.hand_up(channel_, ops::with_handle(context_, header, message),
+                                             received_, asked_as);
+    return out ? Fate::elsewhere : Fate::finished;
 }
 
 }  // namespace zc

@@ -26,13 +26,22 @@ class Server {
     void dispatch(std::span<const std::byte> message);
 
   private:
+    // What became of a request: it is dealt with; or whoever answers it says what it took; or it is
+    // to be handed up.
+    enum class Fate : std::uint8_t { finished, elsewhere, up };
+
     void receive_until_end();
     bool still_going(ssize_t error) noexcept;
-    bool serve_read(const abi::InHeader& header, std::span<const std::byte> body);
-    bool serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
-    void hand_up_lseek(abi::InHeader header, const abi::LseekIn& request);
-    void hand_up_statx(abi::InHeader header, std::span<const std::byte> body);
-    void hand_up(const abi::InHeader& header, std::span<const std::byte> message);
+    Fate serve(const abi::InHeader& header, std::span<const std::byte> body);
+    Fate serve_read(const abi::InHeader& header, std::span<const std::byte> body);
+    Fate read_by_ring(ReadJob read);
+    Fate read_by_channel(ReadJob read);
+    Fate serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
+    Fate serve_interrupt(std::span<const std::byte> body);
+    Fate hand_up_lseek(abi::InHeader header, const abi::LseekIn& request);
+    Fate hand_up_statx(abi::InHeader header, std::span<const std::byte> body);
+    Fate hand_up(const abi::InHeader& header, std::span<const std::byte> message,
+                 std::uint32_t asked_as = 0);
 
     std::shared_ptr<State> state_;
     std::shared_ptr<const Channel> channel_;
@@ -42,6 +51,7 @@ class Server {
     RingReader ring_reader_;
     std::vector<std::byte> buffer_;
     std::vector<Slice> slices_;
+    Clock::time_point received_{};  // when the request at hand was taken off the channel
 };
 
 }  // namespace zc

@@ -64,11 +64,11 @@ Upcalls::Upcalls(sys::UniqueFd socket)
     }
 }
 
-void Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
-                      std::span<const std::byte> request, std::uint32_t asked_as) {
+bool Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
+                      std::span<const std::byte> request,
+                      std::chrono::steady_clock::time_point since, std::uint32_t asked_as) {
     const auto header = header_of(request);
-    const Upcall upcall{channel, asked_as != 0 ? asked_as : header.opcode, header.nodeid,
-                        std::chrono::steady_clock::now()};
+    const Upcall upcall{channel, asked_as != 0 ? asked_as : header.opcode, header.nodeid, since};
     const bool replied = wants_reply(header);
     bool wake_relay = false;
     ssize_t sent = -EPIPE;
@@ -92,7 +92,9 @@ void Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
         wake();
     } else if (sent < 0 && replied) {
         give_up(header.unique, upcall, -EIO);
+        return false;
     }
+    return replied;
 }
 
 ssize_t Upcalls::send_locked(std::span<const std::byte> request) {
@@ -131,7 +133,7 @@ void Upcalls::wake() const noexcept {
     static_cast<void>(written);  // it only fails when it is already awake
 }
 
-bool Upcalls::send_overflow() {
+bool Upcalls::send_overflow(const GivenUp& given_up) {
     std::vector<std::pair<std::uint64_t, Upcall>> lost;
     ssize_t sent = 0;
     {
@@ -152,11 +154,12 @@ bool Upcalls::send_overflow() {
     }
     for (const auto& [unique, upcall] : lost) {
         give_up(unique, upcall, -EIO);
+        given_up(upcall);
     }
     return sent != -ENOBUFS && sent != -ENOMEM;
 }
 
-void Upcalls::expire(std::chrono::seconds age) {
+void Upcalls::expire(std::chrono::seconds age, const GivenUp& given_up) {
     const auto limit = std::chrono::steady_clock::now() - age;
     std::vector<std::pair<std::uint64_t, Upcall>> old;
     {
@@ -173,6 +176,7 @@ void Upcalls::expire(std::chrono::seconds age) {
     }
     for (const auto& [unique, upcall] : old) {
         give_up(unique, upcall, -EIO);
+        given_up(upcall);
     }
 }
 

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -39,23 +40,26 @@ class Upcalls {
   public:
     explicit Upcalls(sys::UniqueFd socket);
 
-    // Sends a whole request (its header has been checked), or keeps it, or answers EIO. `asked_as`,
-    // unless 0, is the opcode that the kernel asked by where the request is made from another.
-    void hand_up(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request,
-                 std::uint32_t asked_as = 0);
+    // Sends a whole request (its header has been checked), or keeps it, or answers EIO. `since`:
+    // when it was taken off its channel. `asked_as`, unless 0, is the opcode that the kernel asked
+    // by where the request is made from another. Returns whether its reply is to be waited for.
+    bool hand_up(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request,
+                 std::chrono::steady_clock::time_point since, std::uint32_t asked_as = 0);
     // Takes the upcall that a reply belongs to off the list.
     std::optional<Upcall> take(std::uint64_t unique);
     // Whether the request with that number went up and has no reply yet, and where it came from.
     std::shared_ptr<const Channel> channel_of(std::uint64_t unique) const;
 
-    // The relay thread's part.
+    // The relay thread's part. `GivenUp` is called with each upcall that was answered EIO, with no
+    // lock held.
+    using GivenUp = std::function<void(const Upcall&)>;
     int socket() const noexcept { return socket_.get(); }
     int wake_event() const noexcept { return wake_.get(); }
     bool has_overflow() const;
     // Returns false when there is no memory for a message now.
-    bool send_overflow();
+    bool send_overflow(const GivenUp& given_up);
     void wake() const noexcept;
-    void expire(std::chrono::seconds age);
+    void expire(std::chrono::seconds age, const GivenUp& given_up);
     // Gives back what a late reply granted.
     void undo(std::span<const std::byte> late_reply);
     // The peer is gone: answers EIO to all that are out, and to all that come.

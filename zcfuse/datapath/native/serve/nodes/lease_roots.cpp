@@ -123,6 +123,22 @@ bool Mirrors::in_union(std::uint64_t nodeid) const {
     return root != nullptr && root->merged;
 }
 
+std::optional<Mirrors::Place> Mirrors::place_of(std::uint64_t nodeid) const {
+    std::string path;
+    for (std::size_t depth = 0; depth < kDepthLimit; ++depth) {
+        const auto node = nodes_.find(nodeid);
+        if (!node) {
+            return std::nullopt;
+        }
+        if (node->is_root) {
+            return Place{nodeid, std::move(path)};
+        }
+        path = path.empty() ? node->link.name : node->link.name + '/' + path;
+        nodeid = node->link.parent;
+    }
+    return std::nullopt;
+}
+
 std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
     std::vector<Description> chain;
     std::shared_ptr<LeaseRoot> root;

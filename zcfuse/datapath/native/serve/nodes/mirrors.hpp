@@ -88,6 +88,14 @@ class Mirrors {
     // Its end, and theirs, is handed up from now on.
     std::vector<Description> describe(std::uint64_t nodeid);
 
+    // By which names a node was found last, from the leased directory down; nothing for one that is
+    // not known. Changes nothing, unlike describe().
+    struct Place {
+        std::uint64_t root = 0;  // nodeid of the leased directory
+        std::string path;        // "a/b"; "" for the directory itself
+    };
+    std::optional<Place> place_of(std::uint64_t nodeid) const;
+
     // A directory of ours to look at names in. The counts are those of the calling thread.
     int directory(std::uint64_t nodeid, ThreadCounts& counts,
                   std::shared_ptr<const Directory>& into);

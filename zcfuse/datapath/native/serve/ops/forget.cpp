@@ -55,7 +55,7 @@ bool batch_forget(Context& context, const Request& request) {
         std::memcpy(message.data(), &header, sizeof header);
         std::memcpy(message.data() + sizeof header, &batch, sizeof batch);
         context.counts.upcalls[ThreadCounts::slot(header.opcode)].add();
-        context.state.upcalls.hand_up(request.channel, message);
+        context.state.upcalls.hand_up(request.channel, message, Clock::now());
     }
     return true;
 }

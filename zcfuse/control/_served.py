@@ -1,0 +1,389 @@
+"""A mount while this process serves it, in the caller's trio loop.
+
+Its tasks: the control plane (pyfuse3), the watch on the data path, the status socket, and the one
+that unmounts. The order at the end matters: unmount (or detach and abort), then end pyfuse3, which
+still owns its end of the socket pair, and only then stop the data path.
+
+Nothing here looks at the mount point while it is served: this thread is the one that would have to
+answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import pyfuse3
+import trio
+
+from zcfuse.control._changes import Changes
+from zcfuse.control._checks import (
+    no_kernel_passthrough,
+)
+from zcfuse.control._directory_leases import DirectoryLeases
+from zcfuse.control._explain import explain
+from zcfuse.control._file_messages import FileRange
+from zcfuse.control._file_requests import FileRequests
+from zcfuse.control._hot_files import HotFiles
+from zcfuse.control._operations import Operations
+from zcfuse.control._options import MountOptions
+from zcfuse.control._status import (
+    Refusal,
+    Reply,
+    Request,
+    StatusDocument,
+    UnmountReply,
+    printable,
+    thread_usage,
+)
+from zcfuse.control._status_server import serve_status
+from zcfuse.control._unmounting import UnmountOutcome, unmount_within
+from zcfuse.datapath._latency import Latencies
+from zcfuse.datapath._mount_connection import set_read_ahead
+from zcfuse.datapath._mounting import KernelMount, MountError
+from zcfuse.tree import Tree
+
+if TYPE_CHECKING:
+    from zcfuse.control._metrics_server import MetricsServer
+    from zcfuse.datapath import DataPath
+
+log = logging.getLogger(__name__)
+
+# The kernel sends INIT the moment the mount exists; more than this means that the data path is
+# stuck.
+_INIT_TIMEOUT_S: Final = 10.0
+_INIT_POLL_S: Final = 0.005
+# How long an ended connection may take to be noticed, a handler to return, a last answer to go
+# out.
+_CHANNEL_GRACE_S: Final = 2.0
+_CONTROL_GRACE_S: Final = 5.0
+_REPLY_GRACE_S: Final = 1.0
+# What umount2(2) or fusermount3 may take beyond the wait for a busy mount.
+_UNMOUNT_CALL_S: Final = 30.0
+# Deep enough that two of the largest requests are under way while a third is consumed.
+_READ_AHEAD_KIB: Final = 4096
+
+UNMOUNTED: Final = "unmounted"
+ABORTED: Final = "aborted"
+
+
+class AnnouncedOperations(Operations):
+    """Operations that know whether the kernel has greeted us (INIT)."""
+
+    initialised = False
+
+    def init(self) -> None:
+        """Take note; called in the trio thread while INIT is being answered."""
+        super().init()
+        self.initialised = True
+
+
+class Mount:
+    """A mount that is being served."""
+
+    def __init__(
+        self,
+        kernel: KernelMount,
+        source: str,
+        options: MountOptions,
+        operations: AnnouncedOperations,
+        datapath: DataPath | None,
+        directory_leases: DirectoryLeases | None,
+        changes: Changes,
+        tree: Tree,
+        files: FileRequests,
+    ) -> None:
+        self._kernel = kernel
+        self._tree = tree
+        self._files = files
+        self._operations = operations
+        self._datapath = datapath
+        self._directory_leases = directory_leases
+        self._changes = changes
+        self._hot_files = None if datapath is None else HotFiles(datapath, operations.path_of)
+        self._metrics = ""
+        self._began = time.monotonic()
+        self._wait = options.unmount_wait
+        self._hurry = threading.Event()
+        self._end_requested = trio.Event()
+        self._detached = trio.Event()
+        self._ended = trio.Event()
+        self._control_done = trio.Event()
+        # A cancellation of the caller must not end what the unmount relies on.
+        self._host_scope = trio.CancelScope(shield=True)
+        self._control_scope = trio.CancelScope()
+        self._tasks_scope = trio.CancelScope()
+        self._thread = threading.get_native_id()
+        self._reason = ""
+        self._outcome = UnmountOutcome(lazy=False, failed=False, message="")
+        self.source: Final = source
+        self.options: Final = options
+
+    @property
+    def mountpoint(self) -> str:
+        """Where it is mounted: an absolute path without symlinks."""
+        return self._kernel.mountpoint
+
+    @property
+    def device(self) -> tuple[int, int]:
+        """The (major, minor) number of the mounted filesystem."""
+        return self._kernel.device
+
+    @property
+    def outcome(self) -> UnmountOutcome:
+        """How the unmount went, once it has ended."""
+        return self._outcome
+
+    def statistics(self) -> dict[str, dict[str, Any] | None]:
+        """Return the counts of both planes: ``control``, and ``datapath`` (None if naive)."""
+        return {
+            "control": msgspec.to_builtins(self._operations.statistics()),
+            "datapath": self._datapath_statistics(),
+        }
+
+    def status(self) -> StatusDocument:
+        """Return what the status socket answers."""
+        datapath = self._datapath_statistics()
+        if datapath is not None:
+            latencies = msgspec.convert(datapath["latency"], Latencies)
+            datapath["latency"] = latencies.described()
+        return StatusDocument(
+            pid=os.getpid(),
+            source=printable(self.source),
+            mountpoint=printable(self.mountpoint),
+            device=f"{self.device[0]}:{self.device[1]}",
+            uptime_s=round(time.monotonic() - self._began, 3),
+            options=_described(self.options),
+            control=msgspec.to_builtins(self._operations.statistics()),
+            datapath=datapath,
+            threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
+            tree=self._tree.report(),
+            locks=self._files.locks.totals() if self._files.locks.locked_bytes else None,
+            hot_files=self._hot_files.now() if self._hot_files is not None else [],
+            metrics=self._metrics,
+        )
+
+    def answer_scrapers(self, server: MetricsServer) -> None:
+        """Have a server of metrics tell what `status` returns, until it is closed."""
+        self._metrics = server.address
+        server.start(self.status)
+
+    def revoke_lease(self) -> None:
+        """Ask the tree for every name and open from now on, instead of its leased directories.
+
+        The kernel is told to ask again. Files that are open stay as they are until they are closed;
+        a mount whose tree leases nothing is not changed.
+        """
+        if self._directory_leases is not None:
+            self._directory_leases.revoke()
+
+    async def told(self) -> None:
+        """Wait until the kernel knows what was changed in the tree (`Dir.replace` and the like).
+
+        Who opens a name after that gets what it means now. Not to be awaited by a function that
+        answers for the tree: the client that waits for that may be in the kernel's way. A
+        cancellation ends the waiting only.
+        """
+        await self._changes.told()
+
+    def request_end(self, wait: float | None = None) -> None:
+        """Begin to unmount and return at once; a second call no longer waits for a busy mount.
+
+        Parameters:
+            wait: for how long a busy mount is waited for, in seconds; None: as the options say.
+        """
+        if self._end_requested.is_set():
+            self._hurry.set()
+            return
+        if wait is not None:
+            self._wait = wait
+        self._end_requested.set()
+
+    async def wait_ended(self) -> str:
+        """Wait until the connection has ended, whoever ended it.
+
+        Returns:
+            ``unmounted``, ``aborted``, or what failed.
+        """
+        await self._ended.wait()
+        return self._reason
+
+    async def unmount(self, wait: float | None = None) -> UnmountOutcome:
+        """Unmount and return how it went; bounded, and harmless once it is unmounted."""
+        if not self._end_requested.is_set():
+            self.request_end(wait)
+        await self._detached.wait()
+        return self._outcome
+
+    async def _host(self, listener: socket.socket) -> None:
+        """Run everything that serves the mount, until `_end`."""
+        with self._host_scope:
+            async with trio.open_nursery() as replies:
+                with self._tasks_scope:
+                    async with trio.open_nursery() as tasks:
+                        tasks.start_soon(self._run_control)
+                        if self._datapath is not None:
+                            tasks.start_soon(self._watch_datapath, self._datapath)
+                        tasks.start_soon(self._unmount_when_asked)
+                        tasks.start_soon(self._changes.run)
+                        tasks.start_soon(serve_status, listener, self._respond, replies)
+                replies.cancel_scope.deadline = trio.current_time() + _REPLY_GRACE_S
+
+    async def _wait_answering(self) -> None:
+        """Wait until the kernel and we have agreed (INIT); tune what can be tuned only then."""
+        with trio.move_on_after(_INIT_TIMEOUT_S):
+            while not (self._initialised() or self._ended.is_set()):
+                await trio.sleep(_INIT_POLL_S)
+        if not self._initialised():
+            reason = self._reason or f"the kernel sent no INIT within {_INIT_TIMEOUT_S:g} s"
+            raise MountError(f"{self.mountpoint}: the mount ended before it answered: {reason}")
+        if self._datapath is not None:
+            transport = self._transport()
+            log.info("transport: %s %s", transport["kind"], transport["reason"])
+        if self._ended.is_set():
+            # Somebody was quick to unmount it; its device number may be another's by now.
+            return
+        if self.options.path == "passthrough" and not self._greeting()["passthrough"]:
+            raise no_kernel_passthrough()
+        refused = set_read_ahead(self.device, self._read_ahead_kib())
+        if refused:
+            log.info("readahead stays as it is: %s", refused)
+
+    def _read_ahead_kib(self) -> int:
+        """Return the readahead in whole requests: what is over would be a small one each time."""
+        if self._datapath is None:
+            return _READ_AHEAD_KIB
+        request = int(self._greeting()["max_pages"]) * os.sysconf("SC_PAGESIZE") // 1024
+        return max(_READ_AHEAD_KIB // request, 1) * request
+
+    def _initialised(self) -> bool:
+        if self._datapath is not None:
+            return bool(self._greeting()["done"]) and bool(self._transport()["settled"])
+        return self._operations.initialised
+
+    def _greeting(self) -> dict[str, Any]:
+        """Return what INIT negotiated, as the data path has it."""
+        return msgspec.convert((self._datapath_statistics() or {}).get("init"), dict[str, Any])
+
+    def _transport(self) -> dict[str, Any]:
+        """Return what the data path tells of its channel."""
+        return msgspec.convert((self._datapath_statistics() or {}).get("transport"), dict[str, Any])
+
+    def _datapath_statistics(self) -> dict[str, object] | None:
+        return self._datapath.statistics() if self._datapath is not None else None
+
+    async def _end(self) -> None:
+        await self.unmount()
+        await self._end_control()
+        self._tasks_scope.cancel()
+
+    def _finish(self, reason: str) -> None:
+        if not self._ended.is_set():
+            self._kernel.notice_end()
+            self._reason = reason
+            self._ended.set()
+
+    async def _run_control(self) -> None:
+        try:
+            with self._control_scope:
+                await pyfuse3.main()
+        except Exception as error:
+            log.exception("the control plane failed")
+            self._finish(f"the control plane failed: {error}")
+            self.request_end(0)
+        finally:
+            self._control_done.set()
+        if self._datapath is None:
+            self._finish(ABORTED if self._kernel.notice_end() else UNMOUNTED)
+
+    async def _watch_datapath(self, datapath: DataPath) -> None:
+        await trio.lowlevel.wait_readable(datapath.ended_fd())
+        self._finish(datapath.end_reason() or UNMOUNTED)
+
+    async def _unmount_when_asked(self) -> None:
+        await self._end_requested.wait()
+        try:
+            with trio.move_on_after(self._wait + _UNMOUNT_CALL_S):
+                self._outcome = await trio.to_thread.run_sync(
+                    unmount_within, self._kernel, self._wait, self._hurry, abandon_on_cancel=True
+                )
+            if self._datapath is not None:
+                self._datapath.expect_end()
+            # The filesystem may live on in another mount namespace; who serves it goes
+            # nevertheless.
+            with trio.move_on_after(_CHANNEL_GRACE_S):
+                await self._ended.wait()
+            if not self._ended.is_set():
+                self._kernel.abort()
+                self._finish(UNMOUNTED)
+        finally:
+            self._detached.set()
+
+    async def _respond(self, request: Request) -> Reply:
+        if request.request == "status":
+            locks = await self._files.report()
+            return msgspec.structs.replace(self.status(), locks=locks)
+        if request.request == "explain":
+            return await self._explain(request.files)
+        if request.request != "unmount":
+            return await self._files.answer(request)
+        outcome = await self.unmount(request.wait_s)
+        return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
+
+    async def _explain(self, files: Sequence[FileRange]) -> Reply:
+        if len(files) != 1:
+            return Refusal(message="one file is explained at a time")
+        datapath, (file,) = self._datapath, files
+        open_as = datapath.serves(file.nodeid) if datapath is not None else ""
+        leases = self._directory_leases
+        try:
+            return await explain(file, self._files, self._tree, self.status(), leases, open_as)
+        except OSError as error:
+            return Refusal(message=f"the tree has no such file: {error.strerror}")
+
+    async def _end_control(self) -> None:
+        pyfuse3.terminate()
+        with trio.move_on_after(_CONTROL_GRACE_S):
+            await self._control_done.wait()
+        if not self._control_done.is_set():
+            log.error("a request handler did not end within %g s", _CONTROL_GRACE_S)
+            self._control_scope.cancel()
+            await self._control_done.wait()
+
+
+def _described(options: MountOptions) -> dict[str, object]:
+    described: dict[str, object] = msgspec.to_builtins(replace(options, source_name=None))
+    if options.immutable:
+        described.update(cache_timeout=None, directory_lease=True)  # as it implies
+    return {**described, "read_only": True}
+
+
+def _datapath_roles(statistics: dict[str, Any] | None) -> dict[int, str]:
+    threads = (statistics or {}).get("threads", ())
+    return {thread["tid"]: thread["role"] for thread in threads}
+
+
+@asynccontextmanager
+async def serving(served: Mount, listener: socket.socket) -> AsyncIterator[None]:
+    body_error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(served._host, listener)
+        try:
+            await served._wait_answering()
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            # Raised behind the nursery, so that the caller gets it as it is and not in a group.
+            body_error = error
+        finally:
+            with trio.CancelScope(shield=True):
+                await served._end()
+    if body_error is not None:
+        raise body_error
