@@ -323,6 +323,11 @@ def test_a_manifest_s_file_is_told_to_be_of_one(source, tmp_path: Path, mountpoi
         daemon.unmount()
 
 
+def test_the_root_of_a_mirror_is_answered_for_by_the_data_path(mounted, source) -> None:
+    make(source, "file")
+    assert explained(mounted().mountpoint)["daemon"]["names"]["leased"] is True
+
+
 def test_names_without_a_lease_and_a_mount_that_does_not_change_are_told(mounted, source) -> None:
     make(source, "file")
     daemon = mounted("--no-directory-lease", "--cache-timeout", "7")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import pyfuse3
 
 from zcfuse.control._directory_leases import DirectoryLeases
 from zcfuse.control._explanation import BackingPart, Explanation, Names, Served, Step
@@ -200,7 +201,9 @@ def _names(
     why = _not_leased(file, chain, tree, options, leases)
     if file.nodeid & _DATAPATH_NODEID:
         return Names(True, "", timeout)
-    if file.nodeid == 0 and not why:
+    # The root's number says nothing of who answers for it, and what the kernel has let go of has
+    # none.
+    if file.nodeid in (0, pyfuse3.ROOT_INODE) and not why:
         return Names(True, "", timeout)
     return Names(False, why or "another mount begins there, or its lease was given up", timeout)
 

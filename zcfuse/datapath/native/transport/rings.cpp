@@ -92,7 +92,8 @@ std::string rings_refused() {
     }
     return set == 'Y' || set == '1'
                ? ""
-               : "it is switched off: as root, 'echo Y > /sys/module/fuse/parameters/enable_uring'";
+               : "FUSE over io_uring is switched off: as root, 'echo Y > "
+                 "/sys/module/fuse/parameters/enable_uring'";
 }
 
 }  // namespace zc
