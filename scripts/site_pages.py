@@ -45,8 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     examples = _examples()
     made = {
-        # One page alone needs no menu beside it.
-        "index.md": "---\nhide: [navigation]\n---\n" + _read("README.md"),
+        "index.md": _read("README.md"),
         "changelog.md": _read("CHANGELOG.md"),
         "licence.md": f"# Licence\n\n```text\n{_read('LICENSE')}```\n",
         "examples/index.md": _list_of(examples),
@@ -59,6 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn the links of a page that lead out of docs/, or from outside into it."""
+    if page.parent is None:  # a page that is alone in its tab needs no menu beside it
+        page.meta["hide"] = ["navigation"]
     here = _path_in_checkout(page.file.src_uri)
     directory = posixpath.dirname(here)
 
