@@ -17,7 +17,7 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 # In the environment, so that they go with it; with the directory in the name, because an environment
 # does not survive being copied or moved.
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
-NATIVE := $(shell find zcfuse/datapath/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
+NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
 .PHONY: help demo test check docs setup bench proof clean
 .PHONY: packages-build packages-test packages-check packages-bench packages-proof FORCE

@@ -142,6 +142,8 @@ def test_enosys_does_not_switch_an_operation_off_for_the_whole_connection(kernel
     assert fake.reply().error == errno.EOPNOTSUPP
     fake.answer(fake.ask(52, 9, bytes(32)), error=errno.ENOSYS)
     assert fake.reply().errorname == "ENOSYS"
+    fake.answer(fake.ask(40, 9, bytes(24)), error=errno.ENOSYS)
+    assert fake.reply().errorname == "ENOSYS"
 
 
 def test_poll_is_left_to_the_kernel_and_never_goes_up(kernel):

@@ -24,8 +24,15 @@ _START_DEADLINE_S: Final = 30.0
 _END_DEADLINE_S: Final = 5.0
 
 
+CLIENT_MODULE: Final = "zcfuse.bench._client"
+
+
 class ClientError(Exception):
-    """The client's work failed; the message is its error."""
+    """The client's work failed; the message is its error, `errno` its number where it has one."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class ClientTimedOutError(ClientError):
@@ -51,11 +58,11 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class ClientProcess:
-    """A client process; use `client()` to have it ended."""
+    """A client process, which runs `module`; use `client()` to have it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = CLIENT_MODULE) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "zcfuse.bench._client"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -78,7 +85,7 @@ class ClientProcess:
         self._process.stdin.flush()
         answer = json.loads(self._line(command, time.monotonic() + deadline_s, deadline_s))
         if "error" in answer:
-            raise ClientError(answer["error"])
+            raise ClientError(answer["error"], answer.get("errno", 0))
         result: object = answer["ok"]
         return result
 
@@ -123,9 +130,9 @@ class ClientProcess:
 
 
 @contextlib.contextmanager
-def client() -> Iterator[ClientProcess]:
+def client(module: str = CLIENT_MODULE) -> Iterator[ClientProcess]:
     """A client process for the length of the block."""
-    process = ClientProcess()
+    process = ClientProcess(module)
     try:
         yield process
     finally:

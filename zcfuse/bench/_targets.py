@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.bench._clients import ClientProcess, client
+from zcfuse.bench._clients import CLIENT_MODULE, ClientProcess, client
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
 
 BACKING: Final = "backing"
@@ -136,7 +136,9 @@ def _has_rings(program: str) -> bool:
 
 
 @contextlib.contextmanager
-def started(target: Target, source: str) -> Iterator[RunningTarget]:
+def started(
+    target: Target, source: str, client_module: str = CLIENT_MODULE
+) -> Iterator[RunningTarget]:
     """Mount the target if it is a mount, with a client for it, for the length of the block.
 
     Raises `MountFailedError` where it cannot be mounted.
@@ -149,4 +151,4 @@ def started(target: Target, source: str) -> Iterator[RunningTarget]:
             os.makedirs(target.mountpoint, exist_ok=True)
             mount = stack.enter_context(running(target.argv, target.mountpoint))
         root = mount.mountpoint if mount is not None else source
-        yield RunningTarget(target, root, stack.enter_context(client()), mount)
+        yield RunningTarget(target, root, stack.enter_context(client(client_module)), mount)

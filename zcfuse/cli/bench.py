@@ -55,7 +55,40 @@ class _Wanted(msgspec.Struct, frozen=True):
     layers: bool
 
 
-@click.command()
+_TRANSFER: Final = "transfer"
+
+
+class BenchCommand(click.Command):
+    """``zcfuse bench``, which hands over where its first word is ``transfer``.
+
+    No group: SOURCE stands where a group has the name of its command. A directory of that name is
+    given as ``./transfer``.
+    """
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 (what click passes on)
+    ) -> click.Context:
+        """Make the context of the command that the arguments are for."""
+        if args[:1] == [_TRANSFER]:
+            from zcfuse.cli.bench_transfer import transfer
+
+            return transfer.make_context(f"{info_name} {_TRANSFER}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Name the other command."""
+        with formatter.section("Commands"):
+            line = (
+                "Ways to move a file's bytes, and what each costs (zcfuse bench transfer --help)."
+            )
+            formatter.write_dl([(_TRANSFER, line)])
+
+
+@click.command(cls=BenchCommand)
 @click.argument("source", required=False, shell_complete=_completion.directories)
 @click.option(
     "--paths",

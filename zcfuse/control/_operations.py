@@ -4,7 +4,7 @@ Runs on the trio thread only. A handler decodes, asks the tree by plain system c
 worker thread costs more than the call), and replies. It awaits only what the tree wants to be
 awaited, for a bounded time, and in `open` another process that has to give up a lease first. The
 mount is read-only: whatever would change
-the tree is EROFS. ENOSYS is never answered, for the kernel takes it for the whole mount.
+the tree is EROFS. ENOSYS is answered to POLL only, for the kernel takes it for the whole mount.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -46,7 +45,6 @@ _SECOND_NS: Final = 1_000_000_000
 _ACL_NAMES: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
 _NOBODY: Final = Who(65534, 65534, 0)
 _DOTS: Final = frozenset({b".", b".."})
-_POLL_ALWAYS: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 _T = TypeVar("_T")
 
@@ -312,17 +310,6 @@ class Operations(ReadOnlyOperations):
         except OSError:
             LOG.debug("the groups of process %d cannot be read", ctx.pid)
         return bool(self._tree.access(self._nodes.node(inode), mode, ctx.uid, gids))
-
-    @handler
-    async def poll(
-        self,
-        inode: int,
-        fh: int,
-        poll_handle: pyfuse3.PollHandle | None,
-        ctx: pyfuse3.RequestContext,
-    ) -> int:
-        """Say what poll(2) says of every regular file: ready."""
-        return _POLL_ALWAYS
 
     def _adopt(self, nodeid: int) -> Node | None:
         """Find out from the data path who a node is that it looked up; None: it does not know."""

@@ -1,0 +1,145 @@
+"""The client that moves the bytes: `python -m zcfuse.bench.transfer._client`.
+
+It reads a command a line from standard input, as JSON `[name, arguments]`, and answers a line each,
+as JSON `{"ok": result}` or `{"error": text, "errno": number}`. The work is done by the native
+module; what is counted is this process, which does nothing else meanwhile. It ends at the end of
+its input.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from zcfuse.audit import cachestat
+from zcfuse.bench.transfer._receiver import DIGEST, DISCARD
+from zcfuse.bench.transfer._transfer_native import latency, transfer
+
+_BLOCK: Final = 1 << 20
+_CONNECT_TIMEOUT_S: Final = 10.0
+_PAUSES_S: Final = (0.001, 0.005, 0.02)
+Told = Mapping[str, int | str]  # where the sinks are
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _connected(sink: str, told: Told, first: bytes) -> socket.socket:
+    if sink == "tcp":
+        address = ("127.0.0.1", int(told["tcp"]))
+        connection = socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S)
+    else:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(told["unix"]))
+    # The native module knows nothing of Python's time-outs; whoever asked has one for all of it.
+    connection.settimeout(None)
+    connection.sendall(first)
+    return connection
+
+
+def _digest_of(fd: int, size: int) -> str:
+    state = hashlib.sha256()
+    done = 0
+    while done < size and (data := os.pread(fd, min(_BLOCK, size - done), done)):
+        state.update(data)
+        done += len(data)
+    return state.hexdigest()
+
+
+class Client:
+    """The commands; a file is opened for each and closed again."""
+
+    def close(self) -> None:
+        """Nothing is open between two commands: an answer says that the process is there."""
+
+    def drop(self, path: str) -> int:
+        """Drop the page cache of a file; returns the bytes that stay (-1: not to be known)."""
+        with _opened(path) as fd:
+            for pause in _PAUSES_S:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                if self._cached(fd) <= 0:
+                    break
+                # A socket may let go of the last pages a moment after its receiver has them.
+                time.sleep(pause)
+            return self._cached(fd)
+
+    def fill(self, path: str, size: int) -> int:
+        """Bring `size` bytes into the page cache; returns how many are in it (-1: not known)."""
+        with _opened(path) as fd:
+            if self._cached(fd, size) < size:
+                buffer = bytearray(_BLOCK)
+                for offset in range(0, size, _BLOCK):
+                    os.preadv(fd, [memoryview(buffer)[: size - offset]], offset)
+            return self._cached(fd, size)
+
+    def _cached(self, fd: int, size: int = 0) -> int:
+        try:
+            return cachestat(fd, length=size).cached_bytes
+        except OSError:
+            return -1
+
+    def digest(self, path: str, size: int) -> str:
+        """SHA-256 of the first `size` bytes, in hexadecimal."""
+        with _opened(path) as fd:
+            return _digest_of(fd, size)
+
+    def transfer(
+        self, method: str, path: str, sink: str, told: Told, size: int, block: int, digest: bool
+    ) -> dict[str, int | str]:
+        """Move bytes and count; `digest` has the receiver say what it got, as `sha256`."""
+        if sink == "null":
+            with open("/dev/null", "wb", buffering=0) as null:
+                return transfer(method, path, null.fileno(), sink, size, block)
+        if sink == "file":
+            return self._into_file(method, path, str(told["directory"]), size, block, digest)
+        with _connected(sink, told, DIGEST if digest else DISCARD) as connection:
+            result = transfer(method, path, connection.fileno(), sink, size, block)
+            if digest:
+                result["sha256"] = connection.recv(hashlib.sha256().digest_size).hex()
+            return result
+
+    def _into_file(
+        self, method: str, path: str, directory: str, size: int, block: int, digest: bool
+    ) -> dict[str, int | str]:
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            result = transfer(method, path, fd, "file", size, block)
+            if digest:
+                result["sha256"] = _digest_of(fd, size)
+            return result
+        finally:
+            os.close(fd)
+
+    def latency(
+        self, path: str, pages: int, mapped: bool, prefaulted: bool, seed: int
+    ) -> dict[str, int]:
+        """Time single reads of a page."""
+        return latency(path, pages, mapped, prefaulted, seed)
+
+
+def main() -> None:
+    """Serve commands until the input ends."""
+    client = Client()
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer: dict[str, object] = {"ok": getattr(client, name)(**arguments)}
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", 0)
+            answer = {"error": getattr(error, "strerror", None) or str(error), "errno": number}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

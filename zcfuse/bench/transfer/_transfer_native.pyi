@@ -1,0 +1,22 @@
+METHODS: tuple[str, ...]
+"""The names that `transfer` knows."""
+
+def transfer(
+    method: str, path: str, sink: int, kind: str, size: int, block: int
+) -> dict[str, int | str]:
+    """Move the first `size` bytes of `path` to the descriptor `sink`, `block` bytes a call.
+
+    `kind` is one of tcp, unix, null and file. A socket is shut down for writing at the end, and its
+    other end has to answer with the number of bytes that it received, in eight bytes.
+
+    Returns the sums of the system calls' return values, what the work cost this process, and a
+    `note` on what was not as asked. Raises OSError with the errno of what was refused. The GIL is
+    released throughout.
+    """
+
+def latency(path: str, pages: int, mapped: bool, prefaulted: bool, seed: int) -> dict[str, int]:
+    """Read each of the first `pages` pages of `path` once, in random order, and time each read.
+
+    Returns percentiles in nanoseconds and the page faults meanwhile. Raises OSError, also where the
+    memory may not be locked.
+    """
