@@ -33,13 +33,14 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def setup(commands, root):
-    def run(*options: str, home: Path = root) -> subprocess.CompletedProcess[str]:
+    def run(*options: str, home: Path = root, umask: int = -1) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [f"{commands}/zcfuse", "setup", "--root", str(root), *options],
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
             env={**os.environ, "HOME": str(home)},
+            umask=umask,
         )
 
     return run
@@ -63,6 +64,13 @@ def test_it_puts_everything_where_it_is_looked_for(setup, root, commands):
     unit = (root / UNIT).read_text()
     assert f"\nExecStart={commands}/zcfuse mount --foreground " in unit
     assert f"\nExecStopPost=-{commands}/zcfuse umount " in unit
+
+
+def test_everybody_may_read_what_a_cautious_root_puts_in_place(setup, root):
+    assert setup(umask=0o077).returncode == 0
+    for path in root.rglob("*"):
+        if not path.is_symlink():
+            assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_pip_puts_the_same_files_into_its_prefix():

@@ -9,7 +9,14 @@ from zcfuse.cli import _locking, warm
 from zcfuse.cli._locking import Locker
 from zcfuse.cli._places import Place, Places, nodeid_of
 from zcfuse.cli._warm_files import Found, find_files, jobs_of, pieces_of
-from zcfuse.control._file_messages import MOST_BYTES, MOST_FILES, LockOutcome, LockReply
+from zcfuse.control._file_messages import (
+    MOST_BYTES,
+    MOST_FILES,
+    LockOutcome,
+    LockReply,
+    UnlockReply,
+)
+from zcfuse.datapath._mapping import PAGE_BYTES
 from zcfuse.datapath._mount_table import MountEntry
 
 MIB = 1 << 20
@@ -110,6 +117,40 @@ def test_a_daemon_without_room_is_not_asked_again(monkeypatch):
     assert [path for path, *_ in asked] == [b"a"]
     assert made.failures == [("/mnt/zc/a", "memory is short"), ("/mnt/zc/b", "memory is short")]
     assert made.tally.left_out == 2 * MOST_BYTES
+
+
+def test_a_daemon_that_had_to_lock_more_is_asked_for_nothing_else(monkeypatch):
+    # As members of an archive do: a page of each lies across two of the archive's.
+    made, asked, _ = locker(
+        2 * MIB, monkeypatch, lambda file: LockOutcome(file.length + PAGE_BYTES, 0)
+    )
+    made.run(jobs_of([found("a", 2 * MIB), found("b", MOST_BYTES), found("c", MIB)]))
+    assert asked == [(b"a", 0, 2 * MIB)]
+    assert made.tally.left_out == MOST_BYTES + MIB
+    assert {reason for _, reason in made.failures} == {"over --lock 2.0 MiB"}
+
+
+def test_a_limit_that_is_no_whole_number_of_pages_is_not_gone_below(monkeypatch):
+    made, asked, _ = locker(PAGE_BYTES + 904, monkeypatch, lambda file: LockOutcome(0, 0))
+    made.run(jobs_of([found("a", PAGE_BYTES + 404), found("b", PAGE_BYTES)]))
+    assert asked == [(b"a", 0, PAGE_BYTES + 404)]
+
+
+@pytest.mark.parametrize("count", [0, 1, MOST_FILES, MOST_FILES + 1])
+def test_as_many_files_as_are_named_are_unlocked(count, monkeypatch):
+    asked = []
+
+    def ask(mount, request, *, timeout):
+        assert len(request.files) <= MOST_FILES
+        asked.append([file.path for file in request.files])
+        return UnlockReply(len(request.files), 10 * len(request.files))
+
+    monkeypatch.setattr(_locking, "ask", ask)
+    names = [b"%d" % number for number in range(count)]
+    assert _locking.unlock(MOUNT, names) == UnlockReply(count, 10 * count)
+    assert [name for part in asked for name in part] == names
+    # No name stands for everything, so it is asked for exactly where none was given.
+    assert ([] in asked) == (count == 0)
 
 
 def test_an_interrupt_ends_it_with_a_line_on_what_is_locked(monkeypatch, capsys):

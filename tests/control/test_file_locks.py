@@ -9,7 +9,14 @@ import pytest
 
 from tests.support import requires
 from zcfuse.control import _file_locks as module
-from zcfuse.control._file_locks import REPLACED, TRUNCATED, FileLocks, backing_ranges, pieces_of
+from zcfuse.control._file_locks import (
+    REPLACED,
+    TRUNCATED,
+    FileLocks,
+    backing_ranges,
+    files_of,
+    pieces_of,
+)
 from zcfuse.control._lock_room import LockRoom, OwnBudget
 from zcfuse.datapath._mapping import PAGE_BYTES, Mapping, data_ranges
 from zcfuse.tree import HOLE, WHOLE_FILE, Extent
@@ -44,8 +51,9 @@ def path(tmp_path):
 def lock(locks, path, offset=0, length=SIZE):
     fd = os.open(path, os.O_RDONLY)
     try:
-        pieces = pieces_of([Extent(fd, 0, WHOLE_FILE)], offset, length)
-        return locks.lock(os.fsencode(os.path.basename(path)), pieces)
+        extents = [Extent(fd, 0, WHOLE_FILE)]
+        pieces = pieces_of(extents, offset, length)
+        return locks.lock(os.fsencode(os.path.basename(path)), pieces, files_of(extents))
     finally:
         os.close(fd)
 
@@ -85,6 +93,33 @@ def test_what_is_locked_already_is_not_locked_twice(locks, path):
     assert (outcome.locked, outcome.held) == (5 * PAGE_BYTES, 5 * PAGE_BYTES)
     assert locked_by_the_kernel() == before + 5 * PAGE_BYTES
     assert lock(locks, path, 0, 15 * PAGE_BYTES).held == 15 * PAGE_BYTES
+
+
+def test_what_two_clients_ask_for_at_once_is_locked_once(path, monkeypatch):
+    before = locked_by_the_kernel()
+    locks = FileLocks(room(limit=2 * SIZE))
+    real = Mapping.lock
+
+    def with_another(self):
+        monkeypatch.undo()
+        assert lock(locks, path).locked == SIZE
+        real(self)
+
+    monkeypatch.setattr(Mapping, "lock", with_another)
+    outcome = lock(locks, path)
+    assert (outcome.locked, outcome.held, outcome.reason) == (0, SIZE, "")
+    assert locks.report().bytes == SIZE
+    assert locked_by_the_kernel() == before + SIZE
+    locks.close()
+
+
+def test_a_file_of_several_pieces_that_became_shorter_keeps_none_behind_its_end(locks, path):
+    for part in range(4):
+        lock(locks, path, part * SIZE // 4, SIZE // 4)
+    os.truncate(path, SIZE // 4)
+    lock(locks, path, 0, SIZE // 4)
+    report = locks.report()
+    assert (report.bytes, report.present, report.noted) == (SIZE // 4, SIZE // 4, 0)
 
 
 def test_a_file_that_is_truncated_while_it_is_locked_is_told_and_harms_nothing(locks, path):
@@ -139,6 +174,9 @@ def test_large_holes_are_not_locked(locks, tmp_path):
         if len(data_ranges(file.fileno(), 0, 32 << 20)) != 2:
             pytest.skip("this filesystem keeps no holes")
     assert lock(locks, path, 0, 32 << 20).locked == 2 * PAGE_BYTES
+    # Nor does a range that is all hole cost those around it what is locked of them.
+    assert lock(locks, path, 1 << 20, 1 << 20).locked == 0
+    assert locks.report().bytes == 2 * PAGE_BYTES
 
 
 def test_what_has_no_room_as_a_whole_is_locked_in_part(path, tmp_path):
@@ -194,7 +232,8 @@ def test_a_directory_is_unlocked_with_all_that_is_below_it_and_nothing_else(lock
         file.write_bytes(bytes(PAGE_BYTES))
         with open(file, "rb") as opened:
             extents = [Extent(opened.fileno(), 0, WHOLE_FILE)]
-            locks.lock(name.encode(), pieces_of(extents, 0, PAGE_BYTES))
+            pieces = pieces_of(extents, 0, PAGE_BYTES)
+            locks.lock(name.encode(), pieces, files_of(extents))
     assert locks.unlock(b"d") == (2, 2 * PAGE_BYTES)
     assert [file.path for file in locks.report().listed] == ["dd"]
     assert locks.unlock(b"nothing") == (0, 0)
@@ -244,9 +283,10 @@ def test_memory_of_the_daemon_s_own_is_not_locked_a_second_time(locks):
 def test_the_report_lists_no_more_than_fits_into_an_answer(locks, path, monkeypatch):
     monkeypatch.setattr(module, "_MOST_LISTED", 3)
     fd = os.open(path, os.O_RDONLY)
-    pieces = pieces_of([Extent(fd, 0, WHOLE_FILE)], 0, PAGE_BYTES)
+    extents = [Extent(fd, 0, WHOLE_FILE)]
+    pieces = pieces_of(extents, 0, PAGE_BYTES)
     for number in range(5):
-        locks.lock(b"%d" % number, pieces)
+        locks.lock(b"%d" % number, pieces, files_of(extents))
     os.close(fd)
     report = locks.report()
     assert (report.files, len(report.listed)) == (5, 3)

@@ -6,9 +6,10 @@ import threading
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support import requires
-from zcfuse import Bytes, Computed, Dir, File, Slice
+from zcfuse import Bytes, Computed, Concat, Dir, File, Slice, Zeros
 from zcfuse.control._file_locks import FileLocks
 from zcfuse.control._file_messages import MOST_BYTES, MOST_FILES, FileRange, LockOutcome
 from zcfuse.control._file_requests import FileRequests
@@ -87,6 +88,20 @@ async def test_a_file_and_a_slice_are_locked_by_their_backing_file(asked):
     assert await asked.report() is None
 
 
+async def test_the_ranges_of_a_file_stay_locked_whatever_each_is_made_of(backing, tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(bytes(SIZE))
+    joined = Concat([File(backing), Zeros(SIZE), File(str(other))])
+    requests = requests_of(VirtualTree(Dir({"joined": joined})))
+    files = [FileRange(b"joined", offset=SIZE * part, length=SIZE) for part in range(3)]
+    found = (await requests.answer(Request("lock", files=files))).outcomes
+    assert [one.locked for one in found] == [SIZE, 0, SIZE]
+    again = (await requests.answer(Request("lock", files=files))).outcomes
+    assert [one.held for one in again] == [SIZE, 0, SIZE]
+    assert (await requests.report()).present == 2 * SIZE
+    requests.locks.close()
+
+
 @pytest.mark.parametrize(
     ("path", "word"),
     [
@@ -145,10 +160,10 @@ async def test_the_loop_goes_on_while_a_file_is_being_locked(backing):
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(FileLocks):
-        def lock(self, path, pieces):
+        def lock(self, path, pieces, files):
             begun.set()
             assert go_on.wait(10)
-            return super().lock(path, pieces)
+            return super().lock(path, pieces, files)
 
     room = LockRoom(None, OwnBudget(0), lockable=lambda: None, spare=lambda: 1 << 40)
     requests = requests_of(VirtualTree(Dir({"f": File(backing)})), Slow(room))
@@ -169,14 +184,39 @@ async def test_the_loop_goes_on_while_a_file_is_being_locked(backing):
     requests.locks.close()
 
 
+async def test_a_disk_that_hangs_holds_up_no_more_than_so_many_requests(backing):
+    go_on = threading.Event()
+
+    class Slow(FileLocks):
+        def lock(self, path, pieces, files):
+            assert go_on.wait(10)
+            return super().lock(path, pieces, files)
+
+    room = LockRoom(None, OwnBudget(0), lockable=lambda: None, spare=lambda: 1 << 40)
+    requests = requests_of(VirtualTree(Dir({"f": File(backing)})), Slow(room))
+    asked = Request("lock", files=[FileRange(b"f", length=SIZE)])
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(requests.answer, asked)
+            await trio.testing.wait_all_tasks_blocked()
+            refused = await requests.answer(asked)
+            assert isinstance(refused, Refusal)
+            assert "does a disk hang" in refused.message
+            assert (await requests.answer(Request("unlock"))).files == 0
+            go_on.set()
+        assert (await requests.answer(asked)).outcomes[0].held == SIZE
+    requests.locks.close()
+
+
 async def test_a_client_that_goes_away_leaves_nothing_locked_that_is_not_reported(backing):
     begun, done = threading.Event(), threading.Event()
 
     class Slow(FileLocks):
-        def lock(self, path, pieces):
+        def lock(self, path, pieces, files):
             begun.set()
             done.wait(10)
-            outcome = super().lock(path, pieces)
+            outcome = super().lock(path, pieces, files)
             done.clear()
             return outcome
 

@@ -260,6 +260,8 @@ def test_a_compressed_member_is_told_to_be_in_memory(program) -> None:
     ("name", "leased", "reason"),
     [
         ("mirror/free", True, ""),
+        ("mirror", True, ""),
+        ("zip", True, ""),
         ("mirror/kept/file", False, "keeps 'kept' for its own policy"),
         ("whole", False, "makes its names in Python"),
         ("policy/mine", False, "makes its names in Python"),
@@ -269,6 +271,14 @@ def test_who_answers_for_a_name_is_told_with_the_reason(program, name, leased, r
     names = explained(program.path(name))["daemon"]["names"]
     assert names["leased"] is leased
     assert reason in names["reason"]
+
+
+def test_what_an_archive_says_is_told_to_be_believed_without_limit(program) -> None:
+    assert explained(program.path("mirror/free"))["daemon"]["names"]["timeout_s"] == 1
+    assert explained(program.path("zip/stored"))["daemon"]["names"]["timeout_s"] is None
+    printed = run_zcfuse("explain", program.path("zip/stored")).stdout.splitlines()
+    line = next(line for line in printed if line.startswith("may be cached"))
+    assert line.split()[3:] == ["for", "good"]
 
 
 def test_what_depends_on_who_asks_is_told_not_to_be_cached(program) -> None:
@@ -305,7 +315,9 @@ def test_a_union_s_file_is_told_with_its_layer(source, tmp_path: Path, mountpoin
         told = explained(daemon.path("low"))
         assert told["daemon"]["node"] == f"union, file of layer 2 of 2: {backing}"
         assert told["daemon"]["names"]["leased"] is True
-        assert "on top that of layer 1 of 2" in explained(daemon.mountpoint)["daemon"]["node"]
+        root = explained(daemon.mountpoint)["daemon"]
+        assert "on top that of layer 1 of 2" in root["node"]
+        assert root["names"]["leased"] is True
     finally:
         daemon.unmount()
 
@@ -321,11 +333,6 @@ def test_a_manifest_s_file_is_told_to_be_of_one(source, tmp_path: Path, mountpoi
         assert node == f"Slice: all from byte 5 of File {backing} (of a manifest)"
     finally:
         daemon.unmount()
-
-
-def test_the_root_of_a_mirror_is_answered_for_by_the_data_path(mounted, source) -> None:
-    make(source, "file")
-    assert explained(mounted().mountpoint)["daemon"]["names"]["leased"] is True
 
 
 def test_names_without_a_lease_and_a_mount_that_does_not_change_are_told(mounted, source) -> None:

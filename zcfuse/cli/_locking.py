@@ -14,7 +14,7 @@ import msgspec
 from zcfuse.cli._output import size
 from zcfuse.cli._warm_files import Failure, Piece
 from zcfuse.cli._warming import ranges_of
-from zcfuse.control._file_messages import FileRange, LockReply, UnlockReply
+from zcfuse.control._file_messages import MOST_FILES, FileRange, LockReply, UnlockReply
 from zcfuse.control._status import Request
 from zcfuse.control._status_client import StatusError, ask
 from zcfuse.datapath._mapping import PAGE_BYTES, whole_pages
@@ -85,7 +85,8 @@ class Locker:
         for count, piece in enumerate(job):
             if piece.length > left:
                 fitting, over = list(job[:count]), list(job[count + 1 :])
-                part = left // PAGE_BYTES * PAGE_BYTES
+                # Whole pages of what is not aligned may be more than was allowed.
+                part = max(0, left) // PAGE_BYTES * PAGE_BYTES
                 if part:
                     fitting.append(piece._replace(length=part))
                 rest = piece._replace(offset=piece.offset + part, length=piece.length - part)
@@ -105,8 +106,12 @@ def unlock(mount: MountEntry, paths: Sequence[bytes]) -> UnlockReply:
     Raises:
         StatusError: the daemon cannot be asked.
     """
-    files = [FileRange(path) for path in paths]
-    reply = ask(mount, Request("unlock", files=files), timeout=_PATIENCE_S)
-    if not isinstance(reply, UnlockReply):
-        raise StatusError(f"{mount.mountpoint}: unexpected answer {reply!r}")
-    return reply
+    files = size = 0
+    named = [FileRange(path) for path in paths]
+    for start in range(0, max(1, len(named)), MOST_FILES):
+        request = Request("unlock", files=named[start : start + MOST_FILES])
+        reply = ask(mount, request, timeout=_PATIENCE_S)
+        if not isinstance(reply, UnlockReply):
+            raise StatusError(f"{mount.mountpoint}: unexpected answer {reply!r}")
+        files, size = files + reply.files, size + reply.bytes
+    return UnlockReply(files, size)

@@ -199,7 +199,9 @@ def _timeout(found: Explanation) -> str:
     seconds = found.names.timeout_s
     if found.volatile:
         return "not at all: what is answered depends on who asks"
-    return "for good: the mount is immutable" if seconds is None else f"for {seconds:g} s"
+    if seconds is not None:
+        return f"for {seconds:g} s"
+    return "for good: the mount is immutable" if found.options.get("immutable") else "for good"
 
 
 def _served(found: Explanation) -> str:

@@ -70,7 +70,7 @@ class _Item:
 
     def put(self) -> None:
         """Put it in place, in one step."""
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        _make_directory(os.path.dirname(self.path))
         new = f"{self.path}.{os.getpid()}.new"
         try:
             if self.link:
@@ -206,6 +206,14 @@ def _remove(items: list[_Item], *, dry_run: bool) -> None:
         if not dry_run:
             _done(functools.partial(os.unlink, item.path), item)
         click.echo(f"{'would remove' if dry_run else 'removed'} {item.path}")
+
+
+def _make_directory(path: str) -> None:
+    """Make a directory and those above it, for everybody to read, whatever root's umask is."""
+    if not os.path.isdir(path):
+        _make_directory(os.path.dirname(path))
+        os.mkdir(path)
+        os.chmod(path, 0o755)
 
 
 def _done(action: Callable[[], None], item: _Item) -> None:

@@ -163,7 +163,11 @@ def _locked(done: LockTally) -> list[str]:
 def _tell_locked(files: Sequence[Found]) -> None:
     """Say, after an interrupt, what the daemons have locked by now."""
     for mount in {file.place.mount for file in files if file.place is not None}:
-        locks = read_status_of(mount).locks
+        try:
+            locks = read_status_of(mount).locks
+        except StatusError as error:  # and with its daemon what was locked is gone
+            warn(str(error))
+            continue
         held = 0 if locks is None else locks.bytes
         click.echo(
             f"zcfuse warm: {mount.mountpoint}: {size(held)} are locked, and stay so until it is"

@@ -19,6 +19,9 @@ from zcfuse.tree import Catalogue, Node, Tree
 CATALOGUE_BYTES: Final = 128 << 20
 """Memory for what is known of archives; for those that do not fit Python answers."""
 
+# Node ids with this bit are the data path's own (native/serve/nodes/table.hpp).
+_DATAPATH_NODEID: Final = 1 << 62
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +39,10 @@ class DirectoryLeases:
     def revoked(self) -> bool:
         """Whether everything is handed up for good."""
         return self._revoked
+
+    def covers(self, nodeid: int) -> bool:
+        """Whether the data path answers for a node: of a leased directory, or below one."""
+        return not self._revoked and (bool(nodeid & _DATAPATH_NODEID) or nodeid in self._leased)
 
     def grant(self, nodeid: int, node: Node) -> None:
         """Lease the directory that a node mirrors, if it mirrors one and nothing was revoked.

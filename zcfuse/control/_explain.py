@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import pyfuse3
 
 from zcfuse.control._directory_leases import DirectoryLeases
 from zcfuse.control._explanation import BackingPart, Explanation, Names, Served, Step
@@ -22,10 +21,8 @@ from zcfuse.control._file_requests import FileRequests, resident
 from zcfuse.control._options import UNLIMITED_CACHE_TIMEOUT_S
 from zcfuse.control._status import StatusDocument, printable
 from zcfuse.datapath._mount_table import MountEntry, read_mounts
-from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Node, Tree
+from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Lease, Node, Tree
 
-# Node ids with this bit are the data path's own (native/serve/nodes/table.hpp).
-_DATAPATH_NODEID: Final = 1 << 62
 _MOST_PARTS: Final = 8
 # Filesystems that are made of others, so that passthrough counts a level of stacking.
 _STACKED: Final = frozenset({"overlay", "ecryptfs"})
@@ -40,6 +37,8 @@ _KERNEL_FACTS: Final = (
 )
 _NEVER_MMAP: Final = "auto never takes it: it pays for files that are read again and again"
 _SMALL: Final = "small reads are cheaper copied"
+_NO_ROOM: Final = "the data path has no room for the archive's names"
+_LOST: Final = "another mount begins there, or its lease was given up"
 
 
 async def explain(
@@ -198,14 +197,13 @@ def _names(
     leases: DirectoryLeases | None,
 ) -> Names:
     timeout: float | None = 0.0 if chain[-1].volatile else _timeout(options)
-    why = _not_leased(file, chain, tree, options, leases)
-    if file.nodeid & _DATAPATH_NODEID:
-        return Names(True, "", timeout)
-    # The root's number says nothing of who answers for it, and what the kernel has let go of has
-    # none.
-    if file.nodeid in (0, pyfuse3.ROOT_INODE) and not why:
-        return Names(True, "", timeout)
-    return Names(False, why or "another mount begins there, or its lease was given up", timeout)
+    lease, below = _lease(file, chain, tree)
+    why = _not_leased(lease, below, options, leases)
+    archive = lease is not None and lease.catalogue is not None
+    ours = leases is not None and leases.covers(file.nodeid)
+    if ours or (file.nodeid == 0 and not why):
+        return Names(True, "", None if archive and timeout else timeout)
+    return Names(False, why or (_NO_ROOM if archive else _LOST), timeout)
 
 
 def _timeout(options: Mapping[str, object]) -> float | None:
@@ -214,10 +212,22 @@ def _timeout(options: Mapping[str, object]) -> float | None:
     return None if unlimited else float(str(value))
 
 
+def _lease(
+    file: FileRange, chain: Sequence[Node], tree: Tree
+) -> tuple[Lease | None, Sequence[bytes]]:
+    """Return the lease that there may be of a directory on the way, and the names from there on."""
+    names = [name for name in file.path.split(b"/") if name]
+    lease, below = None, names
+    for depth, node in enumerate(chain):
+        found = tree.lease_of(node)
+        if found is not None:
+            lease, below = found, names[depth:]
+    return lease, below
+
+
 def _not_leased(
-    file: FileRange,
-    chain: Sequence[Node],
-    tree: Tree,
+    lease: Lease | None,
+    below: Sequence[bytes],
     options: Mapping[str, object],
     leases: DirectoryLeases | None,
 ) -> str:
@@ -228,12 +238,6 @@ def _not_leased(
         return "the mount was made with --no-directory-lease"
     if leases.revoked:
         return "the directory leases were revoked"
-    names = [name for name in file.path.split(b"/") if name]
-    lease, below = None, names
-    for depth, node in enumerate(chain):
-        found = tree.lease_of(node)
-        if found is not None:
-            lease, below = found, names[depth:]
     if lease is None:
         return "the tree makes its names in Python, and mirrors no directory here"
     for kept in lease.kept:

@@ -36,6 +36,8 @@ _LEAST_HOLE: Final = 1 << 20
 _LEAST_PART: Final = 1 << 20
 _MEMORY: Final = b"/memfd:"
 
+_HELD: Final = "locked already"
+
 REPLACED: Final = "replaced, moved or removed: what is locked is the file that was there"
 TRUNCATED: Final = "truncated: not all of it is locked any more; lock it again"
 
@@ -82,14 +84,18 @@ class FileLocks:
         with self._lock:
             return sum(one.piece.length for one in self._files.get(path, ()))
 
-    def lock(self, path: bytes, pieces: Sequence[Piece]) -> LockOutcome:
+    def lock(
+        self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+    ) -> LockOutcome:
         """Read pieces of a file's backing files in and keep them in memory.
 
         Parameters:
             path: of the file in the mount.
             pieces: what to lock; their descriptors are used during the call only.
+            files: all that the file is made of, also beside the pieces, see `files_of`: what is
+                locked of others is of a file that was replaced.
         """
-        self._drop_outdated(path, {piece.file for piece in pieces})
+        self._drop_outdated(path, pieces, files)
         left = self._missing(path, pieces)
         locked, held = 0, sum(piece.length for piece in pieces) - sum(one.length for one in left)
         left.reverse()
@@ -105,6 +111,10 @@ class FileLocks:
             if reason:
                 return LockOutcome(locked, held, reason, refused=True)
             reason = self._lock_taken(path, piece)
+            if reason == _HELD:
+                self._room.give(piece.length)
+                held += piece.length
+                continue
             if reason:
                 self._room.give(piece.length)
                 return LockOutcome(locked, held, reason)
@@ -156,9 +166,10 @@ class FileLocks:
     def _missing(self, path: bytes, pieces: Sequence[Piece]) -> list[Piece]:
         """Return what of the pieces is not locked yet."""
         with self._lock:
-            known = sorted(
-                (one.piece for one in self._files.get(path, ())), key=lambda one: one.offset
-            )
+            return self._missing_now(path, pieces)
+
+    def _missing_now(self, path: bytes, pieces: Sequence[Piece]) -> list[Piece]:
+        known = sorted((one.piece for one in self._files.get(path, ())), key=lambda one: one.offset)
         left = []
         for piece in pieces:
             at, end = piece.offset, piece.offset + piece.length
@@ -171,15 +182,13 @@ class FileLocks:
                 left.append(piece.part(at, end))
         return left
 
-    def _drop_outdated(self, path: bytes, files: set[tuple[int, int]]) -> None:
+    def _drop_outdated(
+        self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+    ) -> None:
         """Unlock what is of files that are behind the path no more, and what has lost pages."""
         with self._lock:
             known = list(self._files.get(path, ()))
-        gone = {
-            id(one)
-            for one in known
-            if one.piece.file not in files or one.mapping.present() < one.mapping.pages
-        }
+        gone = {id(one) for one in known if _is_outdated(one, pieces, files)}
         with self._lock:
             now = self._files.pop(path, [])
             kept = [one for one in now if id(one) not in gone]
@@ -188,7 +197,10 @@ class FileLocks:
         self._release([one for one in now if id(one) in gone])
 
     def _lock_taken(self, path: bytes, piece: Piece) -> str:
-        """Lock a piece for which there is room; return "" or why it could not be locked."""
+        """Lock a piece for which there is room; return "" or why it could not be locked.
+
+        `_HELD`: another thread, asked for the same, has locked all of it meanwhile.
+        """
         try:
             mapping = Mapping(piece.fd, piece.offset, piece.length)
         except OSError as error:
@@ -200,12 +212,13 @@ class FileLocks:
             mapping.close()
             return _lock_reason(error, piece)
         with self._lock:
-            if not self._closed:
+            held = not self._missing_now(path, [piece])
+            if not (held or self._closed):
                 self._files.setdefault(path, []).append(_Locked(piece, mapping))
                 self._locked_bytes += piece.length
                 return ""
         mapping.close()
-        return "the mount is ending"
+        return _HELD if held else "the mount is ending"
 
     def _release(self, gone: Sequence[_Locked]) -> int:
         size = sum(locked.piece.length for locked in gone)
@@ -238,6 +251,16 @@ def backing_ranges(
             found.append((extent.fd, extent.offset + skipped, wanted))
         start += extent.length
     return found
+
+
+def files_of(extents: Sequence[Extent]) -> dict[tuple[int, int], int]:
+    """Return which files extents are of, by (device, inode number), and their sizes in bytes.
+
+    Raises:
+        OSError: one cannot be looked at.
+    """
+    found = map(os.fstat, {extent.fd for extent in extents if extent.fd != HOLE})
+    return {(status.st_dev, status.st_ino): status.st_size for status in found}
 
 
 def pieces_of(extents: Sequence[Extent], offset: int, length: int) -> list[Piece]:
@@ -302,6 +325,26 @@ def _described(path: bytes, locked: Sequence[_Locked], mapped: _Mapped) -> Locke
     if any(_is_elsewhere(one, mapped) for one in alive):
         note = REPLACED
     return LockedFile(printable(os.fsdecode(path)), size, present, note)
+
+
+def _is_outdated(
+    locked: _Locked, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+) -> bool:
+    """Say whether a locked piece is of another file than those, behind its end, or lost pages.
+
+    The page table is looked at only for what is asked for: a large file is locked in many pieces.
+    """
+    own = locked.piece
+    size = files.get(own.file)
+    if size is None or own.offset + own.length > whole_pages(0, size)[1]:
+        return True
+    asked = any(
+        own.file == piece.file
+        and own.offset < piece.offset + piece.length
+        and piece.offset < own.offset + own.length
+        for piece in pieces
+    )
+    return asked and locked.mapping.present() < locked.mapping.pages
 
 
 def _is_elsewhere(locked: _Locked, mapped: _Mapped) -> bool:

@@ -16,10 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-import msgspec
 import trio
 
-from zcfuse.control._file_locks import FileLocks, Piece, backing_ranges, pieces_of
+from zcfuse.control._file_locks import FileLocks, backing_ranges, files_of, pieces_of
 from zcfuse.control._file_messages import (
     MOST_BYTES,
     MOST_FILES,
@@ -33,12 +32,14 @@ from zcfuse.control._file_messages import (
 )
 from zcfuse.control._status import Refusal, Reply, Request
 from zcfuse.datapath._mapping import whole_pages
-from zcfuse.tree import Answer, BackingFile, Node, Tree, Who
+from zcfuse.tree import Answer, BackingFile, Extent, Node, Tree, Who
 
 log = logging.getLogger(__name__)
 
 # Two: one may wait for a disk while the other's pages come from memory.
 _THREADS: Final = 2
+# Each holds one of the few places that the status socket has, for as long as its disk may hang.
+_MOST_LOCKING: Final = 8
 _RETRY_S: Final = 0.01
 _NO_BYTES: Final = "its bytes are made by a program when they are read: there is nothing to keep"
 
@@ -75,6 +76,7 @@ class FileRequests:
         # Of its own: a disk that hangs must not keep anybody from seeing or releasing what is
         # locked.
         self._reporters = trio.CapacityLimiter(_THREADS)
+        self._locking = 0
         self.locks: Final = locks
 
     async def answer(self, request: Request) -> Reply:
@@ -85,7 +87,16 @@ class FileRequests:
         if len(request.files) > MOST_FILES:
             return Refusal(message=f"more than {MOST_FILES} files in one request")
         if request.request == "lock":
-            return await self.lock(request.files)
+            if self._locking >= _MOST_LOCKING:
+                return Refusal(
+                    message=f"{_MOST_LOCKING} requests to lock files are not answered yet: does a"
+                    " disk hang? Try again later"
+                )
+            self._locking += 1
+            try:
+                return await self.lock(request.files)
+            finally:
+                self._locking -= 1
         if request.request == "unlock":
             return await self.unlock(request.files)
         return await self.caches(request.files, drop=request.request == "spare")
@@ -180,9 +191,7 @@ class FileRequests:
         async with self.opened(node) as backing:
             if self.serve(backing)[0] == "upcall":
                 return LockOutcome(0, 0, _NO_BYTES)
-            work = _Work(
-                self.locks, file.path, pieces_of(backing.extents, file.offset, file.length)
-            )
+            work = _Work(self.locks, file, backing.extents)
         return await self._in_thread(work.run, self._workers)
 
     async def _cache(self, file: FileRange, *, drop: bool) -> CacheState:
@@ -223,27 +232,29 @@ def _failing_as_eio() -> Iterator[None]:
 
 
 class _Work:
-    """Locking the pieces of one file. Has copies of their descriptors, which `run` closes."""
+    """Locking a range of one file. Has copies of its descriptors, which `run` closes."""
 
-    def __init__(self, locks: FileLocks, path: bytes, pieces: Sequence[Piece]) -> None:
+    def __init__(self, locks: FileLocks, file: FileRange, extents: Sequence[Extent]) -> None:
         self._locks = locks
-        self._path = path
-        self._pieces = pieces
+        self._path = file.path
+        self._made_of = files_of(extents)
+        self._ranges = backing_ranges(extents, file.offset, file.length)
         # As objects, so that they are closed too where no thread ever takes the work up.
         self._files = {
-            fd: os.fdopen(os.dup(fd), "rb", buffering=0) for fd in {piece.fd for piece in pieces}
+            fd: os.fdopen(os.dup(fd), "rb", buffering=0) for fd in {fd for fd, *_ in self._ranges}
         }
 
     def run(self) -> LockOutcome:
-        """Lock them; in a worker thread."""
+        """Lock it; in a worker thread, for to look for holes may already take a disk."""
         with contextlib.ExitStack() as files:
             for file in self._files.values():
                 files.enter_context(file)
-            pieces = [
-                msgspec.structs.replace(piece, fd=self._files[piece.fd].fileno())
-                for piece in self._pieces
+            extents = [
+                Extent(self._files[fd].fileno(), offset, length)
+                for fd, offset, length in self._ranges
             ]
-            return self._locks.lock(self._path, pieces)
+            pieces = pieces_of(extents, 0, sum(extent.length for extent in extents))
+            return self._locks.lock(self._path, pieces, self._made_of)
 
 
 def resident(backing: BackingFile, offset: int, length: int) -> int | None:

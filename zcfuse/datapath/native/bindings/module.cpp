@@ -1,5 +1,6 @@
-// The only place that sees Python. Each function releases the GIL for as long as it is in C++, and
-// takes it back only to build its result; the data path's threads never hold it.
+// With statistics.cpp the only place that sees Python. Each function releases the GIL for as long
+// as it is in C++, and takes it back only to build its result; the data path's threads never hold
+// it.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
@@ -19,6 +20,7 @@
 #include <system_error>
 #include <tuple>
 
+#include "bindings/statistics.hpp"
 #include "serve/datapath.hpp"
 #include "sys/faults.hpp"
 
@@ -29,216 +31,6 @@ namespace {
 
 // Of RLIMIT_NOFILE, for archives; members of those beyond it are opened by control.
 constexpr std::size_t kArchiveShare = 8;
-
-nb::dict to_dict(const std::map<std::string, std::uint64_t>& counts) {
-    nb::dict result;
-    for (const auto& [name, n] : counts) {
-        result[name.c_str()] = n;
-    }
-    return result;
-}
-
-template <typename Slots>
-void add_opcodes(std::map<std::string, std::uint64_t>& into, const Slots& slots) {
-    for (std::size_t opcode = 0; opcode < slots.size(); ++opcode) {
-        if (const auto n = slots[opcode].get(); n > 0) {
-            into[std::string(zc::abi::opcode_name(static_cast<std::uint32_t>(opcode)))] += n;
-        }
-    }
-}
-
-nb::dict init_of(const zc::Negotiation::Outcome& outcome) {
-    nb::list flags;
-    for (unsigned bit = 0; bit < 64; ++bit) {
-        if ((outcome.flags >> bit & 1) != 0) {
-            flags.append(std::string(zc::abi::init_flag_name(bit)));
-        }
-    }
-    nb::dict init;
-    init["done"] = outcome.done;
-    init["minor"] = outcome.minor;
-    init["flags"] = flags;
-    init["max_pages"] = outcome.max_pages;
-    init["max_readahead"] = outcome.max_readahead;
-    init["max_background"] = outcome.max_background;
-    init["max_write"] = outcome.max_write;
-    init["passthrough"] = outcome.passthrough();
-    init["stack_depth"] = outcome.max_stack_depth;
-    init["zero_message_opens"] = outcome.zero_message_opens();
-    return init;
-}
-
-nb::dict paths_of(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
-    nb::dict paths;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(zc::Path::count_); ++i) {
-        std::map<std::string, std::uint64_t> sum;
-        for (const auto& thread : threads) {
-            const auto& counts = thread->paths[i];
-            sum["requests"] += counts.requests.get();
-            sum["bytes"] += counts.bytes.get();
-            sum["copied_in"] += counts.copied_in.get();
-            sum["copied_out"] += counts.copied_out.get();
-            sum["calls"] += counts.calls.get();
-            sum["short"] += counts.short_calls.get();
-            sum["errors"] += counts.errors.get();
-            sum["refused"] += counts.refused.get();
-        }
-        paths[std::string(zc::path_name(static_cast<zc::Path>(i))).c_str()] = to_dict(sum);
-    }
-    return paths;
-}
-
-nb::dict latency_of(const zc::Latency::Total& total) {
-    nb::list buckets;
-    for (std::size_t i = 0; i < total.buckets.size(); ++i) {
-        if (total.buckets[i] > 0) {
-            buckets.append(
-                nb::make_tuple(zc::Latency::begin_of(i), zc::Latency::end_of(i), total.buckets[i]));
-        }
-    }
-    nb::dict latency;
-    latency["count"] = total.count;
-    latency["sum_ns"] = total.sum;
-    latency["max_ns"] = total.longest;
-    latency["buckets"] = buckets;
-    return latency;
-}
-
-// By operation, of all threads or of those with a role.
-nb::dict operation_latencies(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads,
-                             std::string_view role = {}) {
-    std::map<std::string, zc::Latency::Total> totals;
-    for (const auto& thread : threads) {
-        for (std::size_t opcode = 0; opcode < zc::abi::kOpcodes; ++opcode) {
-            if ((role.empty() || thread->role == role) && thread->latency[opcode].any()) {
-                const auto name = zc::abi::opcode_name(static_cast<std::uint32_t>(opcode));
-                thread->latency[opcode].add_to(totals[std::string(name)]);
-            }
-        }
-    }
-    nb::dict latencies;
-    for (const auto& [name, total] : totals) {
-        latencies[name.c_str()] = latency_of(total);
-    }
-    return latencies;
-}
-
-nb::dict path_latencies(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
-    nb::dict latencies;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(zc::Path::count_); ++i) {
-        zc::Latency::Total total;
-        for (const auto& thread : threads) {
-            thread->paths[i].latency.add_to(total);
-        }
-        if (total.count > 0) {
-            latencies[std::string(zc::path_name(static_cast<zc::Path>(i))).c_str()] =
-                latency_of(total);
-        }
-    }
-    return latencies;
-}
-
-nb::dict latencies_of(const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
-    nb::dict latency;
-    latency["operations"] = operation_latencies(threads);
-    latency["upcalls"] = operation_latencies(threads, "relay");
-    latency["paths"] = path_latencies(threads);
-    return latency;
-}
-
-nb::dict windows_of(const zc::WindowStats& stats) {
-    nb::dict windows;
-    windows["count"] = stats.count;
-    windows["bytes"] = stats.bytes;
-    windows["locked"] = stats.locked;
-    windows["hits"] = stats.hits;
-    windows["misses"] = stats.misses;
-    windows["ahead"] = stats.ahead;
-    windows["evictions"] = stats.evictions;
-    windows["unlocked"] = stats.unlocked;
-    windows["unpopulated"] = stats.unpopulated;
-    return windows;
-}
-
-nb::list threads_of(const zc::State& state,
-                    const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
-    nb::list result;
-    const auto add = [&result](const std::string& role, pid_t tid) {
-        nb::dict thread;
-        thread["role"] = role;
-        thread["tid"] = tid;
-        result.append(thread);
-    };
-    for (const auto& thread : threads) {
-        add(thread->role, thread->tid);
-    }
-    if (const pid_t tid = state.windows->prefault_tid(); tid != 0) {
-        add("prefault", tid);
-    }
-    return result;
-}
-
-nb::dict transport_of(const zc::DataPath& path) {
-    const auto& of = path.transport();
-    nb::dict transport;
-    const auto& rings = path.state().rings;
-    const auto gate = rings ? rings->gate().state() : zc::RingGate::State::unused;
-    const bool up = gate == zc::RingGate::State::up;
-    transport["kind"] = !of.device ? "socket" : up ? "uring" : "dev";
-    const bool withdrawn = gate == zc::RingGate::State::withdrawn;
-    transport["settled"] = up || withdrawn || gate == zc::RingGate::State::unused;
-    transport["reason"] = withdrawn ? rings->gate().why_withdrawn()
-                          : rings && gate == zc::RingGate::State::unused
-                              ? "the kernel offers no io_uring, or no passthrough to go with it"
-                              : of.reason;
-    const auto counts = up ? rings->counts() : zc::RingCounts{};
-    transport["queues"] = up ? rings->queues().size() : 0;
-    transport["depth"] = up ? rings->depth() : 0;
-    transport["entries_busy"] = counts.busy;
-    transport["queue_full"] = counts.full;
-    transport["waits"] = counts.waited;
-    transport["handed_over"] = counts.handed;
-    transport["ring_requests"] = counts.requests;
-    transport["bytes"] = counts.bytes;
-    transport["locked"] = up ? rings->locked_bytes() : 0;
-    transport["entries_refused"] = counts.refused;
-    transport["unbound"] = counts.unbound;
-    transport["reads_to_workers"] = path.state().workers.pushed();
-    transport["threads"] = of.threads;
-    transport["cloned"] = of.cloned;
-    transport["clone_error"] = of.clone_error;
-    transport["pipe_slots"] = path.state().pipe_slots.load();
-    return transport;
-}
-
-nb::dict directories_of(const zc::State& state,
-                        const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
-    const auto stats = state.mirrors.statistics();
-    std::uint64_t hits = 0;
-    std::uint64_t misses = 0;
-    std::uint64_t backing_hits = 0;
-    for (const auto& thread : threads) {
-        hits += thread->directory_hits.get();
-        misses += thread->directory_misses.get();
-        backing_hits += thread->backing_hits.get();
-    }
-    nb::dict directories;
-    directories["leased"] = stats.leased;
-    directories["nodes"] = stats.nodes;
-    directories["node_bytes"] = stats.node_bytes;
-    directories["descriptors"] = stats.directories;
-    directories["descriptor_limit"] = stats.directory_limit;
-    directories["hits"] = hits;
-    directories["misses"] = misses;
-    directories["listings"] = stats.listings;
-    directories["open_files"] = stats.files.used;
-    directories["kept_files"] = stats.files.kept;
-    directories["reopened"] = backing_hits;
-    const auto catalogues = state.catalogues.statistics();
-    directories["archives"] = catalogues.leased;
-    directories["archive_bytes"] = catalogues.bytes;
-    return directories;
-}
 
 // The node that shows the catalogue, and the member, which is known by its inode number.
 std::vector<zc::Mirrors::Description> described_member(zc::State& state, std::uint64_t nodeid) {
@@ -292,75 +84,6 @@ nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
                                      one.device, one.identity.ino, one.identity.birth,
                                      one.identity.type, one.layer));
     }
-    return result;
-}
-
-// [(nodeid, opens, reads, bytes, leased directory above it, path from there)]
-nb::list hot_files(const zc::DataPath& path, std::size_t most) {
-    const auto& state = path.state();
-    std::vector<std::pair<zc::Ledger::HotFile, zc::Mirrors::Place>> files;
-    {
-        const nb::gil_scoped_release released;
-        for (const auto& file : state.ledger.hot_files(most)) {
-            auto place = zc::is_own(file.nodeid) ? state.mirrors.place_of(file.nodeid)
-                                                 : zc::Mirrors::Place{file.nodeid, {}};
-            files.emplace_back(file, place.value_or(zc::Mirrors::Place{}));
-        }
-    }
-    nb::list result;
-    for (const auto& [file, place] : files) {
-        result.append(nb::make_tuple(file.nodeid, file.use.opens, file.use.reads, file.use.bytes,
-                                     place.root, nb::bytes(place.path.data(), place.path.size())));
-    }
-    return result;
-}
-
-nb::dict statistics(const zc::DataPath& path) {
-    const auto& state = path.state();
-    {
-        const nb::gil_scoped_release released;
-        state.ledger.settle();
-    }
-    const auto threads = state.ledger.threads();
-    std::map<std::string, std::uint64_t> requests;
-    std::map<std::string, std::uint64_t> upcalls;
-    std::uint64_t malformed = 0;
-    for (const auto& thread : threads) {
-        add_opcodes(requests, thread->requests);
-        add_opcodes(upcalls, thread->upcalls);
-        malformed += thread->malformed.get();
-    }
-    const auto out = state.upcalls.statistics();
-    nb::dict pool;
-    pool["buffers"] = path.transport().threads;
-    pool["bytes"] = state.pool_bytes.load();
-    pool["locked"] = state.pool_locked.load();
-    nb::dict result;
-    result["transport"] = transport_of(path);
-    result["init"] = init_of(state.negotiation.outcome());
-    result["requests"] = to_dict(requests);
-    result["upcalls"] = to_dict(upcalls);
-    result["upcalls_out"] = out.out;
-    result["upcalls_overflow"] = out.overflow_peak;
-    result["upcalls_given_up"] = out.given_up;
-    result["upcalls_late"] = out.late;
-    result["notifications"] = state.notifier.sent();
-    result["reads_waited"] = state.reads.waited();
-    result["interrupts"] = state.interrupts.load();
-    result["malformed"] = malformed;
-    result["paths"] = paths_of(threads);
-    result["latency"] = latencies_of(threads);
-    result["opens"] = to_dict(state.ledger.opens());
-    result["fallbacks"] = to_dict(state.ledger.fallbacks());
-    // Those that nobody has open are kept, but are no business of anybody's.
-    const auto kept = state.mirrors.statistics().files.kept;
-    result["leases"] = state.leases.size() - std::min(state.leases.size(), kept);
-    result["directories"] = directories_of(state, threads);
-    result["pool"] = pool;
-    result["windows"] = windows_of(state.windows->stats());
-    result["lock_budget"] = nb::make_tuple(state.budget->used(), state.budget->limit());
-    result["threads"] = threads_of(state, threads);
-    result["uptime_ns"] = path.uptime().count();
     return result;
 }
 
@@ -522,8 +245,8 @@ void bind_datapath(nb::module_& module) {
                 return path.invalidate_entry(parent, std::as_bytes(std::span(copy)));
             },
             "parent"_a, "name"_a)
-        .def("statistics", &statistics)
-        .def("hot_files", &hot_files, "most"_a)
+        .def("statistics", &zc::bindings::statistics)
+        .def("hot_files", &zc::bindings::hot_files, "most"_a)
         .def("expect_end", &DataPath::expect_end)
         .def(
             "stop", [](DataPath& path) { return path.stop(); }, Released());

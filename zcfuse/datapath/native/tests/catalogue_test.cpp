@@ -1,6 +1,7 @@
 // Catalogues: what is found in one, what a damaged one does not lead to, and leases that end while
 // they are used.
 #include <atomic>
+#include <limits>
 #include <thread>
 
 #include "check.hpp"
@@ -68,6 +69,34 @@ TEST("what is packed or damaged or not there is left to control") {
     CHECK_EQ(catalogue->names_of(5, names), 0);
     Catalogue::Entry entry;
     CHECK_EQ(catalogue->entry(names.first + 2, entry), kHandUp);
+}
+
+TEST("directories that claim one another's names are not gone through for each") {
+    CatalogueSections made;
+    constexpr std::uint32_t kMany = 200'000;
+    for (std::uint32_t i = 0; i < kMany; ++i) {
+        made.node(1, S_IFDIR | 0755, 0, 0, kMany);
+    }
+    for (std::uint32_t i = 0; i < kMany; ++i) {
+        made.name("", kMany - 1);
+    }
+    const Catalogue catalogue(made.take(), {}, {}, {});
+    CHECK_EQ(catalogue.above(kMany - 1), 0U);
+    CHECK_EQ(catalogue.above(1), 1U);
+}
+
+TEST("a time before 1970 has a part of a second that counts up") {
+    CatalogueSections made;
+    made.node(2, S_IFREG | 0644, 0, 0, 0, 0, -1);
+    made.node(2, S_IFREG | 0644, 0, 0, 0, 0, std::numeric_limits<std::int64_t>::min());
+    const Catalogue catalogue(made.take(), {}, {}, {});
+    abi::Attr attributes{};
+    CHECK_EQ(catalogue.attributes(0, attributes), 0);
+    CHECK_EQ(static_cast<std::int64_t>(attributes.mtime), -1);
+    CHECK_EQ(attributes.mtimensec, 999'999'999U);
+    CHECK_EQ(catalogue.attributes(1, attributes), 0);
+    CHECK_EQ(static_cast<std::int64_t>(attributes.mtime), -9'223'372'037);
+    CHECK_EQ(attributes.mtimensec, 145'224'192U);
 }
 
 TEST("an archive that was written is another") {

@@ -16,9 +16,10 @@ namespace zc::test {
 class CatalogueSections {
   public:
     void node(std::uint8_t kind, std::uint32_t mode, std::uint64_t size, std::uint64_t place,
-              std::uint64_t extent, std::uint32_t detail = 0) {
+              std::uint64_t extent, std::uint32_t detail = 0,
+              std::int64_t mtime_ns = 1'000'000'000) {
         const std::uint32_t numbers[] = {mode, 0, 0, 1};
-        const std::uint64_t places[] = {1'000'000'000, size, place, extent};
+        const std::uint64_t places[] = {static_cast<std::uint64_t>(mtime_ns), size, place, extent};
         const std::uint32_t ends[] = {detail, kind};
         add(sections_.nodes, numbers);
         add(sections_.nodes, places);

@@ -100,11 +100,15 @@ Catalogue::Catalogue(Sections sections, const Version& version, const Shown& sho
         file_ = std::make_shared<const sys::UniqueFd>(std::move(file));
     }
     const auto nodes = sections_.nodes.size() / sizeof(Node);
-    for (std::uint32_t number = 0; number < nodes; ++number) {
+    // A name is in one directory. An index that says otherwise is damaged, and would keep us here
+    // for as many steps as it has nodes times names.
+    auto left = sections_.entries.size() / sizeof(RawEntry);
+    for (std::uint32_t number = 0; number < nodes && left > 0; ++number) {
         Names names;
-        if (names_of(number, names) != 0) {
+        if (names_of(number, names) != 0 || names.count > left) {
             continue;
         }
+        left -= names.count;
         for (std::uint64_t i = 0; i < names.count; ++i) {
             Entry found;
             Node child{};
@@ -177,9 +181,9 @@ int Catalogue::attributes(std::uint32_t number, abi::Attr& into) const {
     if (const int error = node(number, found); error != 0) {
         return error;
     }
-    const auto nanosecond = (found.mtime_ns % kSecond + kSecond) % kSecond;
-    const auto seconds = static_cast<std::uint64_t>((found.mtime_ns - nanosecond) / kSecond);
-    const auto part = static_cast<std::uint32_t>(nanosecond);
+    const auto rest = found.mtime_ns % kSecond;
+    const auto seconds = static_cast<std::uint64_t>(found.mtime_ns / kSecond - (rest < 0 ? 1 : 0));
+    const auto part = static_cast<std::uint32_t>(rest < 0 ? rest + kSecond : rest);
     const auto sectors = found.stored() / kSectorBytes + (found.stored() % kSectorBytes != 0);
     into = {ino(number),
             found.size,
