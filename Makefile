@@ -19,7 +19,7 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test check setup bench proof clean
+.PHONY: help demo test check docs setup bench proof clean
 .PHONY: packages-build packages-test packages-check packages-bench packages-proof FORCE
 
 help:
@@ -27,6 +27,7 @@ help:
 	  'make demo     build, mount a sample tree and read it by every serving path' \
 	  'make test     build, run the tests (PYTEST_ARGS="-k name" for some of them)' \
 	  'make check    ruff, mypy, clang-format, native tests under ASan+UBSan and under TSan' \
+	  'make docs     the documentation as a site, in build/site' \
 	  'make setup    packages, virtual environment, build' \
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
@@ -42,6 +43,12 @@ test: $(STAMPS)/build packages-test
 
 check: $(STAMPS)/build packages-check
 	@scripts/check $(JOBS)
+
+# What the theme says about its successor is no warning about these pages. With --quiet mkdocs would
+# not count warnings. Nothing of the data path is asked, so it need not be built.
+docs: $(STAMPS)/venv
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo 'open build/site/index.html; to search it: $(PY) -m http.server -b localhost -d build/site'
 
 bench: $(STAMPS)/build packages-bench
 	@scripts/bench $(BENCH_ARGS)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import refused
 from tests.support import requires
+from zcfuse import __version__
 
 pytestmark = requires("mounting")
 
@@ -44,6 +45,19 @@ def test_the_tables_name_what_a_user_looks_for(mounted, zcfuse):
     assert (result.returncode, result.stderr) == (0, "")
     for word in ("negotiated", "served by path", "pool", "windows", "upcalls", str(daemon.pid)):
         assert word in result.stdout
+
+
+def test_what_was_served_comes_before_the_means_and_no_line_is_filled_up(mounted, zcfuse):
+    output = zcfuse("status", mounted("--path", "pool").mountpoint).stdout
+    titles = ["mount", "served by path", "transport", "negotiated with the kernel"]
+    assert [line for line in output.splitlines() if line in titles] == titles
+    assert [line for line in output.splitlines() if line != line.rstrip()] == []
+
+
+def test_status_tells_the_version_of_the_daemon(mounted, zcfuse):
+    daemon = mounted()
+    assert daemon.status()["version"] == __version__
+    assert f"version      {__version__}\n" in zcfuse("status", daemon.mountpoint).stdout
 
 
 def test_status_of_a_path_with_undecodable_bytes(mounted, zcfuse, tmp_path):

@@ -247,7 +247,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "acl": _Capability(_acl, False),
     "xattr": _Capability(_xattr, False),
     # `make test` installs these.
-    **{name: _Capability(_program(name), False) for name in PROGRAMS},
+    **{name: _Capability(_program(name), False) for name in (*PROGRAMS, "curl")},
     # Options of the kernel's, or the filesystem below the temporary directory.
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),

@@ -43,7 +43,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if title:
         # Not the table's own title, which would be folded to the width of a narrow table.
         console.print(Text(title, style="bold"))
-    console.print(table)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        # Cells are filled up to the width of their column, which wraps where lines are pasted.
+        console.out(line.rstrip(), highlight=False)
     if title:
         console.print()
 

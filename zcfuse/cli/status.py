@@ -71,6 +71,7 @@ def _print(document: StatusDocument) -> None:
             "mount point": document.mountpoint,
             "device": document.device,
             "process": str(document.pid),
+            "version": document.version or None,
             "uptime": f"{document.uptime_s:.0f} s",
             "options": _options_line(document.options),
             "open files": _of_both_planes(document, "open_files"),
@@ -103,12 +104,10 @@ def _options_line(options: Mapping[str, object]) -> str:
 
 
 def _print_datapath(datapath: Mapping[str, Any]) -> None:
-    _print_section("transport", datapath, "transport")
-    _print_section("negotiated with the kernel", datapath, "init")
+    # First what was served and why not better, then by what means.
+    _print_counts("opens", datapath.get("opens"))
+    _print_counts("fallbacks", datapath.get("fallbacks"))
     latency: Mapping[str, Any] = datapath.get("latency", {})
-    _print_requests(
-        "requests read from the kernel", "operation", datapath["requests"], latency, "operations"
-    )
     paths = datapath.get("paths", {})
     rows = [
         (name, *(counts.get(column) for column in _PATH_COLUMNS)) for name, counts in paths.items()
@@ -116,9 +115,12 @@ def _print_datapath(datapath: Mapping[str, Any]) -> None:
     print_table("served by path", ("path", *_PATH_COLUMNS), rows)
     served = {name: counts["requests"] for name, counts in paths.items() if counts["requests"]}
     _print_requests("time of a READ by path", "path", served, latency, "paths")
+    _print_requests(
+        "requests read from the kernel", "operation", datapath["requests"], latency, "operations"
+    )
     _print_requests("handed up to Python", "operation", datapath["upcalls"], latency, "upcalls")
-    _print_counts("opens", datapath.get("opens"))
-    _print_counts("fallbacks", datapath.get("fallbacks"))
+    _print_section("transport", datapath, "transport")
+    _print_section("negotiated with the kernel", datapath, "init")
     _print_section("directory leases", datapath, "directories")
     _print_section("pool", datapath, "pool")
     _print_section("windows", datapath, "windows")

@@ -55,11 +55,12 @@ class MountOptions:
     """How a mount serves its tree.
 
     Parameters:
-        path: serving path, one of `SERVING_PATHS`; ``auto`` chooses per file and request.
-        transport: how requests reach the daemon, one of `TRANSPORTS`: ``dev`` over /dev/fuse,
+        path: serving path: ``passthrough``, ``splice``, ``mmap``, ``pool``, ``upcall`` or
+            ``naive``; ``auto`` chooses per file and request.
+        transport: how requests reach the daemon: ``dev`` over /dev/fuse,
             ``uring`` over io_uring, which the kernel must have switched on; ``auto`` uses that
             where it is on and where the mount does not serve mostly by splice.
-        cache_timeout: for how long the kernel may rely on names and attributes, in seconds.
+        cache_timeout: for how long the kernel may rely on names and attributes, in seconds (1.0).
         allow_other: let other users than the caller in.
         threads: serving threads of the data path; 0 lets it choose.
         lock_budget: bytes that buffers, windows and the files of ``zcfuse warm --lock`` may lock
@@ -77,13 +78,13 @@ class MountOptions:
         noexec: no program of the mount can be run.
         source_name: what findmnt shows as the source; None: the tree's own name for itself.
         unmount_wait: for how long a busy mount is waited for before it is detached by force, in
-            seconds.
+            seconds (5.0).
         metrics_listen: where a scraper of metrics is answered over HTTP, ``PORT`` or
             ``127.0.0.1:PORT`` (port 0: any that is free, which the status tells); loopback only.
             None: nowhere.
         answer_timeout: for how long an async function of the tree's (a dynamic directory's, or that
-            of a Computed file) may take, in seconds; then it is cancelled, and its client gets
-            ETIMEDOUT.
+            of a Computed file) may take, in seconds (30.0); then it is cancelled, and its client
+            gets ETIMEDOUT.
 
     Raises:
         MountError: a value is outside its range.

@@ -24,6 +24,7 @@ import msgspec
 import pyfuse3
 import trio
 
+from zcfuse import __version__
 from zcfuse.control._changes import Changes
 from zcfuse.control._checks import (
     no_kernel_passthrough,
@@ -169,6 +170,7 @@ class Mount:
             locks=self._files.locks.totals() if self._files.locks.locked_bytes else None,
             hot_files=self._hot_files.now() if self._hot_files is not None else [],
             metrics=self._metrics,
+            version=__version__,
         )
 
     def answer_scrapers(self, server: MetricsServer) -> None:

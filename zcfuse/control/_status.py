@@ -70,7 +70,8 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
 
     ``tree`` is what the tree has to tell: by section, then by name. ``locks`` are the files that
     are kept in memory, None where there are none. ``hot_files`` are those that are asked for most,
-    and ``metrics`` is where a scraper is listened for, "" where it is not.
+    and ``metrics`` is where a scraper is listened for, "" where it is not. ``version`` is that of
+    the daemon, which is not that of the command where zcfuse was upgraded since the mount.
     """
 
     pid: int
@@ -86,6 +87,7 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     locks: LockReport | None = None
     hot_files: list[HotFile] = []
     metrics: str = ""
+    version: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -79,7 +79,8 @@ class Archive(Tree):
         progress: called with bytes done and bytes in all, while there is no kept index to go by.
         salvage: whether to show what is before the first damaged header of a tar archive, where
             that would else be an error.
-        uid, gid: who owns everything; None: as the archive says.
+        uid: who owns everything; None: as the archive says.
+        gid: the group of everything; None: as the archive says.
         budget: bytes of memory for members that had to be decompressed, or what several archives
             have together.
 

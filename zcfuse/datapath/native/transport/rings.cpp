@@ -90,9 +90,9 @@ std::string rings_refused() {
     if (!(file >> set)) {
         return "this kernel has no FUSE over io_uring (Linux 6.14, CONFIG_FUSE_IO_URING)";
     }
-    return set == 'Y' || set == '1'
-               ? ""
-               : "it is switched off: as root, 'echo Y > /sys/module/fuse/parameters/enable_uring'";
+    return set == 'Y' || set == '1' ? ""
+                                    : "FUSE over io_uring is switched off: as root, 'echo Y > "
+                                      "/sys/module/fuse/parameters/enable_uring'";
 }
 
 }  // namespace zc

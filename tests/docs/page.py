@@ -1,0 +1,127 @@
+"""Runs the blocks of one page in a sandbox, from top to bottom, as a reader would.
+
+Output that a page shows is compared; ``...`` stands for anything, on a line of its own for any
+number of lines. A command without shown output must succeed, one with it may fail as the page
+shows.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tests.docs.blocks import Block
+from tests.docs.sandbox import COMMAND_S, Sandbox
+from tests.support import FuseMount, missing
+
+_POLL_S: Final = 0.02
+_PREPARE: Final = os.path.join(os.path.dirname(__file__), "prepare")
+
+
+class PageError(AssertionError):
+    """A block does not do what its page says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of a console block, and the output that is shown for it."""
+
+    text: str
+    shown: str
+
+
+def commands(text: str) -> Iterator[Command]:
+    """Yield the commands of a console block: after ``$``, ``>`` for the lines that go on."""
+    command: list[str] = []
+    shown: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield Command("\n".join(command), "\n".join(shown))
+            command, shown = [line[2:]], []
+        elif line.startswith("> ") and command and not shown:
+            command.append(line[2:])
+        else:
+            shown.append(line)
+    if not command:
+        raise PageError("a console block without a line that begins with '$ '")
+    yield Command("\n".join(command), "\n".join(shown))
+
+
+def agrees(shown: str, output: str) -> bool:
+    """Whether `output` is what a page shows, but for ``...`` and the width of gaps."""
+    pattern = ""
+    for line in shown.strip("\n").split("\n"):
+        if line.strip() == "...":
+            pattern += r"(?:[^\n]*\n)*?"
+        else:
+            pattern += ".*?".join(map(re.escape, _squeezed(line).split("..."))) + r"\n"
+    return re.fullmatch(pattern, _squeezed(output).strip("\n") + "\n") is not None
+
+
+def _squeezed(text: str) -> str:
+    return "\n".join(re.sub(r"[ \t]+", " ", line).rstrip() for line in text.split("\n"))
+
+
+class Page:
+    """Runs blocks in a sandbox; see `run`."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def prepare(self, page: str) -> None:
+        """Make the files that a reader of the page has: ``prepare/PAGE.sh``, with '-' for '/'."""
+        name = page.removeprefix("docs/").removesuffix(".md").replace("/", "-")
+        path = os.path.join(_PREPARE, f"{name}.sh")
+        if os.path.exists(path):
+            with open(path) as file:
+                status, output = self._sandbox.shell(file.read())
+            if status != 0:
+                raise PageError(f"{path} ended with {status}:\n{output}")
+
+    def run(self, block: Block) -> None:
+        """Do what becomes of the block.
+
+        Raises:
+            PageError: it failed, or printed something else than the page shows.
+            HungError: it did not come back.
+        """
+        if block.not_run or any(map(missing, block.needs)):
+            return
+        if block.title:
+            self._sandbox.write(block.title, block.text)
+        elif block.language == "console":
+            for command in commands(block.text):
+                self._run_command(block, command)
+        elif block.language == "python":
+            status, output = self._sandbox.python(block.text)
+            if status != 0:
+                raise PageError(f"{block.where}: ended with {status}:\n{output}")
+
+    def _run_command(self, block: Block, command: Command) -> None:
+        sandbox = self._sandbox
+        before = sandbox.mounts()
+        if command.text.startswith("zcfuse mount "):
+            # Mounts that a page shows one below the other are alternatives.
+            named = sandbox.inside(command.text).split()
+            taken = [mount for mount in before if mount.mountpoint in named]
+            sandbox.unmount(taken)
+        status, output = sandbox.shell(command.text)
+        if command.text.endswith("&"):
+            self._wait_for_mount(block, before)
+        if command.shown.strip() and not agrees(command.shown, output):
+            raise PageError(
+                f"{block.where}: $ {command.text}\nshown:\n{command.shown}\nprinted:\n{output}"
+            )
+        if status != 0 and not command.shown.strip():
+            raise PageError(f"{block.where}: $ {command.text}\nended with {status}:\n{output}")
+
+    def _wait_for_mount(self, block: Block, before: list[FuseMount]) -> None:
+        # A reader takes longer to type the next command than a program takes to mount.
+        deadline = time.monotonic() + COMMAND_S
+        while len(self._sandbox.mounts()) <= len(before):
+            if time.monotonic() > deadline:
+                raise PageError(f"{block.where}: nothing was mounted in the background")
+            time.sleep(_POLL_S)

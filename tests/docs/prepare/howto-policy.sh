@@ -1,0 +1,2 @@
+echo started >/data/log
+chmod 644 /data/log

@@ -1,0 +1,1 @@
+zcfuse mount /data /mnt/zc

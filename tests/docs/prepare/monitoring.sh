@@ -1,0 +1,2 @@
+echo a >/data/a
+zcfuse mount /data /mnt/zc

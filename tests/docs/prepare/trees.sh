@@ -1,0 +1,3 @@
+head --bytes=20480 /dev/urandom >/shards/000.tar
+echo a >/data/a
+head --bytes=300 /dev/urandom >/data/b
