@@ -47,6 +47,8 @@ COUNTED_BY_THE_KERNEL = {
 }
 # The client's own reading of /proc, and the headers of a daemon's requests.
 ALLOWANCE = 64 << 10
+# A file counts as dropped from the page cache where less than this share of it has stayed.
+STILL_CACHED = 1 / 20
 
 
 def _cells(report: TransferReport, **wanted: str) -> list[TransferCell]:
@@ -153,11 +155,9 @@ def test_the_daemon_serves_each_byte_by_its_path_where_only_the_backing_file_is_
     report: TransferReport,
 ):
     for cell in _measured(report, column="splice", cache="served"):
-        if cell.notes and "stayed in the page cache" in cell.notes[0]:
-            continue
         for sample in cell.samples:
             assert sample.daemon is not None
-            assert sample.served == {"splice": SIZE}
+            assert sample.served == {"splice": pytest.approx(SIZE, rel=STILL_CACHED)}
             assert sample.daemon.copied < ALLOWANCE
 
 
@@ -169,9 +169,10 @@ def test_a_daemon_that_copies_is_counted_twice_for_each_byte(source_file: Source
     )
     (cell,) = run_transfer(source_file, plan, quiet).cells
     assert (cell.reason, cell.identical) == ("", True)
-    daemon = cell.samples[0].daemon
-    assert daemon is not None
-    assert daemon.copied == pytest.approx(2 * SIZE, abs=ALLOWANCE)
+    (sample,) = cell.samples
+    assert sample.served == {column: pytest.approx(SIZE, rel=STILL_CACHED)}
+    assert sample.daemon is not None
+    assert sample.daemon.copied == pytest.approx(2 * sample.served[column], abs=ALLOWANCE)
 
 
 def test_a_warm_mount_asks_its_daemon_for_nothing(report: TransferReport):

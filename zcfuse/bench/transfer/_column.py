@@ -7,7 +7,7 @@ its mount aborted; from then on everything that is asked of the column fails wit
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from zcfuse.bench._clients import ClientError, ClientProcess, ClientTimedOutError
@@ -74,15 +74,16 @@ class Column:
     def prepare(self, cache: str) -> str:
         """Bring the caches into the state `cache`; returns what is not as it should be.
 
-        A daemon that has the file mapped keeps it in memory: for a cold cache it is mounted anew.
+        Pages stay where a daemon has the file mapped, and where a socket has not yet freed what it
+        has sent: then it is mounted anew.
         """
         if cache == "cold":
-            return self._cool()
+            return self._emptied(self._drop)
         self._backing.ask("fill", path=self._source.path, size=self._source.size)
         if cache == "warm":
             self.ask("fill", size=self._source.size)
         elif self.mount is not None:
-            return self._left(_bytes(self.ask("drop")))
+            return self._emptied(lambda: _bytes(self.ask("drop")))
         return ""
 
     def close(self) -> None:
@@ -92,12 +93,12 @@ class Column:
     def _start(self) -> RunningTarget:
         return self._stack.enter_context(started(self._target, self._source.root, CLIENT_MODULE))
 
-    def _cool(self) -> str:
-        left = self._left(self._drop())
+    def _emptied(self, drop: Callable[[], int]) -> str:
+        left = self._left(drop())
         if left and self.mount is not None and not self._dead:
             self.close()
             self._running = self._start()
-            left = self._left(self._drop())
+            left = self._left(drop())
         return left
 
     def _drop(self) -> int:
