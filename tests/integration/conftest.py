@@ -74,13 +74,13 @@ def serving(
     source: str,
     *options: str,
     env: Mapping[str, str] | None = None,
-    descriptors: int | None = None,
+    under: Sequence[str] = (),
 ) -> Iterator[Daemon]:
     """A mount of `source` that a module's tests share, and its end in order."""
     mountpoint = base / "mnt"
     mountpoint.mkdir()
     log = str(base / "daemon.log")
-    daemon = Daemon(source, str(mountpoint), *options, log=log, env=env, descriptors=descriptors)
+    daemon = Daemon(source, str(mountpoint), *options, log=log, env=env, under=under)
     try:
         yield daemon
     finally:

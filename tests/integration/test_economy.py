@@ -58,7 +58,7 @@ def daemon(
 ) -> Iterator[Daemon]:
     base = tmp_path_factory.mktemp("economy")
     options = ("--cache-timeout", "1000", request.param)
-    with serving(base, forest, *options, descriptors=DESCRIPTORS) as daemon:
+    with serving(base, forest, *options, under=["prlimit", f"--nofile={DESCRIPTORS}"]) as daemon:
         yield daemon
 
 

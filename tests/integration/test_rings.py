@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.conftest import RING_SWITCH, write
+from tests.integration.conftest import RING_SWITCH, serving, write
 from tests.integration.counts import counts, eventually
 from tests.support import Daemon, DaemonError, abort, find_mount, requires
 from tests.support._kernel import detach
@@ -189,6 +189,17 @@ def test_a_ring_that_is_demanded_and_switched_off_is_refused_in_one_line(
     assert (refused.value.status, refused.value.log.count("\n")) == (1, 1)
     assert RING_SWITCH in refused.value.log
     assert find_mount(mountpoint) is None
+
+
+def test_without_the_right_to_leave_it_its_threads_never_become_idle(source, tmp_path) -> None:
+    # RLIMIT_NICE would give that right as well.
+    under = ["setpriv", "--bounding-set=-sys_nice", "prlimit", "--nice=0"]
+    write(source, "file", BYTES)
+    with serving(tmp_path, source, "--transport", "uring", under=under) as daemon:
+        daemon.run("cat", daemon.path("file"))
+        found = transport(daemon)
+    assert (found["sched_idle"], found["sched_idle_chosen"]) == (False, 0)
+    assert "CAP_SYS_NICE" in found["sched_idle_refused"]
 
 
 def test_auto_stays_with_the_device_where_no_ring_is_to_be_had(mounted) -> None:

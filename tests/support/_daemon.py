@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from tests.support._kernel import FuseMount, abort, detach, find_mount, stacks
@@ -41,7 +41,7 @@ class Daemon:
     """``python -m zcfuse mount SOURCE MOUNTPOINT --foreground`` as a child process.
 
     Owns the process and, until it has ended, the mount. `env` is added to the environment. An empty
-    `source`: the options say what is shown. It may have no more than `descriptors`, hard limit too.
+    `source`: the options say what is shown. `under`: what it is run by, as prlimit.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Daemon:
         log: str,
         env: Mapping[str, str] | None = None,
         user: OrdinaryUser | None = None,
-        descriptors: int | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         self.source = source
         self.mountpoint = os.path.realpath(mountpoint)
@@ -62,8 +62,7 @@ class Daemon:
         argv = [sys.executable, "-m", "zcfuse", "mount", *filter(None, [source])]
         argv += [mountpoint, "--foreground"]
         argv = self._wrap([*argv, *options])
-        if descriptors is not None:
-            argv = ["prlimit", f"--nofile={descriptors}", *argv]
+        argv = [*under, *argv]
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
                 argv,

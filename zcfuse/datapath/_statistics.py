@@ -28,6 +28,10 @@ class Transport(msgspec.Struct, frozen=True):
     in all, `unbound`: queues whose thread may not run on its CPU, `entries_refused`: entries that
     the kernel did not take, `reads_to_workers`: READs whose bytes were not in memory. The buffers
     of its entries take up to `bytes`, as they are used, of which `locked` are there and locked.
+    `sched_idle`: its threads are SCHED_IDLE now, which keeps a client on its processor while the
+    machine is quiet (sched(7)); `sched_idle_chosen`: times that they became so, `sched_idle_late`:
+    times that it was given up because one had waited for a processor, `sched_idle_refused`: why it
+    never is, or "".
     """
 
     kind: str
@@ -49,6 +53,10 @@ class Transport(msgspec.Struct, frozen=True):
     unbound: int = 0
     entries_refused: int = 0
     reads_to_workers: int = 0
+    sched_idle: bool = False
+    sched_idle_chosen: int = 0
+    sched_idle_late: int = 0
+    sched_idle_refused: str = ""
 
 
 class Init(msgspec.Struct, frozen=True):

@@ -188,6 +188,11 @@ nb::dict transport_of(const zc::DataPath& path) {
     transport["locked"] = up ? rings->locked_bytes() : 0;
     transport["entries_refused"] = counts.refused;
     transport["unbound"] = counts.unbound;
+    const auto scheduling = path.state().scheduling.statistics();
+    transport["sched_idle"] = scheduling.idle;
+    transport["sched_idle_chosen"] = scheduling.chosen;
+    transport["sched_idle_late"] = scheduling.late;
+    transport["sched_idle_refused"] = up ? scheduling.reason : "";
     transport["reads_to_workers"] = path.state().workers.pushed();
     transport["threads"] = of.threads;
     transport["cloned"] = of.cloned;

@@ -110,6 +110,16 @@ class ReadWorker {
     RingReader reader_;
 };
 
+// Decides how the threads of the rings are scheduled.
+class Watcher {
+  public:
+    explicit Watcher(std::shared_ptr<State> state) : state_(std::move(state)) {}
+    void run() { state_->scheduling.watch(); }
+
+  private:
+    std::shared_ptr<State> state_;
+};
+
 // Runs what `make` returns in a thread that is counted and named. `ready` is counted down once it
 // is made, or cannot be.
 template <typename Make>
@@ -227,8 +237,9 @@ void DataPath::start() {
     const auto queues =
         state_->rings ? state_->rings->queues() : std::vector<std::shared_ptr<const RingQueue>>{};
     const std::size_t workers = queues.empty() ? 0 : kReadWorkers;
+    const std::size_t watchers = queues.empty() ? 0 : 1;
     const auto ready = std::make_shared<std::latch>(
-        servers + 2 + static_cast<std::ptrdiff_t>(queues.size() + workers));
+        servers + 2 + static_cast<std::ptrdiff_t>(queues.size() + workers + watchers));
     for (const auto& queue : queues) {
         threads_.push_back(counted_thread(state_, "zcfuse-ring", ready, [queue](const auto& state) {
             return RingThread(state, queue);
@@ -237,6 +248,10 @@ void DataPath::start() {
     for (std::size_t i = 0; i < workers; ++i) {
         threads_.push_back(counted_thread(state_, "zcfuse-read", ready,
                                           [](const auto& state) { return ReadWorker(state); }));
+    }
+    if (watchers > 0) {
+        threads_.push_back(counted_thread(state_, "zcfuse-watch", ready,
+                                          [](const auto& state) { return Watcher(state); }));
     }
     threads_.push_back(counted_thread(state_, "zcfuse-relay", ready,
                                       [](const auto& state) { return Relay(state); }));
@@ -267,6 +282,7 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     state_->notifier.stop();
     state_->upcalls.wake();
     state_->workers.stop();
+    state_->scheduling.stop();
     if (state_->rings) {
         state_->rings->gate().shut();
     }
@@ -324,6 +340,7 @@ void DataPath::sever() {
     state_->notifier.stop();
     state_->upcalls.wake();
     state_->workers.stop();
+    state_->scheduling.stop();
     if (state_->rings) {
         state_->rings->gate().shut();
     }

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <optional>
 
 #include "sys/threads.hpp"
 
@@ -50,8 +51,13 @@ Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> chan
 }
 
 void Server::run() noexcept {
-    sys::yield_to_clients();
     try {
+        std::optional<Scheduling::Place> place;
+        if (channel_->is_ring()) {
+            place.emplace(state_->scheduling);
+        } else {
+            sys::set_policy(sys::thread_id(), sys::Policy::batch);
+        }
         receive_until_end();
     } catch (const std::exception& error) {
         state_->ending.failed(error.what(), 0);
@@ -99,6 +105,7 @@ bool Server::still_going(ssize_t error) noexcept {
 void Server::dispatch(std::span<const std::byte> message) {
     const Turn turn(*counts_);
     received_ = Clock::now();
+    state_->scheduling.stir();
     abi::InHeader header{};
     if (!parse(message, header) || header.len != message.size()) {
         counts_->malformed.add();

@@ -19,6 +19,7 @@
 #include "serve/nodes/mirrors.hpp"
 #include "serve/read_queue.hpp"
 #include "serve/read_workers.hpp"
+#include "serve/scheduling.hpp"
 #include "serve/seeks.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
@@ -52,6 +53,7 @@ struct State {
     Upcalls upcalls;
     ReadQueue reads;
     ReadWorkers workers;
+    Scheduling scheduling;
     WaitingSeeks seeks;
     std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
     Notifier notifier;

@@ -1,0 +1,86 @@
+// Whether the threads of a ring's queues may count as idle to the scheduler.
+//
+// A reply wakes the client that waits for it. The scheduler leaves a client where it was if that
+// processor has nothing to do but SCHED_IDLE threads, and else moves it to an idle processor, which
+// has to be woken from its sleep: 48 us against 5 for a byte through two pipes and back on Linux
+// 6.18 (KVM, two processors). So while clients have the machine to themselves, what answers them is
+// SCHED_IDLE. Beside a busy program such a thread hardly runs; therefore a watcher of ordinary
+// priority looks every few milliseconds how long each has waited for its processor, and lets
+// SchedulingChoice say what they shall be. Without requests it sleeps.
+//
+// Only a thread with CAP_SYS_NICE, or a RLIMIT_NICE of 20, may leave SCHED_IDLE (sched(7)): without
+// it they stay SCHED_BATCH, and reason() says so.
+//
+// join() and stir() are the serving threads', watch() is the watcher's, the rest anybody's. `lock_`
+// is innermost.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "serve/scheduling_choice.hpp"
+#include "sys/threads.hpp"
+
+namespace zc {
+
+class Scheduling {
+  public:
+    struct Statistics {
+        bool idle = false;         // they are SCHED_IDLE now
+        std::uint64_t chosen = 0;  // times that they became so
+        std::uint64_t late = 0;    // times that one had waited too long
+        std::string reason;        // why they never are; "" where they may be
+    };
+
+    // A serving thread's place; left in that thread, before it ends.
+    class Place {
+      public:
+        explicit Place(Scheduling& of);
+        Place(const Place&) = delete;
+        Place& operator=(const Place&) = delete;
+        ~Place();
+
+      private:
+        Scheduling& of_;
+        const pid_t tid_;
+    };
+
+    // A request came.
+    void stir() noexcept {
+        if (asleep_.load(std::memory_order_relaxed)) {
+            wake();
+        }
+    }
+
+    // Returns once stop() was called, or at once where SCHED_IDLE could not be left again.
+    void watch();
+    void stop() noexcept;
+    Statistics statistics() const;
+
+  private:
+    struct Member {
+        pid_t tid;
+        sys::RunTimes seen;
+    };
+
+    void wake() noexcept;
+    SchedulingChoice::Look look();
+    void apply();
+
+    mutable std::mutex lock_;
+    std::condition_variable changed_;
+    std::atomic<bool> asleep_{true};
+    bool stopping_ = false;
+    bool idle_ = false;  // what the members are
+    std::vector<Member> members_;
+    SchedulingChoice choice_;
+    std::string reason_;
+};
+
+}  // namespace zc
