@@ -345,7 +345,7 @@ def test_an_end_under_load_comes_in_time_for_daemon_and_clients(mounted, source,
         elif how == "SIGTERM":
             daemon.unmount()
         elif how == "umount":
-            umount = [sys.executable, "-m", "zcfuse", "umount", daemon.mountpoint]
+            umount = [sys.executable, "-m", "zcfuse", "umount", "--wait=1", daemon.mountpoint]
             assert subprocess.run(umount, cwd=CHECKOUT, timeout=END_S, check=False).returncode == 0
             assert daemon.wait() == 0
         else:
