@@ -135,6 +135,41 @@ def test_packed_members_of_a_zip_are_unpacked_on_open(tmp_path: Path, path: Any)
     assert names == ["damaged", "packed"]
 
 
+REOPENED = """
+import os, sys, threading, zlib
+os.chdir(sys.argv[1])
+failed = []
+def read(name):
+    try:
+        with open(name, "rb") as file:
+            sums.append(zlib.crc32(file.read()))
+    except OSError as error:
+        failed.append(str(error))
+with open("packed", "rb") as held, open("stored", "rb") as held_too:
+    sums = [zlib.crc32(held.read()), zlib.crc32(held_too.read())]
+    read("packed")
+    read("stored")
+for _ in range(8):  # opens meet the first open, each other and the last release
+    threads = [threading.Thread(target=read, args=("packed",)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+print((failed, len(sums), sorted(set(sums))))
+"""
+
+
+@pytest.mark.parametrize("path", ALL_PATHS)
+def test_a_member_that_is_open_is_opened_again(tmp_path: Path, path: Any) -> None:
+    data = random.Random(1).randbytes(300_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("packed", data, zipfile.ZIP_DEFLATED)
+        archive.writestr("stored", data[1:], zipfile.ZIP_STORED)
+    expected = sorted(map(zlib.crc32, (data, data[1:])))
+    failed, count, sums = seen_by(REOPENED, tmp_path / "a.zip", tmp_path / "mnt", path)
+    assert (failed, count, sums) == ([], 4 + 8 * 6, expected)
+
+
 @pytest.mark.parametrize("path", ALL_PATHS)
 def test_a_mount_may_cover_the_directory_of_its_archive(
     tmp_path: Path, source: Path, path: Any

@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "serve/open_reply.hpp"
+
 namespace zc {
 
 namespace {
@@ -16,17 +18,6 @@ void change(std::span<std::byte> bytes, Change&& with) {
         std::memcpy(&structure, bytes.data(), sizeof structure);
         with(structure);
         std::memcpy(bytes.data(), &structure, sizeof structure);
-    }
-}
-
-void amend_open(abi::OpenOut& open, const FileLease* lease) {
-    // Nothing is written back at a close, so that the round trip of a FLUSH tells nobody anything.
-    open.open_flags |= abi::fopen::noflush;
-    if (lease != nullptr && lease->passthrough()) {
-        // Only NOFLUSH, DIRECT_IO and PARALLEL_DIRECT_WRITES may stand beside it, or open gives
-        // EIO.
-        open.open_flags = abi::fopen::noflush | abi::fopen::passthrough;
-        open.backing_id = lease->backing_id();
     }
 }
 
@@ -49,7 +40,7 @@ void Amender::amend(const Upcall& upcall, std::span<std::byte> reply) const {
             break;
         case Opcode::open:
             change<abi::OpenOut>(
-                body, [&](auto& open) { amend_open(open, leases_.find(upcall.nodeid).get()); });
+                body, [&](auto& open) { answer_by(leases_.find(upcall.nodeid).get(), open); });
             break;
         case Opcode::create: {
             std::uint64_t nodeid = 0;
@@ -58,7 +49,7 @@ void Amender::amend(const Upcall& upcall, std::span<std::byte> reply) const {
                 entry.attr.ino = numbers_.of(nodeid);
             });
             change<abi::OpenOut>(body.subspan(std::min(body.size(), sizeof(abi::EntryOut))),
-                                 [&](auto& open) { amend_open(open, leases_.find(nodeid).get()); });
+                                 [&](auto& open) { answer_by(leases_.find(nodeid).get(), open); });
             break;
         }
         case Opcode::lookup:

@@ -222,6 +222,11 @@ bool Catalogue::is_unchanged() const {
                                nanoseconds(status.stx_ctime)};
 }
 
+bool Catalogue::is_stored(std::uint32_t number) const {
+    Node found{};
+    return node(number, found) == 0 && (found.kind == Kind::file || found.kind == Kind::sparse);
+}
+
 int Catalogue::extents(std::uint32_t number, std::vector<Extent>& into) const {
     Node found{};
     if (const int error = node(number, found); error != 0) {

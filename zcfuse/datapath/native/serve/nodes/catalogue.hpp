@@ -63,6 +63,8 @@ class Catalogue {
     // archive that has changed.
     int extents(std::uint32_t node, std::vector<Extent>& into) const;
     bool is_unchanged() const;
+    // Whether a node is a file whose bytes the archive has as they are.
+    bool is_stored(std::uint32_t node) const;
 
     struct Names {
         std::uint64_t first = 0;

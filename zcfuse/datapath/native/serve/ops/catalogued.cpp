@@ -1,4 +1,4 @@
-// What is asked of a leased catalogue: the members of an archive, answered from memory.
+// Answers requests for a leased catalogue, the members of an archive, from memory.
 //
 // Nothing in one changes by itself, and when control gives its lease up the kernel is told, so
 // names and attributes are believed without limit. Listings are made from a position, so that one
@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "serve/nodes/catalogues.hpp"
+#include "serve/open_reply.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {
@@ -22,7 +23,7 @@ constexpr std::size_t aligned(std::size_t size) noexcept {
     return (size + 7) & ~std::size_t{7};
 }
 
-// Who wants nothing believed is given nothing to believe.
+// With a cache timeout of 0 the kernel may keep nothing.
 Validity validity_of(const Context& context) noexcept {
     const auto given = context.mirrors().validity();
     const bool none = given.seconds == 0 && given.nanoseconds == 0;
@@ -100,8 +101,9 @@ bool open_member(Context& context, const Request& request, const Place& place) {
     const auto nodeid = request.header.nodeid;
     lease = files.open_with(nodeid, std::move(lease), OpenFiles::Keep::yes);
     context.state.ledger.opened("cached", kMadeOfExtents);
-    const auto flags = abi::fopen::noflush | abi::fopen::keep_cache;
-    if (!request.answer_with(abi::OpenOut{kOwnBit, flags, 0})) {
+    abi::OpenOut out{kOwnBit, abi::fopen::keep_cache, 0};
+    answer_by(lease.get(), out);
+    if (!request.answer_with(out)) {
         files.release(nodeid, sys::coarse_milliseconds());
     }
     return true;
@@ -133,7 +135,7 @@ class Listing {
     }
 
     // Puts the entry behind a position into the reply; 0, kHandUp for one that cannot be had, or
-    // -ENOSPC where it does not fit, or there is none.
+    // -ENOSPC where it does not fit, or the names have ended.
     int add(std::uint64_t position) {
         Catalogue::Entry entry{position == 0 ? "." : "..", place_.node};
         if (position == 1) {
@@ -164,7 +166,7 @@ class Listing {
         }
         buffer_.resize(at + aligned(fixed + entry.name.size()));
         if (plus_) {
-            // Without a nodeid it comes without attributes: "." and "..", and what was revoked.
+            // Without a nodeid it comes without attributes: ".", ".." and revoked nodes.
             abi::EntryOut found{};
             if (is_name && !place_.revoked) {
                 found = entry_of(place_.nodeid_of(entry.node), attributes, validity_);
@@ -232,6 +234,10 @@ int lease_member(Context& context, const Place& place, OpenFiles::Lease& into) {
         return kHandUp;  // control says what has become of it
     }
     auto& state = context.state;
+    // A packed member goes up even while control has it open: control counts who uses its memory.
+    if (!place.catalogue->is_stored(place.node)) {
+        return kHandUp;
+    }
     if ((into = state.mirrors.files().find(place.nodeid_of(place.node)))) {
         context.counts.backing_hits.add();
         return 0;

@@ -1,14 +1,15 @@
 // OPEN of a file for reading.
 //
-// All opens of a node share one FileLease: one descriptor, one backing id. Who may race:
+// All opens of a node share one FileLease: one descriptor, one backing id. An OPEN may race with:
 //   - another OPEN of the node: both may open the file, the one that comes second to the table
 //     drops its own and takes the other's.
 //   - the RELEASE that makes the lease unused: it is only kept then, and an OPEN takes it up again;
 //     or it is let go of, and the OPEN finds none. Both are decided under the table's lock.
 //   - an outsider who replaces the file: a lease that is kept is used only for a file that has the
-//     node's identity now, so that a close and an open see what is there.
+//     node's identity now, so that a close and an open see the file that is there.
 #include <cerrno>
 
+#include "serve/open_reply.hpp"
 #include "serve/ops/mtime.hpp"
 #include "serve/ops/operation.hpp"
 
@@ -109,11 +110,9 @@ bool open(Context& context, const Request& request) {
     if (const int error = find_lease(context, nodeid, status, lease); error != 0) {
         return request.failed(error);
     }
-    abi::OpenOut out{kOwnBit, abi::fopen::noflush, 0};
-    if (lease->passthrough()) {
-        out.open_flags |= abi::fopen::passthrough;
-        out.backing_id = lease->backing_id();
-    } else {
+    abi::OpenOut out{kOwnBit, 0, 0};
+    answer_by(lease.get(), out);
+    if (!lease->passthrough()) {
         const bool same = context.state.config.immutable ||
                           context.mirrors().nodes().unchanged(
                               nodeid, status.stx_size, mtime_of(status), mtime_is_settled(status));
