@@ -225,8 +225,29 @@ def test_a_damaged_tar_is_refused_and_can_be_salvaged(refuses, mounts, tmp_path,
     words = [f"{archive}: ", "no readable tar header at byte ", "--salvage", "whole copy"]
     refuses(1, words, archive)
     refuses(1, words, "--archive", archive)
-    mounts("--salvage", archive)
+    told = "no readable tar header at byte 1280512, after 1 members (invalid header)"
+    told = f"zcfuse: {archive}: {told}: whatever follows is missing\n"
+    mounts("--salvage", archive, told=told)
     assert run("cat", f"{mountpoint}/d/data") == DATA
+
+
+def test_a_tar_that_was_cut_off_is_refused_and_can_be_salvaged(refuses, zc, tmp_path, mountpoint):
+    archive = make_tar(tmp_path / "a.tar", [("whole", b"x" * 700), ("cut", DATA), ("gone", b"x")])
+    os.truncate(archive, 4000)
+    words = [f"{archive}: it was cut off at byte 4000, after 2 members", "--salvage", "whole copy"]
+    refuses(1, words, archive)
+    result = zc("mount", "--salvage", "--keep-index", "no", archive, mountpoint)
+    try:
+        (line,) = result.stderr.splitlines()
+        assert f"{archive}: it was cut off at byte 4000, after 2 members, the last of" in line
+        assert sorted(os.listdir(mountpoint)) == ["cut", "whole"]
+        assert run("cat", f"{mountpoint}/whole") == b"x" * 700
+        failed = subprocess.run(
+            ["cat", f"{mountpoint}/cut"], capture_output=True, timeout=SECONDS, check=False
+        )
+        assert b"Input/output error" in failed.stderr
+    finally:
+        zc("umount", mountpoint)
 
 
 def test_a_damaged_archive_among_shards_refuses_them_all(refuses, source):

@@ -53,7 +53,9 @@ def load_archive(path: str, options: ArchiveOptions) -> Archive:
     To be called before the process forks, as `load_archives`.
     """
     with _indexing(1, options) as indexing:
-        return indexing.load(_Candidate(path), or_else="or a directory")
+        archive = indexing.load(_Candidate(path), or_else="or a directory")
+    _warn_of_damage(archive)
+    return archive
 
 
 def load_archives(
@@ -82,6 +84,8 @@ def load_archives(
                 strangers.setdefault(candidate.directory, []).append(candidate.path)
     for directory, paths in strangers.items():
         _tell_of_strangers(directory, paths)
+    for archive in found.values():
+        _warn_of_damage(archive)
     if not found:
         raise CommandError(f"{directories[0]}: there is no tar or zip archive in it", usage=True)
     names = _names(list(found))
@@ -169,7 +173,7 @@ def _refused(error: ArchiveError, or_else: str = "") -> CommandError:
     from zcfuse.tree.archive import NotAnArchiveError
 
     if isinstance(error, NotAnArchiveError):
-        # What it was compressed with is told along with the remedy.
+        # The message about a compressed file has its own remedy.
         remedy = "" if error.compressed else f": name a tar or zip archive {or_else}".rstrip()
         return CommandError(f"{error}{remedy}", usage=True)
     if error.salvageable:
@@ -212,6 +216,14 @@ def _tell_of_strangers(directory: str, paths: Sequence[str]) -> None:
     names = [shown(os.path.basename(os.fsencode(path))) for path in paths]
     named = ", ".join(names[:_NAMED_AT_MOST]) + (", ..." if names[_NAMED_AT_MOST:] else "")
     warn(f"zcfuse: {directory}: {len(names)} left out, no tar or zip archives: {named}")
+
+
+def _warn_of_damage(archive: Archive) -> None:
+    if archive.index.damage:
+        from zcfuse.tree.archive._errors import printable
+
+        path = printable(archive.index.identity.path)
+        warn(f"zcfuse: {path}: {archive.index.damage}: whatever follows is missing")
 
 
 def _names(paths: Sequence[str]) -> dict[str, str]:

@@ -95,7 +95,7 @@ class Size(click.ParamType[int]):
     " [default: cache]",
 )
 @click.option(
-    "--salvage", is_flag=True, help="Show what is before the first damaged header of a tar archive."
+    "--salvage", is_flag=True, help="Show what is before the damage or the cut of a tar archive."
 )
 @click.option(
     "--unpack-budget",

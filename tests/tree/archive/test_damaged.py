@@ -21,6 +21,8 @@ from tests.tree.archive.support import (
 )
 from zcfuse.tree.archive import ArchiveError, Kind, index_archive
 
+CUT = ", the last of which is cut (EIO)"
+
 
 def refusal(path, **arguments):
     with pytest.raises(ArchiveError) as caught:
@@ -97,9 +99,23 @@ def test_salvage_takes_what_is_before_a_damaged_header(three):
     ]
 
 
+def test_an_archive_that_was_cut_off_is_refused(three):
+    """At any place behind the first header: in a member, between two, before the last block."""
+    whole = three.read_bytes()
+    end = 3 * 1536
+    for length, lost in [(600, CUT), (1536, ""), (end, ""), (end + 9, "")]:
+        three.write_bytes(whole[:length])
+        members = -(-length // 1536) if length <= end else 3
+        assert refusal(three) == f"it was cut off at byte {length}, after {members} members{lost}"
+    three.write_bytes(whole[: end + 512])
+    assert opened(three).damage == ""
+
+
 def test_a_member_that_is_cut_off_cannot_be_read_and_the_others_can(three):
     os.truncate(three, 3072 + 512 + 100)
-    index = opened(three)
+    index = index_archive(three, salvage=True)
+    assert index.damage == f"it was cut off at byte 3684, after 3 members{CUT}"
+    assert (index.members, index.kept) == (3, None)
     found = {path: index.member(node) for path, node in nodes(index)}
     assert [found[name].kind for name in (b"a", b"b", b"c")] == [
         Kind.FILE,
@@ -115,7 +131,8 @@ def test_a_tar_cut_at_any_place_is_an_index_or_one_line(tmp_path):
     whole = path.read_bytes()
     for length in range(len(whole), 0, -97):
         os.truncate(path, length)
-        index = opened_or_refused(path)
+        assert opened_or_refused(path) is None or length > len(whole) - 10240
+        index = opened_or_refused(path, salvage=True)
         if index is not None:
             assert all(run.length for _, node in nodes(index) for run in readable(index, node))
 
@@ -172,7 +189,8 @@ def test_a_negative_size_does_not_lead_back(tmp_path, size):
 @pytest.mark.parametrize("size", [2**40, 2**63 - 1, 2**63, 2**70])
 def test_a_size_beyond_the_archive_cannot_be_read(tmp_path, size):
     (tmp_path / "a.tar").write_bytes(header(size=base256(size)) + bytes(1024))
-    index = opened(tmp_path / "a.tar")
+    assert refusal(tmp_path / "a.tar").startswith("it was cut off at byte 1536, after 1 members")
+    index = opened(tmp_path / "a.tar", salvage=True)
     assert index.member(index.lookup(0, b"a")).kind == Kind.UNREADABLE
 
 

@@ -14,7 +14,7 @@ import msgspec
 from zcfuse.tree.archive._assembly import assemble
 from zcfuse.tree.archive._columns import ROOT, Columns
 from zcfuse.tree.archive._format import NODE, PIECE, SECTOR_BYTES, Meta, Note
-from zcfuse.tree.archive._members import PACKED, HardLink, Kind, LeftOut, Record
+from zcfuse.tree.archive._members import PACKED, Damage, HardLink, Kind, LeftOut, Record
 from zcfuse.tree.archive._names import UnusableNameError, components, is_plain
 
 MADE_DIRECTORY_MODE: Final = 0o755
@@ -37,6 +37,7 @@ class Builder:
         self._container = container
         self._owner = (uid, gid, mtime_ns)
         self._members = 0
+        self._damage = ""
         self._columns = Columns()
         self._reasons: dict[str, int] = {}
         self._notes: dict[str, tuple[int, bytes]] = {}
@@ -45,6 +46,10 @@ class Builder:
 
     def add(self, member: Record | HardLink | LeftOut) -> None:
         """Take the next member of the archive."""
+        if isinstance(member, Damage):
+            self._damage = member.reason
+            self.note(member.reason, member.name)
+            return
         self._members += 1
         if isinstance(member, LeftOut):
             self.note(member.reason, member.name)
@@ -61,7 +66,7 @@ class Builder:
         """Return the sections of the index by name; the builder is used up."""
         sections = assemble(self._columns, self)
         notes = tuple(Note(reason, *found) for reason, found in self._notes.items())
-        meta = Meta(self._container, self._members, tuple(self._reasons), notes)
+        meta = Meta(self._container, self._members, tuple(self._reasons), notes, self._damage)
         return {**sections, "meta": msgspec.json.encode(meta)}
 
     # -- for the assembly ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Raised whenever a section, or what a parser makes of an archive, changes."""
 
 SECTIONS: Final = ("entries", "nodes", "pieces", "names", "meta")
@@ -52,9 +52,10 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """What there is to say about an index as a whole."""
+    """Facts about an index as a whole; `damage` says where a salvaged archive ends."""
 
     container: str
     members: int
     reasons: tuple[str, ...]
     notes: tuple[Note, ...]
+    damage: str = ""

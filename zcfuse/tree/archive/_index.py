@@ -99,6 +99,11 @@ class ArchiveIndex:
         """Return what is left out or shown otherwise than it stands in the archive, counted."""
         return self._meta.notes
 
+    @property
+    def damage(self) -> str:
+        """Return where the readable part of a damaged archive ends; empty for a whole archive."""
+        return self._meta.damage
+
     def __len__(self) -> int:
         """Return the number of names below the root."""
         return self._entries.size // ENTRY.size

@@ -84,7 +84,7 @@ class LeftOut(msgspec.Struct):
 
 
 class Damage(LeftOut):
-    """The end of what can be read of a damaged archive."""
+    """Where the readable part of a damaged archive ends. The reason says what is lost."""
 
 
 def clamp_ns(nanoseconds: int) -> int:

@@ -64,7 +64,7 @@ def index_archive(
     """Return the index of an uncompressed tar archive or of a zip archive.
 
     `progress` is called from this thread; what it raises ends the indexing. With `salvage` the
-    members before the first unreadable tar header are taken, where that would else be an error.
+    members before the damage of a tar archive are taken; without, damage is an error.
 
     Raises ArchiveError, one line, where the archive cannot be indexed, and OSError where it cannot
     be opened or read.

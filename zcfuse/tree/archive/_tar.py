@@ -41,6 +41,8 @@ GNU_CONTINUED: Final = b"M"
 SPARSE_SIZES: Final = ("GNU.sparse.size", "GNU.sparse.realsize")
 """Records that replace a member's size; without a map nobody knows where its bytes are."""
 
+CUT: Final = "the archive ends before the member does"
+
 SPECIAL: Final = {
     tarfile.CHRTYPE: "a character device",
     tarfile.BLKTYPE: "a block device",
@@ -66,28 +68,42 @@ def tar_members(
 ) -> Iterator[tuple[int, Record | HardLink | LeftOut]]:
     """Yield (bytes of the archive done, member) in the order of the archive.
 
-    Raises ArchiveError at a header that cannot be read, with its position; with `salvage` that is
-    one more thing left out, and the end.
+    Raises ArchiveError at a header that cannot be read, with its position, and where the archive
+    ends without a block of zeros. With `salvage` either is a `Damage`, the last thing yielded.
     """
     reader = Reader(fd, size, HEADER_LIMIT)
     archive = _empty_archive()
     archive.fileobj = cast(Any, reader)
-    offset = count = 0
+    offset = count = cut = 0
     while not _at_end(reader, offset):
         reader.seek(offset)
         try:
+            if size - offset < BLOCK:
+                raise _CutOffError(_cut_off(size, count, cut))
             header = _next_header(archive, reader, offset)
         except OSError:
             raise
         except Exception as error:
             where = f"no readable tar header at byte {offset}, after {count} members ({error})"
+            where = str(error) if isinstance(error, _CutOffError) else where
             if not salvage or count == 0:
                 raise ArchiveError(path, where, salvageable=count > 0) from error
             yield size, Damage(b"", where)
             return
         count += 1
-        yield archive.offset, _member(header, size)
+        member = _member(header, size)
+        cut = isinstance(member, Record) and member.reason == CUT
+        yield archive.offset, member
         offset = archive.offset
+
+
+class _CutOffError(Exception):
+    """The archive ends without its end. The message says where, and what is lost with it."""
+
+
+def _cut_off(size: int, count: int, cut: int) -> str:
+    lost = ", the last of which is cut (EIO)" if cut else ""
+    return f"it was cut off at byte {size}, after {count} members{lost}"
 
 
 def _empty_archive() -> tarfile.TarFile:
@@ -97,12 +113,9 @@ def _empty_archive() -> tarfile.TarFile:
 
 
 def _at_end(reader: Reader, offset: int) -> bool:
-    """Say whether the archive ends here: at a block of zeros, or where the file does.
-
-    The blocks of zeros may be missing: GNU tar does not insist on them either.
-    """
-    if offset >= reader.size:
-        return True
+    """Say whether the archive ends here: at a block of zeros. POSIX has two; one is enough."""
+    if offset > reader.size:
+        return False
     reader.seek(offset)
     return reader.read(BLOCK) == bytes(BLOCK)
 
@@ -180,7 +193,7 @@ def _place(record: Record, header: tarfile.TarInfo, size: int) -> None:
         record.kind, record.offset = Kind.SPARSE, header.offset_data
         _place_pieces(record, [(start, length) for start, length in sparse if length])
     if record.kind != Kind.UNREADABLE and record.offset + record.stored > size:
-        _give_up(record, "the archive ends before the member does")
+        _give_up(record, CUT)
 
 
 def _place_pieces(record: Record, sparse: list[tuple[int, int]]) -> None:

@@ -77,8 +77,8 @@ class Archive(Tree):
         path: of the archive. Symbolic links to it are followed once, now.
         keep: where the index is kept.
         progress: called with bytes done and bytes in all, while there is no kept index to go by.
-        salvage: whether to show what is before the first damaged header of a tar archive, where
-            that would else be an error.
+        salvage: whether to show the members before the damage of a tar archive (a header that
+            cannot be read, or a missing end); without, damage is an error.
         uid: who owns everything; None: as the archive says.
         gid: the group of everything; None: as the archive says.
         budget: bytes of memory for members that had to be decompressed, or what several archives
