@@ -21,7 +21,7 @@ DEADLINE_S: Final = 40.0
 END_S: Final = 15.0
 
 # The console scripts of pyproject.toml.
-COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.mount_helper"}
+COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.mount.helper"}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

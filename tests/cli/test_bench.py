@@ -9,7 +9,7 @@ from tests.cli.conftest import refused, run_zcfuse
 from tests.support._capabilities import requires
 from zcfuse.bench import BACKING, BenchReport, BenchRow, Cell
 from zcfuse.bench._sweep import SweepCell, SweepReport, SweepRow
-from zcfuse.cli.bench import _print_bench, _print_sweep, report_document
+from zcfuse.cli.bench._command import _print_bench, _print_sweep, report_document
 
 REPORT = BenchReport(
     source="/a",

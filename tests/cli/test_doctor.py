@@ -8,8 +8,8 @@ import pytest
 from tests.cli.conftest import run_zcfuse
 from tests.support._capabilities import requires
 from tests.support._kernel import fuse_mounts
-from zcfuse.cli import _probe as probe
-from zcfuse.cli._probe import Capability, Machine, State
+from zcfuse.cli.doctor import _checks as probe
+from zcfuse.cli.doctor._checks import Capability, Machine, State
 
 NOBODY = Machine("6.18.0", (6, 18), 1000, 0, "CONFIG_FUSE_FS=y\nCONFIG_FUSE_PASSTHROUGH=y\n")
 ROOT = Machine("6.18.0", (6, 18), 0, -1 & (1 << 41) - 1, NOBODY.config)

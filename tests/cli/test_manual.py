@@ -10,9 +10,9 @@ import pytest
 
 from tests.support import requires
 from tests.support._user import CHECKOUT
-from zcfuse.cli._option_text import OPTION_NAMES
-from zcfuse.cli.mount_helper import mount_helper
-from zcfuse.control._options import known_options
+from zcfuse.cli.mount._option_text import OPTION_NAMES
+from zcfuse.cli.mount.helper import mount_helper
+from zcfuse.options._mount import known_options
 
 PAGES = os.path.join(CHECKOUT, "zcfuse/share/man")
 

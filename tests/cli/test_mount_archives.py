@@ -326,9 +326,9 @@ def test_wrong_use_is_told(refuses, arguments, words):
 def test_a_terminal_sees_how_far_the_index_is(tmp_path):
     """The line is shown once somebody has waited; it names the archive and its number."""
     code = (
-        "import zcfuse.cli._progress as p, sys\n"
+        "import zcfuse.cli.mount._progress as p, sys\n"
         "p._PATIENCE_S = 0\n"
-        "from zcfuse.cli._archives import *\n"
+        "from zcfuse.cli.mount._archives import *\n"
         "load_archives(sys.argv[1:], (), ArchiveOptions('no'))\n"
     )
     archives = [make_tar(tmp_path / "a.tar"), make_tar(tmp_path / "b.tar")]

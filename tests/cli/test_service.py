@@ -21,7 +21,7 @@ UNIT = os.path.join(CHECKOUT, "zcfuse/share/systemd/zcfuse@.service")
 # What takes the place of a service's own code; "wedge" is a name that nobody may ask for.
 TRIO_WEDGES = """
 import time
-from zcfuse.control._operations import Operations
+from zcfuse.fuse._operations import Operations
 lookup = Operations.lookup
 async def wedged(self, parent, name, context):
     if name == b"wedge":
@@ -31,7 +31,7 @@ Operations.lookup = wedged
 """
 MOUNT_IS_DEAF = """
 import os, trio
-from zcfuse.control._operations import Operations
+from zcfuse.fuse._operations import Operations
 statfs, asked = Operations.statfs, []
 async def deaf(self, context):
     asked.append(1)

@@ -17,10 +17,10 @@ from rich.console import Console
 from tests.cli.conftest import DEADLINE_S, refused
 from tests.support import requires
 from tests.support._user import CHECKOUT
+from zcfuse.admin.status._document import HotFile, StatusDocument
 from zcfuse.cli._output import duration
-from zcfuse.cli._top_model import between
-from zcfuse.cli._top_view import render
-from zcfuse.control._status import HotFile, StatusDocument
+from zcfuse.cli.top._model import between
+from zcfuse.cli.top._view import render
 from zcfuse.datapath import Latency
 
 LONG = "a/very/long/path/" * 12 + "file.jpg"

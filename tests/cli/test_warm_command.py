@@ -5,19 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from zcfuse.cli import _locking, warm
-from zcfuse.cli._locking import Locker
-from zcfuse.cli._places import Place, Places, nodeid_of
-from zcfuse.cli._warm_files import Found, find_files, jobs_of, pieces_of
-from zcfuse.control._file_messages import (
+from zcfuse.admin._messages import (
     MOST_BYTES,
     MOST_FILES,
     LockOutcome,
     LockReply,
     UnlockReply,
 )
-from zcfuse.datapath._mapping import PAGE_BYTES
-from zcfuse.datapath._mount_table import MountEntry
+from zcfuse.cli._places import Place, Places, nodeid_of
+from zcfuse.cli.warm import _command as warm
+from zcfuse.cli.warm import _locking
+from zcfuse.cli.warm._files import Found, find_files, jobs_of, pieces_of
+from zcfuse.cli.warm._locking import Locker
+from zcfuse.linux._mapping import PAGE_BYTES
+from zcfuse.linux._mount_table import MountEntry
 
 MIB = 1 << 20
 

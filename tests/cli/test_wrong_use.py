@@ -263,7 +263,7 @@ def test_an_ordinary_user_cleans_up_after_a_killed_daemon(ordinary_user, zcfuse,
 
 def test_a_source_that_vanishes_between_the_check_and_the_mount(source, mountpoint):
     late = (
-        "import zcfuse.cli._shown as m, os\n"
+        "import zcfuse.cli.mount._shown as m, os\n"
         "check = m.check_device\n"
         f"m.check_device = lambda: (check(), os.rmdir({source!r}))\n"
         "from zcfuse.cli import main; main()"

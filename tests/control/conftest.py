@@ -3,7 +3,7 @@
 import pytest
 
 from tests.control.fakes import Leases, Reply
-from zcfuse.control._operations import Operations
+from zcfuse.fuse._operations import Operations
 from zcfuse.tree import Mirror
 
 

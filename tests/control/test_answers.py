@@ -9,9 +9,9 @@ import pyfuse3
 import pytest
 import trio
 
-from zcfuse.control._changes import Changes
-from zcfuse.control._directory_leases import DirectoryLeases
-from zcfuse.control._operations import Operations
+from zcfuse.fuse._changes import Changes
+from zcfuse.fuse._directory_leases import DirectoryLeases
+from zcfuse.fuse._operations import Operations
 from zcfuse.tree import Bytes, Computed, Dir, Mirror, VirtualTree
 
 ROOT = 1

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.tree.archive.support import member, write
-from zcfuse.control import _directory_leases
-from zcfuse.control._directory_leases import DirectoryLeases
+from zcfuse.fuse import _directory_leases
+from zcfuse.fuse._directory_leases import DirectoryLeases
 from zcfuse.tree.archive import Archive, Keep
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zcfuse.control._explain import _steps
-from zcfuse.control._explanation import (
+from zcfuse.admin.explain._document import (
     GOOD,
     Explanation,
     Names,
@@ -14,6 +13,7 @@ from zcfuse.control._explanation import (
     advice,
     meaning,
 )
+from zcfuse.admin.explain._inquiry import _steps
 
 SERVE = Path(__file__).parents[2] / "zcfuse" / "datapath" / "native" / "serve"
 _REASON = re.compile(r'"((?:passthrough|splice|mmap|pool|no lease|zero-message opens): [^"]+)"')

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from tests.support import requires
-from zcfuse.control import _file_locks as module
-from zcfuse.control._file_locks import (
+from zcfuse.admin.locks import _files as module
+from zcfuse.admin.locks._files import (
     REPLACED,
     TRUNCATED,
     FileLocks,
@@ -17,8 +17,8 @@ from zcfuse.control._file_locks import (
     files_of,
     pieces_of,
 )
-from zcfuse.control._lock_room import LockRoom, OwnBudget
-from zcfuse.datapath._mapping import PAGE_BYTES, Mapping, data_ranges
+from zcfuse.admin.locks._room import LockRoom, OwnBudget
+from zcfuse.linux._mapping import PAGE_BYTES, Mapping, data_ranges
 from zcfuse.tree import HOLE, WHOLE_FILE, Extent
 
 pytestmark = requires("locked memory")

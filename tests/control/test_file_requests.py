@@ -10,11 +10,11 @@ import trio.testing
 
 from tests.support import requires
 from zcfuse import Bytes, Computed, Concat, Dir, File, Slice, Zeros
-from zcfuse.control._file_locks import FileLocks
-from zcfuse.control._file_messages import MOST_BYTES, MOST_FILES, FileRange, LockOutcome
-from zcfuse.control._file_requests import FileRequests
-from zcfuse.control._lock_room import LockRoom, OwnBudget
-from zcfuse.control._status import Refusal, Request
+from zcfuse.admin._file_requests import FileRequests
+from zcfuse.admin._messages import MOST_BYTES, MOST_FILES, FileRange, LockOutcome
+from zcfuse.admin.locks._files import FileLocks
+from zcfuse.admin.locks._room import LockRoom, OwnBudget
+from zcfuse.admin.status._document import Refusal, Request
 from zcfuse.tree import VirtualTree
 
 pytestmark = requires("locked memory")

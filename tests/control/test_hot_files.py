@@ -1,7 +1,7 @@
 """The hottest files by name, from the data path's node ids."""
 
-from zcfuse.control._hot_files import HotFiles
-from zcfuse.control._status import HotFile
+from zcfuse.admin.status._document import HotFile
+from zcfuse.admin.status._hot_files import HotFiles
 
 NAMES = {1: b"", 5: b"dir/of/python\xff", 9: b"leased"}
 

@@ -14,7 +14,7 @@ from tests.control.fakes import (
     look_up,
     make_old,
 )
-from zcfuse.control._implicit import KEPT, ImplicitHandles, implied_node
+from zcfuse.fuse._implicit import KEPT, ImplicitHandles, implied_node
 
 IMPLICIT = 1 << 63
 OWN = 1 << 62

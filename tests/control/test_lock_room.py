@@ -2,8 +2,8 @@
 
 import pytest
 
-from zcfuse.control import _lock_room as module
-from zcfuse.control._lock_room import LockRoom, OwnBudget, spare_memory
+from zcfuse.admin.locks import _room as module
+from zcfuse.admin.locks._room import LockRoom, OwnBudget, spare_memory
 
 MIB = 1 << 20
 

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from zcfuse.control._metrics import cumulative, exposition
-from zcfuse.control._options import parse_listen
-from zcfuse.control._status import StatusDocument, ThreadUsage
+from zcfuse.admin.metrics._collector import cumulative, exposition
+from zcfuse.admin.status._document import StatusDocument, ThreadUsage
 from zcfuse.datapath import Latency
+from zcfuse.options._mount import parse_listen
 
 LATENCY = {
     "count": 6,

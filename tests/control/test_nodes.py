@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from zcfuse.control._nodes import ROOT_NODEID, NodeTable
+from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
 from zcfuse.tree import Node
 
 

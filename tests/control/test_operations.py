@@ -21,7 +21,7 @@ from tests.control.fakes import (
     look_up,
     make_old,
 )
-from zcfuse.control._operations import Operations
+from zcfuse.fuse._operations import Operations
 from zcfuse.tree import Mirror, Node, Tree
 
 

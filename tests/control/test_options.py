@@ -3,7 +3,7 @@
 import pytest
 
 from zcfuse.control import MountError, MountOptions
-from zcfuse.control._options import parse_mount_options, parse_size, split_options
+from zcfuse.options._mount import parse_mount_options, parse_size, split_options
 
 
 @pytest.mark.parametrize(

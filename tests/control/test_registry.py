@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from zcfuse.control._registry import (
+from zcfuse.admin.status._registry import (
     connect,
     listening,
     open_directory,

@@ -8,7 +8,7 @@ import sys
 import pytest
 import trio
 
-from zcfuse.control._service import ServiceManager
+from zcfuse.admin._service import ServiceManager
 from zcfuse.control._watchdog import keep_watch, state_of_thread
 
 WATCHDOG_S = 0.2

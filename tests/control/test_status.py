@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from tests.support import requires
-from zcfuse.control import _status_client as client_module
-from zcfuse.control._status import (
+from zcfuse.admin.status import _client as client_module
+from zcfuse.admin.status._document import (
     MAX_REQUEST_BYTES,
     Refusal,
     Request,
@@ -19,7 +19,7 @@ from zcfuse.control._status import (
     printable,
     thread_usage,
 )
-from zcfuse.control._status_server import serve_status
+from zcfuse.admin.status._server import serve_status
 
 STRANGER = 12345
 

@@ -4,8 +4,8 @@ import errno
 import threading
 import time
 
-from zcfuse.control._unmounting import unmount_within
-from zcfuse.datapath._mounting import MountError
+from zcfuse.admin._unmounting import unmount_within
+from zcfuse.linux._mounting import MountError
 
 
 class FakeMount:

@@ -9,10 +9,10 @@ import pytest
 
 from tests.support import requires
 from tests.support._user import CHECKOUT
-from zcfuse.datapath import _mount_connection as connection
-from zcfuse.datapath import _mounting as mounting
-from zcfuse.datapath._mount_probe import Answer, probe
-from zcfuse.datapath._mount_table import (
+from zcfuse.linux import _connection as connection
+from zcfuse.linux import _mounting as mounting
+from zcfuse.linux._mount_probe import Answer, probe
+from zcfuse.linux._mount_table import (
     mount_at,
     parse_mountinfo,
     read_mounts,
@@ -114,8 +114,8 @@ def test_the_helpers_complaints_become_errors():
 # Mounts that nobody serves: only mountinfo and umount2 are asked, which need no answer.
 ATTACH = """
 import os, sys
-from zcfuse.datapath import _mounting as mounting
-from zcfuse.datapath._mount_table import mount_at
+from zcfuse.linux import _mounting as mounting
+from zcfuse.linux._mount_table import mount_at
 source, mountpoint, way = sys.argv[1:]
 if way == "helper":
     mounting.has_capability = lambda capability: False
@@ -168,7 +168,7 @@ def test_an_ordinary_user_mounts_and_unmounts_by_the_helper(ordinary_user):
 def test_a_busy_mount_is_ebusy_and_can_be_abandoned(tmp_path):
     with_path = (
         "import os, sys\n"
-        "from zcfuse.datapath import _mounting as m\n"
+        "from zcfuse.linux import _mounting as m\n"
         "kernel = m.attach('x', sys.argv[1], allow_other=False)\n"
         # O_PATH asks the filesystem nothing, and holds the mount.
         "held = os.open(sys.argv[1], os.O_PATH)\n"
@@ -193,7 +193,7 @@ def test_a_mount_that_was_moved_is_found_and_unmounted(tmp_path):
         os.mkdir(end)
     program = (
         "import os, sys, subprocess\n"
-        "from zcfuse.datapath import _mounting as m\n"
+        "from zcfuse.linux import _mounting as m\n"
         "one, two = sys.argv[1:]\n"
         "kernel = m.attach('x', one, allow_other=False)\n"
         # mount(8) would stat it, and nobody serves it.
@@ -215,7 +215,7 @@ def test_a_mount_that_was_moved_is_found_and_unmounted(tmp_path):
 def test_a_mount_that_got_the_same_numbers_is_left_alone(tmp_path):
     program = (
         "import os, sys\n"
-        "from zcfuse.datapath import _mounting as m\n"
+        "from zcfuse.linux import _mounting as m\n"
         "first = m.attach('x', sys.argv[1], allow_other=False)\n"
         "first.unmount()\n"
         # Freed numbers are given out again, lowest first: this one has those of the first.

@@ -24,7 +24,7 @@ _OURS: Final = re.compile(r"(?<![\w./~-])/(data|mnt|shards|srv|layers)(?![\w.-])
 # Where pages have a server listen.
 _ADDRESS: Final = re.compile(r"127\.0\.0\.1:(8080|9464)")
 # The commands that pip installs, and where each is.
-_COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.mount_helper"}
+_COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.mount.helper"}
 _WIDTH: Final = "100"
 # $1: a directory for what is written. /sbin may be a directory of its own.
 _SYSTEM: Final = """

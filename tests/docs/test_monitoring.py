@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.control.test_metrics import document
 from tests.support._user import CHECKOUT
-from zcfuse.control._metrics import exposition
+from zcfuse.admin.metrics._collector import exposition
 
 SUFFIXES = {"counter": "_total", "info": "_info"}
 

@@ -20,7 +20,7 @@ from tests.integration.conftest import PASSTHROUGH, kernel_mount, write
 from tests.integration.counts import eventually
 from tests.support import Daemon, OrdinaryUser, requires
 from tests.support._user import CHECKOUT
-from zcfuse.datapath._mapping import Mapping, data_ranges
+from zcfuse.linux._mapping import Mapping, data_ranges
 
 pytestmark = requires("mounting", "kernel 6.5")  # cachestat(2)
 

@@ -6,7 +6,7 @@ import tempfile
 PROGRAM = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from zcfuse.control._nodes import NodeTable
+from zcfuse.fuse._nodes import NodeTable
 from zcfuse.tree import Mirror
 source, directories, files = sys.argv[1], 100, 1000
 for number in range(directories):

@@ -6,7 +6,6 @@ imports the data path or control, and nothing here serves a request. Any thread 
 
 from zcfuse.audit._compare import Comparison, Count, compare
 from zcfuse.audit._ledger import Ledger, PathCounts, ledger_of
-from zcfuse.audit._linux import detach_mountpoint
 from zcfuse.audit._model import CLASSIC, CopyModel, model_of, native_model
 from zcfuse.audit._process import (
     IoCounts,
@@ -17,7 +16,6 @@ from zcfuse.audit._process import (
     roles_of,
     thread_ids,
 )
-from zcfuse.audit._residency import Residency, cached_twice, cachestat
 from zcfuse.audit._tracepoints import (
     CountUnavailableError,
     RequestCounter,
@@ -27,6 +25,8 @@ from zcfuse.audit._tracepoints import (
     kernel_device,
     tracepoint_id,
 )
+from zcfuse.linux._residency import Residency, cached_twice, cachestat
+from zcfuse.linux._syscalls import detach_mountpoint
 
 __all__ = [
     "CLASSIC",

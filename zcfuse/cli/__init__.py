@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     if is_from_mount(given):
-        from zcfuse.cli import mount_helper
+        from zcfuse.cli.mount import helper
 
-        mount_helper.main(given)
+        helper.main(given)
     sys.exit(run(zcfuse, arguments))

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from zcfuse.datapath._mount_table import MountEntry, read_mounts
+from zcfuse.linux._mount_table import MountEntry, read_mounts
 
 _AT_EMPTY_PATH: Final = 0x1000
 _HANDLE_BYTES: Final = 128  # MAX_HANDLE_SZ

@@ -11,15 +11,15 @@ from typing import Any, Final
 import click
 import msgspec
 
-from zcfuse.audit._residency import cachestat
+from zcfuse.admin._messages import FileRange
+from zcfuse.admin.explain._document import BackingPart, Explanation, advice, meaning
+from zcfuse.admin.status._client import StatusError, ask, read_status_of
+from zcfuse.admin.status._document import Request, printable
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, shown, size
 from zcfuse.cli._places import Place, Places, nodeid_of
-from zcfuse.control._explanation import BackingPart, Explanation, advice, meaning
-from zcfuse.control._file_messages import FileRange
-from zcfuse.control._status import Request, printable
-from zcfuse.control._status_client import StatusError, ask, read_status_of
-from zcfuse.datapath._mount_table import MountEntry, read_mounts
+from zcfuse.linux._mount_table import MountEntry, read_mounts
+from zcfuse.linux._residency import cachestat
 
 _PATIENCE_S: Final = 60.0  # for a tree that has to decompress a member first
 _ALIVE_S: Final = 3.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 import msgspec
 
+from zcfuse.admin.status._client import StatusError, read_status_of
+from zcfuse.admin.status._document import printable
+from zcfuse.admin.status._registry import list_mounts
 from zcfuse.cli._output import json_option, print_json, print_table
-from zcfuse.control._registry import list_mounts
-from zcfuse.control._status import printable
-from zcfuse.control._status_client import StatusError, read_status_of
-from zcfuse.datapath._mount_table import MountEntry
+from zcfuse.linux._mount_table import MountEntry
 
 
 class _Row(msgspec.Struct):

@@ -8,6 +8,9 @@ from typing import Any, Final
 
 import click
 
+from zcfuse.admin._messages import LockReport
+from zcfuse.admin.status._client import StatusError, read_status
+from zcfuse.admin.status._document import HotFile, StatusDocument, ThreadUsage
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._output import (
@@ -18,9 +21,6 @@ from zcfuse.cli._output import (
     print_table,
     size,
 )
-from zcfuse.control._file_messages import LockReport
-from zcfuse.control._status import HotFile, StatusDocument, ThreadUsage
-from zcfuse.control._status_client import StatusError, read_status
 
 _PATH_COLUMNS: Final = ("requests", "bytes", "copied_in", "copied_out", "calls", "short", "errors")
 
@@ -54,7 +54,7 @@ def status(mountpoint: str, as_json: bool, as_metrics: bool) -> None:
     except StatusError as error:
         raise CommandError(str(error), usage=error.usage) from error
     if as_metrics:
-        from zcfuse.control._metrics import exposition
+        from zcfuse.admin.metrics._collector import exposition
 
         click.echo(exposition(document), nl=False)
     elif as_json:

@@ -6,13 +6,13 @@ import os
 
 import click
 
+from zcfuse.admin._unmounting import unmount_within
+from zcfuse.admin.status._client import StatusError, find_mount, read_status, request_unmount
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError, warn
-from zcfuse.control._options import DEFAULT_UNMOUNT_WAIT_S
-from zcfuse.control._status_client import StatusError, find_mount, read_status, request_unmount
-from zcfuse.control._unmounting import unmount_within
-from zcfuse.datapath._mount_table import MountEntry
-from zcfuse.datapath._mounting import KernelMount
+from zcfuse.linux._mount_table import MountEntry
+from zcfuse.linux._mounting import KernelMount
+from zcfuse.options._mount import DEFAULT_UNMOUNT_WAIT_S
 
 
 @click.command()

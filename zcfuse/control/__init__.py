@@ -10,15 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from zcfuse.admin._unmounting import UnmountOutcome
+    from zcfuse.admin.status._client import StatusError, read_status
+    from zcfuse.admin.status._document import StatusDocument, ThreadUsage
+    from zcfuse.admin.status._registry import list_mounts
     from zcfuse.control._mount import mount
-    from zcfuse.control._operations import Operations, OperationsStatistics
-    from zcfuse.control._options import SERVING_PATHS, MountOptions
-    from zcfuse.control._registry import list_mounts
     from zcfuse.control._served import Mount
-    from zcfuse.control._status import StatusDocument, ThreadUsage
-    from zcfuse.control._status_client import StatusError, read_status
-    from zcfuse.control._unmounting import UnmountOutcome
-    from zcfuse.datapath._mounting import MountError
+    from zcfuse.fuse._operations import Operations, OperationsStatistics
+    from zcfuse.linux._mounting import MountError
+    from zcfuse.options._mount import SERVING_PATHS, MountOptions
 
 __all__ = [
     "SERVING_PATHS",
@@ -37,19 +37,19 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "SERVING_PATHS": "zcfuse.control._options",
+    "SERVING_PATHS": "zcfuse.options._mount",
     "Mount": "zcfuse.control._served",
-    "MountError": "zcfuse.datapath._mounting",
-    "MountOptions": "zcfuse.control._options",
-    "Operations": "zcfuse.control._operations",
-    "OperationsStatistics": "zcfuse.control._operations",
-    "StatusDocument": "zcfuse.control._status",
-    "StatusError": "zcfuse.control._status_client",
-    "ThreadUsage": "zcfuse.control._status",
-    "UnmountOutcome": "zcfuse.control._unmounting",
-    "list_mounts": "zcfuse.control._registry",
+    "MountError": "zcfuse.linux._mounting",
+    "MountOptions": "zcfuse.options._mount",
+    "Operations": "zcfuse.fuse._operations",
+    "OperationsStatistics": "zcfuse.fuse._operations",
+    "StatusDocument": "zcfuse.admin.status._document",
+    "StatusError": "zcfuse.admin.status._client",
+    "ThreadUsage": "zcfuse.admin.status._document",
+    "UnmountOutcome": "zcfuse.admin._unmounting",
+    "list_mounts": "zcfuse.admin.status._registry",
     "mount": "zcfuse.control._mount",
-    "read_status": "zcfuse.control._status_client",
+    "read_status": "zcfuse.admin.status._client",
 }
 
 

@@ -14,10 +14,10 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
-from zcfuse.control._options import DEFAULT_LOCK_BUDGET, MountOptions
-from zcfuse.datapath._mount_table import MountEntry, mount_at, resolve_mountpoint
-from zcfuse.datapath._mounting import MountError
-from zcfuse.datapath._privileges import Capability, has_initial_capability
+from zcfuse.linux._mount_table import MountEntry, mount_at, resolve_mountpoint
+from zcfuse.linux._mounting import MountError
+from zcfuse.linux._privileges import Capability, has_initial_capability
+from zcfuse.options._mount import DEFAULT_LOCK_BUDGET, MountOptions
 
 PASSTHROUGH_KERNEL: Final = "6.9"
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"

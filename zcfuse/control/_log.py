@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Final, TextIO
 
-from zcfuse.datapath._mounting import MountError
+from zcfuse.linux._mounting import MountError
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DEFAULT_LOG_LEVEL: Final = "info"

@@ -19,27 +19,27 @@ from typing import TYPE_CHECKING, Final
 import pyfuse3
 import trio
 
-from zcfuse.control._changes import Changes
+from zcfuse.admin._file_requests import FileRequests
+from zcfuse.admin.locks._files import FileLocks
+from zcfuse.admin.locks._room import LockRoom, OwnBudget
+from zcfuse.admin.status._registry import listening
 from zcfuse.control._checks import (
     check_mountpoint,
     check_options,
     chosen_lock_budget,
 )
-from zcfuse.control._directory_leases import DirectoryLeases
-from zcfuse.control._file_locks import FileLocks
-from zcfuse.control._file_requests import FileRequests
-from zcfuse.control._lock_room import LockRoom, OwnBudget
-from zcfuse.control._operations import Operations
-from zcfuse.control._options import MountOptions
-from zcfuse.control._registry import listening
 from zcfuse.control._served import AnnouncedOperations, Mount, serving
-from zcfuse.datapath._mount_connection import abort_file
-from zcfuse.datapath._mounting import KernelMount, MountError, attach
-from zcfuse.datapath._privileges import Capability, has_initial_capability
+from zcfuse.fuse._changes import Changes
+from zcfuse.fuse._directory_leases import DirectoryLeases
+from zcfuse.fuse._operations import Operations
+from zcfuse.linux._connection import abort_file
+from zcfuse.linux._mounting import KernelMount, MountError, attach
+from zcfuse.linux._privileges import Capability, has_initial_capability
+from zcfuse.options._mount import MountOptions
 from zcfuse.tree import BackingFile, Dir, Mirror, Tree, Union, VirtualTree
 
 if TYPE_CHECKING:
-    from zcfuse.control._metrics_server import MetricsServer
+    from zcfuse.admin.metrics._server import MetricsServer
     from zcfuse.datapath import DataPath
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _metrics_server(options: MountOptions) -> MetricsServer | None:
     """Listen for scrapers, where that is wanted: before anything is mounted."""
     if options.metrics_listen is None:
         return None
-    from zcfuse.control._metrics_server import MetricsServer  # its library takes a while to load
+    from zcfuse.admin.metrics._server import MetricsServer  # its library takes a while to load
 
     return MetricsServer(options.metrics_listen)
 

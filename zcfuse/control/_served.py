@@ -25,18 +25,11 @@ import pyfuse3
 import trio
 
 from zcfuse import __version__
-from zcfuse.control._changes import Changes
-from zcfuse.control._checks import (
-    no_kernel_passthrough,
-)
-from zcfuse.control._directory_leases import DirectoryLeases
-from zcfuse.control._explain import explain
-from zcfuse.control._file_messages import FileRange
-from zcfuse.control._file_requests import FileRequests
-from zcfuse.control._hot_files import HotFiles
-from zcfuse.control._operations import Operations
-from zcfuse.control._options import MountOptions
-from zcfuse.control._status import (
+from zcfuse.admin._file_requests import FileRequests
+from zcfuse.admin._messages import FileRange
+from zcfuse.admin._unmounting import UnmountOutcome, unmount_within
+from zcfuse.admin.explain._inquiry import explain
+from zcfuse.admin.status._document import (
     Refusal,
     Reply,
     Request,
@@ -45,15 +38,22 @@ from zcfuse.control._status import (
     printable,
     thread_usage,
 )
-from zcfuse.control._status_server import serve_status
-from zcfuse.control._unmounting import UnmountOutcome, unmount_within
+from zcfuse.admin.status._hot_files import HotFiles
+from zcfuse.admin.status._server import serve_status
+from zcfuse.control._checks import (
+    no_kernel_passthrough,
+)
 from zcfuse.datapath._latency import Latencies
-from zcfuse.datapath._mount_connection import set_read_ahead
-from zcfuse.datapath._mounting import KernelMount, MountError
+from zcfuse.fuse._changes import Changes
+from zcfuse.fuse._directory_leases import DirectoryLeases
+from zcfuse.fuse._operations import Operations
+from zcfuse.linux._connection import set_read_ahead
+from zcfuse.linux._mounting import KernelMount, MountError
+from zcfuse.options._mount import MountOptions
 from zcfuse.tree import Tree
 
 if TYPE_CHECKING:
-    from zcfuse.control._metrics_server import MetricsServer
+    from zcfuse.admin.metrics._server import MetricsServer
     from zcfuse.datapath import DataPath
 
 log = logging.getLogger(__name__)

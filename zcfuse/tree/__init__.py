@@ -31,7 +31,7 @@ from zcfuse.tree._types import (
     Who,
 )
 from zcfuse.tree._union import Union
-from zcfuse.tree._virtual import VirtualTree
+from zcfuse.tree.virtual._tree import VirtualTree
 
 __all__ = [
     "HOLE",

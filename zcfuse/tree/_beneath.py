@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from zcfuse.tree import _syscalls
-from zcfuse.tree._syscalls import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, Status, statx
+from zcfuse.linux import _files as _syscalls
+from zcfuse.linux._files import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, Status, statx
 
 PATH_BYTES: Final = 4095  # PATH_MAX without its NUL; longer paths are opened in pieces
 _RESOLVE: Final = (

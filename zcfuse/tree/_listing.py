@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from zcfuse.tree import _syscalls
+from zcfuse.linux import _files as _syscalls
 from zcfuse.tree._nodes import MirrorNode, UnseenNode
 from zcfuse.tree._types import Attributes, Listing
 

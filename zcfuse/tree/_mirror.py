@@ -17,11 +17,11 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.linux._files import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
 from zcfuse.tree._beneath import Beneath
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._listing import MirrorListing
 from zcfuse.tree._nodes import MirrorNode
-from zcfuse.tree._syscalls import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Listing, Node, StatFs, Tree
 
 _PATH: Final = os.O_PATH | os.O_NOFOLLOW

@@ -15,8 +15,8 @@ import re
 import stat
 from typing import Final
 
-from zcfuse.tree import _syscalls
-from zcfuse.tree._syscalls import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, device_number, statx
+from zcfuse.linux import _files as _syscalls
+from zcfuse.linux._files import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, device_number, statx
 
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS: Final = 40  # as many symbolic links as the kernel follows (path_resolution(7))

@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.linux._files import AT_EMPTY_PATH, Status, statx
 from zcfuse.tree._paths import PathOpener
-from zcfuse.tree._syscalls import AT_EMPTY_PATH, Status, statx
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 

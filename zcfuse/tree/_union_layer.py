@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.tree import _syscalls
+from zcfuse.linux import _files as _syscalls
+from zcfuse.linux._files import Status
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import LIST_FLAGS, Mirror, mixed_ino
 from zcfuse.tree._nodes import MirrorNode
-from zcfuse.tree._syscalls import Status
 from zcfuse.tree._types import Attributes, Node
 from zcfuse.tree._union_marks import (
     NO_MARKS,

@@ -1,0 +1,285 @@
+"""What clients ask about files of the mount: to lock, to unlock, how a file is served.
+
+Runs on the trio thread. The tree is asked there, as for any request of the kernel; whatever may
+wait for a disk or lock memory runs in worker threads, few at a time, so that the loop and the data
+path never wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import trio
+
+from zcfuse.admin._messages import (
+    MOST_BYTES,
+    MOST_FILES,
+    CacheReply,
+    CacheState,
+    FileRange,
+    LockOutcome,
+    LockReply,
+    LockReport,
+    UnlockReply,
+)
+from zcfuse.admin.locks._files import FileLocks, backing_ranges, files_of, pieces_of
+from zcfuse.admin.status._document import Refusal, Reply, Request
+from zcfuse.linux._mapping import whole_pages
+from zcfuse.tree import Answer, BackingFile, Extent, Node, Tree, Who
+
+log = logging.getLogger(__name__)
+
+# Two: one may wait for a disk while the other's pages come from memory.
+_THREADS: Final = 2
+# Each holds one of the few places that the status socket has, for as long as its disk may hang.
+_MOST_LOCKING: Final = 8
+_RETRY_S: Final = 0.01
+_NO_BYTES: Final = "its bytes are made by a program when they are read: there is nothing to keep"
+
+_T = TypeVar("_T")
+
+Serve = Callable[[BackingFile], tuple[str, str]]
+"""How an open file would be served: the mode, and why by none that is better."""
+
+
+class FileRequests:
+    """Answers for the files of one mount.
+
+    Parameters:
+        tree: what is shown.
+        locks: the files that are kept in memory.
+        serve: what the data path would do with an open file.
+        node_of: returns the node that the kernel knows by a nodeid; OSError where there is none.
+        answer_timeout: for how long the tree may take, in seconds.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        locks: FileLocks,
+        serve: Serve,
+        node_of: Callable[[int], Node],
+        answer_timeout: float,
+    ) -> None:
+        self._tree = tree
+        self.serve = serve
+        self._node_of = node_of
+        self._answer_timeout = answer_timeout
+        self._workers = trio.CapacityLimiter(_THREADS)
+        # Of its own: a disk that hangs must not keep anybody from seeing or releasing what is
+        # locked.
+        self._reporters = trio.CapacityLimiter(_THREADS)
+        self._locking = 0
+        self.locks: Final = locks
+
+    async def answer(self, request: Request) -> Reply:
+        """Answer a request to lock, to unlock, or about the page cache.
+
+        A cancellation leaves the range that is being locked to its thread, which records it.
+        """
+        if len(request.files) > MOST_FILES:
+            return Refusal(message=f"more than {MOST_FILES} files in one request")
+        if request.request == "lock":
+            if self._locking >= _MOST_LOCKING:
+                return Refusal(
+                    message=f"{_MOST_LOCKING} requests to lock files are not answered yet: does a"
+                    " disk hang? Try again later"
+                )
+            self._locking += 1
+            try:
+                return await self.lock(request.files)
+            finally:
+                self._locking -= 1
+        if request.request == "unlock":
+            return await self.unlock(request.files)
+        return await self.caches(request.files, drop=request.request == "spare")
+
+    async def lock(self, files: Sequence[FileRange]) -> LockReply:
+        """Lock ranges one after the other; those behind one that found no room are not tried."""
+        outcomes: list[LockOutcome] = []
+        for file in files:
+            await trio.lowlevel.checkpoint()  # requests of the kernel come in between
+            if outcomes and outcomes[-1].refused:
+                outcomes.append(LockOutcome(0, 0, outcomes[-1].reason, refused=True))
+                continue
+            try:
+                outcomes.append(await self._lock(file))
+            except OSError as error:
+                outcomes.append(LockOutcome(0, 0, _reason(error)))
+        return LockReply(outcomes)
+
+    async def unlock(self, files: Sequence[FileRange]) -> UnlockReply:
+        """Unlock files and all below directories; none named: everything."""
+        count = size = 0
+        paths: list[bytes | None] = [file.path for file in files]
+        for path in paths or [None]:
+            done = await self._in_thread(
+                functools.partial(self.locks.unlock, path), self._reporters
+            )
+            count, size = count + done[0], size + done[1]
+        return UnlockReply(count, size)
+
+    async def caches(self, files: Sequence[FileRange], *, drop: bool) -> CacheReply:
+        """Say what serves files, and what is in memory of them behind the mount.
+
+        With `drop` that is let go of first: the mount's own cache has it now.
+        """
+        states = []
+        for file in files:
+            await trio.lowlevel.checkpoint()  # requests of the kernel come in between
+            states.append(await self._cache(file, drop=drop))
+        return CacheReply(states)
+
+    async def report(self) -> LockReport | None:
+        """Return what is locked, as it is in memory now; None where nothing is."""
+        if not self.locks.locked_bytes:
+            return None
+        return await self._in_thread(self.locks.report, self._reporters)
+
+    async def chain(self, file: FileRange) -> list[Node]:
+        """Return the nodes from the root to a file.
+
+        It is looked up by its names; where answers depend on who asks, its nodeid says which it is,
+        and what is between is left out.
+
+        Raises:
+            OSError: there is none.
+        """
+        who = Who(os.geteuid(), os.getegid(), 0)
+        chain = [self._tree.root]
+        for name in filter(None, file.path.split(b"/")):
+            if chain[-1].volatile and file.nodeid:
+                return [*chain, self._node_of(file.nodeid)]
+            with _failing_as_eio():
+                node, _ = await self._answered(self._tree.lookup_for(chain[-1], name, who))
+            chain.append(node)
+        return chain
+
+    @asynccontextmanager
+    async def opened(self, node: Node) -> AsyncIterator[BackingFile]:
+        """Open a file of the tree, waiting, bounded, for what holds it up; close it behind.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        deadline = trio.current_time() + self._answer_timeout
+        while True:
+            try:
+                with _failing_as_eio():
+                    backing = self._tree.open(node)
+                break
+            except BlockingIOError:
+                if trio.current_time() > deadline:
+                    raise
+            await trio.sleep(_RETRY_S)
+        try:
+            yield backing
+        finally:
+            backing.close()
+
+    async def _lock(self, file: FileRange) -> LockOutcome:
+        if not 0 <= file.length <= MOST_BYTES or file.offset < 0:
+            raise OSError(errno.EINVAL, f"more than {MOST_BYTES >> 20} MiB in one request")
+        node = (await self.chain(file))[-1]
+        async with self.opened(node) as backing:
+            if self.serve(backing)[0] == "upcall":
+                return LockOutcome(0, 0, _NO_BYTES)
+            work = _Work(self.locks, file, backing.extents)
+        return await self._in_thread(work.run, self._workers)
+
+    async def _cache(self, file: FileRange, *, drop: bool) -> CacheState:
+        try:
+            node = (await self.chain(file))[-1]
+            async with self.opened(node) as backing:
+                mode, _ = self.serve(backing)
+                if mode == "passthrough" or backing.direct or node.volatile:
+                    return CacheState(mode)
+                if drop:
+                    _drop(backing, file)
+                return CacheState(mode, resident(backing, file.offset, file.length), twice=True)
+        except OSError as error:
+            log.debug("%r: %s", file.path, error)
+            return CacheState("")
+
+    async def _answered(self, answer: Answer[_T]) -> _T:
+        if not isinstance(answer, Awaitable):
+            return answer
+        with trio.move_on_after(self._answer_timeout):
+            return await answer
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    async def _in_thread(self, work: Callable[[], _T], limiter: trio.CapacityLimiter) -> _T:
+        return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+
+
+@contextlib.contextmanager
+def _failing_as_eio() -> Iterator[None]:
+    """Let a tree that fails otherwise than by OSError fail by EIO, as to the kernel."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        log.exception("the tree failed")
+        raise OSError(errno.EIO, f"the tree failed: {error!r}") from error
+
+
+class _Work:
+    """Locking a range of one file. Has copies of its descriptors, which `run` closes."""
+
+    def __init__(self, locks: FileLocks, file: FileRange, extents: Sequence[Extent]) -> None:
+        self._locks = locks
+        self._path = file.path
+        self._made_of = files_of(extents)
+        self._ranges = backing_ranges(extents, file.offset, file.length)
+        # As objects, so that they are closed too where no thread ever takes the work up.
+        self._files = {
+            fd: os.fdopen(os.dup(fd), "rb", buffering=0) for fd in {fd for fd, *_ in self._ranges}
+        }
+
+    def run(self) -> LockOutcome:
+        """Lock it; in a worker thread, for to look for holes may already take a disk."""
+        with contextlib.ExitStack() as files:
+            for file in self._files.values():
+                files.enter_context(file)
+            extents = [
+                Extent(self._files[fd].fileno(), offset, length)
+                for fd, offset, length in self._ranges
+            ]
+            pieces = pieces_of(extents, 0, sum(extent.length for extent in extents))
+            return self._locks.lock(self._path, pieces, self._made_of)
+
+
+def resident(backing: BackingFile, offset: int, length: int) -> int | None:
+    """Return how many bytes of a range the backing files' cache holds, in whole pages.
+
+    None where the kernel does not tell (cachestat(2)).
+    """
+    from zcfuse.linux._residency import cachestat
+
+    total = 0
+    for fd, start, size in backing_ranges(backing.extents, offset, length):
+        try:
+            total += cachestat(fd, *whole_pages(start, size)).cached_bytes
+        except OSError:
+            return None
+    return total
+
+
+def _drop(backing: BackingFile, file: FileRange) -> None:
+    for fd, start, size in backing_ranges(backing.extents, file.offset, file.length):
+        os.posix_fadvise(fd, start, size, os.POSIX_FADV_DONTNEED)
+
+
+def _reason(error: OSError) -> str:
+    number = error.errno or 0
+    if error.strerror != os.strerror(number):
+        return str(error.strerror)  # in words of ours
+    return f"{errno.errorcode.get(number, number)}: {error.strerror}"

@@ -1,0 +1,90 @@
+"""Taking a mount away within a bounded time: first politely, then lazily.
+
+Blocking and without any event loop, so that the daemon (from a worker thread) and ``zcfuse
+umount`` share it.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from zcfuse.linux._mounting import MountError
+
+_RETRY_S: Final = 0.1
+
+
+class Unmountable(Protocol):
+    """What `zcfuse.linux._mounting.KernelMount` offers."""
+
+    @property
+    def mountpoint(self) -> str:
+        """The path for messages."""
+
+    def unmount(self) -> None:
+        """Unmount, or raise OSError(EBUSY)."""
+
+    def abandon(self) -> None:
+        """Detach although it is busy, and end the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnmountOutcome:
+    """How an unmount went: ``message`` is empty, or one line for the user."""
+
+    lazy: bool
+    failed: bool
+    message: str
+
+
+def unmount_within(
+    mount: Unmountable, wait: float, hurry: threading.Event | None = None
+) -> UnmountOutcome:
+    """Unmount; what is still busy after *wait* seconds is detached lazily, its connection ended.
+
+    Parameters:
+        mount: what to unmount.
+        wait: seconds for which EBUSY is waited out.
+        hurry: when set, the waiting ends at once.
+
+    Returns:
+        How it went; nothing is raised, so that a caller who is ending anyway can go on.
+    """
+    pause = hurry or threading.Event()
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            mount.unmount()
+            return UnmountOutcome(lazy=False, failed=False, message="")
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return _failed(mount, error.strerror or str(error))
+        except MountError as error:
+            return _failed(mount, str(error))
+        left = deadline - time.monotonic()
+        if left <= 0 or pause.wait(min(_RETRY_S, left)):
+            return _abandon(mount, wait)
+
+
+def _abandon(mount: Unmountable, wait: float) -> UnmountOutcome:
+    try:
+        mount.abandon()
+    except OSError as error:
+        return _failed(mount, error.strerror or str(error))
+    except MountError as error:
+        return _failed(mount, str(error))
+    message = (
+        f"{mount.mountpoint}: was busy (waited {wait:g} s), so it was detached lazily:"
+        " programs that still use it get ENOTCONN"
+    )
+    return UnmountOutcome(lazy=True, failed=False, message=message)
+
+
+def _failed(mount: Unmountable, reason: str) -> UnmountOutcome:
+    text = reason if reason.startswith(mount.mountpoint) else f"{mount.mountpoint}: {reason}"
+    return UnmountOutcome(
+        lazy=False, failed=True, message=f"{text}: still mounted, try 'umount -l' as root"
+    )

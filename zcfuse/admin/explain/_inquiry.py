@@ -1,0 +1,246 @@
+"""Finding out how a file of the mount is served: the tree, the data path and the kernel are asked.
+
+Runs on the trio thread, for one request of the status socket. The backing file is opened for it, as
+for a client, and the data path tries what it would do with it; nothing of that is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from zcfuse.admin._file_requests import FileRequests, resident
+from zcfuse.admin._messages import FileRange
+from zcfuse.admin.explain._document import BackingPart, Explanation, Names, Served, Step
+from zcfuse.admin.status._document import StatusDocument, printable
+from zcfuse.fuse._directory_leases import DirectoryLeases
+from zcfuse.linux._mount_table import MountEntry, read_mounts
+from zcfuse.options._mount import UNLIMITED_CACHE_TIMEOUT_S
+from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Lease, Node, Tree
+
+_MOST_PARTS: Final = 8
+# Filesystems that are made of others, so that passthrough counts a level of stacking.
+_STACKED: Final = frozenset({"overlay", "ecryptfs"})
+_MEMORY: Final = "/memfd:"
+_KERNEL_FACTS: Final = (
+    "minor",
+    "passthrough",
+    "stack_depth",
+    "zero_message_opens",
+    "max_pages",
+    "max_readahead",
+)
+_NEVER_MMAP: Final = "auto never takes it: it pays for files that are read again and again"
+_SMALL: Final = "small reads are cheaper copied"
+_NO_ROOM: Final = "the data path has no room for the archive's names"
+_LOST: Final = "another mount begins there, or its lease was given up"
+
+
+async def explain(
+    file: FileRange,
+    requests: FileRequests,
+    tree: Tree,
+    status: StatusDocument,
+    leases: DirectoryLeases | None,
+    open_as: str,
+) -> Explanation:
+    """Explain how a file is served.
+
+    Parameters:
+        file: which; of its nodeid follows who answers for its name.
+        requests: finds and opens it.
+        tree: what is shown.
+        status: the mount's, of now.
+        leases: the directory leases, None where the mount has none.
+        open_as: how the data path serves the nodeid now, "" where it does not.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    chain = await requests.chain(file)
+    node = chain[-1]
+    datapath = status.datapath or {}
+    transport = msgspec.convert(datapath.get("transport", {}), dict[str, Any])
+    found = _Opened(forced=_forced(status.options))
+    if stat.S_ISREG(tree.attributes(node).mode):
+        await _open(requests, node, found)
+    steps = _steps(found.mode, found.reason, found.forced, transport.get("kind") == "uring")
+    locked = requests.locks.bytes_of(file.path)
+    return Explanation(
+        pid=status.pid,
+        source=status.source,
+        mountpoint=status.mountpoint,
+        options=status.options,
+        node=printable(tree.describe(node)),
+        volatile=node.volatile,
+        names=_names(file, chain, tree, status.options, leases),
+        parts=found.parts,
+        parts_in_all=found.parts_in_all,
+        kernel=_kernel(datapath),
+        transport=str(transport.get("kind", "dev")),
+        transport_reason=str(transport.get("reason", "")),
+        served=Served(found.mode, found.reason, open_as, found.forced, steps, locked),
+        fallbacks=msgspec.convert(datapath.get("fallbacks", {}), dict[str, int]),
+    )
+
+
+class _Opened(msgspec.Struct):
+    """What opening a file tells; the fields are those of `Served` and `Explanation`."""
+
+    forced: str
+    mode: str = ""
+    reason: str = ""
+    parts: list[BackingPart] = []
+    parts_in_all: int = 0
+
+
+async def _open(requests: FileRequests, node: Node, into: _Opened) -> None:
+    try:
+        async with requests.opened(node) as backing:
+            into.mode, into.reason = requests.serve(backing)
+            into.parts, into.parts_in_all = _parts(backing), len(backing.extents)
+            if backing.extents:
+                into.forced = backing.path or into.forced
+            elif into.mode == "upcall" and into.forced != "upcall":
+                into.forced = ""  # what a program makes goes by upcall, whatever is demanded
+    except OSError as error:
+        into.reason = error.strerror or str(error)
+
+
+def _forced(options: Mapping[str, object]) -> str:
+    path = str(options.get("path"))
+    return "" if path == "auto" else path
+
+
+def _kernel(datapath: Mapping[str, object]) -> dict[str, object]:
+    init = msgspec.convert(datapath.get("init", {}), dict[str, object])
+    return {name: init[name] for name in _KERNEL_FACTS if name in init}
+
+
+def _parts(backing: BackingFile) -> list[BackingPart]:
+    mounts = read_mounts()
+    found = []
+    start = 0
+    for extent in backing.extents[:_MOST_PARTS]:
+        length = None if extent.length == WHOLE_FILE else extent.length
+        if extent.fd == HOLE:
+            found.append(BackingPart("", 0, length, "hole", False, None))
+        else:
+            path = os.readlink(f"/proc/self/fd/{extent.fd}")
+            filesystem = "memory" if path.startswith(_MEMORY) else _filesystem(extent.fd, mounts)
+            size = os.fstat(extent.fd).st_size - extent.offset if length is None else extent.length
+            cached = resident(backing, start, max(size, 0))
+            found.append(
+                BackingPart(
+                    printable(path),
+                    extent.offset,
+                    length,
+                    filesystem,
+                    filesystem in _STACKED,
+                    cached,
+                )
+            )
+        start += extent.length
+    return found
+
+
+def _filesystem(fd: int, mounts: Sequence[MountEntry]) -> str:
+    """Return the type of the filesystem that an open file is on, "unknown" if it is not listed."""
+    number = 0
+    with contextlib.suppress(OSError, StopIteration), open(f"/proc/self/fdinfo/{fd}") as file:
+        number = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
+    return next((entry.fstype for entry in mounts if entry.mount_id == number), "unknown")
+
+
+def _steps(mode: str, reason: str, forced: str, ring: bool) -> list[Step]:
+    """Return the serving paths from the best to the one that is taken."""
+    if mode in ("", "passthrough"):
+        return [Step("passthrough", "all reads and mappings", "")] if mode else []
+    asked = f"path {forced} is demanded" if forced else ""
+    by_program = "a program makes its bytes" if not forced else asked
+    if mode in ("upcall", "naive"):
+        why = asked or by_program
+        better = [Step(path, "", why) for path in ("passthrough", "splice", "mmap", "pool")]
+        return [*better, Step(mode, "all reads", "")]
+    steps = [Step("passthrough", "", reason or asked)]
+    if ring:
+        no_ring = "not over io_uring: a ring takes no pages by reference"
+        no_ring = asked if forced == "pool" else no_ring
+        return [
+            *steps,
+            Step("splice", "", no_ring),
+            Step("mmap", "", no_ring),
+            Step("pool", "all reads", ""),
+        ]
+    if forced in ("splice", "mmap", "pool"):
+        order = ("splice", "mmap", "pool")
+        better = [Step(path, "", asked) for path in order[: order.index(forced)]]
+        return [*steps, *better, Step(forced, "all reads", "")]
+    return [
+        *steps,
+        Step("splice", "reads of 64 KiB and more", _SMALL),
+        Step("mmap", "", _NEVER_MMAP),
+        Step("pool", "reads of less than 64 KiB", ""),
+    ]
+
+
+def _names(
+    file: FileRange,
+    chain: Sequence[Node],
+    tree: Tree,
+    options: Mapping[str, object],
+    leases: DirectoryLeases | None,
+) -> Names:
+    timeout: float | None = 0.0 if chain[-1].volatile else _timeout(options)
+    lease, below = _lease(file, chain, tree)
+    why = _not_leased(lease, below, options, leases)
+    archive = lease is not None and lease.catalogue is not None
+    ours = leases is not None and leases.covers(file.nodeid)
+    if ours or (file.nodeid == 0 and not why):
+        return Names(True, "", None if archive and timeout else timeout)
+    return Names(False, why or (_NO_ROOM if archive else _LOST), timeout)
+
+
+def _timeout(options: Mapping[str, object]) -> float | None:
+    value = options.get("cache_timeout")
+    unlimited = value is None or float(str(value)) >= UNLIMITED_CACHE_TIMEOUT_S
+    return None if unlimited else float(str(value))
+
+
+def _lease(
+    file: FileRange, chain: Sequence[Node], tree: Tree
+) -> tuple[Lease | None, Sequence[bytes]]:
+    """Return the lease that there may be of a directory on the way, and the names from there on."""
+    names = [name for name in file.path.split(b"/") if name]
+    lease, below = None, names
+    for depth, node in enumerate(chain):
+        found = tree.lease_of(node)
+        if found is not None:
+            lease, below = found, names[depth:]
+    return lease, below
+
+
+def _not_leased(
+    lease: Lease | None,
+    below: Sequence[bytes],
+    options: Mapping[str, object],
+    leases: DirectoryLeases | None,
+) -> str:
+    """Return why the data path does not answer for a node, "" where it should."""
+    if options.get("path") in ("naive", "upcall"):
+        return f"path {options['path']} leaves everything to Python"
+    if leases is None:
+        return "the mount was made with --no-directory-lease"
+    if leases.revoked:
+        return "the directory leases were revoked"
+    if lease is None:
+        return "the tree makes its names in Python, and mirrors no directory here"
+    for kept in lease.kept:
+        if below[: kept.count(b"/") + 1] == kept.split(b"/"):
+            return f"the tree keeps {printable(os.fsdecode(kept))!r} for its own policy"
+    return ""

@@ -1,0 +1,1 @@
+"""The files that a mount keeps locked in memory."""

@@ -1,0 +1,375 @@
+"""The files that a mount keeps in memory: ranges of backing files, mapped and locked.
+
+Every call but `totals` may block on a disk or read a page table: they are for worker threads, never
+for the trio loop. What a thread has locked it records itself, so that neither a client that goes
+away nor a cancelled task leaves anything locked that is not reported. No lock is held while a file
+is read in.
+
+A mapping keeps its file as an open descriptor would, but needs none. A file that is truncated
+loses the pages behind its end also here, and those of the large folio that is split there, which
+nobody maps anew; one that is replaced stays locked as it was. `report` says both, neither harms the
+process, which touches no mapped byte, and locking the file again mends it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from zcfuse.admin._messages import LockedFile, LockOutcome, LockReport
+from zcfuse.admin.locks._room import LockRoom
+from zcfuse.admin.status._document import printable
+from zcfuse.linux._mapping import PAGE_BYTES, Mapping, data_ranges, whole_pages
+from zcfuse.tree import HOLE, Extent
+
+_MAPS: Final = "/proc/self/maps"
+_MOST_LISTED: Final = 1000
+# A mapping costs as much as some pages; smaller holes are locked with what is around them.
+_LEAST_HOLE: Final = 1 << 20
+# Nor are smaller parts tried of what does not find room as a whole.
+_LEAST_PART: Final = 1 << 20
+_MEMORY: Final = b"/memfd:"
+
+_HELD: Final = "locked already"
+
+REPLACED: Final = "replaced, moved or removed: what is locked is the file that was there"
+TRUNCATED: Final = "truncated: not all of it is locked any more; lock it again"
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Whole pages of one file: which (device, inode number) and path, from where, how many bytes.
+
+    The path is what the process's own descriptor says of it.
+    """
+
+    fd: int
+    file: tuple[int, int]
+    path: bytes
+    offset: int
+    length: int
+
+    def part(self, offset: int, end: int) -> Piece:
+        """Return the same file's pages between two offsets."""
+        return msgspec.structs.replace(self, offset=offset, length=end - offset)
+
+
+class _Locked(msgspec.Struct, eq=False):
+    piece: Piece
+    mapping: Mapping
+
+
+class FileLocks:
+    """The locked ranges of one mount, by the path of the file in the mount. Thread-safe."""
+
+    def __init__(self, room: LockRoom) -> None:
+        self._room = room
+        self._lock = threading.Lock()
+        self._files: dict[bytes, list[_Locked]] = {}
+        self._locked_bytes = 0
+        self._closed = False
+
+    @property
+    def locked_bytes(self) -> int:
+        """How many bytes are locked."""
+        return self._locked_bytes
+
+    def bytes_of(self, path: bytes) -> int:
+        """Return how many bytes of one file are locked."""
+        with self._lock:
+            return sum(one.piece.length for one in self._files.get(path, ()))
+
+    def lock(
+        self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+    ) -> LockOutcome:
+        """Read pieces of a file's backing files in and keep them in memory.
+
+        Parameters:
+            path: of the file in the mount.
+            pieces: what to lock; their descriptors are used during the call only.
+            files: all that the file is made of, also beside the pieces, see `files_of`: what is
+                locked of others is of a file that was replaced.
+        """
+        self._drop_outdated(path, pieces, files)
+        left = self._missing(path, pieces)
+        locked, held = 0, sum(piece.length for piece in pieces) - sum(one.length for one in left)
+        left.reverse()
+        while left:
+            piece = left.pop()
+            reason = self._room.take(piece.length)
+            if reason and piece.length > _LEAST_PART:
+                # There may be room for a part of it.
+                middle = piece.offset + whole_pages(0, piece.length // 2)[1]
+                end = piece.offset + piece.length
+                left += [piece.part(middle, end), piece.part(piece.offset, middle)]
+                continue
+            if reason:
+                return LockOutcome(locked, held, reason, refused=True)
+            reason = self._lock_taken(path, piece)
+            if reason == _HELD:
+                self._room.give(piece.length)
+                held += piece.length
+                continue
+            if reason:
+                self._room.give(piece.length)
+                return LockOutcome(locked, held, reason)
+            locked += piece.length
+        return LockOutcome(locked, held)
+
+    def unlock(self, path: bytes | None) -> tuple[int, int]:
+        """Unlock a file, or all below a directory, or (None) everything; return files and bytes."""
+        below = b"" if not path else path + b"/"
+        with self._lock:
+            chosen = [
+                name
+                for name in self._files
+                if path is None or name == path or not path or name.startswith(below)
+            ]
+            gone = [locked for name in chosen for locked in self._files.pop(name)]
+        return len(chosen), self._release(gone)
+
+    def totals(self) -> LockReport:
+        """Return what was locked, without looking at whether it still is."""
+        with self._lock:
+            return LockReport(
+                len(self._files), self._locked_bytes, self._locked_bytes, self._room.limit, 0, []
+            )
+
+    def report(self) -> LockReport:
+        """Look at what is locked now, in the page table and by name, and return it."""
+        with self._lock:
+            files = [(path, list(locked)) for path, locked in self._files.items()]
+        mapped = _mapped_files()
+        listed = [_described(path, locked, mapped) for path, locked in files]
+        noted = [file for file in listed if file.note]
+        plain = [file for file in listed if not file.note]
+        return LockReport(
+            files=len(listed),
+            bytes=sum(file.bytes for file in listed),
+            present=sum(file.present for file in listed),
+            limit=self._room.limit,
+            noted=len(noted),
+            listed=[*noted, *plain][:_MOST_LISTED],
+        )
+
+    def close(self) -> None:
+        """Unlock everything, and whatever is still being locked when it is done."""
+        with self._lock:
+            self._closed = True
+        self.unlock(None)
+
+    def _missing(self, path: bytes, pieces: Sequence[Piece]) -> list[Piece]:
+        """Return what of the pieces is not locked yet."""
+        with self._lock:
+            return self._missing_now(path, pieces)
+
+    def _missing_now(self, path: bytes, pieces: Sequence[Piece]) -> list[Piece]:
+        known = sorted((one.piece for one in self._files.get(path, ())), key=lambda one: one.offset)
+        left = []
+        for piece in pieces:
+            at, end = piece.offset, piece.offset + piece.length
+            for one in known:
+                if one.file == piece.file and one.offset < end and one.offset + one.length > at:
+                    if one.offset > at:
+                        left.append(piece.part(at, one.offset))
+                    at = one.offset + one.length
+            if at < end:
+                left.append(piece.part(at, end))
+        return left
+
+    def _drop_outdated(
+        self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+    ) -> None:
+        """Unlock what is of files that are behind the path no more, and what has lost pages."""
+        with self._lock:
+            known = list(self._files.get(path, ()))
+        gone = {id(one) for one in known if _is_outdated(one, pieces, files)}
+        with self._lock:
+            now = self._files.pop(path, [])
+            kept = [one for one in now if id(one) not in gone]
+            if kept:
+                self._files[path] = kept
+        self._release([one for one in now if id(one) in gone])
+
+    def _lock_taken(self, path: bytes, piece: Piece) -> str:
+        """Lock a piece for which there is room; return "" or why it could not be locked.
+
+        `_HELD`: another thread, asked for the same, has locked all of it meanwhile.
+        """
+        try:
+            mapping = Mapping(piece.fd, piece.offset, piece.length)
+        except OSError as error:
+            return _mapping_reason(error)
+        try:
+            mapping.populate()
+            mapping.lock()
+        except OSError as error:
+            mapping.close()
+            return _lock_reason(error, piece)
+        with self._lock:
+            held = not self._missing_now(path, [piece])
+            if not (held or self._closed):
+                self._files.setdefault(path, []).append(_Locked(piece, mapping))
+                self._locked_bytes += piece.length
+                return ""
+        mapping.close()
+        return _HELD if held else "the mount is ending"
+
+    def _release(self, gone: Sequence[_Locked]) -> int:
+        size = sum(locked.piece.length for locked in gone)
+        for locked in gone:
+            locked.mapping.close()
+        if gone:
+            self._room.give(size)
+        with self._lock:
+            self._locked_bytes -= size
+        return size
+
+
+def backing_ranges(
+    extents: Sequence[Extent], offset: int, length: int
+) -> list[tuple[int, int, int]]:
+    """Return the (descriptor, offset, length) of what a range of a file is made of, but for holes.
+
+    Parameters:
+        extents: what the file is made of.
+        offset, length: the range, in bytes.
+    """
+    found = []
+    start = 0
+    for extent in extents:
+        if start >= offset + length:
+            break
+        skipped = max(offset - start, 0)
+        wanted = min(extent.length, offset + length - start) - skipped
+        if extent.fd != HOLE and wanted > 0:
+            found.append((extent.fd, extent.offset + skipped, wanted))
+        start += extent.length
+    return found
+
+
+def files_of(extents: Sequence[Extent]) -> dict[tuple[int, int], int]:
+    """Return which files extents are of, by (device, inode number), and their sizes in bytes.
+
+    Raises:
+        OSError: one cannot be looked at.
+    """
+    found = map(os.fstat, {extent.fd for extent in extents if extent.fd != HOLE})
+    return {(status.st_dev, status.st_ino): status.st_size for status in found}
+
+
+def pieces_of(extents: Sequence[Extent], offset: int, length: int) -> list[Piece]:
+    """Return the whole pages of backing files that hold a range of a file, without holes.
+
+    Raises:
+        OSError: a backing file cannot be looked at. EOPNOTSUPP: its bytes are in memory already.
+    """
+    found: list[Piece] = []
+    for part in backing_ranges(extents, offset, length):
+        found += _pieces_of_file(*part)
+    return found
+
+
+def _pieces_of_file(fd: int, offset: int, length: int) -> list[Piece]:
+    path = os.readlink(b"/proc/self/fd/%d" % fd)
+    if path.startswith(_MEMORY):
+        raise OSError(errno.EOPNOTSUPP, "in memory already: the daemon keeps its bytes itself")
+    status = os.fstat(fd)
+    end = min(offset + length, status.st_size)
+    ranges: list[tuple[int, int]] = []
+    for at, size in data_ranges(fd, offset, end) if offset < end else ():
+        if ranges and at - sum(ranges[-1]) < _LEAST_HOLE:
+            ranges[-1] = (ranges[-1][0], at + size - ranges[-1][0])
+        else:
+            ranges.append((at, size))
+    file = (status.st_dev, status.st_ino)
+    return [Piece(fd, file, path, *whole_pages(at, size)) for at, size in ranges]
+
+
+class _Mapped:
+    """What the kernel says that this process has mapped, and from which files."""
+
+    def __init__(self, ranges: list[tuple[int, int, bytes]]) -> None:
+        self._starts = [start for start, _, _ in ranges]
+        self._ranges = ranges
+
+    def path(self, address: int) -> bytes:
+        """Return the path of the file that is mapped at an address, b"" where none is."""
+        at = bisect.bisect_right(self._starts, address) - 1
+        return self._ranges[at][2] if at >= 0 and address < self._ranges[at][1] else b""
+
+
+def _mapped_files() -> _Mapped:
+    """Read this process's mappings; a file that has lost its name is marked (proc_pid_maps(5))."""
+    ranges = []
+    with open(_MAPS, "rb") as file:
+        for line in file:
+            fields = line.rstrip(b"\n").split(None, 5)
+            if len(fields) == 6:
+                start, _, end = fields[0].partition(b"-")
+                ranges.append((int(start, 16), int(end, 16), fields[5].replace(b"\\012", b"\n")))
+    return _Mapped(ranges)
+
+
+def _described(path: bytes, locked: Sequence[_Locked], mapped: _Mapped) -> LockedFile:
+    # A mapping that was closed meanwhile has the address 0.
+    alive = [one for one in locked if one.mapping.address]
+    size = sum(one.piece.length for one in alive)
+    present = sum(one.mapping.present() for one in alive) * PAGE_BYTES
+    note = TRUNCATED if present < size else ""
+    if any(_is_elsewhere(one, mapped) for one in alive):
+        note = REPLACED
+    return LockedFile(printable(os.fsdecode(path)), size, present, note)
+
+
+def _is_outdated(
+    locked: _Locked, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+) -> bool:
+    """Say whether a locked piece is of another file than those, behind its end, or lost pages.
+
+    The page table is looked at only for what is asked for: a large file is locked in many pieces.
+    """
+    own = locked.piece
+    size = files.get(own.file)
+    if size is None or own.offset + own.length > whole_pages(0, size)[1]:
+        return True
+    asked = any(
+        own.file == piece.file
+        and own.offset < piece.offset + piece.length
+        and piece.offset < own.offset + own.length
+        for piece in pieces
+    )
+    return asked and locked.mapping.present() < locked.mapping.pages
+
+
+def _is_elsewhere(locked: _Locked, mapped: _Mapped) -> bool:
+    """Say whether a locked file is no longer what its path leads to."""
+    piece = locked.piece
+    if mapped.path(locked.mapping.address) == piece.path:
+        return False
+    # Of a file on a stacked filesystem an older kernel names the one below.
+    try:
+        status = os.stat(piece.path)
+    except OSError:
+        return True
+    return (status.st_dev, status.st_ino) != piece.file
+
+
+def _mapping_reason(error: OSError) -> str:
+    if error.errno == errno.ENOMEM:
+        return "no further mapping is to be had: raise the sysctl vm.max_map_count"
+    return f"cannot be mapped: {error.strerror}"
+
+
+def _lock_reason(error: OSError, piece: Piece) -> str:
+    if os.fstat(piece.fd).st_size < piece.offset + piece.length - PAGE_BYTES + 1:
+        return "truncated while it was being locked"
+    if error.errno == errno.EFAULT:
+        return "a page of it could not be read from its disk"
+    name = errno.errorcode.get(error.errno or 0, str(error.errno))
+    return f"the kernel did not lock it: {name} ({error.strerror})"

@@ -1,0 +1,1 @@
+"""The status document, and the socket that a daemon serves it on."""

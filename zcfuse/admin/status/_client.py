@@ -1,0 +1,212 @@
+"""Asking a daemon for its status, or to unmount. Blocking; every wait is bounded."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from zcfuse.admin.status._document import (
+    EXCHANGE_TIMEOUT_S,
+    MAX_REPLY_BYTES,
+    Refusal,
+    Reply,
+    Request,
+    StatusDocument,
+    UnmountReply,
+)
+from zcfuse.admin.status._registry import connect, peer_credentials
+from zcfuse.linux._mount_probe import Answer, probe
+from zcfuse.linux._mount_table import MountEntry, mount_at, resolve_mountpoint
+
+# What the daemon may need beyond the wait for a busy mount: its data path's threads end, its last
+# reply goes out.
+_ENDING_S: Final = 15.0
+_ALIVE_S: Final = 3.0
+
+
+class StatusError(Exception):
+    """A daemon could not be asked; the text is one line with the remedy.
+
+    Parameters:
+        usage: True if the path is not a zcfuse mount at all.
+        dead: True if the mount is there and its daemon is gone.
+    """
+
+    def __init__(self, message: str, *, usage: bool = False, dead: bool = False) -> None:
+        super().__init__(message)
+        self.usage = usage
+        self.dead = dead
+
+
+def find_mount(mountpoint: str | bytes | os.PathLike[str]) -> MountEntry:
+    """Return the zcfuse mount at a path.
+
+    Raises:
+        StatusError: nothing is mounted there, or something else.
+    """
+    path = resolve_mountpoint(mountpoint)
+    entry = mount_at(path)
+    if entry is None:
+        hint = (
+            "see 'zcfuse list'" if os.path.lexists(path) else "it does not exist, see 'zcfuse list'"
+        )
+        raise StatusError(f"{os.fsdecode(mountpoint)}: not a zcfuse mount: {hint}", usage=True)
+    if not entry.is_ours:
+        raise StatusError(
+            f"{os.fsdecode(mountpoint)}: not a zcfuse mount but {entry.fstype} ({entry.source}):"
+            " left alone, use umount(8)",
+            usage=True,
+        )
+    return entry
+
+
+def read_status(
+    mountpoint: str | bytes | os.PathLike[str], *, timeout: float = EXCHANGE_TIMEOUT_S
+) -> StatusDocument:
+    """Ask the daemon of a mount for its status.
+
+    Parameters:
+        mountpoint: where it is mounted.
+        timeout: for the answer, in seconds.
+
+    Raises:
+        StatusError: it is no zcfuse mount, or its daemon is gone, or it did not answer.
+    """
+    return read_status_of(find_mount(mountpoint), timeout=timeout)
+
+
+def read_status_of(entry: MountEntry, *, timeout: float = EXCHANGE_TIMEOUT_S) -> StatusDocument:
+    """Ask the daemon of a mount that was found already; see `read_status`."""
+    with _connect(entry, timeout) as client:
+        reply = _exchange(client, Request("status"), entry, timeout)
+    if isinstance(reply, StatusDocument):
+        return reply
+    raise StatusError(f"{entry.mountpoint}: unexpected answer {reply!r}")
+
+
+def ask(entry: MountEntry, request: Request, *, timeout: float = EXCHANGE_TIMEOUT_S) -> Reply:
+    """Send the daemon of a mount a request and return its answer.
+
+    Parameters:
+        entry: the mount.
+        request: what is asked.
+        timeout: for the answer, in seconds.
+
+    Raises:
+        StatusError: its daemon is gone, did not answer in time, or refused.
+    """
+    with _connect(entry, timeout) as client:
+        return _exchange(client, request, entry, timeout)
+
+
+def request_unmount(entry: MountEntry, wait: float) -> UnmountReply:
+    """Ask the daemon to unmount and end, and wait until its process is gone.
+
+    Parameters:
+        entry: the mount.
+        wait: for how long the daemon waits for a busy mount before it detaches it, in seconds.
+
+    Returns:
+        How the unmount went.
+
+    Raises:
+        StatusError: the daemon is gone or did not answer in time.
+    """
+    # A daemon that hangs is found out here, and not after all the time that an unmount may take.
+    read_status_of(entry, timeout=_ALIVE_S)
+    timeout = wait + _ENDING_S
+    with _connect(entry, timeout) as client:
+        ended = _watch_daemon(client)
+        reply = _exchange(client, Request("unmount", wait), entry, timeout)
+    if not isinstance(reply, UnmountReply):
+        raise StatusError(f"{entry.mountpoint}: unexpected answer {reply!r}")
+    ended(_ENDING_S)
+    return reply
+
+
+def _connect(entry: MountEntry, timeout: float) -> socket.socket:
+    owner, _ = entry.owner
+    if os.geteuid() not in (0, owner):
+        raise StatusError(
+            f"{entry.mountpoint}: belongs to user {owner}:"
+            " only that user and root may ask its daemon"
+        )
+    client = connect(entry.device, owner, timeout)
+    if client is None:
+        raise _unreachable(entry)
+    return client
+
+
+def _unreachable(entry: MountEntry) -> StatusError:
+    where = entry.mountpoint
+    answer = probe(where, owner=entry.owner)
+    if answer is Answer.DEAD:
+        return StatusError(
+            f"{where}: its daemon is gone (killed?) and the mount is dead:"
+            f" clean up with 'zcfuse umount {where}'",
+            dead=True,
+        )
+    if answer is Answer.SILENT:
+        return StatusError(
+            f"{where}: neither the daemon nor the mount answers:"
+            f" 'zcfuse umount {where}' detaches it"
+        )
+    return StatusError(
+        f"{where}: served, but its status socket was not found: was XDG_RUNTIME_DIR another one?"
+    )
+
+
+def _exchange(client: socket.socket, request: Request, entry: MountEntry, timeout: float) -> Reply:
+    deadline = time.monotonic() + timeout
+    received = bytearray()
+    try:
+        client.sendall(msgspec.json.encode(request) + b"\n")
+        while not received.endswith(b"\n"):
+            client.settimeout(max(0.001, deadline - time.monotonic()))
+            chunk = client.recv(1 << 16)
+            received += chunk
+            if not chunk or len(received) > MAX_REPLY_BYTES:
+                raise StatusError(
+                    f"{entry.mountpoint}: the daemon broke off its answer: is it ending?"
+                )
+        reply: Reply = msgspec.json.decode(bytes(received), type=Reply)
+    except TimeoutError as error:
+        raise StatusError(
+            f"{entry.mountpoint}: the daemon did not answer within {timeout:g} s"
+        ) from error
+    except OSError as error:
+        raise StatusError(
+            f"{entry.mountpoint}: the daemon cannot be asked: {error.strerror}"
+        ) from error
+    except msgspec.MsgspecError as error:
+        raise StatusError(
+            f"{entry.mountpoint}: not understood: {error}: is the daemon of another version?"
+        ) from error
+    if isinstance(reply, Refusal):
+        raise StatusError(f"{entry.mountpoint}: the daemon refused: {reply.message}")
+    return reply
+
+
+def _watch_daemon(client: socket.socket) -> Callable[[float], bool]:
+    """Return a function that waits, bounded in seconds, until the daemon's process has ended."""
+    pid, _ = peer_credentials(client)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        # Gone already, or in a process namespace of its own, where its number says nothing to us.
+        return lambda _seconds: True
+
+    def wait(seconds: float) -> bool:
+        try:
+            readable, _, _ = select.select([descriptor], [], [], seconds)
+            return bool(readable)
+        finally:
+            os.close(descriptor)
+
+    return wait

@@ -1,0 +1,60 @@
+"""The files that are asked for most, by name: the data path counts node ids, control knows names.
+
+Belongs to the trio thread. What is told is for people, and bounded: a few dozen files. The kernel
+may forget a node and know the file by another one later: names that were found once are kept while
+the node is counted, and what is known by one name is told together. A node that was forgotten
+before anybody asked has no name, and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from zcfuse.admin.status._document import HotFile, printable_bytes
+
+# By requests, and as many by bytes: more than a screen shows.
+MOST: Final = 20
+# Of those that the data path counts; some of them have no name, or share one.
+_COUNTED: Final = 60
+
+
+class Counts(Protocol):
+    """What the data path offers."""
+
+    def hot_files(self, most: int, /) -> list[tuple[int, int, int, int, int, bytes]]:
+        """Return (nodeid, opens, reads, bytes, root, path below the root) for each file."""
+
+
+class HotFiles:
+    """The hottest files of one mount. `path_of` names a node of control's, None if it cannot."""
+
+    def __init__(self, datapath: Counts, path_of: Callable[[int], bytes | None]) -> None:
+        self._datapath = datapath
+        self._path_of = path_of
+        self._names: dict[int, str] = {}
+
+    def now(self) -> list[HotFile]:
+        """Return them as they are now, the most requests first."""
+        names: dict[int, str] = {}
+        files: dict[str, HotFile] = {}
+        for nodeid, opens, reads, size, root, below in self._datapath.hot_files(_COUNTED):
+            name = self._named(root, below) or self._names.get(nodeid)
+            if name is None:
+                continue
+            names[nodeid] = name
+            other = files.get(name, HotFile(name))
+            files[name] = HotFile(
+                name, other.opens + opens, other.reads + reads, other.bytes + size
+            )
+        self._names = names
+        by_requests = sorted(files.values(), key=lambda file: (-file.requests, -file.bytes))
+        by_bytes = sorted(files.values(), key=lambda file: -file.bytes)
+        chosen = {*by_requests[:MOST], *by_bytes[:MOST]}
+        return [file for file in by_requests if file in chosen]
+
+    def _named(self, root: int, below: bytes) -> str | None:
+        above = self._path_of(root) if root else None
+        if above is None:
+            return None
+        return printable_bytes(b"/".join(filter(None, (above, below)))) or "/"

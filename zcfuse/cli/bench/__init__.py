@@ -1,0 +1,1 @@
+"""``zcfuse bench`` and ``zcfuse bench transfer``."""

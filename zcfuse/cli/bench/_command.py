@@ -1,0 +1,290 @@
+"""``zcfuse bench``: workloads on the backing tree, on mounts of it, and on mounts by peers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import click
+import msgspec
+
+from zcfuse.bench import (
+    BACKING,
+    PATHS,
+    VARIANTS,
+    WORKLOADS,
+    BenchReport,
+    BenchRow,
+    ClientError,
+    SourceError,
+    SourceTree,
+    SweepReport,
+    Target,
+    layers_of,
+    mountpoint_outside,
+    peer_targets,
+    run_bench,
+    run_sweep,
+    split_path,
+    survey,
+    tar_of,
+    tar_targets,
+    temporary_tree,
+    union_peer_targets,
+    union_targets,
+    zcfuse_target,
+)
+from zcfuse.bench._sweep import SIZES
+from zcfuse.cli import _completion
+from zcfuse.cli._errors import CommandError
+from zcfuse.cli._figures import print_figures, progress, unmounting_when_ended
+from zcfuse.cli._output import json_option, print_json, size
+
+_FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """What the options ask for."""
+
+    paths: Sequence[str]
+    rounds: int
+    peers: bool
+    tar: bool
+    layers: bool
+
+
+_TRANSFER: Final = "transfer"
+
+
+class BenchCommand(click.Command):
+    """``zcfuse bench``, which hands over where its first word is ``transfer``.
+
+    No group: SOURCE stands where a group has the name of its command. A directory of that name is
+    given as ``./transfer``.
+    """
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 (what click passes on)
+    ) -> click.Context:
+        """Make the context of the command that the arguments are for."""
+        if args[:1] == [_TRANSFER]:
+            from zcfuse.cli.bench._transfer import transfer
+
+            return transfer.make_context(f"{info_name} {_TRANSFER}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Name the other command."""
+        with formatter.section("Commands"):
+            line = (
+                "Ways to move a file's bytes, and what each costs (zcfuse bench transfer --help)."
+            )
+            formatter.write_dl([(_TRANSFER, line)])
+
+
+@click.command(cls=BenchCommand)
+@click.argument("source", required=False, shell_complete=_completion.directories)
+@click.option(
+    "--paths",
+    default="auto",
+    show_default=True,
+    metavar="P,...",
+    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. Each may be followed by "
+    f"{', '.join(f'+{variant}' for variant in VARIANTS)}: without directory leases, with the "
+    "promise that the tree does not change, over that transport.",
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option(
+    "--files",
+    type=click.IntRange(1, 100_000),
+    default=1000,
+    show_default=True,
+    help="Small files to open.",
+)
+@click.option(
+    "--peers/--no-peers",
+    default=True,
+    help="Also mount mergerfs and bindfs; layers by overlayfs and fuse-overlayfs.",
+)
+@click.option(
+    "--tar", is_flag=True, help="Also mount a tar archive of the files, by zcfuse and ratarmount."
+)
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Instead of SOURCE mount three layers merged that have its files.",
+)
+@click.option("--sweep", is_flag=True, help="Instead: which path is best at which request size.")
+@json_option
+def bench(
+    source: str | None,
+    paths: str,
+    rounds: int,
+    files: int,
+    peers: bool,
+    tar: bool,
+    layers: bool,
+    sweep: bool,
+    as_json: bool,
+) -> int:
+    """Measure the tree at SOURCE (left out: a temporary one) as it is and through mounts of it.
+
+    SOURCE is only read: its largest file, and the files nearest to 16 KiB. All targets are mounted
+    read-only, measured in rounds in turn, and unmounted. Ratios are to the backing tree: 1 is as
+    fast, 2 takes twice the time. With --tar the files that are opened are put into a temporary
+    archive, which is mounted as well; with --layers into temporary layers, which are mounted in
+    SOURCE's place.
+    """
+    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers)
+    try:
+        with unmounting_when_ended(), _prepared(source, files) as (tree, base):
+            if sweep:
+                _show(_swept(tree, base, rounds), as_json)
+            else:
+                _show(_measured(tree, base, wanted), as_json)
+    except SourceError as error:
+        raise CommandError(str(error), usage=source is not None) from error
+    except ClientError as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+def _chosen(text: str) -> list[str]:
+    known = ["auto", *PATHS]
+    if text == "all":
+        return known
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        path, variants = split_path(name)
+        for variant in variants:
+            if variant not in VARIANTS:
+                raise CommandError(
+                    f"--paths {name}: behind a path choose of +{', +'.join(VARIANTS)}", usage=True
+                )
+        if path not in known:
+            raise CommandError(f"--paths {name}: choose of {', '.join(known)}, or all", usage=True)
+    return names
+
+
+@contextlib.contextmanager
+def _prepared(source: str | None, files: int) -> Iterator[tuple[SourceTree, str]]:
+    """The tree to measure, and a directory outside of it for the mountpoints."""
+    if source is not None:
+        with mountpoint_outside(source) as base:
+            yield survey(source, files), base
+        return
+    with temporary_tree(files) as tree, mountpoint_outside(tree.root) as base:
+        yield tree, base
+
+
+def _measured(tree: SourceTree, base: str, wanted: _Wanted) -> BenchReport:
+    with contextlib.ExitStack() as stack:
+        targets = [Target(BACKING), *_targets(stack, tree, base, wanted)]
+        step = stack.enter_context(progress(wanted.rounds * len(WORKLOADS) * len(targets)))
+        return run_bench(tree, targets, wanted.rounds, step)
+
+
+def _targets(
+    stack: contextlib.ExitStack, tree: SourceTree, base: str, wanted: _Wanted
+) -> list[Target]:
+    """What is to be mounted; what it is made of lasts as long as `stack`."""
+    if wanted.layers:
+        layers = stack.enter_context(layers_of(tree))
+        targets = union_targets(layers, wanted.paths, base)
+        targets += union_peer_targets(layers, base) if wanted.peers else []
+    else:
+        mounted = [(path, os.path.join(base, path)) for path in wanted.paths]
+        targets = [zcfuse_target(path, tree.root, mountpoint) for path, mountpoint in mounted]
+        targets += peer_targets(tree.root, base) if wanted.peers else []
+    if wanted.tar:
+        archive = stack.enter_context(tar_of(tree))
+        targets += tar_targets(archive, base, f"{archive}.index")
+    return targets
+
+
+def _swept(tree: SourceTree, base: str, rounds: int) -> SweepReport:
+    with progress(rounds * len(SIZES)) as step:
+        return run_sweep(tree, base, rounds, step)
+
+
+def _show(report: BenchReport | SweepReport, as_json: bool) -> None:
+    if isinstance(report, BenchReport):
+        if as_json:
+            print_json(report_document(report))
+        else:
+            _print_bench(report)
+    elif as_json:
+        print_json(report)
+    else:
+        _print_sweep(report)
+
+
+def report_document(report: BenchReport) -> dict[str, Any]:
+    """The report as plain values, with medians and ratios beside the samples."""
+    document: dict[str, Any] = msgspec.to_builtins(report)
+    for shown, row in zip(document["rows"], report.rows, strict=True):
+        for name, cell in row.cells.items():
+            shown["cells"][name]["median_us"] = cell.median_us
+            shown["cells"][name]["ratio"] = row.ratio(name)
+    return document
+
+
+def _print_bench(report: BenchReport) -> None:
+    click.echo(
+        f"{report.source} on {report.filesystem}, Linux {report.kernel}, {report.cpus} CPUs, "
+        f"{report.rounds} rounds\n"
+    )
+    others = [name for name in report.targets if name != BACKING]
+    columns = ["", "cache", BACKING, *others]
+    rows = [_cells(row, others) for row in report.rows]
+    print_figures("", columns, rows, frozenset({0, 1}))
+    click.echo(
+        "\nMedians; in brackets the ratio of the time to that on the backing tree. A call of the "
+        f"client's loop costs {report.loop_us:.2f} us, in every figure. All rounds: --json."
+    )
+    for reason in sorted({cell.reason for row in report.rows for cell in row.cells.values()}):
+        if reason:
+            click.echo(f"-: {reason}")
+    for name, reason in report.unavailable.items():
+        click.echo(f"{name}: {reason}")
+
+
+def _cells(row: BenchRow, others: list[str]) -> list[str]:
+    shown = []
+    for name in others:
+        ratio = row.ratio(name)
+        figure = _figure(row, name)
+        shown.append(figure if ratio is None else f"{figure} ({ratio:.2f})")
+    return [row.workload, row.cache, _figure(row, BACKING), *shown]
+
+
+def _figure(row: BenchRow, name: str) -> str:
+    cell = row.cells[name]
+    if cell.median_us is None:
+        return "-"
+    if cell.gb_per_s and cell.bytes_per_operation >= _FEWEST_BYTES_A_CALL:
+        return f"{cell.gb_per_s:.2f} GB/s"
+    return f"{cell.median_us:.2f} us"
+
+
+def _print_sweep(report: SweepReport) -> None:
+    click.echo(f"Linux {report.kernel}, {report.rounds} rounds, O_DIRECT reads of each size\n")
+    names = list(report.rows[0].cells) if report.rows else []
+    columns = ["request", *names, "best", "best by\ndaemon CPU"]
+    rows = []
+    for row in report.rows:
+        cells = [
+            f"{row.cells[name].us_per_request:.1f} us / {row.cells[name].daemon_cpu_us:.1f}"
+            for name in names
+        ]
+        rows.append([size(row.size), *cells, row.best("us_per_request"), row.best("daemon_cpu_us")])
+    print_figures("", columns, rows, frozenset())
+    click.echo("\nMedian time of a request / daemon CPU time for it, in microseconds.")
+    for name, reason in report.unavailable.items():
+        click.echo(f"{name}: {reason}")

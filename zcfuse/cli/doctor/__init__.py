@@ -1,0 +1,1 @@
+"""``zcfuse doctor``."""

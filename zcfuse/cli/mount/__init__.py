@@ -1,0 +1,1 @@
+"""``zcfuse mount`` and ``mount.fuse.zcfuse``."""

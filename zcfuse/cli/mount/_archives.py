@@ -1,0 +1,248 @@
+"""Indexing archives for a command: which they are, what they are called, and what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from zcfuse.cli._errors import CommandError, warn
+from zcfuse.cli.mount._progress import Progress
+
+if TYPE_CHECKING:
+    from zcfuse.tree import Dir
+    from zcfuse.tree.archive import Archive, ArchiveError
+
+KEEP: Final = {"cache": "CACHE", "beside": "BESIDE", "no": "NOT"}
+"""What ``--keep-index`` takes, and the member of `Keep` that it stands for."""
+
+_ENDINGS: Final = (".tar", ".zip")
+_INDEX_ENDING: Final = ".zcidx"
+_NAMED_AT_MOST: Final = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    """How archives are indexed and shown; None: as `Archive` has it."""
+
+    keep_index: str | None = None
+    salvage: bool = False
+    unpack_budget: int | None = None
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A file that may be an archive, of a directory or named by itself; whether it must be one."""
+
+    path: str
+    directory: str = ""
+    required: bool = True
+
+
+def load_archive(path: str, options: ArchiveOptions) -> Archive:
+    """Return the tree of one archive; raise CommandError with the one line that says what is wrong.
+
+    To be called before the process forks, as `load_archives`.
+    """
+    with _indexing(1, options) as indexing:
+        archive = indexing.load(_Candidate(path), or_else="or a directory")
+    _warn_of_damage(archive)
+    return archive
+
+
+def load_archives(
+    files: Sequence[str], directories: Sequence[str], options: ArchiveOptions
+) -> tuple[Dir, list[Archive]]:
+    """Return a directory that has each archive as a directory, and the archives.
+
+    Files of `directories` that are no archives, and are not called as if they were, are left out
+    with a line that says so. What is wrong with the others is raised as CommandError, one line. To
+    be called before the process forks: then nothing is mounted yet, and who waits sees how far it
+    is.
+    """
+    from zcfuse.tree import Dir
+    from zcfuse.tree.archive import NotAnArchiveError
+
+    candidates = [_Candidate(path) for path in dict.fromkeys(files)]
+    for directory in dict.fromkeys(directories):
+        candidates += _candidates(directory)
+    found: dict[str, Archive] = {}
+    strangers: dict[str, list[str]] = {}
+    with _indexing(len(candidates), options) as indexing:
+        for candidate in candidates:
+            try:
+                found[candidate.path] = indexing.load(candidate)
+            except (NotAnArchiveError, OSError):
+                strangers.setdefault(candidate.directory, []).append(candidate.path)
+    for directory, paths in strangers.items():
+        _tell_of_strangers(directory, paths)
+    for archive in found.values():
+        _warn_of_damage(archive)
+    if not found:
+        raise CommandError(f"{directories[0]}: there is no tar or zip archive in it", usage=True)
+    names = _names(list(found))
+    return Dir({names[path]: found[path] for path in found}), list(found.values())
+
+
+def log_archives(archives: Sequence[Archive]) -> None:
+    """Write to the log what was indexed, and what of it is not shown as it stands there."""
+    if not archives:
+        return
+    # Loaded already, with the archives: clients of a mount that answers take descriptors, and a
+    # module that is then opened first could find none left.
+    from zcfuse.tree.archive._errors import printable
+
+    for archive in archives:
+        index = archive.index
+        path = printable(index.identity.path)
+        how = "its kept index is used" if index.reused else "indexed"
+        log.info("%s: %s members, %s (%s)", path, index.members, how, index.kept or "not kept")
+        if index.kept_reason:
+            log.info("%s: its index: %s", path, index.kept_reason)
+        for note in index.notes:
+            log.warning(
+                "%s: %s members: %s (%r)", path, note.count, note.reason, os.fsdecode(note.example)
+            )
+
+
+class _Indexing:
+    """Indexes one archive after the other."""
+
+    def __init__(self, count: int, options: ArchiveOptions, progress: Progress) -> None:
+        from zcfuse.tree.archive import UnpackBudget
+
+        budget = options.unpack_budget
+        self._budget = UnpackBudget() if budget is None else UnpackBudget(budget)
+        self._options = options
+        self._count = count
+        self._done = 0
+        self._progress = progress
+
+    def load(self, candidate: _Candidate, or_else: str = "") -> Archive:
+        """Return the tree of an archive.
+
+        Raises CommandError, and for a candidate that need not be one NotAnArchiveError and OSError.
+        """
+        from zcfuse.tree.archive import Archive, ArchiveError, Keep, NotAnArchiveError
+
+        self._done += 1
+        which = f" ({self._done} of {self._count})" if self._count > 1 else ""
+        self._progress.what = f"indexing {os.path.basename(candidate.path)!r}{which}"
+        try:
+            return Archive(
+                candidate.path,
+                keep=Keep[KEEP[self._options.keep_index or "cache"]],
+                progress=self._progress.show,
+                salvage=self._options.salvage,
+                budget=self._budget,
+            )
+        except NotAnArchiveError as error:
+            if not candidate.required:
+                raise
+            raise _refused(error, or_else) from error
+        except ArchiveError as error:
+            raise _refused(error) from error
+        except OSError as error:
+            # Without descriptors nothing can be said about a file.
+            if not candidate.required and error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise _unreadable(candidate.path, error) from error
+
+
+@contextlib.contextmanager
+def _indexing(count: int, options: ArchiveOptions) -> Iterator[_Indexing]:
+    # A large index takes a descriptor for as long as its archive is mounted.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    progress = Progress("indexing")
+    try:
+        yield _Indexing(count, options, progress)
+    finally:
+        progress.end()
+
+
+def _refused(error: ArchiveError, or_else: str = "") -> CommandError:
+    from zcfuse.tree.archive import NotAnArchiveError
+
+    if isinstance(error, NotAnArchiveError):
+        # The message about a compressed file has its own remedy.
+        remedy = "" if error.compressed else f": name a tar or zip archive {or_else}".rstrip()
+        return CommandError(f"{error}{remedy}", usage=True)
+    if error.salvageable:
+        return CommandError(f"{error}: get a whole copy, or show what is before that by --salvage")
+    return CommandError(f"{error}: get a whole copy, and mount it when nobody writes to it")
+
+
+def _unreadable(path: str, error: OSError) -> CommandError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return CommandError(f"{path}: does not exist: correct the path", usage=True)
+    if isinstance(error, PermissionError):
+        return CommandError(f"{path}: not readable: give this user read permission on it")
+    remedy = ": raise 'ulimit -n'" if error.errno == errno.EMFILE else ""
+    return CommandError(f"{path}: {error.strerror}{remedy}")
+
+
+def _candidates(directory: str) -> Iterator[_Candidate]:
+    """Yield what is in a directory, by name; without hidden files and kept indexes."""
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else "not a directory"
+        raise CommandError(f"--archives {directory}: {what}: name a directory", usage=True) from (
+            error
+        )
+    except PermissionError as error:
+        raise CommandError(
+            f"--archives {directory}: not readable: give this user read permission on it"
+        ) from error
+    for name in names:
+        if not name.startswith(".") and not name.endswith(_INDEX_ENDING):
+            path = os.path.join(directory, name)
+            required = name.lower().endswith(_ENDINGS) and os.path.isfile(path)
+            yield _Candidate(path, directory, required)
+
+
+def _tell_of_strangers(directory: str, paths: Sequence[str]) -> None:
+    from zcfuse.tree.archive._errors import shown
+
+    names = [shown(os.path.basename(os.fsencode(path))) for path in paths]
+    named = ", ".join(names[:_NAMED_AT_MOST]) + (", ..." if names[_NAMED_AT_MOST:] else "")
+    warn(f"zcfuse: {directory}: {len(names)} left out, no tar or zip archives: {named}")
+
+
+def _warn_of_damage(archive: Archive) -> None:
+    if archive.index.damage:
+        from zcfuse.tree.archive._errors import printable
+
+        path = printable(archive.index.identity.path)
+        warn(f"zcfuse: {path}: {archive.index.damage}: whatever follows is missing")
+
+
+def _names(paths: Sequence[str]) -> dict[str, str]:
+    """Return what each archive is called: its stem, or its whole name where stems are equal."""
+    whole = {path: os.path.basename(path) for path in paths}
+    stems = {path: os.path.splitext(name)[0] for path, name in whole.items()}
+    times = Counter(stems.values())
+    names = {path: stem if times[stem] == 1 else whole[path] for path, stem in stems.items()}
+    by_name: dict[str, str] = {}
+    for path, name in names.items():
+        if name in by_name:
+            raise CommandError(
+                f"{by_name[name]} and {path} would both be {name}: give one of them another name",
+                usage=True,
+            )
+        by_name[name] = path
+    clashes = [name for name in sorted(times) if times[name] > 1]
+    for stem in clashes[:_NAMED_AT_MOST]:
+        warn(f"zcfuse: {times[stem]} archives are called {stem}: shown with their endings")
+    if clashes[_NAMED_AT_MOST:]:
+        warn(f"zcfuse: and so {len(clashes) - _NAMED_AT_MOST} more names")
+    return names

@@ -1,0 +1,236 @@
+"""``zcfuse mount``: check, go to the background, serve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import click
+
+from zcfuse.cli import _completion
+from zcfuse.cli._errors import CommandError
+from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
+from zcfuse.cli.mount._option_text import read_option_texts
+from zcfuse.cli.mount._shown import Wanted, prepare
+from zcfuse.cli.mount._starting import Logging, start
+from zcfuse.control._log import DEFAULT_LOG_LEVEL, LOG_LEVELS
+from zcfuse.linux._mounting import MountError
+from zcfuse.options._mount import (
+    DEFAULT_CACHE_TIMEOUT_S,
+    NO_TIMEOUT_IF_IMMUTABLE,
+    SERVING_PATHS,
+    TRANSPORTS,
+    MountOptions,
+    parse_size,
+)
+
+_OPTIONS_HELP: Final = (
+    "Options as mount(8) writes them, separated by commas: ro, noexec, allow_other, no_prefault, "
+    "no_directory_lease, immutable, path=, transport=, cache_timeout=, threads=, lock_budget=, "
+    "stack_depth=, metrics_listen=, and tree=, layer=, archive=, archives=, keep_index=, salvage, "
+    "unpack_budget=, log_file=, log_level= as the options of these names. An option of its own, "
+    "such as --path, counts before these."
+)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, such as 64M."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the bytes; a wrong text is a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.argument("source", required=False, metavar="SOURCE", shell_complete=_completion.files)
+@click.argument(
+    "mountpoint", required=False, metavar="MOUNTPOINT", shell_complete=_completion.directories
+)
+@click.option(
+    "--tree",
+    "manifest",
+    metavar="F",
+    shell_complete=_completion.files,
+    help="Show the tree that a manifest describes (.toml, .jsonl), in the place of SOURCE.",
+)
+@click.option(
+    "--layer",
+    "layers",
+    metavar="DIR",
+    multiple=True,
+    shell_complete=_completion.directories,
+    help="Show several directories as one, in the place of SOURCE; the first is on top. What"
+    " overlayfs and OCI images write into their layers is understood.",
+)
+@click.option(
+    "--archive",
+    "archives",
+    metavar="F",
+    multiple=True,
+    shell_complete=_completion.files,
+    help="Show a tar or zip archive as a directory, in the place of SOURCE; may be given again.",
+)
+@click.option(
+    "--archives",
+    "archive_directories",
+    metavar="DIR",
+    multiple=True,
+    shell_complete=_completion.directories,
+    help="Show each tar or zip archive of DIR as a directory, in the place of SOURCE.",
+)
+@click.option(
+    "--keep-index",
+    type=click.Choice(list(KEEP)),
+    help="Where the index of an archive is kept for the next mount: in"
+    " $XDG_CACHE_HOME/zcfuse/archives (or ~/.cache/...), beside it as ARCHIVE.zcidx, or not at all."
+    " [default: cache]",
+)
+@click.option(
+    "--salvage", is_flag=True, help="Show what is before the damage or the cut of a tar archive."
+)
+@click.option(
+    "--unpack-budget",
+    type=Size(),
+    metavar="SIZE",
+    help="Memory for the decompressed members of zip archives, of all together. [default: 1G]",
+)
+@click.option(
+    "-o",
+    "option_texts",
+    metavar="OPT,...",
+    multiple=True,
+    shell_complete=_completion.mount_options,
+    help=_OPTIONS_HELP,
+)
+@click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
+@click.option(
+    "--path",
+    metavar="P",
+    shell_complete=_completion.paths,
+    help=f"Serving path: {', '.join(SERVING_PATHS)}. [default: auto]",
+)
+@click.option(
+    "--transport",
+    metavar="T",
+    shell_complete=_completion.transports,
+    help=f"How requests reach the daemon: {', '.join(TRANSPORTS)}. [default: auto]",
+)
+@click.option(
+    "--cache-timeout",
+    type=float,
+    metavar="S",
+    help="Seconds for which names and attributes may be cached."
+    f" [default: {DEFAULT_CACHE_TIMEOUT_S:g}]",
+)
+@click.option("--allow-other", is_flag=True, default=None, help="Let other users in.")
+@click.option("--threads", type=int, metavar="N", help="Serving threads. [default: chosen]")
+@click.option(
+    "--lock-budget",
+    type=Size(),
+    metavar="SIZE",
+    help="Memory that buffers, windows and the files of 'zcfuse warm --lock' may lock, as in 64M."
+    " [default: 64M, or what the limit leaves, and files besides]",
+)
+@click.option(
+    "--no-prefault",
+    "prefault",
+    flag_value=False,
+    type=bool,
+    default=None,
+    help="Take page faults when they come.",
+)
+@click.option(
+    "--stack-depth",
+    type=int,
+    metavar="1|2",
+    help="2: pass through files of an overlayfs, too. [default: 1]",
+)
+@click.option(
+    "--directory-lease/--no-directory-lease",
+    "directory_lease",
+    default=None,
+    help="Answer for names, attributes and opens without asking Python. [default: on]",
+)
+@click.option(
+    "--immutable",
+    is_flag=True,
+    default=None,
+    help="Promise that SOURCE does not change while it is mounted: whatever was looked at, listed,"
+    " opened or read once is answered by the kernel from then on.",
+)
+@click.option(
+    "--metrics-listen",
+    metavar="[ADDR:]PORT",
+    help="Answer a Prometheus scraper on this port of the loopback interface. Port 0: one that is"
+    " free, which 'zcfuse status' tells.",
+)
+@click.option(
+    "--log-file",
+    metavar="F",
+    shell_complete=_completion.files,
+    help="Append the log to this file.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    help=f"The least important level that is logged. [default: {DEFAULT_LOG_LEVEL}]",
+)
+def mount(
+    source: str | None,
+    mountpoint: str | None,
+    manifest: str | None,
+    layers: tuple[str, ...],
+    archives: tuple[str, ...],
+    archive_directories: tuple[str, ...],
+    keep_index: str | None,
+    salvage: bool,
+    unpack_budget: int | None,
+    option_texts: tuple[str, ...],
+    foreground: bool,
+    log_file: str | None,
+    log_level: str | None,
+    **given: object,
+) -> int:
+    """Show the directory or the archive SOURCE, read-only, at the directory MOUNTPOINT.
+
+    Goes to the background and returns once the mount answers. With --tree, --layer, --archive or
+    --archives there is no SOURCE. With --archive or --archives each archive is a directory, called
+    as the archive without its ending.
+    """
+    try:
+        said = read_option_texts(option_texts)
+        options = _options(said.mount, given)
+        wanted = Wanted(
+            source=source,
+            manifest=manifest or said.tree,
+            layers=layers + said.layer,
+            archives=archives + said.archive,
+            archive_directories=archive_directories + said.archives,
+            archive_options=ArchiveOptions(
+                keep_index or said.keep_index,
+                salvage or said.salvage,
+                said.unpack_budget if unpack_budget is None else unpack_budget,
+            ),
+        )
+        shown = prepare(wanted, mountpoint, options)
+        logging = Logging(log_file or said.log_file, log_level or said.log_level)
+        named = replace(options, source_name=shown.name)
+        return start(shown, named, logging, foreground=foreground)
+    except MountError as error:
+        raise CommandError(str(error), usage=error.usage) from error
+
+
+def _options(said: dict[str, object], given: dict[str, object]) -> MountOptions:
+    values = {**said, **{name: value for name, value in given.items() if value is not None}}
+    if values.get("immutable") and "cache_timeout" in values:
+        raise MountError(f"--immutable with a cache timeout: {NO_TIMEOUT_IF_IMMUTABLE}", usage=True)
+    return MountOptions(**values)  # type: ignore[arg-type]

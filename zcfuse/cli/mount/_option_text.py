@@ -1,0 +1,105 @@
+"""What ``-o`` says: options of a mount, and what else the command line has options for.
+
+Everything that ``zcfuse mount`` can be told fits into one text, because a line of fstab, a systemd
+unit and mount(8) have no other place for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from zcfuse.cli.mount._archives import KEEP
+from zcfuse.control._log import LOG_LEVELS
+from zcfuse.linux._mounting import MountError
+from zcfuse.options._mount import parse_mount_options, parse_size, split_options
+
+_SEVERAL: Final = ("layer", "archive", "archives")
+
+
+def _one_of(choices: Iterable[str]) -> Callable[[str], str]:
+    def convert(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"choose one of {', '.join(choices)}")
+        return value
+
+    return convert
+
+
+_CONVERTERS: Final[dict[str, Callable[[str], object]]] = {
+    "tree": str,
+    "layer": str,
+    "archive": str,
+    "archives": str,
+    "keep_index": _one_of(KEEP),
+    "unpack_budget": parse_size,
+    "log_file": str,
+    "log_level": _one_of(LOG_LEVELS),
+}
+OPTION_NAMES: Final = [*(f"{name}=" for name in _CONVERTERS), "salvage"]
+
+
+@dataclass(slots=True)
+class OptionText:
+    """What was said; None, False or empty is what was not.
+
+    ``mount`` are keyword arguments of `MountOptions`.
+    """
+
+    mount: dict[str, object] = field(default_factory=dict)
+    tree: str | None = None
+    layer: tuple[str, ...] = ()
+    archive: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+    keep_index: str | None = None
+    salvage: bool = False
+    unpack_budget: int | None = None
+    log_file: str | None = None
+    log_level: str | None = None
+
+    @property
+    def names_what_is_shown(self) -> bool:
+        """Whether one of the options takes the place of SOURCE."""
+        return bool(self.tree or self.layer or self.archive or self.archives)
+
+
+def read_option_texts(texts: Iterable[str], *, sloppy: bool = False) -> OptionText:
+    """Read what was given by ``-o``, once or several times.
+
+    Parameters:
+        texts: each as mount(8) writes it.
+        sloppy: leave out what is not known, as ``mount -s`` asks for.
+
+    Raises:
+        MountError: an option is unknown, lacks its value or is refused.
+    """
+    said = OptionText()
+    for option in (option for text in texts for option in split_options(text)):
+        _read(said, option, sloppy=sloppy)
+    return said
+
+
+def _read(said: OptionText, option: str, *, sloppy: bool) -> None:
+    name, _, value = option.partition("=")
+    if option == "salvage":
+        said.salvage = True
+    elif name in _CONVERTERS and not value:
+        raise MountError(f"-o {option}: needs a value: -o {name}=...", usage=True)
+    elif name in _SEVERAL:
+        setattr(said, name, (*getattr(said, name), value))
+    elif name in _CONVERTERS:
+        setattr(said, name, _converted(name, value))
+    else:
+        try:
+            said.mount.update(parse_mount_options(option, OPTION_NAMES))
+        except MountError as error:
+            if not (sloppy and "unknown option" in str(error)):
+                raise
+
+
+def _converted(name: str, value: str) -> object:
+    try:
+        return _CONVERTERS[name](value)
+    except ValueError as error:
+        raise MountError(f"-o {name}={value}: {error}", usage=True) from error

@@ -1,0 +1,192 @@
+"""What ``zcfuse mount`` is to show: SOURCE, or what stands in its place.
+
+All that can be checked is checked, and all that has to be read is read, before the daemon begins:
+an error then needs no way back from it, and nothing is mounted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import click
+
+from zcfuse.cli.mount._archives import ArchiveOptions, load_archive, load_archives
+from zcfuse.cli.mount._manifest import load
+from zcfuse.control._checks import (
+    check_apart,
+    check_layers,
+    check_mountpoint,
+    check_options,
+    check_source,
+)
+from zcfuse.linux._mounting import check_device
+from zcfuse.options._mount import MountOptions
+
+if TYPE_CHECKING:
+    from zcfuse.tree import Dir, Tree
+    from zcfuse.tree.archive import Archive
+
+# As fstab(5) has it where a filesystem has no source.
+NO_SOURCE: Final = "none"
+_LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the command line names; one of them, and the options of archives only with those."""
+
+    source: str | None
+    manifest: str | None
+    layers: tuple[str, ...]
+    archives: tuple[str, ...]
+    archive_directories: tuple[str, ...]
+    archive_options: ArchiveOptions
+
+    def option(self) -> str | None:
+        """Return the option that takes the place of SOURCE, None where none does.
+
+        Raises:
+            UsageError: there are several of different kinds.
+        """
+        kinds = (
+            ("--tree", self.manifest is not None),
+            ("--layer", bool(self.layers)),
+            ("--archive", bool(self.archives or self.archive_directories)),
+        )
+        named = [option for option, is_there in kinds if is_there]
+        if len(named) > 1:
+            raise click.UsageError(f"{' and '.join(named)} exclude each other: give one kind")
+        if named == ["--archive"] and not self.archives:
+            return "--archives"
+        return named[0] if named else None
+
+
+class Prepared(NamedTuple):
+    """What the mount is called, where it is, what makes its tree, and the archives in that."""
+
+    name: str
+    where: str
+    make_tree: Callable[[], Tree]
+    archives: Sequence[Archive] = ()
+
+
+def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Prepared:
+    """Check and read what is to be shown.
+
+    Parameters:
+        wanted: what the command line names.
+        mountpoint: its second argument, which is missing where an option stands for the first.
+        options: of the mount.
+
+    Raises:
+        MountError: something is refused; its message names it and says what to do.
+        UsageError: the arguments do not go together.
+    """
+    option = wanted.option()
+    if option is None:
+        return _of_source(wanted, _given(mountpoint, "MOUNTPOINT"), options)
+    where = _only(option, wanted.source, mountpoint)
+    if option in {"--archive", "--archives"}:
+        return _of_archives(wanted, where, options)
+    _require_no_archive_options(wanted.archive_options, option)
+    if wanted.manifest is not None:
+        where = _check_mountpoint(where, options)
+        name = os.path.abspath(wanted.manifest)
+        return Prepared(name, where, functools.partial(_put_together, load(wanted.manifest)))
+    shown, where = _check(wanted.layers, where, options)
+    return Prepared(_joined(shown), where, functools.partial(_merged, shown))
+
+
+def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
+    source = _given(wanted.source, "SOURCE")
+    if os.path.isfile(source):
+        where = _check_mountpoint(mountpoint, options)
+        archive = load_archive(source, wanted.archive_options)
+        return Prepared(os.path.abspath(source), where, lambda: archive, [archive])
+    _require_no_archive_options(wanted.archive_options, source)
+    (shown,), where = _check((source,), mountpoint, options)
+    return Prepared(shown, where, functools.partial(_mirrored, shown))
+
+
+def _of_archives(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
+    where = _check_mountpoint(mountpoint, options)
+    paths = [*wanted.archives, *wanted.archive_directories]
+    tree, indexed = load_archives(
+        wanted.archives, wanted.archive_directories, wanted.archive_options
+    )
+    first = os.path.abspath(paths[0])
+    name = first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
+    return Prepared(name, where, functools.partial(_put_together, tree), indexed)
+
+
+def _require_no_archive_options(given: ArchiveOptions, shown: str) -> None:
+    if given != ArchiveOptions():
+        raise click.UsageError(
+            f"--keep-index, --salvage and --unpack-budget are for archives, not for {shown}"
+        )
+
+
+def _joined(layers: tuple[str, ...]) -> str:
+    """Return what a union is listed as; mount(2) takes a page at most."""
+    name = ":".join(layers)
+    if len(os.fsencode(name)) <= _LONGEST_NAME_BYTES or len(layers) == 1:
+        return name
+    return f"{layers[0]}:({len(layers) - 1} more layers)"
+
+
+def _given(argument: str | None, name: str) -> str:
+    if argument is None:
+        raise click.MissingParameter(param_hint=f"'{name}'", param_type="argument")
+    return argument
+
+
+def _only(option: str, first: str | None, second: str | None) -> str:
+    """Return the mount point where it is the only argument, which click takes for SOURCE."""
+    if second is not None and first == NO_SOURCE:
+        return second
+    if second is not None:
+        raise click.UsageError(f"{option} takes the place of SOURCE: leave {first!r} out")
+    return _given(first, "MOUNTPOINT")
+
+
+def _check(
+    sources: tuple[str, ...], mountpoint: str, options: MountOptions
+) -> tuple[tuple[str, ...], str]:
+    shown = tuple(check_source(source) for source in sources)
+    check_layers(shown)
+    where = check_mountpoint(mountpoint)
+    for source in shown:
+        check_apart(source, where)
+    check_options(options)
+    check_device()
+    return shown, where
+
+
+def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
+    where = check_mountpoint(mountpoint)
+    check_options(options)
+    check_device()
+    return where
+
+
+# Each loads the trees when it is called, after the fork and not for a command that is refused.
+def _mirrored(source: str) -> Tree:
+    from zcfuse.tree import Mirror
+
+    return Mirror(source)
+
+
+def _merged(layers: tuple[str, ...]) -> Tree:
+    from zcfuse.tree import Union
+
+    return Union(layers)
+
+
+def _put_together(root: Dir) -> Tree:
+    from zcfuse.tree import VirtualTree
+
+    return VirtualTree(root)

@@ -1,0 +1,92 @@
+"""Starting the daemon of a mount: in the foreground, as a service, or in the background."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TextIO
+
+from zcfuse.admin._service import ServiceManager
+from zcfuse.cli.mount._archives import log_archives
+from zcfuse.cli.mount._shown import Prepared
+from zcfuse.control._background import run_in_background
+from zcfuse.control._checks import AUTOFS
+from zcfuse.control._log import DEFAULT_LOG_LEVEL, background_log, foreground_log
+from zcfuse.control._witness import Witness
+from zcfuse.linux._mount_probe import Answer, probe
+from zcfuse.linux._mount_table import read_mounts
+from zcfuse.linux._mounting import MountError
+from zcfuse.options._mount import MountOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Where the daemon logs, and from which level on; None: as is usual."""
+
+    file: str | None = None
+    level: str | None = None
+
+    @property
+    def path(self) -> str | None:
+        """The file's absolute path: a daemon in the background has another directory."""
+        return os.path.abspath(self.file) if self.file else None
+
+
+def start(shown: Prepared, options: MountOptions, logging: Logging, *, foreground: bool) -> int:
+    """Serve a mount, or have a daemon serve it, and return the exit status.
+
+    Raises:
+        MountError: it was refused; nothing is left mounted.
+    """
+    serve = functools.partial(_serve, shown, options, logging.level or DEFAULT_LOG_LEVEL)
+    if foreground:
+        return serve(foreground_log(logging.path), lambda: None, ServiceManager.of_environment())
+    log_to = background_log(logging.path)
+    run_in_background(
+        functools.partial(serve, log_to),
+        functools.partial(_require_answer, shown.where),
+        error_output=log_to,
+    )
+    return 0
+
+
+def _serve(
+    shown: Prepared,
+    options: MountOptions,
+    log_level: str,
+    log_to: TextIO | None,
+    ready: Callable[[], None],
+    service: ServiceManager | None = None,
+) -> int:
+    watched = service is not None and service.watchdog is not None
+    witness = Witness(shown.where) if watched else None
+    # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
+    from zcfuse.control._daemon import run_daemon
+
+    def ready_and_logged() -> None:
+        log_archives(shown.archives)  # not before the daemon has its log
+        ready()
+
+    return run_daemon(
+        shown.make_tree,
+        shown.where,
+        options,
+        ready=ready_and_logged,
+        log_to=log_to,
+        log_level=log_level,
+        service=service,
+        witness=witness,
+    )
+
+
+def _require_answer(mountpoint: str) -> None:
+    if any(m.mountpoint == mountpoint and m.fstype == AUTOFS for m in read_mounts()):
+        # Who comes to an automount before its mount is reported waits for that: for us.
+        return
+    answer = probe(mountpoint)
+    if answer is not Answer.ALIVE:
+        raise MountError(
+            f"{mountpoint}: mounted, but the mount is {answer.value}: try --foreground to see why"
+        )

@@ -1,0 +1,158 @@
+"""``mount.fuse.zcfuse``: what mount(8) runs for a filesystem of the type fuse.zcfuse.
+
+From fstab as from the command line: ``mount -t fuse.zcfuse SOURCE MOUNTPOINT -o ...``. Options that
+are of any mount are dealt with here, and all others as ``zcfuse mount -o`` does. The exit statuses
+are those of mount(8).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, NoReturn
+
+import click
+
+from zcfuse.cli._errors import CommandError, Program, run, warn
+from zcfuse.cli.mount._archives import ArchiveOptions
+from zcfuse.cli.mount._option_text import OptionText, read_option_texts
+from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, Wanted, prepare
+from zcfuse.cli.mount._starting import Logging, start
+from zcfuse.linux._mount_table import FSTYPE
+from zcfuse.linux._mounting import MountError
+from zcfuse.options._mount import MountOptions, split_options
+
+# mount(8), EXIT STATUS.
+HELPER: Final = Program(f"mount.{FSTYPE}", failed=32, usage=1, interrupted=8)
+
+# Of mount(8) itself, which hands some of them on, and what a read-only mount that is always nosuid
+# and nodev does anyway or has no use for.
+_FOR_MOUNT: Final = frozenset(
+    {"_netdev", "auto", "defaults", "loud", "noauto", "nofail", "silent"}
+    | {"group", "nogroup", "nouser", "nousers", "noowner", "owner", "user", "users"}
+    | {"async", "dev", "dirsync", "iversion", "mand", "noiversion", "nomand", "suid", "sync"}
+    | {"atime", "diratime", "lazytime", "noatime", "nodiratime", "nolazytime"}
+    | {"norelatime", "nostrictatime", "relatime", "strictatime"}
+)
+_FOR_MOUNT_BEGIN: Final = ("x-", "X-", "comment=", "user=", "uhelper=", "helper=")
+_CLONE_NEWNS: Final = 0x00020000  # <sched.h>; os.setns came with Python 3.12
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the helper and end the process."""
+    sys.exit(run(mount_helper, arguments, HELPER))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("source", metavar="SOURCE")
+@click.argument("mountpoint", metavar="MOUNTPOINT")
+@click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help="Options, by commas.")
+@click.option("-t", "kind", metavar="TYPE", default=FSTYPE, help=f"The type: {FSTYPE}.")
+@click.option("-s", "sloppy", is_flag=True, help="Leave unknown options out.")
+@click.option("-f", "fake", is_flag=True, help="Check all, and do not mount.")
+@click.option("-v", "verbose", is_flag=True, help="Say what was mounted.")
+@click.option("-n", "no_mtab", is_flag=True, help="Does nothing: there is no mtab to write.")
+@click.option("-N", "namespace", metavar="NS", help="Mount in this mount namespace.")
+def mount_helper(
+    source: str,
+    mountpoint: str,
+    option_texts: tuple[str, ...],
+    kind: str,
+    sloppy: bool,
+    fake: bool,
+    verbose: bool,
+    no_mtab: bool,
+    namespace: str | None,
+) -> int:
+    """Mount SOURCE at MOUNTPOINT for mount(8).
+
+    Where an option (tree, layer, archive, archives) says what is shown, SOURCE is only its name.
+    """
+    if kind not in (FSTYPE, FSTYPE.removeprefix("fuse.")):
+        raise CommandError(f"-t {kind}: the type is {FSTYPE}", usage=True)
+    said, options, writable = _read(option_texts, sloppy=sloppy)
+    if namespace is not None:
+        # There, this directory is not ours any more.
+        mountpoint = os.path.abspath(mountpoint)
+        source = source if said.names_what_is_shown else os.path.abspath(source)
+        _enter(namespace)
+    try:
+        shown = _prepare(source, mountpoint, said, options)
+        if writable:
+            warn(f"{HELPER.name}: {mountpoint}: mounted read-only: say 'ro' in its options")
+        if not fake:
+            logging = Logging(said.log_file, said.log_level)
+            start(shown, replace(options, source_name=source), logging, foreground=False)
+    except MountError as error:
+        # Also a missing directory: to mount(8) that is no wrong use but a mount that failed.
+        raise CommandError(str(error)) from error
+    if verbose:
+        click.echo(f"{HELPER.name}: {source} {'can be ' * fake}mounted on {shown.where}")
+    return 0
+
+
+def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[OptionText, MountOptions, bool]:
+    """Return what is said about this mount, how it is served, and whether it is to be writable.
+
+    mount(8) writes ``rw`` where nobody said ``ro``, so it cannot be known who wants that.
+    """
+    ours = []
+    writable = True
+    for option in (option for text in texts for option in split_options(text)):
+        if option in ("ro", "rw"):
+            writable = option == "rw"
+        elif option == "remount":
+            raise CommandError("-o remount: not possible: unmount, and mount anew")
+        elif option not in _FOR_MOUNT and not option.startswith(_FOR_MOUNT_BEGIN):
+            ours.append(f'"{option}"')
+    try:
+        said = read_option_texts(ours, sloppy=sloppy)
+        return said, MountOptions(**said.mount), writable  # type: ignore[arg-type]
+    except MountError as error:
+        raise CommandError(str(error), usage=True) from error
+
+
+def _prepare(source: str, mountpoint: str, said: OptionText, options: MountOptions) -> Prepared:
+    if said.names_what_is_shown:
+        named = (said.tree, *said.layer, *said.archive, *said.archives)
+        if os.path.isabs(source) and source not in named:
+            raise CommandError(
+                f"{source}: an option says what is shown: write {NO_SOURCE} in its place",
+                usage=True,
+            )
+        arguments: tuple[str | None, str | None] = (mountpoint, None)
+    else:
+        arguments = (source, mountpoint)
+    wanted = Wanted(
+        source=arguments[0],
+        manifest=said.tree,
+        layers=said.layer,
+        archives=said.archive,
+        archive_directories=said.archives,
+        archive_options=ArchiveOptions(said.keep_index, said.salvage, said.unpack_budget),
+    )
+    return prepare(wanted, arguments[1], options)
+
+
+def _enter(namespace: str) -> None:
+    """Go into a mount namespace, given as mount(8) has it: a process id, or a file."""
+    # Where that is, there need be no Python: all that the daemon needs is loaded before.
+    import zcfuse.control._daemon
+    import zcfuse.tree.archive
+    import zcfuse.tree.manifest  # noqa: F401
+
+    path = f"/proc/{namespace}/ns/mnt" if namespace.isdecimal() else namespace
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CommandError(f"-N {namespace}: {error.strerror}: name a process") from error
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.setns(descriptor, _CLONE_NEWNS) != 0:
+            reason = os.strerror(ctypes.get_errno())
+            raise CommandError(f"-N {namespace}: {reason}: only root may enter it")
+    finally:
+        os.close(descriptor)

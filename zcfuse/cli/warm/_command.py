@@ -1,0 +1,267 @@
+"""``zcfuse warm``: read files ahead into the page cache, and keep them in memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import click
+import msgspec
+
+from zcfuse.admin.status._client import StatusError, read_status_of
+from zcfuse.admin.status._registry import list_mounts
+from zcfuse.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, CommandError, warn
+from zcfuse.cli._output import json_option, print_json, size
+from zcfuse.cli._places import Place, Places
+from zcfuse.cli.mount._command import Size
+from zcfuse.cli.warm._files import Failure, Found, find_files, jobs_of
+from zcfuse.cli.warm._locking import Locker, LockTally, unlock
+from zcfuse.cli.warm._reading import Tally, Warmer
+from zcfuse.linux._mount_table import MountEntry, resolve_mountpoint
+
+# Of one reason. Who has more of them wants --json.
+_MOST_FAILURES: Final = 5
+
+
+class Summary(msgspec.Struct):
+    """What ``--json`` prints. Sizes in bytes."""
+
+    files: int
+    bytes: int
+    seconds: float
+    interrupted: bool
+    warmed: Tally | None
+    locked: LockTally | None
+    failures: list[Failure]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.option(
+    "--lock",
+    "limit",
+    type=Size(),
+    metavar="SIZE",
+    help="Keep the files in memory until they are unmounted, as many as SIZE holds, as in 10G."
+    " The daemon of their mount does so.",
+)
+@click.option("--unlock", "is_unlock", is_flag=True, help="Keep the files in memory no more.")
+@click.option(
+    "--unlock-all",
+    is_flag=True,
+    help="Keep nothing in memory any more: in the mounts that hold a PATH, or in all of yours.",
+)
+@json_option
+def warm(
+    paths: tuple[str, ...], limit: int | None, is_unlock: bool, unlock_all: bool, as_json: bool
+) -> int:
+    """Read files, and all files below directories, ahead into the page cache.
+
+    What is read is the cache that serves whoever reads a PATH: under passthrough that of the
+    backing file, else the mount's own. A PATH in no zcfuse mount is warmed as well. Holes are left
+    out. The exit status is 1 where something could not be warmed.
+    """
+    if sum((limit is not None, is_unlock, unlock_all)) > 1:
+        raise click.UsageError("--lock, --unlock and --unlock-all exclude each other: give one")
+    if not paths and not unlock_all:
+        raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
+    try:
+        if is_unlock or unlock_all:
+            return _unlock(_everything(paths) if unlock_all else _named(paths), as_json)
+        return _warm(paths, limit, as_json)
+    except StatusError as error:
+        raise CommandError(str(error), usage=error.usage) from error
+
+
+def _warm(paths: Sequence[str], limit: int | None, as_json: bool) -> int:
+    failures: list[Failure] = []
+    files = find_files(paths, failures)
+    began = time.monotonic()
+    interrupted = False
+    with _progress(sum(file.size for file in files)) as advance:
+        worker = Warmer(advance) if limit is None else Locker(limit, advance)
+        try:
+            worker.run(jobs_of(files))
+        except KeyboardInterrupt:
+            interrupted = True
+    summary = Summary(
+        files=len(files),
+        bytes=sum(file.size for file in files),
+        seconds=round(time.monotonic() - began, 3),
+        interrupted=interrupted,
+        warmed=worker.tally if isinstance(worker, Warmer) else None,
+        locked=worker.tally if isinstance(worker, Locker) else None,
+        failures=[*failures, *worker.failures],
+    )
+    _print(summary, as_json)
+    if interrupted and limit is not None:
+        _tell_locked(files)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if summary.failures else 0
+
+
+def _print(summary: Summary, as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+    else:
+        _print_failures(summary.failures)
+    click.echo(f"zcfuse warm: {_line(summary)}", err=True)
+
+
+def _print_failures(failures: Sequence[Failure]) -> None:
+    """Print a line for each of the first files of every reason, and how many more there are."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in failures:
+        by_reason.setdefault(reason, []).append(path)
+    for reason, paths in by_reason.items():
+        for path in paths[:_MOST_FAILURES]:
+            click.echo(f"{_printable(path)}: {reason}")
+        more = len(paths) - _MOST_FAILURES
+        if more > 0:
+            click.echo(f"and {_files(more)} more ({reason}): --json has them all")
+
+
+def _line(summary: Summary) -> str:
+    told = [f"{_files(summary.files)}, {size(summary.bytes)}"]
+    if summary.warmed is not None:
+        told += _warmed(summary.warmed, summary.seconds)
+    if summary.locked is not None:
+        told += _locked(summary.locked)
+    if summary.failures:
+        told.append(f"{len({path for path, _ in summary.failures}):,} could not be (all) warmed")
+    if summary.interrupted:
+        told.append("interrupted")
+    return "; ".join(told)
+
+
+def _warmed(done: Tally, seconds: float) -> list[str]:
+    read = done.read + done.unknown
+    rate = f" ({size(int(read / max(seconds, 0.001)))}/s)" if read else ""
+    told = [f"{size(done.resident)} in memory before"]
+    told.append(f"{size(read)} read in {seconds:.1f} s{rate}")
+    if done.unknown:
+        told.append(f"of {size(done.unknown)} it is not known what was there: another user's files")
+    if done.holes:
+        told.append(f"{size(done.holes)} of holes left out")
+    return told
+
+
+def _locked(done: LockTally) -> list[str]:
+    told = [f"{size(done.locked)} locked"]
+    if done.held:
+        told.append(f"{size(done.held)} locked before")
+    if done.left_out:
+        told.append(f"{size(done.left_out)} not locked")
+    return told
+
+
+def _tell_locked(files: Sequence[Found]) -> None:
+    """Say, after an interrupt, what the daemons have locked by now."""
+    for mount in {file.place.mount for file in files if file.place is not None}:
+        try:
+            locks = read_status_of(mount).locks
+        except StatusError as error:  # and with its daemon what was locked is gone
+            warn(str(error))
+            continue
+        held = 0 if locks is None else locks.bytes
+        click.echo(
+            f"zcfuse warm: {mount.mountpoint}: {size(held)} are locked, and stay so until it is"
+            " unmounted: see 'zcfuse status', or 'zcfuse warm --unlock-all'",
+            err=True,
+        )
+
+
+def _named(paths: Sequence[str]) -> dict[MountEntry, list[bytes]]:
+    """Return what is to be unlocked, by mount. A file that is gone is found by its name."""
+    places = Places()
+    named: dict[MountEntry, list[bytes]] = {}
+    for given in paths:
+        place = _place(given, places)
+        if place is None:
+            raise CommandError(f"{given}: in no zcfuse mount: nothing of it is locked")
+        named.setdefault(place.mount, []).append(place.path)
+    # A whole mount is everything, which is what no paths stand for.
+    return {mount: [] if b"" in below else below for mount, below in named.items()}
+
+
+def _place(given: str, places: Places) -> Place | None:
+    path = os.path.realpath(given)
+    above = path
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    return places.find(path, os.stat(above).st_dev)
+
+
+def _everything(paths: Sequence[str]) -> dict[MountEntry, list[bytes]]:
+    if not paths:
+        return {mount: [] for mount in list_mounts() if mount.owner[0] == os.geteuid()}
+    whole = {resolve_mountpoint(path) for path in paths}
+    mounts = [mount for mount in list_mounts() if mount.mountpoint in whole]
+    return {mount: [] for mount in mounts} or {mount: [] for mount in _named(paths)}
+
+
+def _unlock(named: dict[MountEntry, list[bytes]], as_json: bool) -> int:
+    files = freed = 0
+    status = 0
+    for mount, paths in named.items():
+        try:
+            reply = unlock(mount, paths)
+        except StatusError as error:
+            warn(f"zcfuse: {error}")
+            status = EXIT_FAILED
+            continue
+        files, freed = files + reply.files, freed + reply.bytes
+    if as_json:
+        print_json({"files": files, "bytes": freed})
+    click.echo(f"zcfuse warm: {_files(files)}, {size(freed)} unlocked", err=True)
+    return status
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and time left on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(
+                "" if speed is None else f"{size(int(speed))}/s", style="progress.data.speed"
+            )
+
+    columns = (
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn(binary_units=True),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, advance=done)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+def _printable(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,103 @@
+"""What there is to warm: the regular files below some paths, cut into jobs of a bounded size."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from zcfuse.admin._messages import MOST_BYTES, MOST_FILES
+from zcfuse.cli._places import Place, Places
+
+
+class Found(NamedTuple):
+    """A regular file; `place` is None where it is in no zcfuse mount."""
+
+    path: str
+    size: int
+    place: Place | None
+
+
+class Piece(NamedTuple):
+    """A range of a file, in bytes."""
+
+    file: Found
+    offset: int
+    length: int
+
+
+Failure = tuple[str, str]
+"""A path, and why it could not be warmed."""
+
+
+def find_files(paths: Sequence[str], failures: list[Failure]) -> list[Found]:
+    """Return the regular files at and below some paths, each once.
+
+    A path that is given may be a symbolic link; those found below a directory are not followed.
+    What cannot be looked at goes into `failures`.
+    """
+    places = Places()
+    found: dict[str, Found] = {}
+    for given in paths:
+        path = os.path.realpath(given)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            failures.append((given, error.strerror or str(error)))
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            for file in _below(path, places, failures):
+                found[file.path] = file
+        elif stat.S_ISREG(status.st_mode):
+            found[path] = Found(path, status.st_size, places.find(path, status.st_dev))
+        else:
+            failures.append((given, "neither a regular file nor a directory"))
+    return list(found.values())
+
+
+def _below(directory: str, places: Places, failures: list[Failure]) -> Iterator[Found]:
+    def note(error: OSError) -> None:
+        failures.append((os.fsdecode(error.filename or directory), error.strerror or str(error)))
+
+    for parent, _, names in os.walk(directory, onerror=note):
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            try:
+                status = os.lstat(path)
+            except OSError as error:
+                note(error)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Found(path, status.st_size, places.find(path, status.st_dev))
+
+
+def jobs_of(files: Sequence[Found]) -> Iterator[list[Piece]]:
+    """Yield the files in pieces, as many at a time as one request to a daemon may name.
+
+    All pieces of a job are of one mount.
+    """
+    job: list[Piece] = []
+    size = 0
+    for piece in itertools.chain.from_iterable(map(pieces_of, files)):
+        other = job and _mount(job[0].file) != _mount(piece.file)
+        if job and (other or len(job) == MOST_FILES or size + piece.length > MOST_BYTES):
+            yield job
+            job, size = [], 0
+        job.append(piece)
+        size += piece.length
+    if job:
+        yield job
+
+
+def pieces_of(file: Found) -> list[Piece]:
+    """Return a file in pieces of at most what one request may name."""
+    return [
+        Piece(file, offset, min(MOST_BYTES, file.size - offset))
+        for offset in range(0, file.size, MOST_BYTES)
+    ]
+
+
+def _mount(file: Found) -> object:
+    return None if file.place is None else file.place.mount.device

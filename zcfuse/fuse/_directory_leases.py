@@ -1,0 +1,127 @@
+"""Which directories the data path answers for: those that mirror a real one, and archives.
+
+Belongs to the trio thread. The root's lease is granted before the mount is served, that of another
+node when the kernel comes to know it, before the reply that says so; it ends when the kernel has
+forgotten the node.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from zcfuse.fuse._handles import Leases
+from zcfuse.fuse._nodes import ROOT_NODEID
+from zcfuse.tree import Catalogue, Node, Tree
+
+CATALOGUE_BYTES: Final = 128 << 20
+"""Memory for what is known of archives; for those that do not fit Python answers."""
+
+# Node ids with this bit are the data path's own (native/serve/nodes/table.hpp).
+_DATAPATH_NODEID: Final = 1 << 62
+
+log = logging.getLogger(__name__)
+
+
+class DirectoryLeases:
+    """The leases of one mount."""
+
+    def __init__(self, tree: Tree, datapath: Leases) -> None:
+        self._tree = tree
+        self._datapath = datapath
+        self._leased: set[int] = set()
+        self._catalogues: dict[int, int] = {}  # bytes by nodeid
+        self._revoked = False
+
+    @property
+    def revoked(self) -> bool:
+        """Whether everything is handed up for good."""
+        return self._revoked
+
+    def covers(self, nodeid: int) -> bool:
+        """Whether the data path answers for a node: of a leased directory, or below one."""
+        return not self._revoked and (bool(nodeid & _DATAPATH_NODEID) or nodeid in self._leased)
+
+    def grant(self, nodeid: int, node: Node) -> None:
+        """Lease the directory that a node mirrors, if it mirrors one and nothing was revoked.
+
+        Without a lease Python is asked, so whatever the tree raises here is only logged.
+        """
+        try:
+            self._grant(nodeid, node)
+        except Exception:
+            log.exception("no directory lease")
+
+    def grant_root(self) -> None:
+        """Lease the directory that the tree's root mirrors, if it mirrors one.
+
+        Raises:
+            ValueError: the tree keeps a path that is none.
+        """
+        self._grant(ROOT_NODEID, self._tree.root)
+
+    def _grant(self, nodeid: int, node: Node) -> None:
+        lease = None if self._revoked else self._tree.lease_of(node)
+        if lease is None:
+            return
+        try:
+            if lease.catalogue is not None:
+                if not self._lease_catalogue(nodeid, lease.catalogue):
+                    return
+            elif lease.layers:
+                self._datapath.lease_union(nodeid, lease.layers, lease.sees_trusted)
+            else:
+                self._datapath.lease_directory(nodeid, lease.fd, _checked_names(lease.kept))
+        except OSError as error:
+            log.info("no directory lease: %s", error)
+            return
+        self._leased.add(nodeid)
+
+    def _lease_catalogue(self, nodeid: int, catalogue: Catalogue) -> bool:
+        """Return False where there is no room for it."""
+        if sum(self._catalogues.values()) + catalogue.size > CATALOGUE_BYTES:
+            log.info("no room for an archive's names in the data path: Python answers for them")
+            return False
+        sections = catalogue.sections()
+        fd = catalogue.open()
+        try:
+            self._datapath.lease_catalogue(
+                nodeid,
+                sections,
+                fd,
+                catalogue.version,
+                first_ino=catalogue.first_ino,
+                uid=catalogue.uid,
+                gid=catalogue.gid,
+            )
+        finally:
+            os.close(fd)
+        self._catalogues[nodeid] = catalogue.size
+        return True
+
+    def forget(self, nodeids: Iterable[int]) -> None:
+        """Give back the leases of nodes that the kernel has forgotten."""
+        for nodeid in self._leased.intersection(nodeids):
+            self._leased.remove(nodeid)
+            self._catalogues.pop(nodeid, None)
+            self._datapath.drop_directory(nodeid)
+
+    def revoke(self) -> None:
+        """Have everything handed up from now on, and grant nothing more."""
+        self._revoked = True
+        for nodeid in self._leased:
+            self._datapath.revoke_directory(nodeid)
+
+
+def _checked_names(paths: Collection[bytes]) -> list[bytes]:
+    """Return paths below a directory as the data path wants them.
+
+    Raises:
+        ValueError: one is none: it would keep nothing, and what was to be kept would be leased.
+    """
+    for path in paths:
+        if not path or b"\0" in path or {b"", b".", b".."} & set(path.split(b"/")):
+            raise ValueError(f"not a path below the leased directory: {path!r}")
+    return list(paths)

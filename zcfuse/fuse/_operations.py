@@ -1,0 +1,480 @@
+"""The FUSE operations: a Tree as pyfuse3 wants to be asked for it.
+
+Runs on the trio thread only. A handler decodes, asks the tree by plain system calls (a trip to a
+worker thread costs more than the call), and replies. It awaits only what the tree wants to be
+awaited, for a bounded time, and in `open` another process that has to give up a lease first. The
+mount is read-only: whatever would change
+the tree is EROFS. ENOSYS is answered to POLL only, for the kernel takes it for the whole mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+import pyfuse3
+import trio
+
+from zcfuse.fuse._directory_leases import DirectoryLeases
+from zcfuse.fuse._handlers import LOG, Tally, handler, of_type
+from zcfuse.fuse._handles import Leases, OpenDirectories, OpenFiles
+from zcfuse.fuse._implicit import ImplicitHandles, implied_node
+from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
+from zcfuse.fuse._readonly import ReadOnlyOperations
+from zcfuse.options._mount import DEFAULT_ANSWER_TIMEOUT_S
+from zcfuse.tree import Answer, Attributes, Identity, Listing, Node, Tree, Who
+
+# fcntl(2): the holder of a lease has /proc/sys/fs/lease-break-time, 45 s unless set otherwise.
+_LEASE_BREAK_SECONDS: Final = 50.0
+_LEASE_PAUSE_SECONDS: Final = 0.001
+_LEASE_LONGEST_PAUSE_SECONDS: Final = 0.1
+
+# A file may change twice within one tick of its filesystem's clock, with one mtime. Until that has
+# moved on, the mtime proves nothing: a tick of the kernel's coarse clock is 10 ms at most, and a
+# filesystem that keeps no fractions counts in steps of up to 2 s.
+_TICK_NS: Final = 50_000_000
+_WHOLE_SECONDS_TICK_NS: Final = 2_100_000_000
+_SECOND_NS: Final = 1_000_000_000
+
+_ACL_NAMES: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+_NOBODY: Final = Who(65534, 65534, 0)
+_DOTS: Final = frozenset({b".", b".."})
+
+_T = TypeVar("_T")
+
+ReaddirReply = Callable[[pyfuse3.ReaddirToken, bytes, pyfuse3.EntryAttributes, int], bool]
+
+
+class OperationsStatistics(msgspec.Struct, frozen=True):
+    """What reached Python so far. Sizes in bytes; `read_bytes` is the sum of what pread returned.
+
+    `upcalls` is by operation, `errors` by name of the errno that was replied. A missing name that
+    was looked up is no error but one of `negative_lookups`.
+    """
+
+    upcalls: dict[str, int]
+    errors: dict[str, int]
+    negative_lookups: int
+    nodes: int
+    open_files: int
+    open_handles: int
+    open_directories: int
+    read_requests: int
+    read_bytes: int
+    replied_bytes: int
+
+
+class Operations(ReadOnlyOperations):
+    """pyfuse3.Operations over a tree.
+
+    `cache_timeout` (seconds) is how long the kernel may believe names and attributes. `leases` is
+    the data path, None where there is none; `directory_leases` are those that it has for
+    directories. `direct` opens files past the kernel's page cache. `answer_timeout` (seconds) is
+    how long a tree may take where it is awaited; ETIMEDOUT after that. The tree stays the caller's;
+    `close` gives back only what clients opened.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = True
+
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        cache_timeout: float,
+        leases: Leases | None = None,
+        directory_leases: DirectoryLeases | None = None,
+        direct: bool = False,
+        answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S,
+        readdir_reply: ReaddirReply = pyfuse3.readdir_reply,
+    ) -> None:
+        super().__init__()
+        self.tally = Tally()
+        self._tree = tree
+        self._timeout = cache_timeout
+        self._leases = leases
+        self._direct = direct
+        self._readdir_reply = readdir_reply
+        self._nodes = NodeTable(tree.root, self._adopt)
+        self._files = OpenFiles(leases)
+        self._directories = OpenDirectories(self._listing)
+        self._implicit_files = ImplicitHandles(self._files.release)
+        self._implicit_directories = ImplicitHandles(self._directories.release)
+        self._directory_leases = directory_leases
+        self._answer_timeout = answer_timeout
+        self._negative_lookups = 0
+        self._reads: Counter[str] = Counter()
+        if leases is not None:
+            leases.set_ino(ROOT_NODEID, tree.attributes(tree.root).ino)
+
+    def statistics(self) -> OperationsStatistics:
+        """Return the counters as they are now."""
+        return OperationsStatistics(
+            upcalls=dict(self.tally.upcalls),
+            errors=dict(self.tally.errors),
+            negative_lookups=self._negative_lookups,
+            nodes=len(self._nodes),
+            open_files=len(self._files),
+            open_handles=self._files.handles,
+            open_directories=len(self._directories),
+            read_requests=self._reads["requests"],
+            read_bytes=self._reads["bytes"],
+            replied_bytes=self._reads["replied"],
+        )
+
+    def nodeid(self, node: Node) -> int | None:
+        """Return the nodeid that the kernel knows a node by, None if it does not know it."""
+        return self._nodes.nodeid(node)
+
+    def node(self, nodeid: int) -> Node:
+        """Return the node that the kernel knows by a nodeid; OSError(ESTALE) if it knows none."""
+        return self._nodes.node(nodeid)
+
+    def path_of(self, nodeid: int) -> bytes | None:
+        """Return a node's path from the root, by the names it was found under last, or None."""
+        return self._nodes.path_of(nodeid)
+
+    def close(self) -> None:
+        """Close what clients left open: after pyfuse3's loop ended, before the data path stops."""
+        self._files.close()
+        self._directories.close()
+
+    @handler
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Look a name up; a missing one is a reply too, which the kernel may cache."""
+        directory = self._nodes.node(parent_inode)
+        try:
+            found = self._tree.lookup_for(directory, name, _who(ctx))
+            node, attributes = await self._answered(found)
+        except FileNotFoundError:
+            self._negative_lookups += 1
+            return self._absent(directory)
+        entry = self._found(directory, node, attributes)
+        entry.st_ino = self._count_lookup(node, attributes, parent_inode, name)
+        return entry
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Take lookups back. Never raises: nobody waits for an answer."""
+        self.tally.upcalls["forget"] += 1
+        try:
+            gone = [nodeid for nodeid, lookups in inode_list if self._nodes.forget(nodeid, lookups)]
+            for nodeid in gone:
+                self._implicit_files.drop(nodeid)
+                self._implicit_directories.drop(nodeid)
+            self._forgotten(gone)
+        except Exception:
+            LOG.exception("forget failed")
+
+    @handler
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Return attributes; of an open file those of the file, which may have lost its name."""
+        node = self._nodes.node(inode)
+        backing = self._files.of_node(inode)
+        attributes = self._tree.attributes(node) if backing is None else backing.attributes()
+        entry = self._filled(node, attributes)
+        entry.st_ino = inode
+        return entry
+
+    @handler
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        """Return the target of a symbolic link."""
+        return of_type(bytes, self._tree.readlink(self._nodes.node(inode)))
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Open for reading; the kernel keeps its pages if the last open saw the same file."""
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        handle = await self._open(inode)
+        try:
+            backing = self._files.backing(handle)
+            keep_cache = (
+                self._unchanged(inode, *backing.version()) and not self._nodes.node(inode).volatile
+            )
+            direct = self._direct or backing.direct
+            return pyfuse3.FileInfo(fh=handle, direct_io=direct, keep_cache=keep_cache)
+        except BaseException:
+            self._files.release(handle)
+            raise
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Read what the data path does not serve itself: by os.pread, or from a program."""
+        answer = self._files.backing(await self._file_handle(fh)).read(size, off)
+        found = of_type(bytes, await self._answered(answer))
+        reply = found if len(found) <= size else found[:size]
+        self._reads["requests"] += 1
+        self._reads["bytes"] += len(found)
+        self._reads["replied"] += len(reply)
+        return reply
+
+    @handler
+    async def flush(self, fh: int) -> None:
+        """Nothing is ever written, so there is nothing to flush."""
+
+    @handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Nothing is ever written, so there is nothing to bring to the disk."""
+
+    @handler
+    async def release(self, fh: int) -> None:
+        """Close a handle."""
+        self._files.release(fh)
+
+    @handler
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """List a directory; its entries are looked at when they are asked for."""
+        return await self._directories.open(self._nodes.node(inode), _who(ctx))
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Reply entries from `start_id` until the reply is full.
+
+        An error after the first entry ends the reply instead of failing it, for the lookups of the
+        entries before are counted; the next call starts at the entry that failed.
+        """
+        fh = await self._directory_handle(fh)
+        directory = self._directories.node(fh)
+        entries = (await self._directories.listing(fh, start_id)).entries(start_id)
+        replied = False
+        try:
+            for found in entries:
+                if not self._reply_entry(token, directory, found):
+                    break
+                replied = True
+        except Exception:
+            if not replied:
+                raise
+        finally:
+            _close(entries)
+
+    @handler
+    async def releasedir(self, fh: int) -> None:
+        """Close a directory handle."""
+        self._directories.release(fh)
+
+    @handler
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Nothing is ever written, so there is nothing to bring to the disk."""
+
+    @handler
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Return the sizes of the filesystem behind the tree."""
+        found = self._tree.statfs()
+        data = pyfuse3.StatvfsData()
+        data.f_bsize, data.f_frsize = found.bsize, found.frsize
+        data.f_blocks, data.f_bfree, data.f_bavail = found.blocks, found.bfree, found.bavail
+        data.f_files, data.f_ffree, data.f_favail = found.files, found.ffree, found.favail
+        data.f_namemax = found.namemax
+        return data
+
+    @handler
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """Return an extended attribute.
+
+        The kernel fetches ACLs itself and takes any errno but ENODATA for a refusal of access
+        (fs/fuse/acl.c), so a backing filesystem without ACLs has none on its files.
+        """
+        try:
+            return of_type(bytes, self._tree.getxattr(self._nodes.node(inode), name))
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and name in _ACL_NAMES:
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
+            raise
+
+    @handler
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """Return names; `trusted.` ones only to root, as a kernel filesystem would."""
+        names = self._tree.listxattr(self._nodes.node(inode))
+        return [
+            of_type(bytes, name)
+            for name in names
+            if ctx.uid == 0 or not name.startswith(b"trusted.")
+        ]
+
+    @handler
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        """Answer access(2). Not called under `default_permissions`."""
+        gids = {ctx.gid}
+        try:
+            gids |= pyfuse3.get_sup_groups(ctx.pid)
+        except OSError:
+            LOG.debug("the groups of process %d cannot be read", ctx.pid)
+        return bool(self._tree.access(self._nodes.node(inode), mode, ctx.uid, gids))
+
+    def _adopt(self, nodeid: int) -> Node | None:
+        """Find out from the data path who a node is that it looked up; None: it does not know."""
+        chain = () if self._leases is None else self._leases.describe(nodeid)
+        node: Node | None = None
+        above = 0
+        for number, name, *identity in chain:
+            if node is None:
+                node = self._nodes.node(number)  # the leased directory, which is ours
+            else:
+                found = Identity(*identity)
+                adopted = self._tree.adopt(node, name, found)
+                node = self._nodes.adopt(number, adopted, above, name)
+                self._show_ino(number, self._shown_ino(node, found))
+            above = number
+        return node
+
+    def _shown_ino(self, node: Node, found: Identity) -> int:
+        """Return the inode number of an adopted node; a lower layer's may not be the file's own."""
+        if found.layer:
+            with contextlib.suppress(OSError):
+                return self._tree.attributes(node).ino
+        return found.ino
+
+    def _show_ino(self, nodeid: int, ino: int) -> None:
+        if self._leases is not None:
+            self._leases.set_ino(nodeid, ino)
+
+    async def _open(self, nodeid: int) -> int:
+        """Return a new handle of a node; wait, bounded, for a lease that another process holds."""
+        node = self._nodes.node(nodeid)
+        deadline = trio.current_time() + _LEASE_BREAK_SECONDS
+        pause = _LEASE_PAUSE_SECONDS
+        while True:
+            try:
+                return self._files.open(nodeid, lambda: self._tree.open(node))
+            except BlockingIOError:
+                if trio.current_time() > deadline:
+                    raise
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LEASE_LONGEST_PAUSE_SECONDS)
+
+    async def _file_handle(self, fh: int) -> int:
+        """Return the handle to read by: `fh`, or that of the node that it stands for."""
+        nodeid = implied_node(fh)
+        if nodeid is None:
+            return fh
+        handle = self._implicit_files.find(nodeid)
+        if handle is None:
+            self._require_cacheable(nodeid)
+            handle = await self._open(nodeid)
+            self._implicit_files.keep(nodeid, handle)
+        return handle
+
+    async def _directory_handle(self, fh: int) -> int:
+        """Return the handle to list by: `fh`, or that of the node that it stands for."""
+        nodeid = implied_node(fh)
+        if nodeid is None:
+            return fh
+        handle = self._implicit_directories.find(nodeid)
+        if handle is None:
+            self._require_cacheable(nodeid)
+            # Nobody says who opened it; what is opened so depends on nobody.
+            handle = await self._directories.open(self._nodes.node(nodeid), _NOBODY)
+            self._implicit_directories.keep(nodeid, handle)
+        return handle
+
+    def _require_cacheable(self, nodeid: int) -> None:
+        """Refuse what may not be cached: what is opened without a message the kernel keeps."""
+        if self._nodes.node(nodeid).volatile:
+            LOG.warning("a volatile node cannot be opened on an immutable mount")
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def _unchanged(self, nodeid: int, version: int, mtime_ns: int) -> bool:
+        same = self._nodes.reopened_unchanged(nodeid, version, mtime_ns)
+        tick = _TICK_NS if mtime_ns % _SECOND_NS else _WHOLE_SECONDS_TICK_NS
+        if abs(time.time_ns() - mtime_ns) < tick:
+            self._nodes.forget_opened(nodeid)
+        return same
+
+    def _filled(self, node: Node, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.entry_timeout = entry.attr_timeout = 0 if node.volatile else self._timeout
+        entry.st_mode = attributes.mode
+        entry.st_nlink = attributes.nlink
+        entry.st_uid = attributes.uid
+        entry.st_gid = attributes.gid
+        entry.st_rdev = attributes.rdev
+        entry.st_size = attributes.size
+        entry.st_blksize = attributes.blksize
+        entry.st_blocks = attributes.blocks
+        entry.st_atime_ns = attributes.atime_ns
+        entry.st_mtime_ns = attributes.mtime_ns
+        entry.st_ctime_ns = attributes.ctime_ns
+        return entry
+
+    def _found(
+        self, directory: Node, node: Node, attributes: Attributes
+    ) -> pyfuse3.EntryAttributes:
+        entry = self._filled(node, attributes)
+        if directory.volatile:
+            entry.entry_timeout = 0
+        return entry
+
+    def _absent(self, directory: Node) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = 0
+        entry.entry_timeout = entry.attr_timeout = 0 if directory.volatile else self._timeout
+        return entry
+
+    def _count_lookup(self, node: Node, attributes: Attributes, parent: int, name: bytes) -> int:
+        """Count a lookup that a reply is about to tell the kernel of; return the nodeid."""
+        nodeid, new = self._nodes.count_lookup(node, parent, name)
+        if new:
+            self._show_ino(nodeid, attributes.ino)
+            if self._directory_leases is not None:
+                self._directory_leases.grant(nodeid, node)
+        return nodeid
+
+    def _forgotten(self, nodeids: Sequence[int]) -> None:
+        """Give back what is held for nodes that the kernel does not know any more."""
+        if nodeids and self._leases is not None:
+            self._leases.drop_inos(nodeids)
+        if self._directory_leases is not None:
+            self._directory_leases.forget(nodeids)
+
+    async def _listing(self, node: Node, who: Who) -> Listing:
+        return await self._answered(self._tree.listing_for(node, who))
+
+    async def _answered(self, answer: Answer[_T]) -> _T:
+        """Return what the tree said, or what it says when it is awaited, for a bounded time."""
+        if not isinstance(answer, Awaitable):
+            return answer
+        with trio.move_on_after(self._answer_timeout):
+            return await answer
+        LOG.error("the tree gave no answer within %g s", self._answer_timeout)
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    def _reply_entry(
+        self,
+        token: pyfuse3.ReaddirToken,
+        directory: Node,
+        found: tuple[int, bytes, Node, Attributes],
+    ) -> bool:
+        """Put an entry into the reply; return False, with nothing counted, if it is full."""
+        offset, name, node, attributes = found
+        entry = self._found(directory, node, attributes)
+        if name in _DOTS:
+            # The kernel makes no node of these and will not forget them.
+            shown = self._nodes.nodeid(node) or self._nodes.nodeid(directory)
+            entry.st_ino = shown or ROOT_NODEID
+            return self._readdir_reply(token, name, entry, offset)
+        parent = self._nodes.nodeid(directory) or 0
+        entry.st_ino = self._count_lookup(node, attributes, parent, name)
+        if self._readdir_reply(token, name, entry, offset):
+            return True
+        if self._nodes.forget(entry.st_ino, 1):
+            self._forgotten([entry.st_ino])
+        return False
+
+
+def _who(ctx: pyfuse3.RequestContext) -> Who:
+    return Who(ctx.uid, ctx.gid, ctx.pid)
+
+
+def _close(entries: object) -> None:
+    if isinstance(entries, Generator):
+        entries.close()

@@ -1,0 +1,273 @@
+"""What a mount can be told: `MountOptions`, and how its options are written as text.
+
+Pure: nothing here looks at the machine (`zcfuse.control._checks` does). It is imported before the
+daemon forks, so it must stay light and start no thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from zcfuse.linux._mounting import MountError
+
+SERVING_PATHS: Final = ("auto", "naive", "upcall", "pool", "mmap", "splice", "passthrough")
+DEFAULT_PATH: Final = "auto"
+TRANSPORTS: Final = ("auto", "dev", "uring")
+DEFAULT_TRANSPORT: Final = "auto"
+DEFAULT_CACHE_TIMEOUT_S: Final = 1.0
+# 136 years, as the data path has it: what the kernel may believe for as long as it likes.
+UNLIMITED_CACHE_TIMEOUT_S: Final = float(2**32 - 1)
+# The paths that cannot do without the message that an open otherwise is.
+_NOT_IMMUTABLE: Final = {
+    "naive": "path naive has no data plane to do without opens",
+    "passthrough": "an open that sends no message passes no file through",
+}
+# What pool and windows may lock where it is permitted: some dozens of the largest replies.
+DEFAULT_LOCK_BUDGET: Final = 64 << 20
+# More serving threads than this only add memory: each has a pipe and a buffer of its own.
+MAX_THREADS: Final = 128
+# struct fuse_init_out: FUSE may be stacked on one filesystem that is itself stacked, no more
+# (Linux 6.9).
+STACK_DEPTHS: Final = (1, 2)
+DEFAULT_UNMOUNT_WAIT_S: Final = 5.0
+# Well below what the data path gives an upcall (120 s), after which the client gets EIO.
+DEFAULT_ANSWER_TIMEOUT_S: Final = 30.0
+
+NO_TIMEOUT_IF_IMMUTABLE: Final = "immutable caches without limit; leave out either of the two"
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_OPTION: Final = re.compile(r'(?:[^",]|"[^"]*"|")+')
+_LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "[::1]": "::1"}
+_LAST_PORT: Final = 65535
+_UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+# What mount(8) may hand on and what holds for every zcfuse mount anyway.
+_ALWAYS_ON: Final = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
+_READ_ONLY: Final = "a zcfuse mount is read-only for now; leave it out, or use 'ro'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """How a mount serves its tree.
+
+    Parameters:
+        path: serving path: ``passthrough``, ``splice``, ``mmap``, ``pool``, ``upcall`` or
+            ``naive``; ``auto`` chooses per file and request.
+        transport: how requests reach the daemon: ``dev`` over /dev/fuse,
+            ``uring`` over io_uring, which the kernel must have switched on; ``auto`` uses that
+            where it is on and where the mount does not serve mostly by splice.
+        cache_timeout: for how long the kernel may rely on names and attributes, in seconds (1.0).
+        allow_other: let other users than the caller in.
+        threads: serving threads of the data path; 0 lets it choose.
+        lock_budget: bytes that buffers, windows and the files of ``zcfuse warm --lock`` may lock
+            into memory, all together; None chooses 64 MiB, or what the limit leaves, for buffers
+            and windows, and lets the files have what the limit leaves.
+        prefault: take the page faults of buffers and windows before they are used.
+        stack_depth: 2 also passes files through whose filesystem is itself stacked (overlayfs),
+            and then no overlayfs can be mounted on top of this mount.
+        directory_lease: let the data path answer for a tree that mirrors a directory, without
+            asking Python for names, attributes and opens; where the tree grants no lease, or there
+            is no data path to hold one, it changes nothing.
+        immutable: the caller's promise that the backing tree does not change while it is mounted.
+            The kernel may then keep all that it is told, `cache_timeout` notwithstanding, and asks
+            for no open; `directory_lease` is implied. Not for ``naive`` and ``passthrough``.
+        noexec: no program of the mount can be run.
+        source_name: what findmnt shows as the source; None: the tree's own name for itself.
+        unmount_wait: for how long a busy mount is waited for before it is detached by force, in
+            seconds (5.0).
+        metrics_listen: where a scraper of metrics is answered over HTTP, ``PORT`` or
+            ``127.0.0.1:PORT`` (port 0: any that is free, which the status tells); loopback only.
+            None: nowhere.
+        answer_timeout: for how long an async function of the tree's (a dynamic directory's, or that
+            of a Computed file) may take, in seconds (30.0); then it is cancelled, and its client
+            gets ETIMEDOUT.
+
+    Raises:
+        MountError: a value is outside its range.
+    """
+
+    path: str = DEFAULT_PATH
+    transport: str = DEFAULT_TRANSPORT
+    cache_timeout: float = DEFAULT_CACHE_TIMEOUT_S
+    allow_other: bool = False
+    threads: int = 0
+    lock_budget: int | None = None
+    prefault: bool = True
+    stack_depth: int = 1
+    directory_lease: bool = True
+    immutable: bool = False
+    noexec: bool = False
+    source_name: str | None = None
+    unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
+    metrics_listen: str | None = None
+    answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        if self.path not in SERVING_PATHS:
+            raise _refused("path", self.path, f"choose one of {', '.join(SERVING_PATHS)}")
+        if self.transport not in TRANSPORTS:
+            raise _refused("transport", self.transport, f"choose one of {', '.join(TRANSPORTS)}")
+        if self.transport == "uring" and self.path == "naive":
+            raise _refused(
+                "transport", self.transport, "path naive has no data plane; choose another path"
+            )
+        if not (math.isfinite(self.cache_timeout) and self.cache_timeout >= 0):
+            raise _refused("cache_timeout", self.cache_timeout, "give seconds, 0 or more")
+        if self.immutable:
+            self._check_immutable()
+        if not 0 <= self.threads <= MAX_THREADS:
+            raise _refused(
+                "threads",
+                self.threads,
+                f"give a number from 1 to {MAX_THREADS}, or 0 to let zcfuse choose",
+            )
+        if self.lock_budget is not None and self.lock_budget < 0:
+            raise _refused("lock_budget", self.lock_budget, "give a size, 0 or more")
+        if self.stack_depth not in STACK_DEPTHS:
+            raise _refused("stack_depth", self.stack_depth, "choose 1 or 2")
+        if not (math.isfinite(self.unmount_wait) and self.unmount_wait >= 0):
+            raise _refused("unmount_wait", self.unmount_wait, "give seconds, 0 or more")
+        if self.metrics_listen is not None:
+            try:
+                parse_listen(self.metrics_listen)
+            except ValueError as error:
+                raise _refused("metrics_listen", self.metrics_listen, str(error)) from error
+        if not (math.isfinite(self.answer_timeout) and self.answer_timeout > 0):
+            raise _refused("answer_timeout", self.answer_timeout, "give seconds, more than 0")
+
+    def _check_immutable(self) -> None:
+        if self.path in _NOT_IMMUTABLE:
+            why = f"{_NOT_IMMUTABLE[self.path]}; leave immutable out, or choose another path"
+            raise _refused("path", self.path, why)
+        if self.cache_timeout != DEFAULT_CACHE_TIMEOUT_S:
+            raise _refused("cache_timeout", self.cache_timeout, NO_TIMEOUT_IF_IMMUTABLE)
+
+    @property
+    def effective_cache_timeout(self) -> float:
+        """For how long the kernel may rely on what it is told, in seconds."""
+        return UNLIMITED_CACHE_TIMEOUT_S if self.immutable else self.cache_timeout
+
+
+def _refused(name: str, value: object, remedy: str) -> MountError:
+    return MountError(f"{name}={value}: {remedy}", usage=True)
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes: ``65536``, ``64K``, ``64M``, ``1.5GiB``; units are powers of 1024.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a size: write bytes, or a number with K, M, G or T, as in 64M"
+        )
+    number, unit = match.groups()
+    return (
+        int(float(number) * (1 << _UNITS[unit.upper()]))
+        if "." in number
+        else int(number) << _UNITS[unit.upper()]
+    )
+
+
+def split_options(text: str) -> list[str]:
+    """Split the text of ``-o`` at its commas, but for those in double quotes, which are dropped.
+
+    That is how mount(8) reads it: ``ro,layer="/a,b"``.
+    """
+    options = (part.replace('"', "").strip() for part in _OPTION.findall(text))
+    return [option for option in options if option]
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Read where to listen: ``PORT``, ``127.0.0.1:PORT``, ``localhost:PORT`` or ``[::1]:PORT``.
+
+    Returns:
+        The loopback address and the port.
+
+    Raises:
+        ValueError: it is none, or not of the loopback interface.
+    """
+    host, colon, port = text.rpartition(":")
+    address = _LOOPBACK.get(host if colon else "127.0.0.1")
+    if address is None:
+        raise ValueError("only loopback is listened on; give PORT, 127.0.0.1:PORT or [::1]:PORT")
+    if not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
+        raise ValueError(f"give a port from 1 to {_LAST_PORT}, or 0 for one that is free")
+    return address, int(port)
+
+
+def parse_mount_options(text: str, others: Collection[str] = ()) -> dict[str, object]:
+    """Read the text of ``-o``: options separated by commas, each ``name`` or ``name=value``.
+
+    Parameters:
+        text: the options.
+        others: names that the caller knows besides, to be suggested for one that is unknown.
+
+    Returns:
+        Keyword arguments for `MountOptions`, those that were given; the last one of a name counts.
+
+    Raises:
+        MountError: an option is unknown, lacks its value or is refused.
+    """
+    values: dict[str, object] = {}
+    for option in split_options(text):
+        values.update(_parse_option(option, others))
+    return values
+
+
+def _parse_option(option: str, others: Collection[str]) -> Mapping[str, object]:
+    name, equals, value = option.partition("=")
+    if name == "rw":
+        raise MountError(f"-o rw: {_READ_ONLY}", usage=True)
+    if not equals and name in _FLAGS:
+        return _FLAGS[name]
+    if name not in _VALUES:
+        raise MountError(f"-o {option}: {_unknown(name, bool(equals), others)}", usage=True)
+    if not value:
+        raise MountError(f"-o {option}: needs a value: -o {name}=...", usage=True)
+    try:
+        return {name: _VALUES[name](value)}
+    except ValueError as error:
+        reason = str(error) if _VALUES[name] is parse_size else f"{value!r} is not a number"
+        raise MountError(f"-o {option}: {reason}", usage=True) from error
+
+
+def known_options() -> list[str]:
+    """Return the names that `parse_mount_options` knows, with ``=`` where a value follows."""
+    return [*_FLAGS, *(f"{name}=" for name in _VALUES)]
+
+
+def _unknown(name: str, has_value: bool, others: Collection[str]) -> str:
+    if has_value and name in _FLAGS:
+        return f"takes no value: -o {name}"
+    known = sorted([*known_options(), *others])
+    close = difflib.get_close_matches(name, [option.rstrip("=") for option in known], n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown option; {hint}known are {', '.join(known)}"
+
+
+_FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
+    **{name: {} for name in _ALWAYS_ON},
+    "allow_other": {"allow_other": True},
+    "no_prefault": {"prefault": False},
+    "directory_lease": {"directory_lease": True},
+    "no_directory_lease": {"directory_lease": False},
+    "immutable": {"immutable": True},
+    "noexec": {"noexec": True},
+    "exec": {"noexec": False},
+}
+_VALUES: Final[Mapping[str, Callable[[str], object]]] = {
+    "path": str,
+    "transport": str,
+    "cache_timeout": float,
+    "threads": int,
+    "lock_budget": parse_size,
+    "stack_depth": int,
+    "metrics_listen": str,
+}

@@ -1,0 +1,1 @@
+"""The tree that shows a program's `Dir`."""

@@ -1,0 +1,136 @@
+"""The nodes of a virtual tree: an entry or a node of another tree, at a place.
+
+A node is made when somebody asks, and kept for as long as the kernel knows it. Who a node is, is a
+digest of its place, of its entry's key and of which files are behind it: the same each time it is
+looked up, another one when the name has come to mean something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Final
+
+from zcfuse.tree._dir import Dir
+from zcfuse.tree._entry import Entry
+from zcfuse.tree._types import Attributes, Node, Tree
+
+if TYPE_CHECKING:
+    from zcfuse.tree.virtual._tree import VirtualTree
+
+_DIGEST_BYTES: Final = 16
+# No ordinary filesystem has inode numbers as large, so that those of a mirror are others.
+_INO_BIT: Final = 1 << 63
+
+
+class EntryNode(Node):
+    """An entry at a place. The root has no parent."""
+
+    __slots__ = ("entry", "identity", "name", "parent")
+
+    def __init__(self, entry: Entry, parent: DirNode | None, name: bytes, identity: bytes) -> None:
+        self.entry = entry
+        self.parent = parent
+        self.name = name
+        self.identity: bytes = identity
+
+    @property
+    def ino(self) -> int:
+        """The inode number that clients see."""
+        return int.from_bytes(self.identity[:8]) | _INO_BIT
+
+
+class DirNode(EntryNode):
+    """A directory of a program's own."""
+
+    __slots__ = ("__weakref__", "tree")
+
+    def __init__(
+        self, tree: VirtualTree, entry: Dir, parent: DirNode | None, name: bytes, identity: bytes
+    ) -> None:
+        super().__init__(entry, parent, name, identity)
+        self.tree = tree
+        entry.show(self)
+
+    @property
+    def directory(self) -> Dir:
+        """The entry."""
+        assert isinstance(self.entry, Dir)
+        return self.entry
+
+    @property
+    def volatile(self) -> bool:  # type: ignore[override]  # a property serves where it is read
+        """Whether nothing that the directory answers may be cached."""
+        return self.directory.volatile
+
+    def merge(self, other: Node) -> None:
+        """Go by the newest of several objects that stand for one directory."""
+        if isinstance(other, DirNode) and other.entry is not self.entry:
+            self.entry = other.directory
+            other.directory.show(self)
+
+    def name_changed(self, name: bytes) -> None:
+        """Pass on that a name means something else now."""
+        self.tree.name_changed(self, name)
+
+
+class Graft:
+    """Another tree at a place."""
+
+    __slots__ = ("identity", "parent", "tree")
+
+    def __init__(self, tree: Tree, parent: DirNode, identity: bytes) -> None:
+        self.tree = tree
+        self.parent = parent
+        self.identity = identity
+
+
+class GraftNode(Node):
+    """A node of another tree."""
+
+    __slots__ = ("graft", "inner")
+
+    def __init__(self, graft: Graft, inner: Node) -> None:
+        self.graft = graft
+        self.inner = inner
+
+    @property
+    def identity(self) -> Hashable:  # type: ignore[override]  # a property serves where it is read
+        """Where the tree is and who the node is in it."""
+        return self.graft.identity, self.inner.identity
+
+    @property
+    def volatile(self) -> bool:  # type: ignore[override]
+        """What the other tree says."""
+        return self.inner.volatile
+
+    def merge(self, other: Node) -> None:
+        """Let the inner node learn from the other's."""
+        if isinstance(other, GraftNode) and other.inner is not self.inner:
+            self.inner.merge(other.inner)
+
+    def beside(self, inner: Node) -> GraftNode:
+        """Return another node of the same tree at the same place."""
+        return self if inner is self.inner else GraftNode(self.graft, inner)
+
+
+class UnseenNode(Node):
+    """A name that is listed but whose file cannot be looked at now."""
+
+    __slots__ = ("identity",)
+
+    volatile = True
+
+    def __init__(self, identity: bytes) -> None:
+        self.identity: bytes = identity
+
+    def attributes(self) -> Attributes:
+        """Return what is known: that there is something."""
+        ino = int.from_bytes(self.identity[:8]) | _INO_BIT
+        return Attributes(ino, 0o100000, 1, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
+
+
+def identity_of(parent: bytes, name: bytes, key: object) -> bytes:
+    """Return the digest for what `name` is in the directory whose digest is `parent`."""
+    text = repr((name, key)).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(parent + text, digest_size=_DIGEST_BYTES).digest()

@@ -1,0 +1,381 @@
+"""The tree that shows a directory of a program's own, with all that is below it.
+
+It holds no descriptors and knows no node but its root: a node is made when it is looked up and
+belongs to whoever asked. Used in the trio thread of the mount that shows it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    MutableSequence,
+    Sequence,
+)
+from typing import Final
+
+from zcfuse.tree._bytes import Bytes
+from zcfuse.tree._computed import Computed
+from zcfuse.tree._content import Blob
+from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
+from zcfuse.tree._entry import Content, Symlink, checked_content
+from zcfuse.tree._paths import PathOpener
+from zcfuse.tree._report import report_of
+from zcfuse.tree._sources import LOG, Runs, Sources
+from zcfuse.tree._types import (
+    Answer,
+    Attributes,
+    BackingFile,
+    Identity,
+    Lease,
+    Listing,
+    Node,
+    StatFs,
+    Tree,
+    Who,
+)
+from zcfuse.tree.virtual._file import BlobFile, ComputedFile, blocks_of
+from zcfuse.tree.virtual._listing import DirListing, GraftListing
+from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, identity_of
+
+Found = tuple[Node, Attributes]
+
+_BLOCK_BYTES: Final = 4096
+_MODES: Final = {stat.S_IFDIR: 0o555, stat.S_IFLNK: 0o777, stat.S_IFREG: 0o444}
+_ROOT_IDENTITY: Final = identity_of(b"", b"", "root")
+
+
+class VirtualTree(Tree):
+    """Shows `root`. The directory may be shown by several trees; none of them owns it.
+
+    Who made the tree owns all entries that do not say otherwise.
+    """
+
+    in_parts = True
+
+    root: DirNode
+
+    def __init__(self, root: Dir) -> None:
+        self._opener: Final = PathOpener()
+        self._refused: tuple[int, int] | None = None
+        self._changed: Callable[[Node, bytes], None] | None = None
+        self._uid, self._gid = os.geteuid(), os.getegid()
+        self._made_ns = time.time_ns()
+        self.root = DirNode(self, root, None, b"", _ROOT_IDENTITY)
+
+    def refuse_device(self, major: int, minor: int) -> None:
+        """Answer ELOOP for files and trees that lie on this device."""
+        self._refused = (major, minor)
+        self._opener.refuse_device(major, minor)
+
+    def watch(self, changed: Callable[[Node, bytes], None] | None) -> None:
+        """Have `changed` called when a Dir is changed."""
+        self._changed = changed
+
+    def name_changed(self, directory: DirNode, name: bytes) -> None:
+        """Pass on that `name` in `directory` means something else now."""
+        if self._changed is not None:
+            self._changed(directory, name)
+
+    def lookup(self, directory: Node, name: bytes) -> Found:
+        """Return what `name` stands for, in a directory that is not dynamic."""
+        if isinstance(directory, GraftNode):
+            return self._from(directory, directory.graft.tree.lookup(directory.inner, name))
+        parent = _directory(directory)
+        if name in (b".", b".."):
+            node = parent if name == b"." else parent.parent or parent
+            return node, self.attributes(node)
+        return self._found(parent, name, parent.directory.get(_short(name)))
+
+    def lookup_for(self, directory: Node, name: bytes, who: Who) -> Answer[Found]:
+        """Return what `name` stands for, to the process that asks."""
+        if isinstance(directory, GraftNode):
+            answer = directory.graft.tree.lookup_for(directory.inner, name, who)
+            if isinstance(answer, Awaitable):
+                return self._from_later(directory, answer)
+            return self._from(directory, answer)
+        if _directory(directory).directory.dynamic and name not in (b".", b".."):
+            return self._asked(_directory(directory), _short(name), who)
+        return self.lookup(directory, name)
+
+    def attributes(self, node: Node) -> Attributes:
+        """Return the node's attributes; ESTALE once other files are behind it."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.attributes(node.inner)
+        own = _own(node)
+        if isinstance(own.entry, Blob):
+            return self._looked_at(own, own.entry)
+        return self._plain(own)
+
+    def readlink(self, node: Node) -> bytes:
+        """Return the target of a symbolic link; EINVAL for anything else."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.readlink(node.inner)
+        entry = _own(node).entry
+        if not isinstance(entry, Symlink):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return entry.target
+
+    def open(self, node: Node) -> BackingFile:
+        """Open a file; ESTALE where other files are behind it than when it was looked up."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.open(node.inner)
+        own = _own(node)
+        if isinstance(own.entry, Blob):
+            return self._opened(own, own.entry)
+        if isinstance(own.entry, Computed):
+            return ComputedFile(own.entry, self._plain(own))
+        number = errno.EISDIR if isinstance(own, DirNode) else errno.ELOOP
+        raise OSError(number, os.strerror(number))
+
+    def listing(self, node: Node) -> Listing:
+        """Return the names of a directory that is not dynamic."""
+        if isinstance(node, GraftNode):
+            return GraftListing(node, node.graft.tree.listing(node.inner))
+        own = _directory(node)
+        return DirListing(self, own, _unchanging(own.directory.names()), own.directory.get)
+
+    def listing_for(self, node: Node, who: Who) -> Answer[Listing]:
+        """Return the names of a directory, for the process that asks."""
+        if isinstance(node, GraftNode):
+            answer = node.graft.tree.listing_for(node.inner, who)
+            if isinstance(answer, Awaitable):
+                return _listed_later(node, answer)
+            return GraftListing(node, answer)
+        own = _directory(node)
+        return self._listed(own, who) if own.directory.dynamic else self.listing(own)
+
+    def statfs(self) -> StatFs:
+        """Return no sizes: what is shown may lie on any number of filesystems."""
+        return StatFs(_BLOCK_BYTES, _BLOCK_BYTES, 0, 0, 0, 0, 0, 0, NAME_BYTES)
+
+    def getxattr(self, node: Node, name: bytes) -> bytes:
+        """Return an extended attribute, which only nodes of other trees have."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.getxattr(node.inner, name)
+        return super().getxattr(node, name)
+
+    def listxattr(self, node: Node) -> Sequence[bytes]:
+        """Return the names of extended attributes, which only nodes of other trees have."""
+        return node.graft.tree.listxattr(node.inner) if isinstance(node, GraftNode) else ()
+
+    def access(self, node: Node, mask: int, uid: int, gids: Collection[int]) -> bool:
+        """Say whether a user may use the node, as the tree says that it is of."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.access(node.inner, mask, uid, gids)
+        return super().access(node, mask, uid, gids)
+
+    def lease_of(self, node: Node) -> Lease | None:
+        """Return what a node of another tree mirrors."""
+        return node.graft.tree.lease_of(node.inner) if isinstance(node, GraftNode) else None
+
+    def describe(self, node: Node) -> str:
+        """Return what kind of entry it is, or what the tree says that it is of."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.describe(node.inner)
+        own = _own(node)
+        entry = own.entry
+        if isinstance(entry, Dir) and entry.dynamic:
+            return f"dynamic directory of {type(entry).__qualname__}: a policy answers each client"
+        origin = "" if own.parent is None else own.parent.directory.entry_origin
+        return f"{entry.describe()}{origin}"
+
+    def report(self) -> Mapping[str, Mapping[str, object]]:
+        """Return what the trees that stand in the directory have to tell."""
+        return report_of(self.root.directory)
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return a node of another tree that the data plane found."""
+        if isinstance(directory, GraftNode):
+            return directory.beside(directory.graft.tree.adopt(directory.inner, name, identity))
+        return super().adopt(directory, name, identity)
+
+    def place(self, parent: DirNode, name: bytes, content: Content) -> Found:
+        """Return the node of what a directory holds as `name`."""
+        if isinstance(content, Tree):
+            return self._grafted(parent, name, content)
+        if isinstance(content, Blob):
+            sources = Sources(self._opener, keep=False)
+            runs = content.runs(sources)
+            node = EntryNode(content, parent, name, _identity(parent, name, content, sources))
+            return node, self._described(node, runs, sources)
+        identity = identity_of(parent.identity, name, content.key())
+        made: EntryNode
+        if isinstance(content, Dir):
+            made = DirNode(self, content, parent, name, identity)
+        else:
+            made = EntryNode(content, parent, name, identity)
+        return made, self._plain(made)
+
+    def _found(self, parent: DirNode, name: bytes, content: object) -> Found:
+        if content is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return self.place(parent, name, checked_content(content))
+
+    async def _asked(self, parent: DirNode, name: bytes, who: Who) -> Found:
+        return self._found(parent, name, await parent.directory.lookup(os.fsdecode(name), who))
+
+    async def _listed(self, node: DirNode, who: Who) -> Listing:
+        """Ask a dynamic directory for its names, and what each of them is if it does not say."""
+        listed = await node.directory.list(who)
+        if isinstance(listed, Mapping):
+            by_name = {checked_name(name): name for name in listed}
+            return DirListing(
+                self, node, tuple(by_name), lambda name: _content(listed[by_name[name]])
+            )
+        meanings: dict[bytes, Content | Exception | None] = {}
+        for name in _names(listed):
+            try:
+                found = await node.directory.lookup(os.fsdecode(name), who)
+                meanings[name] = _content(found)
+            except OSError as error:
+                meanings[name] = error
+            except Exception as error:
+                LOG.exception("the directory entry %r cannot be looked up", name)
+                meanings[name] = OSError(errno.EIO, str(error))
+        return DirListing(self, node, tuple(meanings), lambda name: _raised(meanings[name]))
+
+    def _from(self, directory: GraftNode, found: Found) -> Found:
+        inner, attributes = found
+        return directory.beside(inner), attributes
+
+    async def _from_later(self, directory: GraftNode, answer: Awaitable[Found]) -> Found:
+        return self._from(directory, await answer)
+
+    def _grafted(self, parent: DirNode, name: bytes, tree: Tree) -> Found:
+        if self._refused is not None:
+            tree.refuse_device(*self._refused)
+        identity = identity_of(parent.identity, name, ("tree", id(tree)))
+        node = GraftNode(Graft(tree, parent, identity), tree.root)
+        return node, tree.attributes(tree.root)
+
+    def _looked_at(self, node: EntryNode, blob: Blob) -> Attributes:
+        sources = Sources(self._opener, keep=False)
+        runs = blob.runs(sources)
+        _require_same(node, blob, sources)
+        return self._described(node, runs, sources)
+
+    def _opened(self, node: EntryNode, blob: Blob) -> BackingFile:
+        sources = Sources(self._opener, keep=True)
+        try:
+            runs = blob.runs(sources)
+            _require_same(node, blob, sources)
+        except BaseException:
+            sources.close()
+            raise
+        path = blob.overrides.path
+        return BlobFile(sources, runs, path, lambda now: self._described(node, now, sources))
+
+    def _described(self, node: EntryNode, runs: Runs, sources: Sources) -> Attributes:
+        """Return the attributes of a file by those of the files behind it."""
+        mode, atime, mtime, ctime = _MODES[stat.S_IFREG], 0, 0, 0
+        for index, status in enumerate(sources.statuses):
+            found = status.attributes
+            mode = found.mode & (mode if index else 0o777)
+            atime, mtime = max(atime, found.atime_ns), max(mtime, found.mtime_ns)
+            ctime = max(ctime, found.ctime_ns)
+        if not mtime:
+            made = node.entry.created_ns if isinstance(node.entry, Bytes) else self._made_ns
+            atime = mtime = ctime = made
+        return self._shown(node, mode, runs.size, blocks_of(runs), (atime, mtime, ctime))
+
+    def _plain(self, node: EntryNode) -> Attributes:
+        """Return the attributes of what has no files behind it."""
+        entry = node.entry
+        size, made = 0, self._made_ns
+        if isinstance(entry, Dir):
+            made = entry.changed_ns
+        elif isinstance(entry, Symlink):
+            size = len(entry.target)
+        elif isinstance(entry, Computed):
+            size = entry.size
+        return self._shown(node, _MODES[entry.kind], size, 0, (made, made, made))
+
+    def _shown(
+        self, node: EntryNode, mode: int, size: int, blocks: int, times: tuple[int, int, int]
+    ) -> Attributes:
+        entry, given = node.entry, node.entry.overrides
+        atime, mtime, ctime = times
+        links = 1
+        if isinstance(entry, Dir):
+            below = entry.directories()
+            links = 1 if below is None else 2 + below  # 1: find(1) must not count on it
+        return Attributes(
+            ino=node.ino,
+            mode=entry.kind | (mode if given.mode is None else given.mode),
+            nlink=links,
+            uid=self._uid if given.uid is None else given.uid,
+            gid=self._gid if given.gid is None else given.gid,
+            rdev=0,
+            size=size,
+            blksize=_BLOCK_BYTES,
+            blocks=blocks,
+            atime_ns=atime,
+            mtime_ns=mtime if given.mtime_ns is None else given.mtime_ns,
+            ctime_ns=ctime,
+        )
+
+
+def _identity(parent: DirNode, name: bytes, blob: Blob, sources: Sources) -> bytes:
+    return identity_of(parent.identity, name, (blob.key(), sources.stamp()))
+
+
+def _require_same(node: EntryNode, blob: Blob, sources: Sources) -> None:
+    """Raise ESTALE where other files are behind a node: the kernel then looks its name up again."""
+    assert node.parent is not None, "only the root has no parent, and it is a directory"
+    if _identity(node.parent, node.name, blob, sources) != node.identity:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def _content(value: object) -> Content | None:
+    return None if value is None else checked_content(value)
+
+
+def _unchanging(names: Iterable[bytes]) -> Sequence[bytes]:
+    """Return names as they are now; what cannot change may stay what it is, a million names say."""
+    if isinstance(names, Sequence) and not isinstance(names, MutableSequence):
+        return names
+    return tuple(names)
+
+
+def _raised(meaning: Content | Exception | None) -> Content | None:
+    if isinstance(meaning, Exception):
+        raise meaning
+    return meaning
+
+
+def _names(listed: Iterable[str]) -> list[bytes]:
+    """Return names as the kernel has them, each once."""
+    if isinstance(listed, str | bytes):
+        raise TypeError(f"list() must return names, not {listed!r}")
+    return list(dict.fromkeys(checked_name(name) for name in listed))
+
+
+async def _listed_later(directory: GraftNode, answer: Awaitable[Listing]) -> Listing:
+    return GraftListing(directory, await answer)
+
+
+def _short(name: bytes) -> bytes:
+    if len(name) > NAME_BYTES:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return name
+
+
+def _own(node: Node) -> EntryNode:
+    if not isinstance(node, EntryNode):
+        raise TypeError(f"not a node of a virtual tree: {node!r}")
+    return node
+
+
+def _directory(node: Node) -> DirNode:
+    if isinstance(node, DirNode):
+        return node
+    number = errno.ENOTDIR if isinstance(node, EntryNode) else errno.ESTALE
+    raise OSError(number, os.strerror(number))
