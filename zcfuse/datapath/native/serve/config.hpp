@@ -26,13 +26,13 @@ struct Config {
     std::uint32_t upcall_timeout =
         120;  // seconds until an upcall is answered EIO in control's place
     std::uint32_t cache_timeout =
-        1000;  // milliseconds for which the kernel may believe names and attributes
+        1000;  // milliseconds for which the kernel may cache names and attributes
     // The promise that the backing tree does not change: names and attributes are believed without
     // limit, whatever cache_timeout says, and opens need no message.
     bool immutable = false;
     std::size_t message_bytes = 0;  // the largest message between the planes; 0: no limit
     // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
-    // docs/architecture.md tells how it was measured.
+    // docs/measurements.md has the measurement.
     std::size_t splice_min = 64 << 10;
     std::string transport = "dev";      // or "auto", "uring"
     bool passthrough_permitted = true;  // whether BACKING_OPEN can be expected to succeed
