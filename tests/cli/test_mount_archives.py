@@ -250,8 +250,17 @@ def test_a_tar_that_was_cut_off_is_refused_and_can_be_salvaged(refuses, zc, tmp_
         zc("umount", mountpoint)
 
 
-def test_a_damaged_archive_among_shards_refuses_them_all(refuses, source):
+def test_a_damaged_archive_among_shards_is_left_out_with_a_line(zc, mounts, source, mountpoint):
     make_tar(f"{source}/a.tar")
+    damaged = make_damaged_tar(f"{source}/b.tar")
+    alone = zc("mount", "--archive", damaged, mountpoint)
+    refused(alone, 1, damaged, "--salvage")
+    told = alone.stderr.strip()
+    mounts("--archives", source, told=f"{told} (left out, and the other archives are shown)\n")
+    assert run("ls", mountpoint).split() == [b"a"]
+
+
+def test_damaged_archives_alone_are_refused(refuses, source):
     damaged = make_damaged_tar(f"{source}/b.tar")
     refuses(1, [f"{damaged}: ", "--salvage"], "--archives", source)
 

@@ -1,6 +1,13 @@
 import pytest
 
-from zcfuse.tree.archive import _identity
+from zcfuse.tree.archive import _identity, indexing_process
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_process():
+    """One process that indexes for all tests, since each start takes a fraction of a second."""
+    with indexing_process():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -63,10 +63,11 @@ def load_archives(
 ) -> tuple[Dir, list[Archive]]:
     """Return a directory that has each archive as a directory, and the archives.
 
-    Files of `directories` that are no archives, and are not called as if they were, are left out
-    with a line that says so. What is wrong with the others is raised as CommandError, one line. To
-    be called before the process forks: then nothing is mounted yet, and who waits sees how far it
-    is.
+    An archive of `directories` that cannot be shown is left out with a line that says why; files
+    there that are no archives, and are not called as if they were, share one line. What is wrong
+    with one of `files` is raised as CommandError, one line, and so is what leaves no archive at
+    all. To be called before the process forks: then nothing is mounted yet, and who waits sees how
+    far it is.
     """
     from zcfuse.tree import Dir
     from zcfuse.tree.archive import NotAnArchiveError
@@ -76,12 +77,21 @@ def load_archives(
         candidates += _candidates(directory)
     found: dict[str, Archive] = {}
     strangers: dict[str, list[str]] = {}
+    refused: list[CommandError] = []
     with _indexing(len(candidates), options) as indexing:
         for candidate in candidates:
             try:
                 found[candidate.path] = indexing.load(candidate)
             except (NotAnArchiveError, OSError):
                 strangers.setdefault(candidate.directory, []).append(candidate.path)
+            except CommandError as error:
+                if not candidate.directory or _is_ours(error):
+                    raise
+                refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    for reason in refused:
+        warn(f"zcfuse: {reason} (left out, and the other archives are shown)")
     for directory, paths in strangers.items():
         _tell_of_strangers(directory, paths)
     for archive in found.values():
@@ -163,8 +173,11 @@ def _indexing(count: int, options: ArchiveOptions) -> Iterator[_Indexing]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     progress = Progress("indexing")
+    from zcfuse.tree.archive import indexing_process
+
     try:
-        yield _Indexing(count, options, progress)
+        with indexing_process():
+            yield _Indexing(count, options, progress)
     finally:
         progress.end()
 
@@ -208,6 +221,12 @@ def _candidates(directory: str) -> Iterator[_Candidate]:
             path = os.path.join(directory, name)
             required = name.lower().endswith(_ENDINGS) and os.path.isfile(path)
             yield _Candidate(path, directory, required)
+
+
+def _is_ours(error: CommandError) -> bool:
+    """Say whether the daemon lacks something that it needs for any archive."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _tell_of_strangers(directory: str, paths: Sequence[str]) -> None:

@@ -9,8 +9,10 @@ from zcfuse.tree.archive._errors import ArchiveError, DamagedIndexError, NotAnAr
 from zcfuse.tree.archive._format import Note
 from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._index import ArchiveIndex, Member
+from zcfuse.tree.archive._indexer import indexing_process
 from zcfuse.tree.archive._members import Kind, Run
-from zcfuse.tree.archive._open import Keep, Progress, index_archive
+from zcfuse.tree.archive._open import Keep, index_archive
+from zcfuse.tree.archive._parse import Progress
 from zcfuse.tree.archive._tree import Archive
 from zcfuse.tree.archive._unpack import BadMemberError, unpack
 from zcfuse.tree.archive._unpacked import UnpackedStatistics
@@ -32,5 +34,6 @@ __all__ = [
     "UnpackBudget",
     "UnpackedStatistics",
     "index_archive",
+    "indexing_process",
     "unpack",
 ]

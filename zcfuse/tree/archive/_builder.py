@@ -41,7 +41,8 @@ class Builder:
         self._columns = Columns()
         self._reasons: dict[str, int] = {}
         self._notes: dict[str, tuple[int, bytes]] = {}
-        self._numbers: dict[bytes, int] = {b"": ROOT}
+        self._numbers: dict[tuple[int, bytes], int] = {}
+        self._last = (b"", ROOT)
         self._columns.directory_node[ROOT] = self.made_directory()
 
     def add(self, member: Record | HardLink | LeftOut) -> None:
@@ -73,7 +74,13 @@ class Builder:
 
     def number_of(self, path: bytes) -> int | None:
         """Return the number of a directory, None where no member is in it and none describes it."""
-        return self._numbers.get(path)
+        number = ROOT
+        for part in path.split(b"/") if path else ():
+            found = self._numbers.get((number, part))
+            if found is None:
+                return None
+            number = found
+        return number
 
     def made_directory(self) -> int:
         """Append the node of a directory that no member describes, and return its number."""
@@ -114,17 +121,17 @@ class Builder:
 
     def _directory(self, path: bytes) -> int:
         """Return the number of a directory, which is made along with those above where missing."""
-        known = self._numbers.get(path)
-        if known is not None:
-            return known
-        number, above = ROOT, b""
+        last, number = self._last
+        if path == last:
+            return number
+        number = ROOT
         for part in components(path):
-            above = above + b"/" + part if above else part
-            found = self._numbers.get(above)
+            found = self._numbers.get((number, part))
             if found is None:
-                found = self._numbers[above] = self._columns.add_directory(number, part)
+                found = self._columns.add_directory(number, part)
+                self._numbers[number, part] = found
             number = found
-        self._numbers[path] = number
+        self._last = (path, number)
         return number
 
     def _node(self, record: Record) -> int:

@@ -16,6 +16,7 @@ class ArchiveError(Exception):
 
     def __init__(self, path: bytes, reason: str, *, salvageable: bool = False) -> None:
         super().__init__(f"{shown(path)}: {one_line(reason)}")
+        self.reason = one_line(reason)
         self.salvageable = salvageable
 
 

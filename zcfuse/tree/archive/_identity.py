@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.tree.archive._members import clamp_ns
+
 TICK_SECONDS: Final = 0.05
 """Longer than the step in which Linux filesystems stamp times (a jiffy, 10 ms at most)."""
 
@@ -29,9 +31,9 @@ class ArchiveIdentity(msgspec.Struct, frozen=True):
 def identify(path: bytes, fd: int) -> ArchiveIdentity:
     """Return the identity of the open archive."""
     found = os.fstat(fd)
-    return ArchiveIdentity(
-        path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-    )
+    # Times after 2262 do not fit 64 bits of nanoseconds.
+    times = clamp_ns(found.st_mtime_ns), clamp_ns(found.st_ctime_ns)
+    return ArchiveIdentity(path, found.st_dev, found.st_ino, found.st_size, *times)
 
 
 def settle(fd: int) -> None:

@@ -66,9 +66,7 @@ def in_cache(archive: bytes) -> bytes:
     return os.path.join(cache, b"zcfuse", b"archives", name.encode())
 
 
-def keep(
-    place: bytes, identity: ArchiveIdentity, sections: Mapping[str, bytes | bytearray]
-) -> None:
+def keep(place: bytes, identity: ArchiveIdentity, sections: Mapping[str, bytes]) -> None:
     """Write an index to its place, whole or not at all. Raises OSError."""
     with _replacing(place) as file:
         file.seek(HEADER.size)
@@ -154,9 +152,7 @@ def _index(
     return ArchiveIndex(place, identity, sections, kept=kept, close=close)
 
 
-def _header(
-    identity: ArchiveIdentity, sections: Mapping[str, bytes | bytearray], sums: array[int]
-) -> bytes:
+def _header(identity: ArchiveIdentity, sections: Mapping[str, bytes], sums: array[int]) -> bytes:
     sizes = [len(sections[name]) for name in SECTIONS]
     header = HEADER.pack(
         MAGIC, FORMAT_VERSION, BLOCK_BYTES, *_key(identity), *sizes, zlib.crc32(sums), 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from zcfuse.tree.archive._limits import DEEPEST, LONGEST_PATH
+
 LONGEST_NAME: Final = 255
 """Bytes of one component: NAME_MAX of Linux."""
 
@@ -12,6 +14,8 @@ LONGEST_TARGET: Final = 4095
 
 UP: Final = "its name has '..' in it"
 TOO_LONG: Final = f"a part of its name is longer than {LONGEST_NAME} bytes"
+TOO_LONG_A_PATH: Final = f"its name is longer than {LONGEST_PATH} bytes"
+TOO_DEEP: Final = f"its name has more than {DEEPEST} parts"
 WITH_NUL: Final = "its name has a NUL in it"
 
 
@@ -24,6 +28,8 @@ def components(name: bytes) -> list[bytes]:
 
     A leading slash, empty parts and "." are dropped, so that what comes out is below the root.
     """
+    if len(name) > LONGEST_PATH:
+        raise UnusableNameError(TOO_LONG_A_PATH)
     if b"\0" in name:
         raise UnusableNameError(WITH_NUL)
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
@@ -31,6 +37,8 @@ def components(name: bytes) -> list[bytes]:
         raise UnusableNameError(UP)
     if any(len(part) > LONGEST_NAME for part in parts):
         raise UnusableNameError(TOO_LONG)
+    if len(parts) > DEEPEST:
+        raise UnusableNameError(TOO_DEEP)
     return parts
 
 

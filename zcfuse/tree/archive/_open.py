@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from typing import Final
 
 from zcfuse.tree.archive import _kept
-from zcfuse.tree.archive._builder import Builder
-from zcfuse.tree.archive._errors import (
-    ArchiveError,
-    NotAnArchiveError,
-    StaleIndexError,
-    shown,
-)
+from zcfuse.tree.archive._errors import ArchiveError, StaleIndexError
 from zcfuse.tree.archive._identity import ArchiveIdentity, identify, settle
 from zcfuse.tree.archive._index import ArchiveIndex
-from zcfuse.tree.archive._members import Damage, HardLink, LeftOut, Record
+from zcfuse.tree.archive._indexer import parsed
+from zcfuse.tree.archive._parse import Progress
 from zcfuse.tree.archive._place import ArchivePlace
-from zcfuse.tree.archive._reader import read_at
 from zcfuse.tree.archive._sections import MemorySection
-from zcfuse.tree.archive._tar import BLOCK, is_tar, tar_members
-from zcfuse.tree.archive._zip import is_zip, zip_members
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes of the archive done, bytes in all), now and then and at the end."""
-
-MEMBERS_PER_REPORT: Final = 1000
-
-COMPRESSED: Final = {
-    b"\x1f\x8b": ("gzip", "gzip -dk"),
-    b"BZh": ("bzip2", "bzip2 -dk"),
-    b"\xfd7zXZ\x00": ("xz", "xz -dk"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
-    b"\x04\x22\x4d\x18": ("lz4", "lz4 -dk"),
-    b"LZIP": ("lzip", "lzip -dk"),
-}
-"""First bytes of what tar archives are compressed with: its name, and a command that undoes it."""
 
 
 class Keep(Enum):
@@ -109,7 +84,7 @@ class _Kept:
         return None
 
     def add(
-        self, identity: ArchiveIdentity, sections: Mapping[str, bytes | bytearray], complete: bool
+        self, identity: ArchiveIdentity, sections: Mapping[str, bytes], complete: bool
     ) -> ArchiveIndex:
         """Keep a new index in the first file that can be written, and return it from there."""
         if not complete:
@@ -149,63 +124,15 @@ def _text(error: OSError | StaleIndexError) -> str:
 
 def _build(
     path: bytes, fd: int, progress: Progress, salvage: bool
-) -> tuple[ArchiveIdentity, dict[str, bytes | bytearray], bool]:
-    """Read the archive, and make sure that it was one and the same while it was read.
+) -> tuple[ArchiveIdentity, Mapping[str, bytes], bool]:
+    """Have the archive read, and make sure that it was one and the same while it was read.
 
     Returns its identity, the sections of its index, and whether that is all of it.
     """
     settle(fd)
     identity = identify(path, fd)
-    status = os.fstat(fd)
-    container = _container(path, fd, identity.size)
-    builder = Builder(container, status.st_uid, status.st_gid, identity.mtime_ns)
-    intake = _Intake(builder, progress, identity.size)
-    if container == "tar":
-        for done, member in tar_members(path, fd, identity.size, salvage=salvage):
-            intake.take(done, member)
-    else:
-        zip_members(path, fd, identity.size, (status.st_uid, status.st_gid), intake.take)
-    sections = builder.finish()
+    sections, complete = parsed(path, fd, identity, progress, salvage=salvage)
     if identify(path, fd) != identity:
         raise ArchiveError(path, "it was changed while it was being indexed")
     progress(identity.size, identity.size)
-    return identity, sections, intake.complete
-
-
-class _Intake:
-    """Passes members on to the builder, and now and then how far it is to who waits."""
-
-    def __init__(self, builder: Builder, progress: Progress, total: int) -> None:
-        self._builder = builder
-        self._progress = progress
-        self._total = total
-        self._count = 0
-        self._done = 0
-        self.complete = True
-
-    def take(self, done: int, member: Record | HardLink | LeftOut) -> None:
-        """Take a member; `done` bytes of the archive are behind, never fewer than reported."""
-        self._builder.add(member)
-        if isinstance(member, Damage):
-            self.complete = False
-        self._count += 1
-        if self._count % MEMBERS_PER_REPORT == 0:
-            self._done = min(max(self._done, done), self._total)
-            self._progress(self._done, self._total)
-
-
-def _container(path: bytes, fd: int, size: int) -> str:
-    """Return "tar" or "zip"; ArchiveError says what else it is, and what to do."""
-    start = read_at(fd, BLOCK, 0)
-    if not start:
-        raise NotAnArchiveError(path, "the file is empty")
-    if len(start) == BLOCK and is_tar(start):
-        return "tar"
-    for magic, (name, command) in COMPRESSED.items():
-        if start.startswith(magic):
-            what = f"compressed with {name}, so its members are no runs of bytes of it"
-            remedy = f"decompress it first: {command} {shlex.quote(shown(path))}"
-            raise NotAnArchiveError(path, f"{what}; {remedy}", compressed=True)
-    if is_zip(fd, size, start):
-        return "zip"
-    raise NotAnArchiveError(path, "neither a tar nor a zip archive")
+    return identity, sections, complete

@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final, cast
 
 from zcfuse.tree.archive._errors import ArchiveError
+from zcfuse.tree.archive._limits import TAR_HEADER
 from zcfuse.tree.archive._members import (
     LARGEST_SIZE,
     Damage,
@@ -21,16 +21,13 @@ from zcfuse.tree.archive._members import (
     LeftOut,
     Piece,
     Record,
-    clamp_ns,
     clamp_owner,
 )
 from zcfuse.tree.archive._names import target_trouble
+from zcfuse.tree.archive._pax import check_extended, nanoseconds
 from zcfuse.tree.archive._reader import Reader
 
 BLOCK: Final = tarfile.BLOCKSIZE
-
-HEADER_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of one extended header. The largest real ones are maps of sparse files."""
 
 GNU_DIRECTORY: Final = b"D"
 """A directory of `tar --incremental`, with a list of its names as data."""
@@ -71,17 +68,16 @@ def tar_members(
     Raises ArchiveError at a header that cannot be read, with its position, and where the archive
     ends without a block of zeros. With `salvage` either is a `Damage`, the last thing yielded.
     """
-    reader = Reader(fd, size, HEADER_LIMIT)
+    reader = Reader(fd, size, TAR_HEADER + BLOCK)
     archive = _empty_archive()
     archive.fileobj = cast(Any, reader)
     offset = count = cut = 0
     while not _at_end(reader, offset):
-        reader.seek(offset)
         try:
             if size - offset < BLOCK:
                 raise _CutOffError(_cut_off(size, count, cut))
             header = _next_header(archive, reader, offset)
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception as error:
             where = f"no readable tar header at byte {offset}, after {count} members ({error})"
@@ -121,7 +117,9 @@ def _at_end(reader: Reader, offset: int) -> bool:
 
 
 def _next_header(archive: tarfile.TarFile, reader: Reader, offset: int) -> tarfile.TarInfo:
-    """Parse the header at the reader's position and leave the next one's in `archive.offset`."""
+    """Parse the header at `offset` and leave the place of the next one in `archive.offset`."""
+    check_extended(reader, offset)
+    reader.seek(offset)
     header = tarfile.TarInfo.fromtarfile(archive)
     sparse = _sparse_map(header)
     if sparse is not None and "size" in header.pax_headers:
@@ -157,7 +155,7 @@ def _member(header: tarfile.TarInfo, size: int) -> Record | HardLink | LeftOut:
         mode=header.mode & 0o7777,
         uid=clamp_owner(header.uid),
         gid=clamp_owner(header.gid),
-        mtime_ns=_mtime_ns(header),
+        mtime_ns=nanoseconds(header.pax_headers.get("mtime", header.mtime)),
     )
     if header.isdir() or header.type == GNU_DIRECTORY or name.endswith(b"/"):
         record.kind = Kind.DIRECTORY
@@ -218,15 +216,6 @@ def _sparse_map(header: tarfile.TarInfo) -> list[tuple[int, int]] | None:
 
 def _give_up(record: Record, reason: str) -> None:
     record.kind, record.reason, record.pieces = Kind.UNREADABLE, reason, ()
-
-
-def _mtime_ns(header: tarfile.TarInfo) -> int:
-    """Return the time of last modification; pax writes it as a decimal, to any precision."""
-    try:
-        exact = Decimal(header.pax_headers.get("mtime", header.mtime))
-        return clamp_ns(int((exact * 1_000_000_000).to_integral_value(rounding="ROUND_FLOOR")))
-    except (InvalidOperation, ValueError, OverflowError):
-        return 0
 
 
 def _blocks(count: int) -> int:

@@ -28,7 +28,8 @@ from zcfuse.tree.archive._format import SECTOR_BYTES
 from zcfuse.tree.archive._index import Member
 from zcfuse.tree.archive._members import PACKED, Kind
 from zcfuse.tree.archive._names import LONGEST_NAME
-from zcfuse.tree.archive._open import Keep, Progress, index_archive
+from zcfuse.tree.archive._open import Keep, index_archive
+from zcfuse.tree.archive._parse import Progress
 from zcfuse.tree.archive._unpacked import UnpackedMembers, UnpackedStatistics
 
 BLOCK_BYTES: Final = 4096

@@ -15,6 +15,7 @@ from struct import Struct
 from typing import Any, Final, cast
 
 from zcfuse.tree.archive._errors import ArchiveError
+from zcfuse.tree.archive._limits import ZIP_DIRECTORY
 from zcfuse.tree.archive._members import (
     LARGEST_SIZE,
     Kind,
@@ -116,8 +117,10 @@ def zip_members(
             raise
 
     try:
-        with _Directory(Reader(fd, size, size), one):
+        with _Directory(Reader(fd, size, ZIP_DIRECTORY), one):
             pass
+    except MemoryError:
+        raise
     except Exception as error:
         if ours or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise

@@ -1,0 +1,50 @@
+"""Looks at a member's extended headers before tarfile reads them.
+
+tarfile keeps what they promise and searches them by patterns that take the square of a run of
+digits as time. A header that no archiver writes is refused here, in one pass.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from decimal import Decimal
+from typing import Any, Final, cast
+
+from zcfuse.tree.archive._limits import DIGITS, EXTENDED_HEADERS, TAR_HEADER
+from zcfuse.tree.archive._members import clamp_ns
+from zcfuse.tree.archive._reader import Reader
+
+_PAX_TYPES: Final = b"xgX"
+_EXTENDED_TYPES: Final = _PAX_TYPES + b"LK"
+_TYPE: Final = 156
+_SIZE: Final = slice(124, 136)
+
+_DIGITS: Final = re.compile(rb"[0-9]{%d}" % (DIGITS + 1))
+_SECONDS: Final = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{0,100})?")
+
+
+def check_extended(reader: Reader, offset: int) -> None:
+    """Raise HeaderError unless the extended headers at `offset` are ones that may be parsed."""
+    for _ in range(EXTENDED_HEADERS):
+        reader.seek(offset)
+        block = reader.read(tarfile.BLOCKSIZE)
+        kind = block[_TYPE : _TYPE + 1]
+        if not kind or kind not in _EXTENDED_TYPES:
+            return
+        size: int = cast(Any, tarfile).nti(block[_SIZE])
+        if not 0 <= size <= TAR_HEADER:
+            raise tarfile.HeaderError(f"an extended header of {size} bytes, not 0 to {TAR_HEADER}")
+        if kind in _PAX_TYPES and _DIGITS.search(reader.read(size)):
+            raise tarfile.HeaderError(f"a number of more than {DIGITS} digits")
+        offset += tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    raise tarfile.HeaderError(f"one member has more than {EXTENDED_HEADERS} extended headers")
+
+
+def nanoseconds(seconds: str | float) -> int:
+    """Return a time that pax writes in decimals, or a header as a number; 0 where it is neither."""
+    text = str(seconds)
+    if not _SECONDS.fullmatch(text):
+        return 0
+    exact = Decimal(text) * 1_000_000_000
+    return clamp_ns(int(exact.to_integral_value(rounding="ROUND_FLOOR")))

@@ -1,0 +1,87 @@
+"""The process that indexes archives: takes jobs from a socket, one at a time, until it closes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+from typing import Final
+
+import msgspec
+
+from zcfuse.tree.archive._errors import ArchiveError, NotAnArchiveError
+from zcfuse.tree.archive._messages import (
+    DATAGRAM_BYTES,
+    Answer,
+    Done,
+    Job,
+    NoMemory,
+    Refused,
+    Report,
+    Unreadable,
+)
+from zcfuse.tree.archive._parse import parse
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def main(fd: int) -> None:
+    """Serve the socket `fd`."""
+    # The one who waits decides what an interrupt from the terminal ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with socket.socket(fileno=fd) as channel:
+        while True:
+            message, fds, _, _ = socket.recv_fds(channel, DATAGRAM_BYTES, 2)
+            if not message:
+                return
+            archive, sections = fds
+            answer = _answer(channel, msgspec.msgpack.decode(message, type=Job), archive, sections)
+            os.close(archive)
+            os.close(sections)
+            channel.send(msgspec.msgpack.encode(answer))
+
+
+def _answer(channel: socket.socket, job: Job, archive: int, sections: int) -> Answer:
+    def progress(done: int, total: int) -> None:
+        channel.send(msgspec.msgpack.encode(Report(done, total)))
+
+    try:
+        _limit(job)
+        found, complete = parse(job.path, archive, job.mtime_ns, progress, salvage=job.salvage)
+        for data in found.values():
+            _write(sections, data)
+        return Done({name: len(data) for name, data in found.items()}, complete)
+    except ArchiveError as error:
+        compressed = isinstance(error, NotAnArchiveError) and error.compressed
+        no_archive = isinstance(error, NotAnArchiveError)
+        return Refused(error.reason, no_archive, compressed, error.salvageable)
+    except MemoryError:
+        return NoMemory()
+    except OSError as error:
+        return Unreadable(error.errno or 0, error.strerror or str(error))
+    except Exception as error:  # a parser met what its author did not think of
+        return Refused(f"it cannot be read ({error!r:.200})", False, False, False)
+
+
+def _limit(job: Job) -> None:
+    """Set the limits of one job. The process itself may already have used some of each."""
+    with open("/proc/self/statm", "rb") as file:
+        now = int(file.read().split()[0]) * _PAGE
+    _soft_limit(resource.RLIMIT_AS, now + job.memory)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _soft_limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + job.seconds)
+
+
+def _soft_limit(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(which, (value, hard))
+
+
+def _write(fd: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
