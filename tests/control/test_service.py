@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from zcfuse.admin._service import ServiceManager
+from zcfuse.cli import _progress
 from zcfuse.control._watchdog import keep_watch, state_of_thread
 
 WATCHDOG_S = 0.2
@@ -184,3 +185,12 @@ def test_the_witness_ends_with_its_asker(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=20, check=True
     )
     assert len(result.stdout.split()) == 1
+
+
+def test_a_start_that_takes_long_asks_for_more_time(tmp_path, monkeypatch):
+    listener = Listener(tmp_path)
+    monkeypatch.setenv("NOTIFY_SOCKET", listener.address)
+    monkeypatch.setattr(_progress, "_EXTEND_EVERY_S", -1.0)
+    _progress.Progress("indexing").show(1, 2)
+    assert listener.take() == ["EXTEND_TIMEOUT_USEC=600000000"]
+    assert os.environ["NOTIFY_SOCKET"] == listener.address

@@ -42,6 +42,13 @@ class ServiceManager:
             return cls(address)
         return cls(address, int(microseconds) / 1e6 or None)
 
+    @staticmethod
+    def extend_start(seconds: int) -> None:
+        """Ask for `seconds` more until the service is up, before there is a `ServiceManager`."""
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        if address.startswith(("/", "@")):
+            ServiceManager(address)._send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000}")
+
     def ready(self, status: str) -> None:
         """Tell that the service is up, and what it does."""
         self._send("READY=1", f"STATUS={status}")

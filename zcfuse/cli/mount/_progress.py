@@ -1,4 +1,4 @@
-"""A line that says how far it is, for somebody who waits at a terminal."""
+"""Says how far a long start is: to a terminal as a line, to the service manager as a request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import sys
 import time
 from typing import Final
 
+from zcfuse.control._service import ServiceManager
+
 _PATIENCE_S: Final = 0.5  # without a word to a terminal
+_EXTEND_EVERY_S: Final = 10.0
+_EXTEND_BY_S: Final = 600  # as TimeoutStartSec= of the unit
 _WIPE: Final = "\r\x1b[K"
 
 
@@ -17,10 +21,15 @@ class Progress:
         self.what = what
         self._began = time.monotonic()
         self._shown = False
+        self._extended = self._began
 
     def show(self, done: int, total: int) -> None:
         """Say how much of it was done."""
-        if not sys.stderr.isatty() or time.monotonic() - self._began < _PATIENCE_S:
+        now = time.monotonic()
+        if now - self._extended > _EXTEND_EVERY_S:
+            self._extended = now
+            ServiceManager.extend_start(_EXTEND_BY_S)
+        if not sys.stderr.isatty() or now - self._began < _PATIENCE_S:
             return
         self._shown = True
         percent = 100 * done // total if total else 100

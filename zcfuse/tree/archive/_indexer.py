@@ -1,7 +1,7 @@
 """Has archives indexed by a process with limits, so that no archive takes the caller along.
 
 A process serves one archive after another within `indexing_process()`, and a single one outside.
-Safe to call from any thread; a process of its own serves each thread that finds none.
+Any thread may call this. A thread outside such a block starts a separate process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process that wants an archive indexed and the one that does it tell each other.
+"""The messages between a process that wants an archive indexed and its worker.
 
 Each message is one datagram of a SOCK_SEQPACKET pair, as MessagePack.
 """
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Job(msgspec.Struct, array_like=True):
-    """An archive to index. Two descriptors come along: the archive, and where the sections go.
+    """An archive to index. The message carries two descriptors: the archive, and the file for the sections.
 
     `memory` is in bytes and counts from what the process has, `seconds` are of processor time.
     """

@@ -1,6 +1,6 @@
 """Makes the sections of an index from an archive, by the parser that fits it.
 
-Runs in a process of its own, which `_indexer` limits: the parsers believe what the archive says.
+Runs in a separate process, which `_indexer` limits: the parsers believe what the archive says.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Intake:
 
 
 def _container(path: bytes, fd: int, size: int) -> str:
-    """Return "tar" or "zip"; ArchiveError says what else it is, and what to do."""
+    """Return "tar" or "zip"; ArchiveError names another kind of file, and the remedy."""
     start = read_at(fd, BLOCK, 0)
     if not start:
         raise NotAnArchiveError(path, "the file is empty")

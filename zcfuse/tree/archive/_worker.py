@@ -61,7 +61,7 @@ def _answer(channel: socket.socket, job: Job, archive: int, sections: int) -> An
         return NoMemory()
     except OSError as error:
         return Unreadable(error.errno or 0, error.strerror or str(error))
-    except Exception as error:  # a parser met what its author did not think of
+    except Exception as error:  # a parser met a value that its author did not expect
         return Refused(f"it cannot be read ({error!r:.200})", False, False, False)
 
 
