@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from zcfuse.admin._service import ServiceManager
-from zcfuse.cli import _progress
+from zcfuse.cli.mount import _progress
 from zcfuse.control._watchdog import keep_watch, state_of_thread
 
 WATCHDOG_S = 0.2

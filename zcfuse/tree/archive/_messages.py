@@ -11,7 +11,7 @@ import msgspec
 
 
 class Job(msgspec.Struct, array_like=True):
-    """An archive to index. The message carries two descriptors: the archive, and the file for the sections.
+    """An archive to index. Two descriptors go with it: the archive, and a file for the sections.
 
     `memory` is in bytes and counts from what the process has, `seconds` are of processor time.
     """
