@@ -3,9 +3,9 @@
     zcfuse mount /data /mnt/data
     python dataloader_mapped.py /mnt/data/tokens.bin 4096 4
 
-FILE is a row of records of RECORD_BYTES bytes each, such as tokens or features. All workers map it,
-and all mappings share the page cache's pages: on a mount that is served by passthrough those of the
-backing file. Prints what went by in one shuffled epoch.
+FILE is a sequence of records of RECORD_BYTES bytes each, such as tokens or features. All workers map
+it, and all mappings share the page cache's pages; under passthrough these are the backing file's.
+Prints the number of records, their bytes and a checksum of one shuffled epoch.
 """
 
 import functools
@@ -23,7 +23,7 @@ SEED = 17
 
 
 class Records:
-    """The records of a file. What is left over at its end is no record."""
+    """The records of a file, without an incomplete one at the end."""
 
     def __init__(self, path: str, size: int) -> None:
         self._path = path
@@ -32,9 +32,9 @@ class Records:
 
     @functools.cached_property
     def _records(self) -> torch.Tensor:
-        """Mapped by each worker for itself: a mapping that is sent to a process is sent as bytes.
+        """Map the file in each worker: sending a mapping to another process sends its bytes.
 
-        `shared=False` is a private mapping, which a read-only mount permits; nobody writes to it.
+        `shared=False` is a private mapping, which a read-only mount permits.
         """
         whole = self._count * self._size
         data = torch.from_file(self._path, shared=False, size=whole, dtype=torch.uint8)
@@ -44,7 +44,7 @@ class Records:
         return self._count
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        # A view: the bytes are copied once, when the worker puts its batch together.
+        # A view: the worker copies the bytes once, when it assembles its batch.
         return self._records[index]
 
 
@@ -59,7 +59,7 @@ def main(path: str, size: int, workers: int) -> None:
     loader = DataLoader(records, 64, shuffle=True, num_workers=workers, generator=order)
     count = crc = 0
     for batch in loader:
-        # Here the model would be told of it.
+        # Train the model here.
         count += len(batch)
         crc = zlib.crc32(batch.numpy(), crc)
     print(f"{count} records, {count * size} bytes, CRC-32 {crc:08x}")

@@ -1,8 +1,8 @@
-"""A view of files that lie elsewhere, in pieces: ``dataset_view.py MOUNTPOINT FILE...``.
+"""A view of pieces of existing files: ``dataset_view.py MOUNTPOINT FILE...``.
 
 Shows ``whole/`` with each FILE as it is, ``chunks/`` with each FILE cut into pieces of 1 MiB, and
-``all``, the FILEs one behind the other from a page's start each, as one file. No byte is copied to
-make any of it: each is a run of pages of the files themselves. Ctrl-C unmounts.
+``all``, the FILEs joined, each from the start of a page. Building the view copies no byte: every file
+in it refers to pages of the FILEs. Ctrl-C unmounts.
 """
 
 import os
@@ -19,7 +19,7 @@ PAGE_BYTES = 4096
 
 
 def view(paths: list[str]) -> zcfuse.Dir:
-    """The tree: entries are values, so none of the files is opened yet."""
+    """Build the tree. Entries are values, so this opens no file."""
     whole, chunks, parts = zcfuse.Dir(), zcfuse.Dir(), []
     for path in paths:
         name, size = os.path.basename(path), os.stat(path).st_size
@@ -35,7 +35,7 @@ async def main(mountpoint: str, paths: list[str]) -> None:
         async with zcfuse.mount(view(paths), mountpoint) as mount, trio.open_nursery() as nursery:
             nursery.start_soon(cancel_at, signals, nursery.cancel_scope)
             print(f"{len(paths)} files are shown on {mount.mountpoint}", flush=True)
-            await mount.wait_ended()  # somebody else may unmount
+            await mount.wait_ended()  # another process may unmount
             nursery.cancel_scope.cancel()
 
 

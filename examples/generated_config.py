@@ -1,9 +1,8 @@
-"""A file that is generated: ``generated_config.py TEMPLATE MOUNTPOINT NAME=VALUE...``.
+"""A generated file: ``generated_config.py TEMPLATE MOUNTPOINT NAME=VALUE...``.
 
-Shows one file, called like TEMPLATE, in which each ``$NAME`` is replaced by its VALUE. Nothing is
-written to disk: the bytes lie in memory and are served like any file's. On SIGHUP the template is
-read again; whoever has the old file open keeps it, whoever opens it then gets the new one. Ctrl-C
-unmounts.
+Shows one file, named like TEMPLATE, with each ``$NAME`` replaced by its VALUE. The bytes stay in
+memory, and the mount serves them like any file's. On SIGHUP the program reads the template again:
+clients that have the old file open keep it, and later opens get the new one. Ctrl-C unmounts.
 """
 
 import os
@@ -18,7 +17,7 @@ import zcfuse
 
 
 def generate(template: str, values: dict[str, str]) -> zcfuse.Bytes:
-    """The file as it is to be shown now."""
+    """Return the file with the current values."""
     with open(template, encoding="utf-8") as file:
         text = string.Template(file.read()).safe_substitute(values)
     return zcfuse.Bytes(text.encode(), mode=0o444, mtime=os.stat(template).st_mtime)
@@ -27,7 +26,7 @@ def generate(template: str, values: dict[str, str]) -> zcfuse.Bytes:
 async def main(template: str, mountpoint: str, values: dict[str, str]) -> None:
     name = os.path.basename(template)
     tree = zcfuse.Dir({name: generate(template, values)})
-    # Before the mount, so that no signal is lost and an early Ctrl-C unmounts as a late one does.
+    # Open it before the mount, so that no signal is lost and an early Ctrl-C also unmounts.
     with trio.open_signal_receiver(signal.SIGHUP, signal.SIGINT, signal.SIGTERM) as signals:
         async with zcfuse.mount(tree, mountpoint) as mount, trio.open_nursery() as nursery:
 
@@ -42,7 +41,7 @@ async def main(template: str, mountpoint: str, values: dict[str, str]) -> None:
 
             nursery.start_soon(obey, signals)
             print(f"{name} is generated in {mount.mountpoint}", flush=True)
-            await mount.wait_ended()  # somebody else may unmount
+            await mount.wait_ended()  # another process may unmount
             nursery.cancel_scope.cancel()
 
 

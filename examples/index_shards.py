@@ -1,8 +1,8 @@
-"""A manifest of what lies in tar shards: ``index_shards.py SHARD... > index.jsonl``.
+"""A manifest of the members of tar shards: ``index_shards.py SHARD... > index.jsonl``.
 
-Writes one line for each regular member, its place in the shard included. Then
-``zcfuse mount --tree index.jsonl MOUNTPOINT`` shows the members as files in a directory for each
-shard, and their bytes are still the shards' pages: nothing is unpacked.
+Writes one line per regular member, with its offset in the shard. Then
+``zcfuse mount --tree index.jsonl MOUNTPOINT`` shows one directory per shard with the members as
+files. Their bytes are the shards' pages, without unpacking.
 """
 
 import json
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 
 def nodes(shard: str) -> Iterator[dict[str, object]]:
-    """The members of one shard; a name that comes twice means the last, as for tar."""
+    """Yield the members of one shard; of several with one name the last, as tar does."""
     above = os.path.basename(shard).removesuffix(".tar")
-    with tarfile.open(shard, "r:") as archive:  # "r:": compressed bytes are nobody's file
+    with tarfile.open(shard, "r:") as archive:  # "r:" refuses compressed archives
         members = {os.path.normpath(member.name): member for member in archive}
     for name, member in members.items():
         if member.isreg() and not member.issparse() and not name.startswith(("/", "../")):

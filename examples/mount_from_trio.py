@@ -1,8 +1,8 @@
 """A mount inside a trio program: ``mount_from_trio.py SOURCE MOUNTPOINT COMMAND [ARGUMENT...]``.
 
-Shows SOURCE on MOUNTPOINT for as long as COMMAND runs, and exits with its status. The mount is
-served by threads of its own and by tasks of this trio loop, so the loop must not be blocked: that
-is why the command is awaited and not run with subprocess.
+Shows SOURCE on MOUNTPOINT while COMMAND runs, and exits with its status. Native threads and tasks
+of this trio loop serve the mount, so nothing may block the loop. The program therefore awaits the
+command instead of using subprocess.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""A question to DuckDB about the Parquet files of a directory: ``parquet_duckdb.py DIRECTORY SQL``.
+"""Query the Parquet files of a directory with DuckDB: ``parquet_duckdb.py DIRECTORY SQL``.
 
     zcfuse mount /data/events /mnt/events
     python parquet_duckdb.py /mnt/events "SELECT kind, count(*) FROM files GROUP BY ALL"
 
-`files` is all Parquet files below DIRECTORY as one table, whose column `filename` says which file a
-row is from. DuckDB reads the columns that it needs, by pread from several threads, which a mount
-that is served by passthrough takes from the backing files' own page cache. Prints a row a line.
+`files` is one table of all Parquet files below DIRECTORY; its column `filename` names the file of a
+row. DuckDB reads the columns that it needs by pread from several threads. Under passthrough they come
+from the backing files' page cache. Prints one row per line.
 """
 
 import os
@@ -18,7 +18,7 @@ except ImportError as error:
 
 
 def answer(directory: str, question: str) -> list[tuple[object, ...]]:
-    """The rows of the answer."""
+    """Return the rows of the answer."""
     with duckdb.connect() as database:
         pattern = os.path.join(directory, "**", "*.parquet")
         files = database.read_parquet(pattern, filename=True, union_by_name=True)

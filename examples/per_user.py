@@ -1,8 +1,8 @@
-"""A mount that shows each user something else: ``per_user.py SOURCE MOUNTPOINT``.
+"""A mount that shows each user a different tree: ``per_user.py SOURCE MOUNTPOINT``.
 
-``mine`` is the directory SOURCE/UID of whoever looks, if there is one; ``everybody`` is the
-directory SOURCE/everybody; ``whoami`` is a file that says who looks. Nobody finds the directory of
-another user under any name. To be run as root, since other users are let in. Ctrl-C unmounts.
+``mine`` is the directory SOURCE/UID of the calling user, if it exists; ``everybody`` is the directory
+SOURCE/everybody; ``whoami`` is a file with the user's id. A user cannot reach the directory of another
+user under any name. Run it as root, because it gives other users access. Ctrl-C unmounts.
 """
 
 import os
@@ -16,21 +16,21 @@ import zcfuse
 
 
 class PerUser(zcfuse.Dir):
-    """The root directory. What it answers depends on who asks, so nothing of it is cached."""
+    """The root directory. Its answers depend on the user, so the kernel caches none of them."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
         self._source = source
         self._everybody = zcfuse.Mirror(os.path.join(source, "everybody"))
-        # Made once each: the directory that a user comes back to is the one that was there.
+        # Create each mirror once, so that a user gets the same directory each time.
         self._mine: dict[int, zcfuse.Mirror] = {}
 
     async def lookup(self, name: str, who: zcfuse.Who) -> zcfuse.Entry | zcfuse.Tree | None:
-        """Return what `name` is to `who`."""
+        """Return the entry that `who` sees under `name`."""
         return self._seen_by(who).get(name)
 
     async def list(self, who: zcfuse.Who) -> Mapping[str, zcfuse.Entry | zcfuse.Tree]:
-        """Return all that `who` sees."""
+        """Return every entry that `who` sees."""
         return self._seen_by(who)
 
     def _seen_by(self, who: zcfuse.Who) -> dict[str, zcfuse.Entry | zcfuse.Tree]:
@@ -55,7 +55,7 @@ async def main(source: str, mountpoint: str) -> None:
         ):
             nursery.start_soon(cancel_at, signals, nursery.cancel_scope)
             print(f"{source} is mounted on {mount.mountpoint}", flush=True)
-            await mount.wait_ended()  # somebody else may unmount
+            await mount.wait_ended()  # another process may unmount
             nursery.cancel_scope.cancel()
 
 

@@ -1,8 +1,8 @@
 """A mount that hides files: ``policy.py SOURCE MOUNTPOINT PATTERN [PATTERN...]``.
 
-Names that match one of the patterns (as in a shell: ``*.tmp``, ``.git``) are not there: neither in
-a listing nor when asked for by name. Python decides that once per name and cache timeout, and is
-not asked again when the files that are left are read. Ctrl-C unmounts.
+Hides names that match one of the shell patterns (``*.tmp``, ``.git``), from listings and from lookups.
+Python decides once per name and cache timeout. Reading the other files does not call Python. Ctrl-C
+unmounts.
 """
 
 import errno
@@ -19,14 +19,14 @@ from zcfuse.tree import Attributes, Listing, Node
 
 
 class HidingListing(Listing):
-    """The names of another listing, without those that `mirror` hides. Offsets are the other's."""
+    """The entries of another listing that `mirror` shows, with their offsets."""
 
     def __init__(self, inner: Listing, mirror: "HidingMirror") -> None:
         self._inner = inner
         self._mirror = mirror
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
-        """Yield the entries that may be seen."""
+        """Yield the visible entries."""
         return (entry for entry in self._inner.entries(start) if not self._mirror.hides(entry[1]))
 
     def close(self) -> None:
@@ -42,30 +42,30 @@ class HidingMirror(zcfuse.Mirror):
         self._patterns = [os.fsencode(pattern) for pattern in patterns]
 
     def hides(self, name: bytes) -> bool:
-        """Whether a name is to be hidden; "." and ".." never are."""
+        """Return whether to hide a name; "." and ".." always show."""
         if name in (b".", b".."):
             return False
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
 
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
-        """Find a name, unless it is hidden."""
+        """Look a name up; a hidden one is ENOENT."""
         if self.hides(name):
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return super().lookup(directory, name)
 
     def listing(self, node: Node) -> Listing:
-        """List a directory without what is hidden."""
+        """List a directory without its hidden names."""
         return HidingListing(super().listing(node), self)
 
 
 async def main(source: str, mountpoint: str, patterns: list[str]) -> None:
     tree = HidingMirror(source, patterns)
-    # Before the mount, so that an early Ctrl-C unmounts as a late one does.
+    # Open it before the mount, so that an early Ctrl-C also unmounts.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with zcfuse.mount(tree, mountpoint) as mount, trio.open_nursery() as nursery:
             nursery.start_soon(cancel_at, signals, nursery.cancel_scope)
             print(f"{source} is mounted on {mount.mountpoint}", flush=True)
-            await mount.wait_ended()  # somebody else may unmount
+            await mount.wait_ended()  # another process may unmount
             nursery.cancel_scope.cancel()
 
 

@@ -1,7 +1,7 @@
 """Read a file by mapping it: ``read_mapped.py FILE``.
 
-No byte is copied to get here: on a mount that is served by passthrough the pages are those of the
-backing file's own page cache. Prints the size and the CRC-32, which touches every page.
+Under passthrough the mapping uses the backing file's page cache, so nothing copies the bytes. Prints the
+size and the CRC-32, which touches every page.
 """
 
 import mmap
@@ -11,14 +11,14 @@ import zlib
 
 
 def checksum(path: str) -> tuple[int, int]:
-    """Size in bytes and CRC-32 of a file."""
+    """Return the size in bytes and the CRC-32 of a file."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size == 0:  # mmap(2) refuses to map nothing
+        if size == 0:  # mmap(2) refuses an empty file
             return 0, zlib.crc32(b"")
         with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapping:
             mapping.madvise(mmap.MADV_SEQUENTIAL)
-            with memoryview(mapping) as view:  # a slice of the mapping itself would be a copy
+            with memoryview(mapping) as view:  # slicing the mapping itself would copy
                 return size, zlib.crc32(view)
 
 

@@ -1,8 +1,8 @@
 """Tar shards as directories: ``tar_shards.py MOUNTPOINT SHARD...``.
 
 Shows each SHARD, a tar or zip archive, as a directory of its members: ``train-0001.tar`` as
-``train-0001/``. Nothing is unpacked: a member is a run of bytes of its shard. The first time the
-shards are indexed, which is kept for the next. Ctrl-C unmounts. ``training_loop.py`` reads it.
+``train-0001/``. A member is a byte range of its shard, so nothing is unpacked. The first run indexes
+the shards and keeps the index for later runs. Ctrl-C unmounts. ``training_loop.py`` reads the mount.
 """
 
 import os
@@ -16,7 +16,7 @@ import zcfuse
 
 
 def shards(paths: list[str]) -> zcfuse.Dir:
-    """The tree, once all shards are indexed; a line tells what of a shard is not shown."""
+    """Index all shards and build the tree; report members that a shard cannot show."""
     tree = zcfuse.Dir()
     for path in paths:
         archive = zcfuse.Archive(path)
@@ -31,7 +31,7 @@ async def main(mountpoint: str, tree: zcfuse.Dir) -> None:
         async with zcfuse.mount(tree, mountpoint) as mount, trio.open_nursery() as nursery:
             nursery.start_soon(cancel_at, signals, nursery.cancel_scope)
             print(f"{len(tree)} shards are shown on {mount.mountpoint}", flush=True)
-            await mount.wait_ended()  # somebody else may unmount
+            await mount.wait_ended()  # another process may unmount
             nursery.cancel_scope.cancel()
 
 

@@ -1,7 +1,8 @@
-"""One epoch over WebDataset shards that are shown as directories: ``training_loop.py DIRECTORY``.
+"""One epoch over WebDataset shards mounted as directories: ``training_loop.py DIRECTORY``.
 
-The files of one sample share a name up to the first dot: ``000017.jpg`` and ``000017.cls``. Shards
-come in random order, the samples of one in the order of their names; prints what went by.
+The files of one sample share a name up to the first dot: ``000017.jpg`` and ``000017.cls``. The loop
+takes shards in random order and the samples of a shard in the order of their names. Prints the number
+of samples, classes and bytes.
 """
 
 import os
@@ -29,7 +30,7 @@ def main(directory: str) -> None:
     count = size = 0
     labels: dict[bytes, int] = {}
     for sample in samples(directory):
-        # Here the picture would be decoded, and the model be told of picture and label.
+        # Decode the picture and train the model here.
         count += 1
         size += sum(map(len, sample.values())) - len(sample["__key__"])
         labels[sample["cls"]] = labels.get(sample["cls"], 0) + 1

@@ -1,8 +1,8 @@
-"""Several directories as one: ``union.py MOUNTPOINT TOP [LOWER...]``.
+"""Merge several directories: ``union.py MOUNTPOINT TOP [LOWER...]``.
 
-Shows the directories merged on MOUNTPOINT, a name of TOP before the same name of the next, until a
-signal ends it. A whiteout (``.wh.NAME``, or as overlayfs writes it) in one hides NAME in those that
-follow, so unpacked layers of a container image can be named as they are, the last one first.
+Shows the directories merged on MOUNTPOINT until a signal ends the program. If several have a name, the
+first one wins. A whiteout (``.wh.NAME``, or as overlayfs writes it) hides NAME in the directories after
+it, so the unpacked layers of a container image work as they are, the last one first.
 """
 
 import signal
@@ -16,12 +16,12 @@ import zcfuse
 
 async def main(mountpoint: str, layers: list[str]) -> None:
     tree = zcfuse.Union(layers)
-    # Before the mount, so that an early Ctrl-C unmounts as a late one does.
+    # Open it before the mount, so that an early Ctrl-C also unmounts.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with zcfuse.mount(tree, mountpoint) as mount, trio.open_nursery() as nursery:
             nursery.start_soon(cancel_at, signals, nursery.cancel_scope)
             print(f"{len(layers)} layers are mounted on {mount.mountpoint}", flush=True)
-            await mount.wait_ended()  # somebody else may unmount
+            await mount.wait_ended()  # another process may unmount
             nursery.cancel_scope.cancel()
     tree.close()
 

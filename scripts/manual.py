@@ -1,7 +1,6 @@
-"""Writes zcfuse/share/man/zcfuse.1 from the template beside it and what ``--help`` says.
+"""Generates zcfuse/share/man/zcfuse.1 from the template beside it and the ``--help`` texts.
 
-``scripts/manual.py`` writes the page; ``scripts/manual.py --check`` only says whether it is as it
-would be written, by its exit status.
+``scripts/manual.py`` writes the page. ``scripts/manual.py --check`` exits with 0 if the page is current.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Return a line of text that roff shows as it is."""
+    """Return a line of text with roff's special characters escaped."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     escaped = re.sub("[\"']", lambda quote: {'"': "\\(dq", "'": "\\(aq"}[quote[0]], escaped)
     return "\\&" + escaped if escaped.startswith(".") else escaped

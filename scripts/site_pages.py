@@ -1,9 +1,8 @@
-"""Makes pages of what lies outside docs/ and belongs to the site; a hook of mkdocs.
+"""A mkdocs hook that turns files outside docs/ into pages of the site.
 
-README.md is the first page, CHANGELOG.md and LICENSE have one each, and so has every file in
-examples/. Links are written as they work in the checkout, on a code host: those that lead to one
-of these files, or from README.md into docs/, are turned into what they are on the site. A link to
-anything else outside docs/ is left as it is, and mkdocs warns of it.
+README.md is the first page. CHANGELOG.md, LICENSE and every file in examples/ have one page each. The
+sources contain links that work in the checkout. The hook rewrites links to these files, and links from
+README.md into docs/. It leaves other links outside docs/ unchanged, and mkdocs warns about them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 _CHECKOUT: Final = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-# Paths in the checkout, and the pages that they are on the site.
+# Paths in the checkout, and their pages on the site.
 _PAGES: Final = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
@@ -42,7 +41,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made."""
+    """Add the generated pages."""
     examples = _examples()
     made = {
         "index.md": _read("README.md"),
@@ -57,8 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn the links of a page that lead out of docs/, or from outside into it."""
-    if page.parent is None:  # a page that is alone in its tab needs no menu beside it
+    """Rewrite the links of a page that cross the border of docs/."""
+    if page.parent is None:  # a single page in a tab needs no menu
         page.meta["hide"] = ["navigation"]
     here = _path_in_checkout(page.file.src_uri)
     directory = posixpath.dirname(here)
@@ -76,12 +75,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Leave cells empty in which mkdocs-click shows click's mark for "no default" as a value."""
+    """Empty the cells where mkdocs-click shows click's mark for "no default"."""
     return html.replace("<code>Sentinel.UNSET</code>", "")
 
 
 def _on_site(path: str) -> str | None:
-    """The page or file of the site that `path` in the checkout is; None where it is none."""
+    """Return the site's page or file for `path` in the checkout; None if it has none."""
     if path in _PAGES:
         return _PAGES[path]
     if path.startswith("examples/"):
@@ -103,7 +102,7 @@ def _examples() -> list[str]:
 
 def _list_of(examples: list[str]) -> str:
     rows = [f"- [{name}]({name}.md): {_summary(name)}\n" for name in examples]
-    return "# Examples\n\nEach is whole, in `examples/` of the sources.\n\n" + "".join(rows)
+    return "# Examples\n\nEach program is complete, in `examples/` of the checkout.\n\n" + "".join(rows)
 
 
 def _example(name: str) -> str:
@@ -112,7 +111,7 @@ def _example(name: str) -> str:
 
 
 def _summary(name: str) -> str:
-    """What a program says of itself in its docstring, and another file in its first comment."""
+    """Return the first paragraph of a program's docstring, or of another file's first comment."""
     text = _source(name)
     told = ast.get_docstring(ast.parse(text)) if name.endswith(".py") else _comment(text)
     return (told or name).split("\n\n")[0].replace("\n", " ").replace("``", "`")
