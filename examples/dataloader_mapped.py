@@ -3,9 +3,9 @@
     zcfuse mount /data /mnt/data
     python dataloader_mapped.py /mnt/data/tokens.bin 4096 4
 
-FILE is a sequence of records of RECORD_BYTES bytes each, such as tokens or features. All workers map
-it, and all mappings share the page cache's pages; under passthrough these are the backing file's.
-Prints the number of records, their bytes and a checksum of one shuffled epoch.
+FILE is a sequence of records of RECORD_BYTES bytes each, such as tokens or features. All workers
+map it, and all mappings share the page cache's pages; under passthrough these are the backing
+file's. Prints the number of records, their bytes and a checksum of one shuffled epoch.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """A view of pieces of existing files: ``dataset_view.py MOUNTPOINT FILE...``.
 
 Shows ``whole/`` with each FILE as it is, ``chunks/`` with each FILE cut into pieces of 1 MiB, and
-``all``, the FILEs joined, each from the start of a page. Building the view copies no byte: every file
-in it refers to pages of the FILEs. Ctrl-C unmounts.
+``all``, the FILEs joined, each from the start of a page. Building the view copies no byte: every
+file in it refers to pages of the FILEs. Ctrl-C unmounts.
 """
 
 import os

@@ -4,8 +4,8 @@
     python parquet_duckdb.py /mnt/events "SELECT kind, count(*) FROM files GROUP BY ALL"
 
 `files` is one table of all Parquet files below DIRECTORY; its column `filename` names the file of a
-row. DuckDB reads the columns that it needs by pread from several threads. Under passthrough they come
-from the backing files' page cache. Prints one row per line.
+row. DuckDB reads the columns that it needs by pread from several threads. Under passthrough they
+come from the backing files' page cache. Prints one row per line.
 """
 
 import os

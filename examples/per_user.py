@@ -1,8 +1,9 @@
 """A mount that shows each user a different tree: ``per_user.py SOURCE MOUNTPOINT``.
 
-``mine`` is the directory SOURCE/UID of the calling user, if it exists; ``everybody`` is the directory
-SOURCE/everybody; ``whoami`` is a file with the user's id. A user cannot reach the directory of another
-user under any name. Run it as root, because it gives other users access. Ctrl-C unmounts.
+``mine`` is the directory SOURCE/UID of the calling user, if it exists; ``everybody`` is the
+directory SOURCE/everybody; ``whoami`` is a file with the user's id. A user cannot reach the
+directory of another user under any name. Run it as root, because it gives other users access.
+Ctrl-C unmounts.
 """
 
 import os

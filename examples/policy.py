@@ -1,8 +1,8 @@
 """A mount that hides files: ``policy.py SOURCE MOUNTPOINT PATTERN [PATTERN...]``.
 
-Hides names that match one of the shell patterns (``*.tmp``, ``.git``), from listings and from lookups.
-Python decides once per name and cache timeout. Reading the other files does not call Python. Ctrl-C
-unmounts.
+Hides names that match one of the shell patterns (``*.tmp``, ``.git``), from listings and from
+lookups. Python decides once per name and cache timeout. Reading the other files does not call
+Python. Ctrl-C unmounts.
 """
 
 import errno

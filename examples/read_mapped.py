@@ -1,7 +1,7 @@
 """Read a file by mapping it: ``read_mapped.py FILE``.
 
-Under passthrough the mapping uses the backing file's page cache, so nothing copies the bytes. Prints the
-size and the CRC-32, which touches every page.
+Under passthrough the mapping uses the backing file's page cache, so nothing copies the bytes.
+Prints the size and the CRC-32, which touches every page.
 """
 
 import mmap

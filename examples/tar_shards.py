@@ -1,8 +1,9 @@
 """Tar shards as directories: ``tar_shards.py MOUNTPOINT SHARD...``.
 
 Shows each SHARD, a tar or zip archive, as a directory of its members: ``train-0001.tar`` as
-``train-0001/``. A member is a byte range of its shard, so nothing is unpacked. The first run indexes
-the shards and keeps the index for later runs. Ctrl-C unmounts. ``training_loop.py`` reads the mount.
+``train-0001/``. A member is a byte range of its shard, so nothing is unpacked. The first run
+indexes the shards and keeps the index for later runs. Ctrl-C unmounts. ``training_loop.py`` reads
+the mount.
 """
 
 import os

@@ -1,8 +1,8 @@
 """One epoch over WebDataset shards mounted as directories: ``training_loop.py DIRECTORY``.
 
-The files of one sample share a name up to the first dot: ``000017.jpg`` and ``000017.cls``. The loop
-takes shards in random order and the samples of a shard in the order of their names. Prints the number
-of samples, classes and bytes.
+The files of one sample share a name up to the first dot: ``000017.jpg`` and ``000017.cls``. The
+loop takes shards in random order and the samples of a shard in the order of their names. Prints the
+number of samples, classes and bytes.
 """
 
 import os

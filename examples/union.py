@@ -1,8 +1,9 @@
 """Merge several directories: ``union.py MOUNTPOINT TOP [LOWER...]``.
 
-Shows the directories merged on MOUNTPOINT until a signal ends the program. If several have a name, the
-first one wins. A whiteout (``.wh.NAME``, or as overlayfs writes it) hides NAME in the directories after
-it, so the unpacked layers of a container image work as they are, the last one first.
+Shows the directories merged on MOUNTPOINT until a signal ends the program. If several have a name,
+the first one wins. A whiteout (``.wh.NAME``, or as overlayfs writes it) hides NAME in the
+directories after it, so the unpacked layers of a container image work as they are, the last one
+first.
 """
 
 import signal

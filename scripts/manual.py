@@ -1,6 +1,7 @@
 """Generates zcfuse/share/man/zcfuse.1 from the template beside it and the ``--help`` texts.
 
-``scripts/manual.py`` writes the page. ``scripts/manual.py --check`` exits with 0 if the page is current.
+``scripts/manual.py`` writes the page. ``scripts/manual.py --check`` exits with 0 if the page is
+current.
 """
 
 from __future__ import annotations

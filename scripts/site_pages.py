@@ -1,8 +1,9 @@
 """A mkdocs hook that turns files outside docs/ into pages of the site.
 
-README.md is the first page. CHANGELOG.md, LICENSE and every file in examples/ have one page each. The
-sources contain links that work in the checkout. The hook rewrites links to these files, and links from
-README.md into docs/. It leaves other links outside docs/ unchanged, and mkdocs warns about them.
+README.md is the first page. CHANGELOG.md, LICENSE and every file in examples/ have one page each.
+The sources contain links that work in the checkout. The hook rewrites links to these files, and
+links from README.md into docs/. It leaves other links outside docs/ unchanged, and mkdocs warns
+about them.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _examples() -> list[str]:
 
 def _list_of(examples: list[str]) -> str:
     rows = [f"- [{name}]({name}.md): {_summary(name)}\n" for name in examples]
-    return "# Examples\n\nEach program is complete, in `examples/` of the checkout.\n\n" + "".join(rows)
+    return "# Examples\n\nComplete programs from `examples/` of the checkout.\n\n" + "".join(rows)
 
 
 def _example(name: str) -> str:
