@@ -80,13 +80,19 @@ class FakeKernel:
         return ends
 
     def send(
-        self, opcode: int, nodeid: int, body: bytes = b"", unique: int | None = None, uid: int = 0
+        self,
+        opcode: int,
+        nodeid: int,
+        body: bytes = b"",
+        unique: int | None = None,
+        uid: int = 0,
+        pid: int | None = None,
     ) -> int:
         if unique is None:
             self._unique += 2
             unique = self._unique
         header = IN_HEADER.pack(
-            IN_HEADER.size + len(body), opcode, unique, nodeid, uid, uid, os.getpid(), 0, 0
+            IN_HEADER.size + len(body), opcode, unique, nodeid, uid, uid, pid or os.getpid(), 0, 0
         )
         self.channel.sendall(header + body)
         return unique
@@ -105,9 +111,11 @@ class FakeKernel:
         self.send(READ, nodeid, struct.pack("=QQIIQII", 0, offset, size, 0, 0, 0, 0))
         return self.reply()
 
-    def request(self, opcode: int, nodeid: int, body: bytes = b"", *, uid: int = 0) -> Reply:
+    def request(
+        self, opcode: int, nodeid: int, body: bytes = b"", *, uid: int = 0, pid: int | None = None
+    ) -> Reply:
         """A request that the data path answers by itself."""
-        unique = self.send(opcode, nodeid, body, uid=uid)
+        unique = self.send(opcode, nodeid, body, uid=uid, pid=pid)
         reply = self.reply()
         assert reply.unique == unique
         return reply

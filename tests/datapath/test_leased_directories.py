@@ -3,8 +3,10 @@
 import errno
 import os
 import resource
+import shutil
 import stat
 import struct
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -217,7 +219,19 @@ def test_attributes_with_names_are_those_of_the_file(leased, tree):
     assert names.body == b"user.colour\0"
 
 
-def test_trusted_names_are_for_root_alone(leased, tree):
+@pytest.fixture
+def powerless():
+    """A process of root's without CAP_SYS_ADMIN."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv")
+    argv = ["setpriv", "--bounding-set=-sys_admin", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(1) == b"\n"
+        yield process.pid
+        process.kill()
+
+
+def test_trusted_names_are_listed_by_capability_and_not_by_user(leased, tree, powerless):
     try:
         os.setxattr(tree / "file", "trusted.secret", b"1")
     except PermissionError:
@@ -226,7 +240,9 @@ def test_trusted_names_are_for_root_alone(leased, tree):
     node = fake.look(ROOT, b"file").nodeid
     size = struct.pack("=II", 1000, 0)
     assert fake.request(LISTXATTR, node, size).body == b"trusted.secret\0"
-    assert fake.request(LISTXATTR, node, size, uid=1234).body == b""
+    assert fake.request(LISTXATTR, node, size, uid=1234).body == b"trusted.secret\0"
+    assert fake.request(LISTXATTR, node, size, pid=powerless).body == b""
+    assert fake.request(LISTXATTR, node, size, pid=2**30).body == b""
 
 
 def test_a_file_is_opened_read_and_released(leased):

@@ -5,10 +5,12 @@ import logging
 import os
 import socket
 import stat
+import subprocess
 import time
 
 import pytest
 
+from tests.support import requires
 from zcfuse.tree import (
     HOLE,
     WHOLE_FILE,
@@ -26,6 +28,7 @@ from zcfuse.tree import (
     Zeros,
 )
 
+ACL = b"system.posix_acl_access"
 # The memory for small contents is there from the first one on: no test's descriptor.
 FIRST = Bytes(b"first")
 ME = Who(os.getuid(), os.getgid(), os.getpid())
@@ -510,3 +513,50 @@ def test_statfs_and_extended_attributes_of_what_lies_on_no_filesystem(data):
     assert failure(tree.getxattr, node, b"user.name") == "ENODATA"
     assert tree.listxattr(node) == ()
     assert tree.access(node, os.R_OK, 0, [0])
+
+
+def set_acl(path, text):
+    subprocess.run(["setfacl", "--set", text, path], check=True, timeout=10)
+    return os.getxattr(path, ACL)
+
+
+@requires("acl")
+def test_a_file_and_its_pieces_carry_the_acl_of_their_file(data, tmp_path):
+    acl = set_acl(data, "u::rw,u:1234:-,g::r,m::r,o::r")
+    other = write(tmp_path / "other", b"other")
+    set_acl(other, "u::rw,u:1234:-,g::r,m::r,o::r")
+    for entry in (File(data), Slice(data, 1, 2), Concat([data, Zeros(3)]), Concat([data, other])):
+        tree, node, _ = shown(entry)
+        assert tree.getxattr(node, ACL) == acl
+        assert tree.listxattr(node) == (ACL,)
+
+
+@requires("acl")
+def test_files_of_different_acls_are_for_their_owner_alone(data, tmp_path):
+    set_acl(data, "u::rw,u:1234:-,g::r,m::r,o::r")
+    tree, node, attributes = shown(Concat([data, write(tmp_path / "other", b"other")]))
+    assert attributes.mode & 0o077 == 0
+    assert tree.listxattr(node) == ()
+
+
+@requires("acl")
+def test_a_mode_that_was_given_takes_the_place_of_the_acl(data):
+    set_acl(data, "u::rw,u:1234:-,g::r,m::r,o::r")
+    tree, node, attributes = shown(File(data, mode=0o444))
+    assert attributes.mode & 0o777 == 0o444
+    assert tree.listxattr(node) == ()
+    assert failure(tree.getxattr, node, ACL) == "ENODATA"
+
+
+def test_parts_that_are_together_too_long_hide_no_other_name():
+    huge = Zeros(2**62)
+    tree = VirtualTree(Dir({"a": huge, "b": Concat([huge, huge]), "c": huge}))
+    assert failure(tree.lookup, tree.root, b"b") == "EOVERFLOW"
+    listed = [name for _, name, *_ in tree.listing(tree.root).entries(2)]
+    assert listed == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("mtime", [2**63, -(2**63) - 1, float("inf"), float("nan"), 1e300])
+def test_a_time_that_fits_no_file_is_refused(mtime):
+    with pytest.raises(ValueError, match="mtime="):
+        Zeros(1, mtime=mtime)

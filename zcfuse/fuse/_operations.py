@@ -27,6 +27,7 @@ from zcfuse.fuse._handles import Leases, OpenDirectories, OpenFiles
 from zcfuse.fuse._implicit import ImplicitHandles, implied_node
 from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
 from zcfuse.fuse._readonly import ReadOnlyOperations
+from zcfuse.linux._privileges import process_may_administer
 from zcfuse.options._mount import DEFAULT_ANSWER_TIMEOUT_S
 from zcfuse.tree import Answer, Attributes, Identity, Listing, Node, Tree, Who
 
@@ -248,6 +249,9 @@ class Operations(ReadOnlyOperations):
         replied = False
         try:
             for found in entries:
+                if _is_beyond_the_protocol(found[3]):
+                    LOG.warning("%r is not listed: its size fits no file", found[1])
+                    continue
                 if not self._reply_entry(token, directory, found):
                     break
                 replied = True
@@ -293,13 +297,12 @@ class Operations(ReadOnlyOperations):
 
     @handler
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        """Return names; `trusted.` ones only to root, as a kernel filesystem would."""
-        names = self._tree.listxattr(self._nodes.node(inode))
-        return [
-            of_type(bytes, name)
-            for name in names
-            if ctx.uid == 0 or not name.startswith(b"trusted.")
-        ]
+        """Return names; `trusted.` ones by capability, as a kernel filesystem does."""
+        found = self._tree.listxattr(self._nodes.node(inode))
+        names = [of_type(bytes, name) for name in found]
+        if not any(map(_is_trusted, names)) or process_may_administer(ctx.pid):
+            return names
+        return [name for name in names if not _is_trusted(name)]
 
     @handler
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
@@ -469,6 +472,15 @@ class Operations(ReadOnlyOperations):
         if self._nodes.forget(entry.st_ino, 1):
             self._forgotten([entry.st_ino])
         return False
+
+
+def _is_beyond_the_protocol(attributes: Attributes) -> bool:
+    """Say whether a reply has no room for a size; pyfuse3 would fail the whole listing."""
+    return not 0 <= attributes.size < 2**63 or not 0 <= attributes.blocks < 2**63
+
+
+def _is_trusted(name: bytes) -> bool:
+    return name.startswith(b"trusted.")
 
 
 def _who(ctx: pyfuse3.RequestContext) -> Who:

@@ -1,7 +1,6 @@
-"""What this process is permitted: capabilities and whether they hold in the first user namespace.
+"""The capabilities of a process, and whether they hold in the first user namespace.
 
-Read from ``/proc/self`` at every call, since a process may drop its capabilities. Any thread may
-call it.
+Each call reads ``/proc``, since a process may drop its capabilities. Any thread may call it.
 """
 
 from __future__ import annotations
@@ -26,6 +25,15 @@ def has_capability(capability: Capability) -> bool:
     return bool(_effective_capabilities() >> capability & 1)
 
 
+def process_may_administer(pid: int) -> bool:
+    """Whether a process has CAP_SYS_ADMIN for the whole machine; False for one that is gone."""
+    try:
+        effective = _effective_capabilities(str(pid))
+        return bool(effective >> Capability.SYS_ADMIN & 1) and _in_initial_user_namespace(str(pid))
+    except OSError:
+        return False
+
+
 def has_initial_capability(capability: Capability) -> bool:
     """Whether the capability is effective and counts for the whole machine.
 
@@ -35,17 +43,17 @@ def has_initial_capability(capability: Capability) -> bool:
     return has_capability(capability) and _in_initial_user_namespace()
 
 
-def _effective_capabilities() -> int:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+def _effective_capabilities(pid: str = "self") -> int:
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16)
     return 0
 
 
-def _in_initial_user_namespace() -> bool:
+def _in_initial_user_namespace(pid: str = "self") -> bool:
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        with open(f"/proc/{pid}/uid_map", encoding="ascii") as uid_map:
             return uid_map.read().split() == _INITIAL_UID_MAP
     except FileNotFoundError:
         # A kernel without user namespaces has only the first one.

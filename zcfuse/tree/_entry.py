@@ -160,6 +160,8 @@ def whole_number(name: str, value: object, largest: int = LARGEST) -> int:
 
 
 def _nanoseconds(seconds: float) -> int:
+    if not -LARGEST - 1 <= seconds <= LARGEST:  # NaN fails this comparison too
+        raise ValueError(f"mtime={seconds}: give seconds that fit 64 bits")
     if isinstance(seconds, int):
         return seconds * _SECOND_NS
     return round(seconds * _SECOND_NS)

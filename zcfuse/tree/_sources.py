@@ -16,12 +16,15 @@ from typing import Final
 import msgspec
 
 from zcfuse.linux._files import AT_EMPTY_PATH, Status, statx
+from zcfuse.tree._entry import LARGEST
 from zcfuse.tree._paths import PathOpener
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 
 # O_NONBLOCK: a FIFO must not make open(2) wait for a writer. What it is, is looked at afterwards.
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+ACCESS_ACL: Final = b"system.posix_acl_access"
 
 Stamp = tuple[tuple[int, int, int], ...]
 """Which files they are: (device, inode number, time of birth) of each, in order of first use."""
@@ -30,13 +33,15 @@ Stamp = tuple[tuple[int, int, int], ...]
 class Source(msgspec.Struct, eq=False):
     """A file: `fd` is -1 while it is only looked at.
 
-    Of memory of our own `status` is None, and `owner` is what closes the descriptor.
+    `acl` is the file's access ACL in the kernel's form (acl(5)), empty where it has none. Memory
+    that the tree holds has `status` None, and `owner` closes its descriptor.
     """
 
     fd: int
     size: int
     status: Status | None = None
     owner: object = None
+    acl: bytes = b""
 
 
 class Run(msgspec.Struct, frozen=True, eq=False):
@@ -83,9 +88,16 @@ class Runs(msgspec.Struct, frozen=True, eq=False):
 
 
 def joined(parts: Iterable[Runs]) -> Runs:
-    """Return the runs of several parts as those of one, as far as the first incomplete one."""
+    """Return the runs of several parts as those of one, as far as the first incomplete one.
+
+    Raises OSError: EOVERFLOW where the parts are longer than a file can be.
+    """
     found: list[Run] = []
+    size = 0
     for part in parts:
+        size += part.size
+        if size > LARGEST:
+            raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW))
         for run in part.runs:
             last = found[-1] if found else None
             if last is not None and _follows(last, run):
@@ -130,6 +142,11 @@ class Sources:
         """What the files are, in order of first use."""
         return [source.status for source in self._by_path.values() if source.status is not None]
 
+    @property
+    def acls(self) -> set[bytes]:
+        """The different access ACLs of the files; an empty one is that of a file without."""
+        return {source.acl for source in self._by_path.values() if source.status is not None}
+
     def stamp(self) -> Stamp:
         """Return which files they are."""
         return tuple((one.device, one.attributes.ino, one.btime_ns) for one in self.statuses)
@@ -153,8 +170,9 @@ class Sources:
         try:
             status = statx(fd, b"", AT_EMPTY_PATH)
             _require_regular(path, status.attributes.mode)
+            acl = _acl(fd)
             kept = self._keep
-            return Source(fd if kept else -1, status.attributes.size, status)
+            return Source(fd if kept else -1, status.attributes.size, status, acl=acl)
         finally:
             if not kept:
                 os.close(fd)
@@ -172,6 +190,15 @@ class Sources:
                 raise
             # A socket, or a device without a driver.
             raise OSError(errno.EINVAL, "not a regular file", path) from None
+
+
+def _acl(fd: int) -> bytes:
+    try:
+        return os.getxattr(f"/proc/self/fd/{fd}", ACCESS_ACL)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return b""
+        raise
 
 
 def _require_regular(path: bytes, mode: int) -> None:

@@ -46,6 +46,8 @@ BAD_NODES = [
      "line 3: offset: 11 lies beyond the 10 bytes of ten"),
     ({"path": "a", "file": "ten", "offset": 4, "length": 7},
      "line 3: length: 4 + 7 = 11, beyond the 10 bytes of ten"),
+    ({"path": "a", "parts": [{"zeros": 2**62}, {"zeros": 2**62}]},
+     "line 3: parts: are together longer than a file can be, 2^63 - 1 bytes"),
     ({"path": "a", "file": "gone"}, "line 3: file: gone does not exist"),
     ({"path": "a", "file": ""}, "line 3: file: is empty"),
     ({"path": "a", "file": "x\0"}, "line 3: file: has a NUL in it"),

@@ -189,10 +189,20 @@ class Builder:
             except Problem as problem:
                 field = f"parts[{number}]" + (f".{problem.field}" if problem.field else "")
                 raise Problem(field, problem.reason) from None
+        if sum(map(self._least, rows)) > LARGEST:
+            raise Problem("parts", "are together longer than a file can be, 2^63 - 1 bytes")
         first = len(self._parts)
         for row in rows:
             self._parts.append(row)
         return PARTS, first, 0, len(rows)
+
+    def _least(self, row: Row) -> int:
+        """Return how many bytes a part has, 0 where its file was not looked at."""
+        _, number, start, length = row
+        if length != TO_THE_END:
+            return length
+        size = self.files.size(number)
+        return 0 if size == UNKNOWN else max(size - start, 0)
 
     def _symlink(self, record: Record, target: str) -> Row:
         _refuse_range(record)

@@ -28,7 +28,7 @@ from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
 from zcfuse.tree._entry import Content, Symlink, checked_content
 from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._report import report_of
-from zcfuse.tree._sources import LOG, Runs, Sources
+from zcfuse.tree._sources import ACCESS_ACL, LOG, Runs, Sources
 from zcfuse.tree._types import (
     Answer,
     Attributes,
@@ -157,14 +157,17 @@ class VirtualTree(Tree):
         return StatFs(_BLOCK_BYTES, _BLOCK_BYTES, 0, 0, 0, 0, 0, 0, NAME_BYTES)
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
-        """Return an extended attribute, which only nodes of other trees have."""
+        """Return an extended attribute: of another tree's node any, of files the access ACL."""
         if isinstance(node, GraftNode):
             return node.graft.tree.getxattr(node.inner, name)
-        return super().getxattr(node, name)
+        acl = self._acl(_own(node)) if name == ACCESS_ACL else b""
+        return acl or super().getxattr(node, name)
 
     def listxattr(self, node: Node) -> Sequence[bytes]:
-        """Return the names of extended attributes, which only nodes of other trees have."""
-        return node.graft.tree.listxattr(node.inner) if isinstance(node, GraftNode) else ()
+        """Return the names of the extended attributes that getxattr() has."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.listxattr(node.inner)
+        return (ACCESS_ACL,) if self._acl(_own(node)) else ()
 
     def access(self, node: Node, mask: int, uid: int, gids: Collection[int]) -> bool:
         """Say whether a user may use the node, as the tree says that it is of."""
@@ -256,6 +259,15 @@ class VirtualTree(Tree):
         node = GraftNode(Graft(tree, parent, identity), tree.root)
         return node, tree.attributes(tree.root)
 
+    def _acl(self, node: EntryNode) -> bytes:
+        """Return the ACL that the files behind a node share; a mode by keyword replaces it."""
+        if not isinstance(node.entry, Blob) or node.entry.overrides.mode is not None:
+            return b""
+        sources = Sources(self._opener, keep=False)
+        node.entry.runs(sources)
+        _require_same(node, node.entry, sources)
+        return sources.acls.pop() if len(sources.acls) == 1 else b""
+
     def _looked_at(self, node: EntryNode, blob: Blob) -> Attributes:
         sources = Sources(self._opener, keep=False)
         runs = blob.runs(sources)
@@ -281,6 +293,9 @@ class VirtualTree(Tree):
             mode = found.mode & (mode if index else 0o777)
             atime, mtime = max(atime, found.atime_ns), max(mtime, found.mtime_ns)
             ctime = max(ctime, found.ctime_ns)
+        if len(sources.acls) > 1:
+            # One ACL cannot say who may read each of several files.
+            mode &= stat.S_IRWXU
         if not mtime:
             made = node.entry.created_ns if isinstance(node.entry, Bytes) else self._made_ns
             atime = mtime = ctime = made

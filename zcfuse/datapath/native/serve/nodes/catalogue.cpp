@@ -5,6 +5,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "serve/nodes/mirrors.hpp"
@@ -61,8 +62,15 @@ Extent hole(std::uint64_t length) {
     return {hole_file(), next_file_id(), 0, length, true};
 }
 
+// Times that do not fit are the first or the last that does, as in the index.
 std::int64_t nanoseconds(const statx_timestamp& time) noexcept {
-    return time.tv_sec * kSecond + time.tv_nsec;
+    std::int64_t found = 0;
+    if (__builtin_mul_overflow(time.tv_sec, kSecond, &found) ||
+        __builtin_add_overflow(found, static_cast<std::int64_t>(time.tv_nsec), &found)) {
+        using Limits = std::numeric_limits<std::int64_t>;
+        return time.tv_sec < 0 ? Limits::min() : Limits::max();
+    }
+    return found;
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "serve/nodes/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
+#include "sys/processes.hpp"
 
 namespace zc::ops {
 
@@ -32,13 +33,27 @@ bool answer_sized(const Request& request, std::span<const std::byte> value, std:
     return true;
 }
 
-// `trusted.` names are for root only, as a kernel filesystem has it.
+bool is_trusted(std::string_view name) noexcept {
+    return name.starts_with(kTrusted);
+}
+
+bool has_trusted(std::span<const std::byte> names) noexcept {
+    for (std::size_t at = 0; at < names.size();) {
+        const std::string_view name(reinterpret_cast<const char*>(names.data() + at));
+        if (is_trusted(name)) {
+            return true;
+        }
+        at += name.size() + 1;
+    }
+    return false;
+}
+
 std::size_t without_trusted(std::span<std::byte> names) {
     std::size_t kept = 0;
     for (std::size_t at = 0; at < names.size();) {
         const std::string_view name(reinterpret_cast<const char*>(names.data() + at));
         const auto size = name.size() + 1;
-        if (!name.starts_with(kTrusted)) {
+        if (!is_trusted(name)) {
             std::memmove(names.data() + kept, names.data() + at, size);
             kept += size;
         }
@@ -103,7 +118,7 @@ bool listxattr(Context& context, const Request& request) {
     if (context.mirrors().in_union(request.header.nodeid)) {
         names = names.first(shown_xattrs({reinterpret_cast<char*>(names.data()), names.size()}));
     }
-    if (request.header.uid != 0) {
+    if (has_trusted(names) && !sys::may_administer(static_cast<pid_t>(request.header.pid))) {
         names = names.first(without_trusted(names));
     }
     return answer_sized(request, names, wanted.size);
