@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from zcfuse.control._log import is_journal, with_priority
+from zcfuse.text import escaped
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -89,5 +90,4 @@ def _complain(message: str) -> None:
 
 
 def _one_line(message: str) -> str:
-    text = " ".join(message.split("\n"))
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    return escaped(" ".join(message.split("\n")))

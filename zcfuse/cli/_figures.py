@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Final
 
+from zcfuse.text import escaped
+
 _LEAST_WIDTH: Final = 100
 _PIPE_WIDTH: Final = 512
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -27,7 +29,7 @@ def print_figures(
 
     width = max(Console().width, _LEAST_WIDTH) if sys.stdout.isatty() else _PIPE_WIDTH
     table = Table(
-        title=title or None,
+        title=escaped(title) or None,
         show_header=any(columns),
         title_justify="left",
         box=None,
@@ -43,7 +45,7 @@ def print_figures(
             vertical="top" if words else "bottom",
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(escaped(cell)) for cell in row))
     console = Console(width=width)
     with console.capture() as captured:
         console.print(table)

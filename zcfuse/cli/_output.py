@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import click
 import msgspec
 
+from zcfuse.text import escaped
+
 
 def json_option(function: click.decorators.FC) -> click.decorators.FC:
     """Add ``--json`` to a command, as the parameter ``as_json``."""
@@ -42,7 +44,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_row(*(Text(shown(cell)) for cell in row))
     if title:
         # Not the table's own title, which would be folded to the width of a narrow table.
-        console.print(Text(title, style="bold"))
+        console.print(Text(escaped(title), style="bold"))
     with console.capture() as capture:
         console.print(table)
     for line in capture.get().splitlines():
@@ -69,7 +71,7 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, list | tuple):
         return " ".join(shown(item) for item in value) or "-"
-    return str(value)
+    return escaped(str(value))
 
 
 def duration(nanoseconds: object) -> str:

@@ -20,6 +20,7 @@ from zcfuse.cli._output import json_option, print_json, print_pairs, print_table
 from zcfuse.cli._places import Place, Places, nodeid_of
 from zcfuse.linux._mount_table import MountEntry, read_mounts
 from zcfuse.linux._residency import cachestat
+from zcfuse.text import escaped
 
 _PATIENCE_S: Final = 60.0  # for a tree that has to decompress a member first
 _ALIVE_S: Final = 3.0
@@ -159,7 +160,7 @@ def _print(report: Report) -> None:
         counts = sorted(found.fallbacks.items(), key=lambda item: -item[1])
         counted = [(reason, count, meaning(reason)) for reason, count in counts]
         print_table("counted on this mount", ("reason", "times", "in other words"), counted)
-    click.echo(f"advice: {report.advice}")
+    click.echo(f"advice: {escaped(report.advice)}")
 
 
 def _file_lines(report: Report) -> Iterator[tuple[str, str]]:

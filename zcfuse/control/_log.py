@@ -10,9 +10,11 @@ import faulthandler
 import logging
 import os
 import sys
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
+from zcfuse.control._log_limit import LimitedHandler
 from zcfuse.linux._mounting import MountError
+from zcfuse.text import escaped
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DEFAULT_LOG_LEVEL: Final = "info"
@@ -83,14 +85,28 @@ def set_up_logging(log_to: TextIO | None, level: str = DEFAULT_LOG_LEVEL) -> Non
     if log_to is None:
         logging.basicConfig(handlers=[logging.NullHandler()], force=True)
         return
-    handler = logging.StreamHandler(log_to)
+    handler = LimitedHandler(log_to)
     journal = is_journal(log_to)
-    handler.setFormatter(_JournalFormatter() if journal else logging.Formatter(_FORMAT))
+    handler.setFormatter(_JournalFormatter() if journal else _Formatter(_FORMAT))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     faulthandler.enable(log_to)
 
 
-class _JournalFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Escapes what could forge a line: control characters anywhere, and line ends in a message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the line of a record."""
+        record.message = escaped(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802, ANN401
+        """Return a traceback whose lines are indented, unlike a record's."""
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {escaped(line)}" for line in lines)
+
+
+class _JournalFormatter(_Formatter):
     """A message that has several lines, as a traceback has, is as many messages in the journal."""
 
     def __init__(self) -> None:

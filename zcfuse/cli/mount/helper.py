@@ -24,6 +24,7 @@ from zcfuse.cli.mount._starting import Logging, start
 from zcfuse.linux._mount_table import FSTYPE
 from zcfuse.linux._mounting import MountError
 from zcfuse.options._mount import MountOptions, split_options
+from zcfuse.text import escaped
 
 # mount(8), EXIT STATUS.
 HELPER: Final = Program(f"mount.{FSTYPE}", failed=32, usage=1, interrupted=8)
@@ -90,7 +91,7 @@ def mount_helper(
         # Also a missing directory: to mount(8) that is no wrong use but a mount that failed.
         raise CommandError(str(error)) from error
     if verbose:
-        click.echo(f"{HELPER.name}: {source} {'can be ' * fake}mounted on {shown.where}")
+        click.echo(escaped(f"{HELPER.name}: {source} {'can be ' * fake}mounted on {shown.where}"))
     return 0
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from zcfuse.cli._output import duration, size
 from zcfuse.cli.top._model import FileRow, PathRow, Requests, View
 from zcfuse.datapath._latency import Latency
+from zcfuse.text import escaped
 
 _SIDE_BY_SIDE: Final = 160
 _GAP: Final = 3
@@ -81,8 +82,8 @@ def _header(view: View, width: int) -> list[Text]:
     locked, budget = datapath.get("lock_budget", (0, 0))
     period = "since the mount" if view.since_mount else f"last {view.seconds:.1f} s"
     first = Text(no_wrap=True)
-    first.append(document.mountpoint, style="bold")
-    first.append(f"  shows {document.source}")
+    first.append(escaped(document.mountpoint), style="bold")
+    first.append(f"  shows {escaped(document.source)}")
     facts = [
         f"transport {transport}" if datapath else "naive: no data plane",
         f"up {_uptime(document.uptime_s)}",
@@ -125,7 +126,7 @@ def _sections(view: View, width: int) -> tuple[list[_Section], list[_Section]]:
     right.append(
         _Section(
             ("times/s", "times", "fallback and reason"),
-            [(_rate(row.rate), _count(row.total), row.reason) for row in view.fallbacks],
+            [(_rate(row.rate), _count(row.total), escaped(row.reason)) for row in view.fallbacks],
             least=1,
             words=2,
         )
@@ -184,7 +185,7 @@ def _of_files(view: View, wide: bool) -> _Section:
 def _file(row: FileRow, unit: Callable[[float], str]) -> Cells:
     file = row.file
     rate = "-" if row.rate is None else unit(row.rate)
-    return rate, _count(file.opens), _count(file.reads), size(file.bytes), row.path
+    return rate, _count(file.opens), _count(file.reads), size(file.bytes), escaped(row.path)
 
 
 def _fitted(sections: Sequence[_Section], room: int | None) -> list[_Section]:

@@ -22,6 +22,7 @@ from zcfuse.cli.warm._files import Failure, Found, find_files, jobs_of
 from zcfuse.cli.warm._locking import Locker, LockTally, unlock
 from zcfuse.cli.warm._reading import Tally, Warmer
 from zcfuse.linux._mount_table import MountEntry, resolve_mountpoint
+from zcfuse.text import escaped
 
 # Of one reason. Who has more of them wants --json.
 _MOST_FAILURES: Final = 5
@@ -120,10 +121,10 @@ def _print_failures(failures: Sequence[Failure]) -> None:
         by_reason.setdefault(reason, []).append(path)
     for reason, paths in by_reason.items():
         for path in paths[:_MOST_FAILURES]:
-            click.echo(f"{_printable(path)}: {reason}")
+            click.echo(f"{escaped(path)}: {escaped(reason)}")
         more = len(paths) - _MOST_FAILURES
         if more > 0:
-            click.echo(f"and {_files(more)} more ({reason}): --json has them all")
+            click.echo(f"and {_files(more)} more ({escaped(reason)}): --json has them all")
 
 
 def _line(summary: Summary) -> str:
@@ -261,7 +262,3 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 def _files(count: int) -> str:
     return f"{count:,} file{'' if count == 1 else 's'}"
-
-
-def _printable(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from zcfuse.text import escaped
+
 SHOWN_NAME_BYTES = 200
 
 
@@ -15,8 +17,8 @@ class ArchiveError(Exception):
     """
 
     def __init__(self, path: bytes, reason: str, *, salvageable: bool = False) -> None:
-        super().__init__(f"{shown(path)}: {one_line(reason)}")
-        self.reason = one_line(reason)
+        super().__init__(f"{shown(path)}: {escaped(reason)}")
+        self.reason = escaped(reason)
         self.salvageable = salvageable
 
 
@@ -41,15 +43,10 @@ class DamagedIndexError(OSError):
 
 def shown(name: bytes) -> str:
     """Return a name as it may stand in a message: one line, printable, not too long."""
-    text = one_line(name[: SHOWN_NAME_BYTES + 1].decode("utf-8", "backslashreplace"))
+    text = escaped(name[: SHOWN_NAME_BYTES + 1])
     return text if len(name) <= SHOWN_NAME_BYTES else text[:SHOWN_NAME_BYTES] + "..."
 
 
 def printable(name: bytes) -> str:
-    """Return a name as text of one line that can be encoded, however long it is."""
-    return one_line(name.decode("utf-8", "backslashreplace"))
-
-
-def one_line(text: str) -> str:
-    """Return `text` with what would break the line, or drive a terminal, written as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Return a name as exact text for a report, which is JSON; invalid UTF-8 as escapes."""
+    return name.decode("utf-8", "backslashreplace")

@@ -129,7 +129,7 @@ class Archive(Tree):
             "index": None if index.kept is None else printable(os.fsencode(index.kept)),
             "index_reused": index.reused,
             "index_reason": printable(os.fsencode(index.kept_reason)),
-            "notes": [(note.reason, note.count, shown(note.example)) for note in index.notes],
+            "notes": [(note.reason, note.count, printable(note.example)) for note in index.notes],
             "unpacked": msgspec.to_builtins(self.unpacked()),
         }
         return {"archives": {printable(index.identity.path): told}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zcfuse.text import escaped
+
 
 class ManifestError(ValueError):
     """A manifest that cannot be used.
@@ -14,7 +16,7 @@ class ManifestError(ValueError):
     """
 
     def __init__(self, manifest: str, line: int, field: str, reason: str) -> None:
-        places = [manifest, f"line {line}" if line else "", field, _one_line(reason)]
+        places = [manifest, f"line {line}" if line else "", field, escaped(reason)]
         super().__init__(": ".join(place for place in places if place))
         self.manifest = manifest
         self.line = line
@@ -35,8 +37,3 @@ class Problem(Exception):  # noqa: N818 - no error of its own: a ManifestError i
         self.reason = reason
         self.position = position
         self.other = other
-
-
-def _one_line(text: str) -> str:
-    """Return text in which what would end or overwrite a line is escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
