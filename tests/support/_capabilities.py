@@ -171,6 +171,13 @@ def _overlay_layers() -> str:
         return _root() or _tried(*command)
 
 
+def _erofs() -> str:
+    """EROFS from a file that lies on the filesystem of the tests."""
+    with open("/proc/filesystems") as file:
+        known = "erofs" in file.read().split()
+    return _root() or _kernel((6, 12))() or ("" if known else "the kernel has no EROFS")
+
+
 def _rings() -> str:
     """FUSE over io_uring in the kernel; whether it is switched on is the test's business."""
     if not os.path.exists("/sys/module/fuse/parameters/enable_uring"):
@@ -247,12 +254,13 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "acl": _Capability(_acl, False),
     "xattr": _Capability(_xattr, False),
     # `make test` installs these.
-    **{name: _Capability(_program(name), False) for name in (*PROGRAMS, "curl")},
+    **{name: _Capability(_program(name), False) for name in (*PROGRAMS, "curl", "fsck.erofs")},
     # Options of the kernel's, or the filesystem below the temporary directory.
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),
     "overlay": _Capability(_overlay, True),
     "overlay layers": _Capability(_overlay_layers, True),
+    "erofs": _Capability(_erofs, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "autofs": _Capability(_autofs, True),
     "io_uring": _Capability(_rings, True),

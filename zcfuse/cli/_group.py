@@ -23,6 +23,11 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "zcfuse.cli.explain:explain",
         "Say how a file is served, and why not better.",
     ),
+    "freeze": (
+        "zcfuse.cli.frozen._freeze:freeze",
+        "Write a tree into an image that the kernel can serve by itself.",
+    ),
+    "check": ("zcfuse.cli.frozen._check:check", "List the files of an image that have changed."),
     "warm": (
         "zcfuse.cli.warm._command:warm",
         "Read files ahead into the page cache; keep them in memory.",

@@ -7,6 +7,7 @@ thread, one that shows a `Dir` from that of its mount; its calls are plain block
 that never wait for a writer, a lease or the mount that shows the tree.
 """
 
+from zcfuse.tree._beneath import Beneath
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._computed import Computed
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
@@ -14,6 +15,7 @@ from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import Content, Entry, Symlink
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import Mirror
+from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._types import (
     HOLE,
     WHOLE_FILE,
@@ -39,6 +41,7 @@ __all__ = [
     "Answer",
     "Attributes",
     "BackingFile",
+    "Beneath",
     "Blob",
     "Bytes",
     "Catalogue",
@@ -54,6 +57,7 @@ __all__ = [
     "Listing",
     "Mirror",
     "Node",
+    "PathOpener",
     "RegularFile",
     "Slice",
     "StatFs",

@@ -25,6 +25,18 @@ class Progress:
 
     def show(self, done: int, total: int) -> None:
         """Say how much of it was done."""
+        self._say(f"{100 * done // total if total else 100} %")
+
+    def count(self, done: int) -> None:
+        """Say how much was done, of a total that is not known."""
+        self._say(f"{done:,}")
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print(_WIPE, end="", file=sys.stderr, flush=True)
+
+    def _say(self, how_far: str) -> None:
         now = time.monotonic()
         if now - self._extended > _EXTEND_EVERY_S:
             self._extended = now
@@ -32,10 +44,4 @@ class Progress:
         if not sys.stderr.isatty() or now - self._began < _PATIENCE_S:
             return
         self._shown = True
-        percent = 100 * done // total if total else 100
-        print(f"{_WIPE}{self.what}: {percent} %", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            print(_WIPE, end="", file=sys.stderr, flush=True)
+        print(f"{_WIPE}{self.what}: {how_far}", end="", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from zcfuse.cli.frozen._images import is_image_file, load_image
 from zcfuse.cli.mount._archives import ArchiveOptions, load_archive, load_archives
 from zcfuse.cli.mount._manifest import load
 from zcfuse.control._checks import (
@@ -103,6 +104,11 @@ def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Pr
 
 def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
     source = _given(wanted.source, "SOURCE")
+    if is_image_file(source):
+        _require_no_archive_options(wanted.archive_options, source)
+        where = _check_mountpoint(mountpoint, options)
+        image = load_image(source)
+        return Prepared(os.path.abspath(source), where, lambda: image)
     if os.path.isfile(source):
         where = _check_mountpoint(mountpoint, options)
         archive = load_archive(source, wanted.archive_options)

@@ -1,0 +1,3 @@
+mkdir -p /data/d
+echo one >/data/one
+echo two >/data/d/two

@@ -1,0 +1,221 @@
+"""Freezing: an image shows what its tree shows, and says what it cannot keep."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.frozen.conftest import hard_tree, seen, seen_in
+from tests.support import requires
+from zcfuse.frozen import CheckSummary, FreezeError, FrozenImage, FrozenTree, check
+from zcfuse.tree import (
+    Bytes,
+    Computed,
+    Concat,
+    Dir,
+    File,
+    Mirror,
+    Slice,
+    Symlink,
+    Union,
+    VirtualTree,
+    Zeros,
+)
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / "shard"
+    path.write_bytes(bytes(range(1, 252)) * 2000)
+    return str(path)
+
+
+def changed(image):
+    opened, summary = FrozenImage(image), CheckSummary()
+    try:
+        return {one.path: one.reason for one in check(opened, summary)}, summary
+    finally:
+        opened.close()
+
+
+@requires("xattr")
+def test_an_image_shows_what_is_hard_to_keep_as_the_directory_has_it(tmp_path, frozen):
+    root = os.fsencode(tmp_path / "hard")
+    os.mkdir(root)
+    hard_tree(root)
+    os.truncate(os.path.join(root, b"huge"), 100)  # the dump reads it
+    tree = Mirror(root)
+    image, summary = frozen(tree, roots=[root])
+    assert seen_in(image) == seen(tree)
+    assert (summary.left_out, summary.about.fuse_only) == ([], [])
+
+
+@requires("xattr", "fsck.erofs")
+def test_the_checker_of_erofs_finds_no_fault_in_an_image(tmp_path, frozen):
+    root = os.fsencode(tmp_path / "hard")
+    os.mkdir(root)
+    hard_tree(root)
+    image, summary = frozen(Mirror(root))
+    found = subprocess.run(["fsck.erofs", image], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (0, "")
+    told = subprocess.run(["dump.erofs", "-S", image], capture_output=True, text=True, timeout=60)
+    names_of_files = summary.about.files + 3  # of which one has three links more
+    assert f"regular file count:\t\t{names_of_files}" in told.stdout, told.stdout
+
+
+@requires("fsck.erofs")
+def test_a_directory_of_many_names_finds_each_of_them(tmp_path, frozen):
+    names = [b"%06d-%s" % (number, b"n" * (number % 200)) for number in range(3000)]
+    tree = Dir({os.fsdecode(name): Symlink(b"x") for name in names})
+    image, _ = frozen(tree)
+    shown = FrozenTree(image)
+    listed = [(offset, name) for offset, name, _, _ in shown.listing(shown.root).entries(0)]
+    assert [name for _, name in listed] == [b".", b"..", *sorted(names)]
+    for offset, name in listed[:: len(listed) // 7]:
+        following = next(shown.listing(shown.root).entries(offset), None)
+        assert following is None or following[1] == listed[listed.index((offset, name)) + 1][1]
+    for name in names[::50]:
+        assert shown.readlink(shown.lookup(shown.root, name)[0]) == b"x"
+    shown.close()
+    assert subprocess.run(["fsck.erofs", image], capture_output=True, timeout=60).returncode == 0
+
+
+def test_files_of_parts_show_the_bytes_of_the_parts(shard, frozen):
+    tree = Dir(
+        {
+            "whole": File(shard),
+            "aligned": Slice(shard, 512, 70_000),
+            "to the end": Slice(shard, 512 * 3),
+            "unaligned": Slice(shard, 3, 70_000),
+            "small": Slice(shard, 3, 70),
+            "bytes": Bytes(b"b" * 200_000),
+            "nothing": Bytes(b""),
+            "hole": Zeros(100_000),
+            "joined": Concat([Slice(shard, 512, 65_536), Zeros(65_536), Bytes(b"q" * 4_000)]),
+            "joined anyhow": Concat([Slice(shard, 1, 65_537), Slice(shard, 7, 100_000)]),
+            "d": Dir({"below": Slice(shard, 1024, 512), "link": Symlink(b"../whole")}),
+        }
+    )
+    shown = VirtualTree(tree)
+    image, summary = frozen(shown)
+    assert seen_in(image) == seen(shown)
+    (reason,) = summary.about.fuse_only
+    assert reason.startswith("2 such as 'unaligned'"), reason
+    assert [os.fsdecode(device.path) for device in summary.about.devices] == [shard]
+
+
+parts = st.one_of(
+    st.tuples(st.sampled_from([0, 512, 4096, 5120, 77]), st.sampled_from([512, 8192, 66_000])),
+    st.binary(min_size=1, max_size=50),
+    st.sampled_from([512, 4096, 70_000]),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=st.lists(st.lists(parts, min_size=1, max_size=3), min_size=1, max_size=4))
+def test_any_files_of_parts_show_the_bytes_of_the_parts(files, shard, frozen):
+    def made(part):
+        if isinstance(part, tuple):
+            return Slice(shard, *part)
+        return Bytes(part) if isinstance(part, bytes) else Zeros(part)
+
+    tree = VirtualTree(Dir({str(name): Concat(map(made, file)) for name, file in enumerate(files)}))
+    image, _ = frozen(tree)
+    assert seen_in(image) == seen(tree)
+    os.unlink(image)
+
+
+def test_a_frozen_union_is_what_the_union_shows(tmp_path, frozen):
+    layers = [tmp_path / "upper", tmp_path / "lower"]
+    for number, layer in enumerate(layers):
+        (layer / "d").mkdir(parents=True)
+        (layer / "d" / f"only in {number}").write_text(f"{number}")
+        (layer / "both").write_text(f"layer {number}")
+    (layers[1] / "hidden").write_text("")
+    (layers[0] / ".wh.hidden").write_text("")
+    tree = Union(layers)
+    image, summary = frozen(tree, roots=[os.fsencode(tmp_path)])
+    shown, expected = seen_in(image), seen(tree)
+    assert shown == expected
+    assert summary.about.roots == [os.fsencode(tmp_path)]
+
+
+def test_what_a_program_answers_is_refused_by_name_and_left_out_on_request(frozen):
+    async def read(offset, size):
+        return bytes(size)
+
+    class Asks(Dir):
+        dynamic = True
+
+        async def lookup(self, name, who):
+            return None
+
+        async def list(self, who):
+            return []
+
+    tree = Dir({"computed": Computed(5, read), "kept": Bytes(b"k"), "asks": Asks()})
+    with pytest.raises(FreezeError, match=r"2 entries cannot be frozen.*--leave-out"):
+        frozen(tree)
+    image, summary = frozen(tree, leave_out=True)
+    assert sorted(left.example for left in summary.left_out) == [b"asks", b"computed"]
+    assert set(seen_in(image)) == {b"", b"kept", b"missing"}
+
+
+def test_a_file_of_which_a_later_filesystem_has_the_path_too_is_for_fuse(tmp_path, frozen):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name)
+    tree = Dir({name: File(tmp_path / name / "f") for name in ("one", "two")})
+    roots = [os.fsencode(tmp_path / name) for name in ("one", "two")]
+    image, summary = frozen(tree, roots=roots)
+    assert seen_in(image)[b"two"]["size"] == 3
+    assert "exists in several" in summary.about.fuse_only[0]
+    shown = FrozenTree(image)
+    assert shown.open(shown.lookup(shown.root, b"two")[0]).pread(9, 0) == b"two"
+    shown.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, {"longer"}),
+        ({"verify": True}, {"longer", "touched", "other bytes"}),
+        ({"verify": True, "digest": True}, {"longer", "touched", "other bytes", "same time"}),
+    ],
+)
+def test_check_lists_the_files_that_have_changed(options, found, tmp_path, frozen):
+    source = tmp_path / "source"
+    source.mkdir()
+    names = ("longer", "touched", "other bytes", "same time", "same")
+    for name in names:
+        (source / name).write_text("before")
+        os.utime(source / name, ns=(10**18, 10**18))
+    image, _ = frozen(Mirror(source), **options)
+    assert changed(image)[0] == {}
+    (source / "longer").write_text("after it")
+    os.utime(source / "longer", ns=(10**18, 10**18))
+    os.utime(source / "touched")
+    (source / "other bytes").write_text("change")
+    (source / "same time").write_text("change")
+    os.utime(source / "same time", ns=(10**18, 10**18))
+    told, summary = changed(image)
+    assert {os.path.basename(os.fsdecode(path)) for path in told} == found
+    assert summary.compared == len(names)
+
+
+def test_a_backing_file_of_another_size_is_stale_and_one_that_is_gone_an_error(tmp_path, frozen):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "longer").write_text("1")
+    (source / "gone").write_text("1")
+    image, _ = frozen(Mirror(source))
+    (source / "longer").write_text("12")
+    (source / "gone").unlink()
+    tree = FrozenTree(image)
+    for name, number in ((b"longer", errno.ESTALE), (b"gone", errno.EIO)):
+        with pytest.raises(OSError, match=os.strerror(number)):
+            tree.open(tree.lookup(tree.root, name)[0])
+    tree.close()

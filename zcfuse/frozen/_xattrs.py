@@ -1,0 +1,122 @@
+"""Extended attributes in an inode, and what overlayfs takes for its own marks.
+
+An attribute of the tree whose name begins with ``trusted.overlay.`` must not act as a mark. The
+writer escapes it as overlayfs does (``trusted.overlay.overlay.``), and overlayfs or the reader
+turns it back.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from zcfuse.frozen._errors import DamagedImageError
+from zcfuse.frozen._layout import (
+    MAX_XATTR_BYTES,
+    XATTR_ENTRY,
+    XATTR_HEADER,
+    XATTR_PREFIXES,
+    XATTR_UNIT,
+    rounded_up,
+)
+
+OVERLAY: Final = b"trusted.overlay."
+ESCAPED: Final = b"trusted.overlay.overlay."
+METACOPY: Final = b"trusted.overlay.metacopy"
+REDIRECT: Final = b"trusted.overlay.redirect"
+PIECES: Final = b"trusted.zcfuse.pieces"
+"""Where the pieces of a file that only FUSE can serve begin, and their number."""
+
+PIECES_VALUE: Final = struct.Struct("<QQ")
+
+_NAME_BYTES: Final = 255
+_VALUE_BYTES: Final = 0xFFFF
+# A whole name, such as that of an ACL, before the names that only begin so.
+_INDEXES: Final = sorted(
+    ((prefix, index) for index, prefix in XATTR_PREFIXES.items()), key=lambda one: -len(one[0])
+)
+
+
+def escaped(name: bytes) -> bytes:
+    """Return the name that an attribute of the tree has in the image."""
+    return ESCAPED + name[len(OVERLAY) :] if name.startswith(OVERLAY) else name
+
+
+def shown(name: bytes) -> bytes | None:
+    """Return the name that a client sees, None for a mark of the image itself."""
+    if name.startswith(ESCAPED):
+        return OVERLAY + name[len(ESCAPED) :]
+    return None if name.startswith(OVERLAY) or name == PIECES else name
+
+
+def encode(attributes: Mapping[bytes, bytes]) -> bytes:
+    """Return the attributes as an inode has them; nothing if there are no attributes.
+
+    Raises:
+        ValueError: EROFS has no place for one of them; the text says for which and why.
+    """
+    if not attributes:
+        return b""
+    parts = [XATTR_HEADER.pack(0, 0)]
+    for name, value in attributes.items():
+        index, rest = _split(name)
+        if len(rest) > _NAME_BYTES or len(value) > _VALUE_BYTES:
+            raise ValueError(f"the extended attribute {name!r} is too long for EROFS")
+        entry = XATTR_ENTRY.pack(len(rest), index, len(value)) + rest + value
+        parts.append(entry.ljust(rounded_up(len(entry), XATTR_UNIT), b"\0"))
+    encoded = b"".join(parts)
+    if len(encoded) > MAX_XATTR_BYTES:
+        raise ValueError("its extended attributes are too long for EROFS")
+    return encoded
+
+
+def count_of(encoded: bytes) -> int:
+    """Return what the inode says of the length of its attributes (i_xattr_icount)."""
+    if not encoded:
+        return 0
+    return 1 + (len(encoded) - XATTR_HEADER.size) // XATTR_UNIT
+
+
+def size_of(count: int) -> int:
+    """Return the bytes that a count stands for."""
+    return XATTR_HEADER.size + (count - 1) * XATTR_UNIT if count else 0
+
+
+def decode(encoded: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (name, value). Raises DamagedImageError where they do not fit their place."""
+    if not encoded:
+        return
+    _, shared = XATTR_HEADER.unpack_from(encoded)
+    if shared:
+        raise DamagedImageError("shared extended attributes, which zcfuse writes into no image")
+    at = XATTR_HEADER.size
+    while at < len(encoded):
+        name_bytes, index, value_bytes = XATTR_ENTRY.unpack_from(encoded, at)
+        start = at + XATTR_ENTRY.size
+        end = start + name_bytes + value_bytes
+        if end > len(encoded) or index not in XATTR_PREFIXES:
+            raise DamagedImageError("an extended attribute does not fit its inode")
+        name = XATTR_PREFIXES[index] + encoded[start : start + name_bytes]
+        yield name, encoded[start + name_bytes : end]
+        at = rounded_up(end, XATTR_UNIT)
+
+
+def unsupported(names: Iterable[bytes]) -> list[bytes]:
+    """Return the names that EROFS cannot keep."""
+    return [name for name in names if _index_of(name) is None]
+
+
+def _split(name: bytes) -> tuple[int, bytes]:
+    found = _index_of(name)
+    if found is None:
+        raise ValueError(f"EROFS cannot keep the extended attribute {name!r}")
+    prefix, index = found
+    return index, name[len(prefix) :]
+
+
+def _index_of(name: bytes) -> tuple[bytes, int] | None:
+    for prefix, index in _INDEXES:
+        if name == prefix or (prefix.endswith(b".") and name.startswith(prefix)):
+            return prefix, index
+    return None
