@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.cli.conftest import busy, ended, refused
-from tests.support import find_mount, requires
+from tests.support import MOUNT_FUSECTL, find_mount, requires
 
 pytestmark = requires("mounting")
 
@@ -166,9 +166,9 @@ def test_a_busy_mount_is_detached_by_a_second_signal_with_a_line(mounted, path):
 @requires("root", "private mounts")
 def test_an_abort_ends_the_daemon_with_one_and_leaves_nothing_mounted(tmp_path, source, mountpoint):
     # fusectl may not be mounted; a namespace of the test's own has it for as long as it needs.
-    script = """
-    set -e
-    mount -t fusectl none /sys/fs/fuse/connections
+    script = (
+        f"set -e; {MOUNT_FUSECTL}"
+        + """
     "$0" -m zcfuse mount --foreground "$1" "$2" & daemon=$!
     for i in $(seq 200); do grep -q " $2 " /proc/self/mountinfo && break; sleep 0.05; done
     timeout 20 stat "$2" >/dev/null
@@ -177,6 +177,7 @@ def test_an_abort_ends_the_daemon_with_one_and_leaves_nothing_mounted(tmp_path, 
     status=0; wait $daemon || status=$?
     grep " $2 " /proc/self/mountinfo || echo "ended $status, nothing mounted"
     """
+    )
     result = subprocess.run(
         [*PRIVATE, "bash", "-c", script, sys.executable, source, mountpoint],
         capture_output=True,

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import run_zcfuse
 from tests.cli.service import DEADLINE_S, Manager, manager
-from tests.support import find_mount, requires
+from tests.support import MOUNT_FUSECTL, find_mount, requires
 from tests.support._user import CHECKOUT
 
 pytestmark = requires("mounting")
@@ -115,8 +115,7 @@ def test_an_abort_ends_the_pings_and_the_exit_status_tells(mounted, told):
     daemon = mounted(env=told.environment)
     told.until("WATCHDOG")
     # fusectl need not be mounted where all see it.
-    connections = "/sys/fs/fuse/connections"
-    script = f"mount -t fusectl none {connections} && echo 1 >{connections}/$0/abort"
+    script = f"{MOUNT_FUSECTL} && echo 1 >/sys/fs/fuse/connections/$0/abort"
     private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
     subprocess.run([*private, str(daemon.mount.connection)], check=True, timeout=DEADLINE_S)
     assert daemon.fails() == 1

@@ -14,7 +14,6 @@ from tests.control.fakes import (
     CONTEXT,
     OLD,
     ROOT,
-    USER,
     Reply,
     errno_of,
     listed,
@@ -313,9 +312,10 @@ async def test_trusted_names_are_listed_by_capability(operations, monkeypatch):
 async def test_access_is_decided_by_the_tree(source, operations):
     (source / "f").touch()
     os.chmod(source / "f", 0o600)
+    stranger = SimpleNamespace(uid=os.getuid() + 1, gid=os.getgid() + 1, pid=os.getpid(), umask=0)
     nodeid = await look_up(operations, "f")
     assert await operations.access(nodeid, os.R_OK, CONTEXT)
-    assert not await operations.access(nodeid, os.R_OK, USER)
+    assert not await operations.access(nodeid, os.R_OK, stranger)
     assert not await operations.access(nodeid, os.W_OK, CONTEXT)
 
 

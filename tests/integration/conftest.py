@@ -53,15 +53,19 @@ def write(directory: str, name: str, data: bytes = b"") -> str:
     return path
 
 
-def command(*argv: str) -> None:
+def command(*argv: str, cwd: str | Path | None = None) -> None:
     """Run a program that must succeed."""
-    subprocess.run(argv, check=True, timeout=COMMAND_DEADLINE_S, capture_output=True)
+    subprocess.run(argv, check=True, timeout=COMMAND_DEADLINE_S, capture_output=True, cwd=cwd)
 
 
 @contextlib.contextmanager
-def kernel_mount(*argv: str) -> Iterator[None]:
-    """``mount ARGV``, whose last is the mount point, for as long as the context lasts."""
-    command("mount", *argv)
+def kernel_mount(*argv: str, cwd: str | Path | None = None) -> Iterator[None]:
+    """``mount ARGV``, whose last is the mount point, for as long as the context lasts.
+
+    Since util-linux 2.39 an option may have 255 bytes (fsconfig(2)). Paths in options are therefore
+    best relative to `cwd`.
+    """
+    command("mount", *argv, cwd=cwd)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ import pytest
 from tests.integration.client import Client
 from tests.integration.conftest import ALL_PATHS, CACHED_PATHS, command, write
 from tests.integration.counts import counts, eventually
-from tests.support import Daemon, find_mount, requires
+from tests.support import MOUNT_FUSECTL, Daemon, find_mount, requires
 from tests.support._user import CHECKOUT
 
 pytestmark = requires("mounting")
@@ -120,25 +120,25 @@ def test_an_aborted_connection_ends_the_daemon_and_its_clients(
     client = clients(daemon)
     client.begin(FOR_EVER)
     # The control filesystem need not be mounted where the daemon is.
-    number = daemon.mount.connection
-    script = 'mount -t fusectl none "$0" && echo 1 > "$0/$1/abort"'
-    where = ["/sys/fs/fuse/connections", str(number)]
-    command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, *where)
+    script = f"{MOUNT_FUSECTL} && echo 1 > /sys/fs/fuse/connections/$0/abort"
+    number = str(daemon.mount.connection)
+    command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, number)
     assert daemon.fails() == 1
     assert client.finish()[1] in GONE_BY_PATH
     assert "aborted" in daemon.log()
     assert daemon.mount is None
 
 
-DYING_WITH_FUSECTL = """
-set -e
-mount -t fusectl none /sys/fs/fuse/connections
+DYING_WITH_FUSECTL = (
+    f"set -e; {MOUNT_FUSECTL}"
+    + """
 "$0" -m zcfuse mount --foreground --path splice "$1" "$2" & daemon=$!
 for i in $(seq 200); do grep -q " $2 " /proc/self/mountinfo && break; sleep 0.05; done
 timeout 20 sh -c 'while cat "$0"; do :; done' "$2/file" 2>&1 >/dev/null | tail -n 1 >&2
 status=0; wait $daemon || status=$?
 grep " $2 " /proc/self/mountinfo || echo "ended $status"
 """
+)
 
 
 @requires("root", "private mounts")

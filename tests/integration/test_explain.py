@@ -164,8 +164,9 @@ def test_a_stacked_filesystem_is_named_with_the_option_that_helps(
     with kernel_mount("-t", "tmpfs", "zcfuse-tests", str(layers)):
         for name in ("lower", "upper", "work"):
             (layers / name).mkdir()
-        directories = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
-        with kernel_mount("-t", "overlay", "-o", directories, "zcfuse-tests", source):
+        directories = "lowerdir=lower,upperdir=upper,workdir=work"
+        overlay = ("-t", "overlay", "-o", directories, "zcfuse-tests", source)
+        with kernel_mount(*overlay, cwd=layers):
             make(source, "file")
             told = explained(mounted("--stack-depth", depth).path("file"))
     part = told["daemon"]["parts"][0]

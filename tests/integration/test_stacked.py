@@ -28,8 +28,9 @@ def overlay(tmp_path, source) -> Iterator[str]:
             (layers / name).mkdir()
         for name in ("lower", "upper"):
             write(str(layers / name), name, random.Random(name).randbytes(SIZE))
-        directories = f"lowerdir={layers}/lower,upperdir={layers}/upper,workdir={layers}/work"
-        with kernel_mount("-t", "overlay", "-o", directories, "zcfuse-tests", source):
+        directories = "lowerdir=lower,upperdir=upper,workdir=work"
+        overlay = ("-t", "overlay", "-o", directories, "zcfuse-tests", source)
+        with kernel_mount(*overlay, cwd=layers):
             yield source
 
 

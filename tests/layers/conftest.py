@@ -29,15 +29,15 @@ def dump(root: str, names: Sequence[str] = NAMES) -> Dump:
     return found
 
 
-def run(*command: str) -> None:
+def run(*command: str, cwd: str | None = None) -> None:
     """Run a program that must succeed."""
-    subprocess.run(command, check=True, timeout=DEADLINE_S, capture_output=True)
+    subprocess.run(command, check=True, timeout=DEADLINE_S, capture_output=True, cwd=cwd)
 
 
 @contextmanager
-def mounted_by(*command: str) -> Iterator[str]:
+def mounted_by(*command: str, cwd: str | None = None) -> Iterator[str]:
     """Run a program that mounts; its last argument is where, for as long as the context lasts."""
-    run(*command)
+    run(*command, cwd=cwd)
     try:
         yield command[-1]
     finally:

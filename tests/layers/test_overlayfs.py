@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os.path import join
@@ -34,8 +35,11 @@ def overlayfs(kind: str, stack: Stack, base: Path) -> Iterator[str]:
     """The kernel's, read-only."""
     mountpoint = base / "overlay"
     mountpoint.mkdir()
-    options = f"ro,lowerdir={joined(stack)}{OPTIONS[kind]}"
-    with mounted_by("mount", "-t", "overlay", "-o", options, "none", str(mountpoint)) as root:
+    # Relative to their directory: since util-linux 2.39 an option may have 255 bytes (fsconfig(2)).
+    above = os.path.commonpath(stack.layers)
+    layers = ":".join(os.path.relpath(layer, above) for layer in stack.layers)
+    command = ["mount", "-t", "overlay", "-o", f"ro,lowerdir={layers}{OPTIONS[kind]}", "none"]
+    with mounted_by(*command, str(mountpoint), cwd=above) as root:
         yield root
 
 

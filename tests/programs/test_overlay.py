@@ -59,9 +59,9 @@ def overlay(lower: str, base: Path) -> Iterator[str]:
     with kernel_mount("-t", "tmpfs", "zcfuse-tests", str(layers)):
         for name in ("upper", "work", "merged"):
             (layers / name).mkdir()
-        directories = f"lowerdir={lower},upperdir={layers}/upper,workdir={layers}/work"
+        directories = f"lowerdir={lower},upperdir=upper,workdir=work"
         merged = str(layers / "merged")
-        with kernel_mount("-t", "overlay", "-o", directories, "zcfuse-tests", merged):
+        with kernel_mount("-t", "overlay", "-o", directories, "zcfuse-tests", merged, cwd=layers):
             yield merged
 
 

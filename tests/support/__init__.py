@@ -12,10 +12,11 @@ from tests.support._capabilities import (
     skip_unless,
 )
 from tests.support._daemon import ClientHungError, Daemon, DaemonError, Mounter
-from tests.support._kernel import FuseMount, abort, find_mount, fuse_mounts
+from tests.support._kernel import MOUNT_FUSECTL, FuseMount, abort, find_mount, fuse_mounts
 from tests.support._user import OrdinaryUser
 
 __all__ = [
+    "MOUNT_FUSECTL",
     "ClientHungError",
     "Daemon",
     "DaemonError",

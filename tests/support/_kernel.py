@@ -15,6 +15,11 @@ MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2
 FILESYSTEM: Final = "fuse.zcfuse"
 _CONNECTIONS: Final = "/sys/fs/fuse/connections"
+# For a shell in a mount namespace of the test: systemd has mounted it already, others have not.
+MOUNT_FUSECTL: Final = (
+    f"{{ grep -q ' {_CONNECTIONS} fusectl ' /proc/mounts"
+    f" || mount -t fusectl none {_CONNECTIONS}; }}"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@
 and unmounts.
 """
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 _DEADLINE_S: Final = 10.0
@@ -16,16 +18,26 @@ def main() -> int:
     """Mount until told to end; returns the status of mount(8) or umount(8)."""
     _, layers, mountpoint = sys.argv
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    options = f"ro,lowerdir={layers}"
-    mounted = _run("mount", "-t", "overlay", "-o", options, "overlay", mountpoint)
+    mounted = _mount(layers.split(":"), mountpoint)
     if mounted != 0:
         return mounted
     signal.sigwait({signal.SIGTERM})
     return _run("umount", mountpoint)
 
 
-def _run(*command: str) -> int:
-    return subprocess.run(command, timeout=_DEADLINE_S, check=False).returncode
+def _mount(layers: Sequence[str], mountpoint: str) -> int:
+    """Mount by names relative to the directory that has the layers.
+
+    mount(8) of util-linux 2.39 and later passes each option to fsconfig(2), which takes 255 bytes.
+    """
+    above = os.path.commonpath(layers)
+    lower = ":".join(os.path.relpath(layer, above) for layer in layers)
+    options = f"ro,lowerdir={lower}"
+    return _run("mount", "-t", "overlay", "-o", options, "overlay", mountpoint, directory=above)
+
+
+def _run(*command: str, directory: str = "/") -> int:
+    return subprocess.run(command, timeout=_DEADLINE_S, check=False, cwd=directory).returncode
 
 
 if __name__ == "__main__":

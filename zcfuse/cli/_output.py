@@ -1,14 +1,19 @@
-"""Tables for people (rich) and JSON for programs, from the same data."""
+"""Tables for people and JSON for programs, from the same data."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import click
 import msgspec
 
 from zcfuse.text import escaped
+
+_PAGE_WIDTH: Final = 95
 
 
 def json_option(function: click.decorators.FC) -> click.decorators.FC:
@@ -24,34 +29,41 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers are set right, with thousands marked.
+    """Print a table; numbers are set right, with thousands marked. It fits the terminal."""
+    body = [list(row) for row in rows]
+    words = {
+        number
+        for number in range(len(columns))
+        if not body or not all(isinstance(row[number], int | float) for row in body)
+    }
+    print_cells(title, columns, [[shown(cell) for cell in row] for row in body], words)
+    if title:
+        click.echo()
 
-    Columns keep their full width where the output is no terminal, so that a pipe loses nothing.
+
+def print_cells(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[int]
+) -> None:
+    """Print cells that are text already; `words` are the columns of words, the rest is figures.
+
+    The table fits the terminal. Where standard output is no terminal nothing is folded, so that a
+    program that reads the pipe finds each row on one line.
     """
     # rich takes a tenth of a second to import, and most errors come before any table.
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from zcfuse.cli._table import laid_out
 
-    # Wide enough for the longest path where nobody told the width.
-    console = Console() if sys.stdout.isatty() else Console(width=512)
-    body = [list(row) for row in rows]
-    table = Table(box=None, pad_edge=False, show_header=any(columns))
-    for number, column in enumerate(columns):
-        numeric = bool(body) and all(isinstance(row[number], int | float) for row in body)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in body:
-        table.add_row(*(Text(shown(cell)) for cell in row))
     if title:
-        # Not the table's own title, which would be folded to the width of a narrow table.
-        console.print(Text(escaped(title), style="bold"))
-    with console.capture() as capture:
-        console.print(table)
-    for line in capture.get().splitlines():
-        # Cells are filled up to the width of their column, which wraps where lines are pasted.
-        console.out(line.rstrip(), highlight=False)
-    if title:
-        console.print()
+        click.echo(click.style(escaped(title), bold=True))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    cells = [[escaped(cell) for cell in row] for row in rows]
+    for line in laid_out(columns, cells, words, width):
+        click.echo(line)
+
+
+def print_note(text: str) -> None:
+    """Print a paragraph, folded to the width of the terminal, or of a page where there is none."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PAGE_WIDTH
+    click.echo(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
 
 def print_pairs(title: str, pairs: Mapping[str, object]) -> None:

@@ -22,8 +22,8 @@ from zcfuse.bench import (
 )
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
-from zcfuse.cli._figures import print_figures, progress, unmounting_when_ended
-from zcfuse.cli._output import json_option, print_json, size
+from zcfuse.cli._figures import progress, unmounting_when_ended
+from zcfuse.cli._output import json_option, print_cells, print_json, print_note, size
 from zcfuse.cli.mount._command import Size
 
 _COLUMNS: Final = (
@@ -51,10 +51,10 @@ _MODEL_COLUMNS: Final = (
     "client\nmaps: all",
 )
 _FOOTNOTES: Final = (
-    "Events are counted for one reading of the file; faults are those of the serving threads, in",
-    "the first reading and in a later one. Copies by the kernel are /proc/PID/io, which does not",
-    "count what recv brings (a copy a byte under upcall). System calls are those of all threads of",
-    "the daemon (raw_syscalls:sys_enter); where that is not to be had, the ledger's own (~).",
+    "Events are counted for one reading of the file; faults are those of the serving threads, in "
+    "the first reading and in a later one. Copies by the kernel are /proc/PID/io, which does not "
+    "count the bytes of recv (a copy a byte under upcall). System calls are those of all threads "
+    "of the daemon (raw_syscalls:sys_enter), or the ledger's own (~) without that tracepoint."
 )
 
 
@@ -156,8 +156,12 @@ def _print(report: Report) -> None:
     baseline = naive.median if naive is not None else None
     common = _common_notes(report)
     rows = [_cells(row, baseline, common) for row in report.rows]
-    print_figures("", _COLUMNS, rows, frozenset({0, len(_COLUMNS) - 1}))
-    click.echo("\n".join(["", *_FOOTNOTES, *sorted(common), ""]))
+    print_cells("", _COLUMNS, rows, frozenset({0, len(_COLUMNS) - 1}))
+    click.echo()
+    print_note(_FOOTNOTES)
+    for note in sorted(common):
+        print_note(note)
+    click.echo()
     _print_model(report)
 
 
@@ -218,15 +222,16 @@ def _print_model(report: Report) -> None:
         ]
         for model in models
     ]
-    print_figures(
+    print_cells(
         "Copies of each byte on its way to the client", _MODEL_COLUMNS, rows, frozenset({0})
     )
     served = [model for model in models[1:] if model.path != "native"]
     if not served:
         return
     best = min(served, key=lambda model: model.client_maps)
-    click.echo(
-        f"\n{report.classic.client_reads:.0f} copies (classic FUSE, a client that reads) become "
+    click.echo()
+    print_note(
+        f"{report.classic.client_reads:.0f} copies (classic FUSE, a client that reads) become "
         f"{_number(best.client_maps)} ({best.path}, a client that maps)."
     )
 

@@ -39,8 +39,8 @@ from zcfuse.bench import (
 from zcfuse.bench._sweep import SIZES
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
-from zcfuse.cli._figures import print_figures, progress, unmounting_when_ended
-from zcfuse.cli._output import json_option, print_json, size
+from zcfuse.cli._figures import progress, unmounting_when_ended
+from zcfuse.cli._output import json_option, print_cells, print_json, size
 
 _FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
 
@@ -243,7 +243,7 @@ def _print_bench(report: BenchReport) -> None:
     others = [name for name in report.targets if name != BACKING]
     columns = ["", "cache", BACKING, *others]
     rows = [_cells(row, others) for row in report.rows]
-    print_figures("", columns, rows, frozenset({0, 1}))
+    print_cells("", columns, rows, frozenset({0, 1}))
     click.echo(
         "\nMedians; in brackets the ratio of the time to that on the backing tree. A call of the "
         f"client's loop costs {report.loop_us:.2f} us, in every figure. All rounds: --json."
@@ -284,7 +284,7 @@ def _print_sweep(report: SweepReport) -> None:
             for name in names
         ]
         rows.append([size(row.size), *cells, row.best("us_per_request"), row.best("daemon_cpu_us")])
-    print_figures("", columns, rows, frozenset())
+    print_cells("", columns, rows, frozenset())
     click.echo("\nMedian time of a request / daemon CPU time for it, in microseconds.")
     for name, reason in report.unavailable.items():
         click.echo(f"{name}: {reason}")

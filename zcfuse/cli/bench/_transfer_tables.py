@@ -15,15 +15,14 @@ from zcfuse.bench.transfer import (
     TransferCell,
     TransferReport,
 )
-from zcfuse.cli._figures import print_figures
-from zcfuse.cli._output import size
+from zcfuse.cli._output import print_cells, print_note, size
 
 _LABELS: Final = {method.name: method.label for method in METHODS}
 _FOOTNOTES: Final = (
-    "Medians; before a + is the client's, behind it the daemon's. Copies are bytes that system",
-    "calls copied for each byte delivered; context switches are voluntary and involuntary ones,",
-    "faults minor and major ones, all of one transfer. Memory is the growth of the resident set,",
-    "mapped pages of the file included. All rounds, with their spread: --json.",
+    "Medians; before a + is the client's, behind it the daemon's. Copies are bytes that system "
+    "calls copied for each byte delivered; context switches are voluntary and involuntary ones, "
+    "faults minor and major ones, all of one transfer. Memory is the growth of the resident set, "
+    "mapped pages of the file included. All rounds, with their spread: --json."
 )
 
 
@@ -41,7 +40,8 @@ def print_report(report: TransferReport) -> None:
             _print_state(report, sink, cache)
     if report.latency:
         _print_latency(report)
-    click.echo("\n".join(["", *_FOOTNOTES]))
+    click.echo()
+    print_note(_FOOTNOTES)
     _print_reasons(report)
 
 
@@ -63,7 +63,7 @@ def _print_table(
         found = {cell.column: cell for cell in cells if cell.method == method}
         rows.append([_LABELS[method], *(_shown(found[column], shown) for column in columns)])
     click.echo(title)
-    print_figures("", ["", *columns], rows, frozenset({0}))
+    print_cells("", ["", *columns], rows, frozenset({0}))
 
 
 def _shown(cell: TransferCell, shown: Callable[[TransferCell], str]) -> str:
@@ -98,7 +98,7 @@ def _print_latency(report: TransferReport) -> None:
     click.echo("\nReads of 4 KiB, warm, in microseconds (the highest of all rounds under max)")
     columns = ["", "access", "memory", "p50", "p99", "p99.9", "max", "faults"]
     rows = [_latency_row(cell) for cell in report.latency]
-    print_figures("", columns, rows, frozenset({0, 1, 2}))
+    print_cells("", columns, rows, frozenset({0, 1, 2}))
 
 
 def _latency_row(cell: LatencyCell) -> list[str]:

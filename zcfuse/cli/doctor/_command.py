@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from zcfuse.cli import _completion
-from zcfuse.cli._figures import print_figures, unmounting_when_ended
-from zcfuse.cli._output import json_option, print_json
+from zcfuse.cli._figures import unmounting_when_ended
+from zcfuse.cli._output import json_option, print_cells, print_json
 from zcfuse.cli.doctor._checks import Check, State, checks
 
 
@@ -30,7 +30,7 @@ def doctor(source: str, as_json: bool) -> int:
 
 def _print(found: list[Check]) -> None:
     rows = [[check.name, check.state.value, check.found] for check in found]
-    print_figures("", ("", "", ""), rows, frozenset({0, 1, 2}))
+    print_cells("", ("", "", ""), rows, frozenset({0, 1, 2}))
     remedies = [check for check in found if check.state is not State.OK]
     if not remedies:
         click.echo("\nEverything that zcfuse can use is there.")
