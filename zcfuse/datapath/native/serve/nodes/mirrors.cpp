@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <limits>
 
-#include "serve/nodes/unions.hpp"
+#include "serve/sources/overlay.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {

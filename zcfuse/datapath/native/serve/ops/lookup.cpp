@@ -2,7 +2,7 @@
 // missing name is a reply too, which the kernel may cache.
 #include <cerrno>
 
-#include "serve/nodes/layer_marks.hpp"
+#include "serve/sources/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {

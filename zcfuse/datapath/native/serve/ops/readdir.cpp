@@ -13,7 +13,7 @@
 #include <string>
 #include <unordered_set>
 
-#include "serve/nodes/layer_marks.hpp"
+#include "serve/sources/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "serve/nodes/layer_marks.hpp"
+#include "serve/sources/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 #include "sys/processes.hpp"
 

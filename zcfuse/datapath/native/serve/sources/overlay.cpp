@@ -1,8 +1,8 @@
-#include "serve/nodes/unions.hpp"
+#include "serve/sources/overlay.hpp"
 
 #include <cerrno>
 
-#include "serve/nodes/layer_marks.hpp"
+#include "serve/sources/layer_marks.hpp"
 #include "serve/nodes/mirrors.hpp"
 
 namespace zc::unions {

@@ -1,4 +1,4 @@
-#include "serve/nodes/layer_marks.hpp"
+#include "serve/sources/layer_marks.hpp"
 
 #include <array>
 #include <cerrno>
