@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from zcfuse.datapath._latency import Latencies, Latency
-    from zcfuse.datapath._native import WHOLE_FILE, Config, DataPath, arm_faults, upcall_pair
+    from zcfuse.datapath._native import (
+        WHOLE_FILE,
+        Config,
+        DataPath,
+        Source,
+        arm_faults,
+        index_source,
+        upcall_pair,
+    )
     from zcfuse.datapath._statistics import (
         Directories,
         Init,
@@ -34,16 +42,29 @@ __all__ = [
     "Latency",
     "PathCounts",
     "Pool",
+    "Source",
     "Statistics",
     "Thread",
     "Transport",
     "Windows",
     "arm_faults",
+    "index_source",
     "upcall_pair",
 ]
 
 _HOMES: Final = {
-    **dict.fromkeys(("WHOLE_FILE", "Config", "DataPath", "arm_faults", "upcall_pair"), "_native"),
+    **dict.fromkeys(
+        (
+            "WHOLE_FILE",
+            "Config",
+            "DataPath",
+            "Source",
+            "arm_faults",
+            "index_source",
+            "upcall_pair",
+        ),
+        "_native",
+    ),
     **dict.fromkeys(("Latencies", "Latency"), "_latency"),
 }
 

@@ -97,12 +97,13 @@ class DataPath:
         directory again that was revoked. Raises OSError where the kernel has no openat2 (Linux
         5.6) or the descriptor is no directory's.
         """
-    def lease_union(self, nodeid: int, layer_fds: Sequence[int], sees_trusted: bool) -> None:
-        """Answer for all below a node, which shows these directories merged, the first on top.
+    def lease_union(self, nodeid: int, layers: Sequence[int | Source], sees_trusted: bool) -> None:
+        """Answer for all below a node, which shows these layers merged, the first on top.
 
-        The marks of overlayfs and of OCI images are understood, but for metacopy and redirect:
-        what has these is handed up. Without `sees_trusted` (of `trusted.` attributes) the open of a
-        file that is one hole is handed up as well. Otherwise as `lease_directory`.
+        A layer is a directory's descriptor, which is copied, or a source. The marks of overlayfs
+        and of OCI images are understood, but for metacopy and redirect: what has these is handed
+        up. Without `sees_trusted` (of `trusted.` attributes) the open of a file that is one hole is
+        handed up as well. Otherwise as `lease_directory`.
         """
     def lease_catalogue(
         self,
@@ -166,6 +167,23 @@ class DataPath:
         """Announce that the connection is about to end because we want it to."""
     def stop(self) -> bool:
         """End all threads, after the unmount. Returns False when one had to be left behind."""
+
+class Source:
+    """What answers for a subtree: names, attributes, extents. Immutable, for any thread."""
+
+def index_source(
+    sections: tuple[bytes, bytes, bytes, bytes],
+    fd: int,
+    version: tuple[int, int, int],
+    *,
+    first_ino: int,
+    uid: int | None,
+    gid: int | None,
+) -> Source:
+    """Return the source that shows an index; the arguments are those of `lease_catalogue`.
+
+    Raises OSError where the descriptor cannot be copied.
+    """
 
 def upcall_pair(message_bytes: int) -> tuple[int, int, int]:
     """Return (our end, pyfuse3's end, the largest message in bytes that the socket takes)."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from zcfuse.fuse._handles import Leases
 from zcfuse.fuse._nodes import ROOT_NODEID
-from zcfuse.tree import Catalogue, Node, Tree
+from zcfuse.tree import Catalogue, Lease, Node, Tree
+
+if TYPE_CHECKING:
+    from zcfuse.datapath import Source
 
 CATALOGUE_BYTES: Final = 128 << 20
 """Memory for what is known of archives; for those that do not fit Python answers."""
@@ -71,7 +74,8 @@ class DirectoryLeases:
                 if not self._lease_catalogue(nodeid, lease.catalogue):
                     return
             elif lease.layers:
-                self._datapath.lease_union(nodeid, lease.layers, lease.sees_trusted)
+                if not self._lease_layers(nodeid, lease):
+                    return
             else:
                 self._datapath.lease_directory(nodeid, lease.fd, _checked_names(lease.kept))
         except OSError as error:
@@ -79,10 +83,29 @@ class DirectoryLeases:
             return
         self._leased.add(nodeid)
 
+    def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
+        """Return False where there is no room for what is known of an archive among them."""
+        found = [one.catalogue for one in lease.layers if one.catalogue is not None]
+        size = sum(catalogue.size for catalogue in found)
+        if size and not self._has_room(size):
+            return False
+        layers = [
+            one.fd if one.catalogue is None else _index_source(one.catalogue)
+            for one in lease.layers
+        ]
+        self._datapath.lease_union(nodeid, layers, lease.sees_trusted)
+        self._catalogues[nodeid] = size
+        return True
+
+    def _has_room(self, size: int) -> bool:
+        if sum(self._catalogues.values()) + size <= CATALOGUE_BYTES:
+            return True
+        log.info("no room for an archive's names in the data path: Python answers for them")
+        return False
+
     def _lease_catalogue(self, nodeid: int, catalogue: Catalogue) -> bool:
         """Return False where there is no room for it."""
-        if sum(self._catalogues.values()) + catalogue.size > CATALOGUE_BYTES:
-            log.info("no room for an archive's names in the data path: Python answers for them")
+        if not self._has_room(catalogue.size):
             return False
         sections = catalogue.sections()
         fd = catalogue.open()
@@ -113,6 +136,25 @@ class DirectoryLeases:
         self._revoked = True
         for nodeid in self._leased:
             self._datapath.revoke_directory(nodeid)
+
+
+def _index_source(catalogue: Catalogue) -> Source:
+    """Return what is known of an archive as a layer; OSError where it cannot be read."""
+    from zcfuse.datapath import index_source  # compiled: a mount without a data path has none
+
+    sections = catalogue.sections()
+    fd = catalogue.open()
+    try:
+        return index_source(
+            sections,
+            fd,
+            catalogue.version,
+            first_ino=catalogue.first_ino,
+            uid=catalogue.uid,
+            gid=catalogue.gid,
+        )
+    finally:
+        os.close(fd)
 
 
 def _checked_names(paths: Collection[bytes]) -> list[bytes]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from zcfuse.tree import BackingFile, Listing, Node, Who
+
+if TYPE_CHECKING:
+    from zcfuse.datapath import Source
 
 
 class Leases(Protocol):
@@ -38,8 +41,10 @@ class Leases(Protocol):
     def lease_directory(self, nodeid: int, root_fd: int, kept: Sequence[bytes], /) -> None:
         """Answer for a directory and all below it, but for what is kept."""
 
-    def lease_union(self, nodeid: int, layer_fds: Sequence[int], sees_trusted: bool, /) -> None:
-        """Answer for several directories merged, the topmost first, and all below them."""
+    def lease_union(
+        self, nodeid: int, layers: Sequence[int | Source], sees_trusted: bool, /
+    ) -> None:
+        """Answer for several layers merged, the topmost first, and all below them."""
 
     def lease_catalogue(
         self,

@@ -186,12 +186,12 @@ class Mirror(Tree):
     def describe(self, node: Node) -> str:
         """Return which file it mirrors."""
         whose = "mirror" if type(self) is Mirror else f"mirror ({type(self).__qualname__})"
-        return f"{whose} of {os.fsdecode(self.place(self._own(node)))}"
+        return f"{whose} of {os.fsdecode(self.place(node))}"
 
-    def place(self, node: MirrorNode) -> bytes:
+    def place(self, node: Node) -> bytes:
         """Return the path that leads to a node now, as far as this process can tell."""
         root = os.readlink(b"/proc/self/fd/%d" % self._beneath.fd)
-        return os.path.join(root, *next(node.paths()))
+        return os.path.join(root, *next(self._own(node).paths()))
 
     def _differs(self) -> bool:
         """Say whether any method but those that build and close is not a Mirror's own."""
@@ -205,9 +205,9 @@ class Mirror(Tree):
         """Close the root; open files and listings of the tree stay usable only as far as open."""
         self._beneath.close()
 
-    def enter(self, directory: MirrorNode) -> int:
+    def enter(self, directory: Node) -> int:
         """Open a directory to look at its entries; give the descriptor back by `leave`."""
-        return self._open(directory, _PATH | os.O_DIRECTORY)[0]
+        return self._open(self._own(directory), _PATH | os.O_DIRECTORY)[0]
 
     def leave(self, fd: int) -> None:
         """Close a descriptor of ours, unless it is the root's."""

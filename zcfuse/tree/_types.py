@@ -121,15 +121,15 @@ class Lease(msgspec.Struct, frozen=True):
     """A directory that a node mirrors name by name, for the data plane to answer from.
 
     `fd` is a descriptor of it (O_PATH will do) and stays the tree's; `kept` is what the tree
-    answers for itself below it, as `Tree.keeps` says. With `layers`, descriptors too, the node
-    shows those directories merged, the topmost first, as `Union` has it; `fd` is then the topmost,
-    and `sees_trusted` says whether this process is shown `trusted.` attributes. With `catalogue`
-    there is no directory but what that says, and `fd` is -1.
+    answers for itself below it, as `Tree.keeps` says. With `layers` the node shows what those
+    leases do, merged, the topmost first, as `Union` has it; `fd` is then the topmost's, and
+    `sees_trusted` says whether this process is shown `trusted.` attributes. With `catalogue` that
+    says all, and `fd` is -1.
     """
 
     fd: int
     kept: Collection[bytes] = ()
-    layers: Sequence[int] = ()
+    layers: Sequence[Lease] = ()
     sees_trusted: bool = True
     catalogue: Catalogue | None = None
 

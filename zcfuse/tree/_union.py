@@ -1,8 +1,9 @@
-"""A tree that shows several directories as one, the first on top of the others.
+"""A tree that shows several layers as one, the first on top of the others.
 
 What overlayfs and OCI images write into their layers is understood: whiteouts, opaque directories,
-metacopy and redirect. Each layer is a mirror, with all that a mirror promises: no symbolic link is
-followed, nothing outside of the layer is reached, and no descriptor is kept for a node.
+metacopy and redirect. A layer is a directory or a tree. A directory is mirrored, with all that a
+mirror promises: no symbolic link is followed, nothing outside of the layer is reached, and no
+descriptor is kept for a node.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from zcfuse.tree._mirror import packed_identity
-from zcfuse.tree._nodes import MirrorNode
+from zcfuse.tree._dir import Dir
+from zcfuse.tree._file import RegularFile
 from zcfuse.tree._types import (
     Attributes,
     BackingFile,
@@ -28,7 +29,7 @@ from zcfuse.tree._types import (
     Tree,
 )
 from zcfuse.tree._union_file import MetacopyFile, is_all_hole
-from zcfuse.tree._union_layer import Layer
+from zcfuse.tree._union_layer import AnyLayer, Layer
 from zcfuse.tree._union_listing import UnionListing
 from zcfuse.tree._union_marks import (
     backing_xattr,
@@ -38,6 +39,8 @@ from zcfuse.tree._union_marks import (
 )
 from zcfuse.tree._union_nodes import UnionNode, merged_attributes, node_of
 from zcfuse.tree._union_search import Found, Part, search
+from zcfuse.tree._union_tree_layer import TreeLayer
+from zcfuse.tree.virtual._tree import VirtualTree
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 
@@ -46,14 +49,15 @@ _FREE: Final = frozenset(
     {"__init__", "close", "describe", "lease_layers", "lease_of", "refuse_device", "watch"}
 )
 
-Source = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | Tree | Dir
 
 
 class Union(Tree):
-    """Shows the directories `layers` merged, the topmost first.
+    """Shows `layers` merged, the topmost first.
 
     Parameters:
-        layers: one directory at least; none inside another.
+        layers: one at least: paths of directories, none inside another, and trees, such as an
+            `Archive` or a `Dir`. Trees stay the caller's.
         trusted: whether the process sees `trusted.overlay.` attributes; None: find out. Where it
             does not, a file that is one hole may be a metacopy, and opening it is EIO.
 
@@ -68,13 +72,13 @@ class Union(Tree):
         self, layers: Sequence[Source], *, openat2: bool = True, trusted: bool | None = None
     ) -> None:
         if isinstance(layers, str | bytes | os.PathLike) or not layers:
-            raise ValueError(f"a union needs a list of one directory at least, not {layers!r}")
+            raise ValueError(f"a union needs a list of one layer at least, not {layers!r}")
         self._trusted = may_read_trusted() if trusted is None else trusted
-        self._layers: list[Layer] = []
+        self._layers: list[AnyLayer] = []
         try:
             for index, source in enumerate(layers):
                 numbers_of = self._layers[0].device if index else None
-                layer = Layer(source, index, numbers_of, openat2=openat2)
+                layer = _layer_of(source, index, numbers_of, openat2)
                 try:
                     _require_apart(layer, source, self._layers)
                 finally:
@@ -82,7 +86,6 @@ class Union(Tree):
         except BaseException:
             self.close()
             raise
-        self._openat2 = openat2
         self.stacked = any(layer.stacked for layer in self._layers)
         self.root = UnionNode(None, b"", _root_parts(self._layers))
 
@@ -125,8 +128,10 @@ class Union(Tree):
         file = shown.top.layer.open(shown.top.node)
         try:
             if shown.data is not None:
-                return MetacopyFile(file, shown.data.layer.open(shown.data.node))
-            if not self._trusted and is_all_hole(file):
+                data = shown.data.layer.open(shown.data.node)
+                assert isinstance(data, RegularFile)  # a tree has no metacopies, nor data for them
+                return MetacopyFile(file, data)
+            if not self._trusted and isinstance(file, RegularFile) and is_all_hole(file):
                 _refuse(shown.top, shown.name, "it may be a metacopy, which only root can see")
         except BaseException:
             file.close()
@@ -151,11 +156,16 @@ class Union(Tree):
         top = _own(node).top
         return shown_xattrs(top.layer.listxattr(top.node))
 
-    def lease_layers(self) -> Sequence[int]:
-        """Return the roots of the layers, unless a subclass answers anything in its own way."""
-        if not self._openat2 or self._differs():
+    def lease_layers(self) -> Sequence[Lease]:
+        """Return the leases of the layers, unless a subclass answers anything in its own way.
+
+        None where the data plane cannot answer for one of them: a policy, say.
+        """
+        if self._differs():
             return ()
-        return [part.layer.fd for part in self.root.parts]
+        leases = [part.layer.lease_root() for part in self.root.parts]
+        usable = [lease for lease in leases if lease is not None and not lease.kept]
+        return usable if len(usable) == len(leases) else ()
 
     @property
     def sees_trusted(self) -> bool:
@@ -167,22 +177,22 @@ class Union(Tree):
         layers = self.lease_layers() if node is self.root else ()
         if not layers:
             return None
-        return Lease(layers[0], layers=layers, sees_trusted=self.sees_trusted)
+        return Lease(layers[0].fd, layers=layers, sees_trusted=self.sees_trusted)
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of a file that the data plane found below the root."""
         parent = _own(directory)
+        at = next((part for part in parent.parts if part.layer.index == identity.layer), None)
+        if at is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        adopted = at.layer.adopt(at.node, name, identity)
         with contextlib.suppress(OSError):
             node, _ = self.lookup(parent, name)
             found = _own(node).top
             same = found.layer.index == identity.layer
-            if same and found.node.identity == packed_identity(identity):
+            if same and found.node.identity == adopted.identity:
                 return node
-        for part in parent.parts:
-            if part.layer.index == identity.layer:
-                gone = MirrorNode(packed_identity(identity), part.node, name)
-                return UnionNode(parent, name, (Part(part.layer, gone),))
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return UnionNode(parent, name, (Part(at.layer, adopted),))
 
     def describe(self, node: Node) -> str:
         """Return which layer it is of, or how many are merged."""
@@ -235,7 +245,15 @@ class Union(Tree):
         return node_of(directory, name, found), _attributes_of(found)
 
 
-def _root_parts(layers: Sequence[Layer]) -> tuple[Part, ...]:
+def _layer_of(source: Source, index: int, numbers_of: int | None, openat2: bool) -> AnyLayer:
+    if isinstance(source, Dir):
+        source = VirtualTree(source)
+    if isinstance(source, Tree):
+        return TreeLayer(source, index)
+    return Layer(source, index, numbers_of, openat2=openat2)
+
+
+def _root_parts(layers: Sequence[AnyLayer]) -> tuple[Part, ...]:
     """Return the layers down to the first whose root an image has made opaque."""
     last = next((layer.index for layer in layers if layer.is_opaque()), len(layers) - 1)
     return tuple(Part(layer, layer.root) for layer in layers[: last + 1])
@@ -257,10 +275,12 @@ def _refuse(part: Part, name: bytes, reason: str) -> NoReturn:
     raise OSError(errno.EIO, reason, name)
 
 
-def _require_apart(layer: Layer, source: Source, others: Sequence[Layer]) -> None:
+def _require_apart(layer: AnyLayer, source: Source, others: Sequence[AnyLayer]) -> None:
     """Raise ELOOP where a layer is another or lies in one, or another lies in it."""
     above = layer.above()
     for other in others:
         theirs = other.above()
+        if not (above and theirs):
+            continue
         if theirs[0] in above or above[0] in theirs:
             raise OSError(errno.ELOOP, "the layer overlaps with another", source)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -14,7 +15,7 @@ from zcfuse.linux._files import Status
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import LIST_FLAGS, Mirror, mixed_ino
 from zcfuse.tree._nodes import MirrorNode
-from zcfuse.tree._types import Attributes, Node
+from zcfuse.tree._types import Attributes, BackingFile, Identity, Lease, Node, StatFs
 from zcfuse.tree._union_marks import (
     NO_MARKS,
     OCI_OPAQUE,
@@ -28,11 +29,83 @@ from zcfuse.tree._union_marks import (
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 
 
+class AnyLayer(Protocol):
+    """What a union asks of a layer; `index` counts from the top.
+
+    A directory that is `enter`ed is looked into by the descriptor that this returns.
+    """
+
+    index: int
+
+    @property
+    def device(self) -> int:
+        """The device whose inode numbers are shown as they are, 0 where there is none."""
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the layer's filesystem lies on others, such as overlayfs."""
+
+    @property
+    def root(self) -> Node:
+        """The layer's root."""
+
+    def refuse_device(self, major: int, minor: int) -> None:
+        """Answer ELOOP for whatever lies on this device."""
+
+    def is_opaque(self) -> bool:
+        """Say whether the root hides all layers below."""
+
+    def above(self) -> Sequence[tuple[int, int]]:
+        """Return (device, inode number) of the root and of all directories above it."""
+
+    def enter(self, directory: Node) -> int:
+        """Open a directory to look up names in it; -1 where no descriptor is needed."""
+
+    def leave(self, fd: int) -> None:
+        """Give back what `enter` returned."""
+
+    def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
+        """Return what the layer says of a name."""
+
+    def names(self, directory: Node) -> dict[bytes, int]:
+        """Return the names in a directory, each with its d_type, whiteouts included."""
+
+    def attributes(self, node: Node) -> Attributes:
+        """Return a node's attributes."""
+
+    def readlink(self, node: Node) -> bytes:
+        """Return the target of a symbolic link."""
+
+    def open(self, node: Node) -> BackingFile:
+        """Open a regular file."""
+
+    def statfs(self) -> StatFs:
+        """Return the state of the layer's filesystem."""
+
+    def getxattr(self, node: Node, name: bytes) -> bytes:
+        """Return an extended attribute."""
+
+    def listxattr(self, node: Node) -> Sequence[bytes]:
+        """Return the names of the extended attributes."""
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return the node that the data plane found."""
+
+    def lease_root(self) -> Lease | None:
+        """Return what the data plane answers from, None where it cannot."""
+
+    def place(self, node: Node) -> bytes:
+        """Return where a node is, or what it is."""
+
+    def close(self) -> None:
+        """Free what the layer holds."""
+
+
 class Piece(msgspec.Struct, frozen=True):
     """What one layer has under a name. `covers`: the layers below show nothing of theirs."""
 
-    layer: Layer
-    node: MirrorNode
+    layer: AnyLayer
+    node: Node
     attributes: Attributes
     marks: Marks
     covers: bool
@@ -105,25 +178,29 @@ class Layer(Mirror):
         finally:
             os.close(fd)
 
+    def lease_root(self) -> Lease | None:
+        """Return the layer's directory, None without openat2."""
+        return Lease(self.fd) if self._openat2 else None
+
     def open(self, node: Node) -> RegularFile:
         """Open a regular file as a mirror does."""
         file = super().open(node)
         assert isinstance(file, RegularFile)
         return file
 
-    def find(self, fd: int, directory: MirrorNode, name: bytes) -> Piece | Whiteout | Missing:
+    def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
         """Return what the layer says of `name` in `directory`, which is open as `fd`."""
         try:
-            return self._found(fd, directory, name)
+            return self._found(fd, self._own(directory), name)
         except OSError as error:
             if error.errno not in _MISSING:
                 raise
             covered = self._has(fd, OCI_PREFIX + name)
             return Whiteout() if covered else Missing(error.errno or errno.ENOENT)
 
-    def names(self, directory: MirrorNode) -> dict[bytes, int]:
+    def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in the directory, each with its d_type, whiteouts included."""
-        fd, _ = self._open(directory, LIST_FLAGS)
+        fd, _ = self._open(self._own(directory), LIST_FLAGS)
         try:
             return _syscalls.directory_names(fd)
         finally:

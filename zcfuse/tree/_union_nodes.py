@@ -61,7 +61,8 @@ class UnseenUnionNode(UnionNode):
     volatile = True
 
     def __init__(self, parent: UnionNode, name: bytes) -> None:
-        unseen = MirrorNode(b"unseen" + parent.top.node.identity + name, parent.top.node, name)
+        identity = repr(("unseen", parent.top.node.identity, name)).encode()
+        unseen = MirrorNode(identity, None, name)
         super().__init__(parent, name, (Part(parent.top.layer, unseen),))
 
 

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from zcfuse.tree._nodes import MirrorNode
-from zcfuse.tree._union_layer import Layer, Missing, Piece, Whiteout
+from zcfuse.tree._types import Node
+from zcfuse.tree._union_layer import AnyLayer, Missing, Piece, Whiteout
 from zcfuse.tree._union_marks import Marks, redirect_names
 
 
 class Part(msgspec.Struct, frozen=True):
     """What one layer has of a merged directory. `fd`: where it is open; -1: to be opened."""
 
-    layer: Layer
-    node: MirrorNode
+    layer: AnyLayer
+    node: Node
     fd: int = -1
 
 

@@ -65,11 +65,12 @@ class Size(click.ParamType[int]):
 @click.option(
     "--layer",
     "layers",
-    metavar="DIR",
+    metavar="LAYER",
     multiple=True,
-    shell_complete=_completion.directories,
-    help="Show several directories as one, in the place of SOURCE; the first is on top. What"
-    " overlayfs and OCI images write into their layers is understood.",
+    shell_complete=_completion.files,
+    help="Show several layers as one, in the place of SOURCE; the first is on top. A layer is a"
+    " directory, an archive or a manifest. What overlayfs and OCI images write into their layers"
+    " is understood.",
 )
 @click.option(
     "--archive",

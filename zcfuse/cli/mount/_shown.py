@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # As fstab(5) has it where a filesystem has no source.
 NO_SOURCE: Final = "none"
+_MANIFESTS: Final = (".toml", ".jsonl", ".ndjson")
 _LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
 
 
@@ -93,13 +94,14 @@ def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Pr
     where = _only(option, wanted.source, mountpoint)
     if option in {"--archive", "--archives"}:
         return _of_archives(wanted, where, options)
+    if option == "--layer":
+        return _of_layers(wanted, where, options)
     _require_no_archive_options(wanted.archive_options, option)
     if wanted.manifest is not None:
         where = _check_mountpoint(where, options)
         name = os.path.abspath(wanted.manifest)
         return Prepared(name, where, functools.partial(_put_together, load(wanted.manifest)))
-    shown, where = _check(wanted.layers, where, options)
-    return Prepared(_joined(shown), where, functools.partial(_merged, shown))
+    raise AssertionError(option)
 
 
 def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
@@ -127,6 +129,27 @@ def _of_archives(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prep
     first = os.path.abspath(paths[0])
     name = first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"
     return Prepared(name, where, functools.partial(_put_together, tree), indexed)
+
+
+def _of_layers(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
+    """Check directories before any file is read, which may take long."""
+    directories = tuple(layer for layer in wanted.layers if not os.path.isfile(layer))
+    shown, where = _check(directories, mountpoint, options)
+    named = dict(zip(directories, shown, strict=True))
+    layers: list[str | Tree | Dir] = []
+    archives: list[Archive] = []
+    for layer in wanted.layers:
+        if layer in named:
+            layers.append(named[layer])
+        elif layer.endswith(_MANIFESTS):
+            layers.append(load(layer))
+        else:
+            archives.append(load_archive(layer, wanted.archive_options))
+            layers.append(archives[-1])
+    if not archives:
+        _require_no_archive_options(wanted.archive_options, "--layer of a directory or a manifest")
+    names = tuple(named.get(layer, os.path.abspath(layer)) for layer in wanted.layers)
+    return Prepared(_joined(names), where, functools.partial(_merged, layers), archives)
 
 
 def _require_no_archive_options(given: ArchiveOptions, shown: str) -> None:
@@ -186,7 +209,7 @@ def _mirrored(source: str) -> Tree:
     return Mirror(source)
 
 
-def _merged(layers: tuple[str, ...]) -> Tree:
+def _merged(layers: Sequence[str | Tree | Dir]) -> Tree:
     from zcfuse.tree import Union
 
     return Union(layers)

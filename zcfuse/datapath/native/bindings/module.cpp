@@ -7,6 +7,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 #include <sys/socket.h>
 
@@ -19,9 +20,13 @@
 #include <string>
 #include <system_error>
 #include <tuple>
+#include <variant>
 
 #include "bindings/statistics.hpp"
 #include "serve/datapath.hpp"
+#include "serve/sources/directory_source.hpp"
+#include "serve/sources/index_source.hpp"
+#include "serve/sources/overlay.hpp"
 #include "sys/faults.hpp"
 
 namespace nb = nanobind;
@@ -32,42 +37,54 @@ namespace {
 // Of RLIMIT_NOFILE, for archives; members of those beyond it are opened by control.
 constexpr std::size_t kArchiveShare = 8;
 
-// The node that shows the catalogue, and the member, which is known by its inode number.
-std::vector<zc::Mirrors::Description> described_member(zc::State& state, std::uint64_t nodeid) {
-    const auto place = state.catalogues.find(nodeid);
-    zc::abi::Attr attributes{};
-    if (!place || place->catalogue->attributes(place->node, attributes) != 0) {
-        return {};
-    }
-    state.catalogues.describe(nodeid);
-    const zc::Identity identity{attributes.ino, 0, 0, attributes.mode & S_IFMT};
-    return {{place->root, "", 0, {}, 0}, {nodeid, "", 0, identity, 0}};
-}
-
 std::string bytes_of(const nb::bytes& bytes) {
     return {bytes.c_str(), bytes.size()};
 }
 
-void lease_catalogue(zc::DataPath& path, std::uint64_t nodeid,
-                     const std::array<nb::bytes, 4>& sections, int fd,
-                     std::tuple<std::uint64_t, std::int64_t, std::int64_t> version,
-                     std::uint64_t first_ino, std::optional<std::uint32_t> uid,
-                     std::optional<std::uint32_t> gid) {
+using Version = std::tuple<std::uint64_t, std::int64_t, std::int64_t>;
+
+// A source that Python holds.
+struct SourceHandle {
+    std::shared_ptr<const zc::Source> source;
+};
+
+// The descriptor is copied.
+SourceHandle index_source(const std::array<nb::bytes, 4>& sections, int fd, const Version& version,
+                          std::uint64_t first_ino, std::optional<std::uint32_t> uid,
+                          std::optional<std::uint32_t> gid) {
     zc::Catalogue::Sections copied{bytes_of(sections[0]), bytes_of(sections[1]),
                                    bytes_of(sections[2]), bytes_of(sections[3])};
     const nb::gil_scoped_release released;
     zc::sys::UniqueFd file;
-    auto& catalogues = path.state().catalogues;
-    if (fd >= 0 && catalogues.statistics().files < zc::sys::descriptor_limit() / kArchiveShare) {
-        if (const int error = zc::sys::dup_cloexec(fd, file); error < 0) {
-            throw std::system_error(-error, std::generic_category(), "copying a descriptor");
-        }
+    if (const int error = fd >= 0 ? zc::sys::dup_cloexec(fd, file) : 0; error < 0) {
+        throw std::system_error(-error, std::generic_category(), "copying a descriptor");
     }
     const auto& [size, mtime_ns, ctime_ns] = version;
-    catalogues.lease(nodeid,
-                     std::make_shared<const zc::Catalogue>(
-                         std::move(copied), zc::Catalogue::Version{size, mtime_ns, ctime_ns},
-                         zc::Catalogue::Shown{first_ino, uid, gid}, std::move(file)));
+    return {zc::IndexSource::make(std::make_shared<const zc::Catalogue>(
+        std::move(copied), zc::Catalogue::Version{size, mtime_ns, ctime_ns},
+        zc::Catalogue::Shown{first_ino, uid, gid}, std::move(file)))};
+}
+
+void lease_catalogue(zc::DataPath& path, std::uint64_t nodeid,
+                     const std::array<nb::bytes, 4>& sections, int fd, const Version& version,
+                     std::uint64_t first_ino, std::optional<std::uint32_t> uid,
+                     std::optional<std::uint32_t> gid) {
+    auto& mirrors = path.state().mirrors;
+    const bool room = mirrors.statistics().indexes < zc::sys::descriptor_limit() / kArchiveShare;
+    mirrors.lease(nodeid,
+                  index_source(sections, room ? fd : -1, version, first_ino, uid, gid).source);
+}
+
+// Each layer is the descriptor of a directory, or a source.
+void lease_union(zc::DataPath& path, std::uint64_t nodeid,
+                 const std::vector<std::variant<int, SourceHandle>>& given, bool sees_trusted) {
+    zc::OverlaySource::Layers layers;
+    for (const auto& layer : given) {
+        const auto* handle = std::get_if<SourceHandle>(&layer);
+        layers.push_back(handle != nullptr ? handle->source
+                                           : zc::DirectorySource::open(std::get<int>(layer)));
+    }
+    path.state().mirrors.lease(nodeid, zc::OverlaySource::make(std::move(layers), sees_trusted));
 }
 
 // [(nodeid, name, device, inode number, time of birth, type, layer)], the leased directory first.
@@ -75,8 +92,7 @@ nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
     std::vector<zc::Mirrors::Description> chain;
     {
         const nb::gil_scoped_release released;
-        chain = zc::is_catalogued(nodeid) ? described_member(path.state(), nodeid)
-                                          : path.state().mirrors.describe(nodeid);
+        chain = path.state().mirrors.describe(nodeid);
     }
     nb::list result;
     for (const auto& one : chain) {
@@ -195,16 +211,11 @@ void bind_datapath(nb::module_& module) {
                     paths.emplace(one.c_str(), one.size());
                 }
                 const nb::gil_scoped_release released;
-                path.state().mirrors.lease(nodeid, root_fd, std::move(paths));
+                path.state().mirrors.lease(nodeid, zc::DirectorySource::open(root_fd),
+                                           std::move(paths));
             },
             "nodeid"_a, "root_fd"_a, "kept"_a = nb::make_tuple())
-        .def(
-            "lease_union",
-            [](DataPath& path, std::uint64_t nodeid, const std::vector<int>& layer_fds,
-               bool sees_trusted) {
-                path.state().mirrors.lease_union(nodeid, layer_fds, sees_trusted);
-            },
-            "nodeid"_a, "layer_fds"_a, "sees_trusted"_a, Released())
+        .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a, Released())
         .def("lease_catalogue", &lease_catalogue, "nodeid"_a, "sections"_a, "fd"_a, "version"_a,
              nb::kw_only(), "first_ino"_a, "uid"_a.none(), "gid"_a.none())
         .def(
@@ -216,10 +227,7 @@ void bind_datapath(nb::module_& module) {
         .def("revoke_directory", &DataPath::revoke_directory, "nodeid"_a, Released())
         .def(
             "drop_directory",
-            [](DataPath& path, std::uint64_t nodeid) {
-                path.state().mirrors.drop(nodeid);
-                path.state().catalogues.drop(nodeid);
-            },
+            [](DataPath& path, std::uint64_t nodeid) { path.state().mirrors.drop(nodeid); },
             "nodeid"_a, Released())
         .def("describe", &describe, "nodeid"_a)
         .def("revoke", &DataPath::revoke, "nodeid"_a, Released())
@@ -266,6 +274,9 @@ NB_MODULE(_native, module) {
     }
     bind_config(module);
     bind_datapath(module);
+    nb::class_<SourceHandle>(module, "Source");
+    module.def("index_source", &index_source, "sections"_a, "fd"_a, "version"_a, nb::kw_only(),
+               "first_ino"_a, "uid"_a.none(), "gid"_a.none());
     module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
     module.def(
         "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);

@@ -224,9 +224,8 @@ nb::dict directories_of(const zc::State& state,
     directories["open_files"] = stats.files.used;
     directories["kept_files"] = stats.files.kept;
     directories["reopened"] = backing_hits;
-    const auto catalogues = state.catalogues.statistics();
-    directories["archives"] = catalogues.leased;
-    directories["archive_bytes"] = catalogues.bytes;
+    directories["archives"] = stats.indexes;
+    directories["archive_bytes"] = stats.index_bytes;
     return directories;
 }
 

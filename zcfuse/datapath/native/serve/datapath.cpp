@@ -302,7 +302,6 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     }
     threads_.clear();
     state_->mirrors.clear();
-    state_->catalogues.clear();
     state_->leases.clear();
     state_->backings.set_session(nullptr);
     {
@@ -408,8 +407,7 @@ void DataPath::revoke(std::uint64_t nodeid) {
 }
 
 bool DataPath::revoke_directory(std::uint64_t nodeid) {
-    const bool catalogued = state_->catalogues.revoke(nodeid);
-    const bool known = state_->mirrors.revoke(nodeid) || catalogued;
+    const bool known = state_->mirrors.revoke(nodeid);
     // What was being answered when the mark was set is answered by the lease; then the kernel is
     // told, so that it keeps nothing of that. Who is slower than this tells it once more.
     state_->ledger.settle();

@@ -15,9 +15,6 @@ void forget_names(State& state, std::uint64_t nodeid) {
     for (const auto& name : nodes.names_in(nodeid)) {
         notifier.post_invalidate_entry(nodeid, name);
     }
-    for (const auto& name : state.catalogues.names_in(nodeid)) {
-        notifier.post_invalidate_entry(nodeid, name);
-    }
     if (const auto node = nodes.find(nodeid); node && !node->is_root) {
         notifier.post_invalidate_entry(node->link.parent, node->link.name);
     }

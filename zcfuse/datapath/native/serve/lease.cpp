@@ -26,6 +26,11 @@ std::uint64_t next_file_id() noexcept {
     return ++last;
 }
 
+bool is_whole_file(std::span<const Extent> extents) noexcept {
+    return extents.size() == 1 && !extents.front().hole && extents.front().offset == 0 &&
+           extents.front().length == kWholeFile;
+}
+
 std::shared_ptr<const sys::UniqueFd> hole_file() {
     static const auto made = []() -> std::shared_ptr<const sys::UniqueFd> {
         auto file = std::make_shared<sys::UniqueFd>(
@@ -88,9 +93,7 @@ void FileLease::slices(std::uint64_t offset, std::size_t size, std::vector<Slice
 }
 
 const sys::UniqueFd* FileLease::whole_file() const noexcept {
-    const bool whole = extents_.size() == 1 && !extents_.front().hole &&
-                       extents_.front().offset == 0 && extents_.front().length == kWholeFile;
-    return whole ? extents_.front().file.get() : nullptr;
+    return is_whole_file(extents_) ? extents_.front().file.get() : nullptr;
 }
 
 std::shared_ptr<const FileLease> LeaseTable::find(std::uint64_t nodeid) const {

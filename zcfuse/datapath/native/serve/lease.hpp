@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <shared_mutex>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -39,6 +40,9 @@ struct Extent {
     bool hole = false;        // zeros: `file` is hole_file(), and `offset` means nothing
     std::uint64_t start = 0;  // where it lies in the leased file; FileLease sets it
 };
+
+// One backing file from its start to its end.
+bool is_whole_file(std::span<const Extent> extents) noexcept;
 
 // Why a file that is not one whole backing file has no passthrough.
 inline constexpr const char* kMadeOfExtents = "passthrough: the file is made of extents";

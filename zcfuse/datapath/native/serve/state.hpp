@@ -15,7 +15,6 @@
 #include "serve/ledger.hpp"
 #include "serve/lock_budget.hpp"
 #include "serve/negotiation.hpp"
-#include "serve/nodes/catalogues.hpp"
 #include "serve/nodes/mirrors.hpp"
 #include "serve/read_queue.hpp"
 #include "serve/read_workers.hpp"
@@ -46,7 +45,6 @@ struct State {
     Ledger ledger;
     LeaseTable leases;
     Mirrors mirrors;
-    Catalogues catalogues;
     InodeNumbers numbers;
     Negotiation negotiation;
     Backings backings;

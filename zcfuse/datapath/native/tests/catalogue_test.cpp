@@ -1,13 +1,20 @@
-// Catalogues: what is found in one, what a damaged one does not lead to, and leases that end while
-// they are used.
+// Indexes: what is found in one, what a damaged one does not lead to, one as a layer below a real
+// directory, and leases that end while they are used.
+#include <stdlib.h>
+
+#include <algorithm>
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <thread>
 
 #include "check.hpp"
 #include "sample_catalogue.hpp"
-#include "serve/nodes/catalogues.hpp"
 #include "serve/nodes/mirrors.hpp"
+#include "serve/sources/directory_source.hpp"
+#include "serve/sources/index_source.hpp"
+#include "serve/sources/overlay.hpp"
 
 namespace zc::test {
 
@@ -15,13 +22,13 @@ namespace {
 
 constexpr std::uint64_t kFileBytes = 100'000;
 
-struct Found {
+struct Looked {
     int error = 0;
     std::uint32_t node = 0;
 };
 
-Found look(const Catalogue& catalogue, std::uint32_t directory, std::string_view name) {
-    Found found;
+Looked look(const Catalogue& catalogue, std::uint32_t directory, std::string_view name) {
+    Looked found;
     found.error = catalogue.lookup(directory, name, found.node);
     return found;
 }
@@ -107,34 +114,81 @@ TEST("an archive that was written is another") {
     CHECK(!catalogue->is_unchanged());
 }
 
+std::vector<std::string> names_of(const SourceDirectory& directory) {
+    std::unique_ptr<Listing> listing;
+    std::vector<struct ::statx> versions;
+    CHECK_EQ(directory.list(listing, versions), 0);
+    CHECK_EQ(listing->seek(0), 0);
+    std::vector<std::string> names;
+    for (Listing::Entry entry; listing->peek(entry) == 1; listing->skip()) {
+        names.emplace_back(entry.text());
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+TEST("a directory above an index hides, adds and merges names") {
+    const File file(kFileBytes);
+    std::string pattern = (std::filesystem::temp_directory_path() / "zcfuse-over-XXXXXX").string();
+    CHECK(::mkdtemp(pattern.data()) != nullptr);
+    const std::filesystem::path above(pattern);
+    std::filesystem::create_directories(above / "sub");
+    for (const char* name : {"new", ".wh.soft", "sub/.wh.file"}) {
+        std::ofstream(above / name) << "above";
+    }
+    const sys::UniqueFd fd(::open(above.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    const auto overlay = OverlaySource::make(
+        {DirectorySource::open(fd.get()), IndexSource::make(sample_catalogue(file))}, true);
+    const auto root = overlay->root();
+    Found found;
+    CHECK_EQ(root->find("file", found), 0);
+    CHECK_EQ(found.identity.lease, 1U);
+    Opened opened;
+    CHECK_EQ(root->open("file", found.identity, opened), 0);
+    CHECK_EQ(opened.extents.size(), 1U);
+    CHECK_EQ(root->find("soft", found), -ENOENT);
+    CHECK_EQ(root->find("new", found), 0);
+    CHECK_EQ(found.identity.lease, 0U);
+    SourceDirectory::Ref sub;
+    CHECK_EQ(root->enter("sub", sub), 0);
+    CHECK(names_of(*sub) == (std::vector<std::string>{".", "..", "above"}));
+    CHECK_EQ(sub->find("file", found), -ENOENT);
+    CHECK_EQ(sub->enter("above", sub), 0);  // a directory that holds itself
+    std::filesystem::remove_all(above);
+}
+
 TEST("a lease that ends leaves those who use it what they have") {
     const File file(kFileBytes);
-    Catalogues catalogues;
+    LeaseTable leases;
+    Mirrors tree(leases, {});
+    ThreadCounts counts;
     std::atomic<bool> stop{false};
     std::atomic<std::uint64_t> seen{0};
     std::atomic<std::uint64_t> wrong{0};
     std::thread user([&] {
         while (!stop) {
-            if (const auto place = catalogues.find(5)) {
-                wrong += look(*place->catalogue, place->node, "file").node == 1 ? 0 : 1;
-                const auto below = catalogues.find(place->nodeid_of(1));
-                wrong += !below || below->node == 1 ? 0 : 1;
-                catalogues.describe(place->nodeid_of(1));
+            std::shared_ptr<const Directory> root;
+            Found found;
+            if (tree.directory(5, counts, root) == 0) {
+                wrong += tree.find(*root, "file", found) == 0 ? 0 : 1;
+                const auto nodeid = tree.nodes().count(found.identity, 5, "file", false);
+                tree.describe(nodeid);
+                tree.nodes().forget(nodeid, 1);
                 ++seen;
             }
         }
     });
     for (int i = 0; i < 200 || seen == 0; ++i) {
-        catalogues.lease(5, sample_catalogue(file));
+        tree.lease(5, IndexSource::make(sample_catalogue(file)));
         std::this_thread::yield();
-        catalogues.revoke(5);
-        catalogues.drop(5);
-        CHECK(!catalogues.find(5));
+        tree.revoke(5);
+        tree.drop(5);
+        CHECK(tree.root_of(5) == nullptr);
     }
     stop = true;
     user.join();
     CHECK_EQ(wrong.load(), 0U);
-    CHECK_EQ(catalogues.statistics().leased, 0U);
+    CHECK_EQ(tree.statistics().leased, 0U);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Feeds what a kernel and a control might say to the dispatcher and the relay, by every serving
 // path, without a mount and without threads of its own; checks that a well-formed request is
 // answered, or handed up, exactly once, and that no other message is.
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -12,6 +13,8 @@
 #include "sample_catalogue.hpp"
 #include "serve/relay.hpp"
 #include "serve/server.hpp"
+#include "serve/sources/directory_source.hpp"
+#include "serve/sources/index_source.hpp"
 
 namespace zc::test {
 
@@ -78,10 +81,11 @@ class Target {
         player_.path->install(kPiecesNode, pieces);
         const sys::UniqueFd directory(::open("/usr/include", O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (directory) {
-            state_->mirrors.lease(abi::kRootId, directory.get());
+            state_->mirrors.lease(abi::kRootId, DirectorySource::open(directory.get()));
         }
-        layers.lease(state_->mirrors, kUnionNode);
-        state_->catalogues.lease(kArchiveNode, sample_catalogue(file_));
+        const auto archive = IndexSource::make(sample_catalogue(file_));
+        layers.lease(state_->mirrors, kUnionNode, archive);
+        state_->mirrors.lease(kArchiveNode, archive);
         state_->negotiation.offered(
             structure_at<abi::InitIn>(init_request(2), sizeof(abi::InHeader)));
         abi::InitOut init{};
@@ -117,8 +121,7 @@ class Target {
         }
         const auto member = header.nodeid - kFirstMember;
         if (member < kMembers) {
-            const auto place = state_->catalogues.find(kArchiveNode);
-            header.nodeid = place->nodeid_of(static_cast<std::uint32_t>(member) + 1);
+            header.nodeid = node_of(members_[member], kArchiveNode, kMemberNames[member]);
         }
         std::memcpy(message.data(), &header, sizeof header);
     }
@@ -183,6 +186,7 @@ class Target {
     std::uint64_t leased_directory_ = 0;
     std::uint64_t union_file_ = 0;
     std::uint64_t union_directory_ = 0;
+    std::array<std::uint64_t, kMembers> members_{};
 };
 
 }  // namespace

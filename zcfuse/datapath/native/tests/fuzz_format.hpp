@@ -20,8 +20,8 @@ enum class Step : std::uint8_t {
 
 inline constexpr std::uint64_t kWholeNode = 2;     // leased, one file
 inline constexpr std::uint64_t kPiecesNode = 3;    // leased, three extents
-inline constexpr std::uint64_t kUnionNode = 4;     // leased, three layers merged
-inline constexpr std::uint64_t kArchiveNode = 5;   // leased, a catalogue
+inline constexpr std::uint64_t kUnionNode = 4;     // leased, three layers and an index merged
+inline constexpr std::uint64_t kArchiveNode = 5;   // leased, an index
 inline constexpr std::uint64_t kStrangerNode = 9;  // not leased
 // Stand for a file and a directory below the leased root, whose nodeids nobody can know before.
 inline constexpr std::uint64_t kLeasedFile = 10;
@@ -29,10 +29,12 @@ inline constexpr std::uint64_t kLeasedDirectory = 11;
 // The same below the union: a file of one layer, a directory of all.
 inline constexpr std::uint64_t kUnionFile = 12;
 inline constexpr std::uint64_t kUnionDirectory = 13;
-// Members of the catalogue, by their numbers: a file, a sparse one, one that is packed, a symlink,
+// Members of the index, by their names: a file, a sparse one, one that is packed, a symlink,
 // a directory, one whose record is damaged, and one that is not there.
 inline constexpr std::uint64_t kFirstMember = 14;
 inline constexpr std::uint64_t kMembers = 7;
+inline constexpr const char* kMemberNames[kMembers] = {"file", "holes", "packed", "soft",
+                                                       "sub",  "torn",  "void"};
 
 inline void append_step(Bytes& to, Step step, const Bytes& message) {
     to.push_back(static_cast<std::uint8_t>(step));

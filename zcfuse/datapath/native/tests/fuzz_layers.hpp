@@ -13,6 +13,8 @@
 
 #include "files.hpp"
 #include "serve/nodes/mirrors.hpp"
+#include "serve/sources/directory_source.hpp"
+#include "serve/sources/overlay.hpp"
 
 namespace zc::test {
 
@@ -43,14 +45,16 @@ class FuzzLayers {
         std::filesystem::remove_all(base_, ignored);
     }
 
-    void lease(Mirrors& mirrors, std::uint64_t nodeid) const {
-        std::vector<sys::UniqueFd> layers;
-        std::vector<int> fds;
+    // With `lowest` below the three.
+    void lease(Mirrors& mirrors, std::uint64_t nodeid, std::shared_ptr<const Source> lowest) const {
+        OverlaySource::Layers layers;
         for (const char* layer : {"top", "middle", "bottom"}) {
-            layers.emplace_back(::open((base_ / layer).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-            fds.push_back(layers.back().get());
+            const sys::UniqueFd fd(
+                ::open((base_ / layer).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+            layers.push_back(DirectorySource::open(fd.get()));
         }
-        mirrors.lease_union(nodeid, fds, /*sees_trusted=*/true);
+        layers.push_back(std::move(lowest));
+        mirrors.lease(nodeid, OverlaySource::make(std::move(layers), /*sees_trusted=*/true));
     }
 
   private:

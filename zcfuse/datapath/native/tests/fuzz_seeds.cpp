@@ -9,7 +9,7 @@
 
 #include "fuzz_format.hpp"
 #include "messages.hpp"
-#include "serve/nodes/catalogues.hpp"
+#include "serve/nodes/table.hpp"
 
 namespace {
 
@@ -160,10 +160,10 @@ std::vector<Seed> trees() {
     for (const std::uint64_t nodeid : {kUnionNode, kUnionDirectory, kUnionFile}) {
         seeds.push_back({"union-" + std::to_string(nodeid), questions(nodeid, 0)});
     }
-    seeds.push_back({"archive", questions(kArchiveNode, zc::kCatalogueHandle)});
+    seeds.push_back({"archive", questions(kArchiveNode, zc::kOwnBit | 1)});
     for (std::uint64_t member = 0; member < kMembers; ++member) {
         seeds.push_back({"member-" + std::to_string(member),
-                         questions(kFirstMember + member, zc::kCatalogueHandle)});
+                         questions(kFirstMember + member, zc::kOwnBit | 1)});
     }
     return seeds;
 }

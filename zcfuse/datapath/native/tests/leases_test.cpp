@@ -13,6 +13,8 @@
 #include "check.hpp"
 #include "player.hpp"
 #include "serve/nodes/table.hpp"
+#include "serve/sources/directory_source.hpp"
+#include "serve/sources/overlay.hpp"
 
 namespace zc::test {
 
@@ -55,11 +57,14 @@ class SourceTree {
     void lease(DataPath& path) const {
         const sys::UniqueFd root(::open(path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (below_ == nullptr) {
-            path.state().mirrors.lease(abi::kRootId, root.get());
+            path.state().mirrors.lease(abi::kRootId, DirectorySource::open(root.get()));
             return;
         }
         const sys::UniqueFd lower(::open(below_->path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-        path.state().mirrors.lease_union(abi::kRootId, {root.get(), lower.get()}, true);
+        path.state().mirrors.lease(
+            abi::kRootId,
+            OverlaySource::make(
+                {DirectorySource::open(root.get()), DirectorySource::open(lower.get())}, true));
     }
 
   private:

@@ -1,8 +1,8 @@
-// The directories that are open now, as O_PATH descriptors by nodeid: a bounded cache, because a
-// node keeps no descriptor and a path is long to walk.
+// The directories that are open now, by nodeid: a bounded cache, because a node keeps no descriptor
+// and a path is long to walk.
 //
-// What is cached was beneath its lease's root when `checked`; whoever uses it must have that
-// confirmed once it is older than the cache timeout, for an outsider may have moved it away.
+// What is cached was beneath its root when `checked`. Where others may change the tree, whoever
+// uses it must have that confirmed once it is older than the cache timeout.
 //
 // Threads: any. A Directory is shared and stays open for as long as somebody uses it. The lock is
 // innermost; nothing is closed under it.
@@ -18,47 +18,31 @@
 #include <unordered_map>
 #include <vector>
 
-#include "sys/unique_fd.hpp"
+#include "serve/sources/source.hpp"
 
 namespace zc {
 
-// A real directory that a leased node shows, or one of several.
-struct Layer {
-    sys::UniqueFd fd;
-    std::uint32_t device_major = 0;
-    std::uint32_t device_minor = 0;
-    bool local = false;  // statx never asks a server
-};
-
-// "Node `nodeid` mirrors this directory", or is the union of these. Lives for as long as anything
-// below it is in use.
+// "Node `nodeid` shows this source." Lives for as long as anything below it is in use.
 struct LeaseRoot {
     std::uint32_t number = 0;  // of the first layer; those of the others follow
     std::uint64_t nodeid = 0;
-    std::vector<Layer> layers;  // the topmost first; of a mirror one
-    bool merged = false;        // whiteouts and the like are looked for
-    bool sees_trusted = true;   // whether all of them can be seen (trusted. attributes)
+    std::shared_ptr<const Source> source;
     // What control answers for all the same, with all below it: paths from here, without a `/` at
     // either end.
     std::set<std::string, std::less<>> kept;
 };
 
-// What one layer has of a directory.
-struct Part {
-    std::uint32_t layer = 0;
-    sys::UniqueFd own;  // -1 for a lease's root, whose descriptor is the lease's
-};
-
 struct Directory {
-    std::vector<Part> parts;  // the topmost first, one at least; of a mirror one
-    std::shared_ptr<LeaseRoot> root;
+    SourceDirectory::Ref at;
+    std::shared_ptr<const LeaseRoot> root;
     std::uint64_t nodeid = 0;
     std::int64_t checked = 0;  // coarse milliseconds
     mutable std::atomic<bool> used{true};
 
-    const Layer& layer(std::size_t part) const noexcept { return root->layers[parts[part].layer]; }
-    int fd(std::size_t part = 0) const noexcept {
-        return parts[part].own ? parts[part].own.get() : layer(part).fd.get();
+    // An identity as the source has it, of one as the table of nodes has it.
+    Identity within(Identity identity) const noexcept {
+        identity.lease -= root->number;
+        return identity;
     }
 };
 

@@ -11,82 +11,41 @@
 
 namespace zc {
 
-namespace {
-
-// Throws std::system_error.
-Layer layer_of(int fd) {
-    Layer layer;
-    struct ::statx status {};
-    int error = sys::dup_cloexec(fd, layer.fd);
-    if (error == 0) {
-        error = sys::status_of(layer.fd.get(), "", false, status);
-    }
-    if (error == 0 && !S_ISDIR(status.stx_mode)) {
-        error = -ENOTDIR;
-    }
-    sys::UniqueFd probe;
-    if (error == 0) {
-        error = sys::open_beneath(layer.fd.get(), ".", O_PATH | O_DIRECTORY, probe);
-    }
-    if (error < 0) {
-        throw std::system_error(-error, std::generic_category(), "leasing a directory");
-    }
-    layer.device_major = status.stx_dev_major;
-    layer.device_minor = status.stx_dev_minor;
-    layer.local = sys::is_local(layer.fd.get());
-    return layer;
-}
-
-}  // namespace
-
-void Mirrors::lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept) {
-    auto root = std::make_shared<LeaseRoot>();
-    root->layers.push_back(layer_of(root_fd));
-    root->nodeid = nodeid;
-    root->kept = std::move(kept);
+void Mirrors::lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
+                    std::set<std::string, std::less<>> kept) {
     if (is_own(nodeid)) {
         nodes_.set_revoked(nodeid, false);
         return;
     }
-    add_root(std::move(root));
-}
-
-void Mirrors::lease_union(std::uint64_t nodeid, const std::vector<int>& layer_fds,
-                          bool sees_trusted) {
+    Found found;
+    if (const int error = source->root()->find("", found); error != 0) {
+        throw std::system_error(error < 0 ? -error : EINVAL, std::generic_category(),
+                                "leasing a directory");
+    }
     auto root = std::make_shared<LeaseRoot>();
-    for (const int fd : layer_fds) {
-        root->layers.push_back(layer_of(fd));
-    }
-    if (root->layers.empty()) {
-        throw std::system_error(EINVAL, std::generic_category(), "leasing no directory");
-    }
+    root->number = last_root_.fetch_add(source->layers()) + 1;
     root->nodeid = nodeid;
-    root->merged = true;
-    root->sees_trusted = sees_trusted;
-    cache_.limit(std::max(cache_.capacity() / root->layers.size(), kLeastDescriptors));
-    any_unions_.store(true, std::memory_order_release);
-    add_root(std::move(root));
-}
-
-void Mirrors::add_root(std::shared_ptr<LeaseRoot> root) {
-    const auto nodeid = root->nodeid;
-    root->number = last_root_.fetch_add(static_cast<std::uint32_t>(root->layers.size())) + 1;
-    const auto& top = root->layers.front().fd;
-    struct ::statx status {};
-    if (const int error = sys::status_of(top.get(), "", false, status); error < 0) {
-        throw std::system_error(-error, std::generic_category(), "leasing a directory");
+    root->source = std::move(source);
+    root->kept = std::move(kept);
+    found.identity.lease += root->number;
+    if (root->source->descriptors() > 1) {
+        cache_.limit(std::max(cache_.capacity() / root->source->descriptors(), kLeastDescriptors));
     }
-    const auto identity = identity_of(*root, 0, status, top.get(), "");
+    if (root->source->kind() == Source::Kind::overlay) {
+        any_overlays_.store(true, std::memory_order_release);
+    }
+    std::shared_ptr<const LeaseRoot> dropped = root;  // destroyed outside of the lock
     {
         const std::unique_lock guard(roots_lock_);
-        roots_[nodeid] = std::move(root);
+        roots_[nodeid].swap(dropped);
     }
-    nodes_.add_root(nodeid, identity);
+    cache_.drop(nodeid);
+    nodes_.add_root(nodeid, found.identity);
     any_.store(true, std::memory_order_release);
 }
 
 void Mirrors::drop(std::uint64_t nodeid) {
-    std::shared_ptr<LeaseRoot> dropped;  // its descriptor is closed outside of the lock
+    std::shared_ptr<const LeaseRoot> dropped;  // its descriptor is closed outside of the lock
     {
         const std::unique_lock guard(roots_lock_);
         const auto found = roots_.find(nodeid);
@@ -101,26 +60,21 @@ void Mirrors::drop(std::uint64_t nodeid) {
     cache_.clear();
 }
 
-std::shared_ptr<LeaseRoot> Mirrors::root_of(std::uint64_t nodeid) const {
+std::shared_ptr<const LeaseRoot> Mirrors::root_of(std::uint64_t nodeid) const {
     const std::shared_lock guard(roots_lock_);
     const auto found = roots_.find(nodeid);
     return found == roots_.end() ? nullptr : found->second;
 }
 
-std::shared_ptr<LeaseRoot> Mirrors::root_above(std::uint64_t nodeid) const {
+std::shared_ptr<const LeaseRoot> Mirrors::root_above(std::uint64_t nodeid) const {
     const auto node = nodes_.find(nodeid);
     const std::shared_lock guard(roots_lock_);
     for (const auto& [top, root] : roots_) {
-        if (node && node->identity.lease - root->number < root->layers.size()) {
+        if (node && node->identity.lease - root->number < root->source->layers()) {
             return root;
         }
     }
     return nullptr;
-}
-
-bool Mirrors::in_union(std::uint64_t nodeid) const {
-    const auto root = any_unions() ? root_above(nodeid) : nullptr;
-    return root != nullptr && root->merged;
 }
 
 std::optional<Mirrors::Place> Mirrors::place_of(std::uint64_t nodeid) const {
@@ -141,7 +95,7 @@ std::optional<Mirrors::Place> Mirrors::place_of(std::uint64_t nodeid) const {
 
 std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
     std::vector<Description> chain;
-    std::shared_ptr<LeaseRoot> root;
+    std::shared_ptr<const LeaseRoot> root;
     for (auto at = nodeid; chain.size() < kDepthLimit;) {
         const auto node = nodes_.find(at);
         if (!node) {
@@ -157,20 +111,17 @@ std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
     if (!root) {
         return {};
     }
-    std::vector<bool> births;
-    for (const auto& layer : root->layers) {
-        struct ::statx status {};
-        births.push_back(sys::status_of(layer.fd.get(), "", true, status) == 0 &&
-                         (status.stx_mask & STATX_BTIME) != 0);
+    std::vector<Source::Volume> volumes;
+    for (std::uint32_t layer = 0; layer < root->source->layers(); ++layer) {
+        volumes.push_back(root->source->volume(layer));
     }
     for (auto& one : chain) {
         one.layer = one.identity.lease - root->number;
-        if (one.layer >= root->layers.size()) {
+        if (one.layer >= volumes.size()) {
             return {};
         }
-        const auto& layer = root->layers[one.layer];
-        one.device = std::uint64_t{layer.device_major} << 32 | layer.device_minor;
-        one.identity.birth = births[one.layer] ? one.identity.birth : 0;
+        one.device = volumes[one.layer].device;
+        one.identity.birth = volumes[one.layer].has_births ? one.identity.birth : 0;
         nodes_.set_described(one.nodeid);
     }
     std::reverse(chain.begin(), chain.end());

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <limits>
 
-#include "serve/sources/overlay.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
@@ -20,7 +19,6 @@ constexpr std::int64_t kLongestTrustMs = 1000;
 constexpr std::int64_t kKeepUnusedMs = 2000;
 // Long, because control could not go on where they stand once the directory is revoked.
 constexpr std::int64_t kKeepParkedMs = 60'000;
-constexpr std::size_t kPathBytes = 4095;  // PATH_MAX without its NUL
 // Shares of RLIMIT_NOFILE. What is left is for what clients have open, and for ourselves.
 constexpr std::size_t kDirectoryShare = 4;
 constexpr std::size_t kKeptShare = 4;
@@ -45,18 +43,6 @@ std::size_t share(std::size_t of, std::size_t most) {
 bool is_gone(int error) noexcept {
     return error == -ENOENT || error == -ENOTDIR || error == -ELOOP || error == -ENXIO ||
            error == -ENODEV || error == -ESTALE;
-}
-
-bool no_descriptors(int error) noexcept {
-    return error == -EMFILE || error == -ENFILE;
-}
-
-bool on_device(const Layer& layer, const struct ::statx& status) noexcept {
-    return status.stx_dev_major == layer.device_major && status.stx_dev_minor == layer.device_minor;
-}
-
-bool other_mount(const Layer& layer, const struct ::statx& status) noexcept {
-    return (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0 || !on_device(layer, status);
 }
 
 }  // namespace
@@ -85,75 +71,11 @@ bool Mirrors::revoke(std::uint64_t nodeid) {
     return known;
 }
 
-Identity Mirrors::identity_of(const LeaseRoot& root, std::uint32_t layer,
-                              const struct ::statx& status, int directory, const char* name) {
-    const std::uint64_t birth =
-        (status.stx_mask & STATX_BTIME) != 0
-            ? static_cast<std::uint64_t>(status.stx_btime.tv_sec) * 1'000'000'000 +
-                  status.stx_btime.tv_nsec
-            : sys::handle_hash(directory, name);
-    return {status.stx_ino, birth, root.number + layer,
-            static_cast<std::uint32_t>(status.stx_mode) & S_IFMT};
-}
-
-int Mirrors::look_at(const Layer& layer, int directory, const char* name, struct ::statx& status) {
-    // Not before a mount is known not to be our own may its filesystem be asked anything.
-    int error = sys::status_of(directory, name, true, status);
-    if (error < 0) {
-        return error;
-    }
-    if (directory != layer.fd.get() || *name != '\0') {
-        if (other_mount(layer, status)) {
-            return kHandUp;
-        }
-    }
-    return layer.local ? 0 : sys::status_of(directory, name, false, status);
-}
-
-// As control shows it, which answers for other mounts (tree/_mirror.py, mixed_ino).
-std::uint64_t Mirrors::shown_ino(const LeaseRoot& root, const struct ::statx& status) noexcept {
-    if (on_device(root.layers.front(), status)) {
-        return status.stx_ino;
-    }
-    const auto device = std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor;
-    std::uint64_t value = device * 0x9E3779B97F4A7C15 + status.stx_ino;
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9;
-    value = (value ^ value >> 27) * 0x94D049BB133111EB;
-    value ^= value >> 31;
-    return value != 0 ? value : 1;
-}
-
-// A merged directory's links would be those of one layer; 1 says that they tell nothing.
-void Mirrors::show(const Directory& directory, std::size_t parts, struct ::statx& status) noexcept {
-    status.stx_ino = shown_ino(*directory.root, status);
-    if (parts > 1) {
-        status.stx_nlink = 1;
-    }
-}
-
-int Mirrors::find(const Directory& directory, const char* name, Found& into) {
-    const auto& root = *directory.root;
-    if (!root.merged) {
-        const int error = look_at(root.layers.front(), directory.fd(), name, into.status);
-        if (error == 0) {
-            into.identity = identity_of(root, 0, into.status, directory.fd(), name);
-        }
-        return error;
-    }
-    unions::Shown shown;
-    int error = unions::find(directory, name, shown);
-    if (no_descriptors(error)) {
-        give_back_descriptors();
-        error = unions::find(directory, name, shown);
-    }
-    into.status = shown.status;
-    if (error != 0) {
-        return error;
-    }
-    const auto layer = directory.parts[shown.part].layer;
-    into.identity = identity_of(root, layer, into.status, directory.fd(shown.part), name);
-    show(directory, shown.parts.size(), into.status);
-    return 0;
+// When a fixed source ends the kernel is told. Who wants nothing believed is given nothing to
+// believe.
+Validity Mirrors::validity(Freshness freshness) const noexcept {
+    const bool none = validity_.seconds == 0 && validity_.nanoseconds == 0;
+    return freshness == Freshness::timed || none ? validity_ : Validity{kUnlimitedSeconds, 0};
 }
 
 int Mirrors::leased(const NodeView& node) const {
@@ -199,11 +121,12 @@ void Mirrors::refuse_device(std::uint32_t major, std::uint32_t minor) noexcept {
 }
 
 bool Mirrors::is_refused(const struct ::statx& status) const noexcept {
-    return (std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor) == refused_device_;
+    return device_of(status) == refused_device_;
 }
 
 bool Mirrors::fresh(const Directory& directory, std::int64_t now) const noexcept {
-    return trust_ms_ > 0 && now - directory.checked < trust_ms_;
+    return directory.root->source->freshness() != Freshness::timed ||
+           (trust_ms_ > 0 && now - directory.checked < trust_ms_);
 }
 
 int Mirrors::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
@@ -227,15 +150,12 @@ int Mirrors::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
             if (!into.from) {
                 auto top = std::make_shared<Directory>();
                 top->root = root_of(at);
+                top->at = top->root ? top->root->source->root() : nullptr;
                 top->nodeid = at;
                 top->checked = now;
-                for (std::uint32_t layer = 0; top->root && layer < top->root->layers.size();
-                     ++layer) {
-                    top->parts.push_back({layer, {}});
-                }
                 into.from = std::move(top);
             }
-            return into.from && into.from->root ? 0 : kHandUp;
+            return into.from->root ? 0 : kHandUp;
         }
         if (at != nodeid && !into.from) {
             auto cached = cache_.find(at);
@@ -254,59 +174,20 @@ int Mirrors::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
     return -ESTALE;
 }
 
-// In pieces that the kernel takes for a path.
-int Mirrors::descend(const Climb& climb, sys::UniqueFd& into) const {
-    int from = climb.from->fd();
+int Mirrors::descend(const Climb& climb, Directory& into) {
     std::string path;
-    auto name = climb.names.rbegin();
-    while (name != climb.names.rend()) {
-        path = *name++;
-        while (name != climb.names.rend() && path.size() + 1 + name->size() <= kPathBytes) {
-            path += '/';
-            path += *name++;
-        }
-        sys::UniqueFd next;
-        const int error = sys::open_beneath(from, path.c_str(), O_PATH | O_DIRECTORY, next);
-        if (error < 0) {
-            return error == -EXDEV ? kHandUp : is_gone(error) ? -ESTALE : error;
-        }
-        into = std::move(next);
-        from = into.get();
-    }
-    return 0;
-}
-
-// Name by name, because each layer may hide what those below it have.
-int Mirrors::descend_merged(const Climb& climb, Directory& into) const {
-    const Directory* above = climb.from.get();
-    Directory at;
-    at.root = climb.from->root;
     for (auto name = climb.names.rbegin(); name != climb.names.rend(); ++name) {
-        std::vector<Part> parts;
-        if (const int error = unions::step(*above, name->c_str(), parts); error != 0) {
-            return is_gone(error) ? -ESTALE : error;
-        }
-        at.parts = std::move(parts);
-        above = &at;
+        path.append(path.empty() ? "" : "/").append(*name);
     }
-    into.parts = std::move(at.parts);
-    return 0;
-}
-
-int Mirrors::check(const LeaseRoot& root, int directory, const char* name, const Identity& wanted,
-                   struct ::statx& status) const {
-    const auto number = wanted.lease - root.number;
-    if (number >= root.layers.size()) {
-        return -ESTALE;
+    const int error = with_descriptors([&] { return climb.from->at->enter(path, into.at); });
+    if (error != 0) {
+        return is_gone(error) ? -ESTALE : error;
     }
-    const auto& layer = root.layers[number];
-    const int error = sys::status_of(directory, name, layer.local, status);
-    if (error < 0) {
-        return error;
+    Found found;
+    if (const int looked = into.at->find("", found); looked != 0) {
+        return looked;
     }
-    const bool same =
-        on_device(layer, status) && identity_of(root, number, status, directory, name) == wanted;
-    return same ? 0 : -ESTALE;
+    return found.identity == into.within(climb.wanted) ? 0 : -ESTALE;
 }
 
 int Mirrors::directory(std::uint64_t nodeid, ThreadCounts& counts,
@@ -324,31 +205,12 @@ int Mirrors::directory(std::uint64_t nodeid, ThreadCounts& counts,
     }
     auto opened = std::make_shared<Directory>();
     opened->root = way.from->root;
+    opened->at = way.from->at;
     opened->nodeid = nodeid;
     opened->checked = way.from->checked;
-    if (way.names.empty()) {
-        for (const auto& part : way.from->parts) {
-            opened->parts.push_back({part.layer, {}});
-        }
-    } else {
+    if (!way.names.empty()) {
         counts.directory_misses.add();
-        const auto open = [&] {
-            if (opened->root->merged) {
-                return descend_merged(way, *opened);
-            }
-            opened->parts = std::vector<Part>(1);
-            return descend(way, opened->parts.front().own);
-        };
-        int error = open();
-        if (no_descriptors(error)) {
-            give_back_descriptors();
-            error = open();
-        }
-        struct ::statx status {};
-        if (error == 0) {
-            error = check(*opened->root, opened->fd(), "", way.wanted, status);
-        }
-        if (error != 0) {
+        if (const int error = descend(way, *opened); error != 0) {
             cache_.drop(nodeid);
             return error;
         }
@@ -358,22 +220,30 @@ int Mirrors::directory(std::uint64_t nodeid, ThreadCounts& counts,
     return 0;
 }
 
-// Runs `attempt` with the directory, its part in the node's layer and the name of each link until
-// one leads to the node.
 template <typename Try>
-int Mirrors::by_any_link(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts,
-                         Try attempt) {
+int Mirrors::with_descriptors(Try attempt) {
+    const int error = attempt();
+    if (error != -EMFILE && error != -ENFILE) {
+        return error;
+    }
+    give_back_descriptors();
+    return attempt();
+}
+
+int Mirrors::find(const Directory& directory, const char* name, Found& into) {
+    const int error = with_descriptors([&] { return directory.at->find(name, into); });
+    into.identity.lease += directory.root->number;
+    return error;
+}
+
+// Runs `attempt` with the directory and the name of each link until one leads to the node.
+template <typename Try>
+int Mirrors::at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts,
+                      Try attempt) {
     const auto one = [&](const Link& link) {
         std::shared_ptr<const Directory> parent;
-        if (const int error = directory(link.parent, counts, parent); error != 0) {
-            return error;
-        }
-        for (std::size_t part = 0; part < parent->parts.size(); ++part) {
-            if (parent->root->number + parent->parts[part].layer == node.identity.lease) {
-                return attempt(*parent, part, link.name.c_str());
-            }
-        }
-        return -ESTALE;
+        const int error = directory(link.parent, counts, parent);
+        return error != 0 ? error : attempt(*parent, link.name.c_str());
     };
     int error = one(node.link);
     if (is_gone(error) && node.more_links) {
@@ -386,101 +256,106 @@ int Mirrors::by_any_link(std::uint64_t nodeid, const NodeView& node, ThreadCount
     return is_gone(error) ? -ESTALE : error;
 }
 
-int Mirrors::open_directory(std::uint64_t nodeid, int flags, ThreadCounts& counts,
-                            sys::UniqueFd& into, struct ::statx& status) {
-    std::shared_ptr<const Directory> found;
-    if (const int error = directory(nodeid, counts, found); error != 0) {
-        return error;
-    }
-    if (const int error = sys::open_beneath(found->fd(), ".", flags, into); error != 0) {
-        return error;
-    }
-    return sys::status_of(into.get(), "", found->layer(0).local, status);
+// Runs `attempt` with the open directory, the name and the identity that lead to a node, and the
+// source's root.
+template <typename Try>
+int Mirrors::at(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt) {
+    const auto tried = [&](const Directory& directory, const char* name) {
+        return attempt(*directory.at, name, directory.within(node.identity), *directory.root);
+    };
+    return with_descriptors([&] {
+        if (node.identity.type != S_IFDIR) {
+            return at_links(nodeid, node, counts, tried);
+        }
+        std::shared_ptr<const Directory> itself;
+        const int error = directory(nodeid, counts, itself);
+        return error != 0 ? error : tried(*itself, "");
+    });
 }
 
-int Mirrors::open_parts(std::uint64_t nodeid, int flags, ThreadCounts& counts,
-                        std::vector<Part>& into, std::vector<struct ::statx>& statuses) {
-    into.clear();
-    statuses.clear();
-    std::shared_ptr<const Directory> found;
-    if (const int error = directory(nodeid, counts, found); error != 0) {
-        return error;
-    }
-    for (std::size_t part = 0; part < found->parts.size(); ++part) {
-        Part opened{found->parts[part].layer, {}};
-        struct ::statx status {};
-        int error = sys::open_beneath(found->fd(part), ".", flags, opened.own);
-        if (error == 0) {
-            error = sys::status_of(opened.own.get(), "", found->layer(part).local, status);
-        }
-        if (error != 0) {
-            return error;
-        }
-        into.push_back(std::move(opened));
-        statuses.push_back(status);
-    }
-    return 0;
+template <typename Try>
+int Mirrors::at(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
+    const auto node = nodes_.find(nodeid);
+    return node && leased(*node) == 0 ? at(nodeid, *node, counts, attempt) : kHandUp;
 }
 
-int Mirrors::open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
-                  struct ::statx& status) {
+int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
+                    Validity& validity) {
     const auto node = nodes_.find(nodeid);
     if (!node || leased(*node) != 0) {
         return kHandUp;
     }
-    if (node->identity.type == S_IFDIR) {
-        return open_directory(nodeid, flags, counts, into, status);
-    }
-    const auto attempt = [&](const Directory& parent, std::size_t part, const char* name) {
-        const int error = sys::open_beneath(parent.fd(part), name, flags, into);
-        if (error < 0) {
-            return error == -EXDEV ? kHandUp : error;
-        }
-        return check(*parent.root, into.get(), "", node->identity, status);
-    };
-    return by_any_link(nodeid, *node, counts, attempt);
-}
-
-int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& status) {
-    const auto node = nodes_.find(nodeid);
-    if (!node || leased(*node) != 0) {
-        return kHandUp;
-    }
-    if (node->identity.type == S_IFDIR) {
-        std::shared_ptr<const Directory> found;
-        int error = directory(nodeid, counts, found);
-        if (error == 0) {
-            error = sys::status_of(found->fd(), "", found->layer(0).local, status);
-        }
-        if (error == 0) {
-            show(*found, found->parts.size(), status);
-        }
+    const auto lease = node->identity.type != S_IFDIR ? files_.in_use(nodeid) : nullptr;
+    if (const auto* file = lease ? lease->whole_file() : nullptr; file != nullptr) {
+        // An open file answers for itself, whatever has become of its names.
+        validity = validity_;
+        const int error = sys::status_of(file->get(), "", false, into);
+        const auto root = any_overlays_ && error == 0 ? root_above(nodeid) : nullptr;
+        into.stx_ino = root != nullptr ? root->source->shown_ino(into) : into.stx_ino;
         return error;
     }
-    // An open file answers for itself, whatever has become of its names.
-    if (const auto lease = files_.in_use(nodeid)) {
-        if (const auto* file = lease->whole_file(); file != nullptr) {
-            const int error = sys::status_of(file->get(), "", false, status);
-            const auto root = any_unions() && error == 0 ? root_above(nodeid) : nullptr;
-            if (root != nullptr) {
-                status.stx_ino = shown_ino(*root, status);
-            }
+    return at(nodeid, *node, counts,
+              [&](const auto& directory, const char* name, const Identity& wanted,
+                  const LeaseRoot& root) {
+                  validity = this->validity(root.source->freshness());
+                  return directory.status(name, wanted, into);
+              });
+}
+
+int Mirrors::open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Freshness& freshness) {
+    return at(nodeid, counts,
+              [&](const auto& directory, const char* name, const Identity& wanted,
+                  const LeaseRoot& root) {
+                  freshness = root.source->freshness();
+                  return directory.open(name, wanted, into);
+              });
+}
+
+int Mirrors::reopen(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
+                    Freshness& freshness) {
+    return at(nodeid, counts,
+              [&](const auto& directory, const char* name, const Identity& wanted,
+                  const LeaseRoot& root) {
+                  freshness = root.source->freshness();
+                  return directory.reopen(name, wanted, into);
+              });
+}
+
+int Mirrors::read_link(std::uint64_t nodeid, ThreadCounts& counts, std::string& into) {
+    return at(nodeid, counts,
+              [&](const auto& directory, const char* name, const Identity& wanted,
+                  const LeaseRoot&) { return directory.read_link(name, wanted, into); });
+}
+
+int Mirrors::get_xattr(std::uint64_t nodeid, ThreadCounts& counts, const char* attribute,
+                       Bytes& into) {
+    return at(nodeid, counts,
+              [&](const auto& directory, const char* name, const Identity& wanted,
+                  const LeaseRoot&) { return directory.get_xattr(name, wanted, attribute, into); });
+}
+
+int Mirrors::list_xattrs(std::uint64_t nodeid, ThreadCounts& counts, Bytes& into) {
+    return at(nodeid, counts,
+              [&](const auto& directory, const char* name, const Identity& wanted,
+                  const LeaseRoot&) { return directory.list_xattrs(name, wanted, into); });
+}
+
+int Mirrors::list(std::uint64_t nodeid, ThreadCounts& counts, OpenDirectory& into,
+                  std::vector<struct ::statx>& versions, Freshness& freshness) {
+    return with_descriptors([&] {
+        versions.clear();
+        std::shared_ptr<const Directory> directory;
+        if (const int error = this->directory(nodeid, counts, directory); error != 0) {
             return error;
         }
-    }
-    const auto attempt = [&](const Directory& parent, std::size_t part, const char* name) {
-        if (const int error = look_at(parent.layer(part), parent.fd(part), name, status);
-            error != 0) {
-            return error;
-        }
-        const auto layer = parent.parts[part].layer;
-        if (identity_of(*parent.root, layer, status, parent.fd(part), name) != node->identity) {
-            return -ESTALE;
-        }
-        show(parent, 1, status);
-        return 0;
-    };
-    return by_any_link(nodeid, *node, counts, attempt);
+        freshness = directory->root->source->freshness();
+        return directory->at->list(into.listing, versions);
+    });
+}
+
+int Mirrors::filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const {
+    const auto root = root_above(nodeid);
+    return root && leased(nodeid) == 0 ? root->source->filesystem_status(into) : kHandUp;
 }
 
 void Mirrors::forgotten(std::uint64_t nodeid) {
@@ -516,18 +391,22 @@ void Mirrors::clear() {
 }
 
 Mirrors::Statistics Mirrors::statistics() const {
-    std::size_t leased = 0;
+    Statistics sum;
     {
         const std::shared_lock guard(roots_lock_);
-        leased = roots_.size();
+        sum.leased = roots_.size();
+        for (const auto& [nodeid, root] : roots_) {
+            sum.indexes += root->source->kind() == Source::Kind::index ? 1 : 0;
+            sum.index_bytes += root->source->bytes();
+        }
     }
-    return {leased,
-            nodes_.size(),
-            nodes_.bytes(),
-            cache_.size(),
-            cache_.capacity(),
-            listings_.size() + parked_.size(),
-            files_.statistics()};
+    sum.nodes = nodes_.size();
+    sum.node_bytes = nodes_.bytes();
+    sum.directories = cache_.size();
+    sum.directory_limit = cache_.capacity();
+    sum.listings = listings_.size() + parked_.size();
+    sum.files = files_.statistics();
+    return sum;
 }
 
 }  // namespace zc

@@ -1,16 +1,15 @@
-// Directory leases: "node N mirrors this directory", or shows these merged. From a nodeid to the
-// file that it stands for, beneath the lease's root, over no symbolic link and no other mount, and
-// never to another file:
-// what is opened is compared with the node's identity, and ESTALE is the answer where it differs.
+// From a nodeid to the source that answers for it: "node N shows this source", and all nodes below.
 //
-// Three things may come of an attempt: 0, a -errno for the client, or kHandUp: the node is not
-// ours to answer for (control's, revoked, or behind another mount).
+// A node is an identity and the names by which it was found (table.hpp). The way to one is the open
+// directory above it and a name in that; the source compares the identity, and ESTALE is the answer
+// where it differs. What is kHandUp is not ours to answer for: control's, revoked, or behind
+// another mount.
 //
 // Threads: any. Lock order: an OpenDirectory's, then each of the tables' locks by itself;
 // roots_lock_ is innermost. Who may race with whom:
-//   - an outsider who renames, deletes or swaps for a symbolic link: openat2 follows none, and the
-//     identity is compared behind the open. A directory that is cached was beneath the root no
-//     longer ago than the cache timeout, one second at most.
+//   - an outsider who renames, deletes or swaps for a symbolic link: a source follows none and
+//     compares the identity. A directory that is cached was beneath the root no longer ago than the
+//     cache timeout, one second at most, unless its source never changes.
 //   - a revoke: what looked at the mark before it was set is answered by the lease; revoke() in
 //     DataPath waits for those, but not for long, and who answers later tells the kernel to forget
 //     it (ops::serve). Nothing found before enters the cache behind it (generation).
@@ -22,6 +21,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <shared_mutex>
 #include <string>
@@ -41,7 +41,6 @@
 
 namespace zc {
 
-inline constexpr int kHandUp = 1;
 // Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
 inline constexpr std::size_t kDepthLimit = 65'536;
 // Of what is kept open, whatever the limit of descriptors.
@@ -62,12 +61,10 @@ class Mirrors {
     // Whether there is any lease at all: one load, for what comes with every request.
     bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
 
-    // Leases a directory but for `kept`, paths below it; the descriptor is copied. Throws
-    // std::system_error.
-    void lease(std::uint64_t nodeid, int root_fd, std::set<std::string, std::less<>> kept = {});
-    // Leases a node that shows several directories as one, the topmost first, with the marks of
-    // overlayfs and of OCI images in them. `sees_trusted`: this process can see `trusted.` marks.
-    void lease_union(std::uint64_t nodeid, const std::vector<int>& layer_fds, bool sees_trusted);
+    // Shows a source at a node but for `kept`, paths below it. Replaces what was there; a directory
+    // below another lease that was revoked is leased again. Throws std::system_error.
+    void lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
+               std::set<std::string, std::less<>> kept = {});
     // Returns false for a node that is not leased. What is open stays so.
     bool revoke(std::uint64_t nodeid);
     // Forgets a lease altogether, of a directory that the kernel has forgotten. Requests about what
@@ -99,28 +96,23 @@ class Mirrors {
     // A directory of ours to look at names in. The counts are those of the calling thread.
     int directory(std::uint64_t nodeid, ThreadCounts& counts,
                   std::shared_ptr<const Directory>& into);
-    // Opens the node itself and says what it is; of a merged directory the topmost part.
-    int open(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
-             struct ::statx& status);
-    // What the node is now, by a name of its own or as an open file.
-    int status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& status);
-    // Opens all parts of a directory to list them, and says what each is.
-    int open_parts(std::uint64_t nodeid, int flags, ThreadCounts& counts, std::vector<Part>& into,
-                   std::vector<struct ::statx>& statuses);
-    // What a name in a directory is now, as clients see it; kHandUp where another mount begins
-    // (`status` is then what lies there) and for what control must answer.
-    struct Found {
-        struct ::statx status {};
-        Identity identity;
-    };
+    // What a name in a directory shows; the identity is that of the table of nodes.
     int find(const Directory& directory, const char* name, Found& into);
-    // What a name in a directory of a layer is now; kHandUp where another mount begins.
-    static int look_at(const Layer& layer, int directory, const char* name, struct ::statx& status);
-    // The inode number that is shown for a file.
-    static std::uint64_t shown_ino(const LeaseRoot& root, const struct ::statx& status) noexcept;
-    // Whether there is a lease on a union: one load.
-    bool any_unions() const noexcept { return any_unions_.load(std::memory_order_acquire); }
-    bool in_union(std::uint64_t nodeid) const;
+
+    // Of the node itself, by a name of its own or, status(), as an open file. `validity` is for how
+    // long the kernel may believe that.
+    int status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
+               Validity& validity);
+    int open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Freshness& freshness);
+    int reopen(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
+               Freshness& freshness);
+    int read_link(std::uint64_t nodeid, ThreadCounts& counts, std::string& into);
+    int get_xattr(std::uint64_t nodeid, ThreadCounts& counts, const char* name, Bytes& into);
+    int list_xattrs(std::uint64_t nodeid, ThreadCounts& counts, Bytes& into);
+    int list(std::uint64_t nodeid, ThreadCounts& counts, OpenDirectory& into,
+             std::vector<struct ::statx>& versions, Freshness& freshness);
+    int filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const;
+
     // 0 or kHandUp.
     int leased(const NodeView& node) const;
     int leased(std::uint64_t nodeid) const;
@@ -130,11 +122,11 @@ class Mirrors {
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
     bool is_refused(const struct ::statx& status) const noexcept;
 
-    std::shared_ptr<LeaseRoot> root_of(std::uint64_t nodeid) const;
+    std::shared_ptr<const LeaseRoot> root_of(std::uint64_t nodeid) const;
     // The kernel knows nothing of the node any more.
     void forgotten(std::uint64_t nodeid);
     // The lease that a node belongs to, revoked or not; nullptr for one that is not ours.
-    std::shared_ptr<LeaseRoot> root_above(std::uint64_t nodeid) const;
+    std::shared_ptr<const LeaseRoot> root_above(std::uint64_t nodeid) const;
     // Gives descriptors back when there are no more to be had.
     void give_back_descriptors();
     // To be called now and then: lets go of what was kept for too long.
@@ -142,7 +134,7 @@ class Mirrors {
     void clear();
 
     std::uint32_t cache_timeout_ms() const noexcept { return cache_timeout_ms_; }
-    Validity validity() const noexcept { return validity_; }
+    Validity validity(Freshness freshness) const noexcept;
     NodeTable& nodes() noexcept { return nodes_; }
     const NodeTable& nodes() const noexcept { return nodes_; }
     OpenFiles& files() noexcept { return files_; }
@@ -150,7 +142,9 @@ class Mirrors {
     ParkedListings& parked() noexcept { return parked_; }
 
     struct Statistics {
-        std::size_t leased = 0;  // directories
+        std::size_t leased = 0;  // directories and indexes
+        std::size_t indexes = 0;
+        std::size_t index_bytes = 0;
         std::size_t nodes = 0;
         std::size_t node_bytes = 0;
         std::size_t directories = 0;  // in the cache
@@ -164,19 +158,15 @@ class Mirrors {
     struct Climb;
     bool fresh(const Directory& directory, std::int64_t now) const noexcept;
     int climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const;
-    int descend(const Climb& climb, sys::UniqueFd& into) const;
-    static Identity identity_of(const LeaseRoot& root, std::uint32_t layer,
-                                const struct ::statx& status, int directory, const char* name);
-    static void show(const Directory& directory, std::size_t parts,
-                     struct ::statx& status) noexcept;
-    void add_root(std::shared_ptr<LeaseRoot> root);
-    int descend_merged(const Climb& climb, Directory& into) const;
-    int check(const LeaseRoot& root, int directory, const char* name, const Identity& wanted,
-              struct ::statx& status) const;
-    int open_directory(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
-                       struct ::statx& status);
+    int descend(const Climb& climb, Directory& into);
     template <typename Try>
-    int by_any_link(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt);
+    int at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt);
+    template <typename Try>
+    int at(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt);
+    template <typename Try>
+    int at(std::uint64_t nodeid, ThreadCounts& counts, Try attempt);
+    template <typename Try>
+    int with_descriptors(Try attempt);
 
     const std::uint32_t cache_timeout_ms_;
     const Validity validity_;
@@ -187,12 +177,12 @@ class Mirrors {
     OpenDirectories listings_;
     ParkedListings parked_;
     std::atomic<bool> any_{false};
-    std::atomic<bool> any_unions_{false};
+    std::atomic<bool> any_overlays_{false};
     std::atomic<std::uint64_t> revokes_{0};
     std::size_t nodes_peak_ = 0;  // tidy()'s
     std::uint64_t refused_device_ = ~std::uint64_t{0};
     mutable std::shared_mutex roots_lock_;
-    std::unordered_map<std::uint64_t, std::shared_ptr<LeaseRoot>> roots_;  // by nodeid
+    std::unordered_map<std::uint64_t, std::shared_ptr<const LeaseRoot>> roots_;  // by nodeid
     std::atomic<std::uint32_t> last_root_{0};
 };
 

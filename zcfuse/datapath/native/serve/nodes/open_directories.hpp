@@ -1,35 +1,22 @@
-// The directories that clients are listing: descriptors and the entries read ahead from them, by
-// file handle.
+// The directories that clients are listing, by file handle.
 //
-// What one directory has is listed by the backing filesystem's own cookies, a buffer at a time.
-// What several layers have is read as a whole when a pass begins, so that each name comes once; a
-// cookie is then a position.
-//
-// Threads: any; the table's lock is innermost, each listing has a lock of its own, which is held
-// while the backing directory is read and under which the locks of the other tables may be taken.
+// Threads: any; the table's lock is innermost. Each listing has a lock of its own, which is held
+// while the source is asked and under which the locks of the other tables may be taken.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
-#include <vector>
 
-#include "serve/nodes/directories.hpp"
 #include "serve/nodes/table.hpp"
+#include "serve/sources/source.hpp"
 
 namespace zc {
 
 struct OpenDirectory {
-    std::vector<Part> parts;  // the topmost first
-    bool in_union = false;
     std::mutex lock;
-    std::vector<std::byte> entries;   // as getdents64(2) has them; made at the first use
-    std::vector<std::size_t> starts;  // of the entries, where there are several parts
-    std::size_t begin = 0;            // of what has not been replied yet
-    std::size_t end = 0;
-    std::uint64_t cookie = 0;  // where the entry at `begin` stands
+    std::unique_ptr<Listing> listing;
 };
 
 class OpenDirectories {

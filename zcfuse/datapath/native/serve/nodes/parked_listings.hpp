@@ -32,7 +32,7 @@ class ParkedListings {
     Listing take(std::uint64_t nodeid, std::uint64_t cookie) {
         const std::lock_guard guard(lock_);
         const auto found = std::find_if(parked_.begin(), parked_.end(), [&](const Parked& one) {
-            return one.nodeid == nodeid && one.listing->cookie == cookie;
+            return one.nodeid == nodeid && one.listing->listing->position() == cookie;
         });
         if (found == parked_.end()) {
             return nullptr;

@@ -24,7 +24,9 @@ bool access(Context& context, const Request& request) {
     if (!request.parse(access)) {
         return false;
     }
-    if (const int error = context.mirrors().status(request.header.nodeid, context.counts, status);
+    Validity validity;
+    if (const int error =
+            context.mirrors().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
         return request.failed(error);
     }

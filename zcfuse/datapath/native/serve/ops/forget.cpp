@@ -12,10 +12,6 @@ bool forget_one(Context& context, const abi::ForgetOne& one) {
         return true;
     }
     auto& mirrors = context.mirrors();
-    if (is_catalogued(one.nodeid)) {
-        mirrors.files().drop(one.nodeid);
-        return context.state.catalogues.was_described(one.nodeid);
-    }
     const auto forgotten = mirrors.nodes().forget(one.nodeid, one.lookups);
     if (forgotten.gone) {
         mirrors.forgotten(one.nodeid);

@@ -5,11 +5,12 @@ namespace zc::ops {
 
 bool getattr(Context& context, const Request& request) {
     struct ::statx status {};
-    if (const int error = context.mirrors().status(request.header.nodeid, context.counts, status);
+    Validity validity;
+    if (const int error =
+            context.mirrors().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
         return request.failed(error);
     }
-    const auto validity = context.mirrors().validity();
     request.answer_with(
         abi::AttrOut{validity.seconds, validity.nanoseconds, 0, attributes_of(status)});
     return true;

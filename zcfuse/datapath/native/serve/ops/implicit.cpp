@@ -26,28 +26,12 @@ bool may_open_without(const Context& context) {
         context.counts.because(Reason::opens_not_offered);
         return false;
     }
-    if (const auto place = context.state.catalogues.find(abi::kRootId)) {
-        return !place->revoked;
-    }
     const auto root = context.mirrors().root_of(abi::kRootId);
     if (root == nullptr || !root->kept.empty() || context.mirrors().leased(abi::kRootId) != 0) {
         context.counts.because(Reason::opens_not_leased);
         return false;
     }
     return true;
-}
-
-int implicit_member(Context& context, std::uint64_t nodeid, OpenFiles::Lease& into) {
-    const auto place = context.state.catalogues.find(nodeid);
-    if (!place || place->revoked) {
-        return kHandUp;
-    }
-    if (const int error = lease_member(context, *place, into); error != 0) {
-        return error;
-    }
-    context.state.ledger.opened("implicit", "");
-    into = context.mirrors().files().keep(nodeid, std::move(into), sys::coarse_milliseconds());
-    return 0;
 }
 
 }  // namespace
@@ -72,19 +56,16 @@ int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* re
     if (!context.state.config.immutable || !is_own(nodeid) || (read != nullptr && read->fh != 0)) {
         return kHandUp;
     }
-    if (is_catalogued(nodeid)) {
-        return implicit_member(context, nodeid, into);
-    }
-    auto file = std::make_shared<sys::UniqueFd>();
-    struct ::statx status {};
-    if (const int error = open_for_reading(context, nodeid, *file, status); error != 0) {
+    Opened opened;
+    auto freshness = Freshness::timed;
+    auto& state = context.state;
+    if (const int error = state.mirrors.open(nodeid, context.counts, opened, freshness);
+        error != 0) {
         return error;
     }
-    std::vector<Extent> extents{{std::move(file), next_file_id(), 0, kWholeFile}};
-    auto& state = context.state;
-    into = std::make_shared<const FileLease>(std::move(extents), nullptr, state.windows);
+    into = std::make_shared<const FileLease>(std::move(opened.extents), nullptr, state.windows);
     state.ledger.opened("implicit", "");
-    if (read == nullptr || read->offset != 0 || read->size < status.stx_size) {
+    if (read == nullptr || read->offset != 0 || read->size < opened.status.stx_size) {
         into = state.mirrors.files().keep(nodeid, std::move(into), sys::coarse_milliseconds());
     }
     return 0;

@@ -1,17 +1,14 @@
-// LOOKUP: one statx of the name in the directory's descriptor, in a union one a layer at most. A
-// missing name is a reply too, which the kernel may cache.
+// LOOKUP: a name in an open directory. A missing name is a reply too, which the kernel may cache.
 #include <cerrno>
 
-#include "serve/sources/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {
 
 namespace {
 
-bool answer_missing(Context& context, const Request& request) {
+bool answer_missing(const Request& request, Validity validity) {
     abi::EntryOut entry{};
-    const auto validity = context.mirrors().validity();
     entry.entry_valid = validity.seconds;
     entry.entry_valid_nsec = validity.nanoseconds;
     request.answer_with(entry);
@@ -38,12 +35,10 @@ bool lookup(Context& context, const Request& request) {
     if (mirrors.is_kept(*directory->root, request.header.nodeid, text)) {
         return false;
     }
-    if (directory->root->merged && is_reserved(text)) {
-        return answer_missing(context, request);
-    }
-    Mirrors::Found found;
+    const auto validity = mirrors.validity(directory->root->source->freshness());
+    Found found;
     if (const int error = mirrors.find(*directory, name, found); error != 0) {
-        return error == -ENOENT ? answer_missing(context, request) : request.failed(error);
+        return error == -ENOENT ? answer_missing(request, validity) : request.failed(error);
     }
     auto& nodes = mirrors.nodes();
     if (nodes.any_revoked() && nodes.is_revoked(found.identity)) {
@@ -52,7 +47,7 @@ bool lookup(Context& context, const Request& request) {
     const auto& status = found.status;
     const auto nodeid = nodes.count(found.identity, request.header.nodeid, text,
                                     status.stx_nlink > 1 && !S_ISDIR(status.stx_mode));
-    if (!request.answer_with(entry_of(nodeid, status, mirrors.validity()))) {
+    if (!request.answer_with(entry_of(nodeid, status, validity))) {
         nodes.forget(nodeid, 1);  // the kernel has not heard of it
     }
     return true;

@@ -5,7 +5,7 @@
 // saw and is no longer young, so that every change since would show; and the last listing that it
 // was given is within the cache timeout. A listing brings attributes along: once those have
 // expired, a fresh one costs less than a LOOKUP of each name. Of a merged directory the mtimes of
-// all layers count.
+// all layers count. What a source has that tells of its changes, the kernel keeps until then.
 #include <algorithm>
 
 #include "serve/ops/mtime.hpp"
@@ -30,12 +30,14 @@ std::uint64_t mtimes_of(const Statuses& statuses) {
     return mixed;
 }
 
-std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& statuses) {
+std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& statuses,
+                      Freshness freshness) {
     auto& mirrors = context.mirrors();
-    if (context.state.config.immutable) {
+    const auto timeout = static_cast<std::int64_t>(mirrors.cache_timeout_ms());
+    const bool told = freshness != Freshness::timed && timeout != 0;
+    if (context.state.config.immutable || told) {
         return abi::fopen::cache_dir | abi::fopen::keep_cache;
     }
-    const auto timeout = static_cast<std::int64_t>(mirrors.cache_timeout_ms());
     if (timeout == 0 || !are_settled(statuses)) {
         mirrors.nodes().unchanged(nodeid, 0, 0, false);
         return 0;
@@ -48,29 +50,19 @@ std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& st
 
 }  // namespace
 
-int open_for_listing(Context& context, std::uint64_t nodeid, OpenDirectory& into,
-                     Statuses& statuses) {
-    auto& mirrors = context.mirrors();
-    constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NONBLOCK;
-    into.in_union = mirrors.in_union(nodeid);
-    const int error = mirrors.open_parts(nodeid, kFlags, context.counts, into.parts, statuses);
-    if (error != -EMFILE && error != -ENFILE) {
-        return error;
-    }
-    mirrors.give_back_descriptors();
-    return mirrors.open_parts(nodeid, kFlags, context.counts, into.parts, statuses);
-}
-
 bool opendir(Context& context, const Request& request) {
     auto& mirrors = context.mirrors();
     const auto nodeid = request.header.nodeid;
     auto opened = std::make_shared<OpenDirectory>();
     Statuses statuses;
-    if (const int error = open_for_listing(context, nodeid, *opened, statuses); error != 0) {
+    auto freshness = Freshness::timed;
+    if (const int error = mirrors.list(nodeid, context.counts, *opened, statuses, freshness);
+        error != 0) {
         return request.failed(error);
     }
     const auto handle = mirrors.listings().add(std::move(opened));
-    if (!request.answer_with(abi::OpenOut{handle, caching(context, nodeid, statuses), 0})) {
+    const auto flags = caching(context, nodeid, statuses, freshness);
+    if (!request.answer_with(abi::OpenOut{handle, flags, 0})) {
         mirrors.listings().take(handle);
     }
     return true;
@@ -82,9 +74,7 @@ bool releasedir(Context& context, const Request& request) {
         return false;
     }
     request.done();
-    if (release.fh != kCatalogueHandle) {
-        context.mirrors().listings().take(release.fh);
-    }
+    context.mirrors().listings().take(release.fh);
     return true;
 }
 

@@ -85,15 +85,7 @@ bool dispatch(Context& context, const Request& request) {
     if (unasked(context, request)) {
         return true;
     }
-    const auto opcode = static_cast<Opcode>(request.header.opcode);
-    const bool by_handle = opcode == Opcode::release || opcode == Opcode::releasedir ||
-                           opcode == Opcode::flush || opcode == Opcode::forget;
-    if (!by_handle) {
-        if (const auto place = context.state.catalogues.find(request.header.nodeid)) {
-            return catalogued(context, request, *place);
-        }
-    }
-    switch (opcode) {
+    switch (static_cast<Opcode>(request.header.opcode)) {
         case Opcode::lookup:
             return lookup(context, request);
         case Opcode::forget:
@@ -139,7 +131,7 @@ bool dispatch(Context& context, const Request& request) {
 
 bool serve(Context& context, const Request& request) {
     const auto& mirrors = context.mirrors();
-    if (mirrors.none() && context.state.catalogues.none()) {
+    if (mirrors.none()) {
         return unasked(context, request);
     }
     const auto revokes = mirrors.revokes();

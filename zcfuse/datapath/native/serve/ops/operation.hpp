@@ -57,18 +57,10 @@ abi::Attr attributes_of(const struct ::statx& status) noexcept;
 abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
                        Validity validity) noexcept;
 
-// Opens the file of a node and says what it is; 0, -errno or kHandUp.
-int open_for_reading(Context& context, std::uint64_t nodeid, sys::UniqueFd& into,
-                     struct ::statx& status);
-// The same of all parts of a directory.
-int open_for_listing(Context& context, std::uint64_t nodeid, OpenDirectory& into,
-                     std::vector<struct ::statx>& statuses);
 // The lease that answers a READ (or LSEEK, where `read` is nullptr) of a file that was opened
 // without a message; 0, -errno or kHandUp.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into);
-// The lease that serves a member of a catalogue; 0, -errno or kHandUp.
-int lease_member(Context& context, const Catalogues::Place& place, OpenFiles::Lease& into);
 // Answers ENOSYS to what need not be asked, POLL on any mount and opens on an immutable one; false
 // where it is to be asked.
 bool unasked(Context& context, const Request& request);
@@ -95,9 +87,6 @@ bool releasedir(Context& context, const Request& request);
 bool getxattr(Context& context, const Request& request);
 bool listxattr(Context& context, const Request& request);
 bool ioctl(Context& context, const Request& request);
-
-// What is asked of a catalogue's node, or of the node that shows it.
-bool catalogued(Context& context, const Request& request, const Catalogues::Place& place);
 
 // Answers what a directory lease covers; false for what goes up.
 bool serve(Context& context, const Request& request);

@@ -1,4 +1,4 @@
-// STATFS: of the filesystem that the lease's root is on, of a union that of the top layer.
+// STATFS: of the filesystem behind the source.
 #include <cerrno>
 
 #include "serve/ops/operation.hpp"
@@ -6,14 +6,9 @@
 namespace zc::ops {
 
 bool statfs(Context& context, const Request& request) {
-    const auto nodeid = request.header.nodeid;
-    const auto root = context.mirrors().root_above(nodeid);
-    if (!root || context.mirrors().leased(nodeid) != 0) {
-        return false;
-    }
     struct ::statvfs status {};
-    if (const int error = sys::filesystem_status(root->layers.front().fd.get(), status);
-        error < 0) {
+    if (const int error = context.mirrors().filesystem_status(request.header.nodeid, status);
+        error != 0) {
         return request.failed(error);
     }
     abi::StatfsOut out{};

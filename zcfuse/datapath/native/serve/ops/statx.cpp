@@ -14,11 +14,12 @@ abi::StatxTime time_of(const statx_timestamp& time) noexcept {
 
 bool statx(Context& context, const Request& request) {
     struct ::statx status {};
-    if (const int error = context.mirrors().status(request.header.nodeid, context.counts, status);
+    Validity validity;
+    if (const int error =
+            context.mirrors().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
         return request.failed(error);
     }
-    const auto validity = context.mirrors().validity();
     abi::StatxOut out{};
     out.attr_valid = validity.seconds;
     out.attr_valid_nsec = validity.nanoseconds;

@@ -4,10 +4,8 @@
 // The kernel fetches ACLs itself (FUSE_POSIX_ACL) and takes any errno but ENODATA for a refusal of
 // access (fs/fuse/acl.c), so a backing filesystem without ACLs has none on its files; once it has
 // said so, it is not asked again.
-#include <algorithm>
 #include <cerrno>
 
-#include "serve/sources/layer_marks.hpp"
 #include "serve/ops/operation.hpp"
 #include "sys/processes.hpp"
 
@@ -15,7 +13,6 @@ namespace zc::ops {
 
 namespace {
 
-constexpr std::size_t kLargest = 64 << 10;  // XATTR_SIZE_MAX and XATTR_LIST_MAX
 constexpr std::string_view kTrusted = "trusted.";
 
 bool is_acl(std::string_view name) noexcept {
@@ -62,17 +59,6 @@ std::size_t without_trusted(std::span<std::byte> names) {
     return kept;
 }
 
-int open_path(Context& context, std::uint64_t nodeid, sys::UniqueFd& into) {
-    struct ::statx status {};
-    auto& mirrors = context.mirrors();
-    const int error = mirrors.open(nodeid, O_PATH, context.counts, into, status);
-    if (error != -EMFILE && error != -ENFILE) {
-        return error;
-    }
-    mirrors.give_back_descriptors();
-    return mirrors.open(nodeid, O_PATH, context.counts, into, status);
-}
-
 }  // namespace
 
 bool getxattr(Context& context, const Request& request) {
@@ -81,21 +67,13 @@ bool getxattr(Context& context, const Request& request) {
     if (!request.parse(wanted) || name == nullptr) {
         return false;
     }
-    sys::UniqueFd file;
-    if (const int error = open_path(context, request.header.nodeid, file); error != 0) {
-        return request.failed(error);
+    auto& value = context.buffer;
+    const int error =
+        context.mirrors().get_xattr(request.header.nodeid, context.counts, name, value);
+    if (error != 0) {
+        return request.failed(error == -EOPNOTSUPP && is_acl(name) ? -ENODATA : error);
     }
-    context.buffer.resize(kLargest);
-    const auto backing =
-        context.mirrors().in_union(request.header.nodeid) ? backing_xattr(name) : std::string(name);
-    const auto size =
-        sys::get_xattr(file.get(), backing.c_str(), context.buffer.data(), context.buffer.size());
-    if (size < 0) {
-        const bool no_acls = size == -EOPNOTSUPP && is_acl(name);
-        return request.failed(no_acls ? -ENODATA : static_cast<int>(size));
-    }
-    return answer_sized(request, {context.buffer.data(), static_cast<std::size_t>(size)},
-                        wanted.size);
+    return answer_sized(request, value, wanted.size);
 }
 
 bool listxattr(Context& context, const Request& request) {
@@ -103,25 +81,17 @@ bool listxattr(Context& context, const Request& request) {
     if (!request.parse(wanted)) {
         return false;
     }
-    sys::UniqueFd file;
-    if (const int error = open_path(context, request.header.nodeid, file); error != 0) {
+    auto& names = context.buffer;
+    if (const int error =
+            context.mirrors().list_xattrs(request.header.nodeid, context.counts, names);
+        error != 0) {
         return request.failed(error);
     }
-    auto& buffer = context.buffer;
-    buffer.resize(kLargest);
-    const auto size =
-        sys::list_xattr(file.get(), reinterpret_cast<char*>(buffer.data()), buffer.size());
-    if (size < 0) {
-        return request.failed(static_cast<int>(size));
+    auto shown = std::span(names);
+    if (has_trusted(shown) && !sys::may_administer(static_cast<pid_t>(request.header.pid))) {
+        shown = shown.first(without_trusted(shown));
     }
-    std::span<std::byte> names(buffer.data(), static_cast<std::size_t>(size));
-    if (context.mirrors().in_union(request.header.nodeid)) {
-        names = names.first(shown_xattrs({reinterpret_cast<char*>(names.data()), names.size()}));
-    }
-    if (has_trusted(names) && !sys::may_administer(static_cast<pid_t>(request.header.pid))) {
-        names = names.first(without_trusted(names));
-    }
-    return answer_sized(request, names, wanted.size);
+    return answer_sized(request, shown, wanted.size);
 }
 
 }  // namespace zc::ops

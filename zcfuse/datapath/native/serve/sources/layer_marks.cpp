@@ -12,7 +12,6 @@ namespace zc {
 namespace {
 
 constexpr std::string_view kReserved = ".wh.";
-constexpr const char* kOpaque = ".wh..wh..opq";
 constexpr std::array<std::string_view, 2> kNamespaces{"trusted.overlay.", "user.overlay."};
 // An overlayfs in an overlayfs: its attributes have this once more.
 constexpr std::string_view kEscape = "overlay.";
@@ -66,15 +65,6 @@ int note_marks(int directory, const char* name, std::string_view names, Marks& i
     return opaque ? read_opaque(directory, name, into.opaque) : 0;
 }
 
-int is_there(int directory, const char* name) noexcept {
-    struct ::statx status {};
-    const int error = sys::status_of(directory, name, true, status);
-    if (error == -ENOENT || error == -ENAMETOOLONG) {
-        return 0;
-    }
-    return error == 0 ? 1 : error;
-}
-
 }  // namespace
 
 int read_marks(int directory, const char* name, Marks& into) {
@@ -102,19 +92,8 @@ bool is_reserved(std::string_view name) noexcept {
     return name.starts_with(kReserved);
 }
 
-int is_covered(int directory, std::string_view name) noexcept {
-    std::array<char, kReserved.size() + 256> whiteout;
-    if (name.size() >= 256) {
-        return 0;
-    }
-    std::memcpy(whiteout.data(), kReserved.data(), kReserved.size());
-    std::memcpy(whiteout.data() + kReserved.size(), name.data(), name.size());
-    whiteout[kReserved.size() + name.size()] = '\0';
-    return is_there(directory, whiteout.data());
-}
-
-int is_covered_whole(int directory) noexcept {
-    return is_there(directory, kOpaque);
+std::string whiteout_of(std::string_view name) {
+    return std::string(kReserved).append(name);
 }
 
 std::string backing_xattr(std::string_view name) {

@@ -26,12 +26,12 @@ int read_marks(int directory, const char* name, Marks& into);
 
 // A character device 0:0.
 bool is_device_whiteout(const struct ::statx& status) noexcept;
+// In a directory: nothing of the layers below shows.
+inline constexpr const char* kOpaqueName = ".wh..wh..opq";
 // A name that OCI layers keep for whiteouts, so that it is never shown.
 bool is_reserved(std::string_view name) noexcept;
-// Whether `.wh.NAME` is there. 1 or 0, or -errno.
-int is_covered(int directory, std::string_view name) noexcept;
-// Whether `.wh..wh..opq` is there, likewise.
-int is_covered_whole(int directory) noexcept;
+// The name that hides another in the layers below: `.wh.NAME`.
+std::string whiteout_of(std::string_view name);
 
 // The name that a layer has for an extended attribute that a client asks for.
 std::string backing_xattr(std::string_view name);

@@ -1,34 +1,50 @@
-// Names in directories that are merged from several layers: which layer has what is shown, and the
-// parts that make up a directory. The search is that of zcfuse/tree/_union_search.py, but what
-// leads elsewhere (metacopy, redirect) and what lies behind another mount is handed up.
+// The source that shows several sources as one, the topmost first. The search through them is the
+// kernel's (fs/overlayfs/namei.c); what leads elsewhere (metacopy, redirect) is handed up.
 //
-// The parts of a directory are not kept with its node: they follow from those of the directory
-// above it and are found when it is opened.
-//
-// No state; any thread.
+// An open directory holds what each layer has of it. These parts follow from those of the directory
+// above, so that nothing is kept with a node but the layer that shows it.
 #pragma once
 
-#include <sys/stat.h>
-
-#include <cstddef>
+#include <memory>
 #include <vector>
 
-#include "serve/nodes/directories.hpp"
+#include "serve/sources/source.hpp"
 
-namespace zc::unions {
+namespace zc {
 
-// Finds the part of a merged directory that shows a name, and what it is there. `parts` are those
-// of the name itself, where it is a directory. 0, kHandUp or -errno.
-struct Shown {
-    std::size_t part = 0;
-    struct ::statx status {};
-    std::vector<Part> parts;
+class OverlaySource final : public Source, public std::enable_shared_from_this<OverlaySource> {
+  public:
+    using Layers = std::vector<std::shared_ptr<const Source>>;
+
+    // `sees_trusted`: this process is shown `trusted.` attributes. Where it is not, a file that is
+    // one hole may be a metacopy, and opening it is control's. Throws std::system_error where there
+    // is no layer.
+    static std::shared_ptr<const OverlaySource> make(Layers layers, bool sees_trusted);
+
+    Kind kind() const noexcept override { return Kind::overlay; }
+    Freshness freshness() const noexcept override { return freshness_; }
+    SourceDirectory::Ref root() const override;
+    // Of the topmost layer.
+    int filesystem_status(struct ::statvfs& into) const override;
+    std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
+    std::uint32_t layers() const noexcept override { return count_; }
+    Volume volume(std::uint32_t layer) const override;
+    std::size_t descriptors() const noexcept override { return descriptors_; }
+    std::size_t bytes() const noexcept override { return bytes_; }
+
+  private:
+    class At;
+    OverlaySource(Layers layers, bool sees_trusted);
+    void show(std::size_t parts, struct ::statx& status) const noexcept;
+
+    const Layers layers_;
+    const bool sees_trusted_;
+    std::vector<std::uint32_t> first_;  // the number of each layer's first identity
+    std::uint32_t count_ = 0;
+    std::uint64_t home_ = 0;  // the device whose inode numbers are shown as they are
+    Freshness freshness_ = Freshness::fixed;
+    std::size_t descriptors_ = 0;
+    std::size_t bytes_ = 0;
 };
-int find(const Directory& directory, const char* name, Shown& into);
 
-// Opens the parts of the directory called `name`; no layer above the part `first` has it. 0,
-// kHandUp or -errno; ENOTDIR for what is none.
-int step(const Directory& directory, const char* name, std::vector<Part>& into,
-         std::size_t first = 0);
-
-}  // namespace zc::unions
+}  // namespace zc

@@ -1,0 +1,39 @@
+// The source that shows a real directory, on one mount. An open directory is an O_PATH descriptor;
+// each access opens the name beneath it and compares the identity.
+#pragma once
+
+#include <memory>
+
+#include "serve/sources/source.hpp"
+#include "sys/unique_fd.hpp"
+
+namespace zc {
+
+class DirectorySource final : public Source, public std::enable_shared_from_this<DirectorySource> {
+  public:
+    // Copies the descriptor (O_PATH will do). Throws std::system_error: it is no directory's, or
+    // the kernel has no openat2(2).
+    static std::shared_ptr<const DirectorySource> open(int fd);
+
+    Kind kind() const noexcept override { return Kind::directory; }
+    Freshness freshness() const noexcept override { return Freshness::timed; }
+    SourceDirectory::Ref root() const override;
+    int filesystem_status(struct ::statvfs& into) const override;
+    std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
+    Volume volume(std::uint32_t layer) const override;
+
+  private:
+    class At;
+    class Names;
+
+    DirectorySource(sys::UniqueFd fd, std::uint64_t device, bool local) noexcept
+        : fd_(std::move(fd)), device_(device), local_(local) {}
+    bool other_mount(const struct ::statx& status) const noexcept;
+    static Identity identity_of(const struct ::statx& status, int directory, const char* name);
+
+    const sys::UniqueFd fd_;
+    const std::uint64_t device_;
+    const bool local_;  // statx never asks a server
+};
+
+}  // namespace zc

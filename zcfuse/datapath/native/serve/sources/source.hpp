@@ -1,0 +1,158 @@
+// A source answers for a subtree: names, attributes, extents, and how long its answers hold.
+//
+// It is asked as openat(2) and its relatives are: by an open directory and a name in it. Who knows
+// node ids is above it (serve/nodes); a source knows none, so that one may be a layer of another.
+//
+// Invariants:
+//   - Each call returns 0, a -errno for the client, or kHandUp: control has to answer.
+//   - A call that names a `wanted` file answers for that very file; -ESTALE where the name leads to
+//     another by now. An identity never comes to stand for another file.
+//   - No symbolic link is followed and no other mount entered: that is kHandUp.
+//
+// Threads: any, at once. An open directory keeps its source alive; a Listing has one user at a
+// time.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "serve/lease.hpp"
+#include "serve/nodes/table.hpp"
+#include "serve/sources/layer_marks.hpp"
+
+namespace zc {
+
+inline constexpr int kHandUp = 1;
+
+// How a source's answers come to an end: after a while, because others change the tree and say
+// nothing; never; or when the source says so.
+enum class Freshness : std::uint8_t { timed, fixed, pushed };
+
+// What a name shows. `identity.lease` counts the layers of the source.
+struct Found {
+    struct ::statx status {};
+    Identity identity;
+};
+
+struct Opened {
+    std::vector<Extent> extents;
+    struct ::statx status {};
+};
+
+using Bytes = std::vector<std::byte>;
+
+// A pass over the names of a directory, "." and ".." among them.
+class Listing {
+  public:
+    struct Entry {
+        std::uint64_t ino = 0;
+        std::uint64_t next = 0;  // the position behind it, never 0
+        unsigned char type = 0;  // DT_*
+        const char* name = nullptr;
+        std::size_t length = 0;
+        std::string_view text() const noexcept { return {name, length}; }
+    };
+
+    Listing() = default;
+    Listing(const Listing&) = delete;
+    Listing& operator=(const Listing&) = delete;
+    virtual ~Listing() = default;
+
+    // Goes to where an entry's `next` said; 0 begins a pass. 0 or -errno.
+    virtual int seek(std::uint64_t position) = 0;
+    // The entry at hand, valid until the next call: 1, 0 at the end, or -errno.
+    virtual int peek(Entry& into) = 0;
+    virtual void skip() = 0;
+    // Says what the entry at hand is; false where the directory has to be asked for it.
+    virtual bool found(Found&) { return false; }
+    std::uint64_t position() const noexcept { return position_; }
+
+  protected:
+    std::uint64_t position_ = 0;
+};
+
+// An open directory of a source. A name is one component; "" stands for the directory itself.
+class SourceDirectory {
+  public:
+    SourceDirectory() = default;
+    SourceDirectory(const SourceDirectory&) = delete;
+    SourceDirectory& operator=(const SourceDirectory&) = delete;
+    virtual ~SourceDirectory() = default;
+
+    using Ref = std::shared_ptr<const SourceDirectory>;
+
+    // What a name shows now. With kHandUp, `into.status` says what lies there.
+    virtual int find(const char* name, Found& into) const = 0;
+    // Opens the directory at a path below this one, such as "a/b".
+    virtual int enter(std::string_view path, Ref& into) const = 0;
+
+    virtual int status(const char* name, const Identity& wanted, struct ::statx& into) const = 0;
+    // Opens a regular file for reading: -EISDIR for a directory.
+    virtual int open(const char* name, const Identity& wanted, Opened& into) const = 0;
+    // Whether a file that is still open may serve a further open, and what it is now.
+    virtual int reopen(const char* name, const Identity& wanted, struct ::statx& into) const {
+        return status(name, wanted, into);
+    }
+    virtual int read_link(const char* name, const Identity& wanted, std::string& into) const = 0;
+    virtual int get_xattr(const char* name, const Identity& wanted, const char* attribute,
+                          Bytes& into) const = 0;
+    // The names, each with its NUL.
+    virtual int list_xattrs(const char* name, const Identity& wanted, Bytes& into) const = 0;
+    // Adds to `versions` the status of each real directory whose names are listed.
+    virtual int list(std::unique_ptr<Listing>& into,
+                     std::vector<struct ::statx>& versions) const = 0;
+
+    // What overlayfs wrote about a name, for whoever merges this directory with others.
+    virtual int marks(const char*, Marks&) const { return 0; }
+    // The real directory, for operations that change it; -1 where there is none.
+    virtual int descriptor() const noexcept { return -1; }
+};
+
+class Source {
+  public:
+    enum class Kind : std::uint8_t { directory, overlay, index };
+
+    Source() = default;
+    Source(const Source&) = delete;
+    Source& operator=(const Source&) = delete;
+    virtual ~Source() = default;
+
+    virtual Kind kind() const noexcept = 0;
+    virtual Freshness freshness() const noexcept = 0;
+    virtual SourceDirectory::Ref root() const = 0;
+    virtual int filesystem_status(struct ::statvfs& into) const = 0;
+    // The inode number that clients see of a file that find() or status() told of.
+    virtual std::uint64_t shown_ino(const struct ::statx& status) const noexcept {
+        return status.stx_ino;
+    }
+
+    // How many layers its identities count, and what lies under one.
+    struct Volume {
+        std::uint64_t device = 0;  // major << 32 | minor; 0: no device
+        bool has_births = false;   // times of birth are in the identities
+    };
+    virtual std::uint32_t layers() const noexcept { return 1; }
+    virtual Volume volume(std::uint32_t layer) const = 0;
+    // Descriptors that an open directory takes at most.
+    virtual std::size_t descriptors() const noexcept { return 1; }
+    // Memory for what it knows of its tree; 0 where it asks another filesystem.
+    virtual std::size_t bytes() const noexcept { return 0; }
+};
+
+// major << 32 | minor
+inline std::uint64_t device_of(const struct ::statx& status) noexcept {
+    return std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor;
+}
+
+// One number, the same every time, for an inode of another device. Control shows the same
+// (tree/_mirror.py, mixed_ino).
+std::uint64_t mixed_ino(std::uint64_t device, std::uint64_t ino) noexcept;
+
+}  // namespace zc
