@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import DEADLINE_S, refused
+from tests.support import requires
 from tests.support._user import CHECKOUT
 
 HELPER = "sbin/mount.fuse.zcfuse"
@@ -161,3 +162,20 @@ def test_a_command_s_path_is_written_as_systemd_reads_it():
 
     assert _systemd_word("/opt/zc-1.0/bin/zcfuse") == b"/opt/zc-1.0/bin/zcfuse"
     assert _systemd_word('/a b/50%/"q"/zcfuse') == b'"/a b/50%%/\\"q\\"/zcfuse"'
+
+
+@requires("root")
+@pytest.mark.parametrize("harm", ["owner", "mode", "directory"])
+def test_root_does_not_link_an_installation_that_others_may_write(commands, harm):
+    victim = commands if harm == "directory" else f"{commands}/zcfuse"
+    if harm == "owner":
+        os.chown(victim, 65534, -1)
+    else:
+        os.chmod(victim, 0o777)
+    result = subprocess.run(
+        [f"{commands}/zcfuse", "setup", "--dry-run"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    refused(result, 1, str(victim), "other users than root may write it")

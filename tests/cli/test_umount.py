@@ -1,5 +1,6 @@
 """`zcfuse umount`: bounded, and the daemon is gone when it returns."""
 
+import importlib
 import json
 import signal
 import subprocess
@@ -9,9 +10,12 @@ import pytest
 
 from tests.cli.conftest import busy, ended
 from tests.support import find_mount, requires
+from zcfuse.admin.status._document import UnmountReply
 
 pytestmark = requires("mounting")
 
+# The command of this name hides its module.
+_umount = importlib.import_module("zcfuse.cli.umount")
 PATHS = ["naive", "auto"]
 
 
@@ -110,3 +114,11 @@ def test_a_mount_that_lives_on_in_another_namespace_loses_its_daemon(zcfuse, sou
     finally:
         holder.kill()
         holder.communicate(timeout=20)
+
+
+def test_a_mount_that_is_still_there_is_taken_away_whatever_the_daemon_says(mounted, monkeypatch):
+    daemon = mounted()
+    said = UnmountReply(failed=False, message="")
+    monkeypatch.setattr(_umount, "request_unmount", lambda entry, wait: said)
+    assert _umount._unmount(_umount.find_mount(daemon.mountpoint), 1) == ""
+    assert find_mount(daemon.mountpoint) is None

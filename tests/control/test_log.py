@@ -2,10 +2,14 @@
 
 import io
 import logging
+import os
+import socket
+import stat
 
 import pytest
 
 from zcfuse.control import _log, _log_limit
+from zcfuse.linux._mounting import MountError
 from zcfuse.text import escaped
 
 NAME = "a\x1b[31m\n2026-01-01 00:00:00,000 ERROR zcfuse: forged\u202e\udcff"
@@ -88,3 +92,33 @@ def test_information_that_no_request_causes_is_not_limited(log):
 )
 def test_text_is_escaped_to_one_printable_line(text, shown):
     assert escaped(text) == shown
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_a_new_log_file_is_its_owners_alone_whatever_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with _log.open_log(str(tmp_path / "log")) as file:
+            file.write("line\n")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "read fifo", "socket"])
+def test_a_log_file_is_no_link_and_nothing_to_wait_for(tmp_path, kind):
+    path, reader = tmp_path / "log", -1
+    if kind == "link":
+        path.symlink_to(tmp_path / "victim")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    else:
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if kind == "read fifo" else -1
+    with pytest.raises(MountError, match="name a regular file") as caught:
+        _log.open_log(str(path))
+    assert caught.value.usage
+    assert not (tmp_path / "victim").exists()
+    if reader >= 0:
+        os.close(reader)

@@ -1,11 +1,14 @@
 """Where the status sockets are, and who may use them."""
 
 import os
+import socket
 import stat
 from contextlib import ExitStack
 
 import pytest
 
+from zcfuse.admin.status import _registry
+from zcfuse.admin.status._client import StatusError, read_status_of
 from zcfuse.admin.status._registry import (
     connect,
     listening,
@@ -14,6 +17,7 @@ from zcfuse.admin.status._registry import (
     runtime_directories,
     socket_name,
 )
+from zcfuse.linux._mount_table import parse_mountinfo
 
 # No filesystem has this number: the minor numbers of anonymous devices begin at 1 and have 20 bits.
 DEVICE = (0, 1 << 20)
@@ -103,3 +107,39 @@ def test_every_user_has_a_place_without_any_environment(monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert runtime_directories(0)[0] == "/run/zcfuse"
     assert runtime_directories(4242) == ["/run/user/4242/zcfuse", "/tmp/zcfuse-4242"]
+
+
+def test_a_directory_in_tmp_that_another_user_made_stops_nobody(monkeypatch):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    taken = [f"/tmp/zcfuse-test-{os.getpid()}"]
+    monkeypatch.setattr(_registry, "_fixed_directories", lambda uid: taken)
+    os.mkdir(taken[0], 0o777)
+    os.chmod(taken[0], 0o777)
+    try:
+        with listening(DEVICE), connect(DEVICE, os.geteuid(), 5) as client:
+            made = [place for place in runtime_directories(os.geteuid()) if place not in taken]
+            assert client is not None
+            with listening((0, (1 << 20) + 1)):
+                again = [place for place in runtime_directories(os.geteuid()) if place not in taken]
+        assert made == again
+    finally:
+        os.rmdir(taken[0])
+        for place in made:
+            if not os.listdir(place):
+                os.rmdir(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user has to listen")
+def test_a_socket_of_another_user_than_the_mounts_is_not_asked(runtime):
+    line = f"9 1 {DEVICE[0]}:{DEVICE[1]} / /m ro - fuse.zcfuse s ro,user_id=0,group_id=0\n"
+    (entry,) = parse_mountinfo(line.encode())
+    runtime.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(runtime / socket_name(DEVICE)))
+        os.seteuid(65534)
+        try:
+            listener.listen()
+        finally:
+            os.seteuid(0)
+        with pytest.raises(StatusError, match="user 65534 listens on the status socket"):
+            read_status_of(entry, timeout=5)

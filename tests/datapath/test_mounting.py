@@ -154,6 +154,20 @@ def test_root_mounts_and_unmounts_by_either_way(tmp_path, way):
     assert (result.stdout, result.stderr) == ("done\n", "")
 
 
+@requires("mounting", "root")
+def test_of_two_mounts_on_one_directory_the_first_stays_and_the_other_gets_an_error(tmp_path):
+    first = mounting.attach("first", str(tmp_path), allow_other=False)
+    try:
+        with pytest.raises(mounting.MountError, match="another zcfuse mount of first came first"):
+            mounting.attach("second", str(tmp_path), allow_other=False)
+        here = [entry for entry in read_mounts() if entry.mountpoint == str(tmp_path)]
+        assert [entry.source for entry in here] == ["first"]
+        assert mount_at(str(tmp_path)) == first.entry()
+    finally:
+        first.abandon()
+        first.close()
+
+
 @requires("ordinary user", "fusermount3")
 def test_an_ordinary_user_mounts_and_unmounts_by_the_helper(ordinary_user):
     mountpoint = ordinary_user.directory(ODD)

@@ -7,8 +7,11 @@ it is known that all can be: a file that is not ours is never replaced.
 from __future__ import annotations
 
 import functools
+import grp
 import os
+import pwd
 import re
+import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -121,6 +124,8 @@ def setup(dry_run: bool, uninstall: bool, for_user: bool, prefix: str | None, ro
     where = os.path.expanduser(prefix or ("~/.local" if for_user else "/usr/local"))
     if not os.path.isabs(where):
         raise CommandError(f"--prefix {where}: give an absolute path", usage=True)
+    if os.geteuid() == 0 and os.path.realpath(root) == "/" and not uninstall and not for_user:
+        _require_safe_installation()
     items = list(_items(where, os.path.abspath(root), for_user=for_user))
     if uninstall:
         _remove(items, dry_run=dry_run)
@@ -175,6 +180,42 @@ def _scripts() -> str:
         f"no {_HELPER} beside the command zcfuse, in {' or '.join(dict.fromkeys(places))}:"
         " install zcfuse with pip"
     )
+
+
+def _require_safe_installation() -> None:
+    """Refuse an installation that another user may write: root and mount(8) would run it."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    commands = [os.path.join(_scripts(), name) for name in ("zcfuse", _HELPER)]
+    for path in (*commands, package, sys.executable):
+        writable = _writable_by_others(os.path.realpath(path))
+        if writable:
+            raise CommandError(
+                f"{writable}: other users than root may write it, and root would run {path}:"
+                " nothing was changed; install zcfuse as root, or correct owner and mode"
+            )
+
+
+def _writable_by_others(path: str) -> str:
+    """Return the first of a path and the directories above it that others than root may write."""
+    while True:
+        status = os.stat(path)
+        by_all = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+        by_group = status.st_mode & stat.S_IWGRP and _has_members(status.st_gid)
+        if status.st_uid != 0 or by_all or by_group:
+            return path
+        if path == "/":
+            return ""
+        path = os.path.dirname(path)
+
+
+def _has_members(gid: int) -> bool:
+    """Say whether any user but root is in a group; Debian gives /usr/local to an empty one."""
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        return gid != 0
+    members |= {user.pw_name for user in pwd.getpwall() if user.pw_gid == gid}
+    return bool(members - {"root"})
 
 
 def _install(items: list[_Item], *, dry_run: bool) -> None:

@@ -8,6 +8,7 @@ import click
 
 from zcfuse.admin._unmounting import unmount_within
 from zcfuse.admin.status._client import StatusError, find_mount, read_status, request_unmount
+from zcfuse.admin.status._registry import list_mounts
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError, warn
 from zcfuse.linux._mount_table import MountEntry
@@ -68,7 +69,15 @@ def _unmount(entry: MountEntry, wait: float) -> str:
         return message if error.dead or message else f"{error}: unmounted without it"
     if reply.failed:
         raise CommandError(reply.message)
+    if _is_there(entry):
+        # The word of a daemon is not enough: another user may have written it.
+        return _clean_up(entry, wait)
     return reply.message
+
+
+def _is_there(entry: MountEntry) -> bool:
+    own = entry.mount_id, entry.device
+    return own in [(one.mount_id, one.device) for one in list_mounts()]
 
 
 def _clean_up(entry: MountEntry, wait: float) -> str:

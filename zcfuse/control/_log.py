@@ -6,9 +6,11 @@ gets a level in front of each line, as sd-daemon(3) has it, and no time, which t
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import logging
 import os
+import stat
 import sys
 from typing import Any, Final, TextIO
 
@@ -30,18 +32,43 @@ _DEBUG: Final = 7
 def open_log(path: str) -> TextIO:
     """Open a log file to append to, one line at a time; see ``--log-file``.
 
+    A new file has mode 0600, whatever the umask. Nothing is followed or waited for that another
+    user may have put there.
+
     Raises:
-        MountError: it cannot be opened.
+        MountError: it cannot be opened, or is a symbolic link, a FIFO or a socket.
     """
     try:
-        return open(path, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+        fd = _open_to_append(path)
+        return open(fd, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         message = f"--log-file {path}: {error.strerror}: name a file in a directory that exists"
         raise MountError(message, usage=True) from error
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EINVAL):
+            raise MountError(
+                f"--log-file {path}: a symbolic link, a FIFO or a socket: name a regular file",
+                usage=True,
+            ) from error
         raise MountError(
             f"--log-file {path}: {error.strerror}: choose a file that this user may write"
         ) from error
+
+
+def _open_to_append(path: str) -> int:
+    # O_NONBLOCK: a FIFO must not make open(2) wait for a reader.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        os.fchmod(fd, 0o600)
+    except FileExistsError:
+        fd = os.open(path, flags)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISCHR(mode):
+        os.set_blocking(fd, True)
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 def foreground_log(path: str | None) -> TextIO:

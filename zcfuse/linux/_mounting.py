@@ -8,6 +8,7 @@ thread. Nothing here ever looks at a mount point: that would ask the daemon.
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import errno
 import os
@@ -175,11 +176,44 @@ def attach(
         descriptor = _mount_directly(source, mountpoint, options, flags)
     if descriptor < 0:
         descriptor = _mount_by_helper(source, mountpoint, options, flags)
-    entry = mount_at(mountpoint)
-    if entry is None or not entry.is_ours:
+    try:
+        return KernelMount(descriptor, _own_entry(descriptor, mountpoint))
+    except BaseException:
         os.close(descriptor)
+        raise
+
+
+def _own_entry(descriptor: int, mountpoint: str) -> MountEntry:
+    """Return the entry of the mount that `descriptor` serves.
+
+    Two processes may mount here at the same moment. The lower mount stays; the process of the other
+    takes one mount away and raises MountError.
+    """
+    entries = [entry for entry in read_mounts() if entry.mountpoint == mountpoint]
+    minor = _connection_number(descriptor)
+    by_number = {entry.minor: entry for entry in entries if entry.is_ours}
+    entry = mount_at(mountpoint, entries) if minor is None else by_number.get(minor)
+    if entry is None or not entry.is_ours:
         raise MountError(f"{mountpoint}: the mount vanished while it was being made; try again")
-    return KernelMount(descriptor, entry)
+    below = next((other for other in entries if other.mount_id == entry.parent_id), None)
+    if below is not None and below.is_ours:
+        with contextlib.suppress(OSError):
+            unmount(mountpoint, lazy=True)
+        raise MountError(
+            f"{mountpoint}: busy, another zcfuse mount of {below.source} came first:"
+            f" 'zcfuse umount {mountpoint}' first, or choose another directory"
+        )
+    return entry
+
+
+def _connection_number(descriptor: int) -> int | None:
+    """Return the minor device number of a FUSE connection; None on kernels that do not show it."""
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as info:
+        for line in info:
+            name, _, value = line.partition(":")
+            if name == "fuse_connection":
+                return int(value)
+    return None
 
 
 def check_device() -> None:

@@ -319,3 +319,24 @@ def test_what_is_no_file_in_the_place_of_the_archive_is_stale(small, what):
         with pytest.raises(OSError, match="the archive has changed") as caught:
             call()
         assert caught.value.errno == errno.ESTALE
+
+
+def test_the_cache_is_the_users_alone_whatever_the_umask(small, cache):
+    before = os.umask(0)
+    try:
+        kept = index_archive(small).kept
+    finally:
+        os.umask(before)
+    modes = [os.stat(path).st_mode & 0o777 for path in (cache / "zcfuse", kept)]
+    assert modes == [0o700, 0o600]
+    assert os.stat(os.path.dirname(kept)).st_mode & 0o777 == 0o700
+
+
+def test_a_cache_directory_that_is_a_link_is_not_followed(small, cache, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (cache / "zcfuse").mkdir(parents=True)
+    (cache / "zcfuse" / "archives").symlink_to(tmp_path / "elsewhere")
+    index = index_archive(small)
+    assert index.kept is None
+    assert "not a directory of this user" in index.kept_reason
+    assert os.listdir(tmp_path / "elsewhere") == []

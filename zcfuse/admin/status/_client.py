@@ -86,7 +86,9 @@ def read_status_of(entry: MountEntry, *, timeout: float = EXCHANGE_TIMEOUT_S) ->
     with _connect(entry, timeout) as client:
         reply = _exchange(client, Request("status"), entry, timeout)
     if isinstance(reply, StatusDocument):
-        return reply
+        if reply.device == f"{entry.major}:{entry.minor}":
+            return reply
+        raise StatusError(f"{entry.mountpoint}: the daemon that answered serves another mount")
     raise StatusError(f"{entry.mountpoint}: unexpected answer {reply!r}")
 
 
@@ -140,6 +142,13 @@ def _connect(entry: MountEntry, timeout: float) -> socket.socket:
     client = connect(entry.device, owner, timeout)
     if client is None:
         raise _unreachable(entry)
+    _, serves = peer_credentials(client)
+    if serves != owner:
+        client.close()
+        raise StatusError(
+            f"{entry.mountpoint}: user {serves} listens on the status socket of a mount of user"
+            f" {owner}: not trusted; detach the mount with 'umount -l {entry.mountpoint}' as root"
+        )
     return client
 
 

@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
@@ -44,6 +45,10 @@ def socket_name(device: tuple[int, int]) -> str:
 
 def runtime_directories(uid: int) -> list[str]:
     """Return where a user's daemons may have their sockets, the preferred place first."""
+    return [*_fixed_directories(uid), *_others_in_tmp(uid)]
+
+
+def _fixed_directories(uid: int) -> list[str]:
     places = []
     environment = os.environ.get("XDG_RUNTIME_DIR", "")
     # su and sudo may leave the caller's own variable to somebody else.
@@ -55,9 +60,26 @@ def runtime_directories(uid: int) -> list[str]:
     return list(dict.fromkeys(places))
 
 
+def _others_in_tmp(uid: int) -> list[str]:
+    """Return the user's directories in /tmp that have a random ending.
+
+    A daemon makes one where another user has taken the fixed name.
+    """
+    try:
+        with os.scandir("/tmp") as found:
+            names = sorted(one.path for one in found if one.name.startswith(_random_start(uid)))
+    except OSError:
+        return []
+    return [path for path in names if _owner(path) == uid]
+
+
+def _random_start(uid: int) -> str:
+    return f"{DIRECTORY_NAME}-{uid}."
+
+
 def _owner(path: str) -> int:
     try:
-        return os.stat(path).st_uid
+        return os.stat(path, follow_symlinks=False).st_uid
     except OSError:
         return -1
 
@@ -120,6 +142,10 @@ def _own_directory() -> int:
             return open_directory(place, uid)
         except OSError as error:
             reasons.append(f"{place}: {error.strerror}")
+    try:
+        return open_directory(tempfile.mkdtemp(prefix=_random_start(uid), dir="/tmp"), uid)
+    except OSError as error:
+        reasons.append(f"/tmp: {error.strerror}")
     raise MountError(
         f"no directory for the status socket ({'; '.join(reasons)}):"
         " set XDG_RUNTIME_DIR to one of yours"

@@ -9,6 +9,7 @@ and the meta section, however large the rest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -49,6 +50,9 @@ HEADER_CHECKED: Final = HEADER.size - 4
 SMALL_INDEX: Final = 256 * 1024
 """Bytes up to which an index is read at once, so that a thousand shards cost no descriptors."""
 
+_CACHE: Final = b"/zcfuse/archives/"
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
 RECORD_SIZES: Final = (ENTRY.size, NODE.size, PIECE.size, 1, 1)
 
 
@@ -81,18 +85,20 @@ def keep(place: bytes, identity: ArchiveIdentity, sections: Mapping[str, bytes])
 
 def copy(source: bytes, place: bytes) -> None:
     """Keep an index in one more place, whole or not at all. Raises OSError."""
-    with open(source, "rb") as kept, _replacing(place) as file:
+    with open(os.open(source, _READ), "rb") as kept, _replacing(place) as file:
         shutil.copyfileobj(kept, file)
 
 
 @contextlib.contextmanager
 def _replacing(place: bytes) -> Iterator[BinaryIO]:
     """Open a new file that takes its place when it was written without an error."""
-    os.makedirs(os.path.dirname(place) or b".", mode=0o700, exist_ok=True)
+    if _CACHE in place:
+        _make_private(os.path.dirname(place))
     temporary = place + b"." + secrets.token_hex(8).encode()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(temporary, flags, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -103,14 +109,29 @@ def _replacing(place: bytes) -> Iterator[BinaryIO]:
         raise
 
 
+def _make_private(directory: bytes) -> None:
+    """Make the cache directory where it is missing, with mode 0700 whatever the umask.
+
+    Raises OSError: EPERM where its last two parts are symbolic links, or another user's.
+    """
+    above = os.path.dirname(directory)
+    os.makedirs(os.path.dirname(above), mode=0o700, exist_ok=True)
+    for path in (above, directory):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)
+        status = os.lstat(path)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "not a directory of this user", path)
+
+
 def load(kept: bytes, place: ArchivePlace, identity: ArchiveIdentity, owner: int) -> ArchiveIndex:
     """Return the index kept as `kept` for the archive, which belongs to the user `owner`.
 
     Raises FileNotFoundError where there is none, StaleIndexError where it is not to be used, with
     the reason, OSError where it cannot be read.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    fd = os.open(kept, flags)
+    fd = os.open(kept, _READ)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, fd)
         status = os.fstat(fd)
