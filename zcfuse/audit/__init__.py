@@ -1,7 +1,7 @@
-"""Copy accounting: the daemon's ledger, the kernel's audit, and the two held against each other.
+"""Copy accounting: compares the daemon's ledger with the kernel's audit.
 
-Everything here looks from outside: at status documents and at what the kernel counts. Nothing
-imports the data path or control, and nothing here serves a request. Any thread may call it.
+This package reads status documents and the kernel's counts. It imports neither the data path nor
+control, and serves no request. Any thread may call it.
 """
 
 from zcfuse.audit._compare import Comparison, Count, compare

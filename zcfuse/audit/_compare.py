@@ -1,8 +1,8 @@
-"""What the daemon says it copied held against what the kernel saw.
+"""Compares the daemon's count of copied bytes with the kernel's.
 
-Every tolerance has its reason beside it, and none is a share of the bytes that would hide a copy:
-they are a fixed allowance for what a daemon reads and writes besides (log lines, `/proc`, the
-status socket's peer), and one for each request's headers.
+Every tolerance states its reason. A tolerance is never a share of the bytes, which could hide a
+copy. It is a fixed allowance for the daemon's other reads and writes (log lines, `/proc`, the
+status socket's peer), plus one per request for headers.
 """
 
 from typing import Final
@@ -12,14 +12,14 @@ import msgspec
 from zcfuse.audit._ledger import Ledger
 from zcfuse.audit._process import IoCounts
 
-# A READ comes in 80 bytes and its reply has a header of 16; an upcall's headers cross two channels
-# twice, and a LOOKUP or READDIRPLUS carries names and attributes of a few hundred bytes.
+# A READ has 80 bytes and its reply a header of 16. An upcall's headers cross two channels twice. A
+# LOOKUP or READDIRPLUS carries names and attributes of a few hundred bytes.
 _BYTES_PER_REQUEST: Final = 512
 _FIXED_BYTES: Final = 1 << 20
 
 
 class Count(msgspec.Struct, frozen=True):
-    """One quantity counted twice, with the `tolerance` it has and the `reason` for that."""
+    """One quantity counted twice, with its `tolerance` and the `reason` for that."""
 
     name: str
     ledger: int
@@ -29,12 +29,12 @@ class Count(msgspec.Struct, frozen=True):
 
     @property
     def agrees(self) -> bool:
-        """Whether the two counts are within the tolerance."""
+        """Whether the two counts agree within the tolerance."""
         return abs(self.ledger - self.audit) <= self.tolerance
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """All quantities that both counts have."""
+    """All quantities that both sides count."""
 
     counts: tuple[Count, ...]
 
@@ -44,7 +44,7 @@ class Comparison(msgspec.Struct, frozen=True):
         return all(count.agrees for count in self.counts)
 
     def differences(self) -> list[str]:
-        """A line for each quantity that does not agree."""
+        """One line per quantity that disagrees."""
         return [
             f"{count.name}: ledger {count.ledger}, kernel {count.audit}, "
             f"allowed {count.tolerance} ({count.reason})"
@@ -54,15 +54,15 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def compare(ledger: Ledger, io: IoCounts, requests: dict[str, int] | None = None) -> Comparison:
-    """Hold a ledger difference against the kernel's counts of the same stretch of time.
+    """Compare a ledger difference with the kernel's counts of the same interval.
 
-    `requests` are the tracepoint's counts (see `RequestCounter.count`), None where not to be had.
-    The mount must be at rest at both ends, or requests under way are on one side only.
+    `requests` are the tracepoint's counts (see `RequestCounter.count`), None if unavailable. The
+    mount must be idle at both ends; otherwise only one side counts a request in flight.
     """
     allowance = _FIXED_BYTES + _BYTES_PER_REQUEST * ledger.total_requests
     headers = (
-        f"{_FIXED_BYTES} bytes for what a daemon reads and writes besides replies, "
-        f"{_BYTES_PER_REQUEST} a request for headers, names and attributes"
+        f"{_FIXED_BYTES} bytes for the daemon's reads and writes other than replies, "
+        f"{_BYTES_PER_REQUEST} per request for headers, names and attributes"
     )
     counts = [
         Count(
@@ -70,7 +70,7 @@ def compare(ledger: Ledger, io: IoCounts, requests: dict[str, int] | None = None
             ledger.copied_in - ledger.received,
             io.rchar,
             allowance,
-            headers + "; what recv brought is in the ledger only and taken off",
+            headers + "; only the ledger counts bytes from recv, which are subtracted",
         ),
         Count("bytes copied out", ledger.copied_out, io.wchar, allowance, headers),
     ]

@@ -1,8 +1,8 @@
 """The daemon's own count of bytes and copies by serving path, as views of a status document.
 
-The data path and control add up the return values of their system calls; nothing here knows what
-a path ought to cost. A `Ledger` is a snapshot; `later.since(earlier)` is what happened between
-two of them.
+The data path and control add up the return values of their system calls. This module assumes
+nothing about the cost of a path. A `Ledger` is a snapshot; `later.since(earlier)` is the difference
+of two.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ UPCALL: Final = "upcall"
 
 
 class PathCounts(msgspec.Struct, frozen=True):
-    """What one serving path did.
+    """The counts of one serving path.
 
     `bytes` were served to clients; `copied_in` and `copied_out` are sums of system calls' return
     values (into and out of the daemon's memory); `short` counts calls that moved less than asked.
@@ -31,7 +31,7 @@ class PathCounts(msgspec.Struct, frozen=True):
 
     @property
     def copies_per_byte(self) -> float | None:
-        """User-space copies of each byte served; None where nothing was served."""
+        """User-space copies per byte served; None if the path served nothing."""
         return (self.copied_in + self.copied_out) / self.bytes if self.bytes else None
 
     def plus(self, other: "PathCounts", sign: int = 1) -> "PathCounts":
@@ -47,8 +47,8 @@ class PathCounts(msgspec.Struct, frozen=True):
 class Ledger(msgspec.Struct, frozen=True):
     """A snapshot of all paths, or the difference of two.
 
-    `paths` holds what each path cost in all of the daemon; `received` is that part of `copied_in`
-    which came over the upcall socket by recv, and so is not in `/proc/PID/io`. `requests` and
+    `paths` holds each path's cost in the whole daemon. `received` is the part of `copied_in` that
+    recv read from the upcall socket and that `/proc/PID/io` omits. `requests` and
     `upcalls` are counts by operation, in upper case.
     """
 
@@ -61,7 +61,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
     @property
     def bytes(self) -> int:
-        """Bytes served by all paths. What the kernel serves by passthrough is not seen here."""
+        """Bytes served by all paths, without those that the kernel serves by passthrough."""
         return sum(counts.bytes for counts in self.paths.values())
 
     @property
@@ -90,7 +90,7 @@ class Ledger(msgspec.Struct, frozen=True):
         return sum(self.requests.values())
 
     def since(self, earlier: "Ledger") -> "Ledger":
-        """What was counted after `earlier`."""
+        """The counts since `earlier`."""
         none = PathCounts()
         return Ledger(
             paths={
@@ -120,13 +120,13 @@ def _integer(value: object) -> int:
 
 
 def _counts(document: object, *keys: str) -> dict[str, int]:
-    """The integers of a nested mapping, zero for what is none."""
+    """The integers of a nested mapping, zero for other values."""
     found = _mapping(document, *keys)
     return {name: _integer(value) for name, value in found.items()}
 
 
 def _operations(document: object, *keys: str) -> dict[str, int]:
-    """Counts by operation, named as the kernel names them: READ, not read or FUSE_READ."""
+    """Counts by operation, under the kernel's names: READ, not read or FUSE_READ."""
     return {
         name.upper().removeprefix("FUSE_"): count
         for name, count in _counts(document, *keys).items()
@@ -136,9 +136,8 @@ def _operations(document: object, *keys: str) -> dict[str, int]:
 def ledger_of(status: object) -> Ledger:
     """The ledger in a status document (its `control` and `datapath` parts as plain mappings).
 
-    Without a data path every byte went through control (`naive`). With one, what control itself
-    read and replied belongs to `upcall`, on top of the data path's own two copies of the same
-    bytes.
+    Without a data path every byte went through control (`naive`). With one, control's reads and
+    replies belong to `upcall`, in addition to the data path's two copies of the same bytes.
     """
     document = msgspec.to_builtins(status)
     control = _mapping(document, "control")

@@ -1,23 +1,22 @@
-"""Copies of a byte between the backing file and a client, with those that no counter sees.
+"""Copies of a byte between the backing file and a client, including those without a counter.
 
-The user-space copies are measured. To them come one in the kernel, where a reply's bytes leave a
-pipe's pages for FUSE's own, and the client's: one when it reads, none when it maps. The classic
-count for a FUSE daemon that reads a file and answers a client that reads is four: page cache to
-the daemon, daemon to a buffer of the kernel, that buffer to FUSE's page cache, FUSE's page cache
-to the client. Kernels of today have no such buffer; it stands here as the row that the others are
-compared with.
+The user-space copies are measured. The model adds one in the kernel, from a pipe's pages to FUSE's
+own, and the client's: one when it reads, zero when it maps. The classic count for a FUSE daemon
+that reads a file for a client that reads is four: page cache to daemon, daemon to kernel buffer,
+kernel buffer to FUSE's page cache, FUSE's page cache to client. Current kernels lack that buffer;
+the row serves for comparison.
 """
 
 from typing import Final
 
 import msgspec
 
-# A path may serve a few small replies by another; beyond half it is no longer that path.
+# A path may serve a few small replies by another; beyond half the row belongs to the other.
 _NEARLY_ALL: Final = 0.5
 
 
 class CopyModel(msgspec.Struct, frozen=True):
-    """Copies of each byte on its way to a client, by who makes them."""
+    """Copies of each byte on its way to a client, by their author."""
 
     path: str
     user_space: float
@@ -39,12 +38,12 @@ CLASSIC: Final = CopyModel("classic FUSE", user_space=2, in_kernel=1, measured=F
 
 
 def model_of(path: str, copied_in: float, copied_out: float, served: float) -> CopyModel:
-    """The model of a path from its measured copies in and out, each per byte that the client got.
+    """Model a path from its measured copies in and out, each per byte that the client received.
 
     `served` is the share of the client's bytes that the daemon served (0 under passthrough, where
-    the kernel reads the backing file itself and FUSE has no page of its own). A served byte
-    enters FUSE's page once: written there from user memory, which `copied_out` counts, or from a
-    pipe's page, a copy inside the kernel.
+    the kernel reads the backing file and FUSE has no page). A served byte enters FUSE's page
+    once: from user memory, which `copied_out` counts, or from a pipe's page, a copy inside the
+    kernel.
     """
     spliced = served >= _NEARLY_ALL and copied_out < _NEARLY_ALL
     return CopyModel(path, copied_in + copied_out, 1.0 if spliced else 0.0, measured=True)

@@ -1,9 +1,9 @@
-"""What the kernel counted for one process: its io, faults, context switches and CPU time.
+"""The kernel's counts for one process: io, faults, context switches and CPU time.
 
-`/proc/PID/io` counts the return values of read and write calls, of every thread the process ever
-had. splice, vmsplice, sendmsg and recvmsg leave nothing there, and sendfile counts once on each
-side (proc(5)). Reading it needs the rights of ptrace(2) on the process: the same user and no
-extra capabilities there, or CAP_SYS_PTRACE.
+`/proc/PID/io` counts the return values of read and write calls of every thread, past and present.
+It omits splice, vmsplice, sendmsg and recvmsg, and counts sendfile once on each side (proc(5)).
+Reading it needs ptrace(2) permission on the process: the same user without extra capabilities, or
+CAP_SYS_PTRACE.
 """
 
 import os
@@ -17,7 +17,7 @@ _NS = 1_000_000_000
 
 
 class IoCounts(msgspec.Struct, frozen=True):
-    """Bytes and calls (`syscr`, `syscw`) as `/proc/PID/io` has them."""
+    """Bytes and calls (`syscr`, `syscw`) from `/proc/PID/io`."""
 
     rchar: int
     wchar: int
@@ -50,10 +50,10 @@ class ThreadUsage(msgspec.Struct, frozen=True):
 
 
 class ProcessUsage(msgspec.Struct, frozen=True):
-    """What the kernel counted for a process: since it started, or between two such snapshots.
+    """The kernel's counts for a process: since it started, or between two snapshots.
 
-    `minor_faults` and `major_faults` include threads that have ended; `threads` are those alive
-    at the later snapshot. `cpu_ns` is read from the process's CPU clock, to the nanosecond.
+    `minor_faults` and `major_faults` include ended threads; `threads` are those alive at the later
+    snapshot. `cpu_ns` comes from the process's CPU clock, in nanoseconds.
     """
 
     pid: int
@@ -71,11 +71,11 @@ class ProcessUsage(msgspec.Struct, frozen=True):
 
     @property
     def switches(self) -> int:
-        """Context switches of the threads that are alive."""
+        """Context switches of the live threads."""
         return sum(thread.switches for thread in self.threads)
 
     def since(self, earlier: "ProcessUsage") -> "ProcessUsage":
-        """What was counted after `earlier`; raises ValueError for another process's snapshot."""
+        """The counts since `earlier`; raises ValueError for another process's snapshot."""
         if earlier.pid != self.pid:
             raise ValueError(f"snapshots of two processes: {earlier.pid} and {self.pid}")
         before = {thread.tid: thread for thread in earlier.threads}
@@ -92,7 +92,7 @@ class ProcessUsage(msgspec.Struct, frozen=True):
         )
 
     def faults_of(self, tids: frozenset[int] | set[int]) -> int:
-        """Faults of the threads in `tids` only, for instance those that serve requests."""
+        """Faults of the threads in `tids`, for instance those that serve requests."""
         return sum(thread.faults for thread in self.threads if thread.tid in tids)
 
 
@@ -128,8 +128,8 @@ def parse_io(text: str) -> IoCounts:
 def parse_thread(tid: int, stat: str, status: str) -> ThreadUsage:
     """Make a `ThreadUsage` of a thread's `stat` and `status`.
 
-    The name in `stat` stands in parentheses and may itself hold spaces and parentheses, so the
-    fields are counted from the last one (proc(5): minflt 10, majflt 12, utime 14, stime 15).
+    The name in `stat` is in parentheses and may contain spaces and parentheses, so fields count
+    from the last one (proc(5): minflt 10, majflt 12, utime 14, stime 15).
     """
     name = stat[stat.index("(") + 1 : stat.rindex(")")]
     fields = stat[stat.rindex(")") + 2 :].split()
@@ -153,8 +153,8 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 def read_usage(pid: int) -> ProcessUsage:
     """Take a snapshot of process `pid`.
 
-    Raises ProcessLookupError or FileNotFoundError when there is no such process, PermissionError
-    where its `io` may not be read.
+    Raises ProcessLookupError or FileNotFoundError if the process does not exist, PermissionError if
+    this user may not read its `io`.
     """
     base = f"/proc/{pid}"
     whole = parse_thread(pid, _read(f"{base}/stat"), "")
@@ -176,7 +176,7 @@ def _threads(pid: int) -> list[ThreadUsage]:
         try:
             found.append(parse_thread(tid, _read(f"{base}/stat"), _read(f"{base}/status")))
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended after the directory was listed
+            continue  # it ended after the listing
     return found
 
 
@@ -188,7 +188,7 @@ def thread_ids(pid: int) -> list[int]:
 def process_cpu_ns(pid: int) -> int:
     """CPU time of all threads of `pid`, past and present, in nanoseconds.
 
-    The clock id is what clock_getcpuclockid(3) makes: the complement of the pid above three flag
+    The clock id is that of clock_getcpuclockid(3): the complement of the pid above three flag
     bits, of which 2 selects the scheduler's clock.
     """
     return time.clock_gettime_ns((~pid << 3) | 2)

@@ -1,9 +1,9 @@
 """Counts from the kernel's tracepoints: FUSE requests of a mount, system calls of a process.
 
-Only a tracepoint's number is needed from tracefs. Where tracefs is not mounted it is mounted
-detached, visible to nobody, for as long as the number takes to read. Counting is done by perf
-events with a filter, which works also on kernels built without hist triggers. Needs CAP_SYS_ADMIN
-or CAP_PERFMON; `CountUnavailableError` carries the reason where the counts are not to be had.
+This module needs only a tracepoint's number from tracefs. If tracefs is not mounted, it mounts it
+detached, invisible to other processes, while it reads the number. Perf events with a filter do the
+counting, also on kernels without hist triggers. It needs CAP_SYS_ADMIN or CAP_PERFMON; otherwise
+`CountUnavailableError` carries the reason.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from zcfuse.linux._syscalls import detached_mount, perf_event_open
 
 _TRACEFS_PLACES: Final = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _PERF_TYPE_TRACEPOINT: Final = 2
-_ATTRIBUTE_BYTES: Final = 112  # PERF_ATTR_SIZE_VER5: every kernel since 4.1 takes it
+_ATTRIBUTE_BYTES: Final = 112  # PERF_ATTR_SIZE_VER5: every kernel since 4.1 accepts it
 _DISABLED: Final = 1 << 0
 _INHERIT: Final = 1 << 1
 _IOC_ENABLE: Final = 0x2400
 _IOC_DISABLE: Final = 0x2401
 _IOC_SET_FILTER: Final = 0x40082406
 
-# Operations whose number is worth a counter each; every counter is a descriptor a CPU.
+# Operations with a separate counter; each counter costs one descriptor per CPU.
 OPCODES: Final[Mapping[str, int]] = {
     "LOOKUP": 1,
     "GETATTR": 3,
@@ -40,7 +40,7 @@ OPCODES: Final[Mapping[str, int]] = {
 
 
 class CountUnavailableError(Exception):
-    """A count that this kernel or these privileges do not allow; the message says why."""
+    """The kernel or the privileges do not allow the count; the message says why."""
 
 
 def _reason(action: str, error: OSError) -> str:
@@ -51,7 +51,8 @@ def _reason(action: str, error: OSError) -> str:
 
 @contextlib.contextmanager
 def _tracefs() -> Iterator[int]:
-    """Yield a descriptor of tracefs' events, mounted already or detached for this block."""
+    """Yield a descriptor of tracefs' events; mounts tracefs detached for this block if
+    necessary."""
     for place in _TRACEFS_PLACES:
         with contextlib.suppress(OSError):
             fd = os.open(f"{place}/events", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -71,7 +72,7 @@ def _tracefs() -> Iterator[int]:
 def tracepoint_id(name: str) -> int:
     """The number of tracepoint `name`, such as "fuse:fuse_request_send".
 
-    Raises `CountUnavailableError` where tracefs may not be read or has no such tracepoint.
+    Raises `CountUnavailableError` if tracefs is unreadable or lacks the tracepoint.
     """
     path = f"{name.replace(':', '/')}/id"
     try:
@@ -88,7 +89,7 @@ def tracepoint_id(name: str) -> int:
 
 
 def _attributes(tracepoint: int) -> bytes:
-    """A perf_event_attr that counts, stopped, and follows threads made later."""
+    """A perf_event_attr that counts, starts stopped, and follows later threads."""
     head = struct.pack(
         "=IIQQQQQ",
         _PERF_TYPE_TRACEPOINT,
@@ -105,8 +106,8 @@ def _attributes(tracepoint: int) -> bytes:
 class TracepointCounter:
     """Hits of one tracepoint, summed over the given (pid, cpu) pairs. Owns its descriptors.
 
-    It counts from construction until `stop` or `close`; `count` may be asked at any time before
-    `close`. A (-1, cpu) pair counts everybody on that CPU, a (tid, -1) pair one thread anywhere.
+    It counts from construction until `stop` or `close`; call `count` at any time before `close`. A
+    (-1, cpu) pair counts every process on that CPU, a (tid, -1) pair one thread on any CPU.
     """
 
     def __init__(
@@ -126,10 +127,10 @@ class TracepointCounter:
         try:
             fd = perf_event_open(attributes, pid, cpu)
         except ProcessLookupError:
-            return  # the thread ended after it was listed
+            return  # the thread ended after the listing
         except OSError as error:
             if error.errno == errno.ENODEV:
-                return  # a CPU that is offline sends nothing
+                return  # an offline CPU sends nothing
             raise
         self._fds.append(fd)
         if event_filter:
@@ -144,7 +145,7 @@ class TracepointCounter:
         return sum(int.from_bytes(os.read(fd, 8), "little") for fd in self._fds)
 
     def stop(self) -> None:
-        """Count no more; what was counted stays readable."""
+        """Stop counting; `count` still works."""
         self._for_each(_IOC_DISABLE)
 
     def close(self) -> None:
@@ -166,7 +167,7 @@ class TracepointCounter:
 
 
 def kernel_device(major: int, minor: int) -> int:
-    """The kernel's own form of a device number (20 bits of minor), which `connection` is in."""
+    """The kernel's internal device number (20 bits of minor), as in the field `connection`."""
     return (major << 20) | minor
 
 
@@ -183,11 +184,11 @@ def online_cpus(text: str | None = None) -> list[int]:
 
 
 class RequestCounter:
-    """FUSE requests that the kernel sends to one mount, in all and by operation.
+    """Count FUSE requests that the kernel sends to one mount, in total and by operation.
 
-    Counted at fuse:fuse_request_send, so before the daemon sees them. FORGET and INTERRUPT do not
-    pass there. `device` is the mount's kernel device number (see `kernel_device`). Costs a
-    descriptor for each CPU and operation.
+    The tracepoint fuse:fuse_request_send fires before the daemon sees a request, and not for FORGET
+    and INTERRUPT. `device` is the mount's kernel device number (see `kernel_device`). Costs one
+    descriptor per CPU and operation.
     """
 
     def __init__(self, device: int, opcodes: Mapping[str, int] = OPCODES) -> None:
@@ -205,7 +206,7 @@ class RequestCounter:
             raise
 
     def count(self) -> dict[str, int]:
-        """Requests so far by operation; the key "" holds all of them."""
+        """Requests so far by operation; the key "" holds the total."""
         return {name: counter.count() for name, counter in self._counters.items()}
 
     def close(self) -> None:
@@ -228,15 +229,15 @@ class RequestCounter:
 def count_system_calls(pid: int) -> TracepointCounter:
     """Count the system calls that all threads of `pid` enter from now on (raw_syscalls:sys_enter).
 
-    While it counts, every system call of the machine is slower by about 0.1 us, so let none of it
-    overlap with a measurement of small calls.
+    While it counts, every system call on the machine takes about 0.1 us longer, so do not measure
+    small calls meanwhile.
     """
     tracepoint = tracepoint_id("raw_syscalls:sys_enter")
     return TracepointCounter(tracepoint, [(tid, -1) for tid in thread_ids(pid)])
 
 
 def availability(probe: Callable[[], TracepointCounter | RequestCounter]) -> str:
-    """Why `probe` cannot count, or "" where it can."""
+    """Return why `probe` cannot count, or "" if it can."""
     try:
         probe().close()
     except CountUnavailableError as error:

@@ -1,8 +1,7 @@
-"""Measurements: the copies of each serving path, and workloads on mounts against the backing tree.
+"""Measurements: the copies of each serving path, and workloads on mounts and on the backing tree.
 
-Everything runs in child processes, daemons as well as clients, with a bound on every wait; what
-is mounted here is unmounted here. Nothing imports the data path: the real command line is what is
-measured.
+Daemons and clients run in child processes, every wait has a bound, and this package unmounts
+everything that it mounts. It does not import the data path: it measures the real command line.
 """
 
 from zcfuse.bench._clients import ClientError, ClientProcess, ClientTimedOutError, Timing, client

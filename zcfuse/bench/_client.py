@@ -1,9 +1,9 @@
-"""The client that uses a tree, as a process of its own: `python -m zcfuse.bench._client`.
+"""The client process that uses a tree: `python -m zcfuse.bench._client`.
 
-It reads a command a line from standard input, as JSON `[name, arguments]`, and answers a line
-each, as JSON `{"ok": result}` or `{"error": text}`. Loops run in C where the standard library can
-(`map` into an empty deque), so that the interpreter's own time is small beside a system call's;
-what is left of it is in every target's figures alike. It ends at the end of its input.
+It reads one command per line from standard input, as JSON `[name, arguments]`, and writes one
+answer per line, as JSON `{"ok": result}` or `{"error": text}`. Loops run in C where the standard
+library allows it (`map` into an empty deque), so the interpreter's time is small beside a system
+call's, and equal for every target. The process exits at the end of its input.
 """
 
 import collections
@@ -53,7 +53,7 @@ def _socket_sink() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         sender = socket.create_connection(server.getsockname(), timeout=_SINK_TIMEOUT_S)
         receiver, _ = server.accept()
-    # Blocking again: sendfile(2) knows nothing of Python's time-outs, the client's own bound does.
+    # Blocking again: sendfile(2) ignores Python's time-outs. The client has a bound.
     sender.settimeout(None)
     drain = threading.Thread(target=_discard, args=(receiver,), daemon=True)
     drain.start()
@@ -64,32 +64,32 @@ def _socket_sink() -> Iterator[int]:
 
 
 def _discard(receiver: socket.socket) -> None:
-    # tcp(7): with MSG_TRUNC the bytes are dropped rather than copied.
+    # tcp(7): MSG_TRUNC drops the bytes instead of copying them.
     untouched = bytearray(_BLOCK)
     while receiver.recv_into(untouched, _BLOCK, socket.MSG_TRUNC):
         pass
 
 
 class Client:
-    """One open file at most, and the work that is done on it or on a tree."""
+    """At most one open file, and the work on it or on a tree."""
 
     def __init__(self) -> None:
         self._fd = -1
 
     def open(self, path: str, direct: bool = False) -> int:
-        """Open `path` for what follows; returns its size in bytes."""
+        """Open `path` for the next commands; returns its size in bytes."""
         self.close()
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
         return os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        """Close the open file, if there is one."""
+        """Close the open file, if any."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def drop(self) -> None:
-        """Drop the page cache of the open file (no request: it is this mount's cache only)."""
+        """Drop the open file's page cache (only this mount's cache, without a request)."""
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def cached(self) -> int:
@@ -97,9 +97,9 @@ class Client:
         return cachestat(self._fd).cached_bytes
 
     def read(self, size: int, block: int) -> Timing:
-        """Read `size` bytes from the start, `block` bytes a call."""
-        with mmap.mmap(-1, block) as buffer:  # page-aligned, as O_DIRECT wants
-            buffer.write(bytes(block))  # its own faults are not the file's
+        """Read `size` bytes from the start, `block` bytes per call."""
+        with mmap.mmap(-1, block) as buffer:  # page-aligned, for O_DIRECT
+            buffer.write(bytes(block))  # take the buffer's faults now
             begin = time.perf_counter_ns()
             done = calls = 0
             while done < size:
@@ -111,7 +111,7 @@ class Client:
             return _timing(begin, calls, done)
 
     def read_blocks(self, size: int, block: int, count: int) -> Timing:
-        """Read `count` blocks one after the other, beginning again where `size` bytes end."""
+        """Read `count` consecutive blocks, starting over after `size` bytes."""
         offsets = [index * block % (size - size % block) for index in range(count)]
         return self._preads(offsets, block)
 
@@ -140,10 +140,10 @@ class Client:
             return _timing(begin, touched, size)
 
     def sendfile(self, size: int, block: int, to: str) -> Timing:
-        """Send `size` bytes, `block` bytes a call, to a TCP "socket" on loopback or to "null".
+        """Send `size` bytes, `block` bytes per call, to a loopback TCP "socket" or to "null".
 
-        Page references travel in both cases; /dev/null drops them, so that nothing but the file's
-        side is left. The socket's other end discards what it gets without copying it.
+        Both use page references. /dev/null drops them, so only the file's side remains. The
+        socket's other end discards the bytes without copying them.
         """
         with _socket_sink() if to == "socket" else _null_sink() as sink:
             begin = time.perf_counter_ns()
@@ -181,7 +181,7 @@ class Client:
         return _timing(begin, len(paths), 0)
 
     def walk(self, root: str, limit: int) -> Timing:
-        """List directories from `root` down and stat every entry, `limit` entries at most."""
+        """List directories from `root` down and stat up to `limit` entries."""
         begin = time.perf_counter_ns()
         seen = 0
         waiting = [root]
@@ -195,7 +195,7 @@ class Client:
         return _timing(begin, seen, 0)
 
     def missing(self, root: str, names: list[str]) -> Timing:
-        """Look up names that are not there."""
+        """Look up missing names."""
         paths = [os.path.join(root, name) for name in names]
         begin = time.perf_counter_ns()
         found = [path for path in paths if _exists(path)]
@@ -239,7 +239,7 @@ def _shared(work: Callable[[list[str]], int], items: list[str], processes: int) 
 
 
 def _status_of(work: Callable[[list[str]], int], items: list[str]) -> int:
-    """The errno of `work`, as a child's exit status can carry it; 0 where it did not fail."""
+    """Return the errno of `work` for a child's exit status; 0 on success."""
     try:
         work(items)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The parent's end of a client process: ask for work, wait for the answer with a bound.
+"""The parent's end of a client process: sends a command and waits for the answer with a bound.
 
-Owns the child. A client that is late is killed and `ClientTimedOutError` raised; the mount that
-it hung on is its caller's to abort (`running` does when the daemon does not end).
+Owns the child. If a client is late, this module kills it and raises `ClientTimedOutError`. The
+caller aborts the mount that the client hung on (`running` does so if the daemon does not end).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ CLIENT_MODULE: Final = "zcfuse.bench._client"
 
 
 class ClientError(Exception):
-    """The client's work failed; the message is its error, `errno` its number where it has one."""
+    """The client's work failed; the message is its error, `errno` its number if known."""
 
     def __init__(self, message: str, errno: int = 0) -> None:
         super().__init__(message)
@@ -36,11 +36,11 @@ class ClientError(Exception):
 
 
 class ClientTimedOutError(ClientError):
-    """The client was not back in time and has been killed."""
+    """The client did not answer in time and was killed."""
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """What one piece of work took."""
+    """The duration and size of one piece of work."""
 
     ns: int
     operations: int
@@ -48,17 +48,17 @@ class Timing(msgspec.Struct, frozen=True):
 
     @property
     def gb_per_s(self) -> float:
-        """Throughput in GB (10^9 bytes) a second."""
+        """Throughput in GB (10^9 bytes) per second."""
         return self.bytes / self.ns if self.ns else 0.0
 
     @property
     def us_per_operation(self) -> float:
-        """Microseconds an operation."""
+        """Microseconds per operation."""
         return self.ns / 1000 / self.operations if self.operations else 0.0
 
 
 class ClientProcess:
-    """A client process, which runs `module`; use `client()` to have it ended."""
+    """A client process that runs `module`; `client()` ends it too."""
 
     def __init__(self, module: str = CLIENT_MODULE) -> None:
         self._process = subprocess.Popen(
@@ -73,9 +73,9 @@ class ClientProcess:
         self.ask("close", deadline_s=_START_DEADLINE_S)
 
     def ask(self, command: str, *, deadline_s: float = DEADLINE_S, **arguments: object) -> object:
-        """Have one command run and return its result.
+        """Run one command in the client and return its result.
 
-        Raises `ClientError` where it failed or the client died, `ClientTimedOutError` after
+        Raises `ClientError` if it failed or the client died, `ClientTimedOutError` after
         `deadline_s` seconds.
         """
         if self._process.stdin is None or self._process.poll() is not None:
@@ -90,11 +90,11 @@ class ClientProcess:
         return result
 
     def time(self, command: str, **arguments: object) -> Timing:
-        """Have one command run that measures itself."""
+        """Run one command that measures itself."""
         return msgspec.convert(self.ask(command, deadline_s=DEADLINE_S, **arguments), Timing)
 
     def _line(self, command: str, deadline: float, allowed_s: float) -> bytes:
-        assert self._process.stdout is not None  # it was made with a pipe
+        assert self._process.stdout is not None  # created with a pipe
         fd = self._process.stdout.fileno()
         with selectors.DefaultSelector() as selector:
             selector.register(fd, selectors.EVENT_READ)
@@ -110,12 +110,12 @@ class ClientProcess:
         return line
 
     def _kill(self) -> None:
-        """Kill the client and its children: it leads a process group of its own."""
+        """Kill the client and its children, which form one process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process: its input ends, and it is killed where that does not suffice."""
+        """End the process: close its input, and kill it if that does not suffice."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -124,14 +124,14 @@ class ClientProcess:
             self._process.wait(_END_DEADLINE_S)
         except subprocess.TimeoutExpired:
             self._kill()
-            # In a system call on a dead mount it may outlive even that until the mount is aborted.
+            # In a system call on a dead mount it may survive SIGKILL until the mount is aborted.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_DEADLINE_S)
 
 
 @contextlib.contextmanager
 def client(module: str = CLIENT_MODULE) -> Iterator[ClientProcess]:
-    """A client process for the length of the block."""
+    """Run a client process during the block."""
     process = ClientProcess(module)
     try:
         yield process

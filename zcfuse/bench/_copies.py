@@ -1,7 +1,7 @@
 """The experiment behind `zcfuse copies`: the same bytes by every serving path and natively.
 
-For each path: mount, read once cold, count while reading again from the mount's cache emptied,
-compare the bytes, unmount. A path that this machine does not have becomes a row with its reason.
+For each path: mount, read once cold, empty the mount's cache, count while reading again, compare
+the bytes, unmount. A path that this machine lacks becomes a row with its reason.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ _GB: Final = 1e9
 _NS: Final = 1e9
 _ANSWER_DEADLINE_S: Final = 10.0
 _POLL_S: Final = 0.02
-# Shares of the bytes that another path served: a row says so, and a row is not that path's at all.
+# If another path served this share of the bytes, the row notes it, or has only a reason.
 _OTHER_PATH_SHARE: Final = 0.001
 _NO_LONGER_ITS_PATH: Final = 0.5
 Progress = Callable[[str], None]
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One row: its name and what `zcfuse mount` is told for it, also by the environment."""
+    """One row: its name, and the options and environment of its `zcfuse mount`."""
 
     name: str
     path: str
@@ -69,11 +69,10 @@ CASES: Final = (
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """Counts of one row. Numbers of events are for one reading of the file, so for `size` bytes.
+    """Counts of one row. Numbers of events are for one pass over the file, so for `size` bytes.
 
-    None stands for what could not be counted; the row's `notes` say why. Copies are per byte that
-    the client got. Faults are those of the threads that serve: during the first reading, and of
-    one later.
+    None means that a count was unavailable; the row's `notes` say why. Copies are per byte that the
+    client received. Faults are those of the serving threads, in the first pass and in a later one.
     """
 
     ledger_copied_in: float
@@ -94,17 +93,17 @@ class Counted(msgspec.Struct, frozen=True):
 
     @property
     def ledger_copies(self) -> float:
-        """User-space copies a byte by the daemon's own count."""
+        """User-space copies per byte by the daemon's count."""
         return self.ledger_copied_in + self.ledger_copied_out
 
     @property
     def audit_copies(self) -> float:
-        """User-space copies a byte by the kernel's count."""
+        """User-space copies per byte by the kernel's count."""
         return self.audit_copied_in + self.audit_copied_out
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """GB (10^9 bytes) a second over the rounds."""
+    """GB (10^9 bytes) per second over the rounds."""
 
     median: float
     least: float
@@ -112,10 +111,11 @@ class Speed(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What one path did: throughput (median of the rounds) and counts, or why there are none.
+    """The result of one path: throughput (median of the rounds) and counts, or the reason for
+    neither.
 
-    `paths` is the ledger of the counted readings, by the path that served. For some bytes that may
-    be another one; then `notes` say why.
+    `paths` is the ledger of the counted passes, by the path that served. If another path served
+    some bytes, `notes` say why.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All rows, the native one first."""
+    """All rows, starting with the native one."""
 
     source: str
     size: int
@@ -147,12 +147,12 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def failed(self) -> bool:
-        """Whether any row failed (a missing path has not)."""
+        """Whether any row failed; a missing path did not."""
         return any(row.failed for row in self.rows)
 
 
 class _Window(msgspec.Struct, frozen=True):
-    """What happened between two points in time, on each side; fallbacks are since the mount."""
+    """The difference between two points in time, on each side; fallbacks count since the mount."""
 
     ledger: Ledger
     fallbacks: Mapping[str, int]
@@ -165,9 +165,9 @@ class _Window(msgspec.Struct, frozen=True):
 def run_copies(
     source: SourceFile, rounds: int, progress: Progress, cases: Sequence[Case] = CASES
 ) -> Report:
-    """Measure natively and by every case; never raises for a path that is not to be had.
+    """Measure natively and by every case; an unavailable path raises nothing.
 
-    Raises `ClientError` where the file itself cannot be read.
+    Raises `ClientError` if the file itself cannot be read.
     """
     progress("native")
     native, digest = _measure_native(source, rounds)
@@ -207,7 +207,7 @@ def _speed(timings: Sequence[Timing]) -> Speed:
 
 
 def _measure_case(case: Case, source: SourceFile, digest: str, rounds: int) -> Row:
-    # Over io_uring all paths of the daemon's are one, with a copy less: nothing to compare.
+    # Over io_uring all paths of the daemon become one, so there is nothing to compare.
     options = ["--path", case.path, "--transport", "dev", *case.options]
     command = zcfuse_command(source.root, source.mountpoint, options)
     try:
@@ -228,7 +228,7 @@ def _measure_mount(
     digest: str,
     rounds: int,
 ) -> Row:
-    """The sequence of one row; the mount is fresh, and at rest again before each snapshot."""
+    """Measure one row on a new mount, which is idle before each snapshot."""
     notes: list[str] = []
     serving = _serving_threads(mount, _first_status(mount))
     begin = read_usage(mount.pid)
@@ -261,7 +261,7 @@ def _measure_mount(
 
 
 def _first_status(mount: RunningMount) -> StatusDocument:
-    """Wait until the daemon answers: the kernel shows the mount before its socket is there."""
+    """Wait until the daemon answers: the kernel shows the mount before the socket exists."""
     deadline = time.monotonic() + _ANSWER_DEADLINE_S
     while True:
         try:
@@ -273,7 +273,7 @@ def _first_status(mount: RunningMount) -> StatusDocument:
 
 
 def _serving_threads(mount: RunningMount, status: StatusDocument) -> set[int]:
-    """The threads whose faults a reader feels; all where no data path tells them apart."""
+    """The threads whose faults delay a reader; all threads without a data path."""
     roles = roles_of((status.datapath or {}).get("threads"))
     serving = {tid for tid, role in roles.items() if role == "serve"}
     return serving or {thread.tid for thread in read_usage(mount.pid).threads}
@@ -286,9 +286,9 @@ def _count(
     rounds: int,
     notes: list[str],
 ) -> _Window:
-    """Read the file `rounds` times with the mount's cache of it emptied, and count meanwhile.
+    """Read the file `rounds` times, each time with an empty mount cache, and count meanwhile.
 
-    The ledger's window encloses the kernel's: taking the ledger itself costs the daemon a few
+    The ledger's interval encloses the kernel's, because reading the ledger costs the daemon a few
     calls.
     """
     with contextlib.ExitStack() as stack:
@@ -328,7 +328,7 @@ def _call_counter(
     try:
         return stack.enter_context(count_system_calls(mount.pid))
     except CountUnavailableError as error:
-        notes.append(f"system calls by the kernel: {error}; the ledger's own count stands there")
+        notes.append(f"system calls by the kernel: {error}; the table shows the ledger's count")
         return None
 
 
@@ -373,7 +373,7 @@ def _counted(
 
 
 def _served_otherwise(path: str, window: _Window) -> tuple[str, float]:
-    """Which other paths served bytes, with the recorded reasons, and their share of all."""
+    """Return which other paths served bytes, with the recorded reasons, and their share."""
     others = {
         name: counts.bytes
         for name, counts in window.ledger.paths.items()

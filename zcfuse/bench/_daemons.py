@@ -1,9 +1,8 @@
-"""A FUSE daemon as a child process: mount, use, unmount, whatever happens in between.
+"""A FUSE daemon as a child process: mounts, and unmounts whatever happens.
 
-`running` is the only place that mounts. It owns the process and the mount from the first line to
-the last: a daemon that does not unmount when told is aborted, its mount detached, the process
-killed. All waits are bounded. The mountpoint is never touched from here, so nothing here hangs on
-a dead daemon.
+Only `running` mounts. It owns the process and the mount. If a daemon does not unmount, `running`
+aborts the connection, detaches the mount and kills the process. All waits are bounded. This module
+never touches the mountpoint, so it cannot hang on a dead daemon.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ _UNMOUNT_DEADLINE_S: Final = 10.0
 _KILL_DEADLINE_S: Final = 5.0
 _POLL_S: Final = 0.01
 _CONNECTIONS: Final = "/sys/fs/fuse/connections"
-_LOG_LINE_LIMIT: Final = 300  # characters of a daemon's last words that a table can hold
+_LOG_LINE_LIMIT: Final = 300  # characters of a daemon's last line that fit a table
 
 
 class MountFailedError(Exception):
@@ -35,7 +34,7 @@ class MountFailedError(Exception):
 
 
 class RunningMount(msgspec.Struct, frozen=True):
-    """A mount that is there: its daemon's process id and its device as the kernel numbers it."""
+    """A mount: its daemon's process id and its kernel device number."""
 
     mountpoint: str
     pid: int
@@ -69,16 +68,16 @@ def _mounted(mountpoint: str) -> tuple[str, int] | None:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment in which a child finds this very package."""
+    """The environment in which a child imports this package."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(zcfuse.__file__)))
     others = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{others}" if others else root}
 
 
 def zcfuse_command(source: str | None, mountpoint: str, options: Sequence[str]) -> list[str]:
-    """The command line of our own daemon in the foreground.
+    """The command line of zcfuse's daemon in the foreground.
 
-    Without a `source`, `options` say what is shown.
+    Without a `source`, `options` select the tree.
     """
     start = [sys.executable, "-P", "-m", "zcfuse", "mount"]
     shown = [] if source is None else [source]
@@ -89,10 +88,10 @@ def zcfuse_command(source: str | None, mountpoint: str, options: Sequence[str]) 
 def running(
     argv: Sequence[str], mountpoint: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[RunningMount]:
-    """Run `argv`, a foreground daemon that mounts on `mountpoint`, for the length of the block.
+    """Run `argv`, a foreground daemon that mounts on `mountpoint`, during the block.
 
-    Raises `MountFailedError` where it does not mount. On the way out the daemon is told to end by
-    SIGTERM; what is left after ten seconds is aborted, detached and killed.
+    Raises `MountFailedError` if it does not mount. At the end the daemon gets SIGTERM; after ten
+    seconds this aborts its connection, detaches the mount and kills the process.
     """
     mountpoint = os.path.realpath(mountpoint)
     before = _mounted(mountpoint)
@@ -156,8 +155,7 @@ def _end(process: subprocess.Popen[bytes], mountpoint: str, before: tuple[str, i
 def give_up(mountpoint: str, device: int) -> None:
     """End the connection of a mount, so that its clients get ENOTCONN, and detach it.
 
-    The connection's own file is tried first: it needs no unmount, but a mounted fusectl. A forced
-    unmount aborts too.
+    It tries the connection's abort file first, which needs fusectl. A forced unmount also aborts.
     """
     with (
         contextlib.suppress(OSError),

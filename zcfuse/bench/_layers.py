@@ -1,8 +1,8 @@
-"""A union to measure: the files of a tree spread over three layers, and who else merges them.
+"""A union to measure: the files of a tree spread over three layers, and the programs that merge
+them.
 
-The layers are made as image layers come to be: each adds files, the upper ones hide older versions
-and whiteouts take names away. Merged they show the files of the tree that are measured, and nothing
-else.
+The layers resemble image layers: each adds files, and the upper ones hide older versions and remove
+names by whiteouts. Merged, they show exactly the measured files of the tree.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from zcfuse.bench._sources import SourceError, SourceTree, directory_outside
 from zcfuse.bench._targets import Target, zcfuse_target
 
 LAYERS: Final = ("top", "middle", "bottom")
-_HIDDEN_EVERY: Final = 10  # one file in so many has an older version below, and a removed neighbour
+_HIDDEN_EVERY: Final = 10  # one file in ten has an older version below, and a removed neighbour
 _FREE_SHARE: Final = 2
 _BLOCK: Final = 1 << 20
 _OVERLAYFS: Final = "overlayfs"
 _FUSE_OVERLAYFS: Final = "fuse-overlayfs"
-# As long as the others believe what they were told; it believes for ever unless told otherwise.
+# The same timeout as the others; its default is unlimited.
 _FUSE_OVERLAYFS_OPTIONS: Final = "timeout=1"
 
 
 @contextlib.contextmanager
 def layers_of(tree: SourceTree) -> Iterator[tuple[str, ...]]:
-    """Three directories, the topmost first, that have the files of `tree` which are measured.
+    """Create three directories, the topmost first, with the measured files of `tree`.
 
-    They lie outside of the tree and are removed behind the block. Raises `SourceError` where there
-    is no space for them.
+    They lie outside the tree, and the end of the block removes them. Raises `SourceError` without
+    enough space.
     """
     with directory_outside(tree.root) as base:
         _require_space(tree, base)
@@ -84,23 +84,23 @@ def _require_space(tree: SourceTree, base: str) -> None:
     space = os.statvfs(base)
     if needed > space.f_bavail * space.f_frsize:
         raise SourceError(
-            f"{base}: no space for layers with the files that are measured: they take"
+            f"{base}: no space for layers with the measured files: they take"
             f" {needed >> 20} MiB free; set TMPDIR, or leave out --layers"
         )
 
 
 def _copy(tree: SourceTree, name: str, layer: str) -> None:
-    """Copy by large writes, as the tree's own files are made: the page cache keeps their pieces."""
+    """Copy by large writes, as for the tree's files, to get the same folios in the page cache."""
     with open(os.path.join(tree.root, name), "rb") as source, open(_place(layer, name), "wb") as to:
         shutil.copyfileobj(source, to, _BLOCK)
 
 
 def _hide(layers: Sequence[str], name: str, index: int) -> None:
-    """Put an older version below, where there is a below, and beside it a name that is gone."""
+    """Put an older version and a removed name into the layer below, if any."""
     if index % len(layers) != len(layers) - 1:
         _write(_place(layers[-1], name), b"an older version")
     gone = f"{name}.gone"
-    with contextlib.suppress(PermissionError):  # before Linux 5.8 a whiteout is root's to make
+    with contextlib.suppress(PermissionError):  # before Linux 5.8 only root may create a whiteout
         os.mknod(_place(layers[0], gone), stat.S_IFCHR, os.makedev(0, 0))
         _write(_place(layers[-1], gone), b"removed since")
 

@@ -1,4 +1,4 @@
-"""The kernel's overlayfs as a program that can be started and told to end, as FUSE's daemons are.
+"""The kernel's overlayfs as a program with a start and an end, like a FUSE daemon.
 
 `python -m zcfuse.bench._overlayfs LAYER[:LAYER...] MOUNTPOINT` mounts read-only, waits for SIGTERM
 and unmounts.
@@ -15,7 +15,7 @@ _DEADLINE_S: Final = 10.0
 
 
 def main() -> int:
-    """Mount until told to end; returns the status of mount(8) or umount(8)."""
+    """Mount until SIGTERM; returns the status of mount(8) or umount(8)."""
     _, layers, mountpoint = sys.argv
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     mounted = _mount(layers.split(":"), mountpoint)

@@ -1,7 +1,7 @@
 """The benchmark: every workload on every target, in rounds interleaved over the targets.
 
-Interleaving lets whatever else the machine does fall on all targets alike; medians keep one bad
-round from deciding. All targets are mounted for the length of the run and unmounted at its end.
+Interleaving spreads the machine's other work over all targets, and medians ignore one bad round.
+The run mounts all targets at its start and unmounts them at its end.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from zcfuse.bench._workloads import WORKLOADS, Cold, Round, Workload, drop_dentr
 
 Progress = Callable[[str], None]
 _NOT_RUN: Final = "not run"
-_LEAST_NS: Final = 50_000_000  # a sample shorter than this says more about the scheduler
+_LEAST_NS: Final = 50_000_000  # a shorter sample measures the scheduler
 _MOST_REPEATS: Final = 8
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """One workload on one target: microseconds an operation in each round, or a reason."""
+    """One workload on one target: microseconds per operation in each round, or a reason."""
 
     samples_us: tuple[float, ...] = ()
     bytes_per_operation: float = 0
@@ -33,7 +33,7 @@ class Cell(msgspec.Struct, frozen=True):
 
     @property
     def median_us(self) -> float | None:
-        """The median of the rounds in microseconds an operation."""
+        """The median of the rounds in microseconds per operation."""
         return statistics.median(self.samples_us) if self.samples_us else None
 
     @property
@@ -51,13 +51,14 @@ class BenchRow(msgspec.Struct, frozen=True):
     cells: dict[str, Cell]
 
     def ratio(self, target: str) -> float | None:
-        """How many times longer than on the backing tree an operation takes."""
+        """The ratio of an operation's time to that on the backing tree."""
         base, median = self.cells[BACKING].median_us, self.cells[target].median_us
         return median / base if base and median else None
 
 
 class BenchReport(msgspec.Struct, frozen=True):
-    """What was measured where. `loop_us` is the client's own cost of a call, in every figure."""
+    """The results and their conditions. Every figure includes `loop_us`, the client's cost of a
+    call."""
 
     source: str
     kernel: str
@@ -72,7 +73,7 @@ class BenchReport(msgspec.Struct, frozen=True):
 
 
 class _Bench:
-    """The state of a run: the targets that are there, and the samples."""
+    """The state of a run: its targets and samples."""
 
     def __init__(self, tree: SourceTree, running: Sequence[RunningTarget]) -> None:
         self._tree = tree
@@ -82,7 +83,7 @@ class _Bench:
         self._dead: dict[str, str] = {}
 
     def run_round(self, number: int, progress: Progress) -> None:
-        """Every workload on every target, once; the order of targets turns from round to round."""
+        """Run every workload on every target once; the order of targets rotates with each round."""
         turned = number % len(self._running)
         order = [*self._running[turned:], *self._running[:turned]]
         for workload in WORKLOADS:
@@ -134,7 +135,7 @@ class _Bench:
 
 
 def _measure(workload: Workload, target: RunningTarget, run: Round) -> Timing:
-    """Bring the caches into the workload's state and run it, again where that took but moments."""
+    """Bring the caches into the workload's state and run it, repeatedly if it is short."""
     if workload.needs_large:
         target.client.ask("open", path=os.path.join(target.root, run.tree.large))
     total = Timing(0, 0, 0)
@@ -155,19 +156,19 @@ def _prepare(workload: Workload, target: RunningTarget, run: Round) -> None:
     if workload.cold is Cold.DATA and _has_own_pages(target):
         target.client.ask("drop")
     if workload.cold is Cold.DENTRIES:
-        target.client.ask("close")  # an open file would keep its dentries
+        target.client.ask("close")  # an open file keeps its dentries
         drop_dentries()
     if workload.cold is Cold.NOTHING:
         workload.work(target.client, run)
 
 
 def _has_own_pages(target: RunningTarget) -> bool:
-    """Whether a file has pages of the mount's own. Overlayfs's are those of the backing file."""
+    """Whether the mount has separate pages of a file; overlayfs uses the backing file's."""
     return target.mount is not None and target.mount.kind != "overlay"
 
 
 def loop_cost_us(client: ClientProcess) -> float:
-    """Time a read of nothing in the client's loop: the interpreter and a system call."""
+    """Time an empty read in the client's loop: the interpreter and a system call."""
     client.ask("open", path="/dev/null")
     return client.time("read_blocks", size=4096, block=4096, count=20_000).us_per_operation
 
@@ -176,7 +177,7 @@ def loop_cost_us(client: ClientProcess) -> float:
 def all_started(
     targets: Sequence[Target], source: str
 ) -> Iterator[tuple[list[RunningTarget], dict[str, str]]]:
-    """Mount every target, and unmount all; those not to be had come with a reason."""
+    """Mount every target, and unmount all at the end; unavailable ones have a reason."""
     with contextlib.ExitStack() as stack:
         running, unavailable = [], {}
         for target in targets:
@@ -188,7 +189,7 @@ def all_started(
 
 
 def filesystem_of(path: str) -> str:
-    """The type of the filesystem that `path` is on, from mountinfo."""
+    """Return the filesystem type of `path`, from mountinfo."""
     best, kind = "", "unknown"
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
@@ -225,7 +226,7 @@ def run_bench(
 
 
 def _warm_backing(tree: SourceTree, client: ClientProcess) -> None:
-    """Bring the backing tree's bytes into the page cache, so that no target pays for the disk."""
+    """Read the backing tree into the page cache, so that no target pays for the disk."""
     if tree.large:
         client.ask("open", path=os.path.join(tree.root, tree.large))
         client.ask("digest", size=tree.large_size)

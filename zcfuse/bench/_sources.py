@@ -1,6 +1,6 @@
-"""What is measured on: temporary files and trees of our own, or those that a user names.
+"""The files and trees to measure on: temporary ones, or those that a user names.
 
-A tree of the user's is only ever read. What is made here is removed here, in the same block.
+This module only reads the user's trees, and removes its temporary ones at the end of the block.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import msgspec
 
 DEFAULT_SIZE: Final = 1 << 30
 SMALL_FILE_BYTES: Final = 16 << 10
-_LEAST_SIZE: Final = 16 << 20  # below this a figure is that of opening the file
-_FREE_SHARE: Final = 2  # use at most one part in so many of the free space
-_MEMORY_SHARE: Final = 4  # the same of the memory: two caches, and room for everybody else
+_LEAST_SIZE: Final = 16 << 20  # a smaller file measures the open
+_FREE_SHARE: Final = 2  # use at most this fraction (1/N) of the free space
+_MEMORY_SHARE: Final = 4  # the same of memory: two caches, and room for other work
 _BLOCK: Final = 1 << 20
 _LARGE_FILE_BYTES: Final = 256 << 20
 _LARGE_ENOUGH: Final = 4 << 20
@@ -27,13 +27,13 @@ _MAX_ENTRIES_LOOKED_AT: Final = 200_000
 
 
 class SourceError(Exception):
-    """There is nothing to measure on; the message says what to do."""
+    """Nothing to measure on; the message says what to do."""
 
 
 class SourceFile(msgspec.Struct, frozen=True):
-    """One file below a directory that can be mounted, and a mountpoint outside of it.
+    """One file below a directory to mount, and a mountpoint outside it.
 
-    `note` says what is not as asked, such as a smaller size.
+    `note` says how it differs from the request, such as a smaller size.
     """
 
     root: str
@@ -67,14 +67,14 @@ def _available_memory() -> int:
 
 
 def fitting_size(wanted: int, free: int, memory: int) -> int:
-    """The largest size up to `wanted` bytes for which disk and memory have room to spare."""
+    """Return the largest size up to `wanted` bytes that disk and memory can spare."""
     return min(wanted, free // _FREE_SHARE, memory // _MEMORY_SHARE) // _BLOCK * _BLOCK
 
 
 def write_file(path: str, size: int) -> None:
-    """Write `size` bytes that do not repeat from block to block, and wait until they are stored.
+    """Write `size` bytes of different blocks and wait until they are stored.
 
-    Waiting keeps the write-back from running during the measurement.
+    Otherwise write-back would run during the measurement.
     """
     pattern = bytearray(random.Random(size).randbytes(_BLOCK))
     with open(path, "wb", buffering=0) as file:
@@ -87,9 +87,9 @@ def write_file(path: str, size: int) -> None:
 
 @contextlib.contextmanager
 def temporary_file(size: int | None) -> Iterator[SourceFile]:
-    """A file of `size` bytes, or of 1 GiB as far as disk and memory have room.
+    """Create a file of `size` bytes, or of up to 1 GiB as disk and memory allow.
 
-    Raises `SourceError` where not even a few MiB fit.
+    Raises `SourceError` if not even a few MiB fit.
     """
     with tempfile.TemporaryDirectory(prefix="zcfuse-") as base:
         space = os.statvfs(base)
@@ -112,7 +112,7 @@ def temporary_file(size: int | None) -> Iterator[SourceFile]:
 
 @contextlib.contextmanager
 def existing_file(path: str, size: int | None) -> Iterator[SourceFile]:
-    """The first `size` bytes of the file at `path` (None: all of it); it is only read."""
+    """Use the first `size` bytes of the file at `path` (None: all); only reads it."""
     path = os.path.realpath(path)
     try:
         length = os.stat(path).st_size
@@ -128,13 +128,13 @@ def existing_file(path: str, size: int | None) -> Iterator[SourceFile]:
 
 
 def mountpoint_outside(root: str) -> contextlib.AbstractContextManager[str]:
-    """A temporary directory that is not inside `root`, nor above it."""
+    """A temporary directory that neither contains `root` nor lies inside it."""
     candidates = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/run", "/dev/shm"]
     return _temporary_outside(root, [*candidates, "/var/tmp"])
 
 
 def directory_outside(root: str) -> contextlib.AbstractContextManager[str]:
-    """The same for much data: on a disk before memory."""
+    """The same for much data: prefers a disk to memory."""
     return _temporary_outside(root, [tempfile.gettempdir(), "/var/tmp", "/dev/shm"])
 
 
@@ -153,7 +153,7 @@ def _temporary_outside(root: str, candidates: Sequence[str | None]) -> Iterator[
 
 @contextlib.contextmanager
 def temporary_tree(files: int) -> Iterator[SourceTree]:
-    """A large file of 256 MiB (less where space is short) and `files` small ones of 16 KiB."""
+    """Create a large file of 256 MiB (less if space is short) and `files` small ones of 16 KiB."""
     with tempfile.TemporaryDirectory(prefix="zcfuse-") as base:
         space = os.statvfs(base)
         size = fitting_size(_LARGE_FILE_BYTES, space.f_bavail * space.f_frsize, _available_memory())
@@ -176,9 +176,9 @@ def temporary_tree(files: int) -> Iterator[SourceTree]:
 
 @contextlib.contextmanager
 def tar_of(tree: SourceTree) -> Iterator[str]:
-    """A tar archive of the files of `tree` that are measured, under their names; not in the tree.
+    """Create a tar archive of the measured files of `tree`, outside the tree.
 
-    Raises `SourceError` where there is no space for it.
+    Raises `SourceError` without enough space.
     """
     names = [*([tree.large] if tree.large else []), *tree.small]
     paths = [os.path.join(tree.root, name) for name in names]
@@ -187,7 +187,7 @@ def tar_of(tree: SourceTree) -> Iterator[str]:
         needed = sum(os.stat(path).st_size for path in paths) * _FREE_SHARE
         if needed > space.f_bavail * space.f_frsize:
             raise SourceError(
-                f"{directory}: no space for an archive of the files that are measured:"
+                f"{directory}: no space for an archive of the measured files:"
                 f" it takes {needed >> 20} MiB free; set TMPDIR, or leave out --tar"
             )
         archive = os.path.join(directory, "measured.tar")
@@ -201,7 +201,7 @@ def tar_of(tree: SourceTree) -> Iterator[str]:
 def survey(root: str, files: int) -> SourceTree:
     """Choose from a user's tree: its largest file, and up to `files` small ones nearest to 16 KiB.
 
-    `large` is empty where no file has 4 MiB. Raises `SourceError` for what is no directory.
+    `large` is empty if no file has 4 MiB. Raises `SourceError` if `root` is not a directory.
     """
     root = os.path.realpath(root)
     if not os.path.isdir(root):
@@ -230,7 +230,7 @@ def _regular_files(root: str) -> Sequence[tuple[int, str]]:
             looked_at += 1
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError, UnicodeError):
-                path.encode()  # a name that is not UTF-8 does not travel to the client as JSON
+                path.encode()  # JSON cannot carry a name that is not UTF-8
                 if os.path.isfile(path) and not os.path.islink(path) and os.access(path, os.R_OK):
                     found.append((os.stat(path).st_size, os.path.relpath(path, root)))
         if looked_at > _MAX_ENTRIES_LOOKED_AT:

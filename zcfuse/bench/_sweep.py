@@ -1,8 +1,8 @@
-"""Which serving path is best at which request size.
+"""Measures which serving path is best at which request size.
 
-A client with O_DIRECT reads through the mount: such a read passes FUSE's page cache, so each call
-is one READ request of exactly the size that is asked for (up to what INIT allowed). Passthrough
-has no place here: it has no request, and O_DIRECT would go to the disk.
+A client reads the mount with O_DIRECT. Such a read bypasses FUSE's page cache, so each call is one
+READ request of exactly that size (up to the limit from INIT). Passthrough is excluded: it sends no
+request, and O_DIRECT would read the disk.
 """
 
 import os
@@ -26,14 +26,14 @@ Progress = Callable[[str], None]
 
 
 class SweepCell(msgspec.Struct, frozen=True):
-    """Medians for one size and path: a request's time, and the daemon's CPU time for it."""
+    """Medians for one size and path: a request's time and its CPU time in the daemon."""
 
     us_per_request: float
     daemon_cpu_us: float
 
 
 class SweepRow(msgspec.Struct, frozen=True):
-    """A request size in bytes, and what each path took."""
+    """A request size in bytes, and the cost of each path."""
 
     size: int
     cells: dict[str, SweepCell]
@@ -44,7 +44,7 @@ class SweepRow(msgspec.Struct, frozen=True):
 
 
 class SweepReport(msgspec.Struct, frozen=True):
-    """All sizes; `unavailable` names the paths that are not to be had, with the reason."""
+    """All sizes; `unavailable` names the missing paths, with the reason."""
 
     kernel: str
     rounds: int
@@ -74,11 +74,11 @@ def run_sweep(
 ) -> SweepReport:
     """Measure all sizes by all paths, `rounds` times, interleaved.
 
-    Raises `ClientError` where the tree has no large file.
+    Raises `ClientError` if the tree has no large file.
     """
     if not tree.large:
         raise ClientError(f"{tree.root}: no file of 4 MiB or more to read")
-    # All of these paths are to be had over /dev/fuse alone.
+    # Only /dev/fuse supports all of these paths.
     targets = [
         zcfuse_target(path, tree.root, os.path.join(base, path), ("--transport", "dev"))
         for path in paths

@@ -1,8 +1,7 @@
-"""What is measured: the backing tree itself, zcfuse by chosen paths, and its peers.
+"""The targets to measure: the backing tree, zcfuse by chosen paths, and its peers.
 
-Peers are mounted read-only by their own command line with the options that serve reading best and
-change nothing about what a reader may rely on: caching as zcfuse has it, one second, keep a file's
-pages while size and time are the same.
+Peers are mounted read-only from their command lines, with the fastest options for reading that keep
+the same guarantees: zcfuse's cache timeout of one second, and pages kept while size and time match.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from zcfuse.bench._clients import CLIENT_MODULE, ClientProcess, client
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
 
 BACKING: Final = "backing"
-# What may stand behind a serving path, and the option of `zcfuse mount` that it stands for.
+# The variants of a serving path, and the option of `zcfuse mount` for each.
 VARIANTS: Final[Mapping[str, str]] = {
     "python": "--no-directory-lease",
     "immutable": "--immutable",
@@ -40,9 +39,9 @@ _BINDFS_OPTIONS: Final = (
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A column of the benchmark: what `argv` mounts on `mountpoint`, or the backing tree.
+    """A column of the benchmark: the mount of `argv` on `mountpoint`, or the backing tree.
 
-    `missing` says why it is not to be had.
+    `missing` says why it is unavailable.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class RunningTarget(msgspec.Struct, frozen=True):
-    """A target with its client; `root` is where it shows the tree, `mount` is None for backing."""
+    """A target with its client; `root` holds the tree, `mount` is None for backing."""
 
     target: Target
     root: str
@@ -66,7 +65,7 @@ class RunningTarget(msgspec.Struct, frozen=True):
 
 
 def split_path(path: str) -> tuple[str, list[str]]:
-    """A serving path and the VARIANTS behind it, as in ``auto+immutable+dev``."""
+    """A serving path with its VARIANTS, as in ``auto+immutable+dev``."""
     bare, *variants = path.split("+")
     return bare, variants
 
@@ -74,7 +73,7 @@ def split_path(path: str) -> tuple[str, list[str]]:
 def zcfuse_target(
     path: str, source: str | None, mountpoint: str, options: Sequence[str] = ()
 ) -> Target:
-    """The mount of `source`, or of what `options` name, by a serving path with its VARIANTS."""
+    """The mount of `source`, or of the tree in `options`, by a serving path with its VARIANTS."""
     bare, variants = split_path(path)
     path_options = ["--path", bare, *(VARIANTS[variant] for variant in variants)]
     argv = zcfuse_command(source, mountpoint, [*path_options, *options])
@@ -85,8 +84,8 @@ def zcfuse_target(
 def peer_targets(source: str, base: str) -> list[Target]:
     """The other programs, mounted in directories of `base`; those not installed say so.
 
-    libfuse's example passthrough_hp is in no distribution: it takes part where it is in the PATH,
-    over a ring as well where it was built with one and the kernel has rings switched on.
+    No distribution has libfuse's example passthrough_hp. It takes part if it is in the PATH, and
+    also over a ring if both the program and the kernel support that.
     """
     commands = {
         "mergerfs": ("mergerfs", "-f", "-o", _MERGERFS_OPTIONS),
@@ -110,7 +109,7 @@ def peer_targets(source: str, base: str) -> list[Target]:
 def tar_targets(archive: str, base: str, index: str) -> list[Target]:
     """The archive mounted by zcfuse and by ratarmount, in directories of `base`.
 
-    ratarmount needs an `index`, which it writes; what is measured begins after that.
+    ratarmount writes an `index` first; the measurement begins after that.
     """
     own = os.path.join(base, "tar")
     argv = zcfuse_command(archive, own, ["--keep-index", "no"])
@@ -125,7 +124,7 @@ def tar_targets(archive: str, base: str, index: str) -> list[Target]:
 
 
 def _has_rings(program: str) -> bool:
-    """Whether a program of libfuse's knows rings and the kernel has them switched on."""
+    """Whether a libfuse program supports rings and the kernel has them on."""
     try:
         with open(_RING_PARAMETER, encoding="ascii") as file:
             switched_on = file.read().strip() in {"Y", "1"}
@@ -139,9 +138,9 @@ def _has_rings(program: str) -> bool:
 def started(
     target: Target, source: str, client_module: str = CLIENT_MODULE
 ) -> Iterator[RunningTarget]:
-    """Mount the target if it is a mount, with a client for it, for the length of the block.
+    """Mount the target if it is a mount, with a client for it, during the block.
 
-    Raises `MountFailedError` where it cannot be mounted.
+    Raises `MountFailedError` if it does not mount.
     """
     if target.missing:
         raise MountFailedError(target.missing)

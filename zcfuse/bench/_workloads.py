@@ -1,8 +1,7 @@
-"""The workloads of `zcfuse bench`: what each does, on what, and in which cache state.
+"""The workloads of `zcfuse bench`: their work, their files and their cache state.
 
-Data of the backing tree is warm in every row. What is cold is the target's own: its cache of a
-file's bytes (dropped by posix_fadvise(2), on mounts only), or the kernel's dentries, on every
-target alike.
+The backing tree's data is warm in every row. A cold row drops the target's cache of a file's bytes
+(by posix_fadvise(2), on mounts only), or the kernel's dentries, on every target alike.
 """
 
 import os
@@ -26,7 +25,7 @@ _DENTRIES_AND_INODES: Final = "2"
 
 
 class Cold(Enum):
-    """What is dropped before a workload runs."""
+    """The cache to drop before a workload runs."""
 
     NOTHING = "warm"
     DATA = "cold file cache of the mount"
@@ -34,7 +33,7 @@ class Cold(Enum):
 
 
 class Round(msgspec.Struct, frozen=True):
-    """What a workload runs on: the tree, where the target shows it, and the round's number."""
+    """A workload's input: the tree, its root on the target, and the round's number."""
 
     tree: SourceTree
     root: str
@@ -54,7 +53,7 @@ class Workload(msgspec.Struct, frozen=True):
     needs_small: bool = False
 
     def missing(self, tree: SourceTree) -> str:
-        """Why it cannot run on this tree or by this user; empty where it can."""
+        """Why it cannot run on this tree or for this user; empty if it can."""
         if self.needs_large and not tree.large:
             return "no file of 4 MiB or more"
         if self.needs_small and not tree.small:
@@ -65,9 +64,9 @@ class Workload(msgspec.Struct, frozen=True):
 
 
 def drop_dentries() -> None:
-    """Drop the dentries and inodes that nobody uses, once; this changes no setting (proc(5)).
+    """Drop unused dentries and inodes once; this changes no setting (proc(5)).
 
-    Inodes that have pages in the cache keep them since Linux 5.15, FUSE's do not.
+    Since Linux 5.15 inodes keep their cached pages, except FUSE's.
     """
     with open(_DROP_CACHES, "w", encoding="ascii") as file:
         file.write(_DENTRIES_AND_INODES)
@@ -113,7 +112,7 @@ def _walk(client: ClientProcess, run: Round) -> Timing:
 
 
 def _missing(client: ClientProcess, run: Round) -> Timing:
-    """Look up names that the round's number makes: new ones, or those of a moment ago."""
+    """Look up names derived from the round's number: new ones, or the previous ones."""
     chosen = random.Random(run.number)
     names = [f"absent-{chosen.getrandbits(64):016x}" for _ in range(_MISSING_NAMES)]
     return client.time("missing", root=run.root, names=names)

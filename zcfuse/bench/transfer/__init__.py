@@ -1,7 +1,7 @@
 """`zcfuse bench transfer`: ways to move a file's bytes, from the backing file and from mounts.
 
-The bytes are moved by a client process in C++, to a receiver in another process; nothing here is
-imported by a mount. Everything runs with a bound on every wait, and what is mounted is unmounted.
+A client process moves the bytes in C++ to a receiver in another process. A mount imports none of
+this. Every wait has a bound, and the run unmounts everything that it mounts.
 """
 
 from zcfuse.bench.transfer._cells import QUANTITIES, Figure, Sample, Side, TransferCell

@@ -1,7 +1,7 @@
-"""What one cell of the transfer tables holds: counts of each round, and figures made of them.
+"""One cell of the transfer tables: counts of each round, and figures computed from them.
 
-A sample's `delivered` bytes are those that the sink took; a cell's figures are medians over the
-rounds, with the least and the most.
+A sample's `delivered` bytes are those that the sink accepted; a cell's figures are medians over the
+rounds, with minimum and maximum.
 """
 
 import errno
@@ -18,12 +18,12 @@ _NS: Final = 1e9
 
 
 class Side(msgspec.Struct, frozen=True):
-    """What a transfer cost one process, the client or the daemon. Sizes are bytes.
+    """The cost of a transfer to one process, the client or the daemon. Sizes are bytes.
 
-    The client's copies are sums of its system calls' return values; the daemon's are what
-    `/proc/PID/io` counts, for its threads read and write but do not sendfile. `copied_late` was
-    sent by reference and copied by the kernel afterwards, as it said itself; `copied_inside` went
-    from page to page within the kernel. `rchar` and `wchar` are `/proc/PID/io` as it is.
+    The client's copies are sums of its system calls' return values. The daemon's come from
+    `/proc/PID/io`, because its threads read and write but do not call sendfile. `copied_late` was
+    sent by reference, and the kernel reported a later copy. `copied_inside` moved from page to page
+    in the kernel. `rchar` and `wchar` are raw values of `/proc/PID/io`.
     """
 
     cpu_ns: int
@@ -42,14 +42,14 @@ class Side(msgspec.Struct, frozen=True):
 
     @property
     def copied(self) -> int:
-        """All bytes that it copied, or had copied."""
+        """All bytes that the process or the kernel copied for it."""
         return self.copied_in + self.copied_out + self.copied_late + self.copied_inside
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One transfer: how long it took, what it cost either side, and which serving paths it took.
+    """One transfer: its duration, its cost on each side, and its serving paths.
 
-    `calls` are those that moved bytes. `daemon` and `served` (bytes by serving path, from the
+    `calls` counts calls that moved bytes. `daemon` and `served` (bytes by serving path, from the
     daemon's ledger) are empty for the backing file.
     """
 
@@ -73,7 +73,7 @@ Quantity = Callable[[Sample], float]
 
 
 def errno_name(number: int) -> str:
-    """The name that manual pages use; empty for what is no errno."""
+    """The errno's name, as in manual pages; empty for other numbers."""
     return "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode.get(number, "")
 
 
@@ -94,7 +94,7 @@ def _both(name: str, quantity: Callable[[Side, Sample], float]) -> dict[str, Qua
     return {f"{side}_{name}": _of_side(side, quantity) for side in ("client", "daemon")}
 
 
-# Events are counts of one transfer; only what a name says is per GB or per byte.
+# Events are counts of one transfer, unless the name says per GB or per byte.
 QUANTITIES: Final[Mapping[str, Quantity]] = {
     "gb_per_s": lambda sample: sample.delivered / sample.ns,
     **_both("cpu_s_per_gb", lambda side, of: side.cpu_ns / _NS / (of.delivered / _GB)),
@@ -109,10 +109,10 @@ QUANTITIES: Final[Mapping[str, Quantity]] = {
 
 
 class TransferCell(msgspec.Struct, frozen=True):
-    """A method, from a column, to a sink, in a cache state; or the reason why it is not to be had.
+    """A method, from a column, to a sink, in a cache state; or the reason why it is unavailable.
 
-    `identical` is whether the receiver's checksum was that of the backing file; None where there is
-    no receiver.
+    `identical` is whether the receiver's checksum matched the backing file's; None without a
+    receiver.
     """
 
     method: str
@@ -127,7 +127,7 @@ class TransferCell(msgspec.Struct, frozen=True):
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """Every quantity, by its name in `QUANTITIES`; empty where there is no sample."""
+        """Every quantity, by its name in `QUANTITIES`; empty without a sample."""
         if not self.samples:
             return {}
         return {
@@ -137,12 +137,12 @@ class TransferCell(msgspec.Struct, frozen=True):
 
     @property
     def short_reason(self) -> str:
-        """What a table can hold of `reason`."""
+        """A short form of `reason` for a table."""
         return errno_name(self.errno) or "-"
 
 
 def side_of_client(counts: Mapping[str, int | str]) -> Side:
-    """The client's side of what its native module counted."""
+    """The client's side of its native module's counts."""
     return msgspec.convert(counts, Side)
 
 

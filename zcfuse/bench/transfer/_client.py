@@ -1,9 +1,9 @@
 """The client that moves the bytes: `python -m zcfuse.bench.transfer._client`.
 
-It reads a command a line from standard input, as JSON `[name, arguments]`, and answers a line each,
-as JSON `{"ok": result}` or `{"error": text, "errno": number}`. The work is done by the native
-module; what is counted is this process, which does nothing else meanwhile. It ends at the end of
-its input.
+It reads one command per line from standard input, as JSON `[name, arguments]`, and writes one
+answer per line, as JSON `{"ok": result}` or `{"error": text, "errno": number}`. The native module
+does the work. The counts cover this process, which does nothing else meanwhile. It exits at the end
+of its input.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from zcfuse.bench.transfer._transfer_native import latency, transfer
 _BLOCK: Final = 1 << 20
 _CONNECT_TIMEOUT_S: Final = 10.0
 _PAUSES_S: Final = (0.001, 0.005, 0.02)
-Told = Mapping[str, int | str]  # where the sinks are
+Told = Mapping[str, int | str]  # addresses of the sinks
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def _connected(sink: str, told: Told, first: bytes) -> socket.socket:
     else:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(told["unix"]))
-    # The native module knows nothing of Python's time-outs; whoever asked has one for all of it.
+    # The native module ignores Python's time-outs; the parent has one for the whole command.
     connection.settimeout(None)
     connection.sendall(first)
     return connection
@@ -58,24 +58,24 @@ def _digest_of(fd: int, size: int) -> str:
 
 
 class Client:
-    """The commands; a file is opened for each and closed again."""
+    """The commands; each opens and closes its file."""
 
     def close(self) -> None:
-        """Nothing is open between two commands: an answer says that the process is there."""
+        """Answer, to show that the process lives; nothing stays open between commands."""
 
     def drop(self, path: str) -> int:
-        """Drop the page cache of a file; returns the bytes that stay (-1: not to be known)."""
+        """Drop the page cache of a file; returns the bytes that stay (-1: unknown)."""
         with _opened(path) as fd:
             for pause in _PAUSES_S:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 if self._cached(fd) <= 0:
                     break
-                # A socket may let go of the last pages a moment after its receiver has them.
+                # A socket may release the last pages a moment after its receiver has them.
                 time.sleep(pause)
             return self._cached(fd)
 
     def fill(self, path: str, size: int) -> int:
-        """Bring `size` bytes into the page cache; returns how many are in it (-1: not known)."""
+        """Read `size` bytes into the page cache; returns how many are in it (-1: unknown)."""
         with _opened(path) as fd:
             if self._cached(fd, size) < size:
                 buffer = bytearray(_BLOCK)
@@ -97,7 +97,7 @@ class Client:
     def transfer(
         self, method: str, path: str, sink: str, told: Told, size: int, block: int, digest: bool
     ) -> dict[str, int | str]:
-        """Move bytes and count; `digest` has the receiver say what it got, as `sha256`."""
+        """Move bytes and count; with `digest` the receiver returns its `sha256`."""
         if sink == "null":
             with open("/dev/null", "wb", buffering=0) as null:
                 return transfer(method, path, null.fileno(), sink, size, block)

@@ -1,8 +1,8 @@
-"""One column of the tables while it is there: its mount, its client, and the caches of its file.
+"""One mounted column of the tables: its mount, its client, and the caches of its file.
 
-Columns are mounted one after the other, never side by side: a daemon that keeps windows of the file
-mapped keeps it in the page cache for all others too. A client that does not come back is killed and
-its mount aborted; from then on everything that is asked of the column fails with that reason.
+Columns are mounted one after another, never side by side: a daemon that maps windows of the file
+keeps it in the page cache for all. If a client does not return, it is killed and its mount aborted;
+every later command of the column then fails with that reason.
 """
 
 import contextlib
@@ -16,23 +16,23 @@ from zcfuse.bench._sources import SourceFile
 from zcfuse.bench._targets import BACKING, RunningTarget, Target, started, zcfuse_target
 
 CLIENT_MODULE: Final = "zcfuse.bench.transfer._client"
-_LEFT_SHARE: Final = 20  # cold is where less than one part in so many is still cached
-# The slowest that a transfer may be, in bytes a second, before it counts as hanging.
+_LEFT_SHARE: Final = 20  # cold means that less than this fraction (1/N) is cached
+# The slowest transfer, in bytes per second, that does not count as hanging.
 _SLOWEST: Final = 5_000_000
 _DEADLINE_S: Final = 30.0
 
 
 def target_of(column: str, source: SourceFile) -> Target:
-    """What is mounted for a column, below `source.mountpoint`; nothing for the backing file."""
+    """The mount of a column, below `source.mountpoint`; nothing for the backing file."""
     if column == BACKING:
         return Target(BACKING)
-    # Over io_uring all paths of the daemon's are one, so that there would be nothing to compare.
+    # Over io_uring all paths of the daemon become one, so there is nothing to compare.
     where = os.path.join(source.mountpoint, column)
     return zcfuse_target(column, source.root, where, ("--transport", "dev"))
 
 
 class Column:
-    """A column that is mounted. Use `opened_column()`."""
+    """A mounted column. Use `opened_column()`."""
 
     def __init__(self, name: str, source: SourceFile, backing: ClientProcess) -> None:
         self.name: Final = name
@@ -50,13 +50,13 @@ class Column:
 
     @property
     def path(self) -> str:
-        """Where it has the file."""
+        """The path of its file."""
         return os.path.join(self._running.root, self._source.name)
 
     def ask(self, command: str, **arguments: object) -> object:
-        """Have its client do something with the file.
+        """Run a command on the file in its client.
 
-        Raises `ClientError` where that fails, and ever after where the client did not come back.
+        Raises `ClientError` if that fails, and from then on if the client did not return.
         """
         if self._dead:
             raise ClientError(self._dead)
@@ -72,10 +72,10 @@ class Column:
             raise
 
     def prepare(self, cache: str) -> str:
-        """Bring the caches into the state `cache`; returns what is not as it should be.
+        """Bring the caches into the state `cache`; returns deviations from it.
 
-        Pages stay where a daemon has the file mapped, and where a socket has not yet freed what it
-        has sent: then it is mounted anew.
+        Pages stay if a daemon has the file mapped, or if a socket has not yet freed what it sent.
+        Then the column is mounted again.
         """
         if cache == "cold":
             return self._emptied(self._drop)
@@ -87,7 +87,7 @@ class Column:
         return ""
 
     def close(self) -> None:
-        """Unmount it and end its client; again, no effect."""
+        """Unmount it and end its client; a second call has no effect."""
         self._stack.close()
 
     def _start(self) -> RunningTarget:
@@ -112,15 +112,15 @@ class Column:
 
 
 def _bytes(answer: object) -> int:
-    """A count of bytes that the client answered with; where it did not know them, none."""
+    """A count of bytes from the client; zero if unknown."""
     return max(0, answer) if isinstance(answer, int) else 0
 
 
 @contextlib.contextmanager
 def opened_column(name: str, source: SourceFile, backing: ClientProcess) -> Iterator[Column]:
-    """Mount a column, with a client, for the length of the block.
+    """Mount a column, with a client, during the block.
 
-    Raises `MountFailedError` where it is not to be had.
+    Raises `MountFailedError` if it is unavailable.
     """
     column = Column(name, source, backing)
     try:

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: plots, tables, and the machine described."""
+"""A report as one self-contained HTML page: plots, tables, and the machine."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
@@ -34,16 +34,16 @@ details { margin: 0.75rem 0 } summary { cursor: pointer; font-weight: 600 }
 code { overflow-wrap: anywhere }
 """
 _READING = """
-Figures are medians over the rounds, with the least and the most in a softer colour. What stands
-before a plus is the client's, behind it the daemon's. Copies are bytes that system calls copied
-for each byte delivered: sums of return values for the client, what the kernel counts in
-/proc/PID/io for the daemon. Switches, faults and memory are those of one transfer of the whole
-size; memory is by how much the resident set grew, mapped pages of the file included.
+Figures are medians over the rounds, with minimum and maximum in a softer colour. The client's
+figure stands before a plus, the daemon's after it. Copies are bytes that system calls copied per
+byte delivered: sums of return values for the client, counts of /proc/PID/io for the daemon.
+Switches, faults and memory belong to one transfer of the whole size; memory is the growth of the
+resident set, including mapped pages of the file.
 """
 
 
 def html_of(report: TransferReport) -> str:
-    """The page. Raises `ImportError` where matplotlib is not installed."""
+    """Return the page. Raises `ImportError` if matplotlib is not installed."""
     plots = {plot.name: plot for plot in plots_of(report)}
     title = f"Transfer tables: {escape(report.source)}"
     body = "\n".join(
@@ -72,7 +72,7 @@ def _machine(report: TransferReport) -> str:
         "memory": f"{machine.memory >> 20:,} MiB",
         "filesystem": machine.filesystem,
         "versions": ", ".join(f"{name} {text}" for name, text in machine.versions.items()),
-        "moved": f"{report.size / _MIB:,.1f} MiB a transfer, {plan.block >> 10:,} KiB a call",
+        "moved": f"{report.size / _MIB:,.1f} MiB per transfer, {plan.block >> 10:,} KiB per call",
         "rounds": str(plan.rounds),
         **{f"cache {cache}": CACHE_LABELS[cache] for cache in plan.caches},
     }
@@ -157,7 +157,7 @@ def _lines(cell: TransferCell) -> Iterator[str]:
 
 
 def _shown(figures: Sequence[Figure], form: Callable[[float], str]) -> str:
-    """Medians joined by a plus, each with its spread where the rounds differ."""
+    """Medians joined by a plus, each with its spread if the rounds differ."""
     return " + ".join(_spread(figure, form) for figure in figures)
 
 
@@ -173,9 +173,9 @@ def _latency(cells: Sequence[LatencyCell], plots: dict[str, Plot]) -> str:
         return ""
     columns = ["", "access", "memory", "p50 µs", "p99 µs", "p99.9 µs", "max µs", "page faults"]
     return (
-        "<h2>Reads of 4 KiB</h2><p>Each page of the file's beginning is read once, in random order,"
-        " with the page caches warm: by pread into memory, or copied out of a mapping. Prefaulted"
-        " memory was populated (MADV_POPULATE) and locked (mlock) before.</p>"
+        "<h2>Reads of 4 KiB</h2><p>The client reads each page of the file's start once, in random"
+        " order, with warm page caches: by pread into memory, or by copying out of a mapping."
+        " Prefaulted memory was populated (MADV_POPULATE) and locked (mlock) first.</p>"
         f"{_plot(plots, 'latency')}{_table(columns, map(_latency_row, cells))}"
     )
 
@@ -200,6 +200,6 @@ def _reasons(report: TransferReport) -> str:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return (
-        "<h2>Reasons and notes</h2><details><summary>What is not to be had, and what was done"
-        f" otherwise ({len(lines)})</summary><ul>{items}</ul></details>"
+        "<h2>Reasons and notes</h2><details><summary>Unavailable cells and deviations"
+        f" ({len(lines)})</summary><ul>{items}</ul></details>"
     )

@@ -1,9 +1,9 @@
-"""The latency run: single reads of a page, into memory that is there and into memory that is not.
+"""The latency run: single reads of a page, into prefaulted and into untouched memory.
 
-Each page of the first part of the file is read once, in random order, with the page caches warm.
-`read` is pread(2) into memory never used before; `mapped` copies out of a mapping of the file.
-Prefaulted memory was populated (MADV_POPULATE) and locked (mlock) before the first read, so that no
-read meets a page fault.
+It reads each page of the first part of the file once, in random order, with warm page caches.
+`read` is pread(2) into unused memory; `mapped` copies out of a mapping of the file. Prefaulted
+memory was populated (MADV_POPULATE) and locked (mlock) before the first read, so no read takes a
+page fault.
 """
 
 import os
@@ -22,7 +22,7 @@ PERCENTILES: Final = ("p50_ns", "p99_ns", "p999_ns", "max_ns")
 _Key = tuple[str, str, bool]  # column, access, prefaulted
 _PAGE: Final = 4096
 _MOST_PAGES: Final = 16384
-_LOCKABLE_SHARE: Final = 2  # of the limit, the rest is for what the client has locked besides
+_LOCKABLE_SHARE: Final = 2  # 1/N of the limit; the client locks other memory too
 
 
 class LatencySample(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class LatencySample(msgspec.Struct, frozen=True):
 
 
 class LatencyCell(msgspec.Struct, frozen=True):
-    """One column and access, with or without prefaulted memory; or why there is no such thing."""
+    """One column and access, with or without prefaulted memory; or why it is unavailable."""
 
     column: str
     access: str
@@ -48,7 +48,7 @@ class LatencyCell(msgspec.Struct, frozen=True):
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """Every field of a sample over the rounds; empty where there is no sample."""
+        """Every field of a sample over the rounds; empty without a sample."""
         if not self.samples:
             return {}
         return {
@@ -58,7 +58,7 @@ class LatencyCell(msgspec.Struct, frozen=True):
 
 
 def latency_pages(size: int) -> int:
-    """How many pages of a file of `size` bytes to read: no more than this user may lock."""
+    """The number of pages to read from a file of `size` bytes: at most what this user may lock."""
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     pages = min(_MOST_PAGES, size // _PAGE)
     if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
@@ -78,11 +78,11 @@ class LatencyCells:
         self._samples.setdefault(key, []).append(sample)
 
     def fail(self, key: _Key, reason: str) -> None:
-        """Say why there is none."""
+        """Record why there is no sample."""
         self._reasons[key] = reason
 
     def cells(self) -> tuple[LatencyCell, ...]:
-        """A cell for each column, access and kind of memory that was tried."""
+        """One cell per column, access and kind of memory."""
         keys = sorted({*self._samples, *self._reasons}, key=_order)
         return tuple(
             LatencyCell(
@@ -100,7 +100,7 @@ def _order(key: _Key) -> tuple[int, int, bool]:
 
 
 def time_reads(column: Column, size: int, seed: int, into: LatencyCells) -> None:
-    """Time the reads of one column once, each page cache filled before."""
+    """Time the reads of one column once, with filled page caches."""
     for access in ACCESSES:
         for prefaulted in (False, True):
             key = (column.name, access, prefaulted)

@@ -1,4 +1,4 @@
-"""The machine that a report is about: whatever a reader needs to make the figures comparable."""
+"""The machine of a report: the facts that a reader needs to compare figures."""
 
 import importlib.metadata
 import os
@@ -36,7 +36,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 def describe_machine(source: str) -> Machine:
-    """Describe this machine, with the filesystem that `source` is on."""
+    """Describe this machine and the filesystem of `source`."""
     return Machine(
         kernel=platform.release(),
         architecture=platform.machine(),

@@ -24,7 +24,7 @@ CACHE_LABELS: Final = {
 
 
 class Method(msgspec.Struct, frozen=True):
-    """A row: the name that `--methods` takes, what the tables call it, and where it can deliver."""
+    """A row: its name in `--methods`, its title in tables, and its possible sinks."""
 
     name: str
     label: str

@@ -1,6 +1,6 @@
 """The figures of a report, by matplotlib (the extra `plots`), as SVG or PNG, light or dark.
 
-Nothing else imports this module before a figure is wanted, so that matplotlib may be missing.
+Other modules import this one only to draw a figure, so matplotlib may be missing.
 """
 
 import io
@@ -21,7 +21,7 @@ from zcfuse.bench.transfer._methods import METHODS, SINK_LABELS
 from zcfuse.bench.transfer._report import TransferReport
 
 _LABELS: Final = {method.name: method.label for method in METHODS}
-# Colours of a middling lightness are legible on white and on black; the marker tells as well.
+# Colours of medium lightness are legible on white and on black; markers differ too.
 _COLUMNS: Final = {
     "backing": ("#8a8a8a", "D"),
     "naive": ("#d1495b", "v"),
@@ -44,7 +44,7 @@ _TICKS_US: Final = tuple(10.0**power for power in range(-1, 6))
 
 
 class Theme(msgspec.Struct, frozen=True):
-    """The colours of what is no data."""
+    """The colours of everything except data."""
 
     name: str
     ink: str
@@ -54,12 +54,12 @@ class Theme(msgspec.Struct, frozen=True):
 
 LIGHT: Final = Theme("light", "#1d1d1f", "#d8d8dc", "#ffffff")
 DARK: Final = Theme("dark", "#ececf0", "#3c3c42", "#161618")
-# Colours that occur nowhere else: `svg()` puts the page's own in their place.
+# Unique colours that `svg()` replaces by the page's.
 _PAGE: Final = Theme("page", "#010203", "#040506", "none")
 
 
 class Plot(msgspec.Struct, frozen=True):
-    """A figure that is drawn when it is asked for; `name` is a file's."""
+    """A figure drawn on demand; `name` is a file name."""
 
     name: str
     title: str
@@ -67,7 +67,7 @@ class Plot(msgspec.Struct, frozen=True):
 
 
 def plots_of(report: TransferReport) -> Iterator[Plot]:
-    """All figures that a report has something for."""
+    """All figures that a report has data for."""
     for sink in report.plan.sinks:
         cells = [cell for cell in report.cells if cell.sink == sink and cell.samples]
         if not cells:
@@ -108,12 +108,12 @@ def _saved(plot: Plot, theme: Theme, kind: str) -> bytes:
         "ytick.color": theme.ink,
         "grid.color": theme.grid,
         "font.size": 9.0,
-        "svg.hashsalt": plot.name,  # or two figures of one page share the names of their parts
+        "svg.hashsalt": plot.name,  # otherwise two figures of one page share element names
     }
     stream = io.BytesIO()
     with rc_context(settings):
         canvas = plot.draw(theme)
-        # Without a date the same report gives the same bytes.
+        # Without a date, equal reports give equal bytes.
         canvas.savefig(
             stream,
             format=kind,
@@ -133,7 +133,7 @@ def _drawing(
 
 
 def _panels(names: Sequence[str], rows: Sequence[str], title: str) -> tuple[Canvas, list[Axes]]:
-    """A canvas with a panel for each name, all with the same rows, the first row on top."""
+    """A canvas with one panel per name, all with the same rows, the first row on top."""
     height = _FRAME_INCHES + _ROW_INCHES * max(len(rows), 3)
     canvas = Canvas(figsize=(_WIDTH_INCHES, height), layout="constrained")
     canvas.suptitle(title, fontweight="bold")
@@ -167,7 +167,7 @@ def _legend(canvas: Canvas, handles: Sequence[Line2D | Patch]) -> None:
 
 
 def _speed(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
-    """Median and spread of each method, a mark for each column, a panel for each cache state."""
+    """Median and spread of each method: one mark per column, one panel per cache state."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
     caches = list(dict.fromkeys(cell.cache for cell in cells))
@@ -176,7 +176,7 @@ def _speed(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
     least, most = min(one.least for one in found), max(one.most for one in found)
     for cell in cells:
         column = columns.index(cell.column)
-        # Side by side within the row, so that no mark hides another.
+        # Offset within the row, so that marks do not overlap.
         at = methods.index(cell.method) + (column - (len(columns) - 1) / 2) * 0.13
         _mark(panels[caches.index(cell.cache)], cell.figures["gb_per_s"], at, cell.column)
     for panel in panels:
@@ -206,7 +206,7 @@ def _handle(column: str) -> Line2D:
 
 
 def _cpu(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
-    """The client's and the daemon's time behind one another, a panel for each column."""
+    """The client's and the daemon's time in one bar, one panel per column."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
     canvas, panels = _panels(columns, [_LABELS[method] for method in methods], title)
@@ -230,7 +230,7 @@ def _cpu(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
 
 
 def _latency(theme: Theme, cells: Sequence[LatencyCell], title: str) -> Canvas:
-    """Four percentiles on a line, a row for each column and kind of memory."""
+    """Four percentiles per row, one row per column and kind of memory."""
     keys = list(dict.fromkeys((cell.column, cell.prefaulted) for cell in cells))
     rows = [f"{column}, {'prefaulted' if done else 'untouched'}" for column, done in keys]
     accesses = [access for access in ACCESSES if any(cell.access == access for cell in cells)]

@@ -1,10 +1,9 @@
-"""The other end of the sockets, as a process of its own whose time is charged to nobody.
+"""The other end of the sockets: a separate process whose time is not counted.
 
 `python -m zcfuse.bench.transfer._receiver` prints its addresses as a line of JSON and serves until
-its standard input ends. A connection begins with a byte that says what to do with what follows:
-DISCARD it, without copying it, or DIGEST it. At the end of the stream it answers with the number of
-bytes that came, in eight bytes of this machine's order, and with their SHA-256 where that was
-asked for.
+its standard input ends. The first byte of a connection selects the work: DISCARD drops the stream
+without copying it, DIGEST hashes it. At the end of the stream the receiver answers with the number
+of bytes received, in eight bytes of this machine's order, and for DIGEST with their SHA-256.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ _BLOCK: Final = 1 << 20
 
 
 def _discard_tcp(connection: socket.socket) -> int:
-    # tcp(7): with MSG_TRUNC the bytes are dropped rather than copied.
+    # tcp(7): MSG_TRUNC drops the bytes instead of copying them.
     untouched = bytearray(_BLOCK)
     total = 0
     while count := connection.recv_into(untouched, _BLOCK, socket.MSG_TRUNC):
@@ -64,13 +63,13 @@ def _serve(connection: socket.socket) -> None:
             total = _discard_tcp(connection)
         else:
             total = _discard_unix(connection)
-        # A client that was refused, or killed, waits for no answer.
+        # A refused or killed client does not read the answer.
         with contextlib.suppress(OSError):
             connection.sendall(total.to_bytes(8, sys.byteorder) + digest)
 
 
 def main() -> None:
-    """Serve every connection in a thread of its own until the input ends."""
+    """Serve each connection in a new thread until the input ends."""
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind("")  # unix(7): the kernel chooses an abstract name
         unix.listen()

@@ -1,4 +1,4 @@
-"""A run from its beginning to its end, and all that it found."""
+"""A complete run and its results."""
 
 from typing import Any, Final
 
@@ -11,11 +11,11 @@ from zcfuse.bench.transfer._latency import LatencyCell
 from zcfuse.bench.transfer._machine import Machine, describe_machine
 from zcfuse.bench.transfer._run import Plan, Progress, started_run
 
-FORMAT: Final = 1  # of the JSON document; counted up where a field changes its meaning
+FORMAT: Final = 1  # of the JSON document; increases when a field changes its meaning
 
 
 class TransferReport(msgspec.Struct, frozen=True):
-    """What was measured where. Sizes are bytes; `unavailable` has a reason by column."""
+    """The results and their conditions. Sizes are bytes; `unavailable` has a reason per column."""
 
     source: str
     size: int
@@ -29,12 +29,12 @@ class TransferReport(msgspec.Struct, frozen=True):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are there, in the order that was asked for."""
+        """The available columns, in the requested order."""
         return [column for column in self.plan.columns if column not in self.unavailable]
 
     @property
     def differences(self) -> list[str]:
-        """A line for each method whose receiver got other bytes than the file has."""
+        """One line per method whose receiver got bytes that differ from the file's."""
         lines = (
             f"{cell.method} to {cell.sink} from {cell.column}: the receiver got other bytes"
             for cell in self.cells
@@ -52,7 +52,7 @@ class TransferReport(msgspec.Struct, frozen=True):
 
 
 def steps_of(plan: Plan) -> int:
-    """How often `run_transfer` will call its `progress` where everything is to be had."""
+    """How often `run_transfer` calls `progress` if everything is available."""
     visits = len(plan.columns) * plan.rounds
     return plan.steps + visits * (2 if plan.latency else 1)
 
@@ -60,9 +60,9 @@ def steps_of(plan: Plan) -> int:
 def run_transfer(source: SourceFile, plan: Plan, progress: Progress) -> TransferReport:
     """Check and measure all cells of a plan.
 
-    Raises `ClientError` where the file cannot be read or the receiver does not start; whatever else
-    fails is a cell or a column with its reason. At the end, and after an interrupt, nothing is
-    mounted and no process is left.
+    Raises `ClientError` if the file cannot be read or the receiver does not start. Any other
+    failure is a cell or a column with its reason. At the end, and after an interrupt, no mount and
+    no process remains.
     """
     with started_run(source, plan) as run:
         for number in range(plan.rounds):

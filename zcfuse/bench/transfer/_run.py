@@ -1,7 +1,7 @@
 """The run behind `zcfuse bench transfer`: every method, to every sink, from every column.
 
-A transfer that is refused is a cell with its errno, a column that cannot be mounted has a reason,
-and neither ends the run.
+A refused transfer is a cell with its errno, and a column that cannot be mounted has a reason. The
+run continues after both.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ Progress = Callable[[str], None]
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is to be measured, by the names in `_methods`; `block` is of a call, in bytes."""
+    """The plan, with names from `_methods`; `block` is bytes per call."""
 
     methods: tuple[str, ...]
     sinks: tuple[str, ...]
@@ -43,12 +43,12 @@ class Plan(msgspec.Struct, frozen=True):
         return [m for m in METHODS if m.name in self.methods and sink in m.sinks]
 
     def states(self, column: str) -> list[str]:
-        """The cache states of a column: what is served from memory is warm on the backing file."""
+        """The cache states of a column; the backing file has no `served`."""
         return [cache for cache in self.caches if column != BACKING or cache != "served"]
 
     @property
     def steps(self) -> int:
-        """How many transfers that are, the checks among them."""
+        """The number of transfers, including the checks."""
         rows = sum(len(self.rows(sink)) for sink in self.sinks)
         states = sum(len(self.states(column)) for column in self.columns)
         return rows * (len(self.columns) + self.rounds * states)
@@ -61,7 +61,7 @@ class _Key(msgspec.Struct, frozen=True):
 
 
 class _Found(msgspec.Struct):
-    """What is known of a method, a column and a sink so far, in all cache states."""
+    """The results so far for a method, a column and a sink, in all cache states."""
 
     samples: dict[str, list[Sample]]
     notes: dict[str, list[str]]
@@ -89,7 +89,7 @@ class TransferRun:
         self._digest: object = None
 
     def run_round(self, number: int, progress: Progress) -> None:
-        """Every cell once, column by column; which is the first turns from round to round."""
+        """Measure every cell once, column by column; the first column rotates with each round."""
         names = self._plan.columns
         turned = number % len(names)
         for name in (*names[turned:], *names[:turned]):
@@ -146,7 +146,7 @@ class TransferRun:
         return msgspec.convert(counts, dict[str, int | str])
 
     def _check(self, column: Column, method: Method, sink: str, found: _Found) -> None:
-        """Send the file's beginning and compare what the receiver got."""
+        """Send the file's start and compare the received bytes."""
         size = min(self._source.size, _CHECKED_BYTES)
         self._digest = self._digest or self._backing.ask(
             "digest", path=self._source.path, size=size
@@ -216,9 +216,9 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def started_run(source: SourceFile, plan: Plan) -> Iterator[TransferRun]:
-    """A run, with the receiver and the client that looks after the backing file's cache.
+    """A run, with the receiver and the client that manages the backing file's cache.
 
-    Raises `ClientError` where either does not start.
+    Raises `ClientError` if either does not start.
     """
     with sinks(source.path) as where, client(CLIENT_MODULE) as backing:
         yield TransferRun(source, plan, where, backing)

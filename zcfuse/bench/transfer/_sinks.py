@@ -1,7 +1,7 @@
-"""Where the bytes go: the receiver's process, and a place for a file.
+"""The sinks: the receiver's process, and a directory for a file.
 
-Owns the receiver. A receiver that is gone makes every transfer to a socket fail with the errno of
-its connection.
+Owns the receiver. If the receiver dies, every transfer to a socket fails with the errno of its
+connection.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class _Addresses(msgspec.Struct, frozen=True):
 
 
 class Sinks(msgspec.Struct, frozen=True):
-    """What a client is told to deliver to: a port, an abstract name, and a directory."""
+    """The addresses for a client: a port, an abstract name, and a directory."""
 
     tcp: int
     unix: str
@@ -37,7 +37,7 @@ class Sinks(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def sinks(source: str) -> Iterator[Sinks]:
-    """A receiver for the length of the block; a file is to lie on the filesystem of `source`."""
+    """Run a receiver during the block; files go to the filesystem of `source`."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "zcfuse.bench.transfer._receiver"],
         stdin=subprocess.PIPE,
@@ -53,7 +53,7 @@ def sinks(source: str) -> Iterator[Sinks]:
 
 
 def _addresses(process: subprocess.Popen[bytes]) -> _Addresses:
-    assert process.stdout is not None  # it was made with a pipe
+    assert process.stdout is not None  # created with a pipe
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         line = process.stdout.readline() if selector.select(_START_DEADLINE_S) else b""
@@ -74,10 +74,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def directory_beside(source: str) -> str:
-    """A directory on the filesystem of `source` in which an unnamed file may be made.
+    """A directory on the filesystem of `source` for an unnamed file.
 
-    A temporary one where it is on that filesystem, else that of `source` itself: an unnamed file
-    (O_TMPFILE) shows in no directory and is gone with its descriptor.
+    It is a temporary directory if that is on the same filesystem, otherwise the one of `source`: an
+    unnamed file (O_TMPFILE) appears in no directory and ends with its descriptor.
     """
     device = os.stat(source).st_dev
     for candidate in (tempfile.gettempdir(), "/var/tmp", "/dev/shm"):

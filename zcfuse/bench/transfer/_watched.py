@@ -1,4 +1,4 @@
-"""What a daemon does while a client works: by the kernel's count, and by its own ledger."""
+"""The daemon's work while a client runs, by the kernel's count and by the ledger."""
 
 import contextlib
 import time
@@ -9,7 +9,7 @@ from zcfuse.bench._daemons import RunningMount
 from zcfuse.bench.transfer._cells import Side, side_of_daemon
 from zcfuse.control import StatusError, read_status
 
-_RESET_PEAK: Final = "5"  # what proc(5) takes in clear_refs for it
+_RESET_PEAK: Final = "5"  # proc(5), clear_refs
 _MENTIONED_SHARE: Final = 0.01
 _ANSWER_DEADLINE_S: Final = 10.0
 _POLL_S: Final = 0.02
@@ -18,8 +18,8 @@ _POLL_S: Final = 0.02
 class Watched:
     """Counts while its block runs; `side` and `served` are empty for the backing file.
 
-    The ledger's window encloses the kernel's: taking the ledger itself costs the daemon a few
-    calls. Raises `StatusError` where the daemon does not answer, `OSError` where it is gone.
+    The ledger's interval encloses the kernel's, because reading the ledger costs the daemon a few
+    calls. Raises `StatusError` if the daemon does not answer, `OSError` if it is gone.
     """
 
     def __init__(self, mount: RunningMount | None) -> None:
@@ -48,7 +48,7 @@ class Watched:
         self.served = {name: path.bytes for name, path in paths.items() if path.bytes}
 
     def served_otherwise(self, path: str) -> tuple[str, float]:
-        """Which other paths served bytes, with the recorded reasons, and their share of all."""
+        """Return which other paths served bytes, with the recorded reasons, and their share."""
         others = {name: size for name, size in self.served.items() if name != path}
         share = sum(others.values()) / max(1, sum(self.served.values()))
         if share <= _MENTIONED_SHARE:
@@ -59,7 +59,7 @@ class Watched:
 
 
 def _ledger(mount: RunningMount) -> Ledger:
-    """Its daemon may take a moment after the mount is there."""
+    """Retry: the socket may appear a moment after the mount."""
     deadline = time.monotonic() + _ANSWER_DEADLINE_S
     while True:
         try:
@@ -71,7 +71,7 @@ def _ledger(mount: RunningMount) -> Ledger:
 
 
 def _reset_peak(pid: int) -> None:
-    """Where this is not permitted the peak is that since the process began."""
+    """Reset the peak; if not permitted, the peak covers the process's whole life."""
     with (
         contextlib.suppress(OSError),
         open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as file,
@@ -80,7 +80,7 @@ def _reset_peak(pid: int) -> None:
 
 
 def _resident_bytes(pid: int) -> tuple[int, int]:
-    """Resident memory now and at its highest, in bytes; 0 for a process that is gone."""
+    """Current and peak resident memory in bytes; 0 for an ended process."""
     found = {"VmRSS": 0, "VmHWM": 0}
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as file:
         for line in file:
