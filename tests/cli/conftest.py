@@ -51,12 +51,12 @@ def run_zcfuse(
 def zcfuse(mountpoint: str) -> Iterator[Run]:
     """Runs ``zcfuse ARGUMENTS``; whatever it leaves on `mountpoint` is taken away at the end.
 
-    The daemon may be that of another fixture, which still requires an end without an error. So the
-    mount is detached before its connection ends.
+    The daemon may be that of another fixture, which still requires an end without an error. So its
+    connection is not aborted.
     """
     yield run_zcfuse
     while find_mount(mountpoint) is not None:
-        detach(mountpoint)
+        detach(mountpoint, force=False)
 
 
 @pytest.fixture

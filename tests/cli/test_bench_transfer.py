@@ -10,8 +10,8 @@ import pytest
 
 from tests.cli.conftest import refused, run_zcfuse
 from tests.support import requires
-from zcfuse.cli import bench_transfer
 from zcfuse.cli._errors import CommandError
+from zcfuse.cli.bench import _transfer as bench_transfer
 
 SHORT = ("--rounds", "1", "--methods", "read+write,sendfile", "--sinks", "tcp", "--size", "1M")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -41,17 +42,34 @@ def test_status_of_a_naive_mount_has_no_data_plane(mounted, zcfuse):
 
 def test_the_tables_name_what_a_user_looks_for(mounted, zcfuse):
     daemon = mounted("--path", "pool")
-    result = zcfuse("status", daemon.mountpoint)
+    result = zcfuse("status", "-v", daemon.mountpoint)
     assert (result.returncode, result.stderr) == (0, "")
     for word in ("negotiated", "served by path", "pool", "windows", "upcalls", str(daemon.pid)):
         assert word in result.stdout
 
 
 def test_what_was_served_comes_before_the_means_and_no_line_is_filled_up(mounted, zcfuse):
-    output = zcfuse("status", mounted("--path", "pool").mountpoint).stdout
+    output = zcfuse("status", "-v", mounted("--path", "pool").mountpoint).stdout
     titles = ["mount", "served by path", "transport", "negotiated with the kernel"]
     assert [line for line in output.splitlines() if line in titles] == titles
     assert [line for line in output.splitlines() if line != line.rstrip()] == []
+
+
+def test_the_first_screen_has_what_was_served_and_why_not_better(mounted, zcfuse, source):
+    for number in range(20):
+        Path(source, f"file{number}").write_bytes(bytes(5000))
+    daemon = mounted("--path", "splice", "--threads", "1")
+    daemon.run("sh", "-c", f"cat {daemon.mountpoint}/*")
+    lines = zcfuse("status", daemon.mountpoint).stdout.splitlines()
+    assert len(lines) <= 24
+    assert next(line.split() for line in lines if line.startswith("splice"))[1:3] == [
+        "20",
+        "100,000",
+    ]
+    assert ["cached", "20"] in [line.split() for line in lines]
+    assert lines[-1] == f"More: zcfuse status -v {daemon.mountpoint}"
+    assert "threads" not in lines
+    assert len(zcfuse("status", "-v", daemon.mountpoint).stdout.splitlines()) > 60
 
 
 def test_status_tells_the_version_of_the_daemon(mounted, zcfuse):

@@ -114,6 +114,14 @@ def test_a_view_fits_the_terminal(width, height):
             assert any(word in line for line in lines), word
 
 
+def test_a_small_terminal_shows_requests_and_paths_below_the_header():
+    lines = drawn(between(None, document(100), 1.0), 60, 12)
+    assert len(lines) <= 12
+    assert row(lines, "READ")[1] == "10"
+    assert any(line.startswith("path ") for line in lines)
+    assert not any("\u2026" in line for line in lines[2:])
+
+
 def test_the_figures_stand_where_their_columns_are():
     lines = drawn(between(None, document(100), 1.0), 80)
     assert row(lines, "READ") == [

@@ -121,7 +121,7 @@ def locked_bytes(pid: int) -> int:
 
 def test_the_status_shows_which_transport_it_is_and_how_full_its_queues_are(mounted) -> None:
     daemon = mounted("--transport", "uring", "--path", "pool")
-    argv = [sys.executable, "-m", "zcfuse", "status", daemon.mountpoint]
+    argv = [sys.executable, "-m", "zcfuse", "status", "-v", daemon.mountpoint]
     shown = daemon.run(*argv).stdout.decode()
     for word in ("uring", "reason", "queues", "depth", "entries_busy", "queue_full", "waits"):
         assert word in shown

@@ -205,7 +205,7 @@ def test_a_locked_file_is_locked_by_the_daemon_until_it_is_unlocked(mounted, sou
     assert in_core(backing, SIZE) == SIZE
     again = json.loads(run_zcfuse("warm", "--lock", "1G", "--json", daemon.path("file")).stdout)
     assert again["locked"] == {"locked": 0, "held": SIZE, "left_out": 0}
-    assert "kept in memory" in run_zcfuse("status", daemon.mountpoint).stdout
+    assert "kept in memory" in run_zcfuse("status", "-v", daemon.mountpoint).stdout
     result = run_zcfuse("warm", "--unlock", daemon.path("file"))
     assert (result.returncode, result.stderr) == (0, "zcfuse warm: 1 file, 3.0 MiB unlocked\n")
     assert locks(daemon) is None
@@ -247,7 +247,7 @@ def test_a_locked_file_that_is_truncated_or_replaced_harms_nobody_and_is_told(
     assert notes["replaced"].startswith("replaced")
     client = clients(daemon)
     assert client.value("len(content('cut')), len(content('replaced'))") == (5000, 5000)
-    assert "truncated" in run_zcfuse("status", daemon.mountpoint).stdout
+    assert "truncated" in run_zcfuse("status", "-v", daemon.mountpoint).stdout
 
 
 @requires("locked memory", "root")

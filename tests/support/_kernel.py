@@ -81,13 +81,20 @@ def abort(mount: FuseMount) -> bool:
     return True
 
 
-def detach(mountpoint: str, wrap: Callable[[list[str]], list[str]] | None = None) -> None:
+def detach(
+    mountpoint: str,
+    wrap: Callable[[list[str]], list[str]] | None = None,
+    *,
+    force: bool = True,
+) -> None:
     """Take the mount out of the tree, busy or not; that it is not there any more is no error.
 
-    As root it also ends the connection, which `abort` cannot where fusectl is not mounted.
+    As root it also ends the connection, which `abort` cannot where fusectl is not mounted. Without
+    `force` it does not: the daemon then sees an unmount and not a failure.
     """
     if wrap is None and os.geteuid() == 0:
-        ctypes.CDLL(None).umount2(os.fsencode(mountpoint), MNT_FORCE | MNT_DETACH)
+        flags = MNT_DETACH | (MNT_FORCE if force else 0)
+        ctypes.CDLL(None).umount2(os.fsencode(mountpoint), flags)
         return
     command = ["fusermount3", "-u", "-z", "-q", "--", mountpoint]
     command = command if wrap is None else wrap(command)

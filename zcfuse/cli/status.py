@@ -21,6 +21,7 @@ from zcfuse.cli._output import (
     print_table,
     size,
 )
+from zcfuse.text import escaped
 
 _PATH_COLUMNS: Final = ("requests", "bytes", "copied_in", "copied_out", "calls", "short", "errors")
 
@@ -36,6 +37,10 @@ _ARCHIVE_COLUMNS: Final = (
 _MOST_ARCHIVES: Final = 20
 _MOST_LOCKED: Final = 20
 _MOST_FILES: Final = 5
+# On the first screen.
+_FIRST_FILES: Final = 3
+_FIRST_ARCHIVES: Final = 3
+_NAIVE: Final = "naive: no data plane; Python answers every request"
 _QUANTILES: Final = {"p50_ns": "p50", "p99_ns": "p99", "p999_ns": "p99.9", "max_ns": "max"}
 
 
@@ -45,8 +50,14 @@ _QUANTILES: Final = {"p50_ns": "p50", "p99_ns": "p99", "p999_ns": "p99.9", "max_
 @click.option(
     "--prometheus", "as_metrics", is_flag=True, help="Print the text format of Prometheus."
 )
-def status(mountpoint: str, as_json: bool, as_metrics: bool) -> None:
-    """Show what the mount at MOUNTPOINT negotiated, served and fell back from."""
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Print all counters too: latencies, what was negotiated, leases, windows, threads.",
+)
+def status(mountpoint: str, as_json: bool, as_metrics: bool, verbose: bool) -> None:
+    """Show what the mount at MOUNTPOINT served, by which path, and what it fell back from."""
     if as_json and as_metrics:
         raise click.UsageError("--json and --prometheus exclude each other: give one of them")
     try:
@@ -59,8 +70,39 @@ def status(mountpoint: str, as_json: bool, as_metrics: bool) -> None:
         click.echo(exposition(document), nl=False)
     elif as_json:
         print_json(document)
-    else:
+    elif verbose:
         _print(document)
+    else:
+        _print_first_screen(document)
+        click.echo(f"More: zcfuse status -v {escaped(document.mountpoint)}")
+
+
+def _print_first_screen(document: StatusDocument) -> None:
+    """Print what most users look for; a mount that serves well fits a screen of 24 lines."""
+    datapath: Mapping[str, Any] = document.datapath or {}
+    transport: Mapping[str, Any] = datapath.get("transport", {})
+    print_pairs(
+        "mount",
+        {
+            "source": document.source,
+            "mount point": document.mountpoint,
+            "version": document.version or None,
+            "process": str(document.pid),
+            "uptime": f"{document.uptime_s:.0f} s",
+            "transport": transport.get("kind", _NAIVE),
+        },
+    )
+    _print_counts("opens", datapath.get("opens"))
+    paths: Mapping[str, Any] = datapath.get("paths", {})
+    used = {name: counts for name, counts in paths.items() if counts["requests"]} or paths
+    if used:
+        _print_paths(used, _PATH_COLUMNS[:4])
+    _print_reasons("fallbacks", datapath.get("fallbacks"))
+    if document.locks is not None:
+        _print_lock_totals(document.locks)
+    _print_hot_files(document.hot_files[:_FIRST_FILES])
+    _print_archives(document.tree.get("archives", {}), _FIRST_ARCHIVES)
+    _print_counts("errors replied", document.control.get("errors"))
 
 
 def _print(document: StatusDocument) -> None:
@@ -80,13 +122,13 @@ def _print(document: StatusDocument) -> None:
         },
     )
     if document.datapath is None:
-        click.echo("naive: no data plane; every request is answered in Python\n")
+        click.echo(f"{_NAIVE}\n")
     else:
         _print_datapath(document.datapath)
     if document.locks is not None:
         _print_locks(document.locks)
     _print_hot_files(document.hot_files)
-    _print_archives(document.tree.get("archives", {}))
+    _print_archives(document.tree.get("archives", {}), _MOST_ARCHIVES)
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
     _print_counts("errors replied", document.control.get("errors"))
     _print_threads(document.threads)
@@ -106,13 +148,10 @@ def _options_line(options: Mapping[str, object]) -> str:
 def _print_datapath(datapath: Mapping[str, Any]) -> None:
     # First what was served and why not better, then by what means.
     _print_counts("opens", datapath.get("opens"))
-    _print_counts("fallbacks", datapath.get("fallbacks"))
+    _print_reasons("fallbacks", datapath.get("fallbacks"))
     latency: Mapping[str, Any] = datapath.get("latency", {})
     paths = datapath.get("paths", {})
-    rows = [
-        (name, *(counts.get(column) for column in _PATH_COLUMNS)) for name, counts in paths.items()
-    ]
-    print_table("served by path", ("path", *_PATH_COLUMNS), rows)
+    _print_paths(paths, _PATH_COLUMNS)
     served = {name: counts["requests"] for name, counts in paths.items() if counts["requests"]}
     _print_requests("time of a READ by path", "path", served, latency, "paths")
     _print_requests(
@@ -126,6 +165,11 @@ def _print_datapath(datapath: Mapping[str, Any]) -> None:
     _print_section("windows", datapath, "windows")
     counters = ("upcalls_out", "upcalls_overflow", "notifications", "interrupts", "leases")
     _print_counts("counters", {name: datapath[name] for name in counters if name in datapath})
+
+
+def _print_paths(paths: Mapping[str, Any], columns: Sequence[str]) -> None:
+    rows = [(name, *(counts.get(column) for column in columns)) for name, counts in paths.items()]
+    print_table("served by path", ("path", *columns), rows)
 
 
 def _print_requests(
@@ -159,6 +203,17 @@ def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
 
 def _print_locks(locks: LockReport) -> None:
     """Print what is locked in all, and the first files, those with a note before the others."""
+    _print_lock_totals(locks)
+    more = locks.files - _MOST_LOCKED
+    title = f"kept in memory (and {more} more: --json)" if more > 0 else "kept in memory"
+    rows = [
+        (file.path, size(file.bytes), size(file.present), file.note or "-")
+        for file in locks.listed[:_MOST_LOCKED]
+    ]
+    print_table(title, ("file", "locked", "in memory", "note"), rows)
+
+
+def _print_lock_totals(locks: LockReport) -> None:
     print_pairs(
         "files kept in memory",
         {
@@ -169,17 +224,10 @@ def _print_locks(locks: LockReport) -> None:
             "with a note": locks.noted,
         },
     )
-    more = locks.files - _MOST_LOCKED
-    title = f"kept in memory (and {more} more: --json)" if more > 0 else "kept in memory"
-    rows = [
-        (file.path, size(file.bytes), size(file.present), file.note or "-")
-        for file in locks.listed[:_MOST_LOCKED]
-    ]
-    print_table(title, ("file", "locked", "in memory", "note"), rows)
 
 
-def _print_archives(archives: Mapping[str, Any]) -> None:
-    """Print a row for each archive, as many as a screen has, and the reasons of them all."""
+def _print_archives(archives: Mapping[str, Any], most: int) -> None:
+    """Print a row for each archive, `most` of them, and the reasons of them all."""
     notes: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     rows = []
@@ -193,17 +241,24 @@ def _print_archives(archives: Mapping[str, Any]) -> None:
         failures.update(unpacked["reasons"])
     if not rows:
         return
-    more = len(rows) - _MOST_ARCHIVES
+    more = len(rows) - most
     title = f"archives (and {more} more: --json)" if more > 0 else "archives"
-    print_table(title, _ARCHIVE_COLUMNS, rows[:_MOST_ARCHIVES])
-    _print_counts("members of archives left out or changed", notes)
-    _print_counts("members that could not be decompressed", failures)
+    print_table(title, _ARCHIVE_COLUMNS, rows[:most])
+    _print_reasons("members of archives left out or changed", notes)
+    _print_reasons("members that could not be decompressed", failures)
 
 
 def _print_counts(title: str, counts: object) -> None:
     if isinstance(counts, Mapping) and counts:
         rows = sorted(counts.items(), key=lambda item: -item[1] if isinstance(item[1], int) else 0)
         print_table(f"{title}", ("", ""), rows)
+
+
+def _print_reasons(title: str, counts: object) -> None:
+    """Print counts by reason, which is a sentence and so comes last."""
+    if isinstance(counts, Mapping) and counts:
+        rows = sorted(((count, reason) for reason, count in counts.items()), reverse=True)
+        print_table(title, ("", ""), rows)
 
 
 def _print_threads(threads: Sequence[ThreadUsage]) -> None:

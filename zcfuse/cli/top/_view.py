@@ -24,6 +24,9 @@ _SIDE_BY_SIDE: Final = 160
 _GAP: Final = 3
 _MOST_FILES: Final = 15
 _WIDE: Final = 90
+# Narrower than this, tables show fewer figures; lower than this, the header has two lines.
+_NARROW: Final = 76
+_LOW: Final = 18
 _MANY: Final = 1_000_000
 _ELLIPSIS: Final = "\u2026"
 _DOT: Final = " \u00b7 "
@@ -52,7 +55,8 @@ def render(view: View, width: int, height: int | None, hint: str = "") -> Render
         height: its rows; None for as many as there are.
         hint: the last line, such as which keys there are.
     """
-    head: list[RenderableType] = [*_header(view, width)]
+    low = height is not None and height < _LOW
+    head: list[RenderableType] = [*_header(view, width, low=low)]
     foot = [Text(hint, style="dim", no_wrap=True, overflow="crop")] if hint else []
     room = None if height is None else height - len(head) - len(foot)
     if width >= _SIDE_BY_SIDE:
@@ -72,7 +76,8 @@ def render(view: View, width: int, height: int | None, hint: str = "") -> Render
     return Group(*head, _stacked(_fitted(ordered, room), width), *foot)
 
 
-def _header(view: View, width: int) -> list[Text]:
+def _header(view: View, width: int, *, low: bool) -> list[Text]:
+    """Return the lines above the sections; of a `low` terminal they leave most to these."""
     document = view.document
     datapath: dict[str, Any] = document.datapath or {}
     transport = datapath.get("transport", {}).get("kind", "dev")
@@ -95,7 +100,8 @@ def _header(view: View, width: int) -> list[Text]:
     if waiting := datapath.get("upcalls_out", 0):
         facts.append(f"{waiting:,} waiting for Python")
     first.truncate(width, overflow="ellipsis")
-    return [first, *_lines(facts, width), Text()]
+    lines = _lines(facts, width)
+    return [first, lines[0]] if low else [first, *lines, Text()]
 
 
 def _lines(facts: Sequence[str], width: int) -> list[Text]:
@@ -117,12 +123,11 @@ def _uptime(seconds: float) -> str:
 
 def _sections(view: View, width: int) -> tuple[list[_Section], list[_Section]]:
     """Return what stands on the left and on the right, or on top and below."""
-    wide = width >= _WIDE
-    left = [_of_requests("operation", view.operations, 3, wide)]
+    left = [_of_requests("operation", view.operations, 3, width)]
     if view.upcalls and view.document.datapath is not None:
-        left.append(_of_requests("handed up", view.upcalls, 1, wide))
-    right = [_of_paths(view.paths, wide)]
-    right.append(_of_files(view, wide))
+        left.append(_of_requests("handed up", view.upcalls, 1, width))
+    right = [_of_paths(view.paths, width)]
+    right.append(_of_files(view))
     right.append(
         _Section(
             ("times/s", "times", "fallback and reason"),
@@ -134,9 +139,9 @@ def _sections(view: View, width: int) -> tuple[list[_Section], list[_Section]]:
     return [s for s in left if s.rows], [s for s in right if s.rows]
 
 
-def _of_requests(name: str, rows: Sequence[Requests], least: int, wide: bool) -> _Section:
+def _of_requests(name: str, rows: Sequence[Requests], least: int, width: int) -> _Section:
     quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-    if not wide:
+    if width < _WIDE:
         del quantiles["p90"]
     cells = [
         (
@@ -148,10 +153,14 @@ def _of_requests(name: str, rows: Sequence[Requests], least: int, wide: bool) ->
         )
         for row in rows
     ]
-    return _Section((name, "req/s", "total", *quantiles, "max"), cells, least, words=0)
+    columns = (name, "req/s", "total", *quantiles, "max")
+    if width < _NARROW:
+        columns = (name, "req/s", *quantiles, "max")
+        cells = [(*row[:2], *row[3:]) for row in cells]
+    return _Section(columns, cells, least, words=0)
 
 
-def _of_paths(rows: Sequence[PathRow], wide: bool) -> _Section:
+def _of_paths(rows: Sequence[PathRow], width: int) -> _Section:
     cells = []
     for row in rows:
         unseen = row.reads is None
@@ -165,11 +174,15 @@ def _of_paths(rows: Sequence[PathRow], wide: bool) -> _Section:
             "p99": _time(row.latency, row.latency.quantile(0.99)),
         }
         cells.append((row.name, *figures.values()))
-    columns = ("path", "opens", "READ/s", "READs", "bytes/s", "bytes", "p50", "p99")
-    return _Section(columns, cells, least=3, words=0)
+    columns: Cells = ("path", "opens", "READ/s", "READs", "bytes/s", "bytes", "p50", "p99")
+    if width < _NARROW:
+        kept = [columns.index(name) for name in ("path", "opens", "READ/s", "bytes/s", "p99")]
+        columns = tuple(columns[at] for at in kept)
+        cells = [tuple(row[at] for at in kept) for row in cells]
+    return _Section(tuple(columns), cells, least=3, words=0)
 
 
-def _of_files(view: View, wide: bool) -> _Section:
+def _of_files(view: View) -> _Section:
     unit: Callable[[float], str] = _rate if view.by == "requests" else _bytes
     heading = "req/s" if view.by == "requests" else "bytes/s"
     cells = [_file(row, unit) for row in view.files[:_MOST_FILES]]
@@ -192,10 +205,11 @@ def _fitted(sections: Sequence[_Section], room: int | None) -> list[_Section]:
     """Return the sections with as many rows as there is room for; each costs two lines besides."""
     if room is None:
         return list(sections)
+    # Each has a heading and, but for the first, an empty line; the last ones matter least.
+    sections = sections[: max((room + 1) // 3, 1)]
     left = room - 2 * len(sections) + 1
     shares = [min(section.least, len(section.rows)) for section in sections]
     while sum(shares) > max(left, 0) and any(shares):
-        # The last ones matter least.
         at = max(i for i, share in enumerate(shares) if share == max(shares))
         shares[at] -= 1
     wants = [len(section.rows) for section in sections]
