@@ -1,4 +1,4 @@
-"""Views of status documents, and the two counts held against each other."""
+"""Views of status documents, and the comparison of the two counts."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Parsing of what the kernel counts for a process, and counting for real on this very one."""
+"""Parsing the kernel's counts for a process, and counting this process."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""The client process, on plain files: what it does is what it reports."""
+"""The client process, on plain files: it does what it reports."""
 
 import hashlib
 import os

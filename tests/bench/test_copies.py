@@ -9,7 +9,7 @@ from tests.support._capabilities import requires, skip_unless
 from zcfuse.bench import CASES, Case, Report, Row, run_copies
 from zcfuse.bench import temporary_file as make_file
 
-# A GiB by each of seven paths, read three times, is seconds here and may be minutes elsewhere.
+# A GiB by each of seven paths, read three times, takes seconds here and minutes on slow machines.
 pytestmark = pytest.mark.timeout(600)
 
 GIB = 1 << 30
@@ -122,7 +122,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def requests_a_reading() -> int:
-    """Of a file of SMALL bytes: an ordinary user's mount has the kernel's read-ahead, 128 KiB."""
+    """For a file of SMALL bytes: an ordinary user's mount has the kernel's read-ahead, 128 KiB."""
     skip_unless("mounting")
     with make_file(SMALL) as source:
         row = run_copies(source, 1, _quiet, [Case("pool", "pool")]).rows[1]
@@ -133,7 +133,7 @@ def requests_a_reading() -> int:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_counts_agree_also_under_injected_faults(fault: str, requests_a_reading: int):
     path, text = FAULTS[fault]
-    # The first reading is not counted, and may take some more requests than the others.
+    # The first pass is not counted and may take more requests than the others.
     text += f":after={2 * requests_a_reading}:count=10"
     case = Case(fault, path, environment={"ZCFUSE_FAULTS": text})
     with make_file(SMALL) as source:

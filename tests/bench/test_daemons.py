@@ -1,4 +1,4 @@
-"""Running a FUSE daemon: what it leaves, and what its failure looks like."""
+"""Running a FUSE daemon: what it leaves behind, and how it fails."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The union that is measured: what its layers show, and by whom they are mounted."""
+"""The measured union: what its layers show, and which programs mount them."""
 
 import filecmp
 import os

@@ -1,4 +1,4 @@
-"""Figures from samples, and small runs for real. Nothing here asserts a time."""
+"""Figures from samples, and small real runs. These tests assert no time."""
 
 import pytest
 

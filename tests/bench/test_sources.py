@@ -1,4 +1,5 @@
-"""What is measured on: sizes that fit, files that are removed, trees that are only read."""
+"""The sources of a measurement: sizes that fit, files that are removed, trees that are only
+read."""
 
 import os
 import tarfile

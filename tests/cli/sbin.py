@@ -1,6 +1,6 @@
-"""A mount namespace in which the mount helper is in /sbin and fstab is the test's own.
+"""A mount namespace with the mount helper in /sbin and a separate fstab.
 
-The machine's own /sbin and fstab are not touched.
+The machine's /sbin and fstab stay unchanged.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from tests.support._kernel import find_mount
 from tests.support._user import CHECKOUT
 
 HELPER: Final = "mount.fuse.zcfuse"
-# $1: a directory for what this needs, $2: a command to be in /sbin beside the others, $3: its code.
+# $1: a scratch directory, $2: a command to add to /sbin, $3: its code.
 _PREPARE: Final = """
 set -eu
 scratch=$1 sbin=$(realpath /sbin)
@@ -43,7 +43,7 @@ def _line(command: str) -> str:
 
 
 class Sbin:
-    """Commands in a namespace that a process holds; `mount`, `umount` and the like."""
+    """Runs mount, umount and other commands in a namespace that a process holds."""
 
     def __init__(self, holder: int, scratch: str, command: str = HELPER) -> None:
         self.holder = holder
@@ -52,7 +52,7 @@ class Sbin:
         assert prepared.returncode == 0, prepared.stderr
 
     def fstab(self, *lines: str) -> str:
-        """Write /etc/fstab, and return where it is for ``mount -T``."""
+        """Write /etc/fstab and return its path for ``mount -T``."""
         with open(self._fstab, "w") as file:
             file.writelines(f"{line}\n" for line in lines)
         return self._fstab
@@ -69,11 +69,11 @@ class Sbin:
         )
 
     def mounted(self, mountpoint: str):
-        """The FUSE mount that is there; None if there is none."""
+        """The FUSE mount, or None."""
         return find_mount(mountpoint, self.holder)
 
     def unmount(self, *mountpoints: str) -> None:
-        """Leave nothing mounted at these."""
+        """Unmount everything from these mount points."""
         for mountpoint in mountpoints:
             while self.mounted(mountpoint) is not None:
                 assert self.run("umount", "-l", mountpoint).returncode == 0
@@ -81,7 +81,7 @@ class Sbin:
 
 @contextlib.contextmanager
 def namespace_with(scratch: str, command: str = HELPER) -> Iterator[Sbin]:
-    """A namespace of its own for as long as the context lasts; see `Sbin`."""
+    """A new namespace during the context; see `Sbin`."""
     holder = subprocess.Popen(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo in; exec cat"],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A service manager of the tests' own: its notification socket, and the journal's end of a log."""
+"""A service manager for tests: a notification socket, and the journal's end of a log."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ DEADLINE_S = 20.0
 
 
 class Manager:
-    """What a service tells; `messages` are all so far, each a mapping of names to values."""
+    """Messages from a service; `messages` holds all so far, each a mapping of names to values."""
 
     def __init__(self, address: str) -> None:
         self.messages: list[dict[str, str]] = []
@@ -24,11 +24,11 @@ class Manager:
         self._socket.bind(f"\0{address[1:]}" if address.startswith("@") else address)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._socket.close()
 
     def next(self, seconds: float = DEADLINE_S) -> dict[str, str] | None:
-        """Return the next message, None if there is none within so many seconds."""
+        """Return the next message, or None if none arrives within this many seconds."""
         if not select.select([self._socket], [], [], seconds)[0]:
             return None
         lines = self._socket.recv(1 << 16).decode().split("\n")
@@ -37,7 +37,7 @@ class Manager:
         return message
 
     def until(self, name: str) -> dict[str, str]:
-        """Return the next message that has this name."""
+        """Return the next message with this name."""
         deadline = time.monotonic() + DEADLINE_S
         while (message := self.next(max(0.0, deadline - time.monotonic()))) is not None:
             if name in message:
@@ -45,7 +45,7 @@ class Manager:
         raise AssertionError(f"no {name}, but {self.messages}")
 
     def silent_for(self, seconds: float, name: str) -> bool:
-        """Whether no message of this name comes for so long."""
+        """Whether no message with this name arrives for this long."""
         deadline = time.monotonic() + seconds
         while (message := self.next(max(0.0, deadline - time.monotonic()))) is not None:
             if name in message:
@@ -87,7 +87,7 @@ class Journal:
         )
 
     def lines(self) -> list[str]:
-        """Return what was written, once nobody can write any more."""
+        """Return everything written, once all writers are gone."""
         self.socket.close()
         self._ours.settimeout(DEADLINE_S)
         with self._ours:

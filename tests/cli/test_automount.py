@@ -1,4 +1,4 @@
-"""A mount on demand, as systemd makes it of x-systemd.automount: by the kernel's autofs."""
+"""A mount on demand, as systemd creates it from x-systemd.automount: by the kernel's autofs."""
 
 import os
 import subprocess
@@ -8,9 +8,8 @@ from tests.cli.conftest import DEADLINE_S
 from tests.support import requires
 from tests.support._user import CHECKOUT
 
-# The part of systemd: holds an autofs mount, and mounts when the kernel says that somebody came. It
-# runs mount(8) in its own process group, as systemd does, for nobody else may pass before that is
-# done.
+# Plays systemd: holds an autofs mount, and mounts when the kernel reports the first access. It runs
+# mount(8) in its own process group, as systemd does, because other processes wait until that ends.
 AUTOMOUNTER = """
 import ctypes, fcntl, os, struct, subprocess, sys
 source, mountpoint, *mount = sys.argv[1:]

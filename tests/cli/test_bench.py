@@ -1,4 +1,4 @@
-"""``zcfuse bench``: what it prints, and what it refuses."""
+"""``zcfuse bench``: its output and its refusals."""
 
 import json
 import os

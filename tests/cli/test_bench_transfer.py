@@ -1,4 +1,4 @@
-"""``zcfuse bench transfer``: what it prints and writes, and what it refuses."""
+"""``zcfuse bench transfer``: its output, its files and its refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_prints_a_table_a_page_and_plots_of_one_run(data: str, tmp_path: Path
     assert (result.returncode, result.stderr) == (0, "")
     assert "To a loopback TCP socket, warm" in result.stdout
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("sendfile")]
-    # GB/s, CPU and copies of the mount; then the same behind those of the backing file.
+    # GB/s, CPU and copies of the mount; then the same after those of the backing file.
     assert rows[0][3] == "0+0"
     assert (rows[2][3], rows[2][6]) == ("0", "0+0")
     assert page.read_text().startswith("<!DOCTYPE html>")

@@ -1,4 +1,4 @@
-"""Completion by the shells themselves, with the scripts that they are given."""
+"""Completion by the shells themselves, with zcfuse's scripts."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.cli.conftest import DEADLINE_S, run_zcfuse
 from tests.support import requires
 from tests.support._user import CHECKOUT
 
-# What bash does at TAB: calls the function for the words typed so far.
+# At TAB bash calls the function for the words typed so far.
 COMPLETE = """
 source "$SCRIPT"
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
@@ -28,7 +28,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory) -> str:
-    """What ``zcfuse completion bash`` prints, as a file."""
+    """A file with the output of ``zcfuse completion bash``."""
     path = tmp_path_factory.mktemp("completion") / "zcfuse"
     path.write_text(run_zcfuse("completion", "bash").stdout)
     return str(path)
@@ -36,7 +36,7 @@ def script(tmp_path_factory) -> str:
 
 @pytest.fixture
 def complete(commands, script):
-    """What bash offers for these words, the last of which is being typed."""
+    """The candidates that bash offers for the last of these words."""
 
     def run(*words: str) -> list[str]:
         result = subprocess.run(

@@ -1,4 +1,4 @@
-"""``zcfuse copies``: tables, JSON, and what it refuses."""
+"""``zcfuse copies``: tables, JSON, and refusals."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""``zcfuse doctor``: every probe with what it may find, and the command as users run it."""
+"""``zcfuse doctor``: every probe with each of its results, and the command as users run it."""
 
 import json
 import os

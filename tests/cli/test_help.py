@@ -1,4 +1,4 @@
-"""The help pages, and that they cost no event loop."""
+"""The help pages, which load no event loop."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_a_bare_zcfuse_shows_its_help_and_is_a_usage_error():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["mount", "/nonexistent", "/"]])
 def test_no_command_imports_the_event_loop_before_it_needs_it(arguments):
-    # `mount` forks, and must do so before a library had the chance to start a thread.
+    # `mount` must fork before any library starts a thread.
     code = (
         "import sys\nfrom zcfuse.cli._errors import run\nfrom zcfuse.cli._group import zcfuse\n"
         "run(zcfuse, sys.argv[1:])\n"

@@ -1,4 +1,4 @@
-"""Names that other users chose reach the terminal as escapes, and programs as they are."""
+"""Names from other users reach the terminal as escapes, and programs unchanged."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Levels in front of the lines that go to the journal, and nowhere else."""
+"""Lines have a level only when they go to the journal."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def test_an_error_of_the_command_line_has_its_level():
 
 
 def test_a_stream_that_is_not_the_journal_s_has_none():
-    # The variable is inherited by whoever a service starts, with another standard error.
+    # Children of a service inherit the variable, even with another standard error.
     result = run_zcfuse("status", "/nowhere", env=Journal().environment)
     assert result.stderr.startswith("zcfuse: /nowhere: ")
 

@@ -1,4 +1,4 @@
-"""`zcfuse mount --layer`: what it shows, and what a wrong use gets."""
+"""`zcfuse mount --layer`: what it shows, and how it refuses wrong use."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ pytestmark = requires("mounting")
 
 @pytest.fixture
 def layers(tmp_path):
-    """Two layers with a file of each."""
+    """Two layers, each with one file."""
     made = [str(tmp_path / name) for name in ("top", "bottom")]
     for layer in made:
         os.mkdir(layer)

@@ -1,4 +1,4 @@
-"""The manual pages: true to the command line, and roff that man shows without a complaint."""
+"""The manual pages match the command line, and man shows them without a warning."""
 
 import os
 import re
@@ -18,7 +18,7 @@ PAGES = os.path.join(CHECKOUT, "zcfuse/share/man")
 
 
 def text(page: str) -> str:
-    """The page as a reader sees it, without the fonts."""
+    """The page as a reader sees it, without fonts."""
     with open(os.path.join(PAGES, page)) as file:
         return re.sub(r"\\f.|\\-", lambda match: "-" if match[0] == "\\-" else "", file.read())
 

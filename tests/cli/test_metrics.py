@@ -21,7 +21,7 @@ DEADLINE_S = 20
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory):
-    """A mount by `pool` that is listening on a port of its choice, and that port."""
+    """A mount by `pool` that listens on a free port, and that port."""
     base = tmp_path_factory.mktemp("scraped")
     source = base / "source"
     source.mkdir()
@@ -41,7 +41,8 @@ def get(port, path="/metrics", method="GET"):
 
 
 def scrape(port):
-    """Values by (name, values of the labels but the mount point, in the order of their names)."""
+    """Values by (name, values of the labels except the mount point, in the order of their
+    names)."""
     status, body = get(port)
     assert status == 200
     found = {}
@@ -102,7 +103,7 @@ def test_clients_that_say_nothing_hold_up_nobody_for_long(scraped):
             for _ in range(4)
         ]
         for one in silent:
-            assert one.recv(1) == b""  # hung up on
+            assert one.recv(1) == b""  # the daemon closes it
     assert get(port)[0] == 200
 
 
@@ -135,6 +136,6 @@ def test_the_port_is_let_go_of_with_the_mount(mounted, source):
     port = int(daemon.status()["metrics"].rpartition(":")[2])
     assert get(port)[0] == 200
     with socket.create_connection(("127.0.0.1", port), DEADLINE_S):
-        daemon.unmount()  # a scraper that stays does not hold it up
+        daemon.unmount()  # a scraper that stays does not block it
     with pytest.raises(ConnectionRefusedError):
         get(port)

@@ -1,4 +1,4 @@
-"""`zcfuse mount`: what it promises when it returns, and how its daemon ends."""
+"""`zcfuse mount`: its promise when it returns, and how its daemon ends."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_a_source_with_odd_characters_is_shown_as_it_is(zcfuse, tmp_path, mountp
     assert zcfuse("mount", str(odd), mountpoint).returncode == 0
     mount = find_mount(mountpoint)
     assert mount is not None
-    # The test's own reader of mountinfo decodes every octal escape.
+    # The test's reader of mountinfo decodes every octal escape.
     assert mount.source == str(odd)
 
 
@@ -95,7 +95,7 @@ def test_the_long_options_reach_the_daemon(zcfuse, source, mountpoint, status_of
 def test_the_daemon_gives_back_what_its_caller_held(zcfuse, source, mountpoint, status_of):
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
-    # The shell's `exec 9>lock; zcfuse mount ...` must not keep the lock for as long as the mount.
+    # After `exec 9>lock; zcfuse mount ...` in a shell, the daemon must not keep the lock.
     result = subprocess.run(
         [sys.executable, "-m", "zcfuse", "mount", source, mountpoint],
         pass_fds=(writer,),
@@ -112,7 +112,7 @@ def test_the_daemon_gives_back_what_its_caller_held(zcfuse, source, mountpoint, 
 @requires("ordinary user", "fusermount3")
 def test_the_default_lock_budget_is_what_the_limit_leaves(ordinary_user, zcfuse, status_of):
     source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
-    # Nobody may raise what the tests were started with.
+    # A process cannot raise the limit that the tests started with.
     hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     room = 4 << 20 if hard == resource.RLIM_INFINITY else min(4 << 20, hard)
     limit = ("prlimit", f"--memlock={room}:{room}")
@@ -165,7 +165,7 @@ def test_a_busy_mount_is_detached_by_a_second_signal_with_a_line(mounted, path):
 
 @requires("root", "private mounts")
 def test_an_abort_ends_the_daemon_with_one_and_leaves_nothing_mounted(tmp_path, source, mountpoint):
-    # fusectl may not be mounted; a namespace of the test's own has it for as long as it needs.
+    # fusectl may not be mounted; the test mounts it in a new namespace.
     script = (
         f"set -e; {MOUNT_FUSECTL}"
         + """

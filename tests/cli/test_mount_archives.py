@@ -56,13 +56,13 @@ def cache(tmp_path):
 
 @pytest.fixture
 def zc(zcfuse, cache):
-    """Runs ``zcfuse ARGUMENTS`` with a cache directory of the test's own."""
+    """Runs ``zcfuse ARGUMENTS`` with a separate cache directory."""
     return lambda *arguments: zcfuse(*arguments, env={"XDG_CACHE_HOME": cache})
 
 
 @pytest.fixture
 def mounts(zc, mountpoint):
-    """Mounts, requires that `told` is all that was said, and unmounts at the end."""
+    """Mounts, requires exactly the output `told`, and unmounts at the end."""
 
     def mount(*arguments, told=""):
         result = zc("mount", *arguments, mountpoint)
@@ -74,7 +74,7 @@ def mounts(zc, mountpoint):
 
 @pytest.fixture
 def refuses(zc, mountpoint):
-    """Requires that a mount is refused and that nothing is mounted after it."""
+    """Requires a refused mount, and that nothing is mounted afterwards."""
 
     def refuse(status, words, *arguments):
         refused(zc("mount", *arguments, mountpoint), status, *words)
@@ -333,7 +333,7 @@ def test_wrong_use_is_told(refuses, arguments, words):
 
 
 def test_a_terminal_sees_how_far_the_index_is(tmp_path):
-    """The line is shown once somebody has waited; it names the archive and its number."""
+    """The line appears after a short wait; it names the archive and its number."""
     code = (
         "import zcfuse.cli.mount._progress as p, sys\n"
         "p._PATIENCE_S = 0\n"

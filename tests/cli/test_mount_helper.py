@@ -41,7 +41,7 @@ def succeeded(result: subprocess.CompletedProcess[str], errors: str = "") -> Non
 
 
 def failed(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
-    """Require this status and one line of the helper's with `words`."""
+    """Require this status and one line from the helper with `words`."""
     lines = [line for line in result.stderr.splitlines() if "mount.fuse.zcfuse: " in line]
     assert (result.returncode, len(lines)) == (status, 1), result
     for word in words:
@@ -98,7 +98,7 @@ class TestMount:
 
     def test_another_namespace(self, sbin, source, mountpoint):
         arguments = ("-N", str(sbin.holder), *KIND[1:], source, mountpoint, "-o", "ro")
-        # From outside, where /sbin has no helper, mount(8) would not look for it inside.
+        # mount(8) outside the namespace finds no helper in /sbin and would not look inside.
         succeeded(sbin.run("unshare", "--mount", "mount", *arguments))
         assert sbin.run("cat", f"{mountpoint}/greeting").stdout == "hello\n"
 
@@ -199,7 +199,7 @@ def test_mount_fuse3_runs_zcfuse_where_there_is_no_helper(tmp_path, source, moun
 
 @pytest.fixture
 def theirs(ordinary_user: OrdinaryUser, tmp_path):
-    """An ordinary user's namespace with helper and fstab; source and mount point of that user."""
+    """An ordinary user's namespace with helper, fstab, source and mount point."""
     if os.geteuid() != 0:
         pytest.skip("requires root: fstab cannot be another one")
     source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")

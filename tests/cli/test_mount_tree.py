@@ -1,4 +1,4 @@
-"""`zcfuse mount --tree`: what a manifest describes, on a real mount."""
+"""`zcfuse mount --tree`: a manifest on a real mount."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def test_each_node_is_served_by_the_path_that_it_asks_for(
     for path in "splice", "mmap":
         assert run("cat", f"{mountpoint}/{path}") == shard[1:2000001]
         served = status()["datapath"]["paths"][path]
-        # The first READ may be small, and is then cheaper copied.
+        # The first READ may be small, and then copying is cheaper.
         assert served["bytes"] > 1_500_000
         assert served["copied_in"] == 0
 

@@ -18,7 +18,7 @@ pytestmark = requires("mounting")
 
 WATCHDOG_S = 0.8
 UNIT = os.path.join(CHECKOUT, "zcfuse/share/systemd/zcfuse@.service")
-# What takes the place of a service's own code; "wedge" is a name that nobody may ask for.
+# Replaces parts of the daemon's code; a lookup of the name "wedge" blocks it.
 TRIO_WEDGES = """
 import time
 from zcfuse.fuse._operations import Operations
@@ -51,7 +51,7 @@ def told(tmp_path):
 
 @pytest.fixture
 def altered(source, mountpoint, told: Manager):
-    """Runs a daemon that `code` has altered, and kills it at the end."""
+    """Runs a daemon altered by `code`, and kills it at the end."""
     daemons = []
 
     def start(code: str, *options: str) -> subprocess.Popen[bytes]:
@@ -114,7 +114,7 @@ def test_another_process_s_watchdog_is_not_ours(mounted, told):
 def test_an_abort_ends_the_pings_and_the_exit_status_tells(mounted, told):
     daemon = mounted(env=told.environment)
     told.until("WATCHDOG")
-    # fusectl need not be mounted where all see it.
+    # fusectl may be unmounted in the initial namespace.
     script = f"{MOUNT_FUSECTL} && echo 1 >/sys/fs/fuse/connections/$0/abort"
     private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
     subprocess.run([*private, str(daemon.mount.connection)], check=True, timeout=DEADLINE_S)
@@ -168,7 +168,7 @@ def test_a_daemon_in_the_background_tells_the_manager_of_its_caller_nothing(
 def test_the_unit_is_one_that_systemd_understands(tmp_path, commands):
     copy = tmp_path / "zcfuse@.service"
     with open(UNIT) as file:
-        # The one thing that it would miss: the command, which `zcfuse setup` fills in.
+        # It lacks only the command, which `zcfuse setup` fills in.
         copy.write_text(re.sub("=(-?)zcfuse ", rf"=\1{commands}/zcfuse ", file.read()))
     result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(copy)],
@@ -186,7 +186,7 @@ def test_the_unit_hides_neither_the_mount_nor_a_call_that_the_daemon_needs():
     # exec_needs_mount_namespace() of systemd: each of these would hide the mount.
     hiding = "(Protect|Private|Read|Inaccessible|Bind|TemporaryFile|Root|Mount|Exec.*Paths|NoExec)"
     assert [name for name in settings if re.match(hiding, name)] == []
-    assert "RestrictSUIDSGID" not in settings  # no openat2(2) with it, and so no directory lease
+    assert "RestrictSUIDSGID" not in settings  # it blocks openat2(2), so no lease
     assert {"Type", "NotifyAccess", "WatchdogSec", "Restart", "LimitMEMLOCK"} <= settings
 
 

@@ -1,4 +1,4 @@
-"""`zcfuse setup`: what it puts below a root of the test's own, and what it leaves alone."""
+"""`zcfuse setup`: the files that it installs below --root, and those that it leaves alone."""
 
 import os
 import stat
@@ -48,7 +48,7 @@ def setup(commands, root):
 
 
 def below(root: Path) -> set[str]:
-    """The names of all that is not a directory."""
+    """The names of everything except directories."""
     return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
 
 
@@ -148,7 +148,7 @@ def test_a_user_without_root_gets_what_needs_none(setup, root, tmp_path):
 def test_an_installation_without_the_helper_is_told(setup, commands):
     os.unlink(f"{commands}/mount.fuse.zcfuse")
     result = setup()
-    assert result.returncode in (0, 1)  # pip may have put a whole one beside the interpreter
+    assert result.returncode in (0, 1)  # pip may have installed one beside the interpreter
     if result.returncode == 1:
         refused(result, 1, "mount.fuse.zcfuse", "pip")
 

@@ -1,4 +1,4 @@
-"""The tables at a terminal: of any width, they fit it and name every row whole."""
+"""Tables fit a terminal of any width and show every row's whole name."""
 
 import os
 import pickle
@@ -32,7 +32,7 @@ with open(sys.argv[1], "rb") as file:
 
 
 def at_terminal(width: int, *argv: str) -> list[str]:
-    """Run Python code at a terminal of so many columns and return the lines that it prints."""
+    """Run Python code at a terminal of this many columns and return the lines that it prints."""
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (24, width))
     found = bytearray()

@@ -1,4 +1,4 @@
-"""`zcfuse top`, as a process and as what it makes of two status documents."""
+"""`zcfuse top`, as a process and as a function of two status documents."""
 
 import contextlib
 import io
@@ -69,7 +69,7 @@ def drawn(view, width, height=None):
 
 
 def row(lines, name):
-    """The cells of the first row with this name, in whichever column it stands."""
+    """The cells of the first row with this name, in any column."""
     return next(line.split() for line in lines if name in line.split())
 
 
@@ -202,7 +202,7 @@ def test_what_is_no_mount_is_refused(zcfuse, tmp_path):
 
 
 class Terminal:
-    """``zcfuse top`` on a terminal of its own."""
+    """``zcfuse top`` on a new terminal."""
 
     def __init__(self, *arguments):
         self._master, slave = pty.openpty()

@@ -1,4 +1,4 @@
-"""`zcfuse umount`: bounded, and the daemon is gone when it returns."""
+"""`zcfuse umount` is bounded, and the daemon is gone when it returns."""
 
 import importlib
 import json

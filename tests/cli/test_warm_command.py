@@ -1,4 +1,4 @@
-"""`zcfuse warm` without a mount: finding files, cutting them up, being interrupted."""
+"""`zcfuse warm` without a mount: finding files, splitting them, interrupts."""
 
 import os
 from types import SimpleNamespace
@@ -81,7 +81,7 @@ def test_jobs_are_no_larger_than_a_request_and_of_one_mount_each():
     files = [found(str(number), 10) for number in range(MOST_FILES + 1)]
     files += [found("big", 2 * MOST_BYTES + 5), found("there", 10, other), found("none", 0)]
     jobs = list(jobs_of(files))
-    # The last of the small ones finds no room beside a whole piece, nor one mount beside another.
+    # The last small file does not fit beside a whole piece, and a batch holds one mount.
     assert [len(job) for job in jobs] == [MOST_FILES, 1, 1, 1, 1, 1]
     assert all(sum(piece.length for piece in job) <= MOST_BYTES for job in jobs)
     assert all(len({piece.file.place.mount for piece in job}) == 1 for job in jobs)
@@ -121,7 +121,7 @@ def test_a_daemon_without_room_is_not_asked_again(monkeypatch):
 
 
 def test_a_daemon_that_had_to_lock_more_is_asked_for_nothing_else(monkeypatch):
-    # As members of an archive do: a page of each lies across two of the archive's.
+    # Like members of an archive: each member's page spans two of the archive's.
     made, asked, _ = locker(
         2 * MIB, monkeypatch, lambda file: LockOutcome(file.length + PAGE_BYTES, 0)
     )
@@ -150,7 +150,7 @@ def test_as_many_files_as_are_named_are_unlocked(count, monkeypatch):
     names = [b"%d" % number for number in range(count)]
     assert _locking.unlock(MOUNT, names) == UnlockReply(count, 10 * count)
     assert [name for part in asked for name in part] == names
-    # No name stands for everything, so it is asked for exactly where none was given.
+    # The empty list of names means everything, so it is sent only without a path.
     assert ([] in asked) == (count == 0)
 
 

@@ -1,5 +1,4 @@
-"""What a wrong use gets: one line that names the thing and the remedy, the right exit status, and
-nothing left mounted."""
+"""Wrong use gets one line with the cause and the remedy, the right exit status, and no mount."""
 
 import os
 import subprocess
@@ -15,7 +14,7 @@ pytestmark = requires("mounting")
 
 @pytest.fixture
 def refuse(zcfuse, source, mountpoint):
-    """Run a `mount` that must be refused, and require that nothing is mounted after it."""
+    """Run a `mount` that must be refused, and require that nothing is mounted afterwards."""
 
     def run(status, words, *options, source=source, mountpoint=mountpoint, **how):
         result = zcfuse("mount", *options, source, mountpoint, **how)

@@ -1,4 +1,4 @@
-"""Operations over a mirror of a directory, with a data path that only takes notes."""
+"""Operations over a mirror of a directory, with a data path that only records calls."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What stands in for the kernel and the data path, and what asks the operations."""
+"""Stand-ins for the kernel and the data path, and callers of the operations."""
 
 import os
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ ROOT = 1
 
 
 class Reply:
-    """Stands in for pyfuse3.readdir_reply: room for so many entries."""
+    """Stands in for pyfuse3.readdir_reply, with room for a number of entries."""
 
     def __init__(self, room=10**9):
         self.room = room
@@ -29,7 +29,7 @@ class Reply:
 
 
 class Leases:
-    """Stands in for the data path and notes what it is told."""
+    """Stands in for the data path and records its calls."""
 
     def __init__(self):
         self.calls = []

@@ -1,4 +1,4 @@
-"""Trees whose answers are awaited, changes of a tree, and leases of directories below its root."""
+"""Trees with awaited answers, changes of a tree, and leases of directories below its root."""
 
 import errno
 import logging
@@ -20,7 +20,7 @@ BOB = SimpleNamespace(uid=2, gid=2, pid=22, umask=0)
 
 
 class Leases:
-    """Stands in for the data path and notes what it is told."""
+    """Stands in for the data path and records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -70,7 +70,7 @@ async def errno_of(call, *arguments):
 
 
 class Failing(Dir):
-    """Answers with what `answer` does."""
+    """Answers with the result of `answer`."""
 
     def __init__(self, answer):
         super().__init__()

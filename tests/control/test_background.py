@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-# Forking needs a process without threads: each case is a program of its own.
+# Forking needs a process without threads, so each case is a separate program.
 PROGRAM = """
 import os, signal, sys, time
 from zcfuse.control import _background as background

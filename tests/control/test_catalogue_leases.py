@@ -1,4 +1,4 @@
-"""Which archives are leased: as many as there is room for, and none that cannot be read."""
+"""Which archives are leased: as many as fit, and only readable ones."""
 
 from __future__ import annotations
 

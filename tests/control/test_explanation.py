@@ -1,4 +1,4 @@
-"""What is made of a daemon's reasons: words and advice, without a mount."""
+"""Texts and advice for a daemon's reasons, without a mount."""
 
 import re
 from pathlib import Path

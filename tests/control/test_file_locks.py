@@ -174,7 +174,7 @@ def test_large_holes_are_not_locked(locks, tmp_path):
         if len(data_ranges(file.fileno(), 0, 32 << 20)) != 2:
             pytest.skip("this filesystem keeps no holes")
     assert lock(locks, path, 0, 32 << 20).locked == 2 * PAGE_BYTES
-    # Nor does a range that is all hole cost those around it what is locked of them.
+    # A range that is one hole also leaves the locks around it in place.
     assert lock(locks, path, 1 << 20, 1 << 20).locked == 0
     assert locks.report().bytes == 2 * PAGE_BYTES
 

@@ -23,7 +23,7 @@ SIZE = 1 << 20
 
 
 class Policy(Dir):
-    """Answers nobody but the one who is known by a nodeid."""
+    """Answers only the client known by a nodeid."""
 
     async def lookup(self, name, who):
         raise PermissionError(errno.EACCES, "not you")
@@ -53,7 +53,7 @@ def requests_of(tree, locks=None, *, mode="cached", node_of=None):
 
 @pytest.fixture
 def asked(backing):
-    """Requests about a tree with a file of each kind."""
+    """Requests about a tree with one file of each kind."""
     tree = VirtualTree(
         Dir(
             {
@@ -177,7 +177,7 @@ async def test_the_loop_goes_on_while_a_file_is_being_locked(backing):
             nursery.start_soon(ask)
             while not begun.is_set():
                 await trio.sleep(0.001)
-            # It can be seen and released meanwhile: neither waits for the disk.
+            # Status and unlock work meanwhile: neither waits for the disk.
             assert await requests.report() is None
             go_on.set()
     assert outcomes[0].locked == SIZE

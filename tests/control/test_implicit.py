@@ -1,4 +1,4 @@
-"""What control opens for a client that opened nothing: on an immutable mount."""
+"""Files that control opens on an immutable mount, where clients send no OPEN."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""How much may be locked: what counts, what bounds it, and what is given back."""
+"""How much may be locked: what counts, the limits, and the release."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_a_control_group_s_limit_counts_as_well(monkeypatch, tmp_path, limit, sp
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text(str(100 * MIB))
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {20 * MIB}\nactive_file 0\n")
-    # 60 MiB are unused, 20 MiB can be given up, a sixteenth of the limit stays free.
+    # 60 MiB are unused, 20 MiB are reclaimable, a sixteenth of the limit stays free.
     assert module._cgroup_spare(str(tmp_path)) == spare
 
 

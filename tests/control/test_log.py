@@ -1,4 +1,4 @@
-"""What the log escapes, and how it limits each kind of message."""
+"""The log escapes names and limits each kind of message."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ NAME = "a\x1b[31m\n2026-01-01 00:00:00,000 ERROR zcfuse: forged\u202e\udcff"
 
 @pytest.fixture
 def log():
-    """A log as the daemon sets it up, and the stream that it goes to."""
+    """A log as the daemon sets it up, and its output stream."""
     root, stream = logging.getLogger(), io.StringIO()
     before, level = root.handlers[:], root.level
     handler = _log_limit.LimitedHandler(stream)

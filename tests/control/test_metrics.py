@@ -50,7 +50,7 @@ def document(**changes):
 
 
 def samples(**changes):
-    """Values by name and by the labels other than the mount point."""
+    """Values by name and by the labels except the mount point."""
     text = exposition(document(**changes)).decode()
     found = {}
     for family in text_string_to_metric_families(text):

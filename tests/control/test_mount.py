@@ -1,7 +1,7 @@
 """`zcfuse.control.mount` from a trio program.
 
-Each case is a program of its own: pyfuse3 is one per process, and the process of the tests must not
-serve what it looks at.
+Each case is a separate program: a process has one pyfuse3, and the test process must not serve
+the mount that it reads.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""The node table against the plainest model of it: one count for each identity."""
+"""The node table against a plain model: one count per identity."""
 
 import errno
 

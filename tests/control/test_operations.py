@@ -323,7 +323,7 @@ async def test_access_is_decided_by_the_tree(source, operations):
 
 
 class Misbehaving(Tree):
-    """A tree whose every answer is made by `answer`."""
+    """A tree that takes every answer from `answer`."""
 
     def __init__(self, answer):
         self.root = SimpleNamespace(identity="root", volatile=False, merge=lambda other: None)

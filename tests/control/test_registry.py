@@ -1,4 +1,4 @@
-"""Where the status sockets are, and who may use them."""
+"""The places of status sockets, and their permissions."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ from zcfuse.admin.status._registry import (
 )
 from zcfuse.linux._mount_table import parse_mountinfo
 
-# No filesystem has this number: the minor numbers of anonymous devices begin at 1 and have 20 bits.
+# Unused by any filesystem: minor numbers of anonymous devices start at 1 and have 20 bits.
 DEVICE = (0, 1 << 20)
 
 
@@ -63,7 +63,7 @@ def test_the_socket_of_a_daemon_that_is_gone_is_replaced(runtime):
 def test_the_socket_of_the_next_mount_with_that_number_is_left_alone(runtime):
     with ExitStack() as successor:
         with listening(DEVICE) as listener:
-            listener.close()  # as it is when a daemon ends
+            listener.close()  # as when a daemon ends
             successor.enter_context(listening(DEVICE))
         with connect(DEVICE, os.geteuid(), 5) as client:
             assert client is not None

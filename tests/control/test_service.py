@@ -1,4 +1,4 @@
-"""What a service manager is told, and when the watchdog is pinged, with stand-ins for the mount."""
+"""Messages to a service manager, and watchdog pings, with stand-ins for the mount."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ WATCHDOG_S = 0.2
 
 
 class Listener:
-    """A notification socket; takes what was sent."""
+    """A notification socket that receives messages."""
 
     def __init__(self, path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -67,7 +67,7 @@ def listener(tmp_path):
 
 
 async def watch(listener, mount, witness) -> list[str]:
-    """What is told in five periods of a watch."""
+    """The messages in five periods of a watch."""
     with trio.move_on_after(WATCHDOG_S * 2.5):
         await keep_watch(ServiceManager(listener.address, WATCHDOG_S), mount, witness)
     return listener.take()
@@ -180,7 +180,7 @@ def test_the_witness_ends_with_its_asker(tmp_path):
         "    w.ask(); w.ask()\n    assert select.select([w], [], [], 5)[0]; w.hear()\n"
         "print(open(f'/proc/self/task/{os.getpid()}/children').read(), flush=True); os._exit(0)\n"
     )
-    # The witness has our end of the pipe as well: at its end of file both are gone.
+    # The witness also holds our end of the pipe: end of file means that both are gone.
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=20, check=True
     )

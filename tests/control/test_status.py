@@ -73,7 +73,7 @@ async def test_a_client_that_hangs_up_early_gets_nothing(ask):
         assert await ask(b'{"request"', half_close=True) == b""
 
 
-@requires("root")  # to connect as somebody else
+@requires("root")  # to connect as another user
 @pytest.mark.parametrize(("uid", "told"), [(0, True), (STRANGER, False)])
 async def test_another_user_is_told_nothing(nursery, caplog, uid, told):
     asked = []
@@ -82,7 +82,7 @@ async def test_another_user_is_told_nothing(nursery, caplog, uid, told):
         asked.append(request)
         return UnmountReply(failed=False, message="told")
 
-    # The kernel chooses an abstract name: no directory's mode keeps anybody from it.
+    # The kernel picks an abstract name, which no directory's mode protects.
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("")
     listener.listen()
@@ -91,12 +91,12 @@ async def test_another_user_is_told_nothing(nursery, caplog, uid, told):
     client = socket.socket(socket.AF_UNIX)
     os.seteuid(uid)
     try:
-        client.connect(address)  # what SO_PEERCRED tells is the user of this moment
+        client.connect(address)  # SO_PEERCRED returns the user at this moment
     finally:
         os.seteuid(0)
     answer = b""
     async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
-        # Refused is before read, and a socket that is closed with something unread is reset.
+        # The server refuses before it reads, and closing a socket with unread data resets it.
         with trio.fail_after(10), contextlib.suppress(trio.BrokenResourceError):
             await stream.send_all(msgspec.json.encode(Request("status")) + b"\n")
             answer = b"".join([chunk async for chunk in stream])

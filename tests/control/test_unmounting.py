@@ -1,4 +1,4 @@
-"""The bounded unmount, on mounts that only say how busy they are."""
+"""The bounded unmount, on stand-ins that only report how busy they are."""
 
 import errno
 import threading

@@ -25,7 +25,7 @@ def backing(tmp_path: Path) -> Iterator[tuple[int, bytes]]:
 
 @pytest.fixture
 def kernel() -> Iterator[Callable[..., FakeKernel]]:
-    """Make data paths; they are stopped and all faults disarmed at the end."""
+    """Make data paths; the end stops them and disarms all faults."""
     made: list[FakeKernel] = []
 
     def make(**settings: object) -> FakeKernel:
@@ -40,7 +40,7 @@ def kernel() -> Iterator[Callable[..., FakeKernel]]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A directory with one of everything."""
+    """A directory with one file of each kind."""
     source = tmp_path / "source"
     (source / "dir" / "deep").mkdir(parents=True)
     (source / "file").write_bytes(b"some bytes")
@@ -53,7 +53,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def leased(kernel: Callable[..., FakeKernel], tree: Path) -> Callable[..., FakeKernel]:
-    """Make a data path that mirrors `tree` from the root on, but for what is `kept`."""
+    """Make a data path that mirrors `tree` from the root, except for what is `kept`."""
 
     def make(kept: Sequence[bytes] = (), **settings: object) -> FakeKernel:
         fake = kernel(**{"path": "pool", "cache_timeout": 1000, **settings})

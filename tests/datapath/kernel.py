@@ -27,7 +27,7 @@ WAIT_S = 10.0
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply as the kernel gets it; error is 0 or a positive errno."""
+    """A reply as the kernel receives it; error is 0 or a positive errno."""
 
     error: int
     unique: int
@@ -40,7 +40,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a LOOKUP, or an entry of a READDIRPLUS, told; nodeid 0: nothing but the name."""
+    """The reply to a LOOKUP, or an entry of a READDIRPLUS; nodeid 0: only the name."""
 
     nodeid: int
     valid_ms: int
@@ -148,7 +148,7 @@ class FakeKernel:
     def some(
         self, nodeid: int, handle: int, offset: int, size: int = 4096, opcode: int = READDIRPLUS
     ) -> list[tuple[bytes, int, Entry | None]]:
-        """(name, next offset, what is told) of one READDIRPLUS or READDIR."""
+        """(name, next offset, entry) of one READDIRPLUS or READDIR."""
         body = struct.pack("=QQIIQII", handle, offset, size, 0, 0, 0, 0)
         reply = self.request(opcode, nodeid, body)
         assert reply.errorname == "OK"
@@ -168,7 +168,7 @@ class FakeKernel:
     def list(
         self, nodeid: int, size: int = 4096, opcode: int = READDIRPLUS
     ) -> dict[bytes, Entry | None]:
-        """All that a directory holds, from OPENDIR to RELEASEDIR; each name must come once."""
+        """The contents of a directory, from OPENDIR to RELEASEDIR; each name must appear once."""
         handle, _ = self.open(nodeid, opcode=OPENDIR)
         entries: dict[bytes, Entry | None] = {}
         offset = 0
@@ -180,13 +180,13 @@ class FakeKernel:
         return entries
 
     def upcall(self) -> tuple[int, int, int, bytes]:
-        """(opcode, unique, nodeid, body) of the next request that control gets."""
+        """(opcode, unique, nodeid, body) of the next upcall."""
         message = self.control.recv(MESSAGE_BYTES)
         _, opcode, unique, nodeid, *_ = IN_HEADER.unpack_from(message)
         return opcode, unique, nodeid, message[IN_HEADER.size :]
 
     def notices(self) -> int:
-        """Take the notifications that are there, and those that come within a moment."""
+        """Take the pending notifications and those that arrive within a moment."""
         self.channel.settimeout(0.2)
         count = 0
         try:
@@ -199,13 +199,13 @@ class FakeKernel:
         raise AssertionError("a reply among the notifications")
 
     def ask(self, opcode: int, nodeid: int, body: bytes = b"") -> int:
-        """Send a request and see it arrive at control; returns its number."""
+        """Send a request and receive it at control; returns its number."""
         unique = self.send(opcode, nodeid, body)
         assert self.upcall() == (opcode, unique, nodeid, body)
         return unique
 
     def answer(self, unique: int, body: bytes = b"", error: int = 0) -> None:
-        """What control replies to an upcall."""
+        """Reply to an upcall as control."""
         self.control.sendall(OUT_HEADER.pack(OUT_HEADER.size + len(body), -error, unique) + body)
 
     def statistics(self) -> Statistics:

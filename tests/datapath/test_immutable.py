@@ -1,4 +1,4 @@
-"""An immutable mount over a socket pair: nothing is opened, and nothing asked twice."""
+"""An immutable mount over a socket pair: no opens, and each question only once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def immutable(kernel, tree):
-    """Make a data path that mirrors `tree`, which is promised not to change, but for `kept`."""
+    """Make an immutable data path that mirrors `tree`, except for `kept`."""
 
     def make(
         *, offered: int = EVERYTHING, lease: bool = True, kept: Sequence[bytes] = (), **settings
@@ -199,7 +199,7 @@ def test_what_is_kept_open_goes_with_the_node_and_after_a_while(immutable):
         assert fake.request(READ, node, read_body(0, 4096)).error == 0
     assert kept(fake) == 2
     fake.forget(big)
-    assert fake.look(ROOT, b"file").nodeid  # behind the FORGET or beside it
+    assert fake.look(ROOT, b"file").nodeid  # after the FORGET or beside it
     assert _within(10, lambda: kept(fake) == 1)
     assert _within(10, lambda: kept(fake) == 0)
 
@@ -302,7 +302,7 @@ def test_listings_left_in_the_middle_are_few(immutable):
         assert fake.some(node, 0, 0, size)
     assert 0 < fake.statistics().directories.listings <= 64
     fake.forget(node)
-    assert fake.look(ROOT, b"file").nodeid  # behind the FORGET or beside it
+    assert fake.look(ROOT, b"file").nodeid  # after the FORGET or beside it
     assert _within(10, lambda: fake.statistics().directories.listings == 0)
 
 

@@ -17,7 +17,7 @@ buckets = pytest.mark.parametrize("share", [0.0, 0.5, 0.99, 1.0])
 
 
 def totals(fake):
-    """Requests by operation, and what the histograms of these add up to."""
+    """Requests by operation, and the sums of their histograms."""
     statistics = fake.statistics()
     counted = {name: latency.count for name, latency in statistics.latency.operations.items()}
     return dict(statistics.requests), counted

@@ -1,4 +1,4 @@
-"""Directory leases over a socket pair: every operation is answered as the backing tree would."""
+"""Directory leases over a socket pair: every operation answers as the backing tree does."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def expected(path):
 
 
 def settle():
-    """Wait until what was just written is no longer young."""
+    """Wait until the last write is older than a clock tick."""
     time.sleep(0.06)
 
 
@@ -123,7 +123,7 @@ def test_a_node_lives_until_its_last_lookup_is_forgotten(leased):
     assert attributes(fake, node) != "ESTALE"
     before = fake.statistics().directories.nodes
     fake.forget(node)
-    again = fake.look(ROOT, b"file").nodeid  # answered behind the FORGET or beside it
+    again = fake.look(ROOT, b"file").nodeid  # answered after the FORGET or beside it
     assert fake.statistics().directories.nodes == before
     assert again != node or attributes(fake, again) == attributes(fake, node)
 
@@ -221,7 +221,7 @@ def test_attributes_with_names_are_those_of_the_file(leased, tree):
 
 @pytest.fixture
 def powerless():
-    """A process of root's without CAP_SYS_ADMIN."""
+    """A root process without CAP_SYS_ADMIN."""
     if shutil.which("setpriv") is None:
         pytest.skip("needs setpriv")
     argv = ["setpriv", "--bounding-set=-sys_admin", "sh", "-c", "echo; exec sleep 60"]
@@ -289,7 +289,7 @@ def test_the_kernel_keeps_its_pages_only_of_a_file_that_did_not_change(leased, t
 
     assert [reopened(), reopened()] == [0, KEEP_CACHE]
     (tree / "file").write_bytes(b"other byte")
-    # As long as the mtime is young it proves nothing.
+    # A young mtime proves nothing.
     assert [reopened(), reopened()] == [0, 0]
     settle()
     assert [reopened(), reopened()] == [0, KEEP_CACHE]
@@ -528,13 +528,13 @@ def test_a_file_kept_open_is_let_go_of_soon_after_it_was_deleted(leased, tree):
     deadline = time.monotonic() + 5
     while fake.statistics().directories.kept_files == 2 and time.monotonic() < deadline:
         time.sleep(0.005)
-    # The other one is kept for longer.
+    # The other one lasts longer.
     assert fake.statistics().directories.kept_files == 1
 
 
 @pytest.fixture
 def few_descriptors():
-    """A limit by which 50 files are kept open."""
+    """A limit that keeps 50 files open."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
     yield 50

@@ -1,4 +1,4 @@
-"""Leases of several directories shown as one, over a socket pair."""
+"""Leases of merged directories, over a socket pair."""
 
 import errno
 import os
@@ -27,12 +27,12 @@ from tests.support import requires
 from zcfuse.datapath import arm_faults
 
 OWN = 1 << 62
-PASS_S = 0.06  # a cache timeout that is over soon, and how long to wait for that
+PASS_S = 0.06  # a short cache timeout, and how long to wait for its end
 
 
 @pytest.fixture
 def layers(tmp_path):
-    """Three layers, the topmost first, each with a file in a directory that all have."""
+    """Three layers, the topmost first, each with a file in a common directory."""
     made = [tmp_path / name for name in ("top", "middle", "bottom")]
     for layer in made:
         (layer / "d").mkdir(parents=True)
@@ -43,7 +43,7 @@ def layers(tmp_path):
 
 @pytest.fixture
 def union(kernel, layers):
-    """Make a data path that shows the layers from the root on."""
+    """Make a data path that shows the layers from the root."""
 
     def make(*, sees_trusted=True, **settings):
         fake = kernel(**{"path": "pool", "cache_timeout": 1000, **settings})
@@ -322,7 +322,7 @@ def test_layers_that_are_none_are_refused(kernel):
 
 
 def test_outsiders_race_with_requests_and_no_answer_is_from_elsewhere(union, layers, tmp_path):
-    """Directories of every layer come, go and become links; no error but those of a race."""
+    """Directories of every layer appear, vanish and become links; only a race's errors occur."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret")
@@ -352,7 +352,7 @@ def test_outsiders_race_with_requests_and_no_answer_is_from_elsewhere(union, lay
 
 
 def look(fake):
-    """One round of questions; what is found must be a layer's."""
+    """One round of lookups; everything found must belong to a layer."""
     gone = {0, errno.ESTALE, errno.ENOENT, errno.ENOTDIR}
     reply = fake.request(LOOKUP, ROOT, b"d\0")
     assert reply.error in gone

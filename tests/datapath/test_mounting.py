@@ -111,7 +111,7 @@ def test_the_helpers_complaints_become_errors():
         mounting._raise_helper_error("fusermount3: one\nfusermount3: two\n", "/m")
 
 
-# Mounts that nobody serves: only mountinfo and umount2 are asked, which need no answer.
+# Mounts without a daemon: these tests use only mountinfo and umount2, which need no answer.
 ATTACH = """
 import os, sys
 from zcfuse.linux import _mounting as mounting
@@ -184,7 +184,7 @@ def test_a_busy_mount_is_ebusy_and_can_be_abandoned(tmp_path):
         "import os, sys\n"
         "from zcfuse.linux import _mounting as m\n"
         "kernel = m.attach('x', sys.argv[1], allow_other=False)\n"
-        # O_PATH asks the filesystem nothing, and holds the mount.
+        # O_PATH sends no request and keeps the mount busy.
         "held = os.open(sys.argv[1], os.O_PATH)\n"
         "try: kernel.unmount()\n"
         "except OSError as error: print(error.errno)\n"
@@ -210,7 +210,7 @@ def test_a_mount_that_was_moved_is_found_and_unmounted(tmp_path):
         "from zcfuse.linux import _mounting as m\n"
         "one, two = sys.argv[1:]\n"
         "kernel = m.attach('x', one, allow_other=False)\n"
-        # mount(8) would stat it, and nobody serves it.
+        # mount(8) would stat it, but no daemon serves it.
         "assert m._libc.mount(one.encode(), two.encode(), None, 8192, None) == 0\n"
         "print(kernel.entry().mountpoint == two)\n"
         "kernel.unmount(); print(kernel.entry())\n"
@@ -232,7 +232,7 @@ def test_a_mount_that_got_the_same_numbers_is_left_alone(tmp_path):
         "from zcfuse.linux import _mounting as m\n"
         "first = m.attach('x', sys.argv[1], allow_other=False)\n"
         "first.unmount()\n"
-        # Freed numbers are given out again, lowest first: this one has those of the first.
+        # The kernel reuses freed numbers, lowest first, so this mount has the first one's.
         "second = m.attach('x', sys.argv[1], allow_other=False)\n"
         "first.unmount(); first.abandon()\n"
         "print(first.entry() is None, second.entry() is not None)\n"

@@ -1,4 +1,4 @@
-"""What control asks the data path beside serving: what it would do, what it does, what may lock."""
+"""Control's questions to the data path: its plan for a file, its counts, its locks."""
 
 from zcfuse.datapath import WHOLE_FILE
 

@@ -1,4 +1,4 @@
-"""READ over a socket pair: every serving path answers what the backing file holds."""
+"""READ over a socket pair: every serving path returns the backing file's bytes."""
 
 import errno
 import os
@@ -97,7 +97,7 @@ def test_an_error_in_the_middle_of_a_reply_is_that_errno_and_the_connection_live
     fd, data = backing
     fake = kernel(path=path)
     fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
-    # The first call is short, the second fails: half of the reply is in the pipe or buffer then.
+    # The first call is short and the second fails, with half the reply in the pipe or buffer.
     assert arm_faults(f"{call}:short:count=1")
     assert fake.read(NODE, 0, 65_536).body == data[:65_536]
     assert arm_faults(f"{call}:EIO:count=1")
@@ -160,7 +160,7 @@ def test_a_pipe_that_may_not_grow_serves_what_fits_and_the_pool_the_rest(
     fake = kernel(path=path)
     fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
     fake.read(NODE, 0, 4096)
-    # A fault empties the pipe; the one that replaces it stays at its 16 slots.
+    # A fault discards the pipe; its replacement stays at 16 slots.
     assert arm_faults("splice_in:EINVAL:count=1,vmsplice:EINVAL:count=1,pipe:EPERM:after=1")
     fake.read(NODE, 0, 4096)
     fake.read(NODE, 0, 4096)

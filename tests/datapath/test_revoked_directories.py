@@ -1,4 +1,4 @@
-"""What a lease does not cover: what the tree keeps for itself, and what was revoked."""
+"""Names outside a lease: those that the tree keeps, and those that were revoked."""
 
 import errno
 import os
@@ -121,7 +121,7 @@ def test_a_directory_may_be_leased_again(leased, tree):
     assert fake.look(ROOT, b"file").nodeid
 
 
-# What the tree keeps for itself
+# Names that the tree keeps
 
 
 def test_what_the_tree_keeps_goes_up_with_its_name_and_the_rest_does_not(leased, tree):
@@ -130,7 +130,7 @@ def test_what_the_tree_keeps_goes_up_with_its_name_and_the_rest_does_not(leased,
     fake.ask(LOOKUP, ROOT, b"fifo\0")
     fake.ask(LOOKUP, directory, b"deep\0")
     assert fake.look(directory, b"inner").nodeid
-    assert fake.look(ROOT, b"deep").nodeid == 0  # kept is the path, not the name
+    assert fake.look(ROOT, b"deep").nodeid == 0  # the tree keeps the path, not the name
 
 
 def test_what_the_tree_keeps_is_listed_as_a_bare_name(leased, tree):
@@ -150,7 +150,7 @@ def test_what_is_made_anew_under_a_kept_name_is_kept(leased, tree):
     fake.ask(LOOKUP, ROOT, b"later\0")
 
 
-# A revoke in the middle of something
+# A revoke during a request
 
 SLOW = {
     "open": ("open", OPEN, b"file", struct.pack("=II", 0, 0)),
@@ -167,7 +167,7 @@ def test_what_is_being_answered_at_a_revoke_is_answered_by_the_lease(leased, ope
     unique = slowly(fake, call, opcode, node, body)
     assert fake.path.revoke_directory(ROOT)
     heard = messages(fake)
-    # The kernel must not believe it: a notification comes behind it, however late it is.
+    # The kernel must not cache it: a notification follows, however late.
     numbers = [number for _, number, _ in heard]
     assert unique in numbers[:-1]
     assert heard[numbers.index(unique)][0] == 0
@@ -196,7 +196,7 @@ def test_a_listing_in_progress_at_a_revoke_tells_of_no_leased_node_afterwards(le
 
 
 def slowly(fake: FakeKernel, call: str, opcode: int, node: int, body: bytes) -> int:
-    """A request that is being answered now, for half a second; its number."""
+    """A request whose answer takes half a second; returns its number."""
     before = sum(fake.statistics().requests.values())
     assert arm_faults(f"{call}:slow:count=1")
     unique = fake.send(opcode, node, body)
@@ -217,11 +217,11 @@ def test_a_revoke_lets_go_of_what_was_kept_open(leased):
     assert fake.statistics().leases == 0
 
 
-# What the kernel is told
+# Notifications to the kernel
 
 
 def messages(fake: FakeKernel, quiet: float = 1.0) -> list[tuple[int, int, bytes]]:
-    """(code or error, number or 0, body) of all that comes until nothing does for so long."""
+    """(code or error, number or 0, body) of all messages until a pause of this length."""
     fake.channel.settimeout(quiet)
     found = []
     try:
@@ -236,12 +236,12 @@ def messages(fake: FakeKernel, quiet: float = 1.0) -> list[tuple[int, int, bytes
 
 
 def notified(fake: FakeKernel) -> list[tuple[int, bytes]]:
-    """(code, body) of the notifications that come within a moment."""
+    """(code, body) of the notifications that arrive within a moment."""
     return [(code, body) for code, unique, body in messages(fake, 0.3) if unique == 0]
 
 
 def greet(fake: FakeKernel, minor: int) -> None:
-    """INIT by a kernel that speaks 7.`minor`."""
+    """INIT by a kernel with protocol 7.`minor`."""
     fake.answer(
         fake.ask(INIT, 0, INIT_IN.pack(7, minor, 131072, 0, 0)),
         INIT_OUT.pack(7, minor, 65536, 0, 0, 0, 131072, 1, 0, 0, 0, 0, 0),
@@ -257,7 +257,7 @@ def test_a_kernel_without_epochs_is_told_each_name_at_a_revoke(leased):
     fake.look(directory, b"inner")
     fake.look(directory, b"missing")
     fake.path.revoke_directory(directory)
-    # Some perhaps twice, or more than that: by a request whose thread was not quite done.
+    # Some perhaps repeatedly: by a request whose thread was still busy.
     told = notified(fake)
     entries = {body[16:] for code, body in told if code == INVAL_ENTRY}
     inodes = {struct.unpack_from("=Q", body)[0] for code, body in told if code == INVAL_INODE}

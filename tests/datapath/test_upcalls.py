@@ -1,4 +1,4 @@
-"""What no lease covers goes up unchanged, and what comes down is amended and never lost."""
+"""Upcalls reach Python unchanged; replies are amended and never lost."""
 
 import errno
 import os

@@ -1,13 +1,13 @@
-"""The code blocks of README.md and docs/: which there are, and what becomes of each.
+"""Finds the code blocks of README.md and docs/.
 
-A block of ``console`` or ``python`` is run, one with a title (```` ```toml title="tree.toml" ````)
-is written to that file for the commands below it, and ``text`` is no command. Whatever else is
-there says why it is not run, in a comment right before it:
+The tests run blocks of ``console`` or ``python``. They write a block with a title
+(```` ```toml title="tree.toml" ````) to that file for the commands below it, and ignore ``text``.
+Any other block says why it is not run, in a comment right before it:
 
     <!-- not run: installs packages -->
     <!-- needs: root, passthrough -->
 
-The second kind names capabilities (`tests.support`) without which this machine cannot run it.
+The second kind names capabilities (`tests.support`) that the block requires.
 """
 
 import os
@@ -28,7 +28,7 @@ _TITLE: Final = re.compile(r'title="([^"]+)"')
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One code block of a page; ``line`` is that of its fence."""
+    """One code block of a page; ``line`` is the line of its fence."""
 
     page: str
     line: int
@@ -45,7 +45,7 @@ class Block:
 
     @property
     def accounted_for(self) -> bool:
-        """Whether it is run, written to a file, no command, or says why it is none of these."""
+        """Whether the tests run it, write it to a file or ignore it, or it says why not."""
         return bool(self.not_run or self.title or self.language in RUN | NO_COMMAND)
 
 

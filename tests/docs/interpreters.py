@@ -1,7 +1,7 @@
-"""Shells and Python interpreters that live as long as a page, so that its blocks share a state.
+"""Shells and Python interpreters that live as long as a page, so that its blocks share state.
 
-Each is a child process that reads the names of scripts from its standard input, runs one after the
-other in itself, and says after each how it ended. Whatever hangs is killed.
+Each is a child process. It reads names of scripts from standard input, runs each in itself and
+reports how it ended. If a script hangs, the child is killed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ while IFS= read -r _script; do
     printf '\\n%s %d\\n' "$0" "$_status"
 done
 """
-# Blocks may await: then trio runs them, as it runs what they show.
+# Blocks may await; then trio runs them.
 _PYTHON: Final = """
 import ast, inspect, os, sys, traceback, types
 sys.path.insert(0, os.environ["CHECKOUT"])
@@ -48,7 +48,7 @@ for script in map(str.strip, iter(sys.stdin.readline, "")):
     print(f"\\n{sys.argv[1]} {status}", flush=True)
 """
 
-# A shell that reads no file of the user's, and the interpreter that runs the tests.
+# A shell that reads no user files, and the interpreter of the tests.
 _COMMANDS: Final = {
     "bash": ["bash", "--noprofile", "--norc", "-c", _BASH],
     "python": [sys.executable, "-c", _PYTHON],
@@ -56,16 +56,16 @@ _COMMANDS: Final = {
 
 
 class HungError(AssertionError):
-    """A script was not done in time; the interpreter is gone."""
+    """A script was late; the interpreter was killed."""
 
 
 class Interpreter:
-    """Runs scripts in one process, which is the leader of a session of its own."""
+    """Runs scripts in one process, which leads a new session."""
 
     def __init__(
         self, language: str, cwd: str, env: Mapping[str, str], enter: Sequence[str] = ()
     ) -> None:
-        """Begin a ``bash`` or a ``python``, by the command `enter`."""
+        """Start ``bash`` or ``python`` through the command `enter`."""
         token = secrets.token_hex(8)
         self._token = token.encode()
         self._read = b""
@@ -80,10 +80,10 @@ class Interpreter:
         )
 
     def run(self, script: str, seconds: float) -> tuple[int, str]:
-        """Run a file; its status (that of the last command that failed) and its output.
+        """Run a file; return the status of its last failed command and its output.
 
         Raises:
-            HungError: it was not done within `seconds`, or ended the interpreter.
+            HungError: it did not end within `seconds`, or ended the interpreter.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(os.fsencode(script) + b"\n")
@@ -110,7 +110,7 @@ class Interpreter:
         return more
 
     def close(self) -> None:
-        """End the process and all that it started in its session."""
+        """End the process and its session."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for stream in (self._process.stdin, self._process.stdout):

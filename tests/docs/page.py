@@ -1,7 +1,7 @@
 """Runs the blocks of one page in a sandbox, from top to bottom, as a reader would.
 
-Output that a page shows is compared; ``...`` stands for anything, on a line of its own for any
-number of lines. A command without shown output must succeed, one with it may fail as the page
+It compares the output that a page shows. ``...`` matches anything; alone on a line it matches any
+number of lines. A command without shown output must succeed; one with output may fail as the page
 shows.
 """
 
@@ -26,14 +26,14 @@ class PageError(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of a console block, and the output that is shown for it."""
+    """A command of a console block, and its shown output."""
 
     text: str
     shown: str
 
 
 def commands(text: str) -> Iterator[Command]:
-    """Yield the commands of a console block: after ``$``, ``>`` for the lines that go on."""
+    """Yield the commands of a console block: after ``$``, with ``>`` for further lines."""
     command: list[str] = []
     shown: list[str] = []
     for line in text.splitlines():
@@ -51,7 +51,7 @@ def commands(text: str) -> Iterator[Command]:
 
 
 def agrees(shown: str, output: str) -> bool:
-    """Whether `output` is what a page shows, but for ``...`` and the width of gaps."""
+    """Whether `output` matches what a page shows, except ``...`` and the width of gaps."""
     pattern = ""
     for line in shown.strip("\n").split("\n"):
         if line.strip() == "...":
@@ -72,7 +72,7 @@ class Page:
         self._sandbox = sandbox
 
     def prepare(self, page: str) -> None:
-        """Make the files that a reader of the page has: ``prepare/PAGE.sh``, with '-' for '/'."""
+        """Create the files that the page assumes: ``prepare/PAGE.sh``, with '-' for '/'."""
         name = page.removeprefix("docs/").removesuffix(".md").replace("/", "-")
         path = os.path.join(_PREPARE, f"{name}.sh")
         if os.path.exists(path):
@@ -82,11 +82,11 @@ class Page:
                 raise PageError(f"{path} ended with {status}:\n{output}")
 
     def run(self, block: Block) -> None:
-        """Do what becomes of the block.
+        """Run the block, or write it to its file.
 
         Raises:
-            PageError: it failed, or printed something else than the page shows.
-            HungError: it did not come back.
+            PageError: it failed, or its output differs from the page.
+            HungError: it did not end in time.
         """
         if block.not_run or any(map(missing, block.needs)):
             return
@@ -104,7 +104,7 @@ class Page:
         sandbox = self._sandbox
         before = sandbox.mounts()
         if command.text.startswith("zcfuse mount "):
-            # Mounts that a page shows one below the other are alternatives.
+            # Successive mounts on one mount point are alternatives.
             named = sandbox.inside(command.text).split()
             taken = [mount for mount in before if mount.mountpoint in named]
             sandbox.unmount(taken)

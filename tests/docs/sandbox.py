@@ -1,7 +1,7 @@
-"""Where the blocks of a page are run: a home, and the directories that pages name.
+"""A sandbox for the blocks of a page: a home, and the directories that pages name.
 
-The directories that the pages speak of (``/data``, ``/mnt``, ...) are in the sandbox: their names
-are exchanged in what is run, and back in what it printed.
+The directories in the pages (``/data``, ``/mnt``, ...) live in the sandbox. It replaces their names
+in commands, and replaces them back in output.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
 COMMAND_S: Final = 40.0
-# What pages use outside of the reader's home. A name of the machine's own is never exchanged.
+# Directories that pages use outside the reader's home. Names of the real machine stay.
 _OURS: Final = re.compile(r"(?<![\w./~-])/(data|mnt|shards|srv|layers)(?![\w.-])")
-# Where pages have a server listen.
+# Addresses of servers in pages.
 _ADDRESS: Final = re.compile(r"127\.0\.0\.1:(8080|9464)")
-# The commands that pip installs, and where each is.
+# The commands that pip installs, and their modules.
 _COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.mount.helper"}
 _WIDTH: Final = "100"
-# $1: a directory for what is written. /sbin may be a directory of its own.
+# $1: a directory for written files. /sbin may be a separate directory.
 _SYSTEM: Final = """
 set -eu
 for lower in /etc /usr /sbin; do
@@ -41,10 +41,10 @@ exec cat
 
 
 class Sandbox:
-    """A home, the directories that pages name, and what runs in them.
+    """A home, the directories that pages name, and the processes in them.
 
-    With `system` also a machine for root to change: a mount namespace in which what is written to
-    /etc and /usr stays in the sandbox.
+    `system` adds a mount namespace that root may change: files written to /etc and /usr stay in the
+    sandbox.
     """
 
     def __init__(self, directory: str, *, system: bool = False) -> None:
@@ -84,19 +84,19 @@ class Sandbox:
         os.chmod(path, 0o755)
 
     def environment(self) -> dict[str, str]:
-        """That of a reader who has configured nothing, on a terminal of a fixed width."""
+        """The environment of a reader without configuration, on a terminal of fixed width."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "PYTHON"))}
         path = os.path.join(self.root, "bin") + ":" + os.environ["PATH"]
         ours = {"PATH": path, "HOME": self.home, "COLUMNS": _WIDTH, "NO_COLOR": "1"}
         return {**kept, **ours, "LC_ALL": "C.UTF-8", "CHECKOUT": CHECKOUT, "ROOT": self.root}
 
     def inside(self, text: str) -> str:
-        """`text` with the pages' directories in the sandbox."""
+        """`text` with the pages' directories replaced by the sandbox's."""
         text = _ADDRESS.sub(f"127.0.0.1:{self._port}", text)
         return _OURS.sub(lambda found: f"{self.root}{found[0]}", text)
 
     def outside(self, text: str) -> str:
-        """`text` with them where the page has them."""
+        """`text` with the sandbox's directories replaced by the pages'."""
         return text.replace(self.root, "")
 
     def shell(self, text: str) -> tuple[int, str]:
@@ -119,7 +119,7 @@ class Sandbox:
         return status, self.outside(output)
 
     def write(self, name: str, text: str) -> None:
-        """Write a file that a page shows; a relative name is in the home."""
+        """Write a file that a page shows; relative names are in the home."""
         path = os.path.join(self.home, self.inside(name))
         if path.startswith(self.root + "/"):
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -136,7 +136,7 @@ class Sandbox:
         return [one for one in found if one.mountpoint.startswith(self.root + "/")]
 
     def unmount(self, mounts: list[FuseMount]) -> None:
-        """Unmount, by force where it has to be."""
+        """Unmount, by force if necessary."""
         program = os.path.join(self.root, "bin", "zcfuse")
         for mount in mounts:
             argv = [*self._enter, program, "umount", mount.mountpoint]
@@ -151,7 +151,7 @@ class Sandbox:
         return [*self._enter, *argv]
 
     def close(self) -> None:
-        """End everything that the page began."""
+        """End everything that the page started."""
         self.unmount(self.mounts())
         for interpreter in self._interpreters.values():
             interpreter.close()
@@ -161,7 +161,7 @@ class Sandbox:
 
 @contextlib.contextmanager
 def _namespace(directory: str) -> Iterator[int]:
-    """A process that holds the namespace for as long as the context lasts."""
+    """A process that holds the namespace during the context."""
     holder = subprocess.Popen(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SYSTEM, "sh", directory],
         stdin=subprocess.PIPE,

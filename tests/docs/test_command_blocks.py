@@ -14,7 +14,7 @@ from tests.docs.page import Page
 from tests.docs.sandbox import Sandbox
 from tests.support import requires, skip_unless
 
-# What a block may be excused by, and how many are. Whoever adds one writes it down here.
+# The permitted reasons for not running a block, and the number of blocks for each.
 NOT_RUN: Final = {
     "takes minutes": 4,
     "installs packages": 5,
@@ -30,7 +30,7 @@ def test_the_blocks_of_the_page_do_what_it_says(page: str) -> None:
     system = any("sudo " in block.text and not block.not_run for block in blocks)
     if system:
         skip_unless("root", "private mounts", "overlay layers")
-    # Not below pytest's directory, which other users may not enter: pages speak of them, too.
+    # Not below pytest's directory, which other users cannot enter: some pages use other users.
     with tempfile.TemporaryDirectory(prefix="zcfuse-page-") as directory:
         os.chmod(directory, 0o755)
         with contextlib.closing(Sandbox(directory, system=system)) as sandbox:
@@ -56,7 +56,7 @@ def test_no_command_passes_for_text() -> None:
 def test_a_file_that_is_shown_is_used_by_a_command_below_it(page: str) -> None:
     blocks = blocks_of(page)
     for number, block in enumerate(blocks):
-        # What lies in /etc has readers that are no commands.
+        # The system reads files in /etc without a command.
         if block.title and not block.title.startswith("/") and not block.not_run:
             used = (later.text for later in blocks[number + 1 :] if not later.title)
             assert any(block.title in text for text in used), block.where

@@ -1,4 +1,4 @@
-"""docs/monitoring.md: its table names every metric, and no other."""
+"""docs/monitoring.md: its table names exactly the existing metrics."""
 
 import os
 import re

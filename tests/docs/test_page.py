@@ -1,4 +1,4 @@
-"""What runs the pages: that it runs them, and that it notices."""
+"""The runner of the pages runs blocks and notices failures."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""docs/semantics.md, claim by claim: each test names the heading that it holds the mount to.
+"""docs/semantics.md, claim by claim: each test cites the heading that it checks.
 
-What takes a reference model or faults to show is tested next to its part; here is what a client
-sees in a few calls.
+These tests need a few calls of a client. Tests with a reference model or faults stand beside their
+parts.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.support import Daemon, Mounter, requires
 from tests.support._user import CHECKOUT
 
 PATHS = ("auto", "splice", "mmap", "pool", "upcall", "naive")
-# Twice the cache timeout that these tests ask for, and some more for a busy machine.
+# Twice the cache timeout of these tests, plus a margin for a busy machine.
 CACHE_TIMEOUT_S = 0.2
 AFTER_TIMEOUT_S = 0.6
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -220,7 +220,7 @@ def test_a_fifo_is_listed_as_one_and_belongs_to_the_client(mounted: Mounter, sou
     os.mkfifo(os.path.join(source, "fifo"))
     daemon = mounted()
     assert ask(daemon, "stat.S_ISFIFO(os.stat(path).st_mode)", "fifo") == "True"
-    # Nobody writes: a FIFO of the backing tree would not differ, but the daemon must not block.
+    # No writer exists; the daemon must not block on a FIFO of the backing tree.
     assert ask(daemon, "os.read(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 1)", "fifo") == "b''"
 
 
@@ -270,7 +270,7 @@ def test_a_hole_reads_as_zeros_and_blocks_show_it(mounted: Mounter, source: str,
         file.seek(1 << 20)
         file.write(b"end")
         file.flush()
-        os.fsync(file.fileno())  # blocks are counted when they are allocated
+        os.fsync(file.fileno())  # the filesystem counts blocks when it allocates them
     daemon = mounted("--path", path)
     read = "(lambda data: (data.count(0), data[-3:]))(open(path, 'rb').read())"
     assert ask(daemon, read) == f"({1 << 20}, b'end')"
@@ -316,7 +316,7 @@ def test_an_open_with_o_direct_reads_the_same(mounted: Mounter, source: str, pat
         os.close(os.open(backing, os.O_RDONLY | os.O_DIRECT))
     except OSError:
         if path == "auto":
-            path = "splice"  # the backing filesystem has none, and passthrough is as it is
+            path = "splice"  # the backing filesystem lacks it, and passthrough behaves the same
     daemon = mounted("--path", path)
     code = """
 import mmap, os, sys, zlib
@@ -409,7 +409,7 @@ def test_a_daemon_that_was_killed_leaves_enotconn_until_it_is_unmounted(
     write(source, "file", b"x")
     daemon = mounted("--path", path)
     daemon.kill()
-    # Over io_uring the kernel may still be at it when the process is gone.
+    # Over io_uring the kernel may still be ending the connection when the process is gone.
     assert ask(daemon, "os.stat(path)") in ("ENOTCONN", "ECONNABORTED")
     assert ask(daemon, "os.stat(path)") == "ENOTCONN"
     daemon.run(*(["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]), daemon.mountpoint)

@@ -1,4 +1,4 @@
-"""The site: that it builds without a warning, and that looking at it fetches nothing."""
+"""The site builds without a warning, and its pages load nothing from other hosts."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def site(tmp_path_factory) -> str:
 
 
 class _Loaded(HTMLParser):
-    """Collects what a browser fetches by itself to show a page."""
+    """Collects the addresses that a browser loads to show a page."""
 
     def __init__(self) -> None:
         super().__init__()

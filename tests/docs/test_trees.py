@@ -1,4 +1,4 @@
-"""docs/trees.md and docs/manifests.md: what their blocks say beyond that they run."""
+"""docs/trees.md and docs/manifests.md: their blocks behave as described."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Runs an example as a user would: as a program of its own."""
+"""Runs an example as a user would: as a separate program."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ DEADLINE_S = 30.0
 
 
 class Programs:
-    """Examples that are running; none of them, and no mount of theirs, outlives the test."""
+    """Running examples; they and their mounts end with the test."""
 
     def __init__(self, mountpoint: str) -> None:
         self._mountpoint = mountpoint
@@ -36,14 +36,14 @@ class Programs:
         return process
 
     def run(self, name: str, *arguments: str) -> str:
-        """Run ``examples/NAME`` to a good end and return what it printed."""
+        """Run ``examples/NAME``, which must succeed, and return its output."""
         process = self.start(name, *arguments)
         output, errors = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, errors
         return output
 
     def wait_until_mounted(self, process: subprocess.Popen[str]) -> None:
-        """Wait until the example's mount is there."""
+        """Wait until the example has mounted."""
         deadline = time.monotonic() + DEADLINE_S
         while find_mount(self._mountpoint) is None:
             assert process.poll() is None, process.communicate(timeout=DEADLINE_S)[1]
@@ -51,7 +51,7 @@ class Programs:
             time.sleep(0.01)
 
     def close(self) -> None:
-        """End what is still there."""
+        """End the remaining examples."""
         mount = find_mount(self._mountpoint)
         if mount is not None:
             abort(mount)

@@ -1,6 +1,6 @@
-"""The examples for data loaders and tables say in one line what they lack.
+"""The examples for data loaders and tables name a missing package in one line.
 
-What they do with it is a part of the proof (``tests/programs/heavy``).
+``tests/programs/heavy`` runs them with the packages.
 """
 
 import os
@@ -21,7 +21,7 @@ NEEDS = {
 
 
 def complaint(name: str, *arguments: str, path: str = "") -> tuple[int, str]:
-    """The status of ``examples/NAME`` and what it wrote to standard error."""
+    """The status of ``examples/NAME`` and its standard error."""
     done = subprocess.run(
         [sys.executable, os.path.join(CHECKOUT, "examples", name), *arguments],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The examples that put a tree together do what their first paragraphs say."""
+"""The examples that build a tree do what their first paragraphs say."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from tests.support._user import CHECKOUT
 
 
 def run(*argv: str, uid: int | None = None) -> str:
-    """What a client prints, or the last word of its complaint."""
+    """A client's output, or the last word of its error."""
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False, user=uid
     )

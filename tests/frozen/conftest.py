@@ -1,4 +1,4 @@
-"""Trees that are hard to keep, frozen and shown again."""
+"""Trees that are hard to store, frozen and shown again."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from zcfuse.tree import Dir, Tree, VirtualTree
 
 Frozen = Callable[..., tuple[str, Summary]]
 
-# What an image cannot keep, or keeps as one time.
+# Attributes that an image cannot store, or stores as one time.
 _NOT_KEPT = ("ino", "blocks", "times")
 
 
@@ -38,7 +38,7 @@ def frozen(tmp_path: Path) -> Frozen:
 
 
 def seen(tree: Tree) -> dict[bytes, dict[str, object]]:
-    """Everything that a tree shows and an image keeps."""
+    """Everything that a tree shows and an image stores."""
     found = tree_dump(tree, ["missing"])
     for described in found.values():
         if isinstance(described, dict):
@@ -64,7 +64,7 @@ def sha256(path: str) -> str:
 
 
 def hard_tree(root: bytes) -> None:
-    """Make a directory of all that is hard to keep: names, times, kinds, attributes, sizes."""
+    """Make a directory that is hard to store: names, times, kinds, attributes, sizes."""
     os.makedirs(os.path.join(root, b"d/\xff\xfe not UTF-8/deep"))
     for number, name in enumerate((b"a" * 255, b"!before the dots", b"~", "ü".encode())):
         path = os.path.join(root, name)

@@ -1,4 +1,4 @@
-"""Freezing: an image shows what its tree shows, and says what it cannot keep."""
+"""Freezing: an image shows its tree and names what it cannot store."""
 
 import errno
 import os
@@ -62,7 +62,7 @@ def test_the_checker_of_erofs_finds_no_fault_in_an_image(tmp_path, frozen):
     found = subprocess.run(["fsck.erofs", image], capture_output=True, text=True, timeout=60)
     assert (found.returncode, found.stderr) == (0, "")
     told = subprocess.run(["dump.erofs", "-S", image], capture_output=True, text=True, timeout=60)
-    names_of_files = summary.about.files + 3  # of which one has three links more
+    names_of_files = summary.about.files + 3  # one of them has three more links
     assert f"regular file count:\t\t{names_of_files}" in told.stdout, told.stdout
 
 

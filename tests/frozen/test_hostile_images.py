@@ -1,4 +1,4 @@
-"""Images with bytes that nobody wrote: an error, and never a byte of another file."""
+"""Corrupted images give an error, and never a byte of another file."""
 
 import contextlib
 import os
@@ -41,7 +41,8 @@ def image(tmp_path_factory):
 
 
 def signed(path):
-    """Make the digest of a changed image right, so that its parts have to be checked."""
+    """Correct the digest of a changed image, so that the checks of its parts must find the
+    change."""
     file = ImageFile(path)
     _, offset, size, _ = HEADER.unpack(file.read(0, HEADER.size))
     digest = digest_of(file)
@@ -51,7 +52,7 @@ def signed(path):
 
 
 def walk(path):
-    """Ask for all that an image shows, as far as it can be had; return what was read."""
+    """Read everything that an image shows and that is readable; return the bytes."""
     tree = FrozenTree(path)
     read = b""
     left = [tree.root]

@@ -1,4 +1,4 @@
-"""The tests' side of a client process: source goes out, a value or an errno comes back, in time."""
+"""The tests' side of a client process: sends source, receives a value or an errno, with a bound."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PROGRAM: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "cli
 class Client:
     """A process below `root`, a mount's directory or a plain one (``client_process.py``).
 
-    `daemon` is the mount's: it is killed when the client hangs, so that nothing else does. `uid`
-    is who the client is. Closed by ``close``, which kills it.
+    `daemon` is the mount's; if the client hangs, it is killed too. `uid` is the client's user.
+    ``close`` kills the client.
     """
 
     def __init__(
@@ -45,22 +45,22 @@ class Client:
         self._received = b""
 
     def begin(self, source: str) -> None:
-        """Send source without waiting for its end."""
+        """Send source without waiting for its answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(source).encode() + b"\n")
 
     def finish(self, timeout: float = DEADLINE_S) -> tuple[str, Any]:
-        """Wait for what `begin` sent: ("value", ...), ("errno", name) or ("error", traceback).
+        """Wait for the answer to `begin`: ("value", ...), ("errno", name) or ("error", traceback).
 
         Raises:
-            ClientHungError: there was no answer in time.
+            ClientHungError: no answer arrived in time.
             AssertionError: the client died.
         """
         kind, value = ast.literal_eval(self._line(time.monotonic() + timeout))
         return kind, value
 
     def outcome(self, source: str, timeout: float = DEADLINE_S) -> Any:
-        """Run source: its value, or the name of the errno that it failed with."""
+        """Run source and return its value, or the name of its errno."""
         self.begin(source)
         kind, value = self.finish(timeout)
         assert kind != "error", value
@@ -74,7 +74,7 @@ class Client:
         return value
 
     def close(self) -> None:
-        """Kill the process. One that the kernel does not let go takes its daemon along."""
+        """Kill the process; if it does not end, kill its daemon too."""
         self.process.kill()
         try:
             self.process.communicate(timeout=DEADLINE_S)

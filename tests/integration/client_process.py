@@ -1,9 +1,9 @@
 """A client of a mount: a process that runs what a test sends it, below one directory.
 
-``client_process.py ROOT UID``: each line of standard input is a JSON string of Python source, each
-line of standard output the answer: the repr of ("value", ...), ("errno", name) or ("error", text).
-The same source runs on the mount and on the backing directory, so that a test need not know what
-is right. Uses the standard library only: an ordinary user may run it.
+``client_process.py ROOT UID``: each line of standard input is a JSON string of Python source. Each
+line of standard output is the answer: the repr of ("value", ...), ("errno", name) or ("error",
+text). The same source runs on the mount and on the backing directory, so a test compares the two.
+It uses only the standard library, so an ordinary user can run it.
 """
 
 import ctypes
@@ -36,14 +36,14 @@ def p(name: str | bytes = b"") -> bytes:
 
 
 def checked(result: int) -> int:
-    """The result of a C call; OSError where it failed."""
+    """Return the result of a C call; raise OSError if it failed."""
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 
 
 def digest(data: bytes) -> tuple[int, str]:
-    """Length and hash: what is compared in place of many bytes."""
+    """Length and hash, which stand for many bytes in a comparison."""
     return len(data), hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -55,7 +55,7 @@ def opened(name: str | bytes, flags: int = os.O_RDONLY) -> int:
 
 
 def forget_pages(fd: int) -> None:
-    """Drop what the page cache has of the file, so that the next read asks the daemon."""
+    """Drop the file's page cache, so that the next read asks the daemon."""
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -111,7 +111,7 @@ def _sent(fd: int, offset: int, size: int) -> bytes:
 
 
 def by_splice(name: str, runs: Runs) -> list[tuple[int, str]]:
-    """The same by splice(2) through a pipe of the client's."""
+    """The same by splice(2) through a pipe of the client."""
     fd = opened(name)
     inner, outer = os.pipe()
     try:
@@ -134,7 +134,7 @@ def _spliced(fd: int, inner: int, outer: int, offset: int, size: int) -> bytes:
 
 
 def by_direct(name: str, runs: Runs) -> list[tuple[int, str] | str]:
-    """The same by O_DIRECT into an aligned buffer; the name of the errno where it is refused."""
+    """The same by O_DIRECT into an aligned buffer; the name of the errno if it is refused."""
     fd = opened(name, os.O_RDONLY | os.O_DIRECT)
     try:
         return [_direct(fd, offset, size) for offset, size in runs]
@@ -150,8 +150,8 @@ def _direct(fd: int, offset: int, size: int) -> tuple[int, str] | str:
             return errno.errorcode[error.errno or 0]
 
 
-# What lstat(2) says, but for the device. A test whose mount has inode numbers of its own, or whose
-# own looking changes access times, takes names away.
+# Fields of lstat(2), except the device. A test removes names if its mount has other inode numbers,
+# or if its reads change access times.
 FIELDS = ["mode", "nlink", "uid", "gid", "rdev", "size", "blksize", "blocks", "ino"]
 FIELDS += ["atime_ns", "mtime_ns", "ctime_ns"]
 
@@ -256,7 +256,7 @@ def birth(name: str | bytes) -> tuple[int, int]:
 
 
 def extents(name: str) -> list[tuple[int, int]]:
-    """Where SEEK_DATA and SEEK_HOLE find data: (start, end)."""
+    """The data segments by SEEK_DATA and SEEK_HOLE: (start, end)."""
     fd, at = os.open(p(name), os.O_RDONLY), 0
     found: list[tuple[int, int]] = []
     try:
@@ -300,7 +300,7 @@ def main() -> None:
         sys.stdout.flush()
 
 
-# What the sources of the tests use, besides what is defined here.
+# Further names for the sources of the tests.
 __all__ = ["random", "socket", "stat"]
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tests.support import Daemon, Mounter, requires, skip_unless  # noqa: E402
 
 COMMAND_DEADLINE_S: Final = 20
 
-# Every serving path, to parametrize with. What `auto` is without passthrough needs a fault.
+# Every serving path, to parametrize with. `auto` without passthrough needs a fault.
 NO_PASSTHROUGH: Final = {"ZCFUSE_FAULTS": "backing_open:EPERM"}
 CACHED_PATHS: Final = ["pool", "mmap", "splice"]
 # The kernel's switch for FUSE over io_uring, and a mount over it, to parametrize with.
@@ -34,7 +34,7 @@ RING_OPTIONS: Final = ("--path", "pool", "--transport", "uring")
 PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
 ALL_PATHS: Final = ["naive", "upcall", *CACHED_PATHS, PASSTHROUGH]
 
-# What is bounded by the cache timeout has happened by then, on a busy machine too.
+# Longer than the cache timeout, also on a busy machine.
 SETTLE_S: Final = 5
 _ROOMS: Final = itertools.count()
 
@@ -60,10 +60,10 @@ def command(*argv: str, cwd: str | Path | None = None) -> None:
 
 @contextlib.contextmanager
 def kernel_mount(*argv: str, cwd: str | Path | None = None) -> Iterator[None]:
-    """``mount ARGV``, whose last is the mount point, for as long as the context lasts.
+    """Run ``mount ARGV``, whose last argument is the mount point, and unmount after the context.
 
-    Since util-linux 2.39 an option may have 255 bytes (fsconfig(2)). Paths in options are therefore
-    best relative to `cwd`.
+    Since util-linux 2.39 an option is limited to 255 bytes (fsconfig(2)), so use paths relative to
+    `cwd` in options.
     """
     command("mount", *argv, cwd=cwd)
     try:
@@ -80,7 +80,7 @@ def serving(
     env: Mapping[str, str] | None = None,
     under: Sequence[str] = (),
 ) -> Iterator[Daemon]:
-    """A mount of `source` that a module's tests share, and its end in order."""
+    """A mount of `source` that a module's tests share; it must end cleanly."""
     mountpoint = base / "mnt"
     mountpoint.mkdir()
     log = str(base / "daemon.log")
@@ -105,7 +105,7 @@ def pair_of(daemon: Daemon, *, uid: int | None = None) -> Iterator[Pair]:
 def clients(mounted: Mounter) -> Iterator[Clients]:
     """Makes clients: ``clients(daemon)`` of a mount, ``clients(root=...)`` of a directory.
 
-    They are gone before the mounts are.
+    They end before the mounts.
     """
     with contextlib.ExitStack() as ends:
 
@@ -124,7 +124,7 @@ def clients(mounted: Mounter) -> Iterator[Clients]:
 def shows(tmp_path: Path, mountpoint: str) -> Iterator[Shows]:
     """Mounts a tree: ``shows(source)`` is the program that shows it and a client of its mount.
 
-    The source sets ``tree``; it has all names of zcfuse, and the keyword arguments as its own.
+    The source sets ``tree``; it can use all names of zcfuse and the keyword arguments.
     """
     skip_unless("mounting")
     with contextlib.ExitStack() as ends:
@@ -155,7 +155,7 @@ def pairs(clients: Clients) -> Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A directory of a test's own below a mount that its module shares, by serving path `path`."""
+    """A test's directory below a mount that its module shares, by serving path `path`."""
 
     path: str
     daemon: Daemon
@@ -168,7 +168,7 @@ class Room:
         return self.pair.same
 
     def settle(self, source: str) -> Any:
-        """Wait until the mount shows what the backing directory shows, and require it."""
+        """Wait until the mount equals the backing directory, and require it."""
         eventually(lambda: not self.pair.differ(source), SETTLE_S)
         return self.pair.same(source)
 
@@ -206,10 +206,10 @@ def room(shared: Shared) -> Iterator[Room]:
 
 @contextlib.contextmanager
 def rings_on() -> Iterator[Callable[[str], None]]:
-    """FUSE over io_uring switched on, which zcfuse itself never does; gives what switches it.
+    """Switches FUSE over io_uring on, which zcfuse itself never does; returns the switch.
 
-    Held by a lock: another run of the tests would else take this one's value for the machine's, and
-    leave it behind.
+    A lock protects it: otherwise another run of the tests would take this value for the machine's
+    and restore the wrong one.
     """
 
     def switch(value: str) -> None:
@@ -228,14 +228,14 @@ def rings_on() -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture
 def ring_switch() -> Iterator[Callable[[str], None]]:
-    """`rings_on` for the length of a test: ``ring_switch("N")`` switches them off."""
+    """`rings_on` during a test: ``ring_switch("N")`` switches rings off."""
     with rings_on() as switch:
         yield switch
 
 
 @pytest.fixture
 def public() -> Iterator[str]:
-    """A directory that every user can reach, which pytest's own are not."""
+    """A directory that every user can reach, unlike pytest's."""
     with tempfile.TemporaryDirectory(prefix="zcfuse-public-") as path:
         os.chmod(path, 0o755)
         for name in ("source", "mnt"):
@@ -245,7 +245,7 @@ def public() -> Iterator[str]:
 
 @pytest.fixture
 def tmpfs(source: str) -> Iterator[str]:
-    """A filesystem of the test's own, on `source`: nobody else changes what it counts."""
+    """A new filesystem on `source`: no other process changes its counts."""
     skip_unless("root")
     with kernel_mount("-t", "tmpfs", "-o", "size=64m", "zcfuse-tests", source):
         yield source

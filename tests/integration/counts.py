@@ -1,4 +1,4 @@
-"""What a daemon counted, in the words of the tests: which path served, and why not another."""
+"""A daemon's counts, for tests: the serving paths and the reasons for fallbacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Counts:
 
     @property
     def reads(self) -> int:
-        """READ requests, whoever served them."""
+        """READ requests by every path."""
         if self.datapath:
             return int(self.datapath["requests"].get("READ", 0))
         return int(self.control["upcalls"].get("read", 0))
@@ -43,13 +43,13 @@ class Counts:
         return int(self.datapath["paths"][path]["requests"])
 
     def paths(self) -> dict[str, int]:
-        """READ requests by the path that served them, those with none left out."""
+        """READ requests by serving path, without zeros."""
         if not self.datapath:
             return {"naive": self.served("naive")}
         return {name: self.served(name) for name in self.datapath["paths"] if self.served(name)}
 
     def reason(self, words: str) -> int:
-        """How often a reason with these words was given."""
+        """The count of reasons with these words."""
         return sum(n for reason, n in self.fallbacks.items() if words in reason)
 
 
@@ -61,7 +61,7 @@ def counts(daemon: Daemon) -> Counts:
 
 
 def eventually(happened: Callable[[], bool], seconds: float = _DEADLINE_S) -> bool:
-    """Whether it happens within a bound that no test is about."""
+    """Whether it happens within a generous bound."""
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A tree that a program mounts, for tests: its source goes in, and what to run beside the mount."""
+"""A tree that a program mounts, for tests: sends its source, and code to run beside the mount."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DEADLINE_S: Final = 30.0
 class Program:
     """A process that mounts the ``tree`` of `source` (``program_process.py``).
 
-    Stands in for a `Daemon` where a `Client` wants one. `end` unmounts and requires status 0.
+    Replaces a `Daemon` for a `Client`. `end` unmounts and requires status 0.
     """
 
     user = None
 
     def __init__(self, source: str, mountpoint: str, log: str, *, limit: int | None = None) -> None:
-        """`limit`: how many descriptors the process may have."""
+        """`limit` bounds the descriptors of the process."""
         self.mountpoint = os.path.realpath(mountpoint)
         self._log_path = log
         self._received = b""
@@ -57,7 +57,7 @@ class Program:
         return self.process.pid
 
     def run(self, body: str, timeout: float = DEADLINE_S) -> Any:
-        """Run the body of an async function in the program, and return what it returned."""
+        """Run the body of an async function in the program and return its result."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(body).encode() + b"\n")
         kind, value = ast.literal_eval(self._line(time.monotonic() + timeout))
@@ -65,7 +65,7 @@ class Program:
         return value
 
     def statistics(self) -> Any:
-        """What the mount counted so far."""
+        """The mount's counts so far."""
         return self.run("return served.statistics()")
 
     def path(self, *names: str) -> str:
@@ -73,12 +73,12 @@ class Program:
         return os.path.join(self.mountpoint, *names)
 
     def log(self) -> str:
-        """What the program has logged so far."""
+        """The program's log so far."""
         with open(self._log_path, errors="replace") as file:
             return file.read()
 
     def end(self) -> None:
-        """Unmount, and require that all went well."""
+        """Unmount, and require success."""
         if self.process.poll() is not None and self.process.returncode < 0:
             return  # it was killed, and the test has failed
         assert self.process.stdin is not None
@@ -95,7 +95,7 @@ class Program:
         assert (status, left) == (0, None), self.log()
 
     def kill(self) -> None:
-        """End it by force and leave nothing behind."""
+        """End it by force and remove its mount."""
         mount = find_mount(self.mountpoint)
         if mount is not None:
             abort(mount)

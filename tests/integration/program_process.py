@@ -1,9 +1,9 @@
-"""A program that mounts a tree of its own: ``program_process.py MOUNTPOINT``.
+"""A program that mounts a tree: ``program_process.py MOUNTPOINT``.
 
 The first line of standard input is a JSON string of Python source that sets ``tree`` and may set
-``options``. Once the tree is mounted, each further line is the body of an async function that runs
-in the mount's trio loop; the answer is the repr of ("value", ...) or ("error", text). It ends with
-the standard input.
+``options``. After the mount, each further line is the body of an async function, which runs in the
+mount's trio loop. The answer is the repr of ("value", ...) or ("error", text). The program ends
+with its standard input.
 """
 
 import json
@@ -20,7 +20,7 @@ import zcfuse
 
 
 async def serve(mountpoint: str) -> None:
-    """Mount what the first line says, and run what the others say."""
+    """Mount the tree of the first line, and run the other lines."""
     names: dict[str, Any] = {name: getattr(zcfuse, name) for name in zcfuse.__all__}
     names.update(os=os, trio=trio, options=None)
     with os.fdopen(os.dup(0), "rb", buffering=0) as file:
@@ -41,7 +41,7 @@ async def serve(mountpoint: str) -> None:
 
 
 async def run(body: str, names: dict[str, Any]) -> tuple[str, Any]:
-    """Run the body of a function and return what it returned."""
+    """Run the body of a function and return its result."""
     try:
         exec("async def _run():\n" + textwrap.indent(body, "    "), names)
         return "value", await names["_run"]()

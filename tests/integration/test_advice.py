@@ -1,7 +1,6 @@
-"""posix_fadvise(2), readahead(2) and madvise(2): asked for, served, and harmless.
+"""posix_fadvise(2), readahead(2) and madvise(2) are served and harmless.
 
-docs/semantics.md, "Advice". For a file in passthrough the kernel sends READ for such advice, and
-for nothing else.
+docs/semantics.md, "Advice". For a passthrough file the kernel sends READ only for such advice.
 """
 
 from __future__ import annotations
@@ -52,12 +51,12 @@ def test_a_read_that_comes_for_a_file_in_passthrough_is_served(
     assert counts(daemon).reads == 0
     pair.same(ADVICE[advice])
     pair.same("digest(os.pread(fd, 1 << 20, 0))")
-    assert eventually(lambda: counts(daemon).reads > 0)  # nobody waits for a readahead
+    assert eventually(lambda: counts(daemon).reads > 0)  # readahead is asynchronous
     after = counts(daemon)
     assert after.reads == sum(after.paths().values())
     assert after.reason("passthrough: READ all the same") == after.reads
     assert not after.control["errors"]
-    # What the advice brought into the mount's own page cache is not what reads are given.
+    # Reads do not use the pages that the advice brought into the mount's page cache.
     write(source, "file", BYTES[::-1])
     pair.same("digest(os.pread(fd, 1 << 20, 0))")
     os.truncate(path, 10)

@@ -1,4 +1,4 @@
-"""Archives, mounted for real: what clients see is what tar and unzip would give them.
+"""Mounted archives: clients see what tar and unzip extract.
 
 docs/archives.md.
 """
@@ -77,7 +77,7 @@ print((sums, sorted(os.listdir("."))))
 
 
 def seen_by(client: str, archive: Path, mountpoint: Path, path: str) -> Any:
-    """Mount the archive, run the client beside it, and return what that printed."""
+    """Mount the archive, run the client and return its output."""
     mountpoint.mkdir(exist_ok=True)
     try:
         done = subprocess.run(

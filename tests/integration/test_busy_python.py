@@ -1,7 +1,7 @@
-"""A Python that is busy does not stop reads that hold a lease.
+"""A busy Python does not stop leased reads.
 
-A program serves a mount by `zcfuse.mount` and then sleeps in C for five seconds without letting go
-of the GIL. Who came first is told by the order of the lines that both sides append to one file.
+A program serves a mount by `zcfuse.mount` and then sleeps in C for five seconds while it holds the
+GIL. Both sides append lines to one file; the order of the lines shows which was first.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Program:
         self.client.value("fd = opened('file')")
 
     def lines(self) -> list[str]:
-        """What happened so far, in its order."""
+        """The events so far, in order."""
         with contextlib.suppress(FileNotFoundError), open(self.order) as file:
             return file.read().split()
         return []
@@ -93,7 +93,7 @@ class Program:
 
 @pytest.fixture
 def programs(tmp_path) -> Iterator[dict[str, Program]]:
-    """One by each path: they are busy all at once."""
+    """One program per path, all busy at once."""
     (tmp_path / "source").mkdir()
     write(str(tmp_path / "source"), "file", BYTES)
     with contextlib.ExitStack() as ends:
@@ -116,7 +116,7 @@ def test_reads_with_a_lease_finish_while_python_holds_the_gil(programs) -> None:
     assert eventually(lambda: all("free" in one.lines() for one in programs.values()))
     with_a_lease = {path: one.lines() for path, one in programs.items() if path != "upcall"}
     assert set(map(tuple, with_a_lease.values())) == {("mounted", "busy", "read", "free")}
-    # The counter-proof: who needs Python has to wait for it.
+    # The counter-proof: a client that needs Python waits.
     assert programs["upcall"].lines() == ["mounted", "busy", "free", "read"]
 
 

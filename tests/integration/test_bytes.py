@@ -1,7 +1,7 @@
-"""The bytes of files, by every serving path and every way in which a client reads.
+"""The bytes of files, by every serving path and every method of reading.
 
-docs/semantics.md, "Operations". The clients ask for the same runs on the mount and on the backing
-directory; the status says that it was this path, and no other, that served them.
+docs/semantics.md, "Operations". The clients read the same ranges on the mount and on the backing
+directory; the status must show only this path.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tests.support import Daemon, requires
 pytestmark = requires("mounting")
 
 SIZE = (3 << 20) + 1234
-BLOCKS = (SIZE + 4095) & ~4095  # O_DIRECT reads whole blocks, also the last one
+BLOCKS = (SIZE + 4095) & ~4095  # O_DIRECT reads whole blocks, including the last
 WAYS = ["by_read", "by_mmap", "by_sendfile", "by_splice"]
 EXAMPLES = settings(deadline=None, max_examples=15)
 
-# Offsets before, at and behind every kind of edge: block, page, request, end of the file.
+# Offsets before, at and after every kind of edge: block, page, request, end of the file.
 OFFSETS = st.one_of(
     st.integers(0, SIZE + 70_000),
     st.sampled_from([0, 1, 4095, 4096, 131_071, 131_072, 1 << 20, SIZE - 1, SIZE, SIZE + 1]),
@@ -53,7 +53,7 @@ class Served:
         self.mount = pair.mount
 
     def require_path(self, before: Counts) -> None:
-        """Require that the READs since `before` came by this path, or fell back for a reason."""
+        """Require that this path served the READs since `before`, or fell back with a reason."""
         now = counts(self.daemon)
         served = {name: n - before.paths().get(name, 0) for name, n in now.paths().items()}
         reads = now.reads - before.reads
@@ -153,6 +153,6 @@ def test_a_file_is_always_ready_and_the_kernel_asks_once(served: Served) -> None
     served.same("[len(found) for found in select.select([fd], [fd], [fd], 0)]")
     served.same("os.close(fd)")
     after = counts(served.daemon)
-    if after.datapath:  # without it, Python is asked each time
+    if after.datapath:  # without it, every request is an upcall
         assert after.request("POLL") == 1
         assert "poll" not in after.control["upcalls"]

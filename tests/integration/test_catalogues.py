@@ -1,4 +1,4 @@
-"""Archives whose members the data path answers for by itself (docs/archives.md, "Who answers")."""
+"""Archives whose members the data path answers for (docs/archives.md, "Who answers")."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ tree = Dir({{"plain": archive, "own": Own({path!r}, keep=Keep.NOT), "note": Byte
 
 @pytest.fixture
 def program(archive: Path, mountpoint: str, tmp_path: Path) -> Iterator[Program]:
-    """An archive in a directory of a program's, and one with a policy of its own."""
+    """An archive in a program's directory, and one with a policy."""
     source = GRAFTED.format(path=str(archive))
     program = Program(source, mountpoint, str(tmp_path / "log"))
     yield program

@@ -1,8 +1,8 @@
-"""Changes of the backing tree, made behind the mount's back, are seen after the cache timeout.
+"""Changes of the backing tree become visible after the cache timeout.
 
-docs/semantics.md, "Cache timeout", "Hard links and replaced files". Each change is made after a
-client has looked at everything, so that whatever may be cached is; then the mount must come to show
-what the backing directory shows.
+docs/semantics.md, "Cache timeout", "Hard links and replaced files". First a client looks at
+everything, so that the kernel caches all it can. Then the test makes a change, and the mount must
+show what the backing directory shows.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tests.support import requires
 
 pytestmark = requires("mounting")
 
-# Short, so that a test does not wait long; not 0, so that there is something to wait for.
+# Short, to keep the wait short; not 0, which would disable the cache.
 shared = shared_mount(["naive", "splice", PASSTHROUGH], "--cache-timeout", "0.1")
 
 ATTEMPTS: Final = 5
 BEFORE: Final = b"before" * 30_000
 AFTER: Final = b"change" * 30_000
 
-# What a client can see of a tree, access times apart; a special file is not opened.
+# Everything that a client can see of a tree, except access times; it opens no special files.
 SNAPSHOT: Final = """
 def look(path):
     status = os.lstat(p(path))
@@ -125,7 +125,7 @@ CHANGES: Final[dict[str, Callable[[str], None]]] = {
 
 @pytest.fixture
 def watched(room: Room) -> Room:
-    """A directory of which the client has seen all there is, and the absence of the rest."""
+    """A directory whose existing and missing names the client has looked up."""
     os.mkdir(f"{room.source}/dir")
     write(room.source, "file", BEFORE)
     write(room.source, "dir/inner", b"inner")
@@ -154,10 +154,10 @@ def test_a_reused_inode_number_is_another_file(watched: Room) -> None:
         watched.settle("look('file')")
         number = os.stat(path).st_ino
         os.unlink(path)
-        # What is kept open keeps its number.
+        # An open file keeps its number.
         assert eventually(lambda: kept_open(watched) == 0)
         write(watched.source, "file", AFTER)
-        # Others use the filesystem, too, and some filesystems never do it.
+        # Other processes use the filesystem too, and some filesystems never reuse numbers.
         if os.stat(path).st_ino == number:
             break
     watched.settle("look('file')")

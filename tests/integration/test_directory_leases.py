@@ -1,4 +1,4 @@
-"""Directory leases on real mounts: the same tree, without Python being asked."""
+"""Directory leases on real mounts: the same tree, without upcalls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANY_BYTES = [b"\xff\xfe\x80", b"new\nline", b"'\"$`\\", "größe".encode(), b" "
 
 @pytest.fixture(params=["dev", pytest.param("uring", marks=requires("root", "io_uring"))])
 def transport(request):
-    """Each transport in turn; for a ring the kernel's switch is on."""
+    """Each transport in turn; a ring switches the kernel's switch on."""
     if request.param == "uring":
         request.getfixturevalue("ring_switch")
     return request.param
@@ -26,12 +26,12 @@ def transport(request):
 
 @pytest.fixture
 def mounted(mounted, transport):
-    """Mounts over that transport; what the test says otherwise counts."""
+    """Mounts over that transport; the test's options come last."""
     return lambda *options, **how: mounted("--transport", transport, *options, **how)
 
 
 def fill(source: str) -> None:
-    """One of everything, at several depths."""
+    """One file of each kind, at several depths."""
     base = os.fsencode(source)
     for depth in range(3):
         for name in ANY_BYTES:
@@ -132,7 +132,7 @@ def test_a_file_swapped_while_it_is_read_is_never_mistaken(mounted, clients, sou
 
 
 def changes_of(daemon: Daemon, before: Counts) -> dict[str, int]:
-    """Requests since then, by operation, those with none left out."""
+    """Requests since then, by operation, without zeros."""
     now, then = counts(daemon).datapath["requests"], before.datapath["requests"]
     return {name: n - then.get(name, 0) for name, n in now.items() if n != then.get(name, 0)}
 
@@ -144,7 +144,7 @@ def test_a_warm_open_read_and_close_is_an_open_and_a_release(mounted, clients, s
     client = clients(daemon)
     read = "[os.close(fd) for fd in [os.open(p('file'), 0)] if os.pread(fd, 15000, 0)]"
     client.value(read)
-    # The kernel sends RELEASE behind the close.
+    # The kernel sends RELEASE after the close.
     assert eventually(lambda: counts(daemon).datapath["directories"]["open_files"] == 0)
     before = counts(daemon)
     for _ in range(20):
@@ -178,7 +178,7 @@ def test_a_listing_is_kept_by_the_kernel_within_the_cache_timeout(mounted, pairs
     pair.same("sorted(os.listdir(root))")
     assert eventually(lambda: changes_of(daemon, before) == {"OPENDIR": 1, "RELEASEDIR": 1})
     write(source, "new")
-    # The mtime of the directory is looked at by each open, whatever the timeout is.
+    # Each open checks the directory's mtime, whatever the timeout is.
     assert b"new" in pair.same("sorted(os.listdir(root))")
 
 
@@ -230,7 +230,7 @@ def test_what_the_kernel_believes_in_for_too_long_is_never_another_file(
         os.mkdir(f"{source}/dir")
         write(source, "dir/file", b"another")
     elif change != "removal" and at_last != "ENOENT":
-        # It is the client that follows this one.
+        # The client follows this one.
         outside = f"{os.path.dirname(source)}/outside"
         os.mkdir(outside)
         write(outside, "file", b"the outside")

@@ -1,4 +1,4 @@
-"""Many files: a walk and a read of 20,000 of them by a daemon that may have 256 descriptors."""
+"""A walk and a read of 20,000 files by a daemon with at most 256 descriptors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = 500
 DESCRIPTORS = 256
 WALK_S = 150
 
-# Walks DIRECTORY and reads every file, its own name; prints how many there were.
+# Walks DIRECTORY and reads every file, which contains its name; prints their number.
 WALK = """
 import os, sys
 found = 0
@@ -36,7 +36,7 @@ print(found)
 
 @pytest.fixture(scope="module")
 def forest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Directories of small files, gone at the end."""
+    """Directories of small files, removed at the end."""
     base = tmp_path_factory.mktemp("forest")
     for directory in range(DIRECTORIES):
         at = base / f"directory-{directory}"
@@ -63,12 +63,12 @@ def daemon(
 
 
 def known(found: Counts) -> int:
-    """Nodes that either plane knows for the kernel."""
+    """Nodes in both planes."""
     return int(found.control["nodes"]) + int(found.datapath["directories"]["nodes"])
 
 
 def resident(daemon: Daemon) -> int:
-    """Bytes of memory that the daemon has."""
+    """Resident bytes of the daemon."""
     with open(f"/proc/{daemon.pid}/status") as file:
         found = re.search(r"^VmRSS:\s*(\d+) kB", file.read(), re.MULTILINE)
     assert found is not None
@@ -82,7 +82,7 @@ def test_twenty_thousand_files_are_walked_and_read_with_few_descriptors(
     result = daemon.python(WALK, daemon.mountpoint, timeout=WALK_S)
     assert int(result.stdout) == DIRECTORIES * FILES
     after = counts(daemon)
-    # The kernel may have forgotten some by now: it was short of memory, or told to.
+    # The kernel may have forgotten some by now, under memory pressure or on request.
     nodes, grown = known(after), resident(daemon) - before
     with capsys.disabled():
         print(f" [{nodes} nodes known, {grown / nodes:.0f} bytes each]", end=" ")

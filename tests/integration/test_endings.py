@@ -1,7 +1,6 @@
-"""Whatever ends the daemon or its connection: no client is left waiting.
+"""Whatever ends the daemon or its connection, every client gets an answer.
 
-docs/semantics.md, "When the daemon ends". A client that is left waiting fails its test by the bound
-of the client itself.
+docs/semantics.md, "When the daemon ends". A client that waits longer than its bound fails its test.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from tests.support._user import CHECKOUT
 
 pytestmark = requires("mounting")
 
-# What a read gets that the daemon will not answer; a path leads elsewhere once it is unmounted.
-# ECANCELED is what a killed daemon's ring leaves of a request on its way to it.
+# Errnos of a read that the daemon does not answer; after the unmount a path leads elsewhere.
+# A killed daemon's ring answers a request on its way with ECANCELED.
 GONE = {"ENOTCONN", "ECONNABORTED", "EIO", "ECANCELED"}
 GONE_BY_PATH = {*GONE, "ENOENT"}
 BYTES = os.urandom(1 << 20)
-# For ever: open, read past what is cached, close.
+# Repeat: open, read uncached bytes, close.
 FOR_EVER = "while True: by_read('file', [(0, 1 << 20)]); content('file')"
 # Numbers of system calls on x86-64 and in the generic table (aarch64 and others).
 READS = {"x86_64": ("17", "295", "327")}.get(os.uname().machine, ("67", "69", "286"))
@@ -36,7 +35,7 @@ READS = {"x86_64": ("17", "295", "327")}.get(os.uname().machine, ("67", "69", "2
 
 @contextlib.contextmanager
 def frozen(daemon: Daemon) -> Iterator[None]:
-    """The daemon does nothing, as one whose disk does not answer."""
+    """Stop the daemon, as if its disk did not answer."""
     daemon.process.send_signal(signal.SIGSTOP)
     try:
         assert eventually(lambda: set(_states(daemon.pid)) == {"T"})
@@ -79,7 +78,7 @@ def test_a_daemon_that_is_killed_ends_a_read_that_it_never_answered(
     daemon = mounted("--path", path)
     client = clients(daemon)
     client.value("fd = opened('file')")
-    with frozen(daemon):  # a thread that is not yet stopped would answer
+    with frozen(daemon):  # a running thread would answer
         client.begin("os.pread(fd, 4096, 500_000)")
         assert eventually(lambda: is_reading(client))
         daemon.kill()
@@ -91,7 +90,7 @@ def test_a_daemon_that_is_killed_ends_a_read_that_it_never_answered(
     [
         ("read:EIO", "--directory-lease"),
         ("read:EIO", "--no-directory-lease"),
-        ("recv:EIO", "--no-directory-lease"),  # what Python answers, and nearly nothing is asked
+        ("recv:EIO", "--no-directory-lease"),  # Python answers these, and clients send few
     ],
 )
 @pytest.mark.parametrize("path", ["upcall", "splice", "auto"])
@@ -99,7 +98,7 @@ def test_a_data_path_thread_that_dies_ends_connection_and_daemon(
     mounted, clients, source, path, fault, lease
 ) -> None:
     write(source, "file", BYTES)
-    # Beside a ring /dev/fuse is hardly read from: test_rings.py.
+    # A mount with a ring hardly reads /dev/fuse: test_rings.py.
     by = ("--path", path, "--transport", "dev", lease)
     daemon = mounted(*by, env={"ZCFUSE_FAULTS": f"{fault}:after=60:count=1"})
     client = clients(daemon)
@@ -119,7 +118,7 @@ def test_an_aborted_connection_ends_the_daemon_and_its_clients(
     daemon = mounted("--path", path)
     client = clients(daemon)
     client.begin(FOR_EVER)
-    # The control filesystem need not be mounted where the daemon is.
+    # The daemon's namespace may lack the control filesystem.
     script = f"{MOUNT_FUSECTL} && echo 1 > /sys/fs/fuse/connections/$0/abort"
     number = str(daemon.mount.connection)
     command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, number)

@@ -1,7 +1,7 @@
-"""Nothing outside the source is ever served, whatever is swapped for what and when.
+"""The mount never serves a file outside the source, whatever is swapped and when.
 
 docs/semantics.md, "Symlinks", "Mounts inside the source". The clients follow no link themselves
-(openat2 with RESOLVE_NO_SYMLINKS), so that a byte from outside can only have come from the daemon.
+(openat2 with RESOLVE_NO_SYMLINKS), so only the daemon can deliver a byte from outside.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tests.support import find_mount, requires
 
 pytestmark = requires("mounting")
 
-# By `upcall` Python answers for every name, by `auto` the data path does.
+# By `upcall` Python answers for names, by `auto` the data path does.
 shared = shared_mount(["naive", "upcall", "auto"], "--cache-timeout", "0")
 
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 LIBC = ctypes.CDLL(None, use_errno=True)
 
-# Everything that a client can learn of a file below a directory that may be swapped. An answer is
-# what was found, None where it was refused.
+# Everything that a client can learn about a file below a directory that may be swapped. None means
+# a refusal.
 SPY = """
 def spy(name):
     found = []
@@ -75,14 +75,14 @@ def of_listing(name):
 
 
 def opened(found: Counts) -> dict[str, int]:
-    """How often anything was opened, whoever opened it."""
+    """The number of opens in both planes."""
     asked = found.datapath.get("requests") or found.control["upcalls"]
     return {name: n for name, n in asked.items() if name.lower() in ("open", "opendir")}
 
 
 @contextlib.contextmanager
 def swapping(one: str, other: str) -> Iterator[None]:
-    """Two names are exchanged all the time by a thread."""
+    """A thread exchanges two names continuously."""
     stop = threading.Event()
 
     def swap() -> None:
@@ -99,7 +99,7 @@ def swapping(one: str, other: str) -> Iterator[None]:
 
 
 def inside_and_outside(source: str, outside: str) -> None:
-    """The same name twice: in the source and in a directory that is not shown."""
+    """The same name twice: in the source and in a directory outside it."""
     os.mkdir(f"{source}/dir")
     os.mkdir(outside)
     for directory, data in ((f"{source}/dir", b"inside"), (outside, b"the outside")):
@@ -122,7 +122,7 @@ def test_a_directory_swapped_for_a_link_all_the_time_never_leads_outside(
         found = mount.value("[spy('dir/file') for _ in range(400)]")
     answers = {answer for one in found for answer in one}
     assert answers <= {b"inside", 6, ("file",)}
-    # Both had their turns: the directory as it should be, and the link in its place.
+    # Both states occurred: the real directory, and the link in its place.
     assert answers
     assert [] in found
 

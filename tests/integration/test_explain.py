@@ -1,4 +1,4 @@
-"""`zcfuse explain`: each cause of a worse path made to happen, and what the command says of it."""
+"""`zcfuse explain`: causes each fallback and checks the command's explanation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def explained(path: str, **more: Any) -> Any:
 
 
 def served(told: Any) -> tuple[str, list[str]]:
-    """The mode, and the paths that are used."""
+    """The mode and the paths in use."""
     found = told["daemon"]["served"]
     return found["mode"], [step["path"] for step in found["steps"] if step["used"]]
 
@@ -110,7 +110,7 @@ def test_what_is_told_of_a_passed_through_file_is_so_and_asking_is_not_counted(
     assert told["daemon"]["served"]["open_as"] == "passthrough"
     assert told["daemon"]["names"]["leased"] is True
     assert told["advice"] == GOOD
-    # The command's own open, and nothing else.
+    # Only the command's open.
     assert sum(after.opens.values()) == sum(before.opens.values()) + 1
     assert after.reads == before.reads
 
@@ -120,7 +120,7 @@ def test_what_is_told_of_a_passed_through_file_is_so_and_asking_is_not_counted(
 def test_what_is_in_memory_is_told_of_both_caches(mounted, source, path: str) -> None:
     make(source, "file")
     daemon = mounted("--path", path)
-    # Open meanwhile, so that the mount's pages stay.
+    # Keep it open, so that the mount's pages stay.
     code = (
         "import subprocess, sys\nfile = open(sys.argv[1], 'rb')\nfile.read()\n"
         "run = [sys.executable, '-m', 'zcfuse', 'explain', '--json', sys.argv[1]]\n"
@@ -147,7 +147,7 @@ def test_an_ordinary_user_is_told_that_passthrough_needs_a_privilege(
     assert served(told) == ("cached", ["splice", "pool"])
     assert told["daemon"]["served"]["reason"] == "passthrough: EPERM (needs CAP_SYS_ADMIN)"
     assert "as root" in told["advice"]
-    # The file is root's, so that the kernel tells this user nothing of its pages.
+    # The file is root's, so the kernel does not report its pages to this user.
     assert told["daemon"]["parts"][0]["cached_bytes"] is None
     shown = run_zcfuse("explain", path, user=ordinary_user)
     assert "not told to this user" in shown.stdout
@@ -191,7 +191,7 @@ def test_a_backing_file_on_tmpfs_is_passed_through(mounted, tmpfs) -> None:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A tree with a node of every kind, and what is behind it."""
+    """A tree with a node of every kind, and the backing files."""
     from tests.integration.program import Program
 
     skip_unless("mounting")

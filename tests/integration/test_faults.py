@@ -1,7 +1,7 @@
-"""System calls that fail or fall short in the data path: an errno or a fallback, never harm.
+"""Failing and short system calls in the data path: an errno or a fallback, never harm.
 
-The daemon's environment asks for the faults (zcfuse/datapath/native/sys/faults.hpp). What could not
-be done by the best path is done by another, with the reason in the status.
+The daemon's environment sets the faults (zcfuse/datapath/native/sys/faults.hpp). Another path
+serves what the best one cannot, with the reason in the status.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WHOLE = f"by_direct('file', [(0, {len(BYTES)})])"
 
 @pytest.fixture
 def faulty(mounted, pairs, source):
-    """Mounts with faults: a daemon, and a pair of clients that see a file of random bytes."""
+    """Mounts with faults: a daemon, and a pair of clients with a file of random bytes."""
     write(source, "file", BYTES)
 
     def mount(faults: str, path: str, *options: str):
@@ -96,10 +96,10 @@ def test_a_path_that_cannot_be_taken_is_left_with_a_reason(
 
 
 def _small_pipe() -> str:
-    """Lets the pipe by which requests are sized be as it is, and keeps the serving one small.
+    """Leaves the pipe that sizes requests alone, and keeps the serving pipe small.
 
-    The first is made and enlarged; the other is made, and not enlarged in any attempt. Who lacks
-    CAP_SYS_RESOURCE needs one attempt more for the first one and has one less for the other.
+    The first pipe is enlarged; every attempt to enlarge the other fails. Without CAP_SYS_RESOURCE
+    the first one needs one more attempt and the other has one fewer.
     """
     with open("/proc/self/status") as file:
         effective = next(line for line in file if line.startswith("CapEff:"))
@@ -161,7 +161,7 @@ def test_a_descriptor_that_cannot_be_copied_fails_the_open_alone(faulty) -> None
 
 
 def test_a_descriptor_that_is_not_to_be_had_fails_the_open_alone(faulty) -> None:
-    # One attempt, and another once all that is not in use has been given back.
+    # One attempt, and another after releasing everything unused.
     _, pair = faulty("open:EMFILE:after=1:count=2", "auto")
     assert pair.mount.outcome("digest(content('file'))") == "EMFILE"
     pair.same("digest(content('file'))")

@@ -1,6 +1,6 @@
-"""A backing tree that is promised not to change: what is asked once, and a promise that is broken.
+"""An immutable backing tree: questions asked only once, and broken promises.
 
-Requests are counted by the kernel, at fuse:fuse_request_send, before the daemon sees them.
+The kernel counts requests at fuse:fuse_request_send, before the daemon sees them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRANSPORTS: Final = ["dev", pytest.param("uring", marks=requires("io_uring", "ro
 FILES: Final = 60
 SMALL: Final = 16 << 10
 BIG: Final = os.urandom((5 << 20) + 321)
-# One look at everything: names, attributes, links, lists, bytes, and a name that is missing.
+# One look at everything: names, attributes, links, lists, bytes, and a missing name.
 EPOCH: Final = f"""
 def one(name):
     fd = os.open(p(name), os.O_RDONLY)
@@ -48,7 +48,7 @@ def epoch():
 
 @pytest.fixture
 def switched_on(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The kernel's switch, where a test wants a ring."""
+    """The kernel's switch, for tests with a ring."""
     if request.getfixturevalue("transport") != "uring":
         yield
         return
@@ -66,7 +66,7 @@ def _switch(value: str) -> None:
 
 @pytest.fixture
 def immutable(mounted):
-    """Mounts whose tree is promised not to change."""
+    """Immutable mounts."""
     return lambda *options, **how: mounted("--immutable", *options, **how)
 
 
@@ -135,7 +135,7 @@ def test_the_first_read_of_a_known_file_is_one_request(
     daemon = immutable("--transport", transport)
     client = clients(daemon)
     client.value(EPOCH)
-    client.value("one('dir/file-0')")  # makes the kernel do without opens
+    client.value("one('dir/file-0')")  # makes the kernel skip opens
     client.value(known)
     with Sent(daemon) as sent:
         client.value("one('dir/file-7')")
@@ -224,7 +224,7 @@ def test_an_ordinary_user_has_it_too(mounted, ordinary_user: OrdinaryUser) -> No
     assert [after.request(name) for name in ("OPEN", "READ", "OPENDIR")] == [1, 1, 1]
 
 
-# What a broken promise looks like
+# Broken promises
 
 
 def broken(source: str, by: str) -> None:
@@ -268,7 +268,7 @@ def test_what_was_read_before_stays_as_it_was(immutable, clients, source, by) ->
     client.value("by_read('big', [(0, 100)])")
     broken(source, by)
     assert client.value("digest(content('file'))") == before
-    # Held open for a moment after its last READ; then it is nobody's.
+    # Open for a moment after its last READ, then closed.
     rest = "os.pread(os.open(p('big'), os.O_RDONLY), 4096, 4 << 20)"
     assert client.outcome(rest) in (BIG[4 << 20 : (4 << 20) + 4096], "ESTALE")
     assert eventually(lambda: counts(daemon).datapath["directories"]["kept_files"] == 0)
@@ -308,7 +308,7 @@ def test_names_that_come_and_go_are_not_noticed(immutable, clients, source) -> N
     assert client.value("(os.listdir(p()), os.path.lexists(p('new')))") == ([b"file"], False)
     assert client.value("os.path.lexists(p('file'))")
     assert client.outcome("content('file')") == "ESTALE"
-    assert client.value("content('old')") == b"right"  # by the name that it has now
+    assert client.value("content('old')") == b"right"  # by its current name
 
 
 def test_a_directory_that_was_moved_is_estale_after_a_while(immutable, clients, source) -> None:
@@ -327,7 +327,7 @@ def test_a_directory_that_was_moved_is_estale_after_a_while(immutable, clients, 
     assert client.value("one('away/file-1')") == whole
 
 
-# What the data path does not answer itself
+# Requests that the data path does not answer
 
 
 @requires("root")
@@ -403,7 +403,7 @@ print(found)
     assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < 256
 
 
-# A policy, and a revoke; the program is a mount in a process of its own
+# A policy, and a revoke; the program mounts in a separate process
 
 PROGRAM: Final = """
 import json, os, subprocess, sys

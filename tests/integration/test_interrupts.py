@@ -1,6 +1,6 @@
-"""Clients that are killed, or give up, in the middle of a read of something slow.
+"""Clients that are killed, or give up, during a slow read.
 
-The slow backing is a mount of zcfuse whose daemon is stopped: a mount on a mount.
+The slow backing is a zcfuse mount with a stopped daemon: a mount on a mount.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from tests.support import requires
 
 pytestmark = requires("mounting")
 
-# Far enough from the beginning that no readahead has been there.
+# Far enough from the start to be beyond readahead.
 FAR = 40 << 20
 
 
 @pytest.fixture
 def slow(mounted, source, mountpoint, tmp_path, request):
-    """Mounts by a path what another mount shows: (the slow daemon, the daemon on top of it)."""
+    """A mount of another mount, by a path: (the slow daemon, the daemon on top of it)."""
     path = write(source, "file", os.urandom(4096))
     os.truncate(path, 64 << 20)
     with open(path, "r+b") as file:
@@ -69,7 +69,7 @@ def test_an_interrupt_of_a_read_that_holds_a_lease_is_counted_and_not_handed_up(
 ) -> None:
     below, top = slow(path)
     client = clients(top)
-    # The kernel interrupts what a client itself waits for: one page, without readahead.
+    # The kernel interrupts only a client's own wait: one page, without readahead.
     client.value("mapping = mmap.mmap(os.open(p('file'), os.O_RDONLY), 0, prot=mmap.PROT_READ)")
     client.value("mapping.madvise(mmap.MADV_RANDOM)")
     before = counts(top)
@@ -91,7 +91,7 @@ def test_a_read_that_is_stuck_keeps_nobody_else_from_what_is_there(slow, clients
     with frozen(below):
         client.begin(f"_direct(fd, {FAR}, 1 << 16)")
         assert eventually(lambda: is_reading(client))
-        # The status is asked for by others, and its answer needs nothing from below.
+        # The status needs nothing from the slow mount.
         assert counts(top).datapath["directories"]["open_files"] == 1
     assert client.finish()[0] == "value"
     assert client.value("_direct(fd, 0, 4096)") == near

@@ -1,7 +1,6 @@
-"""The pages of a file are kept from one open to the next, or dropped, by its size and its mtime.
+"""Size and mtime decide whether a file's pages stay cached between opens.
 
-docs/semantics.md, "Cache timeout". The READ requests of a second open tell: none where the pages
-were kept.
+docs/semantics.md, "Cache timeout". If the pages stayed, a second open causes zero READ requests.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ BYTES = b"0123456789abcdef" * 20_000
 
 
 def reads_of_a_second_open(room: Room, between: Callable[[], object]) -> int:
-    """READs of a second open after `between`, which must give the right bytes."""
+    """READs of a second open after `between`, which must return the right bytes."""
     write(room.source, "file", BYTES)
     start = counts(room.daemon).reads
     room.same("digest(content('file'))")
@@ -61,7 +60,7 @@ def test_pages_are_dropped_when_only_the_file_is_another(room: Room) -> None:
 def test_a_file_changed_twice_within_a_tick_of_its_clock_is_not_taken_for_unchanged(
     room: Room,
 ) -> None:
-    # One time for both, as a filesystem has it that counts in seconds.
+    # One time for both, as on a filesystem with times in seconds.
     now = (time.time_ns() // SECOND_NS + 1) * SECOND_NS
     for data in (BYTES, BYTES[::-1], BYTES):
         os.utime(write(room.source, "file", data), ns=(now, now))

@@ -1,4 +1,4 @@
-"""Directories: large ones, and ones that change while they are listed.
+"""Directories: large ones, and ones that change during a listing.
 
 docs/semantics.md, "Directories that change".
 """
@@ -15,15 +15,15 @@ from tests.support import requires
 
 pytestmark = requires("mounting")
 
-# By `upcall` Python lists a snapshot, by `splice` the data path reads the backing directory on.
+# By `upcall` Python lists a snapshot; by `splice` the data path streams the backing directory.
 shared = shared_mount(["naive", "upcall", "splice"], "--cache-timeout", "0")
 
-# More than a reply of any size holds.
+# More than any reply holds.
 MANY = 20_000
 
 
 def fill(directory: str, count: int, name: str = "entry") -> list[str]:
-    """Make files of which no listing fits into one reply."""
+    """Make more files than fit into one reply."""
     names = [f"{name}-{n:05}" for n in range(count)]
     for one in names:
         os.close(os.open(os.path.join(directory, one), os.O_CREAT | os.O_WRONLY))
@@ -31,7 +31,7 @@ def fill(directory: str, count: int, name: str = "entry") -> list[str]:
 
 
 def asked(room: Room, name: str) -> int:
-    """Requests of an operation so far, whoever answered them."""
+    """Requests of an operation so far, in both planes."""
     found = counts(room.daemon)
     return found.request(name) if found.datapath else found.control["upcalls"].get(name.lower(), 0)
 
@@ -77,7 +77,7 @@ def test_a_directory_is_read_once_a_pass_and_not_for_each_buffer(room: Room) -> 
     before = asked(room, request)
     room.pair.mount.value("directory = Directory('', 4096)")
     first = room.pair.mount.value("directory.some()")
-    # What a second reading of the directory would find, and the first one cannot have.
+    # A second pass would find these, but not the first.
     fill(room.source, 2000, "late")
     names = [entry[0] for entry in first + room.pair.mount.value("directory.rest()")]
     assert len(names) == len(set(names))

@@ -1,4 +1,4 @@
-"""Memory that pool and windows lock: within the budget, and without harm beyond it."""
+"""Memory that pool and windows lock: within the budget, and harmless beyond it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_files(source: str) -> None:
 
 
 def locked(daemon: Daemon) -> int:
-    """Bytes that the kernel says the daemon has locked."""
+    """The daemon's locked bytes, by the kernel."""
     with open(f"/proc/{daemon.pid}/status") as file:
         found = re.search(r"^VmLck:\s*(\d+) kB", file.read(), re.MULTILINE)
     assert found is not None
@@ -89,5 +89,5 @@ def test_windows_go_when_their_files_are_closed(mounted, pairs, source) -> None:
     pair.same("digest(os.pread(fd, 2 << 20, 0))")
     assert windows(daemon)["count"] > 0
     pair.same("os.close(fd)")
-    # The kernel sends RELEASE when it likes.
+    # The kernel may send RELEASE late.
     assert eventually(lambda: windows(daemon)["count"] == 0)

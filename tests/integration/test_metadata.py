@@ -1,4 +1,4 @@
-"""Attributes, links, listings and extended attributes, against the backing directory itself.
+"""Attributes, links, listings and extended attributes, against the backing directory.
 
 docs/semantics.md, "Operations", "Inode numbers", "Extended attributes".
 """
@@ -22,7 +22,7 @@ pytestmark = requires("mounting")
 
 
 def make_tree(source: str) -> None:
-    """One of everything that a directory can hold."""
+    """One entry of each kind."""
     os.mkdir(os.path.join(source, "dir"), 0o2751)
     os.makedirs(os.path.join(source, "deep", "deeper", "deepest"))
     for mode in (0o000, 0o444, 0o644, 0o755, 0o4755, 0o2711, 0o7777):
@@ -57,7 +57,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     source.mkdir()
     make_tree(str(source))
     with contextlib.closing(Client(str(source))) as native:
-        # A listing sets the access time of a directory that has changed since its last access.
+        # A listing sets the access time if the directory changed since its last access.
         assert eventually(lambda: bool(native.value("tree() == tree()")))
     with serving(base, str(source)) as daemon:
         yield daemon

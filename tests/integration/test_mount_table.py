@@ -1,4 +1,4 @@
-"""What the kernel's mount table says of a mount: source, type and options."""
+"""A mount in the kernel's mount table: source, type and options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALWAYS = {"ro", "nosuid", "nodev", "default_permissions"}
 
 
 def findmnt(daemon: Daemon) -> tuple[str, str, set[str]]:
-    """Source, type and options, as findmnt(8) shows them."""
+    """Source, type and options, by findmnt(8)."""
     columns = ["findmnt", "--noheadings", "--raw", "--output", "SOURCE,FSTYPE,OPTIONS"]
     shown = subprocess.run(
         [*columns, daemon.mountpoint], capture_output=True, text=True, timeout=20, check=True

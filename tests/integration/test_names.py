@@ -1,4 +1,4 @@
-"""Names of any bytes, and paths longer than any one system call takes.
+"""Names of any bytes, and paths longer than PATH_MAX.
 
 docs/semantics.md, "Names".
 """

@@ -97,7 +97,7 @@ def test_a_file_replaced_between_lookup_and_open_is_opened_as_what_it_is_now(
     if change != "replacement":
         os.rename(file, file + "-old")
     _replace(file)
-    # The kernel believes in the old file; who opens by its number is told better.
+    # The kernel still has the old file; an open by its number gets ESTALE.
     pair.mount.value("fd = os.open(p('file'), os.O_RDONLY)")
     assert pair.mount.value("os.pread(fd, 6, 0)") == AFTER[:6]
     assert pair.mount.value("os.fstat(fd).st_ino") != old["ino"]
@@ -109,7 +109,7 @@ def test_a_file_swapped_for_a_special_one_blocks_nobody(
 ) -> None:
     path = write(source, "file", BEFORE)
     write(source, "other", AFTER)
-    # The client's kernel goes on believing in the file, so that the daemon is asked to open it.
+    # The client's kernel still has the file, so it asks the daemon to open it.
     daemon = mounted("--cache-timeout", "1000")
     pair = pairs(daemon)
     pair.same("os.lstat(p('file')).st_size")

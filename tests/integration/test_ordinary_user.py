@@ -1,4 +1,4 @@
-"""An ordinary user: mounts by fusermount3, and everything but passthrough."""
+"""An ordinary user: mounts by fusermount3, and everything except passthrough."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = f"by_read('file', [(0, {SIZE}), (12_345, 77_777), ({SIZE - 1}, 10)])"
 
 @pytest.fixture
 def theirs(ordinary_user: OrdinaryUser, mounted):
-    """Mounts as the user: a daemon, and what the user's file holds."""
+    """Mounts as the user: a daemon, and the contents of the user's file."""
     source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
     made = ordinary_user.run(
         "sh", "-c", 'head -c "$1" /dev/urandom > "$0"', f"{source}/file", str(SIZE)
@@ -35,7 +35,7 @@ def theirs(ordinary_user: OrdinaryUser, mounted):
 
 
 def answers(daemon) -> tuple[object, object]:
-    """What the mount and the source say, to the user."""
+    """The answers of the mount and of the source, for the user."""
     mount, native = Client(daemon.mountpoint, daemon), Client(daemon.source, uid=daemon.user.uid)
     try:
         return mount.outcome(WHOLE), native.outcome(WHOLE)

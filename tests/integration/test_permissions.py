@@ -1,7 +1,6 @@
-"""Who may do what: modes and ACLs of the backing tree, for other users than the daemon's.
+"""Permissions: modes and ACLs of the backing tree, for users other than the daemon's.
 
-docs/semantics.md, "Permissions and ACLs". The reference is what the same user may do in the
-backing directory.
+docs/semantics.md, "Permissions and ACLs". The reference is the same user in the backing directory.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tests.support import Daemon, requires
 pytestmark = requires("mounting", "root")
 
 NOBODY = 65534
-OTHER = 12345  # neither the owner nor the one that an ACL names
+OTHER = 12345  # neither the owner nor the user in the ACL
 
 MODES = [0o000, 0o400, 0o040, 0o004, 0o444, 0o444, 0o111, 0o600, 0o755, 0o705, 0o050]
 MAY = [
@@ -32,7 +31,7 @@ MAY = [
 
 @pytest.fixture
 def readers(public, mounted, pairs):
-    """Mounts a public directory for all, and makes pairs of clients of a user."""
+    """Mounts a public directory for all users, and makes pairs of clients of a user."""
     daemons: list[Daemon] = []
 
     def readers_of(uid: int) -> Pair:

@@ -1,4 +1,4 @@
-"""Directories that are asked each time: by user, hiding names, failing, and choosing paths."""
+"""Policies: answers by user, hidden names, failures and chosen paths."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_policy_that_never_returns_is_bounded_and_holds_up_nobody_else(shows, 
     began = time.monotonic()
     client.begin("content('failing/never')")
     assert other.value("content('fine')") == b"fine"
-    if path != "naive":  # the kernel lets one client at a time into a directory there
+    if path != "naive":  # there the kernel admits one client at a time into a directory
         assert other.value("content('failing/else')") == b"fine"
     assert time.monotonic() - began < 2
     assert client.finish() == ("errno", "ETIMEDOUT")
@@ -259,7 +259,7 @@ options = MountOptions(path=path, immutable=True)
         where=str(tmp_path),
         path=path,
     )
-    # Each open asks, and again where the answer is another file than before.
+    # Each open asks, and asks again if the answer is another file.
     found = [int(client.value("content('asked/name')")) for _ in range(3)]
     assert found == sorted(set(found))
     assert client.value("os.listdir(p('asked'))") == [b"%d" % found[-1]]

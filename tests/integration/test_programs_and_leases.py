@@ -1,4 +1,4 @@
-"""Directory leases and the program that mounts: what a tree keeps for itself, and a revoke."""
+"""Directory leases and the program that mounts: kept names, and a revoke."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ trio.run(main)
 
 
 def run(program: str, *arguments: object) -> Any:
-    """What a program of its own printed as JSON."""
+    """The JSON output of a separate program."""
     result = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
@@ -93,7 +93,7 @@ def test_a_revoke_leaves_open_files_alone_and_sends_the_rest_to_python(
     before, asked, after, code, upcalls = run(PROGRAM, source, mountpoint, *by)
     assert (before, asked, code) == (["first"], {}, 0)
     assert after[:6] == ["after", "3000", "first", "dir", "2", "False"]
-    # Opened by its descriptor the file is the node that it was: open through both planes at once.
+    # An open by descriptor gets the old node, so both planes have it open at once.
     assert after[6:] == ["first", "first", "after", str((1 << 20) + 5)]
     assert upcalls["open"] >= 2
     assert upcalls["lookup"] >= 1
@@ -213,7 +213,7 @@ trio.run(main)
 def test_a_name_that_the_kernel_is_told_of_is_asked_for_again_with_all_below(
     source, mountpoint
 ) -> None:
-    # By what kernels before 6.16 are told at a revoke.
+    # By the notifications for kernels before 6.16.
     os.mkdir(f"{source}/dir")
     write(source, "dir/inner", b"inner")
     first, believed, told = run(TELLING, source, mountpoint)

@@ -70,7 +70,7 @@ def in_core(path: str, length: int) -> int:
 
 
 def locked(daemon: Daemon) -> int:
-    """Bytes that the kernel says the daemon has locked."""
+    """The daemon's locked bytes, by the kernel."""
     with open(f"/proc/{daemon.pid}/status") as file:
         found = re.search(r"^VmLck:\s*(\d+) kB", file.read(), re.MULTILINE)
     assert found is not None

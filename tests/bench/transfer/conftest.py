@@ -12,7 +12,7 @@ from tests.support import skip_unless
 from zcfuse.bench import SourceFile, existing_file
 from zcfuse.bench.transfer import METHODS, Plan, TransferReport, run_transfer
 
-# No multiple of a page, and more than the three blocks that a pipe or the buffers of a ring hold.
+# Not a multiple of a page, and more than the three blocks that fit a pipe or a ring's buffers.
 SIZE: Final = (5 << 20) + 12345
 COLUMNS: Final = ("backing", "splice")
 
@@ -22,7 +22,7 @@ def quiet(_step: str) -> None:
 
 
 def plan_of(**changes: object) -> Plan:
-    """Everything once, but for `changes`."""
+    """Everything once, except for `changes`."""
     chosen = {
         "methods": tuple(method.name for method in METHODS),
         "sinks": ("tcp", "unix", "null", "file"),

@@ -1,4 +1,4 @@
-"""The page and the plots of a report that nobody measured: what is in them, and what is not."""
+"""The page and the plots of an invented report: what they contain, and what they omit."""
 
 from __future__ import annotations
 

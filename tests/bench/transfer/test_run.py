@@ -1,4 +1,4 @@
-"""Every method delivers the file's bytes, and what it counts is what it does."""
+"""Every method delivers the file's bytes and counts what it does."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ COPIES = {
     "vmsplice": (0, 0),
     "direct+write": (0, 1),
 }
-# sendfile and copy_file_range are counted once on each side though they copy nothing out of user
-# space; what io_uring and splice move is not counted at all (proc(5), fs/splice.c, io_uring/rw.c).
+# The kernel counts sendfile and copy_file_range once on each side although they copy nothing out of
+# user space. It does not count io_uring and splice (proc(5), fs/splice.c, io_uring/rw.c).
 COUNTED_BY_THE_KERNEL = {
     "read+write": (1, 1),
     "mmap+write": (0, 1),
@@ -45,9 +45,9 @@ COUNTED_BY_THE_KERNEL = {
     "uring-fixed": (0, 0),
     "vmsplice": (0, 0),
 }
-# The client's own reading of /proc, and the headers of a daemon's requests.
+# The client's reads of /proc, and the headers of a daemon's requests.
 ALLOWANCE = 64 << 10
-# A file counts as dropped from the page cache where less than this share of it has stayed.
+# A file counts as dropped from the page cache if less than this share of it stayed.
 STILL_CACHED = 1 / 20
 
 
@@ -62,7 +62,7 @@ def _cells(report: TransferReport, **wanted: str) -> list[TransferCell]:
 
 
 def _measured(report: TransferReport, **wanted: str) -> list[TransferCell]:
-    """Those that this machine has; O_DIRECT and io_uring are not on every one."""
+    """The methods that this machine has; some lack O_DIRECT or io_uring."""
     return [cell for cell in _cells(report, **wanted) if cell.samples]
 
 
