@@ -1,4 +1,4 @@
-"""The command line as users run it: a process of its own, with a time-out."""
+"""The command line as users run it: a separate process, with a time-out."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
 DEADLINE_S: Final = 40.0
-# Until a process that was told to end is gone.
+# Until a process that got a signal to end is gone.
 END_S: Final = 15.0
 
 # The console scripts of pyproject.toml.
@@ -32,7 +32,7 @@ def run_zcfuse(
     wrap: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``zcfuse`` to its end, as `user`, and behind the command `wrap`."""
+    """Run ``zcfuse`` to its end, as `user`, under the command `wrap`."""
     argv = [*wrap, sys.executable, "-m", "zcfuse", *arguments]
     return subprocess.run(
         user.command(argv) if user else argv,
@@ -61,7 +61,7 @@ def zcfuse(mountpoint: str) -> Iterator[Run]:
 
 @pytest.fixture
 def commands(tmp_path: Path) -> str:
-    """A directory with the commands as pip puts them, which run what is in this checkout."""
+    """A directory with the commands as pip installs them, which run the code of this checkout."""
     directory = tmp_path / "commands"
     directory.mkdir()
     for name, module in COMMANDS.items():
@@ -82,7 +82,7 @@ def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) 
 
 
 def ended(pid: int, seconds: float = END_S) -> bool:
-    """Whether a process that is not our child ends within so many seconds."""
+    """Whether a process, not necessarily a child, ends within this many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if _state(pid) in ("", "Z"):
@@ -101,7 +101,7 @@ def _state(pid: int) -> str:
 
 @contextlib.contextmanager
 def busy(mountpoint: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose working directory is the mount, so that it cannot be unmounted."""
+    """A process whose working directory is the mount, which keeps the mount busy."""
     child = subprocess.Popen(
         ["sh", "-c", 'cd "$0" && echo in && exec sleep 60', mountpoint],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Whatever ends the daemon or its connection, every client gets an answer.
+"""Every client gets an answer, whatever ends the daemon or its connection.
 
 docs/semantics.md, "When the daemon ends". A client that waits longer than its bound fails its test.
 """

@@ -66,8 +66,8 @@ def directory(children: st.SearchStrategy[Spec]) -> st.SearchStrategy[Spec]:
     return st.tuples(st.just("dir"), st.dictionaries(NAMES, children, max_size=4))
 
 
-# What lies on disk and is shown as a tree of its own: names of files, by their numbers, and of
-# directories of such.
+# The contents of a separate tree on disk: names of files, by their numbers, and of directories of
+# such.
 _FILES: Final = st.integers(0, len(SIZES) - 1)
 _OWN_NAMES: Final = NAMES.filter(lambda name: not name.startswith(".wh."))
 MEMBERS: Final = st.dictionaries(
@@ -97,7 +97,7 @@ def write_archive(path: Path, members: dict[str, Any], files: list[bytes]) -> No
 
 
 def write(spec: Spec, base: Path, files: list[bytes]) -> str:
-    """Put an archive or layers on disk; the entry in the program's words."""
+    """Put an archive or layers on disk; return the entry in the program's syntax."""
     kind, what = spec
     if kind == "archive":
         path = base / f"{next(_NUMBERS)}.tar"
@@ -111,7 +111,7 @@ def write(spec: Spec, base: Path, files: list[bytes]) -> str:
 
 
 def source_of(spec: Spec, base: Path, files: list[bytes]) -> str:
-    """The entry in the program's words."""
+    """The entry in the program's syntax."""
     kind, *rest = spec
     if kind in GRAFTED:
         return write(spec, base, files)
@@ -130,7 +130,7 @@ def source_of(spec: Spec, base: Path, files: list[bytes]) -> str:
 
 
 def content_of(spec: Spec, files: list[bytes]) -> tuple[bytes, bool]:
-    """The bytes, and whether all that was asked for is there."""
+    """The bytes, and whether the range is complete."""
     kind, *rest = spec
     if kind == "file":
         return files[rest[0]], True
@@ -199,7 +199,7 @@ def digest(data: bytes) -> tuple[int, str]:
 
 
 def check_grafted(client: Client, path: str, shown: dict[str, Any], files: list[bytes]) -> None:
-    """What another tree shows below a directory: names, sizes and bytes."""
+    """The names, sizes and bytes that another tree shows below a directory."""
     listed = client.value(f"sorted(os.listdir(p({path!r})))")
     assert listed == sorted(os.fsencode(name) for name in shown)
     assert client.outcome(f"os.lstat(p({path!r} + '/not there'))") == "ENOENT"
@@ -266,7 +266,7 @@ def test_a_random_union_is_what_the_model_says(
 
 
 def show_and_compare(mount: tuple[Program, Client, list[bytes]], tree: Spec, where: Path) -> None:
-    """Add the tree to what is mounted, compare it with the model, remove it."""
+    """Add the tree to the mount, compare it with the model, remove it."""
     program, client, files = mount
     name = f"example-{next(_NUMBERS)}"
     entry = source_of(tree, where, files)

@@ -1,6 +1,6 @@
-"""What holds a ring's entries up, and whom not: slow policies, slow files, clients that are killed.
+"""Requests that hold a ring's entries: slow policies, slow files, killed clients.
 
-A queue has a depth; up to one less of its requests may be stuck without anybody's noticing.
+All but one entry of a queue may be stuck without delaying other clients.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = [requires("root", "fuse", "io_uring"), pytest.mark.usefixtures("rin
 DEPTH: Final = 8
 BYTES: Final = os.urandom(3 << 20)
 END_S: Final = 15.0
-# A policy that holds lookups of slow* back until a file is there; control goes on meanwhile.
+# A policy that delays lookups of slow* until a file exists; control continues meanwhile.
 SLOW_POLICY: Final = """
 import os, sys, trio
 from zcfuse.control import MountOptions, _mount
@@ -48,7 +48,7 @@ options = MountOptions(transport="uring", path=path, cache_timeout=0, directory_
 show = lambda: Mirror(source)
 sys.exit(run_daemon(show, mountpoint, options, ready=lambda: None, log_to=sys.stderr))
 """
-# Threads of one CPU, each with a name of its own; prints how many were told that it is missing.
+# Threads on one CPU, each with a different name; prints how many got ENOENT.
 ASK_SLOWLY: Final = """
 import concurrent.futures, os, sys
 os.sched_setaffinity(0, {0})
@@ -67,7 +67,7 @@ with concurrent.futures.ThreadPoolExecutor(number) as pool:
 def slow_policy(
     source: str, mountpoint: str, gate: str, path: str = "pool"
 ) -> Iterator[Callable[[int, int], subprocess.Popen[bytes]]]:
-    """A mount with that policy; gives what asks it slowly: (first, number of clients)."""
+    """A mount with that policy; returns a function that starts slow lookups: (first, clients)."""
     argv = [sys.executable, "-c", SLOW_POLICY, source, mountpoint, gate, path]
     child = subprocess.Popen(argv, cwd=CHECKOUT)
     asking: list[subprocess.Popen[bytes]] = []
@@ -110,7 +110,7 @@ def busy(mountpoint: str) -> int:
 
 
 def nothing_left(mountpoint: str) -> bool:
-    """Whether no entry and no upcall is held by anything any more."""
+    """Whether all entries and upcalls are free again."""
     found = status_of(mountpoint)
     return (found["transport"]["entries_busy"], found["upcalls_out"]) == (0, 0)
 
@@ -159,7 +159,7 @@ def test_a_full_queue_holds_up_neither_passthrough_nor_what_the_device_brings(
         there.value("[os.stat(p(f'gone-{n}')) and None for n in range(50)]")
         asking = ask(0, DEPTH + 4)
         assert eventually(lambda: busy(mountpoint) >= DEPTH)
-        # Without an fstat, which asks for attributes by the queue that is full.
+        # Without an fstat, which would use the full queue.
         whole = "b''.join(os.pread(fd, 1 << 20, n << 20) for n in range(3))"
         assert here.value(f"digest({whole})", timeout=5) == here.value(f"digest({BYTES!r})")
         if os.cpu_count() > 1:
@@ -174,7 +174,7 @@ def test_a_full_queue_holds_up_neither_passthrough_nor_what_the_device_brings(
 
 
 def forgotten(mountpoint: str) -> int:
-    """FORGETs of both kinds, which come over /dev/fuse."""
+    """FORGETs of both kinds, which arrive over /dev/fuse."""
     requests = status_of(mountpoint)["requests"]
     return int(requests.get("FORGET", 0)) + int(requests.get("BATCH_FORGET", 0))
 
@@ -188,7 +188,7 @@ def test_clients_killed_while_their_upcalls_are_out_or_wait_for_an_entry_leave_n
         assert eventually(lambda: busy(mountpoint) >= DEPTH)
         for client in asking:
             client.send_signal(signal.SIGKILL)
-        # INTERRUPT comes over /dev/fuse, and goes up because its request did.
+        # INTERRUPT arrives over /dev/fuse and becomes an upcall, as its request did.
         assert eventually(lambda: status_of(mountpoint)["interrupts"] >= DEPTH - 1)
         assert status_of(mountpoint)["upcalls"]["INTERRUPT"] >= DEPTH - 1
         open_gate(gate)

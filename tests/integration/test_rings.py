@@ -1,4 +1,4 @@
-"""FUSE over io_uring: the same answers, nobody held up, and an end in time whatever ends it."""
+"""FUSE over io_uring: the same answers, no delays, and a bounded end."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.support._user import CHECKOUT
 pytestmark = [requires("root", "fuse", "io_uring"), pytest.mark.usefixtures("ring_switch")]
 
 DEPTH: Final = 8
-# Refused this often, one queue at least has got no entry, however they register side by side.
+# With this many refusals at least one queue has no entry, in any order of registering.
 ONE_QUEUE_REFUSED: Final = (DEPTH - 1) * os.sysconf("SC_NPROCESSORS_CONF") + 1
 BYTES: Final = os.urandom(3 << 20)
 READ_BOTH: Final = f"by_direct('file', [(0, {len(BYTES)}), (4096, 4096), (40960, 100 * 1024)])"
-# A mount that is busy is waited for, for 5 s, before it is detached.
+# zcfuse waits 5 s for a busy mount before it detaches it.
 END_S: Final = 15.0
 LOAD: Final = """
 import os, sys
@@ -193,7 +193,7 @@ def test_a_ring_that_is_demanded_and_switched_off_is_refused_in_one_line(
 
 
 def test_without_the_right_to_leave_it_its_threads_never_become_idle(source, tmp_path) -> None:
-    # RLIMIT_NICE would give that right as well.
+    # RLIMIT_NICE would also permit it.
     under = ["setpriv", "--bounding-set=-sys_nice", "prlimit", "--nice=0"]
     write(source, "file", BYTES)
     with serving(tmp_path, source, "--transport", "uring", under=under) as daemon:
@@ -290,7 +290,7 @@ def test_a_thread_that_dies_beside_a_ring_ends_the_connection(
     client.outcome(look)
     for name in names:
         os.unlink(name)
-    # Names that are gone make the kernel forget, which it says over /dev/fuse.
+    # Removed names make the kernel send FORGET over /dev/fuse.
     write(source, "kept")
     client.begin(f"while True: {look}; os.stat(p('kept'))")
     assert daemon.fails() == 1
@@ -330,7 +330,7 @@ def load(daemon: Daemon, number: int = 5) -> Iterator[list[subprocess.Popen[byte
             client.wait(END_S)
 
 
-# SIGTERM waits for as long as the mount is busy, so once is enough.
+# SIGTERM waits while the mount is busy, so once is enough.
 @pytest.mark.parametrize(
     ("how", "by"),
     [

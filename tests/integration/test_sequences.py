@@ -1,7 +1,7 @@
-"""Any sequence of operations gives the values and errnos that the backing directory gives.
+"""Any sequence of operations returns the values and errnos of the backing directory.
 
 The reference is a read-only bind mount of the backing directory (docs/semantics.md, "Operations",
-"Read-only"), so that operations that would change something belong to the sequences.
+"Read-only"), so the sequences include operations that would change something.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ OPERATIONS = st.one_of(
     st.builds("os.truncate(p('{}'), {})".format, NAMES, NUMBERS),
     st.builds("os.utime(p('{}'))".format, NAMES),
 )
-# Positions in a directory are each filesystem's own.
+# Positions in a directory differ between filesystems.
 SEEK = """
 def seek(fd, offset, whence):
     if not stat.S_ISDIR(os.fstat(fd).st_mode):
         return os.lseek(fd, offset, whence)
 """
-# A slot that nothing was opened into is EBADF on both sides.
+# An unused slot is EBADF on both sides.
 BEGIN = "fds = {slot: 1_000_000 for slot in range(3)}"
 END = """
 for fd in fds.values():
@@ -103,7 +103,7 @@ def make_tree(source: str) -> None:
         os.symlink(target, f"{source}/{name}")
 
 
-# By `naive` and `upcall` Python answers for all but the bytes, by the others the data path does.
+# By `naive` and `upcall` Python answers everything except READ, by the others the data path does.
 @pytest.fixture(scope="module", params=["naive", "upcall", "pool", "splice", PASSTHROUGH])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -115,7 +115,7 @@ def pair(
     os.mkdir(reference)
     make_tree(source)
     if request.param == "naive":
-        # Its inode numbers are its own ("Inode numbers").
+        # It has other inode numbers ("Inode numbers").
         hide = "FIELDS.remove('ino'); entries = lambda name: sorted(os.listdir(p(name)))"
     else:
         hide = "None"

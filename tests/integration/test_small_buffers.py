@@ -1,4 +1,4 @@
-"""Upcalls through small socket buffers: smaller messages are negotiated, and none is lost."""
+"""Upcalls through small socket buffers: INIT negotiates smaller messages, and all arrive."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_message_that_cannot_be_sent_waits_or_fails_its_request_alone(
 ) -> None:
     daemon = mounted("--path", "upcall", "--cache-timeout", "1000", env={"ZCFUSE_FAULTS": fault})
     client = clients(daemon)
-    # A request each, which the kernel neither caches nor repeats.
+    # One request each, which the kernel neither caches nor repeats.
     found = [str(client.outcome("os.statvfs(root).f_namemax")) for _ in range(30)]
     assert sorted(found) == answers
     assert eventually(lambda: counts(daemon).datapath["upcalls_out"] == 0)

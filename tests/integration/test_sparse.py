@@ -19,7 +19,7 @@ pytestmark = requires("mounting")
 
 shared = shared_mount(ALL_PATHS, "--lock-budget", "4M")
 
-# On both sides of what 32 bits hold, and of what they hold with a sign.
+# On both sides of the limits of unsigned and signed 32 bits.
 ISLANDS: Final = [0, (1 << 31) - 2000, (1 << 32) - 2000, (1 << 32) + (1 << 20), 5 << 30]
 LEAPS: Final = [n << 36 for n in range(16)]
 
@@ -51,7 +51,7 @@ def test_holes_read_as_zeros_and_take_no_blocks(room: Room) -> None:
 def test_data_and_holes_are_where_they_are_natively(room: Room) -> None:
     islands(room.source, ISLANDS, 6 << 30)
     if room.path in ("naive", "upcall"):
-        # Nobody but the data path with a lease knows: it is all data, which POSIX allows.
+        # Without a lease the whole file counts as data, which POSIX allows.
         assert room.pair.mount.value("extents('sparse')") == [(0, 6 << 30)]
     else:
         assert len(room.same("extents('sparse')")) == len(ISLANDS)

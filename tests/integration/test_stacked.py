@@ -22,7 +22,7 @@ def overlay(tmp_path, source) -> Iterator[str]:
     """An overlayfs on `source`, with a file of each layer."""
     layers = tmp_path / "layers"
     layers.mkdir()
-    # A filesystem of its own: the upper layer may not be on an overlayfs in turn.
+    # A new filesystem: the upper layer must not be on an overlayfs.
     with kernel_mount("-t", "tmpfs", "zcfuse-tests", str(layers)):
         for name in ("lower", "upper", "work"):
             (layers / name).mkdir()

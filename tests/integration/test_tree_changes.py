@@ -111,7 +111,7 @@ options = MountOptions(cache_timeout=1000)
 
 def test_a_thousand_changes_leave_nothing_behind(shows, where) -> None:
     program, client = shows(TREE, where=where, path="auto")
-    # The first of everything: bytes of 64 KiB lie in chunks, of which there are more and more.
+    # The first of each kind; bytes of 64 KiB lie in chunks, whose number grows.
     descriptors = program.run("""
 for n in range(1000):
     tree.replace('file', Bytes(b'%d' % n * 100))

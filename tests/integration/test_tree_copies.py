@@ -1,4 +1,4 @@
-"""Large pieces by the splice path: no byte passes through user space, by either count."""
+"""Large pieces by the splice path: both counts show zero bytes through user space."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zcfuse.audit import read_usage
 pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
 
 MIB = 1 << 20
-# What a process reads and writes besides: requests of some dozen bytes, replies' headers, log
-# lines and the test's own questions. A copy would be a thousand times as much.
+# Other reads and writes of the process: requests of a few dozen bytes, replies' headers, log lines
+# and the test's queries. A copy would be a thousand times as much.
 ALLOWANCE = MIB
 ISLANDS = [0, 4095, 300 * MIB + 17, 512 * MIB - 3, 800 * MIB + 1, 1200 * MIB]
 
@@ -27,7 +27,7 @@ tree = Dir({
 })
 options = MountOptions(path="splice", transport="dev")
 """
-# The pages that were read are let go of, so that a machine with little memory can do it.
+# Drop the pages after reading, so that a machine with little memory can run this.
 CHECKSUM = """
 def checksum(name):
     fd = opened(name)

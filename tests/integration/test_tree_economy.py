@@ -1,4 +1,4 @@
-"""Many contents and few descriptors, mirrors with leases of their own, paths that lead nowhere."""
+"""Many contents and few descriptors, mirrors with separate leases, dangling paths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_hundred_thousand_contents_work_with_256_descriptors(shows) -> None:
     assert client.value("sum(len(os.listdir(p(name))) for name in os.listdir(p()))") == 100_100
     found = client.value("[content(f'{n // 1000:02}/{n}') for n in range(0, 100_000, 29)]", 120)
     assert found == [b"%d" % n * (n % 7) for n in range(0, 100_000, 29)]
-    # More large ones than may have a descriptor of their own, all open at once.
+    # More large ones than the process has descriptors for, all open at once.
     client.value("globals().update(fds=[opened(f'large/{n}') for n in range(100)])")
     ends = client.value("[os.pread(fd, 3, 1_199_997) for fd in fds]")
     assert ends == [b"%3d" % n for n in range(100)]
@@ -73,7 +73,7 @@ def test_a_mirror_below_a_directory_has_a_lease_of_its_own(shows, where) -> None
 
 def test_a_mirror_below_a_directory_lets_nobody_out(shows, where) -> None:
     program, client = shows(MIRRORS, where=where)
-    # The client's own kernel follows the link, from where the mount is: the daemon never does.
+    # The client's kernel follows the link, from the mount; the daemon never does.
     assert client.outcome("content('one/dir/out')") == "ENOENT"
     assert client.value("os.readlink(p('one/dir/out'))") == b"../../secret"
     client.value("globals().update(fd=os.open(p('one/dir'), os.O_RDONLY))")

@@ -1,7 +1,7 @@
-"""Files that are truncated or grow while they are read or mapped.
+"""Files that shrink or grow while they are read or mapped.
 
 docs/semantics.md, "Truncation and growth": a short read as natively, never an error, and no harm to
-the daemon, which may have the same file mapped.
+the daemon, which may map the same file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support import requires
 
 pytestmark = requires("mounting")
 
-# So long that the kernel goes on believing in the old size until a reply tells it better.
+# So long that the kernel keeps the old size until a reply corrects it.
 shared = shared_mount(ALL_PATHS, "--cache-timeout", "1000")
 
 BYTES = os.urandom(4 << 20)
@@ -42,8 +42,8 @@ def test_a_read_over_the_new_end_is_short_and_no_error(room: Room) -> None:
     os.truncate(file, 1_000_000)
     for offset in (900_000, 999_999, 1_000_000, 3 << 20):
         read = f"(forget_pages(fd), digest(os.pread(fd, 200_000, {offset})))"
-        # Two READs of one readahead that are answered in turned order leave the kernel with the
-        # wrong end, and zeros up to there, until the attributes are asked for again.
+        # If two READs of one readahead are answered in reverse order, the kernel keeps the wrong
+        # end, with zeros up to it, until the next GETATTR.
         assert eventually(lambda read=read: not room.pair.differ(read)), read
     room.same("digest(os.pread(fd, 100, 0))")
 

@@ -1,4 +1,4 @@
-"""`zcfuse warm`: which pages are in memory afterwards, by the kernel's word, and what stays."""
+"""`zcfuse warm`: the pages in memory afterwards, by the kernel's count."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = requires("mounting", "kernel 6.5")  # cachestat(2)
 SIZE: Final = 3 << 20
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
-# Keeps the file open from before on, so that nothing but the command decides what is cached.
+# Keep the file open first, so that only the command decides what is cached.
 WARM: Final = """
 import json, os, subprocess, sys
 from zcfuse.audit import cachestat
@@ -165,7 +165,7 @@ def test_an_ordinary_user_warms_and_locks_in_a_mount_of_its_own(
     told = json.loads(result.stdout)
     assert told["failures"] == [[f"{mountpoint}/closed", "Permission denied"]]
     assert told["warmed"]["read"] + told["warmed"]["resident"] == SIZE + (12 << 20)
-    # The kernel tells nobody but its owner what is in memory of a file.
+    # The kernel reports a file's pages in memory only to its owner.
     assert told["warmed"]["unknown"] == SIZE
     assert result.returncode == 1
     result = run_zcfuse("warm", "--lock", "1G", f"{mountpoint}/huge", user=ordinary_user)

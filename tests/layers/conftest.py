@@ -22,7 +22,7 @@ Dump = dict[bytes, Any]
 
 
 def dump(root: str, names: Sequence[str] = NAMES) -> Dump:
-    """What a client sees below `root`; the client is a process of its own, bounded in time."""
+    """Everything that a client sees below `root`; the client is a child with a time-out."""
     command = [sys.executable, "-I", _DUMP, root, *names]
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=True)
     found: Dump = ast.literal_eval(done.stdout.decode())
@@ -36,7 +36,7 @@ def run(*command: str, cwd: str | None = None) -> None:
 
 @contextmanager
 def mounted_by(*command: str, cwd: str | None = None) -> Iterator[str]:
-    """Run a program that mounts; its last argument is where, for as long as the context lasts."""
+    """Run a program that mounts on its last argument, and unmount after the context."""
     run(*command, cwd=cwd)
     try:
         yield command[-1]
@@ -45,12 +45,12 @@ def mounted_by(*command: str, cwd: str | None = None) -> Iterator[str]:
 
 
 def joined(stack: Stack) -> str:
-    """The layers as overlayfs takes them."""
+    """The layers in overlayfs's syntax."""
     return ":".join(stack.layers)
 
 
 def layer_options(stack: Stack) -> list[str]:
-    """The layers as zcfuse takes them, but for the last of them."""
+    """The layers in zcfuse's syntax, without the last one."""
     return [word for layer in stack.layers for word in ("--layer", layer)]
 
 
@@ -59,7 +59,7 @@ LayersMounted = Callable[..., Daemon]
 
 @pytest.fixture
 def union(tmp_path: Path) -> Iterator[LayersMounted]:
-    """Mounts a stack: ``union(stack, "--path", "pool")``; unmounted in order at the end."""
+    """Mounts a stack: ``union(stack, "--path", "pool")``; unmounts cleanly at the end."""
     skip_unless("mounting")
     daemons: list[Daemon] = []
 

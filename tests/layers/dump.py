@@ -1,7 +1,7 @@
 """``dump.py ROOT NAME...``: everything that a client can see below a directory, as one literal.
 
-By path: what lstat says, the bytes or the target, the extended attributes; or the name of the
-errno. Each NAME that a directory does not list is asked for as well. Standard library only.
+By path: the result of lstat, the bytes or the target, the extended attributes; or the name of the
+errno. It also looks up each NAME that a directory does not list. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def described(path: bytes) -> dict[str, Any]:
-    """What is to be seen of one file; an errno where it cannot be."""
+    """Everything visible of one file, or an errno."""
     status = os.lstat(path)
     found: dict[str, Any] = {
         "mode": oct(status.st_mode),
@@ -61,7 +61,7 @@ def dump(root: bytes, names: list[bytes]) -> dict[bytes, Any]:
 
 
 def types(path: bytes) -> dict[bytes, int]:
-    """The types that the listing itself has of its entries that can be looked at."""
+    """The types in the listing, of entries that lstat can read."""
     with os.scandir(path) as entries:
         return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
 

@@ -1,7 +1,7 @@
-"""Layers that Hypothesis makes up, how they are put on disk, and what a union shows of them.
+"""Layers from Hypothesis: how to write them to disk, and what a union shows of them.
 
-A layer is its names: a file by its number, `Hidden`, or a `Below` with names of its own. Names are
-few, so that layers meet often.
+A layer maps names to a file's number, `Hidden`, or a `Below` with further names. There are few
+names, so that layers overlap often.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True)
 class Hidden:
-    """A whiteout, as this kind of mark."""
+    """A whiteout of this kind."""
 
     mark: str
 
@@ -33,7 +33,7 @@ class Below:
 
 Layer: TypeAlias = "dict[str, int | Hidden | Below]"
 Shown: TypeAlias = dict[str, Any]
-"""By name a file's number, or what a directory shows."""
+"""Maps names to a file's number, or to a directory's contents."""
 
 NAMES: Final = ("a", "b", "c")
 _NAMES: Final = st.sampled_from(NAMES)
@@ -48,13 +48,13 @@ def layer_lists(files: st.SearchStrategy[int]) -> st.SearchStrategy[list[Layer]]
         return st.builds(Below, marks, st.dictionaries(_NAMES, inside, max_size=3))
 
     whatever = st.recursive(st.one_of(files, hidden), directories, max_leaves=5)
-    # Directories as often as anything else, or hardly any would be merged.
+    # Directories as often as everything else, to get merged ones.
     inside = st.one_of(directories(whatever), whatever)
     return st.lists(st.dictionaries(_NAMES, inside, max_size=3), min_size=1, max_size=4)
 
 
 def merged(layers: list[Layer]) -> Shown:
-    """What a union shows of its layers, the topmost first."""
+    """The contents that a union shows of its layers, the topmost first."""
     shown: Shown = {}
     for name in {name for layer in layers for name in layer}:
         parts: list[Layer] = []
@@ -72,7 +72,7 @@ def merged(layers: list[Layer]) -> Shown:
 
 
 def write_layer(directory: Path, layer: Layer, files: list[bytes]) -> None:
-    """Make the directory and what is in it."""
+    """Make the directory and its contents."""
     directory.mkdir()
     for name, found in layer.items():
         path = directory / name
@@ -86,7 +86,7 @@ def write_layer(directory: Path, layer: Layer, files: list[bytes]) -> None:
 
 
 def _hide(path: Path, mark: str) -> None:
-    """Write a whiteout; as a file of an image where the filesystem takes no other."""
+    """Write a whiteout; as an image's file if the filesystem supports no other."""
     with contextlib.suppress(OSError):
         if mark == "device":
             os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))

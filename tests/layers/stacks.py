@@ -1,6 +1,6 @@
 """Random stacks of layers on disk, as overlayfs and as OCI images write them.
 
-The same seed makes the same stack. Names are few, so that layers meet often.
+Equal seeds make equal stacks. There are few names, so that layers overlap often.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 NAMES: Final = ("a", "b", "c", "d")
 DEPTH: Final = 3
 ATTRIBUTE_WHITEOUTS: Final = (b"a1", b"b1")
-# One size for all files: a metacopy has that of the file below which has its bytes.
+# One size for all files, because a metacopy has the size of the file with its bytes.
 SIZE: Final = 5000
 _OLDEST_S: Final = 1_500_000_000
 
@@ -29,9 +29,9 @@ class Stack:
 
 
 class Builder:
-    """Fills one layer. `namespace`: of the marks, "trusted" or "user"; `links`: also redirects.
+    """Fills one layer. `namespace` of the marks is "trusted" or "user"; `links` adds redirects.
 
-    `attributes`: also whiteouts by attribute, which came with Linux 6.7.
+    `attributes` adds whiteouts by attribute (Linux 6.7).
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Builder:
         self._files: list[Path] = []
 
     def fill(self, directory: Path, depth: int = 0) -> None:
-        """Put something, or nothing, under each of the names."""
+        """Create an entry, or none, under each of the names."""
         makers: list[tuple[int, Callable[[Path, int], None]]] = [
             (20, self._file),
             (18 if depth < DEPTH else 0, self._directory),
@@ -66,7 +66,7 @@ class Builder:
         os.setxattr(path, f"{self._namespace}.overlay.{mark}", value, follow_symlinks=False)
 
     def _age(self, path: Path) -> None:
-        """Give it a time of its own."""
+        """Give it a distinct time."""
         when = (_OLDEST_S + self._rng.randrange(10**8)) * 10**9 + self._rng.randrange(10**9)
         os.utime(path, ns=(when, when), follow_symlinks=False)
 
@@ -74,7 +74,7 @@ class Builder:
         if self._rng.random() < 0.3:
             os.setxattr(path, "user.note", self._rng.randbytes(4))
         if self._rng.random() < 0.1:
-            self._mark(path, "overlay.opaque", b"y")  # of an overlayfs inside
+            self._mark(path, "overlay.opaque", b"y")  # from an overlayfs inside
 
     def _file(self, path: Path, depth: int) -> None:
         path.write_bytes(self._rng.randbytes(SIZE))
@@ -142,7 +142,7 @@ class OciBuilder(Builder):
         super().__init__(rng, "user")
 
     def fill(self, directory: Path, depth: int = 0) -> None:
-        """Put something, or nothing, under each of the names, and hide some of the layers below."""
+        """Create an entry, or none, under each name, and hide some of the layers below."""
         super().fill(directory, depth)
         for name in NAMES:
             if self._rng.random() < 0.15:
@@ -152,13 +152,13 @@ class OciBuilder(Builder):
         self._age(directory)
 
     def _mark(self, path: Path, mark: str, value: bytes) -> None:
-        """None of overlayfs's."""
+        """An image has none of overlayfs's marks."""
 
     def _whiteout(self, path: Path, depth: int) -> None:
         path.with_name(f".wh.{path.name}").touch()
 
     def _attribute_whiteouts(self, directory: Path) -> None:
-        """None of overlayfs's."""
+        """An image has none of overlayfs's marks."""
 
 
 def overlay_stack(base: Path, seed: int, namespace: str, **options: bool) -> Stack:

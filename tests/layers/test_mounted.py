@@ -1,4 +1,4 @@
-"""A mounted union: how its files are served, and what its files are called."""
+"""A mounted union: the serving paths and names of its files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = requires("mounting")
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
-    """Three layers with a file of each, of one size and other bytes."""
+    """Three layers, each with one file, of equal size and different bytes."""
     layers = [tmp_path / name for name in ("top", "middle", "bottom")]
     for layer in layers:
         (layer / "d").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Layers of an OCI image, beside a model that unpacks them one onto the other."""
+"""Layers of an OCI image, beside a model that unpacks one onto another."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TREE_SEEDS = range(100, 120)
 PREFIX = ".wh."
 OPAQUE = ".wh..wh..opq"
 
-Model = dict[str, Any]  # by name: a Model is a directory; "" is what is seen of it itself
+Model = dict[str, Any]  # by name: a Model is a directory; "" holds its attributes
 
 
 def unpacked(below: Model, layer: str) -> Model:
-    """A directory of a layer unpacked onto what the layers below have in its place.
+    """A directory of a layer, unpacked onto the layers below.
 
-    A whiteout concerns what is below, never what the layer itself has under the name.
+    A whiteout hides names below, never a name of the same layer.
     """
     names = os.listdir(layer)
     merged = {} if OPAQUE in names else {name: one for name, one in below.items() if name}
@@ -51,7 +51,7 @@ def is_directory(one: Model) -> bool:
 
 
 def flattened(model: Model, at: str = "") -> Dump:
-    """The model as a dump; link counts of directories are not its subject."""
+    """The model as a dump, without link counts of directories."""
     found: Dump = {os.fsencode(at): {**model[""], "nlink": 0}}
     names = sorted(name for name in model if name)
     found[os.fsencode(at)]["names"] = [os.fsencode(name) for name in names]

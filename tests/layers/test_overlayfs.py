@@ -25,17 +25,17 @@ LEASES = ["--directory-lease", "--no-directory-lease"]
 
 
 def stack_of(kind: str, base: Path, seed: int) -> Stack:
-    """A random stack of marks in one namespace, with "links" also of metacopies and redirects."""
+    """A random stack of marks in one namespace; "links" adds metacopies and redirects."""
     namespace = "user" if kind == "user" else "trusted"
     return overlay_stack(base, seed, namespace, links=kind == "links")
 
 
 @contextmanager
 def overlayfs(kind: str, stack: Stack, base: Path) -> Iterator[str]:
-    """The kernel's, read-only."""
+    """The kernel's overlayfs, read-only."""
     mountpoint = base / "overlay"
     mountpoint.mkdir()
-    # Relative to their directory: since util-linux 2.39 an option may have 255 bytes (fsconfig(2)).
+    # Relative paths: since util-linux 2.39 an option is limited to 255 bytes (fsconfig(2)).
     above = os.path.commonpath(stack.layers)
     layers = ":".join(os.path.relpath(layer, above) for layer in stack.layers)
     command = ["mount", "-t", "overlay", "-o", f"ro,lowerdir={layers}{OPTIONS[kind]}", "none"]
@@ -44,10 +44,10 @@ def overlayfs(kind: str, stack: Stack, base: Path) -> Iterator[str]:
 
 
 def shown(found: Dump) -> Dump:
-    """A dump without names that are listed and not there, and without those that are missing.
+    """A dump without names that are only listed, and without missing ones.
 
-    Overlayfs lists the whiteouts of a directory that only one layer has; and what is EIO it leaves
-    out where there are whiteouts by attribute.
+    Overlayfs lists the whiteouts of a directory that only one layer has. Beside whiteouts by
+    attribute it omits names that give EIO.
     """
     for path, one in found.items():
         if "names" in one:
@@ -59,14 +59,14 @@ def shown(found: Dump) -> Dump:
 
 
 def listed_but_missing(found: Dump) -> list[bytes]:
-    """What a listing has and a lookup has not."""
+    """Names that a listing has and a lookup does not find."""
     directories = {path: one for path, one in found.items() if "names" in one}
     listed = [join(path, name) for path, one in directories.items() for name in one["names"]]
     return [path for path in listed if found[path] == "ENOENT"]
 
 
 def require_same(found: Dump, expected: Dump) -> None:
-    """With the first few differences in the message."""
+    """Assert equality, with the first few differences in the message."""
     differences = [
         (path, found.get(path), expected.get(path))
         for path in sorted({*found, *expected})
@@ -107,9 +107,9 @@ def test_a_mounted_union_shows_what_the_kernels_overlayfs_shows(
 
 
 def as_fuse_overlayfs_would(found: Dump) -> Dump:
-    """What fuse-overlayfs shows as the kernel does.
+    """The part where fuse-overlayfs agrees with the kernel.
 
-    Not inode numbers and link counts; and it (1.10) takes whiteouts that are attributes for files.
+    It differs in inode numbers and link counts, and 1.10 shows whiteouts by attribute as files.
     """
     left_out = {"ino", "nlink", "blocks", "xattrs"}
     return {

@@ -28,7 +28,7 @@ pytestmark = requires("mounting", "root", "xattr")
 
 DUMP_PROGRAM = str(Path(__file__).with_name("dump.py"))
 
-# A child is in the root's node, so that what was looked up before the revoke is asked of control.
+# A child works in the root's node, so that control answers for names known before the revoke.
 REVOKING = """
 import subprocess, sys, trio
 from zcfuse import MountOptions, Union, mount
@@ -79,7 +79,7 @@ trio.run(main)
 
 
 def run(program: str, *arguments: str) -> str:
-    """What a program of its own printed."""
+    """The output of a separate program."""
     result = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         capture_output=True,
@@ -139,7 +139,7 @@ trio.run(main)
 
 
 def renumbered(found: Dump) -> Dump:
-    """Without inode numbers, which are others for a tree below another."""
+    """Without inode numbers, which differ for a tree below another."""
     return {path: one if isinstance(one, str) else {**one, "ino": 0} for path, one in found.items()}
 
 

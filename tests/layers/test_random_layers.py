@@ -1,4 +1,4 @@
-"""Unions at random against a plain-Python model, without a mount.
+"""Random unions against a plain-Python model, without a mount.
 
 tests/integration/test_random_trees.py mounts such unions among other entries.
 """
@@ -21,7 +21,7 @@ FILES = [b"", b"one", b"other" * 1000]
 
 
 def found(tree: Union, node: Node) -> Shown:
-    """What the tree lists and finds below a directory; both must agree."""
+    """The names that the tree lists and finds below a directory; both must agree."""
     shown: Shown = {}
     with_dots = [(name, below) for _, name, below, _ in tree.listing(node).entries(0)]
     listed = {name.decode(): below for name, below in with_dots if name not in (b".", b"..")}

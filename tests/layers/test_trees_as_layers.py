@@ -18,7 +18,7 @@ from zcfuse.tree.archive import Archive, Keep
 
 SEEDS = range(4)
 TREE_SEEDS = range(100, 112)
-# What an archive keeps as the filesystem had it; a FIFO of an archive is left out.
+# Attributes that an archive preserves; an archive's FIFO is left out.
 _KEPT = ("mode", "owner", "size", "bytes", "target", "names")
 
 
@@ -34,7 +34,7 @@ def packed(stack: Stack, base: Path, first: int) -> Stack:
 
 
 def comparable(found: Dump) -> Dump:
-    """What both show of each path, with whole seconds of the time of modification."""
+    """The attributes that both show of each path, with mtimes in whole seconds."""
     return {
         path: {key: one[key] for key in _KEPT if key in one} if isinstance(one, dict) else one
         for path, one in shown(found).items()

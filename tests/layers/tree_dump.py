@@ -1,4 +1,4 @@
-"""What `dump.py` finds below a mount, found by asking a tree."""
+"""The result of `dump.py`, computed by asking a tree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zcfuse.tree import Attributes, Node, Tree
 
 
 def described(tree: Tree, node: Node, attributes: Attributes) -> dict[str, Any]:
-    """What is to be seen of one file."""
+    """Everything visible of one file."""
     found: dict[str, Any] = {
         "mode": oct(attributes.mode),
         "ino": attributes.ino,
@@ -41,7 +41,7 @@ def described(tree: Tree, node: Node, attributes: Attributes) -> dict[str, Any]:
 
 
 def tree_dump(tree: Tree, names: Sequence[str]) -> Dump:
-    """Everything that the tree shows; each of `names` is looked up in every directory."""
+    """Everything that the tree shows, with lookups of `names` in every directory."""
     found: Dump = {}
     left: list[tuple[bytes, Node, Attributes]] = [(b"", tree.root, tree.attributes(tree.root))]
     while left:

@@ -1,5 +1,5 @@
-"""Real programs on a real mount: their results, and the proof of what served them.
+"""Real programs on a real mount: their results, and the proof of the path that served them.
 
 `served` has the mount and the proof, `records` the results for a table, `servers` the children
-that listen. The modules of tests are one a program, or one a kind of program.
+that listen. Each test module covers one program or one kind of program.
 """

@@ -1,4 +1,4 @@
-"""Fixtures for the tests with real programs; see ``served`` for what they are about."""
+"""Fixtures for the tests with real programs; see ``served``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ServedToUser = Callable[..., Served]
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Record:
-    """Keeps what a test proved: ``record(program, version, compared, proof)`` (see `records`)."""
+    """Records a test's result: ``record(program, version, compared, proof)`` (see `records`)."""
 
     def keep(program: str, version: str, compared: str, proof: Proof) -> None:
         write_record(request.node.nodeid, program, version, compared, proof)

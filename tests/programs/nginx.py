@@ -1,4 +1,4 @@
-"""nginx as a child, and HTTP by a client that takes every byte."""
+"""nginx as a child, and an HTTP client that reads every byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Final
 from tests.programs.servers import answers_on, free_port, running
 
 CLIENT_DEADLINE_S: Final = 20
-# The paths of what nginx writes, so that it needs no directory of the system's.
+# Paths for nginx's files, so that it needs no system directory.
 _SCAFFOLD: Final = """
 worker_processes 1;
 daemon off;
@@ -47,11 +47,11 @@ class Web:
     port: int
 
     def url(self, name: str) -> str:
-        """The address of a file."""
+        """The URL of a file."""
         return f"http://127.0.0.1:{self.port}/{name}"
 
     def get(self, *names: str) -> list[str]:
-        """Fetch files: for each the status, the length and the hash of the bytes received."""
+        """Fetch files; return the status, length and hash of each."""
         command = [sys.executable, "-I", "-c", _GET, *map(self.url, names)]
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=CLIENT_DEADLINE_S, check=True
@@ -60,7 +60,7 @@ class Web:
 
 
 def answer(path: str) -> str:
-    """What `Web.get` gives for the whole of a file."""
+    """The result of `Web.get` for a whole file."""
     with open(path, "rb") as file:
         body = file.read()
     return f"200 {len(body)} {hashlib.sha256(body).hexdigest()}"
@@ -77,10 +77,10 @@ def nginx(base: Path, root: str, directives: str) -> Iterator[Web]:
 
 @contextlib.contextmanager
 def configured(base: Path, port: int, text: str) -> Iterator[Web]:
-    """nginx in `base` with a configuration of its own, which must keep it in the foreground."""
+    """nginx in `base` with a given configuration, which must keep it in the foreground."""
     base.mkdir(exist_ok=True)
     configuration = base / "nginx.conf"
-    # The workers of a server that root starts are nobody's, and the mount is root's alone.
+    # Root's nginx would run its workers as nobody, who cannot use the mount.
     user = "user root;\n" if os.geteuid() == 0 else ""
     configuration.write_text(user + text)
     command = ["nginx", "-p", str(base), "-c", str(configuration), "-e", "stderr"]

@@ -1,8 +1,8 @@
-"""The proof that a fast path served a program: three counts that do not know of each other.
+"""The proof that a fast path served a program, by three independent counts.
 
-The daemon's ledger (requests and bytes by serving path, opens by kind), the kernel's count of the
-requests that it sent to the mount (tracepoints, where they are to be had), and the kernel's count
-of the bytes that the daemon read and wrote (``/proc/PID/io``).
+They are the daemon's ledger (requests and bytes by serving path, opens by kind), the kernel's count
+of requests to the mount (tracepoints, if available), and the kernel's count of bytes that the
+daemon read and wrote (``/proc/PID/io``).
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from zcfuse.audit import (
     read_usage,
 )
 
-# What the daemon may read and write for each byte that a program got: the messages themselves
-# (names, attributes, listings), of which many small files need more than one large file does.
+# The bytes that the daemon may read and write per byte delivered: messages (names, attributes,
+# listings), of which many small files need more than one large file.
 COPIED_PER_BYTE: Final = 0.05
-# Whoever asks for the status of all mounts (``zcfuse list``) makes the daemon read 12 KiB of
-# /proc, and may do so while a program runs.
+# A query for the status of all mounts (``zcfuse list``) makes the daemon read 12 KiB of /proc, and
+# may happen while a program runs.
 COPIED_FOR_A_STATUS: Final = 64 << 10
-# READs for a file in passthrough that is read ahead on advice; the kernel sends them for no other.
+# For a passthrough file the kernel sends READ only for readahead on advice.
 _ADVICE: Final = "passthrough: READ all the same"
 
 
 @dataclass(slots=True)
 class Proof:
-    """What one block of a test cost the daemon; the counts are there once the block has ended.
+    """The daemon's cost of one block of a test; the counts exist after the block.
 
-    `delivered`, in bytes, is what the program was given by the mount at the least: the test sets
-    it, at once or in the block, because only the test knows. `advised`: the program asks for
-    readahead (posix_fadvise(2), readahead(2)), for which the kernel sends READ also where the file
-    is in passthrough.
+    `delivered` is a lower bound of the bytes that the mount gave the program. The test sets it,
+    first or in the block, because only the test knows it. `advised` means that the program asks for
+    readahead (posix_fadvise(2), readahead(2)), for which the kernel sends READ even under
+    passthrough.
     """
 
     daemon: Daemon
@@ -47,8 +47,8 @@ class Proof:
     delivered: int
     advised: bool = False
     transport: str = field(init=False)
-    # How the mount has opened files since it began: an open file, or one opened again soon after,
-    # is in the mode of its first open.
+    # The modes of all opens since the mount began: a file that is open, or opened again soon, keeps
+    # the mode of its first open.
     modes: list[str] = field(init=False)
     ledger: Ledger = field(init=False)
     io: IoCounts = field(init=False)
@@ -56,7 +56,7 @@ class Proof:
 
     @property
     def copied(self) -> int:
-        """Bytes that the daemon read or wrote by read and write calls: the kernel's count."""
+        """The kernel's count of bytes in the daemon's read and write calls."""
         return self.io.rchar + self.io.wchar
 
     @property
@@ -66,11 +66,11 @@ class Proof:
 
     @property
     def served(self) -> dict[str, int]:
-        """Bytes in replies to READ by the serving path."""
+        """Bytes in replies to READ, by the serving path."""
         return {name: path.bytes for name, path in self.ledger.paths.items() if path.bytes}
 
     def numbers(self) -> dict[str, Any]:
-        """All of it as plain values, for a record."""
+        """The proof as plain values, for a record."""
         requests, reads = self.ledger.total_requests, self.ledger.reads
         return {
             "path": self.path,
@@ -87,7 +87,7 @@ class Proof:
         }
 
     def require_fast(self) -> None:
-        """Require that the path which was asked for served the program, and nothing else did."""
+        """Require that only the requested path served the program."""
         assert self.delivered > 0, "the test does not say how much the program was given"
         found = self.numbers()
         assert self.copied <= self.delivered * COPIED_PER_BYTE + COPIED_FOR_A_STATUS, found
@@ -113,7 +113,7 @@ class Proof:
 def proof_of(
     daemon: Daemon, path: str, *, delivered: int = 0, advised: bool = False
 ) -> Iterator[Proof]:
-    """Count what the block costs the daemon, and require at its end that `path` served it."""
+    """Count the block's cost to the daemon, and require at its end that `path` served it."""
     proof = Proof(daemon, path, delivered, advised)
     before = counts(daemon)
     proof.transport = str(before.datapath["transport"]["kind"])
@@ -134,7 +134,7 @@ def proof_of(
 
 
 def _request_counter(daemon: Daemon) -> RequestCounter | None:
-    """The kernel's own count of the mount's requests; None where this machine gives none."""
+    """The kernel's count of the mount's requests; None if unavailable."""
     mount = daemon.mount
     if missing("tracepoints") or mount is None:
         return None

@@ -1,7 +1,7 @@
-"""What each program proved, one JSON object a line, for whoever makes a table of it.
+"""The results of each program, one JSON object per line, for a table.
 
-Written to the file that the environment variable ``ZCFUSE_PROOF_RECORDS`` names, and nowhere when
-it names none. Lines are added, so that several runs can make one table.
+The environment variable ``ZCFUSE_PROOF_RECORDS`` names the file; without it nothing is written.
+Records are appended, so several runs can share one table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.programs.proof import Proof
 
 VARIABLE: Final = "ZCFUSE_PROOF_RECORDS"
 _DEADLINE_S: Final = 20
-# The first thing in a program's own words that looks like a version: "nginx/1.22.1", "v7.0.15".
+# The first word in a program's output that looks like a version: "nginx/1.22.1", "v7.0.15".
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+[-\w.+~]*")
 
 Record = Callable[[str, str, str, Proof], None]
@@ -26,7 +26,7 @@ Record = Callable[[str, str, str, Proof], None]
 
 @functools.cache
 def version(*argv: str) -> str:
-    """The version that a program says it has: ``version("nginx", "-v")``."""
+    """The version that a program reports: ``version("nginx", "-v")``."""
     result = subprocess.run(argv, capture_output=True, timeout=_DEADLINE_S, check=False)
     found = _VERSION.search((result.stdout + result.stderr).decode(errors="replace"))
     return found[0].rstrip(".,") if found else "unknown"
@@ -35,7 +35,7 @@ def version(*argv: str) -> str:
 def write_record(
     test: str, program: str, program_version: str, compared: str, proof: Proof
 ) -> None:
-    """Add a line for `test`: `compared` says in words what equalled the backing tree's."""
+    """Add a line for `test`: `compared` describes the compared result."""
     path = os.environ.get(VARIABLE)
     if not path:
         return

@@ -1,8 +1,8 @@
 """A backing tree and a mount of it, for a real program to read both.
 
-A module says once what the tree holds and which paths are to serve it::
+A module declares the tree and the paths that serve it::
 
-    served = served_mount(fill)                      # the best path that this user may have
+    served = served_mount(fill)                      # this user's best path
     served = served_mount(fill, FAST)                # each fast path of this machine in turn
     served = served_mount(fill, ["passthrough-uring"], "--cache-timeout", "1000")
 
@@ -34,7 +34,7 @@ PROGRAM_DEADLINE_S: Final = 30.0
 # In the arguments of a program: the directory to read, the mount or the backing tree.
 ROOT: Final = "{}"
 
-# To parametrize with. "best" is what a user gets who asks for nothing.
+# To parametrize with. "best" is the default for the user.
 BEST: Final[Sequence[object]] = ["best"]
 PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
 FAST: Final[Sequence[object]] = [PASSTHROUGH, "splice"]
@@ -45,7 +45,7 @@ PASSTHROUGH_URING: Final = pytest.param(
 
 Fill = Callable[[str], object]
 
-# Drops from the page cache what the mount has of its files: what is cached asks for no READ.
+# Drops the mount's page cache of its files, because cached bytes cause no READ.
 _FORGET: Final = """
 import os, sys
 for directory, _, names in os.walk(sys.argv[1]):
@@ -72,7 +72,7 @@ class Served:
 
     @property
     def mountpoint(self) -> str:
-        """Where it is mounted. The process of the tests itself must not go there."""
+        """The mount point. The test process itself must not access it."""
         return self.daemon.mountpoint
 
     def size(self, *names: str) -> int:
@@ -94,7 +94,7 @@ class Served:
 
         Raises:
             AssertionError: it failed, and `check` is true.
-            ClientHungError: it was not back in time; the mount is aborted.
+            ClientHungError: it did not end in time; the mount is aborted.
         """
         here = [word.replace(ROOT, self.mountpoint) for word in argv]
         return self.daemon.run(*here, timeout=timeout, check=check, stdin=stdin)
@@ -118,23 +118,23 @@ class Served:
         )
 
     def same(self, *argv: str, timeout: float = PROGRAM_DEADLINE_S, stdin: bytes = b"") -> bytes:
-        """Run it on both; require the same output of it, and that it succeeded. The output."""
+        """Run it on both, require success and equal output, and return the output."""
         expected = self.native(*argv, timeout=timeout, stdin=stdin)
         found = self.run(*argv, timeout=timeout, stdin=stdin)
         assert found.stdout == expected.stdout, argv
         return found.stdout
 
     def forget(self) -> None:
-        """Drop the pages that the mount has of its files, so that reading them asks the daemon."""
+        """Drop the mount's page cache of its files, so that reads ask the daemon."""
         self.daemon.python(_FORGET, self.mountpoint)
 
     @contextlib.contextmanager
     def proof(self, *, delivered: int = 0, advised: bool = False) -> Iterator[Proof]:
-        """Require that the serving path, and it alone, served what runs in the block.
+        """Require that only the serving path served the programs in the block.
 
         Args:
-            delivered: bytes that the programs get from the mount, at the least; may also be set
-                in the block.
+            delivered: a lower bound of the bytes that the programs get from the mount; the block
+                may also set it.
             advised: the programs ask for readahead (see `Proof`).
         """
         self.forget()
@@ -145,9 +145,9 @@ class Served:
 def served_mount(
     fill: Fill, paths: Sequence[object] = BEST, *options: str
 ) -> Callable[..., Iterator[Served]]:
-    """The fixture `served` of a module: what `fill(directory)` made, mounted by each of `paths`.
+    """The fixture `served` of a module: the tree of `fill(directory)`, mounted by each of `paths`.
 
-    The backing tree is made once for all of them: a test leaves it as it was.
+    All share one backing tree, which tests leave unchanged.
     """
     sources: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Servers as children: they listen on loopback, are ready before a test goes on, and are ended."""
+"""Servers as children that listen on loopback, ready before a test continues."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _POLL_S: Final = 0.02
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody has: for a server that cannot be told to take any."""
+    """A free loopback TCP port, for servers that cannot pick one."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def answers_on(port: int) -> Callable[[], bool]:
-    """Whether somebody accepts connections on a port of loopback."""
+    """Whether a server accepts connections on a loopback port."""
 
     def answers() -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -38,10 +38,10 @@ def answers_on(port: int) -> Callable[[], bool]:
 def running(
     argv: list[str], *, log: str, ready: Callable[[], bool], stop: int = signal.SIGTERM
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own, from when it is `ready` to the end of the block.
+    """Run a server in a new process group, wait until it is `ready`, and end it after the block.
 
     Raises:
-        AssertionError: it ended, or was not ready, in time; the message has what it wrote.
+        AssertionError: it ended, or was late; the message has its output.
     """
     with open(log, "ab") as file:
         server = subprocess.Popen(
@@ -64,7 +64,7 @@ def _wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes], log:
 
 
 def _end(server: subprocess.Popen[bytes], stop: int) -> None:
-    """Ask it to end; then take the whole group, so that no worker is left on the mount."""
+    """Ask it to end, then kill its whole group, so that no worker keeps the mount busy."""
     server.send_signal(stop)
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(END_DEADLINE_S)

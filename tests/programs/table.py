@@ -1,8 +1,8 @@
-"""The table of what served each program.
+"""The table of the paths that served each program.
 
-``python -m tests.programs.table RECORDS TESTS [--docs PAGE]``: RECORDS are the lines of `records`,
-TESTS is pytest's own report (``--junitxml``), which knows what was not run or failed. The table is
-printed, and with ``--docs`` put into PAGE between two marks.
+``python -m tests.programs.table RECORDS TESTS [--docs PAGE]``: RECORDS is the file of `records`,
+TESTS is pytest's report (``--junitxml``) with skipped and failed tests. It prints the table, and
+with ``--docs`` writes it into PAGE between two marks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.table import Table
 
 BEGIN: Final = "<!-- made by scripts/proof --docs -->"
 END: Final = "<!-- end -->"
-# In columns, for what is no terminal: a file, a pipe.
+# The width in columns for files and pipes.
 _WIDTH: Final = 160
 _DEADLINE_S: Final = 10
 HEADINGS: Final = (
@@ -44,7 +44,7 @@ Row = tuple[str, ...]
 
 
 def rows_of(records: str) -> list[Row]:
-    """A row for each line of the file `records`; none where there is no such file."""
+    """One row per line of the file `records`; empty without the file."""
     if not os.path.exists(records):
         return []
     with open(records, encoding="utf-8") as file:
@@ -58,7 +58,7 @@ def _row(record: dict[str, Any]) -> Row:
         record["program"],
         _kernel() if version == platform.release() else version,
         record["compared"],
-        "yes",  # what is not equal fails its test, and leaves no record
+        "yes",  # an unequal result fails its test and leaves no record
         _path(record),
         f"{record['delivered']:,}",
         f"{record['requests']:,}",
@@ -75,7 +75,7 @@ def _path(record: dict[str, Any]) -> str:
 
 
 def without_result(tests: str) -> list[str]:
-    """A line for each test of pytest's report that was skipped or failed."""
+    """One line per skipped or failed test in pytest's report."""
     lines = []
     for case in ElementTree.parse(tests).iter("testcase"):
         name = f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}"
@@ -89,7 +89,7 @@ def without_result(tests: str) -> list[str]:
 
 
 def machine() -> str:
-    """The kind of machine, in words: kernel, processors, and the filesystem of the files."""
+    """A description of the machine: kernel, processors, and the filesystem of the files."""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         model = re.search(r"^model name\s*:\s*(.+)$", file.read(), re.MULTILINE)
     processors = f"{os.cpu_count()} processors"
@@ -101,7 +101,7 @@ def machine() -> str:
 
 
 def _kernel() -> str:
-    """The kernel's version without what a distribution or a machine adds to it."""
+    """The kernel's version without a distribution's suffix."""
     found = re.match(r"[\d.]+", platform.release())
     return found[0].rstrip(".") if found else platform.release()
 
@@ -119,9 +119,9 @@ def _cells(cells: Sequence[str]) -> str:
 
 
 def put_into(page: str, text: str) -> None:
-    """Replace what stands between the marks of `page`.
+    """Replace the text between the marks of `page`.
 
-    Raises ValueError where the page does not have them.
+    Raises ValueError if the page lacks them.
     """
     with open(page, encoding="utf-8") as file:
         before, begin, rest = file.read().partition(BEGIN)

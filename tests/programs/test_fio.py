@@ -1,4 +1,4 @@
-"""fio verifies through the mount what it wrote to the backing tree, by each way of reading."""
+"""fio writes to the backing tree and verifies through the mount, by each method of reading."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PARAMETERS: Final = [
 
 
 def fill(source: str) -> None:
-    """Have fio write blocks that carry their checksums; and one file with a byte changed after."""
+    """Let fio write blocks with checksums, and then change one byte of one file."""
     for name in ("sound", "damaged"):
         writing = ["--rw=write", "--do_verify=0", f"--filename={source}/{name}"]
         subprocess.run([*COMMON, *writing], check=True, timeout=60, capture_output=True)
@@ -60,7 +60,7 @@ def verify(
 
 
 def cached_bytes(path: str, *, evict: bool = False) -> int:
-    """How much of a backing file is in the page cache, after its eviction if that is wanted."""
+    """Bytes of a backing file in the page cache, optionally after eviction."""
     fd = os.open(path, os.O_RDONLY)
     try:
         if evict:
@@ -96,7 +96,7 @@ def test_direct_reads_of_a_file_in_passthrough_leave_the_page_cache_alone(
     backing = f"{served.source}/sound"
     assert cached_bytes(backing, evict=True) == 0
     assert verify(served, "sound", "libaio, O_DIRECT").returncode == 0
-    # By splice the daemon reads ahead through the page cache, whatever the client asked for.
+    # By splice the daemon reads ahead through the page cache, whatever the client's flags.
     assert (cached_bytes(backing) == 0) == (served.path == "passthrough")
 
 

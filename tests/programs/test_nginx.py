@@ -41,7 +41,7 @@ def require_same(web: Web, served: Served, *names: str) -> None:
 
 
 def load(web: Web, name: str) -> int:
-    """Requests that wrk had answered, all of them well."""
+    """The number of wrk's requests, which must all succeed."""
     command = ["wrk", "-t1", "-c4", f"-d{LOAD_S}s", "--timeout", "10", web.url(name)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert "Non-2xx" not in result.stdout
@@ -59,7 +59,7 @@ def test_nginx_sends_files_of_the_mount_by_sendfile_under_load(
         require_same(web, served, "large", "small")
         proof.delivered = SIZE + SMALL
         answered = load(web, "large")
-        if served.path == "passthrough":  # by splice, what came once is in the mount's page cache
+        if served.path == "passthrough":  # by splice, the first pass fills the mount's page cache
             proof.delivered += answered * SIZE
         require_same(web, served, "large", "small")
     record("nginx, sendfile on, under wrk", version("nginx", "-v"), "bodies of answers", proof)
@@ -122,7 +122,7 @@ def test_haproxy_splices_what_nginx_sends_from_the_mount(
         ):
             require_same(Web(port), served, "large", "small")
             shown = haproxy_shows(tmp_path)
-    # The name is misspelt in some versions. What comes with the head of an answer is not spliced.
+    # Some versions misspell the name. HAProxy does not splice bytes that arrive with a header.
     (spliced,) = (int(n) for name, n in shown.items() if name.startswith("TotalSplic"))
     assert spliced > SIZE * 0.9, shown
     record("HAProxy before nginx", version("haproxy", "-v"), "bodies of answers, spliced", proof)

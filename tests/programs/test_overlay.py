@@ -1,7 +1,7 @@
-"""The kernel's overlayfs with the mount as a lower layer: read through it, and copied up.
+"""The kernel's overlayfs with the mount as a lower layer: reads through it, and copy-up.
 
-A filesystem may stand on one that stands on one, and no higher. The mount counts as one with
-``--stack-depth 1``, as two with 2: over the latter the kernel mounts no overlayfs.
+Filesystems stack at most two deep. The mount counts as one with ``--stack-depth 1`` and as two
+with 2; over the latter the kernel mounts no overlayfs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ served = served_mount(fill, FAST)
 
 @contextlib.contextmanager
 def overlay(lower: str, base: Path) -> Iterator[str]:
-    """An overlayfs over `lower`, whose upper layer is a filesystem of its own; where it is."""
+    """An overlayfs over `lower` with the upper layer on a new filesystem; returns its path."""
     layers = base / "layers"
     layers.mkdir()
     with kernel_mount("-t", "tmpfs", "zcfuse-tests", str(layers)):

@@ -1,4 +1,4 @@
-"""The proof itself: it fails where it must, and leaves a record where it is told to."""
+"""The proof itself: it fails when it must, and writes a record on request."""
 
 from __future__ import annotations
 

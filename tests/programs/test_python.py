@@ -20,7 +20,7 @@ def fill(source: str) -> None:
     write(source, "numbers", BYTES)
 
 
-# Each 4 KiB of it is another: a page that is served twice or shifted changes every result.
+# All blocks of 4 KiB differ, so a repeated or shifted page changes every result.
 BYTES = b"".join(number.to_bytes(8, "little") * 512 for number in range(SIZE // 4096))
 
 served = served_mount(fill, FAST)

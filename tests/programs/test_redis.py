@@ -1,4 +1,4 @@
-"""Redis loads a dump that lies in the mount."""
+"""Redis loads a dump from the mount."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ Command = Callable[..., bytes]
 def redis(
     data: str, base: Path, wrap: Callable[[list[str]], list[str]] = list
 ) -> Iterator[Command]:
-    """A server whose directory is `data`, which writes nothing by itself: what asks it."""
+    """A server with the directory `data` that writes nothing by itself; returns a query
+    function."""
     base.mkdir(exist_ok=True)
     path = str(base / "redis.sock")
     options = {
@@ -38,7 +39,7 @@ def redis(
         "appendonly": "no",
         "save": "",
         "enable-debug-command": "local",
-        # Else the dump is compressed away, and a checksum in it that fails would not be noticed.
+        # Otherwise Redis compresses the dump and skips a failing checksum.
         "rdbcompression": "no",
         "rdbchecksum": "yes",
         "daemonize": "no",
@@ -58,7 +59,7 @@ def redis(
 
 
 def _ask(path: str, *words: str) -> bytes:
-    """One command in the server's protocol; the first line of its answer, for a bulk the second."""
+    """Send one command; return the first line of its answer, for a bulk reply the second."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(END_DEADLINE_S)
         client.connect(path)
@@ -70,7 +71,7 @@ def _ask(path: str, *words: str) -> bytes:
 
 
 def fill(source: str) -> None:
-    """Have Redis itself write the dump."""
+    """Let Redis write the dump."""
     with tempfile.TemporaryDirectory() as base, redis(source, Path(base)) as ask:
         ask("DEBUG", "POPULATE", str(KEYS), "key", str(VALUE_BYTES))
         assert ask("SAVE") == b"+OK"
@@ -80,7 +81,7 @@ served = served_mount(fill, FAST)
 
 
 def loaded(data: str, base: Path, wrap: Callable[[list[str]], list[str]] = list) -> list[bytes]:
-    """The number of keys, and the digest of all that they hold."""
+    """The number of keys, and the digest of their values."""
     with redis(data, base, wrap) as ask:
         return [ask("DBSIZE"), ask("DEBUG", "DIGEST")]
 

@@ -24,7 +24,7 @@ QUALITIES: Final = b"#,:F" * 64
 
 
 def fill(source: str) -> None:
-    """Have samtools itself sort and index reads of a made-up genome."""
+    """Let samtools sort and index reads of an invented genome."""
     bam = f"{source}/reads.bam"
     sort = ["samtools", "sort", "-m", "64M", "-T", f"{source}/sort", "-o", bam, "-"]
     subprocess.run(sort, input=sam(), check=True, timeout=60, capture_output=True)

@@ -1,4 +1,4 @@
-"""SQLite reads a database in the mount, which it is told not to lock or journal."""
+"""SQLite reads a database in the mount, without locks or a journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import requires
 pytestmark = requires("mounting", "sqlite3")
 
 ROWS = 4000
-# Without immutable=1 a database in write-ahead mode cannot be opened where nothing can be written.
+# Without immutable=1 SQLite cannot open a database in write-ahead mode on a read-only mount.
 DATABASE = "file:{}/database?immutable=1"
 QUERIES = """
 PRAGMA integrity_check;

@@ -1,4 +1,4 @@
-"""The table of the proof: of what was recorded, and of what was not run."""
+"""The table of the proof: recorded results, and tests that did not run."""
 
 from __future__ import annotations
 

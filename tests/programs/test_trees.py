@@ -18,14 +18,14 @@ pytestmark = requires("mounting")
 
 FILES: Final = 60
 FILE_BYTES: Final = 40_000
-# As if nobody had configured anything; and no time in a commit that would make two of them differ.
+# Without user configuration, and with fixed commit times, so that equal commits have equal ids.
 GIT: Final = [
     *("env", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_OPTIONAL_LOCKS=0"),
     *("GIT_AUTHOR_DATE=1600000000 +0000", "GIT_COMMITTER_DATE=1600000000 +0000"),
     *("git", "-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "gc.auto=0"),
 ]
 
-# The checksum of each file, in an order that does not depend on a directory's.
+# The checksum of each file, in sorted order.
 SUMS: Final = 'cd "$0" && find . -type f -print0 | sort -z | xargs -0 cksum'
 
 
@@ -48,7 +48,7 @@ def fill(source: str) -> None:
 
 
 def run(*argv: str) -> str:
-    """A program that must succeed, and what it printed."""
+    """Run a program that must succeed, and return its output."""
     result = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, (argv, result.stderr)
     return result.stdout
@@ -78,7 +78,7 @@ def test_git_clones_the_same_history_from_the_mount(
 def test_git_fsck_finds_the_repository_in_the_mount_sound(served: Served, record: Record) -> None:
     with served.proof(delivered=served.size("repository")) as proof:
         served.same(*GIT, "-C", "{}/repository", "fsck", "--full", "--strict", "--no-progress")
-        # Whatever git may think of sizes and times: the files of the work tree themselves.
+        # Compare the work tree's files, whatever git assumes from sizes and times.
         served.same("sh", "-c", SUMS, "{}/repository")
     record("git fsck", version("git", "--version"), "its output", proof)
 

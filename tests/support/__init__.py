@@ -1,7 +1,7 @@
-"""What the tests share: capabilities of the machine, real mounts, an ordinary user.
+"""Shared support: capabilities of the machine, real mounts, an ordinary user.
 
-``requires(...)`` marks what a test cannot do without; the fixtures ``source``, ``mountpoint``,
-``mounted`` and ``ordinary_user`` are there for every test (``tests/conftest.py`` loads them).
+``requires(...)`` marks the capabilities that a test needs. Every test has the fixtures ``source``,
+``mountpoint``, ``mounted`` and ``ordinary_user`` (``tests/conftest.py`` loads them).
 """
 
 from tests.support._capabilities import (

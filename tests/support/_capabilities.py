@@ -1,7 +1,7 @@
-"""What this machine offers to the tests, found out by trying and without asking zcfuse.
+"""Probes this machine's capabilities for the tests, without zcfuse.
 
-Every probe runs at most once, in a bounded time, and returns the reason why the thing is missing,
-or nothing. `offers_everything` decides whether a skip is a failure (see ``_plugin.py``).
+Every probe runs at most once, in bounded time, and returns the reason for a missing capability, or
+an empty string. `offers_everything` decides whether a skip is a failure (see ``_plugin.py``).
 """
 
 import ctypes
@@ -26,10 +26,10 @@ from tests.support._user import ordinary_user
 
 CAP_IPC_LOCK: Final = 14
 CAP_SYS_ADMIN: Final = 21
-# The first kernel with passthrough; everything else that the tests need is older.
+# The first kernel with passthrough, the newest feature that the tests need.
 FULL_KERNEL: Final = (6, 9)
 SKIP_PREFIX: Final = "requires "
-# Programs that read a mount in the tests, by the names of their commands.
+# Programs that read a mount in the tests, by command name.
 PROGRAMS: Final = (
     *("nginx", "wrk", "haproxy", "redis-server", "sqlite3", "git", "rsync", "samtools", "fio"),
 )
@@ -46,8 +46,8 @@ class UnknownCapabilityError(Exception):
 class _Capability:
     """`probe` returns why it is missing, or an empty string.
 
-    `may_be_missing`: also a machine that has the rest may lack it, for a reason that is not ours
-    (an option of the kernel's, a package that no target of the Makefile's `test` installs).
+    `may_be_missing`: a machine with all other capabilities may lack it, for an external reason (a
+    kernel option, a package that the Makefile's `test` does not install).
     """
 
     probe: Callable[[], str]
@@ -68,7 +68,7 @@ def _has(capability: int) -> bool:
 
 
 def _locked_memory() -> str:
-    """As much as Linux lets everybody lock since 5.16; some containers have the earlier 64 KiB."""
+    """The lock limit of every user since Linux 5.16; some containers have the older 64 KiB."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if hard == resource.RLIM_INFINITY or hard >= _LOCKED_BYTES or _has(CAP_IPC_LOCK):
         return ""
@@ -123,7 +123,8 @@ def _package(name: str) -> Callable[[], str]:
 
 
 def _mergerfs() -> str:
-    """The program, and for an ordinary user its own fusermount, which Debian's package has bare."""
+    """The program, and for an ordinary user its fusermount, which Debian installs without
+    setuid."""
     helper = shutil.which("mergerfs-fusermount")
     if _program("mergerfs")() or not _root():
         return _program("mergerfs")()
@@ -145,7 +146,7 @@ def _private_mounts() -> str:
 
 
 def _tracepoints() -> str:
-    """The fuse events, in a tracefs of the probe's own: it need not be mounted where all see it."""
+    """The fuse events, in a private tracefs, because the system may not mount one."""
     script = 'mount -t tracefs none "$0" && test -r "$0"/events/fuse/fuse_request_send/id'
     with tempfile.TemporaryDirectory() as directory:
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, directory]
@@ -164,7 +165,7 @@ def _overlay() -> str:
 
 
 def _overlay_layers() -> str:
-    """The kernel's overlayfs on directories of the filesystem that has the tests' files."""
+    """The kernel's overlayfs on the filesystem of the tests' files."""
     script = 'cd "$0" && mkdir a b m && mount -t overlay -o ro,lowerdir=a:b o m'
     with tempfile.TemporaryDirectory() as directory:
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, directory]
@@ -172,14 +173,14 @@ def _overlay_layers() -> str:
 
 
 def _erofs() -> str:
-    """EROFS from a file that lies on the filesystem of the tests."""
+    """EROFS from a file on the filesystem of the tests."""
     with open("/proc/filesystems") as file:
         known = "erofs" in file.read().split()
     return _root() or _kernel((6, 12))() or ("" if known else "the kernel has no EROFS")
 
 
 def _rings() -> str:
-    """FUSE over io_uring in the kernel; whether it is switched on is the test's business."""
+    """FUSE over io_uring in the kernel, on or off."""
     if not os.path.exists("/sys/module/fuse/parameters/enable_uring"):
         return "the kernel has no FUSE over io_uring"
     return _root()
@@ -192,7 +193,7 @@ def _autofs() -> str:
 
 
 def _eviction() -> str:
-    """A page cache that is empty when it is told to be, which tmpfs is not."""
+    """A filesystem that can drop its page cache, unlike tmpfs."""
     with tempfile.NamedTemporaryFile() as file:
         os.write(file.fileno(), bytes(4096))
         os.fsync(file.fileno())
@@ -207,7 +208,7 @@ def _eviction() -> str:
 
 
 def _rings_of_programs() -> str:
-    """io_uring_setup(2), which many a container's filter forbids."""
+    """io_uring_setup(2), which some containers forbid."""
     libc = ctypes.CDLL(None, use_errno=True)
     ring = libc.syscall(_SYS_IO_URING_SETUP, 1, ctypes.create_string_buffer(120))
     if ring < 0:
@@ -255,7 +256,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "xattr": _Capability(_xattr, False),
     # `make test` installs these.
     **{name: _Capability(_program(name), False) for name in (*PROGRAMS, "curl", "fsck.erofs")},
-    # Options of the kernel's, or the filesystem below the temporary directory.
+    # Kernel options, or the filesystem of the temporary directory.
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),
     "overlay": _Capability(_overlay, True),
@@ -264,7 +265,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "autofs": _Capability(_autofs, True),
     "io_uring": _Capability(_rings, True),
-    # Of systems that are put together in other ways than Debian's.
+    # For systems other than Debian.
     "man": _Capability(_program("man"), True),
     "systemd-analyze": _Capability(_program("systemd-analyze"), True),
     "page cache eviction": _Capability(_eviction, True),
@@ -284,7 +285,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
 
 @functools.cache
 def missing(name: str) -> str:
-    """Why capability `name` is missing here; an empty string when it is there."""
+    """Why this machine lacks capability `name`; an empty string if it has it."""
     try:
         return _CAPABILITIES[name].probe()
     except KeyError:
@@ -294,7 +295,7 @@ def missing(name: str) -> str:
 def requires(*names: str) -> pytest.MarkDecorator:
     """Mark a test, a class or (as ``pytestmark``) a module that needs these capabilities.
 
-    Where one is missing the test is skipped with the reason.
+    If one is missing, the test is skipped with the reason.
     """
     for name in names:
         if name not in _CAPABILITIES:
@@ -303,7 +304,7 @@ def requires(*names: str) -> pytest.MarkDecorator:
 
 
 def skip_unless(*names: str) -> None:
-    """`requires` for a fixture, or for a test that finds out late what it needs."""
+    """`requires` for a fixture, or for a test that learns its needs late."""
     for name in names:
         reason = missing(name)
         if reason:
@@ -311,12 +312,12 @@ def skip_unless(*names: str) -> None:
 
 
 def offers_everything() -> bool:
-    """Whether no test should skip: root with what it needs, and a kernel with passthrough."""
+    """Whether no test should skip: root with all rights, and a kernel with passthrough."""
     return not _root() and kernel_version() >= FULL_KERNEL and not _fuse()
 
 
 def expected(skip_reason: str) -> bool:
-    """Whether a skip is in order on a machine that offers everything."""
+    """Whether a skip is acceptable on a machine that offers everything."""
     if not skip_reason.startswith(SKIP_PREFIX):
         return False
     name = skip_reason.removeprefix(SKIP_PREFIX).partition(":")[0]
@@ -324,7 +325,7 @@ def expected(skip_reason: str) -> bool:
 
 
 def _tried(*command: str) -> str:
-    """Run `command`: nothing when it succeeded, else its last line or its status."""
+    """Run `command`; return an empty string on success, otherwise its last line or status."""
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False
@@ -336,7 +337,7 @@ def _tried(*command: str) -> str:
 
 
 def _output(command: list[str]) -> str:
-    """The last line that `command` printed, or what went wrong."""
+    """The last line of `command`'s output, or its error."""
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False

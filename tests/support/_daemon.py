@@ -1,8 +1,7 @@
 """The daemon as a child process, and clients of its mount as children with a time-out.
 
-The process of the tests never touches a mountpoint itself: a daemon that stops answering would take
-the whole run with it. What hangs is dumped (stacks of client and daemon), its connection aborted,
-and the test fails.
+The test process never touches a mountpoint: a daemon that stops answering would hang the whole run.
+If a client hangs, the test dumps the stacks of client and daemon, aborts the connection and fails.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ _POLL_S: Final = 0.01
 
 
 class DaemonError(AssertionError):
-    """The daemon ended before its mount was there, or not as it should have."""
+    """The daemon ended before it mounted, or with an error."""
 
     def __init__(self, what: str, status: int | None, log: str) -> None:
         super().__init__(f"{what}; the daemon wrote:\n{log or '(nothing)'}")
@@ -34,14 +33,14 @@ class DaemonError(AssertionError):
 
 
 class ClientHungError(AssertionError):
-    """A client of the mount did not come back; the message has the stacks."""
+    """A client of the mount did not return; the message has the stacks."""
 
 
 class Daemon:
     """``python -m zcfuse mount SOURCE MOUNTPOINT --foreground`` as a child process.
 
-    Owns the process and, until it has ended, the mount. `env` is added to the environment. An empty
-    `source`: the options say what is shown. `under`: what it is run by, as prlimit.
+    Owns the process and, until it ends, the mount. `env` adds to the environment. With an empty
+    `source` the options select the tree. `under` is a wrapper command, such as prlimit.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Daemon:
 
     @property
     def mount(self) -> FuseMount | None:
-        """The mount as the kernel lists it; None once it is gone."""
+        """The mount in the kernel's table; None if gone."""
         return find_mount(self.mountpoint, self._mountinfo_pid)
 
     def path(self, *names: str) -> str:
@@ -94,7 +93,7 @@ class Daemon:
         return os.path.join(self.mountpoint, *names)
 
     def log(self) -> str:
-        """What the daemon has written so far to standard output and standard error."""
+        """The daemon's output and errors so far."""
         with open(self._log_path, errors="replace") as file:
             return file.read()
 
@@ -116,7 +115,7 @@ class Daemon:
 
         Raises:
             AssertionError: it failed, and `check` is true.
-            ClientHungError: it was not back after `timeout` seconds; the mount is then aborted.
+            ClientHungError: it did not end within `timeout` seconds; the mount is then aborted.
         """
         client = subprocess.Popen(
             self._wrap(list(argv)),
@@ -144,7 +143,7 @@ class Daemon:
         return self.run(sys.executable, "-c", code, *arguments, timeout=timeout, check=check)
 
     def wait(self, timeout: float = UNMOUNT_DEADLINE_S) -> int:
-        """Wait for the daemon to end, whoever unmounted it, and return its exit status."""
+        """Wait for the daemon to end, and return its exit status."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -154,24 +153,25 @@ class Daemon:
             raise DaemonError(what, None, self.log()) from None
 
     def kill(self, number: int = signal.SIGKILL) -> int:
-        """Kill the daemon, as an accident would, and return its exit status.
+        """Kill the daemon and return its exit status.
 
-        That it failed is expected from here on, and a mount that it left is taken away at the end.
+        From here on its failure is expected, and the end removes a remaining mount.
         """
         self._must_succeed = False
         self.process.send_signal(number)
         return self.wait()
 
     def fails(self) -> int:
-        """Wait for the daemon to end by itself and as it should not, and return its exit status.
+        """Wait for the daemon to fail by itself, and return its exit status.
 
-        A mount that it left is taken away at the end.
+        The end removes a remaining mount.
         """
         self._must_succeed = False
         return self.wait()
 
     def unmount(self) -> None:
-        """End the daemon by SIGTERM and require exit status 0 and no mount. Again: no effect."""
+        """End the daemon by SIGTERM; require exit status 0 and no mount. A second call does
+        nothing."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         status = self.wait()
@@ -206,7 +206,7 @@ class Daemon:
                 what = f"no mount after {MOUNT_DEADLINE_S} s:\n{stacks(self.pid)}\n"
                 raise DaemonError(what, None, self.log())
             time.sleep(_POLL_S)
-        # Mounted is not answering: the first request tells.
+        # A mount may exist before it answers; the first request shows that it does.
         self.run("stat", "--format=%i", self.mountpoint, timeout=MOUNT_DEADLINE_S)
 
     def _give_up_on(self, client: subprocess.Popen[bytes], what: str) -> NoReturn:
@@ -221,14 +221,14 @@ class Daemon:
         raise ClientHungError(f"{what}\n{dump}\nthe daemon wrote:\n{self.log()}")
 
     def _end_by_force(self) -> None:
-        """Leave nothing behind: connection, process, mount."""
+        """End the connection, the process and the mount."""
         mount = self.mount
         if mount is not None and not abort(mount):
             self._detach()
         if self.process.poll() is None:
             # PYTHONFAULTHANDLER writes the Python stacks of every thread on its way out.
             self.process.send_signal(signal.SIGABRT)
-            self.process.send_signal(signal.SIGCONT)  # one that is stopped takes no other
+            self.process.send_signal(signal.SIGCONT)  # a stopped process handles no other signal
             try:
                 self.process.wait(5)
             except subprocess.TimeoutExpired:
@@ -239,7 +239,7 @@ class Daemon:
             self._detach()
 
 
-# The fixture `mounted`: options as positional arguments, the rest as `_plugin.mounted` says.
+# The fixture `mounted`: options as positional arguments, keywords as in `_plugin.mounted`.
 Mounter = Callable[..., Daemon]
 
 

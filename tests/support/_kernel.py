@@ -1,6 +1,6 @@
-"""Mounts as the kernel lists them: the tests' own view, so that the product's is not its own judge.
+"""Mounts in the kernel's table, read independently of the code under test.
 
-Nothing here touches a mountpoint, so nothing here can hang on a dead daemon.
+This module never touches a mountpoint, so it cannot hang on a dead daemon.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2
 FILESYSTEM: Final = "fuse.zcfuse"
 _CONNECTIONS: Final = "/sys/fs/fuse/connections"
-# For a shell in a mount namespace of the test: systemd has mounted it already, others have not.
+# For a shell in a test's mount namespace: systemd mounts it, other systems may not.
 MOUNT_FUSECTL: Final = (
     f"{{ grep -q ' {_CONNECTIONS} fusectl ' /proc/mounts"
     f" || mount -t fusectl none {_CONNECTIONS}; }}"
@@ -24,7 +24,7 @@ MOUNT_FUSECTL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FuseMount:
-    """A line of ``/proc/PID/mountinfo`` (proc(5)) that is a mount of ours."""
+    """A zcfuse mount in ``/proc/PID/mountinfo`` (proc(5))."""
 
     mountpoint: str
     source: str
@@ -43,7 +43,7 @@ def fuse_mounts(pid: int | str = "self") -> Iterator[FuseMount]:
     try:
         with open(f"/proc/{pid}/mountinfo", "rb") as file:
             lines = file.read().splitlines()
-    except FileNotFoundError:  # the process is gone, and a namespace of its own with it
+    except FileNotFoundError:  # the process ended, and its namespace with it
         return
     for line in lines:
         before, _, after = line.partition(b" - ")
@@ -63,13 +63,13 @@ def fuse_mounts(pid: int | str = "self") -> Iterator[FuseMount]:
 
 
 def find_mount(mountpoint: str, pid: int | str = "self") -> FuseMount | None:
-    """The topmost mount of ours on `mountpoint`, an absolute path without symlinks."""
+    """The topmost zcfuse mount on `mountpoint`, an absolute path without symlinks."""
     found = [mount for mount in fuse_mounts(pid) if mount.mountpoint == mountpoint]
     return found[-1] if found else None
 
 
 def abort(mount: FuseMount) -> bool:
-    """End the connection, so that its clients get ENOTCONN; whether that was permitted.
+    """End the connection, so that its clients get ENOTCONN; return whether that was permitted.
 
     ``/sys/fs/fuse`` belongs to the fusectl filesystem, which may not be mounted.
     """
@@ -87,9 +87,9 @@ def detach(
     *,
     force: bool = True,
 ) -> None:
-    """Take the mount out of the tree, busy or not; that it is not there any more is no error.
+    """Detach the mount, busy or not; a missing mount is no error.
 
-    As root it also ends the connection, which `abort` cannot where fusectl is not mounted. Without
+    As root it also ends the connection, which `abort` cannot do without fusectl. Without
     `force` it does not: the daemon then sees an unmount and not a failure.
     """
     if wrap is None and os.geteuid() == 0:
@@ -102,7 +102,7 @@ def detach(
 
 
 def stacks(pid: int) -> str:
-    """What each thread of process `pid` waits for, as far as this user may see it."""
+    """The kernel function in which each thread of process `pid` waits, if this user may see it."""
     lines = []
     for tid in _numbers(f"/proc/{pid}/task"):
         task = f"/proc/{pid}/task/{tid}"

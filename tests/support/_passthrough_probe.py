@@ -1,7 +1,7 @@
-"""Asks the kernel for passthrough, without a line of zcfuse: ``python _passthrough_probe.py DIR``.
+"""Asks the kernel for passthrough, without zcfuse: ``python _passthrough_probe.py DIR``.
 
 Prints ``ok``, or why a file in DIR cannot be the backing file of a passthrough open. It mounts in a
-mount namespace of its own, plays the daemon for one INIT and is gone, and the mount with it.
+new mount namespace, plays the daemon for one INIT and exits, which ends the mount.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ def checked(result: int, what: str) -> None:
 
 
 def mount_privately(device: int, mountpoint: str) -> None:
-    """Mount `device` where no other process sees it."""
+    """Mount `device` in a private namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     checked(libc.unshare(CLONE_NEWNS), "unshare")
     checked(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate")
@@ -41,7 +41,7 @@ def mount_privately(device: int, mountpoint: str) -> None:
 
 
 def negotiate(device: int) -> str:
-    """Answer INIT with passthrough; the reason why not, or nothing."""
+    """Answer INIT with passthrough; return the reason for a refusal, or an empty string."""
     if not select.select([device], [], [], 5)[0]:
         return "the kernel sent no INIT within 5 s"
     message = os.read(device, 1 << 17)

@@ -1,7 +1,6 @@
-"""The part of the support that pytest calls: markers, fixtures and what the end of a run checks.
+"""The pytest plugin: markers, fixtures and the checks at the end of a run.
 
-Two things that would pass unseen fail the run: a skip on a machine that offers everything, and a
-mount that is left behind.
+It fails a run for a skip on a machine that offers everything, and for a leftover mount.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """Say at the start what is missing, so that a reader need not collect it from the skips."""
+    """List the missing capabilities at the start of a run."""
     if capabilities.offers_everything():
         return ["zcfuse: this machine offers everything: a skip is a failure"]
     return [f"zcfuse: kernel {os.uname().release}, uid {os.geteuid()}: some tests may skip"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a capability that is missing."""
+    """Skip tests that need a missing capability."""
     for marker in item.iter_markers("requires"):
         capabilities.skip_unless(*marker.args)
 
@@ -45,7 +44,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skip that is not expected here into a failure."""
+    """Turn an unexpected skip into a failure."""
     report = yield
     if call.excinfo is not None and call.excinfo.errisinstance(pytest.skip.Exception):
         _judge(report, str(getattr(call.excinfo.value, "msg", "")))
@@ -54,7 +53,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """The same for a module that skips itself while it is imported."""
+    """The same for a module that skips itself at import."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple):
         _judge(report, report.longrepr[2].removeprefix("Skipped: "))
@@ -68,7 +67,7 @@ def _judge(report: pytest.TestReport | pytest.CollectReport, reason: str) -> Non
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take away the mounts that tests left below the temporary directory, and fail for them."""
+    """Remove leftover mounts below the temporary directory, and fail for them."""
     base = os.path.realpath(tempfile.gettempdir())
     left = [mount for mount in fuse_mounts() if _is_ours(session.config, mount.mountpoint, base)]
     session.config.stash[_LEFT] = left
@@ -80,13 +79,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the mounts that were left."""
+    """Name the leftover mounts."""
     for mount in terminalreporter.config.stash.get(_LEFT, []):
         terminalreporter.write_line(f"left mounted by a test: {mount.mountpoint}", red=True)
 
 
 def _is_ours(config: pytest.Config, mountpoint: str, base: str) -> bool:
-    """Below the directory of this run's `tmp_path`: other runs, and other users, have theirs."""
+    """Whether it lies below this run's `tmp_path`, not that of another run or user."""
     factory = getattr(config, "_tmp_path_factory", None)
     own = os.path.realpath(factory.getbasetemp()) if factory is not None else base
     return mountpoint.startswith(own + "/")
@@ -110,11 +109,11 @@ def mountpoint(tmp_path: Path) -> str:
 
 @pytest.fixture
 def mounted(tmp_path: Path, source: str, mountpoint: str) -> Iterator[Mounter]:
-    """Mounts for real: ``mounted("--path", "splice")`` shows `source` on `mountpoint`.
+    """Makes real mounts: ``mounted("--path", "splice")`` shows `source` on `mountpoint`.
 
     Keyword arguments: `source`, `mountpoint` (other directories), `env` (added to the daemon's
-    environment), `user` (an `OrdinaryUser`, whose directories they then must be). Each mount is
-    unmounted at the end, and its daemon must have exited with status 0.
+    environment), `user` (an `OrdinaryUser` who owns both directories). The end unmounts each mount
+    and requires exit status 0 from its daemon.
     """
     capabilities.skip_unless("mounting")
     daemons: list[Daemon] = []
@@ -140,7 +139,7 @@ def mounted(tmp_path: Path, source: str, mountpoint: str) -> Iterator[Mounter]:
 
 
 def _failure_of(daemon: Daemon) -> AssertionError | None:
-    """Unmount; one that fails must not keep the others mounted."""
+    """Unmount all, even if one fails."""
     try:
         daemon.unmount()
     except AssertionError as failure:
@@ -150,7 +149,7 @@ def _failure_of(daemon: Daemon) -> AssertionError | None:
 
 @pytest.fixture
 def ordinary_user() -> Iterator[OrdinaryUser]:
-    """A user who is not root and may use /dev/fuse; see `OrdinaryUser`."""
+    """A user other than root with access to /dev/fuse; see `OrdinaryUser`."""
     capabilities.skip_unless("ordinary user")
     with _ordinary_user() as user:
         yield user

@@ -1,9 +1,9 @@
-"""An ordinary user who may mount: nobody, in a mount namespace of its own.
+"""An ordinary user who may mount: nobody, in a new mount namespace.
 
-The tests run as root where they can, and /dev/fuse may be root's only. So a namespace is made in
-which a node of mode 666 lies over /dev/fuse, and in which the interpreter can be reached although
-it may lie under a home directory that only root enters; the commands run there as nobody.
-Where the tests run as an ordinary user already, that user is taken as it is.
+The tests usually run as root, and only root may open /dev/fuse. So the fixture makes a namespace
+with a node of mode 666 over /dev/fuse, where the interpreter is reachable even below a home
+directory that only root can enter. Commands run there as nobody. If the tests run as an ordinary
+user, they use that user.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ NOBODY: Final = 65534
 _DEADLINE_S: Final = 20
 CHECKOUT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-# $1 is a directory for what this needs; then come pairs of a closed directory and a path below it
-# that must be reachable. Each closed directory is covered by an open one with those paths alone.
+# $1 is a scratch directory; then come pairs of a closed directory and a path below it that must be
+# reachable. An open directory with only those paths covers each closed one.
 _PREPARE: Final = """
 set -eu
 scratch=$1; shift
@@ -59,16 +59,16 @@ class OrdinaryUser:
         self.uid = uid
         self.gid = gid
         self._namespace = namespace
-        # What must end before the namespace does: a daemon in it.
+        # Daemons that must end before the namespace does.
         self.ends = contextlib.ExitStack()
 
     @property
     def mountinfo_pid(self) -> int | str:
-        """The process in whose mount namespace the user's mounts are."""
+        """The process that holds the user's mount namespace."""
         return "self" if self._namespace is None else self._namespace
 
     def command(self, argv: list[str]) -> list[str]:
-        """`argv` as this user would run it: it keeps its process id through exec."""
+        """`argv` as this user runs it; exec keeps the process id."""
         if self._namespace is None:
             return list(argv)
         enter = ["nsenter", f"--mount=/proc/{self._namespace}/ns/mnt"]
@@ -77,7 +77,7 @@ class OrdinaryUser:
         return [*enter, *become, *settle, *argv]
 
     def run(self, *argv: str, timeout: float = _DEADLINE_S) -> subprocess.CompletedProcess[str]:
-        """Run `argv` as this user and return what it printed, whatever its status."""
+        """Run `argv` as this user and return its output, whatever its status."""
         command = self.command(list(argv))
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -91,11 +91,11 @@ class OrdinaryUser:
 
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[OrdinaryUser]:
-    """An ordinary user for as long as the context lasts.
+    """An ordinary user during the context.
 
     Raises:
-        OSError: this machine lets nobody have a namespace, a device node or the interpreter; the
-            message is the first command's that failed.
+        OSError: this machine refuses a namespace, a device node or the interpreter; the message
+            comes from the first failed command.
     """
     with tempfile.TemporaryDirectory(prefix="zcfuse-user-", ignore_cleanup_errors=True) as home:
         os.chmod(home, 0o755)
@@ -144,7 +144,7 @@ def _namespace(scratch: str) -> Iterator[int]:
 
 
 def _require_interpreter(user: OrdinaryUser) -> None:
-    """Raise OSError when `user` cannot run the interpreter that runs the tests."""
+    """Raise OSError if `user` cannot run the tests' interpreter."""
     result = user.run(sys.executable, "-c", "import trio")
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or ["no message"]
@@ -152,7 +152,7 @@ def _require_interpreter(user: OrdinaryUser) -> None:
 
 
 def _closed_paths() -> list[str]:
-    """Pairs (closed directory, path below it) for all that the user must be able to read."""
+    """Pairs (closed directory, path below it) for everything that the user must read."""
     pairs: list[str] = []
     for wanted in {CHECKOUT, *map(os.path.realpath, (sys.prefix, sys.base_prefix))}:
         ancestors = ["/"]

@@ -1,4 +1,4 @@
-"""The support itself: what the other tests lean on must not bend."""
+"""Tests of the shared support."""
 
 import os
 import signal
@@ -31,12 +31,12 @@ sys.exit(pytest.main([*own, sys.argv[1]]))
 
 
 def _run_tests(directory: str, body: str, *, full: bool) -> subprocess.CompletedProcess[str]:
-    """Run `body` as a test module of its own, with the plugin and a made-up machine."""
+    """Run `body` as a separate test module, with the plugin and an invented machine."""
     with open(os.path.join(directory, "conftest.py"), "w") as file:
         file.write('pytest_plugins = ["tests.support._plugin"]\n')
     with open(os.path.join(directory, "test_it.py"), "w") as file:
         file.write(body)
-    # A base of its own: the common one would have it clear away what earlier runs have left there.
+    # A separate base directory: in the common one it would delete earlier runs' files.
     base = os.path.join(directory, "base")
     command = [sys.executable, "-c", _RUN.format(full=full), directory, base]
     return subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)

@@ -20,7 +20,7 @@ def source(tmp_path):
 
 @pytest.fixture(params=["openat2", "walk"])
 def mirror(source, request):
-    """A mirror of `source`, by the kernel's resolution and by walking name by name."""
+    """A mirror of `source`, by openat2 and by walking name by name."""
     with_openat2 = request.param == "openat2"
     tree = Mirror(source, openat2=with_openat2)
     yield tree
@@ -29,7 +29,7 @@ def mirror(source, request):
 
 @pytest.fixture
 def descriptors():
-    """Require that a test leaves no descriptor behind, and none of an earlier one is let go of."""
+    """Require that a test leaves the set of open descriptors unchanged."""
     gc.collect()
     before = set(os.listdir("/proc/self/fd"))
     yield
@@ -37,7 +37,7 @@ def descriptors():
 
 
 def run_child(program, *arguments, prefix=(), seconds=CHILD_SECONDS):
-    """Run a Python program of its own, bounded in time; return what it printed."""
+    """Run a separate Python program with a time-out; return its output."""
     done = subprocess.run(
         [*prefix, sys.executable, "-c", program, *map(os.fspath, arguments)],
         capture_output=True,
@@ -56,7 +56,7 @@ def child():
 
 @pytest.fixture
 def child_with_mounts():
-    """Run a program in a mount namespace of its own, so that its mounts end with it."""
+    """Run a program in a new mount namespace, so that its mounts end with it."""
     skip_unless("root", "private mounts")
 
     def run(program, *arguments):

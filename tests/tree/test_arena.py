@@ -1,4 +1,4 @@
-"""Bytes in sealed memory: few descriptors, nobody can change them, and they are given back."""
+"""Bytes in sealed memory: few descriptors, unchangeable, and released."""
 
 import fcntl
 import gc

@@ -1,4 +1,4 @@
-"""What a tree says of its nodes, for people who ask how a file is served."""
+"""Descriptions of a tree's nodes, for `zcfuse explain`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Entries as values: what is refused when they are made, and what makes two of them one file."""
+"""Entries as values: refused arguments, and equality of entries."""
 
 import os
 
@@ -81,7 +81,7 @@ def test_slices_of_slices_and_concats_of_concats_are_flat():
     rest = Slice(Slice("/f", 100, 50), 10)
     assert (rest.offset, rest.length) == (110, 40)
     assert (Slice(Slice("/f", 5), 6).offset, Slice(Slice("/f", 5), 6).length) == (11, None)
-    # What reaches beyond the inner slice must not show what follows that in the file.
+    # A range beyond the inner slice must not show the file's following bytes.
     assert isinstance(Slice(Slice("/f", 100, 50), 10, 60).of, Slice)
     assert len(Concat(["/a", Concat([Zeros(1), Concat(["/b"])])]).parts) == 3
 

@@ -129,7 +129,7 @@ for _, name, node, attributes in mirror.listing(directory).entries(2):
 """
 
 
-@requires("root")  # to become another user
+@requires("root")  # to switch to another user
 def test_names_without_search_permission_are_listed_and_not_to_be_cached(source, child):
     (source / "d").mkdir()
     (source / "d/f").touch()

@@ -378,28 +378,28 @@ def test_a_node_of_another_tree_is_a_programming_error(mirror):
 
 
 class Hiding(Mirror):
-    """A mirror with a policy of its own."""
+    """A mirror with a policy."""
 
     def lookup(self, directory, name):
         return super().lookup(directory, name)
 
 
 class HidingInPrivate(Hiding):
-    """One that says where its policy applies."""
+    """A mirror that declares where its policy applies."""
 
     def keeps(self):
         return [b"private"]
 
 
 class Closing(Mirror):
-    """One that answers as a mirror does."""
+    """A subclass that answers as a mirror does."""
 
     def close(self):
         super().close()
 
 
 class AskingWho(Mirror):
-    """One that answers to who asks."""
+    """A mirror whose answers depend on the client."""
 
     def lookup_for(self, directory, name, who):
         return super().lookup_for(directory, name, who)

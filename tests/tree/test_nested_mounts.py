@@ -1,4 +1,4 @@
-"""Mounts inside the source. Each test runs in a child with a mount namespace of its own."""
+"""Mounts inside the source. Each test runs in a child with a new mount namespace."""
 
 PRELUDE = """
 import ctypes, errno, os, subprocess, sys
@@ -57,7 +57,7 @@ assert mirror.lookup(mirror.root, b"d")[0].identity != mirror.root.identity
 print("done")
 """
 
-# Nobody reads this /dev/fuse: whoever sends its filesystem a request waits for ever.
+# This /dev/fuse has no reader: a request to its filesystem would wait forever.
 SILENT_FUSE = """
 fd = os.open("/dev/fuse", os.O_RDWR)
 libc = ctypes.CDLL(None, use_errno=True)

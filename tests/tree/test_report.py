@@ -1,11 +1,11 @@
-"""What trees tell about themselves, put together from where they stand."""
+"""Reports of trees, combined by their places."""
 
 from zcfuse.tree import Dir, File, Mirror, Symlink, VirtualTree
 from zcfuse.tree._report import MOST_NAMES
 
 
 class Telling(Mirror):
-    """A tree that has something to tell."""
+    """A tree with a report."""
 
     def __init__(self, source, section, name):
         super().__init__(source)

@@ -152,7 +152,7 @@ def test_a_metacopy_has_the_bytes_of_the_file_below(union, layers):
 @pytest.mark.parametrize(
     ("attribute", "value"),
     [
-        ("user.overlay.metacopy", b""),  # anybody may have set it
+        ("user.overlay.metacopy", b""),  # any user may have set it
         pytest.param("trusted.overlay.metacopy", b"", marks=requires("root")),  # nothing below
     ],
 )

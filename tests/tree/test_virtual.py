@@ -1,4 +1,4 @@
-"""A virtual tree without a mount: names, bytes, attributes and errnos, and who a node is."""
+"""A virtual tree without a mount: names, bytes, attributes, errnos and identity of nodes."""
 
 import errno
 import logging
@@ -29,7 +29,7 @@ from zcfuse.tree import (
 )
 
 ACL = b"system.posix_acl_access"
-# The memory for small contents is there from the first one on: no test's descriptor.
+# The first small content creates the shared memfd, so it is not counted as a test's descriptor.
 FIRST = Bytes(b"first")
 ME = Who(os.getuid(), os.getgid(), os.getpid())
 
@@ -47,7 +47,7 @@ def find(tree, path):
 
 
 def shown(entry, **others):
-    """A tree with `entry` as "name", the node of it and its attributes."""
+    """A tree with `entry` as "name", its node and its attributes."""
     tree = VirtualTree(Dir({"name": entry, **others}))
     return tree, *find(tree, "name")
 

@@ -1,4 +1,4 @@
-"""The programs that take hundreds of megabytes to install: for ``make proof`` alone.
+"""Programs that take hundreds of megabytes to install, for ``make proof`` alone.
 
-Their tests carry the mark `proof`, which pytest leaves out unless it is asked for.
+Their tests carry the mark `proof`, which pytest skips by default.
 """

@@ -1,7 +1,7 @@
 """An Arrow file by ``pyarrow.memory_map``: ``arrow_map.py FILE``.
 
-Prints rows, what the columns of numbers add up to, and how many bytes Arrow allocated to have the
-table: none where its columns lie in the mapping.
+Prints the number of rows, the sums of the numeric columns, and the bytes that Arrow allocated for
+the table: zero if its columns lie in the mapping.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A root filesystem to enter, made once by debootstrap and kept below ``build/``."""
+"""A root filesystem to chroot into, made once by debootstrap and kept below ``build/``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support._user import CHECKOUT
 RELEASE: Final = "bookworm"
 _DIRECTORY: Final = os.path.join(CHECKOUT, "build", "proof")
 _DEADLINE_S: Final = 600
-# What debootstrap mounts it then mounts for itself, so that nothing is left when it is killed.
+# In a mount namespace, so that debootstrap's mounts end with it.
 _PRIVATELY: Final = (
     *("unshare", "--mount", "--propagation", "private"),
     *("timeout", "--kill-after=5", str(_DEADLINE_S)),
@@ -23,13 +23,13 @@ _PRIVATELY: Final = (
 
 
 def container_root() -> str:
-    """The directory; the test is skipped where the distribution's mirror cannot be reached."""
+    """The directory; skips the test if the distribution's mirror is unreachable."""
     ready = os.path.join(_DIRECTORY, RELEASE)
     if not os.path.isdir(ready):
         made = f"{ready}.{os.getpid()}"
         try:
             _bootstrap(made)
-            os.rename(made, ready)  # one that was not finished does not have the name
+            os.rename(made, ready)  # an unfinished one has another name
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return ready
@@ -46,5 +46,5 @@ def _bootstrap(directory: str) -> None:
     if result.returncode != 0:
         said = (result.stdout + result.stderr).strip().splitlines() or ["it said nothing"]
         pytest.skip(f"{SKIP_PREFIX}debootstrap: ended with {result.returncode}: {said[-1]}")
-    # The packages as they came, which are installed now.
+    # The downloaded packages, already installed.
     shutil.rmtree(os.path.join(directory, "var", "cache", "apt", "archives"))

@@ -1,8 +1,8 @@
 """A gRPC server that streams a mapped file, and its client: ``grpc_stream.py FILE``.
 
-The server is a process of its own (``grpc_stream.py --serve FILE``): it maps the file once and
-sends slices of the mapping, as model and blob servers do. Printed are the chunks, bytes and SHA-256
-that arrive, and what the server says at its end of its mapping: bytes mapped, resident, copied.
+The server is a separate process (``grpc_stream.py --serve FILE``): it maps the file once and sends
+slices of the mapping, as model and blob servers do. The client prints the chunks, bytes and SHA-256
+that arrive, and the server's final report on its mapping: bytes mapped, resident, copied.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METHOD = "/proof.Blobs/Fetch"
 
 
 def serve(path: str) -> None:
-    """Serve `path` on a free port of loopback, which is printed, until standard input ends."""
+    """Serve `path` on a free loopback port, print the port, and stop when standard input ends."""
     with open(path, "rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 
@@ -31,7 +31,7 @@ def serve(path: str) -> None:
         for offset in range(0, len(mapping), CHUNK_BYTES):
             yield mapping[offset : offset + CHUNK_BYTES]
 
-    handler = grpc.unary_stream_rpc_method_handler(fetch)  # no serializer: bytes as they are
+    handler = grpc.unary_stream_rpc_method_handler(fetch)  # no serializer: raw bytes
     server = grpc.server(futures.ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("proof.Blobs", {"Fetch": handler}),)
@@ -45,7 +45,7 @@ def serve(path: str) -> None:
 
 
 def mapping_of(path: str) -> str:
-    """What the kernel says of this process's mapping of `path` (proc_pid_smaps(5)), in bytes."""
+    """The kernel's figures for this process's mapping of `path` (proc_pid_smaps(5)), in bytes."""
     with open("/proc/self/smaps") as file:
         _, _, after = file.read().partition(f" {path}\n")
     fields = re.findall(r"^(\w+): +(\d+) kB", after.partition("VmFlags")[0], re.MULTILINE)
@@ -55,7 +55,7 @@ def mapping_of(path: str) -> str:
 
 
 def fetch(port: int) -> str:
-    """What arrives, in words."""
+    """A description of the received bytes."""
     state, chunks, size = hashlib.sha256(), 0, 0
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         for chunk in channel.unary_stream(METHOD)(b"", timeout=DEADLINE_S):

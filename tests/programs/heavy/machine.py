@@ -1,4 +1,4 @@
-"""What these tests ask of the kernel besides the proof: its calls, and whose pages are cached."""
+"""Further questions to the kernel: system calls, and cached pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.programs.served import Served
 from tests.support import missing
 from zcfuse.audit import CountUnavailableError, TracepointCounter, tracepoint_id
 
-# Prints how many bytes of a file the page cache holds for the filesystem that it is opened on.
+# Prints the bytes of a file in the page cache of the filesystem where it is opened.
 _CACHED = """
 import os, sys
 from zcfuse.audit import cachestat
@@ -21,13 +21,13 @@ print(cachestat(fd).cached_bytes)
 
 @contextlib.contextmanager
 def calls_of_children(call: str) -> Iterator[Callable[[], int | None]]:
-    """Count the calls of `call` that move bytes, by every process that is started in the block.
+    """Count the calls of `call` that move bytes, by every process started in the block.
 
-    Gives what tells how many there were; None where this kernel, or this user's rights, have no
-    such count.
+    Yields a function that returns the count; None if the kernel or the user's rights have no such
+    count.
     """
-    # An event of this thread is inherited by what it forks (perf_event_open(2)), so by the
-    # programs and their threads, but not by the daemon, which was there before.
+    # Children inherit an event of this thread (perf_event_open(2)): the programs and their threads,
+    # but not the daemon, which started earlier.
     try:
         event = tracepoint_id(f"syscalls:sys_exit_{call}")
         counter = TracepointCounter(event, [(os.getpid(), -1)], "ret > 0")
@@ -39,9 +39,9 @@ def calls_of_children(call: str) -> Iterator[Callable[[], int | None]]:
 
 
 def require_no_pages_twice(served: Served, name: str) -> None:
-    """Require that under passthrough the mount has no page of a file that was just mapped.
+    """Require that under passthrough the mount caches no page of a file that was just mapped.
 
-    The program's pages were then the backing file's own. By any other path the mount has a copy.
+    The program's pages were then the backing file's. By any other path the mount has a copy.
     """
     if missing("kernel 6.5"):  # cachestat(2)
         return

@@ -1,4 +1,4 @@
-"""A container's root filesystem, Debian's smallest, entered with chroot from the mount."""
+"""A minimal Debian root filesystem, entered with chroot from the mount."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.programs.served import FAST, Served, mounted_by
 from tests.support import requires
 
 DEADLINE_S = 100
-# Of all but what is mounted over the root: the machine's processes come and go.
+# Of everything except the mounts over the root, because the machine's processes change.
 ATTRIBUTES = (
     "find / -xdev -path /proc -prune -o -path /dev -prune"
     ' -o -printf "%p %y %m %U %G %n %s %T@ %l\\n" | sort'
 )
-# What is run in the root, each a program of its own. The first reads every byte of it.
+# Commands to run in the root. The first reads every byte of it.
 PROGRAMS = [
     ["sh", "-c", "find / -xdev -type f -print0 | sort -z | xargs -0 sha256sum"],
     ["sh", "-c", ATTRIBUTES],
@@ -28,8 +28,8 @@ PROGRAMS = [
     ["dpkg", "--verify"],
 ]
 
-# As a container's runtime does it: devices and processes are the machine's, mounted over the root's
-# own directories, and seen by nobody else. Device files of the mount itself cannot be opened.
+# Like a container runtime: mounts the machine's devices and processes over the root's directories
+# in a private namespace. Device files of the mount itself cannot be opened.
 ENTER = [
     *("unshare", "--mount", "--propagation", "private", "sh", "-c"),
     'mount --bind /dev "$0/dev" && mount --bind /proc "$0/proc" && exec chroot "$0" "$@"',
@@ -55,7 +55,7 @@ def served(
 def test_programs_say_in_the_mounted_root_what_they_say_in_the_backing_one(
     served: Served, record: Record
 ) -> None:
-    # The first of them reads every file, and dpkg --verify those of the packages again.
+    # The first command reads every file, and dpkg --verify reads those of the packages again.
     with served.proof(delivered=served.size() + served.size("usr")) as proof:
         for argv in PROGRAMS:
             served.same(*ENTER, *argv, timeout=DEADLINE_S)
@@ -64,5 +64,5 @@ def test_programs_say_in_the_mounted_root_what_they_say_in_the_backing_one(
 
 
 def release_of(served: Served) -> str:
-    """The release's number, as the root itself says it."""
+    """The release number in the root itself."""
     return served.native("cat", "{}/etc/debian_version").stdout.decode().strip()

@@ -33,7 +33,7 @@ def test_a_server_streams_chunks_of_a_mapped_file(served: Served, record: Record
     with served.proof(delivered=BLOB_BYTES) as proof:
         said = served.same(sys.executable, SERVER, "{}/blob", timeout=DEADLINE_S).decode()
     assert f"{BLOB_BYTES} bytes" in said
-    # Every byte came by a fault of the mapping, and stayed a page of the page cache.
+    # A fault of the mapping brought every byte, as a page of the page cache.
     mapped = re.search(r"mapped (\d+), resident (\d+), copied 0$", said)
     assert mapped is not None
     assert mapped[1] == mapped[2]

@@ -1,4 +1,4 @@
-"""Tables: an Arrow file that is mapped, and Parquet files that DuckDB reads."""
+"""Tables: a mapped Arrow file, and Parquet files for DuckDB."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support._user import CHECKOUT
 HERE = os.path.dirname(os.path.realpath(__file__))
 EXAMPLE = os.path.join(CHECKOUT, "examples", "parquet_duckdb.py")
 DEADLINE_S = 100
-# Needs every column of every row, and adds up integers, whose sum does not depend on the order.
+# Needs every column of every row, and adds integers, whose sum is independent of the order.
 QUESTION = """
     SELECT kind, count(*), sum(value), sum(hash(id, name) % 1000003) FROM files
     GROUP BY ALL ORDER BY ALL

@@ -35,7 +35,7 @@ def fill(directory: str) -> None:
     for number in range(FILES):
         at = os.path.join(directory, "train", f"class-{number % CLASSES}", f"{number:06}.bin")
         with open(at, "wb") as file:
-            # The first is empty, which is a sample too.
+            # The first one is empty, which is also a sample.
             file.write(chosen.randbytes(chosen.randrange(LARGEST_BYTES) if number else 0))
     with open(os.path.join(directory, "tokens.bin"), "wb") as file:
         file.write(os.urandom(RECORDS * RECORD_BYTES + 17))

@@ -1,7 +1,7 @@
 """The consumer of ``Transfer.java``: ``transfer_to.py FILE CLASSES``.
 
-Starts it with the directory of its classes, takes what it sends over loopback TCP, and prints what
-it says that it sent and what arrived: bytes and SHA-256.
+Starts it with the directory of its classes, receives its data over loopback TCP, and prints what it
+reports as sent and what arrived: bytes and SHA-256.
 """
 
 import hashlib
@@ -10,12 +10,12 @@ import subprocess
 import sys
 
 DEADLINE_S = 60
-# A small machine's share, and one collector thread: the heap has nothing to do with the bytes.
+# A small heap and one collector thread: the bytes do not use the heap.
 JAVA = ("java", "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 def received(server: socket.socket) -> tuple[int, str]:
-    """Bytes and SHA-256 of what one client sends."""
+    """Bytes and SHA-256 of one client's data."""
     state, size, buffer = hashlib.sha256(), 0, bytearray(1 << 18)
     connection, _ = server.accept()
     connection.settimeout(DEADLINE_S)

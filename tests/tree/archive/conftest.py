@@ -12,7 +12,7 @@ def one_process():
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache directory of the test's own; files need not grow old before they are indexed."""
+    """A separate cache directory; also skips the wait for young files before indexing."""
     path = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
     monkeypatch.setattr(_identity, "TICK_SECONDS", 0)

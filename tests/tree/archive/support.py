@@ -1,4 +1,4 @@
-"""What an index shows and what a directory holds, as values that compare."""
+"""The contents of an index and of a directory, as comparable values."""
 
 import io
 import os
@@ -23,12 +23,12 @@ class Seen(NamedTuple):
 
 
 def opened(path, **arguments):
-    """Return the index of an archive, kept nowhere."""
+    """Return the index of an archive without keeping it."""
     return index_archive(path, keep=Keep.NOT, **arguments)
 
 
 def opened_or_refused(path, **arguments):
-    """Return the index of an archive, or None where it was refused with one line."""
+    """Return the index of an archive, or None if it was refused with one line."""
     try:
         return opened(path, **arguments)
     except ArchiveError as error:
@@ -66,7 +66,7 @@ def nodes(index, directory=0, above=b""):
 
 
 def shown(index):
-    """Return what an index shows: {path: Seen}, and the paths of each file with several names."""
+    """Return the contents of an index: {path: Seen}, and the paths of each hard-linked file."""
     fd = index.open()
     try:
         seen, names = {}, {}
@@ -88,7 +88,7 @@ def links(names):
 
 
 def held(directory):
-    """Return what a directory holds, in the same form."""
+    """Return the contents of a directory, in the same form."""
     root = os.fsencode(directory)
     seen, names = {}, {}
     for above, below, files in os.walk(root):
@@ -110,7 +110,7 @@ def held(directory):
 
 
 def extracted(archive, directory):
-    """Return what GNU tar makes of an archive."""
+    """Return what GNU tar extracts from an archive."""
     os.makedirs(directory, exist_ok=True)
     subprocess.run(
         ["tar", "-xpf", os.fspath(archive), "-C", os.fspath(directory), "--same-permissions"],
@@ -152,7 +152,7 @@ def member(name, kind=tarfile.REGTYPE, link="", data=b"", **fields):
 
 
 def write(path, *members, format=tarfile.PAX_FORMAT):
-    """Write a tar archive of members as they are, whatever they come to together."""
+    """Write a tar archive of unchecked members."""
     with tarfile.open(path, "w", format=format, errors="surrogateescape") as archive:
         for header, data in members:
             archive.addfile(header, io.BytesIO(data))

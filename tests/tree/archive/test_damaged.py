@@ -1,4 +1,4 @@
-"""Archives that are damaged, cut short, of another kind, or made to do harm: one line each."""
+"""Damaged, truncated, foreign or malicious archives: one line each."""
 
 import bz2
 import gzip
@@ -100,7 +100,7 @@ def test_salvage_takes_what_is_before_a_damaged_header(three):
 
 
 def test_an_archive_that_was_cut_off_is_refused(three):
-    """At any place behind the first header: in a member, between two, before the last block."""
+    """At any place after the first header: in a member, between two, before the last block."""
     whole = three.read_bytes()
     end = 3 * 1536
     for length, lost in [(600, CUT), (1536, ""), (end, ""), (end + 9, "")]:
@@ -159,7 +159,7 @@ def test_a_zip_cut_at_any_place_is_one_line(tmp_path):
 
 
 def header(**fields):
-    """Return a ustar header whose fields are set as bytes, with a sum that fits."""
+    """Return a ustar header with these raw fields and a valid checksum."""
     places = {"size": (124, 12), "mode": (100, 8), "type": (156, 1), "mtime": (136, 12)}
     block = bytearray(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT))
     for field, value in fields.items():

@@ -1,4 +1,4 @@
-"""Archives made to take the memory or the time of who indexes them: one line or a tree, soon."""
+"""Archives that attack memory or time: the indexer soon returns one line or a tree."""
 
 import io
 import os
@@ -39,7 +39,7 @@ def pax_block(records):
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """As much memory as an archive of this size takes, and 32 MiB on top."""
+    """The memory that an archive of this size takes, plus 32 MiB."""
     monkeypatch.setattr(_limits, "LEAST_MEMORY", 32 * MIB)
 
 
@@ -102,7 +102,7 @@ def test_a_header_that_is_larger_than_any_real_one_is_refused(tmp_path):
 
 
 def sparse_zip(path, entries, directory_bytes):
-    """Write a zip archive whose directory is a hole, of the size that its end claims."""
+    """Write a zip archive whose directory is a hole of the claimed size."""
     end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries,
                         directory_bytes, 0)  # fmt: skip
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, directory_bytes, 1)

@@ -1,4 +1,4 @@
-"""How much memory an index takes, as it is made and as it is kept."""
+"""The memory of an index, while it is built and afterwards."""
 
 import tracemalloc
 
@@ -10,7 +10,7 @@ MOST_BYTES = 200
 
 
 def built(members):
-    """Return (bytes a member at the peak, bytes a member in the end)."""
+    """Return (bytes per member at the peak, bytes per member at the end)."""
     tracemalloc.start()
     try:
         builder = _builder.Builder("tar", 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Archives at random, against what GNU tar and zipfile make of them."""
+"""Random archives, against GNU tar and zipfile."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def below(parts):
 
 
 FILES = st.tuples(DIRECTORIES, LEAVES).map(below)
-# Names of files and of directories are kept apart: where they meet, tar and we differ on purpose.
+# Files and directories have separate names: if they collide, zcfuse deliberately differs from tar.
 MEMBERS = st.one_of(
     st.builds(lambda name, data: member(name, data=data), FILES, st.binary(max_size=1200)),
     st.builds(symlink, FILES, FILES),
@@ -51,7 +51,7 @@ SETTINGS = settings(
 
 
 def described(seen):
-    """Leave out what is not in the archive: attributes of directories that tar made by itself."""
+    """Leave out attributes of directories that tar created, which are not in the archive."""
     return {
         path: found if not stat.S_ISDIR(found.mode) else stat.S_IFDIR
         for path, found in seen.items()
@@ -59,7 +59,7 @@ def described(seen):
 
 
 def with_links(members):
-    """Add hard links, each to a name that is there before it."""
+    """Add hard links, each to an earlier name."""
 
     def add(choices):
         made, files = [], []

@@ -29,7 +29,7 @@ PYTHON_FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 @pytest.fixture
 def tree(tmp_path):
-    """A directory with a bit of everything that any format of tar can hold."""
+    """A directory with one entry of each kind that tar formats can hold."""
     root = tmp_path / "tree"
     (root / "a" / "b").mkdir(parents=True)
     (root / "empty").mkdir(mode=0o700)

@@ -38,7 +38,7 @@ def resolve(tree, path):
 
 
 def opened(tree, node, seconds=20):
-    """Open as a mount does: again, for as long as it is being unpacked."""
+    """Open as a mount does: retry while the member is being decompressed."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -94,7 +94,7 @@ def shown(tree):
 
 
 def descriptors_but_directories():
-    """Return the descriptors but those of directories, which live as long as their trees."""
+    """Return the descriptors, except those of directories, which live as long as their trees."""
     fds = [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
     return {fd for fd in fds if not os.path.isdir(f"/proc/self/fd/{fd}")}
 

@@ -37,7 +37,7 @@ class Manifests:
         return load_manifest(path)
 
     def _error(self, load, name):
-        """Return an error without the manifest's path, which it must begin with."""
+        """Return an error without its prefix, which must be the manifest's path."""
         with pytest.raises(ManifestError) as caught:
             load()
         text = str(caught.value)
@@ -53,7 +53,7 @@ def manifests(tmp_path):
 
 
 def shown(directory):
-    """What a tree of the directory shows: path to bytes of a file, target of a link, or None."""
+    """The tree of the directory: path to bytes of a file, target of a link, or None."""
     tree = VirtualTree(directory)
     found = {}
     waiting = [("", tree.root)]

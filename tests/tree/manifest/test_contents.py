@@ -1,4 +1,4 @@
-"""What a manifest may hold, in both formats, and how the tree shows it."""
+"""The contents of a manifest, in both formats, and their tree."""
 
 import os
 import stat

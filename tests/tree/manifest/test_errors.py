@@ -9,7 +9,7 @@ from zcfuse.tree.manifest._toml_lines import line_of
 
 LONG = "x" * 256
 
-# A node as it stands in line 3 of a manifest, and what is said of it.
+# A node on line 3 of a manifest, and the error.
 BAD_NODES = [
     ({"path": "a"}, "line 3: says nothing of what is there: give one of file, text, base64, "
      "zeros, symlink, parts, mirror, dir"),
@@ -102,7 +102,7 @@ BAD_NODES = [
      "line 3: parts[0].length: goes with file only"),
 ]  # fmt: skip
 
-# What only one format can get wrong.
+# Errors of one format only.
 BAD_LINES = [
     ('{"path": "a", "zeros": 1', "line 2: not a JSON object: input data was truncated"),
     ('{"path": "a", "zeros": 1} x', "line 2: not a JSON object: trailing"),
@@ -122,7 +122,7 @@ BAD_TOML = [
     ('\n[node]\npath = "a"\nzeros = 1\n', "line 2: node: must be written [[node]], once for each"),
     ("node = [1]", "line 1: must be a table, not a whole number"),
     ("x = " + "[" * 20_000 + "]" * 20_000, "not usable: nested too deeply"),
-    # The line of the field, whatever stands before it.
+    # The line of the field, whatever precedes it.
     ('[[node]]\npath = "a"\n\n# offset = 1\noffset = -1\nfile = "ten"\n', "line 5: offset: must"),
     ('[[node]]\npath = "a"\ntext = """\n[[node]]\noffset = 1\n"""\n[[node]]\npath = "b"\n\n'
      "zeros = -1\n", "line 10: zeros: must be 0 or more"),

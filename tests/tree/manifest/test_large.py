@@ -1,4 +1,4 @@
-"""Manifests of a million nodes: what they cost in memory, and how often files are looked at."""
+"""Manifests of a million nodes: their memory, and the number of file checks."""
 
 import msgspec
 import pytest
@@ -7,7 +7,7 @@ from tests.tree.conftest import run_child
 from zcfuse.tree.manifest import ManifestError, load_manifest
 
 NODES = 1_000_000
-# What the whole process may have, of which the interpreter and its modules take about 20.
+# The limit for the whole process, including about 20 for the interpreter and its modules.
 MOST_MIB = 300
 AFTERWARDS_MIB = 150
 
@@ -38,7 +38,7 @@ def test_a_million_nodes_fit_into_the_memory_that_is_promised(tmp_path):
     manifest = tmp_path / "index.jsonl"
     with manifest.open("w") as file:
         for number in range(NODES):
-            turned = number * 7_919 % NODES  # in no order that helps
+            turned = number * 7_919 % NODES  # in random order
             path = f"train/{turned:07}.jpg"
             file.write(f'{{"path":"{path}","file":"shard","offset":{3 * turned},"length":3}}\n')
     nodes, most, afterwards, names = run_child(LOAD, manifest).splitlines()

@@ -56,7 +56,7 @@ def above(path):
 
 
 def expected(model):
-    """What a manifest of these nodes shows, None if it contradicts itself."""
+    """The tree of a manifest with these nodes, or None if it contradicts itself."""
     found = {path: data for path, (_, data) in model.items()}
     for path in model:
         for directory in above(path):
