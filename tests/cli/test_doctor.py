@@ -5,9 +5,10 @@ import os
 
 import pytest
 
-from tests.cli.conftest import run_zcfuse
+from tests.cli.conftest import refused, run_zcfuse
 from tests.support._capabilities import requires
 from tests.support._kernel import fuse_mounts
+from tests.support._user import CHECKOUT
 from zcfuse.cli.doctor import _checks as probe
 from zcfuse.cli.doctor._checks import Capability, Machine, State
 
@@ -165,3 +166,18 @@ def test_an_ordinary_user_is_told_what_root_would_have(ordinary_user):
     assert (result.returncode, result.stderr) == (0, "")
     states = {check["name"]: check["state"] for check in json.loads(result.stdout)}
     assert states["passthrough"] == "missing"
+
+
+def test_without_libfuse3_a_mount_and_the_doctor_name_the_package(tmp_path):
+    stub, source, mountpoint = tmp_path / "stub", tmp_path / "source", tmp_path / "mnt"
+    for directory in (stub, source, mountpoint):
+        directory.mkdir()
+    missing = "libfuse3.so.3: cannot open shared object file: No such file or directory"
+    (stub / "pyfuse3.py").write_text(f"raise ImportError({missing!r})")
+    env = {"PYTHONPATH": f"{stub}:{CHECKOUT}"}
+    result = run_zcfuse("mount", str(source), str(mountpoint), env=env)
+    refused(result, 1, "libfuse3 is not installed: install the package libfuse3-3")
+    rows = json.loads(run_zcfuse("doctor", "--json", env=env).stdout)
+    (row,) = [row for row in rows if row["name"] == "libfuse3"]
+    assert (row["state"], row["found"]) == ("missing", missing)
+    assert "libfuse3-3" in row["remedy"]

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import DEADLINE_S, refused
 from tests.support import requires
 from tests.support._user import CHECKOUT
+from zcfuse.cli.setup import _closed_to_others as closed_to_others
 
 HELPER = "sbin/mount.fuse.zcfuse"
 UNIT = "usr/local/lib/systemd/system/zcfuse@.service"
@@ -179,3 +180,16 @@ def test_root_does_not_link_an_installation_that_others_may_write(commands, harm
         timeout=DEADLINE_S,
     )
     refused(result, 1, str(victim), "other users than root may write it")
+
+
+def test_an_installation_that_other_users_cannot_read_is_found(tmp_path):
+    closed = tmp_path / "home" / "closed"
+    closed.mkdir(parents=True)
+    program = closed / "bin"
+    program.touch(mode=0o755)
+    tmp_path.chmod(0o755)
+    assert not closed_to_others(str(program)).startswith(str(tmp_path))
+    closed.chmod(0o750)
+    assert closed_to_others(str(program)) == str(closed)
+    program.chmod(0o750)
+    assert closed_to_others(str(program)) == str(program)

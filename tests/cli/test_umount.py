@@ -2,14 +2,16 @@
 
 import importlib
 import json
+import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import busy, ended
-from tests.support import find_mount, requires
+from tests.cli.conftest import busy, ended, refused, run_zcfuse
+from tests.support import find_mount, fuse_mounts, requires
 from zcfuse.admin.status._document import UnmountReply
 
 pytestmark = requires("mounting")
@@ -33,13 +35,65 @@ def test_a_busy_mount_is_detached_after_the_wait_with_a_line(mounted, zcfuse, pa
     daemon = mounted("--path", path)
     with busy(daemon.mountpoint):
         began = time.monotonic()
-        result = zcfuse("umount", "--wait", "0.5", daemon.mountpoint)
+        result = zcfuse("umount", "--force", "--wait", "0.5", daemon.mountpoint)
         assert time.monotonic() - began < 10
     assert result.returncode == 0
     assert result.stderr.count("\n") == 1
     assert "was busy (waited 0.5 s), so it was detached lazily" in result.stderr
     assert daemon.mount is None
     assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_busy_mount_stays_and_a_line_names_who_uses_it(mounted, zcfuse, source, path):
+    Path(source, "file").write_bytes(b"x" * 5000)
+    daemon = mounted("--path", path)
+    with busy(daemon.mountpoint) as child:
+        result = zcfuse("umount", "--wait", "0", daemon.mountpoint)
+        words = [f"{daemon.mountpoint}: busy", f"sleep ({child.pid}, working directory)", "--force"]
+        refused(result, 1, *words)
+    reader, writer = os.pipe()
+    with open(daemon.path("file"), "rb") as file:
+        holder = subprocess.Popen(["sh", "-c", "read line"], stdin=reader, stderr=file)
+    os.close(reader)
+    try:
+        refused(
+            zcfuse("umount", "--wait", "0", daemon.mountpoint), 1, f"sh ({holder.pid}, open file)"
+        )
+    finally:
+        os.close(writer)
+        holder.wait(20)
+    assert daemon.run("cat", daemon.path("file")).stdout == b"x" * 5000
+    assert zcfuse("umount", daemon.mountpoint).returncode == 0
+    assert daemon.wait() == 0
+
+
+def test_a_mount_that_is_detached_lazily_serves_who_has_it_open(mounted, zcfuse, source):
+    Path(source, "file").write_bytes(b"x" * 5000)
+    daemon = mounted("--path", "splice")
+    with open(daemon.path("file"), "rb") as file:
+        assert zcfuse("umount", "--lazy", daemon.mountpoint).returncode == 0
+        assert daemon.mount is None
+        read = subprocess.run(["cat"], stdin=file, capture_output=True, timeout=20, check=True)
+        assert read.stdout == b"x" * 5000
+    assert daemon.wait() == 0
+
+
+@requires("ordinary user", "fusermount3")
+def test_all_mounts_of_a_user_are_unmounted_in_one_go(ordinary_user, zcfuse):
+    places = [ordinary_user.directory(name) for name in ("source", "one", "two")]
+    for where in places[1:]:
+        mounted = run_zcfuse("mount", places[0], where, user=ordinary_user)
+        assert (mounted.returncode, mounted.stderr) == (0, "")
+    result = run_zcfuse("unmount", "--all", user=ordinary_user)
+    assert (result.returncode, result.stderr) == (0, "")
+    left = fuse_mounts(ordinary_user.mountinfo_pid)
+    assert not {mount.mountpoint for mount in left} & set(places)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all", "/mnt"), ("--lazy", "--force", "/mnt")])
+def test_a_mount_point_and_all_exclude_each_other(zcfuse, arguments):
+    refused(zcfuse("umount", *arguments), 2, "zcfuse umount: ")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -53,7 +107,7 @@ def test_who_still_uses_a_detached_mount_gets_an_error_and_does_not_hang(mounted
     )
     assert client.stdout is not None
     assert client.stdout.readline() == b"in\n"
-    zcfuse("umount", "--wait", "0", daemon.mountpoint)
+    zcfuse("umount", "--force", "--wait", "0", daemon.mountpoint)
     _, errors = client.communicate(b"\n", timeout=20)
     assert b"endpoint is not connected" in errors
 
@@ -119,6 +173,6 @@ def test_a_mount_that_lives_on_in_another_namespace_loses_its_daemon(zcfuse, sou
 def test_a_mount_that_is_still_there_is_taken_away_whatever_the_daemon_says(mounted, monkeypatch):
     daemon = mounted()
     said = UnmountReply(failed=False, message="")
-    monkeypatch.setattr(_umount, "request_unmount", lambda entry, wait: said)
-    assert _umount._unmount(_umount.find_mount(daemon.mountpoint), 1) == ""
+    monkeypatch.setattr(_umount, "request_unmount", lambda entry, wait, *, force: said)
+    assert _umount._unmount(_umount.find_mount(daemon.mountpoint), 1, force=True) == ""
     assert find_mount(daemon.mountpoint) is None

@@ -1,13 +1,15 @@
 """Wrong use gets one line with the cause and the remedy, the right exit status, and no mount."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import refused, run_zcfuse
-from tests.support import find_mount, requires
+from tests.support import OrdinaryUser, find_mount, fuse_mounts, requires
 
 pytestmark = requires("mounting")
 
@@ -133,7 +135,7 @@ def test_a_mountpoint_that_the_user_may_not_write_to(ordinary_user):
     source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
     os.chmod(mountpoint, 0o555)
     result = run_zcfuse("mount", source, mountpoint, user=ordinary_user)
-    refused(result, 1, mountpoint, "fusermount3", "no write access")
+    refused(result, 1, f"zcfuse: {mountpoint}: this user may not write", "mount as root")
 
 
 @requires("ordinary user")
@@ -202,6 +204,7 @@ def test_an_option_that_is_unknown_or_wrong(refuse, options, words):
 
 def test_a_missing_argument(zcfuse, source):
     refused(zcfuse("mount", source), 2, "MOUNTPOINT", "--help")
+    refused(zcfuse("mount"), 2, "name SOURCE and MOUNTPOINT")
 
 
 def test_an_unknown_command(zcfuse):
@@ -244,10 +247,50 @@ def test_a_killed_daemon_is_reported_and_its_mount_cleaned_up(zcfuse, mounted, p
         1,
         *(daemon.mountpoint, "gone (killed?)", f"zcfuse umount {daemon.mountpoint}"),
     )
-    refused(zcfuse("mount", daemon.source, daemon.mountpoint), 1, "busy", "zcfuse umount")
     result = zcfuse("umount", daemon.mountpoint)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert daemon.mount is None
+
+
+def test_the_mount_of_a_killed_daemon_is_replaced_with_a_line(zcfuse, mounted):
+    daemon = mounted()
+    daemon.kill()
+    result = zcfuse("mount", daemon.source, daemon.mountpoint)
+    line = f"zcfuse: {daemon.mountpoint}: the daemon of the mount there is gone: replaced\n"
+    assert (result.returncode, result.stderr) == (0, line)
+    assert len([one for one in fuse_mounts() if one.mountpoint == daemon.mountpoint]) == 1
+    refused(zcfuse("mount", daemon.source, daemon.mountpoint), 1, "busy", "zcfuse umount")
+    assert zcfuse("umount", daemon.mountpoint).returncode == 0
+
+
+@pytest.mark.parametrize("how", ["not empty", "by sudo"])
+def test_what_surprises_about_a_mount_point_is_one_line(zcfuse, source, mountpoint, how):
+    if how == "not empty":
+        Path(mountpoint, "hidden").touch()
+    elif os.geteuid() != 0:
+        pytest.skip("requires root: not root")
+    environment = {"SUDO_UID": "1000" if how == "by sudo" else "0"}
+    result = zcfuse("mount", "-o", "noatime,x-of.mine", source, mountpoint, env=environment)
+    assert result.returncode == 0
+    word = "hides the files of this directory" if how == "not empty" else "--allow-other"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"zcfuse: {mountpoint}: ")
+    assert word in line
+    assert zcfuse("umount", mountpoint).returncode == 0
+
+
+@requires("ordinary user", "root", "fusermount3")
+def test_the_list_says_which_mounts_are_anothers(ordinary_user, zcfuse, mounted):
+    source, mountpoint = ordinary_user.directory("source"), ordinary_user.directory("mnt")
+    mounted(source=source, mountpoint=mountpoint, user=ordinary_user)
+    stranger = OrdinaryUser(ordinary_user.home, 12345, 12345, ordinary_user.mountinfo_pid)
+    rows = json.loads(zcfuse("list", "--json", user=stranger).stdout)
+    assert [row["state"] for row in rows if row["mountpoint"] == mountpoint] == ["not yours"]
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("monut", "mount"), ("statsu", "status")])
+def test_the_nearest_command_is_suggested(zcfuse, typed, meant):
+    refused(zcfuse(typed, "x"), 2, f"did you mean '{meant}'?")
 
 
 @requires("ordinary user", "fusermount3")

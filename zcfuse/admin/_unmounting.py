@@ -33,15 +33,23 @@ class Unmountable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UnmountOutcome:
-    """How an unmount went: ``message`` is empty, or one line for the user."""
+    """How an unmount went: ``message`` is empty, or one line for the user.
+
+    ``busy``: it failed only because somebody uses the mount.
+    """
 
     lazy: bool
     failed: bool
     message: str
+    busy: bool = False
 
 
 def unmount_within(
-    mount: Unmountable, wait: float, hurry: threading.Event | None = None
+    mount: Unmountable,
+    wait: float,
+    hurry: threading.Event | None = None,
+    *,
+    force: bool = True,
 ) -> UnmountOutcome:
     """Unmount; what is still busy after *wait* seconds is detached lazily, its connection ended.
 
@@ -49,6 +57,7 @@ def unmount_within(
         mount: what to unmount.
         wait: seconds for which EBUSY is waited out.
         hurry: when set, the waiting ends at once.
+        force: whether to detach a busy mount; without, it stays mounted.
 
     Returns:
         How it went; nothing is raised, so that a caller who is ending anyway can go on.
@@ -66,7 +75,7 @@ def unmount_within(
             return _failed(mount, str(error))
         left = deadline - time.monotonic()
         if left <= 0 or pause.wait(min(_RETRY_S, left)):
-            return _abandon(mount, wait)
+            return _abandon(mount, wait) if force else _busy(mount, wait)
 
 
 def _abandon(mount: Unmountable, wait: float) -> UnmountOutcome:
@@ -81,6 +90,11 @@ def _abandon(mount: Unmountable, wait: float) -> UnmountOutcome:
         " programs that still use it get ENOTCONN"
     )
     return UnmountOutcome(lazy=True, failed=False, message=message)
+
+
+def _busy(mount: Unmountable, wait: float) -> UnmountOutcome:
+    message = f"{mount.mountpoint}: busy (waited {wait:g} s), still mounted"
+    return UnmountOutcome(lazy=False, failed=True, message=message, busy=True)
 
 
 def _failed(mount: Unmountable, reason: str) -> UnmountOutcome:

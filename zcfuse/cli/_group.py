@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -45,6 +46,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 
+_ALIASES: Final = {"unmount": "umount"}
 _FROM_MOUNT: Final = 3
 
 
@@ -57,13 +59,24 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command, or return None for an unknown name."""
-        found = _COMMANDS.get(cmd_name)
+        found = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
         if found is None:
             return None
         module, _, attribute = found[0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an error for an unknown one suggests the nearest."""
+        name = args[0]
+        if name in _COMMANDS or name in _ALIASES or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        close = difflib.get_close_matches(name, _COMMANDS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "choose one that the help lists"
+        raise click.UsageError(f"no command {name!r}: {hint}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
@@ -86,6 +99,7 @@ def is_from_mount(arguments: Sequence[str]) -> bool:
     return (
         len(arguments) >= _FROM_MOUNT
         and arguments[0] not in _COMMANDS
+        and arguments[0] not in _ALIASES
         and arguments[1].startswith("/")
         and arguments[2] == "-o"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 import msgspec
 
@@ -40,10 +42,15 @@ def _describe(entry: MountEntry) -> _Row:
         status = read_status_of(entry)
         pid, path = status.pid, str(status.options.get("path"))
     except StatusError as error:
-        state = "dead" if error.dead else "no answer"
+        state = "dead" if error.dead else "not yours" if _is_others(entry) else "no answer"
     return _Row(
         printable(entry.mountpoint), printable(entry.source), entry.owner[0], pid, path, state
     )
+
+
+def _is_others(entry: MountEntry) -> bool:
+    """Whether the mount's daemon answers only another user."""
+    return os.geteuid() not in (0, entry.owner[0])
 
 
 def _cells(row: _Row) -> tuple[str, ...]:

@@ -126,6 +126,7 @@ def setup(dry_run: bool, uninstall: bool, for_user: bool, prefix: str | None, ro
         raise CommandError(f"--prefix {where}: give an absolute path", usage=True)
     if os.geteuid() == 0 and os.path.realpath(root) == "/" and not uninstall and not for_user:
         _require_safe_installation()
+        _warn_of_unreadable_installation()
     items = list(_items(where, os.path.abspath(root), for_user=for_user))
     if uninstall:
         _remove(items, dry_run=dry_run)
@@ -193,6 +194,30 @@ def _require_safe_installation() -> None:
                 f"{writable}: other users than root may write it, and root would run {path}:"
                 " nothing was changed; install zcfuse as root, or correct owner and mode"
             )
+
+
+def _warn_of_unreadable_installation() -> None:
+    """Say in one line that users who are not root cannot run what is about to be linked."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for path in (os.path.join(_scripts(), "zcfuse"), package, sys.executable):
+        closed = _closed_to_others(os.path.realpath(path))
+        if closed:
+            warn(
+                f"zcfuse: {closed}: closed to other users, who therefore cannot run zcfuse:"
+                " install it in a place that they can read, such as /opt/zcfuse"
+            )
+            return
+
+
+def _closed_to_others(path: str) -> str:
+    """Return the first of a path and the directories above it that others may not use."""
+    while True:
+        wanted = stat.S_IXOTH if os.path.isdir(path) else stat.S_IROTH
+        if not os.stat(path).st_mode & wanted:
+            return path
+        if path == "/":
+            return ""
+        path = os.path.dirname(path)
 
 
 def _writable_by_others(path: str) -> str:

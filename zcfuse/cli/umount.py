@@ -1,8 +1,12 @@
-"""``zcfuse umount``: ask the daemon to end; where there is none, take the mount away."""
+"""``zcfuse umount``: ask the daemon to end; without a daemon, take the mount away."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import click
 
@@ -10,31 +14,55 @@ from zcfuse.admin._unmounting import unmount_within
 from zcfuse.admin.status._client import StatusError, find_mount, read_status, request_unmount
 from zcfuse.admin.status._registry import list_mounts
 from zcfuse.cli import _completion
-from zcfuse.cli._errors import CommandError, warn
+from zcfuse.cli._errors import EXIT_FAILED, CommandError, warn
 from zcfuse.linux._mount_table import MountEntry
-from zcfuse.linux._mounting import KernelMount
+from zcfuse.linux._mounting import KernelMount, MountError, unmount
+from zcfuse.linux._users import User, users_of
 from zcfuse.options._mount import DEFAULT_UNMOUNT_WAIT_S
+
+_MOST_NAMED: Final = 4
+_REMEDY: Final = "end them, give them time by --wait SECONDS, or detach it by --force or --lazy"
 
 
 @click.command()
-@click.argument("mountpoint", shell_complete=_completion.mountpoints)
+@click.argument("mountpoint", required=False, shell_complete=_completion.mountpoints)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0, max=3600),
     default=DEFAULT_UNMOUNT_WAIT_S,
     show_default=True,
     metavar="S",
-    help="Seconds to wait for a busy mount before it is detached lazily.",
+    help="Seconds to wait while the mount is busy.",
 )
 @click.option(
-    "--if-dead", is_flag=True, help="Only if its daemon is gone; else do nothing, silently."
+    "--force",
+    is_flag=True,
+    help="Detach a mount that is still busy after the wait: programs that use it get ENOTCONN.",
 )
-def umount(mountpoint: str, wait: float, if_dead: bool) -> int:
+@click.option(
+    "--lazy",
+    is_flag=True,
+    help="Detach at once: programs that use it go on, and the daemon ends after the last of them.",
+)
+@click.option("--all", "every", is_flag=True, help="Unmount all mounts of this user; root: all.")
+@click.option(
+    "--if-dead", is_flag=True, help="Only if its daemon is gone; otherwise do nothing, silently."
+)
+def umount(
+    mountpoint: str | None, wait: float, force: bool, lazy: bool, every: bool, if_dead: bool
+) -> int:
     """Unmount the zcfuse mount at MOUNTPOINT and end its daemon.
 
-    A mount whose daemon was killed is cleaned up. A busy one is detached lazily after the wait,
-    with a line that says so.
+    A mount whose daemon was killed is cleaned up. A mount that is still busy after the wait stays,
+    and one line names the programs that use it.
     """
+    if every == (mountpoint is not None):
+        raise click.UsageError("name one MOUNTPOINT, or give --all")
+    if lazy and force:
+        raise click.UsageError("--lazy and --force exclude each other: give one of them")
+    leave = functools.partial(_leave, wait=wait, force=force, lazy=lazy)
+    if mountpoint is None:
+        return _leave_all(leave)
     if if_dead and not _is_dead(mountpoint):
         return 0
     try:
@@ -46,10 +74,33 @@ def umount(mountpoint: str, wait: float, if_dead: bool) -> int:
         raise CommandError(
             f"{entry.mountpoint}: belongs to user {owner}: only that user and root may unmount it"
         )
-    message = _unmount(entry, wait)
+    leave(entry)
+    return 0
+
+
+def _leave_all(leave: Callable[[MountEntry], None]) -> int:
+    """Unmount what this user may unmount, the last mount first; return the exit status."""
+    status = 0
+    for entry in reversed(list_mounts()):
+        if os.geteuid() in (0, entry.owner[0]):
+            try:
+                leave(entry)
+            except CommandError as error:
+                warn(f"zcfuse: {error}", level=logging.ERROR)
+                status = EXIT_FAILED
+    return status
+
+
+def _leave(entry: MountEntry, *, wait: float, force: bool, lazy: bool) -> None:
+    if lazy:
+        try:
+            unmount(entry.mountpoint, lazy=True)
+        except (OSError, MountError) as error:
+            raise CommandError(f"{entry.mountpoint}: not detached: {error}") from error
+        return
+    message = _unmount(entry, wait, force=force)
     if message:
         warn(f"zcfuse: {message}")
-    return 0
 
 
 def _is_dead(mountpoint: str) -> bool:
@@ -60,19 +111,30 @@ def _is_dead(mountpoint: str) -> bool:
     return False
 
 
-def _unmount(entry: MountEntry, wait: float) -> str:
+def _unmount(entry: MountEntry, wait: float, *, force: bool) -> str:
     try:
-        reply = request_unmount(entry, wait)
+        reply = request_unmount(entry, wait, force=force)
     except StatusError as error:
         # No daemon, or one that does not answer: the mount goes without it.
         message = _clean_up(entry, wait)
         return message if error.dead or message else f"{error}: unmounted without it"
+    if reply.busy:
+        raise CommandError(f"{reply.message}{_named(users_of(entry))}: {_REMEDY}")
     if reply.failed:
         raise CommandError(reply.message)
     if _is_there(entry):
         # The word of a daemon is not enough: another user may have written it.
         return _clean_up(entry, wait)
     return reply.message
+
+
+def _named(users: Sequence[User]) -> str:
+    """Return the programs that use a mount, the first few by name."""
+    if not users:
+        return ""
+    named = [f"{user.command} ({user.pid}, {user.use})" for user in users[:_MOST_NAMED]]
+    more = len(users) - len(named)
+    return f"; used by {', '.join(named)}" + (f" and {more} more" if more else "")
 
 
 def _is_there(entry: MountEntry) -> bool:

@@ -10,6 +10,7 @@ answer.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -337,8 +338,22 @@ class Mount:
             return await self._explain(request.files)
         if request.request != "unmount":
             return await self._files.answer(request)
+        if not request.force:
+            polite = await self._unmount_politely(request.wait_s)
+            if polite.failed:
+                message = printable(polite.message)
+                return UnmountReply(failed=True, message=message, busy=polite.busy)
         outcome = await self.unmount(request.wait_s)
         return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
+
+    async def _unmount_politely(self, wait: float | None) -> UnmountOutcome:
+        """Unmount unless somebody uses the mount, which is then served on.
+
+        A cancellation leaves the attempt to its thread, which ends within `wait` seconds.
+        """
+        seconds = self._wait if wait is None else wait
+        attempt = functools.partial(unmount_within, self._kernel, seconds, force=False)
+        return await trio.to_thread.run_sync(attempt, abandon_on_cancel=True)
 
     async def _explain(self, files: Sequence[FileRange]) -> Reply:
         if len(files) != 1:

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import socket
 import stat
@@ -25,6 +26,8 @@ from zcfuse.linux._privileges import Capability, has_capability
 
 FUSE_DEVICE: Final = "/dev/fuse"
 FUSERMOUNT: Final = "fusermount3"
+# It prints its name as it was called, by the whole path.
+_OWN_NAME: Final = re.compile(rf"^(?:\S*/)?{FUSERMOUNT}: ")
 # fusermount3 answers in milliseconds; more than this means that something under the mount point
 # hangs.
 FUSERMOUNT_TIMEOUT_S: Final = 20.0
@@ -349,9 +352,7 @@ def _run_helper(arguments: Sequence[str], *, descriptor: int = -1) -> None:
 
 
 def _raise_helper_error(text: str, mountpoint: str) -> None:
-    lines = [
-        line.removeprefix(f"{FUSERMOUNT}: ").strip() for line in text.splitlines() if line.strip()
-    ]
+    lines = [_OWN_NAME.sub("", line).strip() for line in text.splitlines() if line.strip()]
     message = "; ".join(lines) or "failed without a word"
     if "Device or resource busy" in message:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), mountpoint)
@@ -360,6 +361,12 @@ def _raise_helper_error(text: str, mountpoint: str) -> None:
             "allow_other is not permitted:"
             " root must put a line 'user_allow_other' into /etc/fuse.conf"
         )
+    elif "no write access" in message:
+        message = (
+            "this user may not write to the mount point:"
+            " choose a directory that this user owns, or mount as root"
+        )
+        raise MountError(f"{mountpoint}: {message}")
     elif "Operation not permitted" in message and os.geteuid() != 0:
         message += f" (is {FUSERMOUNT} setuid root?)"
     raise MountError(f"{mountpoint}: {FUSERMOUNT}: {message}")

@@ -107,12 +107,13 @@ def ask(entry: MountEntry, request: Request, *, timeout: float = EXCHANGE_TIMEOU
         return _exchange(client, request, entry, timeout)
 
 
-def request_unmount(entry: MountEntry, wait: float) -> UnmountReply:
+def request_unmount(entry: MountEntry, wait: float, *, force: bool = True) -> UnmountReply:
     """Ask the daemon to unmount and end, and wait until its process is gone.
 
     Parameters:
         entry: the mount.
-        wait: for how long the daemon waits for a busy mount before it detaches it, in seconds.
+        wait: for how long the daemon waits for a busy mount, in seconds.
+        force: whether it then detaches the mount; without, the mount stays and is served on.
 
     Returns:
         How the unmount went.
@@ -125,10 +126,11 @@ def request_unmount(entry: MountEntry, wait: float) -> UnmountReply:
     timeout = wait + _ENDING_S
     with _connect(entry, timeout) as client:
         ended = _watch_daemon(client)
-        reply = _exchange(client, Request("unmount", wait), entry, timeout)
+        reply = _exchange(client, Request("unmount", wait, force=force), entry, timeout)
     if not isinstance(reply, UnmountReply):
         raise StatusError(f"{entry.mountpoint}: unexpected answer {reply!r}")
-    ended(_ENDING_S)
+    if not reply.failed:
+        ended(_ENDING_S)
     return reply
 
 

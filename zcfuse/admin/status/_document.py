@@ -95,18 +95,24 @@ class Request(msgspec.Struct, frozen=True):
 
     ``files`` are those to explain (one), to lock, to unlock with all that is below them (none: all
     that is locked), to tell the cache state of, or to drop from the cache behind the mount.
+    ``force``: whether an unmount detaches a mount that is still busy after the wait.
     """
 
     request: Literal["status", "unmount", "explain", "lock", "unlock", "caches", "spare"]
     wait_s: float | None = None
     files: list[FileRange] = []
+    force: bool = True
 
 
 class UnmountReply(msgspec.Struct, frozen=True, tag="unmounted"):
-    """How the unmount went; ``message`` is empty or one line for the user."""
+    """How the unmount went; ``message`` is empty or one line for the user.
+
+    ``busy``: somebody uses the mount, which therefore stays.
+    """
 
     failed: bool
     message: str
+    busy: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True, tag="refused"):

@@ -29,6 +29,7 @@ from zcfuse.bench import (
     running,
     zcfuse_command,
 )
+from zcfuse.cli.mount._libraries import library_trouble
 from zcfuse.control import StatusDocument, StatusError, read_status
 
 _KERNEL_PASSTHROUGH: Final = (6, 9)
@@ -153,6 +154,15 @@ def check_device(device: str = "/dev/fuse") -> Check:
         remedy = f"'modprobe fuse'; 'ls -l {device}' should show a device 10, 229"
         return Check(device, State.MISSING, str(error.strerror), remedy)
     return Check(device, State.OK, "may be opened")
+
+
+def check_libfuse() -> Check:
+    """Whether pyfuse3 and the libfuse3 that it is linked with can be loaded."""
+    try:
+        import pyfuse3
+    except ImportError as error:
+        return Check("libfuse3", State.MISSING, str(error), library_trouble(error))
+    return Check("libfuse3", State.OK, f"pyfuse3 {pyfuse3.__version__} loads it")
 
 
 def check_fusermount(machine: Machine) -> Check:
@@ -433,6 +443,7 @@ def checks(source: str) -> list[Check]:
     probes: list[Callable[[], Check]] = [
         lambda: check_kernel(machine),
         check_device,
+        check_libfuse,
         lambda: check_fusermount(machine),
         check_mount_helper,
         lambda: check_allow_other(machine),

@@ -13,6 +13,7 @@ from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
 from zcfuse.cli.mount._option_text import read_option_texts
 from zcfuse.cli.mount._shown import Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
+from zcfuse.cli.mount._warnings import replace_dead_mount, warn_of_mountpoint
 from zcfuse.control._log import DEFAULT_LOG_LEVEL, LOG_LEVELS
 from zcfuse.linux._mounting import MountError
 from zcfuse.options._mount import (
@@ -222,7 +223,11 @@ def mount(
                 said.unpack_budget if unpack_budget is None else unpack_budget,
             ),
         )
+        where = mountpoint if wanted.option() is None else mountpoint or source
+        if where is not None:
+            replace_dead_mount(where)
         shown = prepare(wanted, mountpoint, options)
+        warn_of_mountpoint(shown.where, options, wanted.paths())
         logging = Logging(log_file or said.log_file, log_level or said.log_level)
         named = replace(options, source_name=shown.name)
         return start(shown, named, logging, foreground=foreground)

@@ -18,6 +18,18 @@ from zcfuse.options._mount import parse_mount_options, parse_size, split_options
 _SEVERAL: Final = ("layer", "archive", "archives")
 
 
+# Options of mount(8) itself, and others of any mount that a read-only mount has no use for: it is
+# always nosuid and nodev, and writes no times.
+_OF_ANY_MOUNT: Final = frozenset(
+    {"_netdev", "auto", "defaults", "loud", "noauto", "nofail", "silent"}
+    | {"group", "nogroup", "nouser", "nousers", "noowner", "owner", "user", "users"}
+    | {"async", "dev", "dirsync", "iversion", "mand", "noiversion", "nomand", "suid", "sync"}
+    | {"atime", "diratime", "lazytime", "noatime", "nodiratime", "nolazytime"}
+    | {"norelatime", "nostrictatime", "relatime", "strictatime"}
+)
+_OF_ANY_MOUNT_BEGIN: Final = ("x-", "X-", "comment=", "user=", "uhelper=", "helper=")
+
+
 def _one_of(choices: Iterable[str]) -> Callable[[str], str]:
     def convert(value: str) -> str:
         if value not in choices:
@@ -82,6 +94,8 @@ def read_option_texts(texts: Iterable[str], *, sloppy: bool = False) -> OptionTe
 
 def _read(said: OptionText, option: str, *, sloppy: bool) -> None:
     name, _, value = option.partition("=")
+    if option in _OF_ANY_MOUNT or option.startswith(_OF_ANY_MOUNT_BEGIN):
+        return
     if option == "salvage":
         said.salvage = True
     elif name in _CONVERTERS and not value:

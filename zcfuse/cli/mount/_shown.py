@@ -48,6 +48,11 @@ class Wanted:
     archive_directories: tuple[str, ...]
     archive_options: ArchiveOptions
 
+    def paths(self) -> list[str]:
+        """Return the paths of what is shown."""
+        named = (self.source, self.manifest, *self.layers, *self.archives)
+        return [path for path in (*named, *self.archive_directories) if path is not None]
+
     def option(self) -> str | None:
         """Return the option that takes the place of SOURCE, None where none does.
 
@@ -90,6 +95,8 @@ def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Pr
     """
     option = wanted.option()
     if option is None:
+        if wanted.source is None:
+            raise click.UsageError("name SOURCE and MOUNTPOINT")
         return _of_source(wanted, _given(mountpoint, "MOUNTPOINT"), options)
     where = _only(option, wanted.source, mountpoint)
     if option in {"--archive", "--archives"}:

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from zcfuse.admin._service import ServiceManager
 from zcfuse.cli.mount._archives import log_archives
+from zcfuse.cli.mount._libraries import library_trouble
 from zcfuse.cli.mount._shown import Prepared
 from zcfuse.control._background import run_in_background
 from zcfuse.control._checks import AUTOFS
@@ -63,7 +64,10 @@ def _serve(
     watched = service is not None and service.watchdog is not None
     witness = Witness(shown.where) if watched else None
     # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
-    from zcfuse.control._daemon import run_daemon
+    try:
+        from zcfuse.control._daemon import run_daemon
+    except ImportError as error:
+        raise MountError(library_trouble(error)) from error
 
     def ready_and_logged() -> None:
         log_archives(shown.archives)  # not before the daemon has its log

@@ -21,6 +21,7 @@ from zcfuse.cli.mount._archives import ArchiveOptions
 from zcfuse.cli.mount._option_text import OptionText, read_option_texts
 from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
+from zcfuse.cli.mount._warnings import replace_dead_mount
 from zcfuse.linux._mount_table import FSTYPE
 from zcfuse.linux._mounting import MountError
 from zcfuse.options._mount import MountOptions, split_options
@@ -29,16 +30,6 @@ from zcfuse.text import escaped
 # mount(8), EXIT STATUS.
 HELPER: Final = Program(f"mount.{FSTYPE}", failed=32, usage=1, interrupted=8)
 
-# Of mount(8) itself, which hands some of them on, and what a read-only mount that is always nosuid
-# and nodev does anyway or has no use for.
-_FOR_MOUNT: Final = frozenset(
-    {"_netdev", "auto", "defaults", "loud", "noauto", "nofail", "silent"}
-    | {"group", "nogroup", "nouser", "nousers", "noowner", "owner", "user", "users"}
-    | {"async", "dev", "dirsync", "iversion", "mand", "noiversion", "nomand", "suid", "sync"}
-    | {"atime", "diratime", "lazytime", "noatime", "nodiratime", "nolazytime"}
-    | {"norelatime", "nostrictatime", "relatime", "strictatime"}
-)
-_FOR_MOUNT_BEGIN: Final = ("x-", "X-", "comment=", "user=", "uhelper=", "helper=")
 _CLONE_NEWNS: Final = 0x00020000  # <sched.h>; os.setns came with Python 3.12
 
 
@@ -81,6 +72,8 @@ def mount_helper(
         source = source if said.names_what_is_shown else os.path.abspath(source)
         _enter(namespace)
     try:
+        if not fake:
+            replace_dead_mount(mountpoint)
         shown = _prepare(source, mountpoint, said, options)
         if writable:
             warn(f"{HELPER.name}: {mountpoint}: mounted read-only: say 'ro' in its options")
@@ -107,7 +100,7 @@ def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[OptionText, MountOptio
             writable = option == "rw"
         elif option == "remount":
             raise CommandError("-o remount: not possible: unmount, and mount anew")
-        elif option not in _FOR_MOUNT and not option.startswith(_FOR_MOUNT_BEGIN):
+        else:
             ours.append(f'"{option}"')
     try:
         said = read_option_texts(ours, sloppy=sloppy)

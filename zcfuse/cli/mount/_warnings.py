@@ -1,0 +1,62 @@
+"""Warnings about a mount point, one line each, and the replacement of a dead mount there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from zcfuse.admin._unmounting import unmount_within
+from zcfuse.cli._errors import warn
+from zcfuse.control._checks import AUTOFS
+from zcfuse.linux._mount_probe import Answer, probe
+from zcfuse.linux._mount_table import MountEntry, mount_at, resolve_mountpoint
+from zcfuse.linux._mounting import KernelMount
+from zcfuse.options._mount import MountOptions
+
+
+def replace_dead_mount(mountpoint: str) -> None:
+    """Remove a zcfuse mount whose daemon is gone, and say so in one line.
+
+    A mount that answers, hangs, or belongs to another user stays, for the checks to refuse it.
+    """
+    entry = mount_at(resolve_mountpoint(mountpoint))
+    if entry is None or not entry.is_ours or os.geteuid() not in (0, entry.owner[0]):
+        return
+    if probe(entry.mountpoint, owner=entry.owner) is Answer.DEAD and _taken_away(entry):
+        warn(f"zcfuse: {entry.mountpoint}: the daemon of the mount there is gone: replaced")
+
+
+def _taken_away(entry: MountEntry) -> bool:
+    left = KernelMount(-1, entry)
+    try:
+        return not unmount_within(left, 0).failed
+    finally:
+        left.close()
+
+
+def warn_of_mountpoint(where: str, options: MountOptions, sources: Sequence[str]) -> None:
+    """Warn in one line each that other users stay out, and that the mount hides files.
+
+    Parameters:
+        where: the mount point, as the checks return it.
+        options: of the mount.
+        sources: the paths that the mount shows; it may cover them without a warning.
+    """
+    by_sudo = os.geteuid() == 0 and os.environ.get("SUDO_UID", "0") != "0"
+    if by_sudo and not options.allow_other:
+        warn(f"zcfuse: {where}: only root will see the files: add --allow-other for other users")
+    entry = mount_at(where)
+    if entry is not None and entry.fstype == AUTOFS:
+        return  # to look would be to ask for this mount
+    meant = {os.path.realpath(path) for path in sources}
+    meant |= {os.path.dirname(path) for path in meant}
+    if where not in meant and _has_entries(where):
+        warn(f"zcfuse: {where}: not empty: the mount hides the files of this directory")
+
+
+def _has_entries(directory: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
