@@ -1,5 +1,5 @@
-// copy_file_range(2): from page cache to page cache in the kernel, or a shared extent where the
-// filesystem has those; then `copied_inside` says too much.
+// copy_file_range(2): from page cache to page cache in the kernel, or a shared extent if the
+// filesystem supports that; then `copied_inside` is too high.
 #include <unistd.h>
 
 #include "delivery.hpp"

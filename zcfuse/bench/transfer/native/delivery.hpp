@@ -1,5 +1,5 @@
-// The last step that several methods share: bytes or page references into the sink, however many
-// calls the kernel makes of it.
+// The last step of several methods: bytes or page references into the sink, in as many calls as the
+// kernel needs.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ void drain(int pipe, const Job& job, std::size_t size, unsigned flags, Tally& ta
 // For splice(2) into a socket: whether more follows after `done` bytes.
 unsigned more_follows(const Job& job, std::uint64_t done);
 
-// How many bytes the next call is to move.
+// The number of bytes for the next call.
 std::size_t next_block(const Job& job, std::uint64_t done, std::size_t most = SIZE_MAX);
 
 }  // namespace zc::transfer

@@ -53,7 +53,7 @@ Latency timed(const std::vector<std::uint64_t>& order, Read read) {
 
 Latency by_read(const LatencyJob& job, const std::vector<std::uint64_t>& order) {
     const auto file = open_file(job.path);
-    // Each read goes where nothing was read to before, as into a new buffer.
+    // Each read goes to fresh memory, as into a new buffer.
     auto memory = Pages::untouched(order.size() * kPage);
     if (job.prefaulted) {
         memory.populate(memory.part(0, memory.size()), MADV_POPULATE_WRITE);
@@ -77,7 +77,7 @@ Latency by_mapping(const LatencyJob& job, const std::vector<std::uint64_t>& orde
     const auto target = Pages::anonymous(kPage);
     return timed(order, [&](std::size_t, std::uint64_t offset) {
         std::memcpy(target.data(), mapping.data() + offset, kPage);
-        asm volatile("" : : "r"(target.data()) : "memory");  // nobody reads the copy
+        asm volatile("" : : "r"(target.data()) : "memory");  // the copy is never read
     });
 }
 

@@ -1,4 +1,4 @@
-// How long single reads of a page take, in memory that is there and in memory that is not yet.
+// The time of single reads of a page, into present and into untouched memory.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@ namespace zc::transfer {
 
 struct LatencyJob {
     std::string path;
-    std::uint64_t pages = 0;  // so many from the start of the file, each once, in random order
-    bool mapped = false;      // copied out of a mapping of the file, else read by pread(2)
+    std::uint64_t pages = 0;  // this many from the start of the file, each once, in random order
+    bool mapped = false;      // copied out of a mapping of the file, otherwise read by pread(2)
     bool prefaulted = false;  // the memory is populated and locked before the first read
     std::uint64_t seed = 0;
 };
@@ -24,7 +24,7 @@ struct Latency {
     std::uint64_t major_faults = 0;
 };
 
-// Throws std::system_error: also where the memory may not be locked.
+// Throws std::system_error, also if the memory cannot be locked.
 Latency latency(const LatencyJob& job);
 
 }  // namespace zc::transfer

@@ -18,7 +18,7 @@ std::uint64_t nanoseconds(clockid_t clock) {
            static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-// The number behind `key:` in one of this process's files below /proc; 0 where there is none.
+// The number after `key:` in one of this process's files below /proc; 0 if missing.
 std::uint64_t number(const char* path, const std::string& key) {
     std::ifstream file(path);
     for (std::string word; file >> word;) {

@@ -1,4 +1,4 @@
-// What a stretch of work cost this process, all its threads included (io_uring's workers too).
+// The cost of some work to this process, including all threads (io_uring's workers too).
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@ struct Cost {
     std::uint64_t major_faults = 0;
     std::uint64_t voluntary_switches = 0;
     std::uint64_t involuntary_switches = 0;
-    std::uint64_t rchar = 0;  // as /proc/PID/io has them; 0 where that is not to be read
+    std::uint64_t rchar = 0;  // from /proc/PID/io; 0 if unreadable
     std::uint64_t wchar = 0;
     std::uint64_t resident_before = 0;  // bytes
     std::uint64_t resident_peak = 0;
 };
 
-// Runs from its making until stop().
+// Runs from construction until stop().
 class Meter {
   public:
     Meter();

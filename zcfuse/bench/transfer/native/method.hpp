@@ -1,6 +1,6 @@
-// A way to move a file's bytes to a sink, and what it counts while it does. A method gets all that
-// is paid once (buffers, pipes, rings) in its constructor and moves the bytes in run(), which is
-// what is measured. It is used by one thread; a system call that is refused is a std::system_error.
+// A way to move a file's bytes to a sink, and its counts. The constructor does the one-time work
+// (buffers, pipes, rings); run() moves the bytes and is measured. One thread uses a method. A
+// refused system call throws std::system_error.
 #pragma once
 
 #include <cstddef>
@@ -17,15 +17,15 @@ struct Job {
     int sink = -1;  // the caller's
     SinkKind kind = SinkKind::null_device;
     std::uint64_t size = 0;
-    std::size_t block = 0;  // of a call, in bytes: a multiple of the page size
+    std::size_t block = 0;  // bytes per call, a multiple of the page size
 };
 
-// Sums of system calls' return values. What passes references is in `delivered` only.
+// Sums of system calls' return values. Calls that pass references count only in `delivered`.
 struct Tally {
     std::uint64_t delivered = 0;
-    std::uint64_t copied_in = 0;      // into the client's memory by the CPU; DMA is no copy
-    std::uint64_t copied_out = 0;     // out of it; write(2) to /dev/null takes no byte
-    std::uint64_t copied_late = 0;    // sent by reference, then copied by the kernel as it told
+    std::uint64_t copied_in = 0;      // into the client's memory by the CPU; DMA does not count
+    std::uint64_t copied_out = 0;     // out of it; write(2) to /dev/null copies nothing
+    std::uint64_t copied_late = 0;    // sent by reference, then copied and reported by the kernel
     std::uint64_t copied_inside = 0;  // from page to page in the kernel
     std::uint64_t calls = 0;
     std::string note;
@@ -38,8 +38,8 @@ class Method {
     Method& operator=(const Method&) = delete;
     virtual ~Method() = default;
 
-    // Moves job.size bytes, fewer where the file ends before, and returns when the memory that they
-    // came from may be used again. Throws std::system_error.
+    // Moves job.size bytes, or fewer if the file ends, and returns when their memory may be reused.
+    // Throws std::system_error.
     virtual void run(Tally& tally) = 0;
 };
 

@@ -1,4 +1,4 @@
-// write(2) from a mapping of the file: one copy, and a page fault for every page or run of pages.
+// write(2) from a mapping of the file: one copy, and a page fault per page or run of pages.
 #include <sys/mman.h>
 
 #include "delivery.hpp"
@@ -14,7 +14,7 @@ class MmapWrite final : public Method {
 
     void run(Tally& tally) override {
         auto mapping = Pages::of_file(file_.get(), job_.size);
-        // /dev/null takes no byte of a mapping, so that nothing would ever be read.
+        // /dev/null reads no byte of a mapping, so the file would never be read.
         const bool populate = job_.kind == SinkKind::null_device;
         if (populate) {
             tally.note = "write to /dev/null touches no page: each is populated instead";

@@ -1,4 +1,4 @@
-// The only place that sees Python. The GIL is released for as long as the bytes move.
+// The only place that sees Python. It releases the GIL while the bytes move.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -54,7 +54,7 @@ SinkKind kind_of(std::string_view name) {
     return name == "file" ? SinkKind::file : SinkKind::socket;
 }
 
-// The receiver tells how much it got when it has seen the end: only then is all of it delivered.
+// The receiver reports its byte count at the end of the stream; only then is the delivery complete.
 std::uint64_t acknowledged(int socket) {
     granted("shutdown", [&] { return ::shutdown(socket, SHUT_WR); });
     std::uint64_t received = 0;

@@ -36,7 +36,7 @@ class ReadWrite final : public Method {
 
   private:
     std::size_t read(std::uint64_t offset, Tally& tally) {
-        // O_DIRECT wants whole blocks, also where the job ends within one.
+        // O_DIRECT needs whole blocks, even if the job ends inside one.
         const std::size_t wanted = next_block(job_, offset);
         const std::size_t count = granted("read", [&] {
             return ::pread(file_.get(), buffer_.data(), direct_ ? job_.block : wanted,

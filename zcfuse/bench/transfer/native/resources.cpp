@@ -41,7 +41,7 @@ Pages Pages::anonymous(std::size_t size) {
 
 Pages Pages::untouched(std::size_t size) {
     Pages pages(size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-    // One fault a page, as on a machine whose huge pages have run out.
+    // One fault per page, as on a machine without free huge pages.
     ::madvise(pages.data_, size, MADV_NOHUGEPAGE);
     return pages;
 }
@@ -69,8 +69,7 @@ Pipe::Pipe(std::size_t bytes) {
     granted("pipe", [&] { return ::pipe2(ends.data(), O_CLOEXEC); });
     read_end_.reset(ends[0]);
     write_end_.reset(ends[1]);
-    // Beyond fs.pipe-max-size, or a user's share of it, this is refused and the pipe stays as it
-    // is.
+    // Beyond fs.pipe-max-size, or the user's share, the kernel refuses and the pipe keeps its size.
     ::fcntl(ends[1], F_SETPIPE_SZ, static_cast<int>(bytes));
     bytes_ = granted("fcntl with F_GETPIPE_SZ", [&] { return ::fcntl(ends[1], F_GETPIPE_SZ); });
 }

@@ -1,5 +1,5 @@
-// What the methods hold: descriptors, pages, mappings and pipes, each with one owner. Constructors
-// throw std::system_error with the call that was refused.
+// Resources of the methods: descriptors, pages, mappings and pipes, each with one owner.
+// Constructors throw std::system_error with the refused call.
 #pragma once
 
 #include <sys/types.h>
@@ -16,7 +16,7 @@ namespace zc::transfer {
 
 [[noreturn]] void refuse(int error, const std::string& call);
 
-// Makes a system call until no signal interrupts it. Its errno is thrown under its name.
+// Repeats a system call on EINTR. Throws its errno with the call's name.
 template <typename Call>
 auto granted(const char* name, Call call) {
     auto result = call();
@@ -31,7 +31,7 @@ auto granted(const char* name, Call call) {
 
 sys::UniqueFd open_file(const std::string& path, int extra_flags = 0);
 
-// A run of pages: of a file, shared and read-only, or anonymous ones that are there from the start.
+// A run of pages: shared and read-only of a file, or anonymous and populated.
 class Pages {
   public:
     static Pages of_file(int fd, std::size_t size);
@@ -58,7 +58,7 @@ class Pages {
     std::size_t size_ = 0;
 };
 
-// Asks for room for `bytes` and takes what it is given.
+// Asks for room for `bytes` and accepts less.
 class Pipe {
   public:
     explicit Pipe(std::size_t bytes);

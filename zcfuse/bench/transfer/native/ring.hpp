@@ -22,7 +22,7 @@ class Ring {
 
     io_uring* get() noexcept { return &ring_; }
 
-    // Never more than `entries` between two submissions, so there is always one.
+    // At most `entries` between two submissions, so one is always free.
     io_uring_sqe* next(unsigned long long tag) {
         io_uring_sqe* const sqe = ::io_uring_get_sqe(&ring_);
         if (sqe == nullptr) {
@@ -42,7 +42,7 @@ class Ring {
         }
     }
 
-    // The oldest completion, waited for where there is none yet.
+    // The oldest completion; waits if necessary.
     io_uring_cqe take() {
         io_uring_cqe* cqe = nullptr;
         int error = ::io_uring_wait_cqe(&ring_, &cqe);

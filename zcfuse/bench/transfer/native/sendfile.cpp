@@ -1,4 +1,4 @@
-// sendfile(2): page references from the page cache into the sink, through a pipe of the kernel's.
+// sendfile(2): page references from the page cache into the sink, through a kernel pipe.
 #include <sys/sendfile.h>
 
 #include "delivery.hpp"

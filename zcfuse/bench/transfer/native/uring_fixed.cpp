@@ -1,7 +1,7 @@
-// READ_FIXED into registered buffers and SEND_ZC out of them: the pages are pinned once, when they
-// are registered. A buffer goes round: being read into while the one before it is sent, sent, and
-// then waiting for the notification that the kernel needs it no longer. A sink that refuses SEND_ZC
-// (it is for TCP and UDP) gets WRITE_FIXED, and the note says so.
+// READ_FIXED into registered buffers and SEND_ZC out of them; registering pins the pages once. A
+// buffer cycles: it is filled while the previous one is sent, then sent, then waits for the
+// kernel's notification that it is free. A sink that refuses SEND_ZC (for TCP and UDP only) gets
+// WRITE_FIXED, and a note.
 #include <sys/socket.h>
 
 #include <array>
@@ -15,7 +15,7 @@ namespace zc::transfer {
 
 namespace {
 
-// Linux 6.2; liburing's headers of before do not have them.
+// Linux 6.2; older liburing headers lack them.
 constexpr unsigned kReportUsage = 1U << 3;      // IORING_SEND_ZC_REPORT_USAGE
 constexpr unsigned kCopiedAfterAll = 1U << 31;  // IORING_NOTIF_USAGE_ZC_COPIED
 constexpr std::size_t kBuffers = 4;
@@ -37,8 +37,8 @@ class UringFixed final : public Method {
         }
     }
 
-    // At once, where closing the ring alone lets go of them some time later: a user's limit
-    // (RLIMIT_MEMLOCK) has room for few.
+    // Unregister now: closing the ring alone releases them later, and a user's limit
+    // (RLIMIT_MEMLOCK) holds few.
     ~UringFixed() override { ::io_uring_unregister_buffers(ring_.get()); }
 
     void run(Tally& tally) override {
@@ -67,7 +67,7 @@ class UringFixed final : public Method {
         std::size_t length = 0;  // bytes in it
         std::size_t sent = 0;
         bool reading = false;
-        std::deque<std::size_t> unconfirmed;  // bytes of each send that is not notified yet
+        std::deque<std::size_t> unconfirmed;  // bytes of each send without a notification yet
     };
 
     static unsigned long long tag(Kind kind, std::size_t at) {
@@ -171,7 +171,7 @@ class UringFixed final : public Method {
     Job job_;
     sys::UniqueFd file_;
     Pages pages_;
-    Ring ring_;  // after the pages: gone before them
+    Ring ring_;  // declared after the pages, so destroyed before them
     std::array<Slot, kBuffers> slots_;
     std::uint64_t read_ = 0;
     unsigned report_ = kReportUsage;

@@ -20,7 +20,7 @@ class UringSplice final : public Method {
                 return;
             }
             tally.delivered += moved.out;
-            // A short first half breaks the link, and a sink may take less than it was offered.
+            // A short first half breaks the link, and a sink may accept less than offered.
             for (std::size_t left = moved.in - moved.out; left > 0;) {
                 const std::size_t count = empty(left, tally);
                 left -= count;
@@ -42,7 +42,7 @@ class UringSplice final : public Method {
         io_uring_sqe* const sqe = ring_.next(kOut);
         ::io_uring_prep_splice(sqe, pipe_.read_end(), -1, job_.sink, -1,
                                static_cast<unsigned>(size), flags);
-        sqe->user_data = kOut;  // which preparing clears
+        sqe->user_data = kOut;  // preparing clears it
     }
 
     Moved move(std::uint64_t offset, std::size_t wanted, Tally& tally) {

@@ -1,5 +1,5 @@
-// vmsplice(2) of a mapping into a pipe, and splice(2) from there: references again, but found by
-// way of the page tables.
+// vmsplice(2) of a mapping into a pipe, and splice(2) from there: references again, found through
+// the page tables.
 #include <fcntl.h>
 #include <sys/uio.h>
 

@@ -1,6 +1,6 @@
-// send(2) with MSG_ZEROCOPY from a mapping of the file. The kernel pins the pages and says on the
-// error queue when it is done with those of each send, and whether it had to copy them after all
-// (as on loopback, where the receiver must not hold the sender's memory).
+// send(2) with MSG_ZEROCOPY from a mapping of the file. The kernel pins the pages. For each
+// send it reports on the error queue when it is done, and whether it copied them after all (as on
+// loopback, where the receiver must not hold the sender's memory).
 #include <poll.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -45,7 +45,7 @@ class ZerocopySend final : public Method {
             sent_.push_back(static_cast<std::size_t>(count));
             tally.delivered += static_cast<std::size_t>(count);
         } else if (errno == ENOBUFS && completed_ < sent_.size()) {
-            await_completions(tally);  // net.core.optmem_max holds so many of them
+            await_completions(tally);  // net.core.optmem_max holds this many
         } else if (errno != EINTR) {
             refuse(errno, "send with MSG_ZEROCOPY");
         }
@@ -93,7 +93,7 @@ class ZerocopySend final : public Method {
 
     Job job_;
     sys::UniqueFd file_;
-    std::vector<std::size_t> sent_;  // bytes, by the number that the kernel gives each send
+    std::vector<std::size_t> sent_;  // bytes, by the kernel's number of each send
     std::size_t completed_ = 0;
 };
 

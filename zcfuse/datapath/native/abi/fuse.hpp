@@ -1,6 +1,6 @@
 // The kernel's FUSE messages, as far as the data path reads or amends them. Declared here because
-// the headers of the distributions that we support (Linux 6.1) know neither passthrough nor its
-// ioctls. Layouts and numbers: Linux 6.18, include/uapi/linux/fuse.h, protocol 7.45.
+// the headers of supported distributions (Linux 6.1) lack passthrough and its ioctls. Layouts and
+// numbers: Linux 6.18, include/uapi/linux/fuse.h, protocol 7.45.
 #pragma once
 
 #include <sys/ioctl.h>
@@ -46,7 +46,8 @@ enum class Opcode : std::uint32_t {
     lseek = 46,
     statx = 52,
 };
-inline constexpr std::size_t kOpcodes = 64;  // all that exist, and room; larger ones share slot 0
+inline constexpr std::size_t kOpcodes =
+    64;  // all existing ones, and room; larger ones share slot 0
 
 std::string_view opcode_name(std::uint32_t opcode) noexcept;
 

@@ -1,5 +1,5 @@
-// The kernel's messages about nodes: what the data path reads and writes where it answers for
-// directories itself. Layouts and numbers: Linux 6.18, include/uapi/linux/fuse.h, protocol 7.45.
+// The kernel's messages about nodes, which the data path reads and writes when it answers for
+// directories. Layouts and numbers: Linux 6.18, include/uapi/linux/fuse.h, protocol 7.45.
 #pragma once
 
 #include "abi/fuse.hpp"

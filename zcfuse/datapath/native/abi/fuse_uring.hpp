@@ -1,6 +1,6 @@
-// FUSE over io_uring: what travels in the command area of an SQE and in an entry's header buffer.
-// Declared here because the headers of the distributions that we support know nothing of it.
-// Layouts and numbers: Linux 6.14, include/uapi/linux/fuse.h, protocol 7.42.
+// FUSE over io_uring: the command area of an SQE and an entry's header buffer. Declared here
+// because the headers of supported distributions lack it. Layouts and numbers: Linux 6.14,
+// include/uapi/linux/fuse.h, protocol 7.42.
 #pragma once
 
 #include <array>
@@ -17,15 +17,15 @@ inline constexpr std::uint32_t kCommitAndFetch = 2;
 struct EntryInOut {
     std::uint64_t flags;
     std::uint64_t commit_id;     // names the request in kCommitAndFetch
-    std::uint32_t payload_size;  // bytes of the payload buffer that are in use
+    std::uint32_t payload_size;  // used bytes of the payload buffer
     std::uint32_t padding;
     std::uint64_t reserved;
 };
 static_assert(sizeof(EntryInOut) == 32);
 
-// An entry's header buffer. A request comes in three parts: its InHeader in `in_out`, the first
-// structure of its operation in `operation`, all that follows in the payload buffer. A reply has
-// its OutHeader in `in_out`, and everything else in the payload buffer.
+// An entry's header buffer. A request has three parts: its InHeader in `in_out`, the first
+// structure of its operation in `operation`, and the rest in the payload buffer. A reply has its
+// OutHeader in `in_out` and the rest in the payload buffer.
 struct EntryHeader {
     std::array<std::byte, 128> in_out;
     std::array<std::byte, 128> operation;

@@ -1,10 +1,10 @@
-// Faults that a test asks for, by the environment variable ZCFUSE_FAULTS:
+// Faults that a test sets in the environment variable ZCFUSE_FAULTS:
 //
 //     call:what[:after=N][:count=M][,...]      e.g. "splice_in:EIO:after=3:count=1,preadv:short"
 //
 // `what` is an errno's name, `short` (the call works on half of its bytes), or `slow` (half a
-// second passes first). Where nothing was asked for, the cost is one relaxed load and a branch that
-// is never taken. Thread-safe.
+// second passes first). Without faults the cost is one relaxed load and a branch that is never
+// taken. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -40,10 +40,10 @@ enum class Call : std::uint8_t {
     count_,
 };
 
-// What a call shall do: 0 as usual, negative: fail with that -errno, 1: work on half of its bytes.
+// The behaviour of a call: 0 as usual, negative: fail with that -errno, 1: half of its bytes.
 using Fault = int;
 inline constexpr Fault kShort = 1;
-inline constexpr Fault kSlow = 2;  // next_fault() sees to it, and returns 0
+inline constexpr Fault kSlow = 2;  // handled by next_fault(), which returns 0
 
 extern std::atomic<bool> faults_armed;
 Fault next_fault(Call call) noexcept;
@@ -52,8 +52,7 @@ inline Fault fault(Call call) noexcept {
     return faults_armed.load(std::memory_order_relaxed) ? next_fault(call) : 0;
 }
 
-// Replaces all faults; an empty text disarms. Returns false (and disarms) when it is not
-// understood.
+// Replaces all faults; an empty text disarms. Returns false, and disarms, on a syntax error.
 bool arm_faults(std::string_view text);
 
 }  // namespace zc::sys

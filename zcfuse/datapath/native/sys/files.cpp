@@ -23,14 +23,14 @@ namespace {
 
 constexpr std::uint64_t kResolve =
     RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
-constexpr int kAgainLimit = 16;  // openat2(2) may give EAGAIN while something is being renamed
+constexpr int kAgainLimit = 16;  // openat2(2) may give EAGAIN during a rename
 
 template <typename Result>
 Result or_errno(Result result) noexcept {
     return result < 0 ? static_cast<Result>(-errno) : result;
 }
 
-// Reopens what an O_PATH descriptor stands for; 32 bytes hold it.
+// The path that reopens an O_PATH descriptor; 32 bytes hold it.
 struct ProcPath {
     std::array<char, 32> text{};
     explicit ProcPath(int fd) noexcept {
@@ -39,7 +39,7 @@ struct ProcPath {
     const char* get() const noexcept { return text.data(); }
 };
 
-// The way to a name in a directory that a descriptor stands for.
+// The path to a name in a directory that a descriptor stands for.
 struct ProcName {
     std::array<char, 32 + 256> text{};
     ProcName(int fd, const char* name) noexcept {

@@ -13,42 +13,42 @@
 
 namespace zc::sys {
 
-// openat2(2) of a path that may neither leave `directory` nor its mount nor lead over a symbolic
-// link (Linux 5.6): EXDEV at another mount, ELOOP at a link. O_CLOEXEC and O_NOFOLLOW are added.
+// openat2(2) of a path that stays in `directory` and its mount and crosses no symbolic link (Linux
+// 5.6): EXDEV at another mount, ELOOP at a link. O_CLOEXEC and O_NOFOLLOW are added.
 int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept;
 
-// statx(2) of `name` in `directory`, of `directory` itself where the name is empty; no symbolic
-// link is followed and no automount begun. `cached`: what the filesystem knows without asking a
-// server; a FUSE filesystem is sent no request then.
+// statx(2) of `name` in `directory`, or of `directory` itself if the name is empty. Follows no
+// symbolic link and triggers no automount. `cached` uses the filesystem's cached attributes,
+// without a request to a server or a FUSE daemon.
 int status_of(int directory, const char* name, bool cached, struct ::statx& into) noexcept;
 
-// 64 bits made from the file handle (name_to_handle_at(2)), which holds the inode's generation; 0
-// where the filesystem has none.
+// 64 bits from the file handle (name_to_handle_at(2)), which holds the inode's generation; 0 if the
+// filesystem has no handles.
 std::uint64_t handle_hash(int directory, const char* name) noexcept;
 
 // getdents64(2): bytes of whole entries, 0 at the end.
 ssize_t list(int directory, void* into, std::size_t size) noexcept;
 int seek_listing(int directory, std::uint64_t cookie) noexcept;
 
-// Of the file that an O_PATH descriptor stands for, a symbolic link itself included.
+// For the file that an O_PATH descriptor stands for, including a symbolic link itself.
 ssize_t read_link(int path_fd, char* into, std::size_t size) noexcept;
 ssize_t get_xattr(int path_fd, const char* name, void* into, std::size_t size) noexcept;
 ssize_t list_xattr(int path_fd, char* into, std::size_t size) noexcept;
 
-// The same of `name` in a directory, which is itself where it is a symbolic link.
+// The same for `name` in a directory, without following a symbolic link.
 ssize_t get_xattr_of(int directory, const char* name, const char* attribute, void* into,
                      std::size_t size) noexcept;
 ssize_t list_xattr_of(int directory, const char* name, char* into, std::size_t size) noexcept;
-// Whether a file has a size, but no byte that is not in a hole.
+// Whether a file has a size but consists of holes only.
 bool is_all_hole(int fd) noexcept;
 
 int filesystem_status(int fd, struct ::statvfs& into) noexcept;
-// Whether statx of the filesystem is always up to date and never goes over a wire.
+// Whether statx of the filesystem is always current and never uses a network.
 bool is_local(int fd) noexcept;
 
 // The soft limit of descriptors (RLIMIT_NOFILE).
 std::size_t descriptor_limit() noexcept;
-// Milliseconds of a clock that never goes back, a few behind at most.
+// Milliseconds of a monotonic clock, at most a few behind.
 std::int64_t coarse_milliseconds() noexcept;
 
 }  // namespace zc::sys

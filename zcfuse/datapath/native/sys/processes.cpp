@@ -19,7 +19,7 @@ namespace {
 
 using Text = std::array<char, 4096>;
 
-// The beginning of a file of a process; empty where it cannot be read.
+// The start of a file of a process; empty if unreadable.
 std::string_view read_start(pid_t pid, const char* name, Text& into) noexcept {
     std::array<char, 64> path{};
     std::snprintf(path.data(), path.size(), "/proc/%d/%s", pid, name);

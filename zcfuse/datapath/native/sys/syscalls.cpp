@@ -52,8 +52,8 @@ struct Halved {
     std::span<const iovec> span() const noexcept { return {pieces.data(), count}; }
 };
 
-// Whether each page of the range, as far as the file goes, is in the page cache. False where that
-// cannot be known: cachestat(2) is of Linux 6.5, and asks for the owner of the file.
+// Whether each page of the range, up to the end of the file, is in the page cache. False if
+// unknown: cachestat(2) needs Linux 6.5 and the owner of the file.
 bool in_memory(int fd, std::uint64_t offset, std::span<const iovec> pieces) noexcept {
     struct stat attributes {};
     if (::fstat(fd, &attributes) < 0) {
@@ -128,7 +128,7 @@ ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offse
     if (n != -EOPNOTSUPP) {
         return n;
     }
-    // A filesystem that does not know the flag (tmpfs, overlayfs) may still know what is in memory.
+    // A filesystem without the flag (tmpfs, overlayfs) may still support cachestat(2).
     return in_memory(fd, offset, into) ? call(into, 0) : -EAGAIN;
 }
 

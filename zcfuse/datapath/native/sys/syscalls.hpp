@@ -16,12 +16,12 @@
 
 namespace zc::sys {
 
-// Reading and writing. EINTR is retried where nothing was moved yet, except in read(), whose caller
+// Reading and writing. EINTR is retried if no byte was moved yet, except in read(), whose caller
 // must see a signal that asks its thread to end.
 ssize_t read(int fd, void* data, std::size_t size) noexcept;
 ssize_t preadv(int fd, std::span<const iovec> pieces, std::uint64_t offset) noexcept;
-// As preadv, but -EAGAIN where the bytes would have to be waited for: what is in memory only. Fewer
-// bytes than asked for are no sign of the end of the file.
+// As preadv, for bytes in memory only: -EAGAIN if it would wait. A short result does not mean the
+// end of the file.
 ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offset) noexcept;
 ssize_t writev(int fd, std::span<const iovec> pieces) noexcept;
 ssize_t send(int fd, std::span<const iovec> pieces, int flags) noexcept;
@@ -33,7 +33,7 @@ ssize_t splice_in(int file, std::uint64_t offset, int pipe, std::size_t size) no
 ssize_t splice_out(int pipe, int fd, std::size_t size) noexcept;
 ssize_t vmsplice(int pipe, std::span<const iovec> pieces) noexcept;
 int pipe_pair(UniqueFd& read_end, UniqueFd& write_end) noexcept;
-// Each returns the size that the pipe has now, in bytes, or -errno.
+// Each returns the pipe's current size in bytes, or -errno.
 int set_pipe_size(int pipe, std::size_t bytes) noexcept;
 int pipe_size(int pipe) noexcept;
 
@@ -56,6 +56,6 @@ int backing_open(int session, int file) noexcept;  // the backing id (positive),
 int backing_close(int session, int backing_id) noexcept;
 
 pid_t thread_id() noexcept;
-std::size_t page_bytes() noexcept;  // in which the kernel counts max_pages and a pipe's slots
+std::size_t page_bytes() noexcept;  // the unit of max_pages and of a pipe's slots
 
 }  // namespace zc::sys

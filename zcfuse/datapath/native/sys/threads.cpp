@@ -18,7 +18,7 @@ namespace zc::sys {
 
 namespace {
 
-// The beginning of a file of /proc about a thread; "" where it cannot be read.
+// The start of a file of /proc about a thread; "" if unreadable.
 std::string_view read_of(pid_t tid, const char* file, std::span<char> into) noexcept {
     std::array<char, 64> path{};
     std::snprintf(path.data(), path.size(), "/proc/self/task/%d/%s", tid, file);

@@ -1,5 +1,5 @@
-// A descriptor with one owner. It becomes -1 when closed, so that a late use is EBADF and not a
-// stranger's file. Not thread-safe: whoever shares one shares it through a std::shared_ptr.
+// A descriptor with one owner. It becomes -1 when closed, so that a late use is EBADF and not
+// another file. Not thread-safe: share one through a std::shared_ptr.
 #pragma once
 
 #include <unistd.h>

@@ -18,7 +18,7 @@ struct Uring::Ring {
 
 namespace {
 
-// What a ring that cannot be had may mean, in the place where the user sees it.
+// The likely cause of a refused ring, for the user.
 std::system_error refused(const char* what, int error) {
     return {-error, std::generic_category(),
             std::string(what) + (error == -EPERM || error == -ENOSYS
@@ -53,9 +53,8 @@ Uring::Uring(unsigned commands, int device) : ring_(std::make_unique<Ring>()) {
         throw refused("io_uring_setup", wanted);
     }
     io_uring_params parameters{};
-    // Disabled, so that whoever enables it is its one user, and not who made it. That one is in the
-    // kernel whenever it has nothing to do, so that completions can wait for it to come there: 4 %
-    // of a round trip.
+    // Disabled, so that the thread that enables it becomes its only user. That thread waits in the
+    // kernel when idle, so completions can run there (DEFER_TASKRUN): 4 % of a round trip.
     parameters.flags = IORING_SETUP_SQE128 | IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
                        IORING_SETUP_SUBMIT_ALL | IORING_SETUP_DEFER_TASKRUN;
     int error = ::io_uring_queue_init_params(commands, &ring_->ring, &parameters);
@@ -79,7 +78,7 @@ int Uring::enable() noexcept {
     if (error < 0) {
         return error;
     }
-    // Saves looking the descriptor up at each call. Where that is refused it is looked up.
+    // Saves a descriptor lookup per call; without it each call looks the descriptor up.
     ::io_uring_register_ring_fd(&ring_->ring);
     return 0;
 }

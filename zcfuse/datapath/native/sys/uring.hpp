@@ -1,5 +1,5 @@
-// One io_uring whose commands all go to one file, /dev/fuse: what liburing does, with -errno and
-// the seam for faults. Made disabled, in any thread; used by the one thread that enables it.
+// One io_uring whose commands all go to one file, /dev/fuse: a wrapper of liburing with -errno and
+// the seam for faults. Any thread creates it, disabled; only the thread that enables it uses it.
 #pragma once
 
 #include <sys/uio.h>
@@ -17,7 +17,7 @@ class Uring {
         int result;
     };
 
-    // Throws std::system_error. `commands`: how many may be under way at once.
+    // Throws std::system_error. `commands` is the maximum in flight.
     Uring(unsigned commands, int device);
     Uring(const Uring&) = delete;
     Uring& operator=(const Uring&) = delete;
@@ -32,13 +32,13 @@ class Uring {
     int add_commit(std::uint64_t tag, std::uint16_t queue, std::uint64_t commit_id) noexcept;
     int add_read(std::uint64_t tag, int fd, std::uint64_t& into) noexcept;
     bool has_queued() const noexcept;
-    // Sends what is queued, and waits until `wait` completions are there. 0 or -errno: EINTR when a
-    // signal came first, with everything sent all the same.
+    // Sends the queue and waits for `wait` completions. 0 or -errno: EINTR if a signal came first,
+    // with everything sent.
     int submit(unsigned wait) noexcept;
-    // The next completion that is there already. Returns false when there is none.
+    // Takes the next completion, without waiting. Returns false if none is ready.
     bool next(Completion& into) noexcept;
     unsigned ready() const noexcept;  // how many there are
-    // Cancels all that is under way and lets go of the file.
+    // Cancels everything in flight and releases the file.
     void close() noexcept;
 
   private:

@@ -1,11 +1,11 @@
-// Does what one sanitizer must find, and would exit with 0 if nobody looked.
+// Makes an error that one sanitizer must find, and exits with 0 without it.
 #include <climits>
 #include <memory>
 #include <thread>
 
 namespace {
 
-// Keeps the optimiser from seeing through what is done on purpose.
+// Hides the deliberate error from the optimiser.
 template <class T>
 T opaque(T value) {
     volatile T hidden = value;

@@ -1,5 +1,5 @@
-// Indexes: what is found in one, what a damaged one does not lead to, one as a layer below a real
-// directory, and leases that end while they are used.
+// Indexes: lookups in a sound and in a damaged one, one as a layer below a real directory, and
+// leases that end during use.
 #include <stdlib.h>
 
 #include <algorithm>

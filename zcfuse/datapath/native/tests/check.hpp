@@ -1,10 +1,9 @@
-// The least that a test here needs: registration under a sentence, checks that say what they saw,
-// and a deadline for the whole program, so that a test that hangs fails.
+// A minimal test framework: registration under a sentence, checks that print the values, and a
+// deadline for the whole program, so that a hanging test fails.
 //
 //     TEST("a window serves the bytes of its file") { CHECK_EQ(acquired.error, 0); }
 //
-// A failed check ends its test and not the program. Checks may be made in the test's own thread
-// only.
+// A failed check ends its test and not the program. Only the test's thread may use checks.
 #pragma once
 
 #include <functional>
@@ -29,7 +28,7 @@ std::string shown(const T& value) {
     return out.str();
 }
 
-// Runs the tests that have one of the words in their names, or all; returns the exit status.
+// Runs the tests whose names contain one of the words, or all; returns the exit status.
 int run_tests(int count, char** words);
 
 [[noreturn]] void fail(const char* file, int line, const std::string& what);

@@ -30,8 +30,8 @@ inline int checked(int result, const char* what) {
     return result;
 }
 
-// A nameless file in the current directory (a build directory, and so on no tmpfs) whose byte at
-// offset i is pattern(i) where it was written.
+// A nameless file in the current directory (a build directory, so not on tmpfs) whose written bytes
+// at offset i are pattern(i).
 class File {
   public:
     explicit File(std::uint64_t written = 0, std::uint64_t size = 0) {
@@ -103,7 +103,7 @@ inline std::vector<std::uint8_t> patterned(std::uint64_t offset, std::size_t siz
     return bytes;
 }
 
-// Polls, for what no descriptor tells: true as soon as the condition holds.
+// Polls for conditions without a descriptor: true as soon as the condition holds.
 inline bool within(std::chrono::milliseconds limit, const std::function<bool()>& condition) {
     const auto end = std::chrono::steady_clock::now() + limit;
     while (!condition()) {

@@ -1,6 +1,6 @@
-// Feeds what a kernel and a control might say to the dispatcher and the relay, by every serving
-// path, without a mount and without threads of its own; checks that a well-formed request is
-// answered, or handed up, exactly once, and that no other message is.
+// Feeds messages of a kernel and of control to the dispatcher and the relay, by every serving path,
+// without a mount and without threads. Checks that a well-formed request is answered, or becomes an
+// upcall, exactly once, and other messages never.
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -43,8 +43,8 @@ bool wants_reply(std::uint32_t opcode) {
     std::abort();
 }
 
-// One data path by one serving path. It lives as long as the process: making one takes far longer
-// than a message.
+// One data path by one serving path. It lives as long as the process, because creating one takes
+// far longer than a message.
 class Target {
   public:
     Target(const char* path, bool immutable, const FuzzLayers& layers)
@@ -56,7 +56,7 @@ class Target {
         }
         state_->upcalls.expire(kNow, kNobodyCounts);
         settle();
-        state_->mirrors.clear();  // nobody releases what was opened: descriptors would run out
+        state_->mirrors.clear();  // no RELEASE follows: descriptors would run out
     }
 
   private:
@@ -71,7 +71,7 @@ class Target {
           file_(kFileSize),
           player_(config, /*started=*/false),
           kernel_(std::move(channel.second)),
-          // Shares the owner of the state, which the data path keeps for itself.
+          // Shares ownership of the state, which the data path keeps.
           state_(player_.path, &player_.path->state()),
           server_(state_, std::make_shared<const DeviceChannel>(std::move(channel.first), false)),
           relay_(state_) {
@@ -92,7 +92,7 @@ class Target {
         state_->negotiation.amend(init);
     }
 
-    // The node that a name in a leased directory has now; looked up where it has been forgotten.
+    // The current node of a name in a leased directory; looks it up if forgotten.
     std::uint64_t node_of(std::uint64_t& known, std::uint64_t parent, const char* name) {
         if (!state_->mirrors.nodes().find(known)) {
             const Bytes message = request(abi::Opcode::lookup, 2, parent,
@@ -104,7 +104,7 @@ class Target {
         return known;
     }
 
-    // Puts the node in that a message means.
+    // Inserts the node that a message refers to.
     void address(Bytes& message) {
         auto header = structure_at<abi::InHeader>(message, 0);
         if (message.size() < sizeof header) {
@@ -145,7 +145,7 @@ class Target {
         settle();
     }
 
-    // What a relay thread would do between two messages.
+    // The relay thread's work between two messages.
     int settle() {
         state_->upcalls.send_overflow(kNobodyCounts);
         return drain(kernel_) + drain(player_.control);
@@ -160,7 +160,7 @@ class Target {
         if (!whole && answers != 0) {
             give_up(name_.c_str(), header, answers);
         }
-        const bool ours = (header.unique >> 62) != 0;  // no kernel has counted so far
+        const bool ours = (header.unique >> 62) != 0;  // beyond any kernel's count
         if (whole && !ours && wants_reply(header.opcode) && answers != 1) {
             give_up(name_.c_str(), header, answers);
         }

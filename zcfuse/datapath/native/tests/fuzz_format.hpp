@@ -1,5 +1,5 @@
-// What the fuzzer's bytes mean: steps, each a byte that says who speaks, two bytes of length (least
-// first) and the message. A length beyond the end means all that is left.
+// The format of the fuzzer's bytes: steps, each with a byte for the sender, two bytes of length
+// (low byte first) and the message. A length beyond the end means the rest.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace zc::test {
 enum class Step : std::uint8_t {
     from_kernel,
     from_control,
-    expire,  // all upcalls that are out have waited too long
+    expire,  // all upcalls in flight pass their deadline
     count_,
 };
 
@@ -23,14 +23,14 @@ inline constexpr std::uint64_t kPiecesNode = 3;    // leased, three extents
 inline constexpr std::uint64_t kUnionNode = 4;     // leased, three layers and an index merged
 inline constexpr std::uint64_t kArchiveNode = 5;   // leased, an index
 inline constexpr std::uint64_t kStrangerNode = 9;  // not leased
-// Stand for a file and a directory below the leased root, whose nodeids nobody can know before.
+// Stand for a file and a directory below the leased root, whose nodeids are not known in advance.
 inline constexpr std::uint64_t kLeasedFile = 10;
 inline constexpr std::uint64_t kLeasedDirectory = 11;
 // The same below the union: a file of one layer, a directory of all.
 inline constexpr std::uint64_t kUnionFile = 12;
 inline constexpr std::uint64_t kUnionDirectory = 13;
-// Members of the index, by their names: a file, a sparse one, one that is packed, a symlink,
-// a directory, one whose record is damaged, and one that is not there.
+// Members of the index, by their names: a file, a sparse one, a packed one, a symlink, a directory,
+// one with a damaged record, and a missing one.
 inline constexpr std::uint64_t kFirstMember = 14;
 inline constexpr std::uint64_t kMembers = 7;
 inline constexpr const char* kMemberNames[kMembers] = {"file", "holes", "packed", "soft",

@@ -1,6 +1,6 @@
 // Three layers on disk for the fuzzer's union: whiteouts and opaque directories of every kind,
-// merged directories, a name whose rest control has to find. In a directory of their own below the
-// current one, for as long as the object lives.
+// merged directories, a name that control must resolve. They exist in a new directory below the
+// current one while the object lives.
 #pragma once
 
 #include <sys/sysmacros.h>
@@ -60,7 +60,7 @@ class FuzzLayers {
   private:
     void put(const std::string& name) const { std::ofstream(base_ / name) << name; }
 
-    // Without the right to make a device, or extended attributes, the others are left.
+    // Without the right to make a device or extended attributes, the other marks remain.
     void mark_whiteouts() const {
         put("top/merged/.wh.hidden");
         ::mknod((base_ / "top" / "gone").c_str(), S_IFCHR, ::makedev(0, 0));

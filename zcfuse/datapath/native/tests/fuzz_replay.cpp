@@ -1,5 +1,5 @@
 // Runs the fuzzer's code once over each file of a corpus, for compilers without libFuzzer and for
-// findings that are kept as tests.
+// findings kept as tests.
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>

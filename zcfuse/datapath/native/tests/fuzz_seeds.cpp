@@ -1,5 +1,5 @@
-// Writes the fuzzer's seed corpus into the directory that is named: one file a message or a
-// conversation, in the form that fuzz.cpp describes.
+// Writes the fuzzer's seed corpus into a directory: one file per message or conversation, in the
+// format of fuzz_format.hpp.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -118,7 +118,7 @@ Bytes name_in(std::uint64_t parent, std::string_view name) {
     return request(Opcode::lookup, 2, parent, name, std::string_view("\0", 1));
 }
 
-// Everything that is asked about a node, and what is asked once it has been forgotten.
+// All requests about a node, also after it was forgotten.
 Bytes questions(std::uint64_t nodeid, std::uint64_t handle) {
     std::vector<std::pair<Step, Bytes>> steps;
     const auto ask = [&](Opcode opcode, std::uint64_t unique, const auto&... parts) {
@@ -144,7 +144,7 @@ Bytes questions(std::uint64_t nodeid, std::uint64_t handle) {
     return conversation(steps);
 }
 
-// Names of every kind in a union and in an archive, and all about what they lead to.
+// Names of every kind in a union and in an archive, and all requests about their nodes.
 std::vector<Seed> trees() {
     std::vector<Seed> seeds;
     int number = 0;

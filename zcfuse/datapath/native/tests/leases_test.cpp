@@ -1,5 +1,5 @@
-// Directory leases: many threads of the data path against an outsider, a control that revokes, and
-// a kernel that forgets; for ThreadSanitizer above all. And what a node costs.
+// Directory leases: many threads of the data path against an outsider, a revoking control and a
+// forgetting kernel, mainly for ThreadSanitizer. And the cost of a node.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -76,7 +76,7 @@ struct Client {
     const Player& player;
     std::uint64_t unique = 2;
 
-    // The body of what is answered; empty for an error. Notifications are passed over.
+    // The body of the reply; empty for an error. Skips notifications.
     template <class... Parts>
     Bytes ask(abi::Opcode opcode, std::uint64_t nodeid, const Parts&... parts) {
         unique += 2;
@@ -101,7 +101,7 @@ struct Client {
     }
 };
 
-// Answers everything that goes up with EIO until it is stopped.
+// Answers every upcall with EIO until stopped.
 class Refusing {
   public:
     explicit Refusing(const Peer& peer) : thread_([this, &peer] { answer(peer); }) {}

@@ -4,7 +4,7 @@
 
 namespace {
 
-constexpr unsigned kDeadlineSeconds = 120;  // then SIGALRM ends it, the test's name printed last
+constexpr unsigned kDeadlineSeconds = 120;  // then SIGALRM ends it after the test's name
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// Requests as the kernel makes them and replies as control does, as bytes.
+// Requests in the kernel's format and replies in control's, as bytes.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ Bytes joined(const Parts&... parts) {
     return bytes;
 }
 
-// What is cut short or too long for the message at hand reads as zeros.
+// Bytes beyond the message read as zeros.
 template <class Structure>
 Structure structure_at(const Bytes& bytes, std::size_t offset) {
     Structure structure{};

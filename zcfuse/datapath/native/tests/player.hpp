@@ -26,7 +26,7 @@ class Peer {
         const auto n = ::send(fd_.get(), message.data(), message.size(), MSG_NOSIGNAL);
         CHECK_EQ(n, static_cast<ssize_t>(message.size()));
     }
-    // The next message; empty when none came or the other end is closed.
+    // The next message; empty if none arrived or the other end is closed.
     Bytes receive(int milliseconds = 5000) const {
         pollfd polled{fd_.get(), POLLIN, 0};
         if (::poll(&polled, 1, milliseconds) != 1) {
@@ -38,7 +38,7 @@ class Peer {
         message.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
         return message;
     }
-    // Long enough for what should not come.
+    // Long enough to notice an unexpected message.
     bool silent() const { return receive(50).empty(); }
     void close() { fd_.reset(); }
     int fd() const { return fd_.get(); }
@@ -86,7 +86,7 @@ struct Player {
         return header_of(ask(read_request(unique, nodeid, offset, size))).error;
     }
 
-    // What all threads counted for a serving path or a reason.
+    // The sum over all threads for a serving path or a reason.
     std::uint64_t sum(Path which, Count PathCounts::*count) const {
         std::uint64_t total = 0;
         for (const auto& thread : path->state().ledger.threads()) {

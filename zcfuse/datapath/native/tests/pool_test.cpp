@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kBuffer = 64 * kPage;
 
-// The flags that proc_pid_smaps(5) lists for the mapping that `data` is in.
+// The flags of proc_pid_smaps(5) for the mapping of `data`.
 std::string mapping_flags(const void* data) {
     std::ifstream smaps("/proc/self/smaps");
     const auto address = reinterpret_cast<std::uintptr_t>(data);

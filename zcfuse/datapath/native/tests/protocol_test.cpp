@@ -1,5 +1,5 @@
-// The kernel's protocol over a socket pair: what goes up, what is answered here, and that every
-// request is answered exactly once whatever fails.
+// The kernel's protocol over a socket pair: upcalls, own answers, and exactly one answer per
+// request whatever fails.
 #include <algorithm>
 #include <random>
 
@@ -136,7 +136,7 @@ TEST("the ledger counts by path what the system calls moved") {
         Player player(by(one.name));
         player.install(kNode, file);
         player.read(0, 65'536);
-        // Both are counted after the reply has left.
+        // Both are counted after the reply.
         CHECK(within(std::chrono::seconds(2),
                      [&] { return player.sum(one.path, &PathCounts::requests) == 1; }));
         CHECK_EQ(player.sum(one.path, &PathCounts::bytes), 65'536U);
@@ -349,7 +349,7 @@ TEST("an upcall that control never answers is EIO, and what a late reply grants 
     CHECK(player.kernel.silent());
 }
 
-// path, fault, and what the client gets: 0 for all the bytes.
+// path, fault, and the client's result: 0 for all the bytes.
 struct Fault {
     const char* path;
     const char* fault;
@@ -378,7 +378,7 @@ TEST("whatever call fails while a READ is served, it is answered once, rightly")
     for (const auto& [path, fault, error] : faults) {
         Player player(by(path));
         player.install(kNode, file);
-        // Only once its threads have made their pipes and buffers.
+        // Only after its threads have made their pipes and buffers.
         CHECK(player.read(200'000, kPage) == expected(200'000, kPage));
         player.path->revoke(kNode);  // and its windows
         player.install(kNode, file);

@@ -1,4 +1,4 @@
-// Many threads against one data path, for ThreadSanitizer above all.
+// Many threads against one data path, mainly for ThreadSanitizer.
 #include <atomic>
 #include <random>
 
@@ -14,7 +14,7 @@ constexpr std::uint64_t kFirstNode = 2;
 constexpr std::size_t kFileSize = 200'000;
 constexpr std::uint32_t kMostRead = 64 << 10;
 
-// Control, as far as these tests need one: answers every READ that comes up until it is stopped.
+// A minimal control: answers every READ upcall until stopped.
 class Control {
   public:
     explicit Control(const Peer& peer) : peer_(peer), thread_([this] { answer(); }) {}
@@ -60,7 +60,7 @@ class Control {
     std::thread thread_;
 };
 
-// The kernel: keeps `ahead` READs under way and returns how many replies were wrong or missing.
+// The kernel: keeps `ahead` READs in flight and returns the number of wrong or missing replies.
 int play_kernel(const Peer& kernel, int count, int ahead) {
     struct Asked {
         std::uint64_t offset;
@@ -144,7 +144,7 @@ TEST("a stop in the middle of the traffic is clean and bounded") {
             try {
                 play_kernel(player.kernel, 40, 8);
             } catch (const Failure&) {
-                return;  // nobody reads any more
+                return;  // without a reader now
             }
         });
         std::this_thread::sleep_for(std::chrono::milliseconds(5 * round));

@@ -1,5 +1,5 @@
-// What a ring queue hands between threads, with the test in the kernel's place: it lays requests
-// into entries and takes committed replies out of them. No io_uring is needed.
+// The hand-over between threads of a ring queue. The test plays the kernel: it writes requests into
+// entries and reads committed replies. It needs no io_uring.
 #include <atomic>
 #include <bit>
 #include <condition_variable>
@@ -138,7 +138,7 @@ TEST("what is there at once is locked, as far as the budget goes, and told so") 
     CHECK_EQ(entries.lock([](std::span<std::byte>) { return false; }), 0U);
     CHECK_EQ(entries.lock(within), 10 * page);
     CHECK_EQ(budget, 0U);
-    CHECK_EQ(entries.locked_payload(), 0U);  // of one entry nothing
+    CHECK_EQ(entries.locked_payload(), 0U);  // nothing of one entry
     budget = 12 * page;
     CHECK_EQ(entries.lock(within), 12 * page);
     CHECK_EQ(entries.locked_payload(), 2 * page);
@@ -146,7 +146,7 @@ TEST("what is there at once is locked, as far as the budget goes, and told so") 
     CHECK_EQ(bare.lock(within), 0U);
 }
 
-// Threads that answer each request that is held, which they are told of twice.
+// Threads that answer each held request, which they receive twice.
 class Repliers {
   public:
     Repliers(RingEntries& entries, std::atomic<int>& accepted)
@@ -176,7 +176,7 @@ class Repliers {
         }
         told_.notify_all();
     }
-    // A wake-up that were lost would end at the program's deadline.
+    // A lost wake-up would end at the program's deadline.
     void wait_for_wake() {
         wakes_.wait(seen_);
         seen_ = wakes_.load();

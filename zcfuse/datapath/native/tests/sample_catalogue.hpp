@@ -1,5 +1,5 @@
-// An archive's catalogue for the tests and the fuzzer, with a member of each kind and records that
-// are damaged.
+// An archive's catalogue for the tests and the fuzzer, with a member of each kind and damaged
+// records.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// When the threads that answer requests are SCHED_IDLE, and that they really are.
+// When serving threads should be SCHED_IDLE, and whether they are.
 #include "serve/scheduling.hpp"
 
 #include <sched.h>
@@ -21,7 +21,7 @@ constexpr Look kLate{100, 100 * 900'000, false};
 constexpr Look kStuck{0, 0, true};
 constexpr Look kNothing{};
 
-// A choice, and a time that goes on with every look.
+// A choice, and a clock that advances with every look.
 struct Looked {
     SchedulingChoice choice;
     SchedulingChoice::Time now{1h};
@@ -92,7 +92,7 @@ TEST("a thread that serves is scheduled as it was decided, and as usual at the e
     {
         const Scheduling::Place place(scheduling);
         CHECK_EQ(::sched_getscheduler(0), SCHED_BATCH);
-        // On a busy machine it may never be quiet enough, without CAP_SYS_NICE it must not be.
+        // On a busy machine it may never be quiet enough; without CAP_SYS_NICE it must not change.
         for (int i = 0; i < 300 && !was_idle; ++i) {
             scheduling.stir();
             ::usleep(1000);

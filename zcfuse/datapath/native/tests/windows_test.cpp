@@ -14,7 +14,7 @@ namespace zc::test {
 namespace {
 
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kWindow = 16 * kPage;  // small, so that little data makes many windows
+constexpr std::size_t kWindow = 16 * kPage;  // small, to get many windows from little data
 constexpr std::size_t kNoBudget = 0;
 constexpr std::size_t kAmple = std::size_t{4} << 20;
 
@@ -367,12 +367,12 @@ TEST("many threads read the right bytes while windows come and go") {
     CHECK(cache.windows.stats().bytes <= 16 * kWindow);
 }
 
-// A window of 4 GiB keeps the prefaulting thread busy for as long as a test needs it to be.
+// A window of 4 GiB keeps the prefaulting thread busy long enough for a test.
 struct SlowCache {
     explicit SlowCache(std::chrono::milliseconds wait)
         : file(0, kBytes),
           cache(kNoBudget, {.window_bytes = kBytes, .cap_bytes = kBytes, .wait = wait}) {}
-    // By the page cache, which is the only trace of it.
+    // By the page cache, its only trace.
     bool prefaulting() const {
         int error = 0;
         void* const start = sys::mmap(kPage, PROT_READ, MAP_SHARED, file.fd(), 0, error);

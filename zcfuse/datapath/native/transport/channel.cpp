@@ -9,8 +9,8 @@
 namespace zc {
 
 ssize_t Channel::reply_error(std::uint64_t unique, int error) const noexcept {
-    // The kernel refuses a reply with any other number (EINVAL) and goes on waiting; a backing
-    // filesystem may let one slip out (ENOTSUPP is 524).
+    // The kernel refuses a reply with any other number (EINVAL) and keeps waiting; a backing
+    // filesystem may return one (ENOTSUPP is 524).
     const bool is_errno = error < 0 && error > -512;
     abi::OutHeader header{sizeof(abi::OutHeader), is_errno ? error : -EIO, unique};
     const std::array<iovec, 1> pieces{{{&header, sizeof header}}};

@@ -1,9 +1,9 @@
-// Where the kernel's requests come from and their replies go to. Two kinds: DeviceChannel here, one
-// descriptor of /dev/fuse; and RingQueue (transport/ring_queue.hpp), one CPU's queue of an
+// A source of the kernel's requests and the sink of their replies. Two kinds: DeviceChannel here,
+// one descriptor of /dev/fuse; and RingQueue (transport/ring_queue.hpp), one CPU's queue of an
 // io_uring.
 //
-// A reply must be given to the channel that its request came from: each has its own list of
-// requests in progress, and another answers ENOENT. Replies may be given by any thread.
+// Send a reply to the channel of its request: each has a separate list of requests in progress, and
+// others answer ENOENT. Any thread may reply.
 #pragma once
 
 #include <cstddef>
@@ -22,36 +22,35 @@ class Channel {
     Channel& operator=(const Channel&) = delete;
     virtual ~Channel() = default;
 
-    // One whole request. Returns its size, 0 when the peer of a socket is gone, or -errno: ENODEV
-    // after an unmount, ECONNABORTED after an abort, EINTR when the thread shall look up, ENOENT
-    // when the request was withdrawn meanwhile, ECANCELED when this channel is not in use and the
-    // connection goes on (or ends) without it.
+    // Receives one whole request. Returns its size, 0 if a socket's peer is gone, or -errno: ENODEV
+    // after an unmount, ECONNABORTED after an abort, EINTR if the thread must check its state,
+    // ENOENT if the request was withdrawn, ECANCELED if this channel is unused and the connection
+    // continues (or ends) without it.
     virtual ssize_t receive(std::span<std::byte> buffer) const noexcept = 0;
-    // Waits a bounded time until there may be something to receive, after EAGAIN.
+    // After EAGAIN, waits a bounded time for something to receive.
     virtual void wait() const noexcept = 0;
 
-    // One whole reply, gathered, its header first. Returns its size or -errno (ENOENT: nobody waits
-    // for it any more).
+    // Sends one whole reply, gathered, its header first. Returns its size or -errno (ENOENT: the
+    // request is gone).
     virtual ssize_t reply(std::span<const iovec> pieces) const noexcept = 0;
     ssize_t reply_error(std::uint64_t unique, int error) const noexcept;
 
-    // One whole reply of `size` bytes that lies in a pipe, or -EOPNOTSUPP. `scratch` is used only
-    // over a socket, where a splice would not keep the message in one piece; it must hold `size`
-    // bytes.
+    // Sends one whole reply of `size` bytes from a pipe, or returns -EOPNOTSUPP. Only a socket uses
+    // `scratch`, because a splice would not keep the message whole; it must hold `size` bytes.
     virtual ssize_t reply_from_pipe(int pipe, std::size_t size,
                                     std::span<std::byte> scratch) const noexcept = 0;
 
-    // Where a reply's payload may be built in place, so that reply() has nothing to copy: the
-    // request's own buffer. Empty where a reply is written by a system call.
+    // The request's buffer, where a reply's payload may be built in place so that reply() copies
+    // nothing. Empty if a system call writes the reply.
     virtual std::span<std::byte> payload(std::uint64_t unique) const noexcept = 0;
-    // How many of a payload's first bytes are locked into memory.
+    // The number of locked bytes at a payload's start.
     virtual std::size_t locked_payload() const noexcept { return 0; }
-    // A ring has one thread a CPU, and nothing else takes that CPU's requests while it waits.
+    // A ring has one thread per CPU, and no other takes that CPU's requests while it waits.
     virtual bool is_ring() const noexcept = 0;
 };
 
-// /dev/fuse or a clone of it, or, in tests, one end of a SEQPACKET socket pair on whose other end
-// somebody plays the kernel. Safe from several threads at once.
+// /dev/fuse or a clone of it. In tests, one end of a SEQPACKET socket pair whose other end plays
+// the kernel. Safe from several threads at once.
 class DeviceChannel final : public Channel {
   public:
     DeviceChannel(sys::UniqueFd fd, bool device) noexcept : fd_(std::move(fd)), device_(device) {}
@@ -68,9 +67,8 @@ class DeviceChannel final : public Channel {
     std::span<std::byte> payload(std::uint64_t) const noexcept override { return {}; }
     bool is_ring() const noexcept override { return false; }
 
-    // Lets go of the kernel's side at once, also while other threads use it, by putting `instead`
-    // in its place. The connection ends when the last descriptor of it is gone and no call is under
-    // way.
+    // Releases the kernel's side at once, also while other threads use it, by replacing it with
+    // `instead`. The connection ends when its last descriptor is gone and no call is in progress.
     bool sever(int instead) const noexcept;
 
     int fd() const noexcept { return fd_.get(); }

@@ -40,12 +40,12 @@ bool Ending::record(const char* how, int error) noexcept {
             reason_ += std::string(": ") + std::strerror(-error);
         }
     } catch (...) {
-        reason_.clear();  // out of memory: the event still tells that it is over
+        reason_.clear();  // out of memory: the event still signals the end
     }
     over_.store(true, std::memory_order_release);
     const std::uint64_t one = 1;
     const auto written = ::write(event_.get(), &one, sizeof one);
-    static_cast<void>(written);  // an eventfd takes a 1 unless it is already at its limit
+    static_cast<void>(written);  // an eventfd accepts a 1 unless it is at its limit
     return true;
 }
 

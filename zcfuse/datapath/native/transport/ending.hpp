@@ -1,9 +1,8 @@
-// How the connection ends. The first cause is kept and makes an eventfd readable, so that control
-// wakes. A failure also ends the connection in the kernel, so that no client is left waiting for a
-// thread that is gone: by the abort file of the control filesystem, by a forced lazy unmount, and
-// where neither is to be had by the last resort that the data path gives: letting go of the
-// descriptors that keep the connection alive.
-// Safe from any thread.
+// The end of the connection. It keeps the first cause and makes an eventfd readable, which wakes
+// control. A failure also ends the connection in the kernel, so that no client waits for an ended
+// thread: by the abort file of the control filesystem, by a forced lazy unmount, or by the data
+// path's last resort, releasing the descriptors that keep the connection alive. Safe from any
+// thread.
 #pragma once
 
 #include <atomic>
@@ -19,17 +18,16 @@ class Ending {
   public:
     Ending();
 
-    // Opens the abort file now: once the mount is gone, another may get its number and its file.
+    // Opens the abort file now: after an unmount, another mount may get its number and file.
     void set_abort(const std::string& abort_file, std::string mountpoint);
-    // Until there is a last resort a failure is only recorded: whoever starts the threads handles
-    // it.
+    // Without a last resort a failure is only recorded, and the starter of the threads handles it.
     void set_last_resort(std::function<void()> sever);
-    // The connection ended as it should ("unmounted") or from outside ("aborted").
+    // The connection ended cleanly ("unmounted") or from outside ("aborted").
     void ended(const char* how) noexcept;
-    // Something broke: `what` says what, with the ids; `error` is 0 or a -errno to add to it. Ends
-    // the connection in the kernel too.
+    // Records a failure: `what` describes it, with the ids; `error` is 0 or a -errno. Also ends the
+    // connection in the kernel.
     void failed(const char* what, int error) noexcept;
-    // Orderly end on our side; a failure after this is not one.
+    // Clean end on our side; later failures do not count.
     void expect() noexcept { expected_.store(true, std::memory_order_release); }
 
     bool is_over() const noexcept { return over_.load(std::memory_order_acquire); }

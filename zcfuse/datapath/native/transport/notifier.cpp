@@ -72,7 +72,7 @@ void Notifier::run(const Channel& channel) {
         queue_.pop_front();
         ++sent_;
         guard.unlock();
-        // ENOENT only means that the kernel knows nothing of the inode or entry any more.
+        // ENOENT only means that the kernel no longer knows the inode or entry.
         const std::array<iovec, 1> piece{{{message.data(), message.size()}}};
         channel.reply(piece);
         guard.lock();

@@ -1,5 +1,5 @@
-// Notifications to the kernel, from a thread that neither serves nor forwards: the kernel may hold
-// one until a request that concerns the same inode has been answered.
+// Notifications to the kernel, from a thread that neither serves nor forwards: the kernel may block
+// one until a request on the same inode is answered.
 #pragma once
 
 #include <condition_variable>
@@ -19,7 +19,7 @@ class Notifier {
   public:
     // Queues one message as it is (header with `unique` 0, code in `error`). Any thread.
     void post(std::span<const std::byte> message);
-    // Each queues one that makes the kernel ask again: for an inode, for a name, for all names.
+    // Each queues an invalidation: of an inode, of a name, of all names.
     void post_invalidate_inode(std::uint64_t nodeid);
     void post_invalidate_entry(std::uint64_t parent, std::string_view name);
     void post_new_epoch();
@@ -28,7 +28,7 @@ class Notifier {
     void stop();
     std::uint64_t sent() const;
 
-    // For a caller that waits for the outcome: 0 or -errno. Not from a thread that serves.
+    // For a caller that waits for the result: 0 or -errno. Do not call from a serving thread.
     static int invalidate_inode(const Channel& channel, std::uint64_t nodeid, std::int64_t offset,
                                 std::int64_t length);
     static int invalidate_entry(const Channel& channel, std::uint64_t parent,

@@ -36,7 +36,7 @@ bool waited_for(std::uint32_t opcode) noexcept {
     return known != abi::Opcode::release && known != abi::Opcode::releasedir;
 }
 
-// All bytes of `pieces` but the first `skip`. What was built in place stays where it is.
+// All bytes of `pieces` except the first `skip`. Bytes built in place stay.
 void gather(std::span<const iovec> pieces, std::size_t skip, std::byte* into) noexcept {
     for (const auto& piece : pieces) {
         const auto skipped = std::min(skip, piece.iov_len);
@@ -71,7 +71,7 @@ RingEntries::RingEntries(std::size_t depth, std::size_t payload_bytes, std::size
             -error, std::generic_category(),
             "cannot map the buffers of a ring queue, " + std::to_string(mapped_bytes_) + " bytes");
     }
-    // A child would only make every page of it copy-on-write here.
+    // Otherwise a fork would make its pages copy-on-write.
     sys::madvise(mapped_, mapped_bytes_, MADV_DONTFORK);
     for (std::size_t i = 0; i < depth; ++i) {
         std::byte* const payload = mapped_ + depth * header_bytes + i * payload_bytes_;

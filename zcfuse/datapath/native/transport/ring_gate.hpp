@@ -1,8 +1,8 @@
-// When the queues of a ring may begin, and whether all have begun.
+// Starts the queues of a ring, and records whether all have started.
 //
-// Queues may register only after the kernel has taken INIT's reply, and from that moment on every
-// request of the mount waits until all of them have: the relay opens the gate right after it has
-// sent that reply, and waits for a bounded time. Thread-safe; the lock is innermost.
+// Queues may register only after the kernel has accepted INIT's reply. From then on every request
+// of the mount waits until all have registered. The relay opens the gate right after it sends that
+// reply, and waits for a bounded time. Thread-safe; the lock is innermost.
 #pragma once
 
 #include <cerrno>
@@ -17,27 +17,27 @@ namespace zc {
 
 class RingGate {
   public:
-    // withdrawn: the kernel was told to do without, or will be.
+    // withdrawn: the kernel stops using the ring.
     enum class State { waiting, open, up, unused, failed, withdrawn };
 
     explicit RingGate(std::size_t queues) : missing_(queues) {}
 
-    // A queue's thread: waits a while for the gate to open. Returns what is known then.
+    // A queue's thread: waits a bounded time for the gate to open. Returns the state.
     State wait_open(std::chrono::milliseconds time) {
         std::unique_lock guard(lock_);
         changed_.wait_for(guard, time, [this] { return state_ != State::waiting; });
         return state_;
     }
-    // All entries of one queue are registered, or one could not be (-errno).
+    // All entries of one queue are registered, or one failed (-errno).
     void registered(int error) {
         {
             const std::lock_guard guard(lock_);
             if (error < 0) {
-                // The first says why; who comes later only finds that it is too late.
+                // The first failure has the reason; later ones only follow from it.
                 error_ = error_ == 0 ? error : error_;
                 state_ = state_ == State::withdrawn ? state_ : State::failed;
             } else if (--missing_ == 0 && state_ != State::waiting && state_ != State::unused) {
-                state_ = State::up;  // even after open() gave up: the kernel uses it from now on
+                state_ = State::up;  // even after open() timed out: the kernel uses it from now on
             }
         }
         changed_.notify_all();
@@ -58,7 +58,7 @@ class RingGate {
         }
         return state_ == State::up ? 0 : error_;
     }
-    // After open() has failed: the mount goes on over /dev/fuse, and why.
+    // After open() failed: the mount continues over /dev/fuse, with this reason.
     void withdraw(std::string why) {
         const std::lock_guard guard(lock_);
         if (state_ == State::failed) {
@@ -66,7 +66,7 @@ class RingGate {
             why_ = std::move(why);
         }
     }
-    // The kernel does without the ring, or there will be no kernel any more.
+    // The kernel stopped using the ring, or the connection ended.
     void shut() {
         {
             const std::lock_guard guard(lock_);

@@ -15,11 +15,11 @@ namespace zc {
 
 namespace {
 
-// How often a thread that waits for the gate looks up.
+// How often a thread that waits for the gate checks for a stop.
 constexpr auto kLookUp = std::chrono::milliseconds(200);
 // Tags of completions: an entry's index, or this.
 constexpr std::uint64_t kWoken = ~std::uint64_t{0};
-// REGISTER may come a moment before the kernel has taken INIT's reply in (EAGAIN).
+// REGISTER may arrive before the kernel has processed INIT's reply (EAGAIN).
 constexpr int kMostRetries = 1000;
 
 void count(std::atomic<std::uint64_t>& counter, std::uint64_t n = 1) noexcept {
@@ -81,19 +81,19 @@ class RingQueue::Core {
     const sys::UniqueFd event_;
     RingEntries entries_;
     sys::Uring ring_;
-    std::uint64_t drained_ = 0;  // what the ring reads from the eventfd
+    std::uint64_t drained_ = 0;  // the ring reads the eventfd into this
     pthread_t thread_{};
     std::atomic<bool> began_{false};
     std::atomic<bool> closed_{false};
-    std::uint64_t registering_ = 0;  // a bit for each entry whose last command was REGISTER
-    std::uint64_t early_ = 0;        // a bit for each entry whose request came while registering
+    std::uint64_t registering_ = 0;  // one bit per entry whose last command was REGISTER
+    std::uint64_t early_ = 0;        // one bit per entry whose request arrived while registering
     int retries_ = 0;
-    bool listening_ = false;  // a read of the eventfd is under way
-    bool awaited_ = false;    // a client waits for one of the replies that are queued
-    bool was_full_ = false;   // an entry is being freed while all were held
-    unsigned expected_ = 0;   // completions that came with the commits of a full queue
+    bool listening_ = false;  // a read of the eventfd is in flight
+    bool awaited_ = false;    // a client waits for one of the queued replies
+    bool was_full_ = false;   // an entry becomes free after all were held
+    unsigned expected_ = 0;   // completions that arrived with the commits of a full queue
 
-    // Entries that the kernel did not take.
+    // Entries that the kernel refused.
     std::atomic<std::size_t> refused_{0};
     std::atomic<std::uint64_t> full_{0}, waited_{0}, handed_{0}, requests_{0}, unbound_{0};
 };
@@ -107,7 +107,7 @@ int RingQueue::Core::begin() noexcept {
         default:
             return -ECANCELED;
     }
-    // Refused where the CPU is offline or not ours to use: then the thread runs where it may.
+    // Fails if the CPU is offline or not permitted; the thread then runs where it may.
     count(unbound_, sys::bind_to(cpu_) ? 0 : 1);
     thread_ = ::pthread_self();
     int error = ring_.enable();
@@ -116,7 +116,7 @@ int RingQueue::Core::begin() noexcept {
         error = register_entries();
     }
     gate_->registered(error);
-    // Whoever opened the gate ends the connection, and says why.
+    // The opener of the gate ends the connection, with the reason.
     return error < 0 ? -ECANCELED : 0;
 }
 
@@ -130,11 +130,11 @@ int RingQueue::Core::register_entries() noexcept {
         }
     }
     if (gate_->state() != RingGate::State::open) {
-        return -ECANCELED;  // too late: the mount goes on without, or not at all
+        return -ECANCELED;  // too late: the mount continues without the ring, or has ended
     }
     int error = send(0);
-    // What is refused is refused at once. An entry that is taken completes with its first request,
-    // which may be here already: this may be the last queue that the kernel has waited for.
+    // The kernel refuses at once. An accepted entry completes with its first request, which may be
+    // here already: this may be the last queue that the kernel waited for.
     sys::Uring::Completion completion{};
     while (error == 0 && ring_.next(completion)) {
         if (completion.tag == kWoken) {
@@ -147,7 +147,7 @@ int RingQueue::Core::register_entries() noexcept {
             early_ |= std::uint64_t{1} << completion.tag;
         }
     }
-    // To the kernel a queue with one entry is one; who lets go of it then loses requests.
+    // To the kernel a queue with one entry is complete; releasing it then loses requests.
     return error < 0 || refused_ < entries_.depth() ? error : why;
 }
 
@@ -203,7 +203,7 @@ ssize_t RingQueue::Core::receive(std::span<std::byte> buffer) noexcept {
             return error;
         }
         if (was_full_) {
-            // What a commit brings along without a wait had waited for that entry.
+            // A request that arrives with a commit, without a wait, had waited for that entry.
             was_full_ = false;
             const int error = send(0);
             if (error < 0 && error != -EINTR) {
@@ -235,7 +235,7 @@ bool RingQueue::Core::next(sys::Uring::Completion& completion) noexcept {
     return true;
 }
 
-// Returns the size of the request that came, 0 where none did, or -errno.
+// Returns the size of the next request, 0 if none arrived, or -errno.
 ssize_t RingQueue::Core::handle(const sys::Uring::Completion& completion,
                                 std::span<std::byte> buffer) noexcept {
     const bool waited = expected_ > 0;
@@ -248,7 +248,7 @@ ssize_t RingQueue::Core::handle(const sys::Uring::Completion& completion,
         return again(completion.tag);
     }
     if (completion.result < 0) {
-        // The thread that reads /dev/fuse is told how the connection ended, and says so.
+        // The thread that reads /dev/fuse learns how the connection ended, and reports it.
         return is_over(completion.result) ? -ECANCELED : completion.result;
     }
     retries_ = 0;
@@ -272,7 +272,7 @@ ssize_t RingQueue::Core::reply(std::span<const iovec> pieces) noexcept {
         if (first) {
             const std::uint64_t one = 1;
             const auto written = ::write(event_.get(), &one, sizeof one);
-            static_cast<void>(written);  // it only fails when the thread is already awake
+            static_cast<void>(written);  // it fails only if the thread is already awake
         }
     }
     return sent;

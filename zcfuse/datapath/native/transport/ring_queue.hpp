@@ -1,13 +1,13 @@
 // The queue of one CPU: an io_uring, its entries, and the one thread that uses it.
 //
-// That thread, bound to the CPU, calls receive() and everything that it serves at once answers with
-// reply(): one system call sends the answer and waits for the next request. Another thread (relay,
-// reading worker) lays its reply into the entry, leaves a bit, and writes an eventfd that the ring
-// reads, because only the thread that commits an entry gets the next request of it woken in place.
+// That thread, bound to the CPU, calls receive(), and reply() for everything that it serves at
+// once: one system call sends the answer and waits for the next request. Another thread (relay,
+// reading worker) writes its reply into the entry, sets a bit and writes an eventfd that the ring
+// reads, because only the committing thread is woken on its CPU for the next request.
 //
-// How many requests may be held up on a CPU: an entry belongs to its request until that is
-// answered, so that depth - 1 slow ones leave one entry to all others. Beyond that they wait in the
-// kernel, and the queue counts them when it gets to them.
+// An entry belongs to its request until that is answered, so depth - 1 slow requests leave one
+// entry to all others. Further requests wait in the kernel, and the queue counts them when it gets
+// them.
 #pragma once
 
 #include <array>
@@ -25,25 +25,25 @@
 namespace zc {
 
 struct RingOptions {
-    std::size_t depth = 8;          // entries a queue
-    std::size_t payload_bytes = 0;  // an entry; the kernel's least is what INIT negotiates
+    std::size_t depth = 8;          // entries per queue
+    std::size_t payload_bytes = 0;  // per entry; INIT negotiates the kernel's minimum
     std::size_t prefault_bytes = 0;
 };
 
 struct RingCounts {
     std::size_t busy = 0;        // entries that hold a request now
-    std::uint64_t full = 0;      // how often all entries of a queue came to be held
-    std::uint64_t waited = 0;    // requests that came only when an entry of a full queue was free
-    std::uint64_t handed = 0;    // replies that another thread laid into an entry
+    std::uint64_t full = 0;      // how often all entries of a queue were held
+    std::uint64_t waited = 0;    // requests that waited for an entry of a full queue
+    std::uint64_t handed = 0;    // replies that another thread wrote into an entry
     std::uint64_t requests = 0;  // taken in all
-    std::size_t bytes = 0;       // of the entries' buffers; there when they are first used
-    std::size_t refused = 0;     // entries that the kernel did not take
-    std::uint64_t unbound = 0;   // queues whose thread could not be bound to its CPU
+    std::size_t bytes = 0;       // of the entries' buffers; allocated at first use
+    std::size_t refused = 0;     // entries that the kernel refused
+    std::uint64_t unbound = 0;   // queues whose thread is not bound to its CPU
 };
 
 class RingQueue final : public Channel {
   public:
-    // Makes the ring and all its buffers. Throws std::system_error.
+    // Creates the ring and all its buffers. Throws std::system_error.
     RingQueue(std::uint16_t cpu, int device, const RingOptions& options,
               std::shared_ptr<RingGate> gate);
     ~RingQueue() override;
@@ -53,7 +53,7 @@ class RingQueue final : public Channel {
     // The queue's thread. The first call waits for the gate, binds the thread and registers.
     ssize_t receive(std::span<std::byte> buffer) const noexcept override;
     void wait() const noexcept override {}
-    // The queue's thread, at its end: lets go of the ring. Replies get ENODEV from then on.
+    // The queue's thread, at its end: releases the ring. Later replies get ENODEV.
     void close() const noexcept;
 
     // Any thread.

@@ -47,7 +47,7 @@ Rings::Rings(int device, const RingOptions& options) : device_(device), depth_(o
     const auto cpus = possible_cpus();
     gate_ = std::make_shared<RingGate>(cpus);
     const auto online = cpus_in("/sys/devices/system/cpu/online");
-    // A virtual machine may have hundreds of possible CPUs that never come.
+    // A virtual machine may have hundreds of possible CPUs that never appear.
     auto unused = options;
     unused.prefault_bytes = 0;
     for (std::size_t cpu = 0; cpu < cpus; ++cpu) {
@@ -63,8 +63,8 @@ void Rings::lock_buffers(const RingEntries::Lock& lock) {
     }
 }
 
-// A REGISTER that fails ends the ring before it has begun (fs/fuse/dev_uring.c, Linux 6.18), and
-// one for a queue that cannot be is bound to fail.
+// A failed REGISTER ends the ring before it starts (fs/fuse/dev_uring.c, Linux 6.18), and one for
+// an impossible queue always fails.
 int Rings::withdraw() const noexcept {
     try {
         sys::Uring ring(1, device_);

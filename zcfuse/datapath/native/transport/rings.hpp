@@ -1,7 +1,7 @@
-// All queues of one mount's ring, one for each CPU that may ever be there, as the kernel wants it.
+// All queues of one mount's ring, one per possible CPU, as the kernel requires.
 //
-// Made whole before INIT is answered: from the moment that its reply accepts the ring there is no
-// way back to /dev/fuse, so that whatever could fail for want of something has to fail before.
+// Created completely before the INIT reply: once that reply accepts the ring there is no way back
+// to /dev/fuse, so a lack of resources must fail earlier.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ namespace zc {
 
 class Rings {
   public:
-    // Throws std::system_error where a ring or its memory is not to be had.
+    // Throws std::system_error if a ring or its memory is unavailable.
     Rings(int device, const RingOptions& options);
 
     const std::vector<std::shared_ptr<const RingQueue>>& queues() const noexcept { return queues_; }
@@ -25,8 +25,8 @@ class Rings {
     // Before any queue's thread runs (RingEntries::lock).
     void lock_buffers(const RingEntries::Lock& lock);
     std::size_t locked_bytes() const noexcept { return locked_bytes_; }
-    // Makes the kernel do without the ring for good, where its queues could not all register: else
-    // it would wait for them. Returns 0 or -errno.
+    // Makes the kernel stop using the ring if not all queues could register; otherwise it would
+    // wait for them. Returns 0 or -errno.
     int withdraw() const noexcept;
     RingCounts counts() const noexcept;
 

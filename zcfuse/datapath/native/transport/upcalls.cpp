@@ -14,7 +14,7 @@ namespace zc {
 
 namespace {
 
-// Numbers of requests that we make up ourselves; the kernel counts up from 2 and does not get here.
+// Numbers of our own requests; the kernel counts up from 2 and never reaches these.
 constexpr std::uint64_t kOwnUnique = 1ULL << 62;
 
 template <typename Structure>
@@ -50,7 +50,7 @@ bool wants_reply(const abi::InHeader& header) noexcept {
            (header.unique & kOwnUnique) == 0;
 }
 
-// The socket is full, or there is no memory for the message now.
+// The socket is full, or there is no memory for the message.
 bool may_go_later(ssize_t error) noexcept {
     return error == -EAGAIN || error == -ENOBUFS || error == -ENOMEM;
 }
@@ -130,7 +130,7 @@ bool Upcalls::has_overflow() const {
 void Upcalls::wake() const noexcept {
     const std::uint64_t one = 1;
     const auto written = ::write(wake_.get(), &one, sizeof one);
-    static_cast<void>(written);  // it only fails when it is already awake
+    static_cast<void>(written);  // it fails only if it is already awake
 }
 
 bool Upcalls::send_overflow(const GivenUp& given_up) {

@@ -1,14 +1,13 @@
-// Requests on their way to control, and the list of those that are out.
+// Requests on their way to control, and the list of upcalls in flight.
 //
-// A request goes up unchanged as one message of a SEQPACKET socket, never with a wait: control may
-// be busy, and it writes its replies with a call that blocks. What does not fit at once is kept in
-// order on an overflow list that the relay thread sends on. Each request that wants a reply is on
-// the list of those out, from before it is sent until its reply has been taken; one whose reply
-// cannot come any more (the peer is gone, the message was too large, the deadline passed) is
-// answered EIO, so that no client waits for ever. A reply that comes after that is dropped, and
-// what it granted (a lookup, an open handle) is given back to control.
+// An upcall is the unchanged request as one message of a SEQPACKET socket, sent without waiting:
+// control may be busy, and its replies are blocking writes. Messages that do not fit wait in order
+// on an overflow list for the relay thread. Each request that needs a reply is on the list from
+// before the send until its reply is taken. If the reply cannot arrive any more (the peer is gone,
+// the message was too large, the deadline passed), the client gets EIO. A later reply is dropped,
+// and its grants (a lookup, an open handle) are returned to control.
 //
-// Thread-safe. One lock, innermost but for Channel writes, which take none of ours.
+// Thread-safe. One lock, innermost except for Channel writes, which take no lock.
 #pragma once
 
 #include <chrono>
@@ -40,29 +39,28 @@ class Upcalls {
   public:
     explicit Upcalls(sys::UniqueFd socket);
 
-    // Sends a whole request (its header has been checked), or keeps it, or answers EIO. `since`:
-    // when it was taken off its channel. `asked_as`, unless 0, is the opcode that the kernel asked
-    // by where the request is made from another. Returns whether its reply is to be waited for.
+    // Sends a whole request (with a checked header), or queues it, or answers EIO. `since` is when
+    // it left its channel. `asked_as`, unless 0, is the kernel's opcode if the request was
+    // translated. Returns whether a reply will follow.
     bool hand_up(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request,
                  std::chrono::steady_clock::time_point since, std::uint32_t asked_as = 0);
-    // Takes the upcall that a reply belongs to off the list.
+    // Removes a reply's upcall from the list.
     std::optional<Upcall> take(std::uint64_t unique);
-    // Whether the request with that number went up and has no reply yet, and where it came from.
+    // Whether the request with that number is an upcall in flight, and its channel.
     std::shared_ptr<const Channel> channel_of(std::uint64_t unique) const;
 
-    // The relay thread's part. `GivenUp` is called with each upcall that was answered EIO, with no
-    // lock held.
+    // For the relay thread. Calls `GivenUp` for each upcall answered EIO, without a lock.
     using GivenUp = std::function<void(const Upcall&)>;
     int socket() const noexcept { return socket_.get(); }
     int wake_event() const noexcept { return wake_.get(); }
     bool has_overflow() const;
-    // Returns false when there is no memory for a message now.
+    // Returns false without memory for a message.
     bool send_overflow(const GivenUp& given_up);
     void wake() const noexcept;
     void expire(std::chrono::seconds age, const GivenUp& given_up);
-    // Gives back what a late reply granted.
+    // Returns the grants of a late reply.
     void undo(std::span<const std::byte> late_reply);
-    // The peer is gone: answers EIO to all that are out, and to all that come.
+    // The peer is gone: answers EIO to all upcalls, present and future.
     void close();
 
     struct Statistics {
