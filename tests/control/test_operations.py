@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.control.fakes import (
     CONTEXT,
@@ -21,7 +22,7 @@ from tests.control.fakes import (
     make_old,
 )
 from zcfuse.fuse._operations import Operations
-from zcfuse.tree import Mirror, Node, Tree
+from zcfuse.tree import BeingMadeError, Mirror, Node, Tree
 
 
 @pytest.fixture
@@ -412,6 +413,41 @@ async def test_an_answer_of_the_wrong_type_is_eio(name, arguments):
 async def test_only_an_errno_that_the_kernel_takes_is_replied(number, replied):
     operations = Operations(Misbehaving(raising(OSError(number, "odd"))), cache_timeout=1)
     assert await errno_of(operations.getattr, ROOT, CONTEXT) == replied
+
+
+async def test_few_opens_of_each_user_and_in_all_wait_for_a_lease(operations, monkeypatch):
+    def always_leased(node):
+        raise BlockingIOError(errno.EAGAIN, "leased")
+
+    monkeypatch.setattr(operations._tree, "open", always_leased)
+    users = [SimpleNamespace(uid=uid, gid=0, pid=1, umask=0) for uid in (1, 2, 3)]
+    async with trio.open_nursery() as nursery:
+        for user in (users[0], users[0]):
+            nursery.start_soon(operations.open, ROOT, os.O_RDONLY, user)
+        await wait_all_tasks_blocked(0.0)
+        assert await errno_of(operations.open, ROOT, os.O_RDONLY, users[0]) == errno.EAGAIN
+        for user in (users[1], users[1]):
+            nursery.start_soon(operations.open, ROOT, os.O_RDONLY, user)
+        await wait_all_tasks_blocked(0.0)
+        assert await errno_of(operations.open, ROOT, os.O_RDONLY, users[2]) == errno.EAGAIN
+        found = operations.statistics()
+        assert (found.waiting_opens, found.refused_opens) == (4, 2)
+        nursery.cancel_scope.cancel()
+    assert operations.statistics().waiting_opens == 0
+
+
+async def test_an_open_of_bytes_that_the_tree_makes_takes_no_place(operations, monkeypatch):
+    def being_made(node):
+        raise BeingMadeError(errno.EAGAIN, "being made")
+
+    monkeypatch.setattr(operations._tree, "open", being_made)
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(operations.open, ROOT, os.O_RDONLY, CONTEXT)
+        await wait_all_tasks_blocked(0.0)
+        found = operations.statistics()
+        assert (found.waiting_opens, found.refused_opens) == (0, 0)
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_oserror_without_an_errno_is_eio():

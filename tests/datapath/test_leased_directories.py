@@ -43,6 +43,10 @@ from zcfuse.datapath import arm_faults
 OWN = 1 << 62
 
 
+# A share of the limit on descriptors, and never more than 256.
+MOST_LISTINGS = max(16, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8, 256))
+
+
 def attributes(fake, nodeid):
     reply = fake.request(GETATTR, nodeid, struct.pack("=IIQ", 0, 0, 0))
     return reply.errorname if reply.error else ATTR.unpack_from(reply.body, 16)
@@ -318,6 +322,28 @@ def test_a_listing_tells_what_a_lookup_tells_and_counts_it(leased):
         fake.forget(found[name].nodeid, 2)
     settle()
     assert fake.statistics().directories.nodes == 1
+
+
+def test_open_directories_take_few_descriptors_and_are_listed_on(leased, tree):
+    names = {f"n{n}".encode() for n in range(500)}
+    for name in names:
+        (tree / "dir" / os.fsdecode(name)).touch()
+    fake = leased()
+    node = fake.look(ROOT, b"dir").nodeid
+    before = len(os.listdir("/proc/self/fd"))
+    handles = [fake.open(node, opcode=OPENDIR)[0] for _ in range(600)]
+    assert len(os.listdir("/proc/self/fd")) - before <= MOST_LISTINGS + 5
+    listed = {handle: fake.some(node, handle, 0) for handle in handles[:2]}
+    for handle in handles[2:]:
+        fake.some(node, handle, 0)
+    for handle, found in listed.items():
+        entries = [entry[0] for entry in found]
+        while found := fake.some(node, handle, found[-1][1]):
+            entries += [entry[0] for entry in found]
+        assert len(entries) == len(set(entries))
+        assert names <= set(entries)
+        assert [e[0] for e in fake.some(node, handle, 0)][:3] == entries[:3]
+    assert len(os.listdir("/proc/self/fd")) - before <= MOST_LISTINGS + 5
 
 
 def test_a_listing_can_be_rewound_and_gone_on_with_from_anywhere(leased, tree):

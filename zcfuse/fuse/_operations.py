@@ -27,9 +27,10 @@ from zcfuse.fuse._handles import Leases, OpenDirectories, OpenFiles
 from zcfuse.fuse._implicit import ImplicitHandles, implied_node
 from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
 from zcfuse.fuse._readonly import ReadOnlyOperations
+from zcfuse.fuse._waiting import WaitingOpens
 from zcfuse.linux._privileges import process_may_administer
 from zcfuse.options._mount import DEFAULT_ANSWER_TIMEOUT_S
-from zcfuse.tree import Answer, Attributes, Identity, Listing, Node, Tree, Who
+from zcfuse.tree import Answer, Attributes, BeingMadeError, Identity, Listing, Node, Tree, Who
 
 # fcntl(2): the holder of a lease has /proc/sys/fs/lease-break-time, 45 s unless set otherwise.
 _LEASE_BREAK_SECONDS: Final = 50.0
@@ -66,6 +67,8 @@ class OperationsStatistics(msgspec.Struct, frozen=True):
     open_files: int
     open_handles: int
     open_directories: int
+    waiting_opens: int
+    refused_opens: int
     read_requests: int
     read_bytes: int
     replied_bytes: int
@@ -110,6 +113,7 @@ class Operations(ReadOnlyOperations):
         self._implicit_directories = ImplicitHandles(self._directories.release)
         self._directory_leases = directory_leases
         self._answer_timeout = answer_timeout
+        self._waiting = WaitingOpens()
         self._negative_lookups = 0
         self._reads: Counter[str] = Counter()
         if leases is not None:
@@ -125,6 +129,8 @@ class Operations(ReadOnlyOperations):
             open_files=len(self._files),
             open_handles=self._files.handles,
             open_directories=len(self._directories),
+            waiting_opens=len(self._waiting),
+            refused_opens=self._waiting.refused,
             read_requests=self._reads["requests"],
             read_bytes=self._reads["bytes"],
             replied_bytes=self._reads["replied"],
@@ -195,7 +201,7 @@ class Operations(ReadOnlyOperations):
         """Open for reading; the kernel keeps its pages if the last open saw the same file."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        handle = await self._open(inode)
+        handle = await self._open(inode, ctx.uid)
         try:
             backing = self._files.backing(handle)
             keep_cache = (
@@ -341,19 +347,28 @@ class Operations(ReadOnlyOperations):
         if self._leases is not None:
             self._leases.set_ino(nodeid, ino)
 
-    async def _open(self, nodeid: int) -> int:
-        """Return a new handle of a node; wait, bounded, for a lease that another process holds."""
+    async def _open(self, nodeid: int, uid: int) -> int:
+        """Return a new handle of a node for a user; wait, bounded, for another process's lease."""
         node = self._nodes.node(nodeid)
+        try:
+            return self._files.open(nodeid, lambda: self._tree.open(node))
+        except BeingMadeError:
+            return await self._open_later(nodeid, node)
+        except BlockingIOError:
+            with self._waiting.place(uid):
+                return await self._open_later(nodeid, node)
+
+    async def _open_later(self, nodeid: int, node: Node) -> int:
         deadline = trio.current_time() + _LEASE_BREAK_SECONDS
         pause = _LEASE_PAUSE_SECONDS
         while True:
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LEASE_LONGEST_PAUSE_SECONDS)
             try:
                 return self._files.open(nodeid, lambda: self._tree.open(node))
             except BlockingIOError:
                 if trio.current_time() > deadline:
                     raise
-            await trio.sleep(pause)
-            pause = min(2 * pause, _LEASE_LONGEST_PAUSE_SECONDS)
 
     async def _file_handle(self, fh: int) -> int:
         """Return the handle to read by: `fh`, or that of the node that it stands for."""
@@ -363,7 +378,7 @@ class Operations(ReadOnlyOperations):
         handle = self._implicit_files.find(nodeid)
         if handle is None:
             self._require_cacheable(nodeid)
-            handle = await self._open(nodeid)
+            handle = await self._open(nodeid, _NOBODY.uid)
             self._implicit_files.keep(nodeid, handle)
         return handle
 

@@ -27,6 +27,10 @@ Answer: TypeAlias = _T | Awaitable[_T]
 """What a tree returns at once, or will: then it is awaited, for a bounded time."""
 
 
+class BeingMadeError(BlockingIOError):
+    """An open that comes too early: the tree itself is making the bytes. Asking again succeeds."""
+
+
 class Who(msgspec.Struct, frozen=True, gc=False):
     """The process that asks: its effective user and group, and its process id.
 

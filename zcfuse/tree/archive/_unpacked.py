@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.tree._types import BeingMadeError
 from zcfuse.tree.archive._budget import Slot, UnpackBudget
 from zcfuse.tree.archive._index import ArchiveIndex, Member
 from zcfuse.tree.archive._unpack import BadMemberError, unpack
@@ -83,13 +84,13 @@ class UnpackedMembers:
             if slot is not None:
                 return self._used(slot)
             if member.size > AT_ONCE_BYTES and self._budget.threads >= THREADS:
-                raise BlockingIOError(errno.EAGAIN, "other members are being unpacked")
+                raise BeingMadeError(errno.EAGAIN, "other members are being unpacked")
             slot = self._reserve(member)
             if member.size > AT_ONCE_BYTES:
                 self._budget.threads += 1
                 work = threading.Thread(target=self._work, args=(member, slot), daemon=True)
                 work.start()
-                raise BlockingIOError(errno.EAGAIN, "being unpacked")
+                raise BeingMadeError(errno.EAGAIN, "being unpacked")
         self._fill(member, slot)
         with self._lock:
             return self._used(slot)
@@ -116,7 +117,7 @@ class UnpackedMembers:
     def _used(self, slot: Slot) -> int:
         """Count one more user of a slot; the lock is held."""
         if slot.fd < 0:
-            raise BlockingIOError(errno.EAGAIN, "being unpacked")
+            raise BeingMadeError(errno.EAGAIN, "being unpacked")
         self._budget.use(slot)
         slot.users += 1
         return slot.fd

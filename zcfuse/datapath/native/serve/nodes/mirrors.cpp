@@ -26,6 +26,8 @@ constexpr std::size_t kMostDirectories = 4096;
 constexpr std::size_t kMostKept = 4096;
 constexpr std::size_t kParkedShare = 16;
 constexpr std::size_t kMostParked = 64;
+constexpr std::size_t kListingShare = 8;
+constexpr std::size_t kMostListings = 256;
 constexpr std::size_t kWorthTrimming = 50'000;  // nodes: some megabytes
 
 Validity validity_of(const Config& config) noexcept {
@@ -61,6 +63,7 @@ Mirrors::Mirrors(LeaseTable& leases, const Config& config)
                                  : std::min<std::int64_t>(config.cache_timeout, kLongestTrustMs)),
       cache_(share(kDirectoryShare, kMostDirectories)),
       files_(leases, share(kKeptShare, kMostKept)),
+      listings_(share(kListingShare, kMostListings)),
       parked_(share(kParkedShare, kMostParked)) {}
 
 bool Mirrors::revoke(std::uint64_t nodeid) {
@@ -367,6 +370,7 @@ void Mirrors::forgotten(std::uint64_t nodeid) {
 void Mirrors::give_back_descriptors() {
     files_.drop_unused();
     parked_.clear();
+    listings_.give_back_descriptors();
     cache_.clear();
 }
 

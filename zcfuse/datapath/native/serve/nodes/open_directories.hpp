@@ -1,13 +1,21 @@
-// The directories that clients are listing, by file handle.
+// The directories that clients have open, by file handle.
 //
-// Threads: any; the table's lock is innermost. Each listing has a lock of its own, which is held
-// while the source is asked and under which the locks of the other tables may be taken.
+// An open directory needs no descriptor: only the last used ones, up to a fixed number, keep their
+// listings open. The next READDIR of another one opens its listing again, and goes on at the
+// position that the client asks for.
+//
+// Threads: any; the table's lock is innermost. Each directory has a separate lock. A thread holds
+// it while it asks the source, and takes the locks of the other tables under it. Another
+// directory's lock is only tried.
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "serve/nodes/table.hpp"
 #include "serve/sources/source.hpp"
@@ -16,41 +24,112 @@ namespace zc {
 
 struct OpenDirectory {
     std::mutex lock;
-    std::unique_ptr<Listing> listing;
+    std::unique_ptr<Listing> listing;  // nullptr: to be opened again
+    bool reopened = false;
 };
 
 class OpenDirectories {
   public:
+    // `most`: listings that stay open.
+    explicit OpenDirectories(std::size_t most) noexcept : most_(most) {}
+
     std::uint64_t add(std::shared_ptr<OpenDirectory> opened) {
-        const std::lock_guard guard(lock_);
-        const auto handle = kOwnBit | ++last_;
-        by_handle_.emplace(handle, std::move(opened));
+        std::uint64_t handle = 0;
+        {
+            const std::lock_guard guard(lock_);
+            handle = kOwnBit | ++last_;
+            by_handle_.emplace(handle, Slot{std::move(opened), used_.end()});
+        }
+        used(handle);
         return handle;
     }
     std::shared_ptr<OpenDirectory> find(std::uint64_t handle) const {
         const std::lock_guard guard(lock_);
         const auto found = by_handle_.find(handle);
-        return found == by_handle_.end() ? nullptr : found->second;
+        return found == by_handle_.end() ? nullptr : found->second.opened;
+    }
+    // A directory is about to be listed; others may lose their listings for it.
+    void used(std::uint64_t handle) {
+        for (const auto& other : longest_unused(handle)) {
+            close_idle(*other);
+        }
     }
     // The caller closes it, outside of the lock.
     std::shared_ptr<OpenDirectory> take(std::uint64_t handle) {
         const std::lock_guard guard(lock_);
         const auto node = by_handle_.extract(handle);
-        return node.empty() ? nullptr : node.mapped();
+        if (node.empty()) {
+            return nullptr;
+        }
+        if (node.mapped().place != used_.end()) {
+            used_.erase(node.mapped().place);
+        }
+        return std::move(node.mapped().opened);
+    }
+    // Closes the listings that no thread uses, where there are no more descriptors to be had.
+    void give_back_descriptors() {
+        std::vector<std::shared_ptr<OpenDirectory>> all;
+        {
+            const std::lock_guard guard(lock_);
+            for (const auto handle : used_) {
+                all.push_back(by_handle_.at(handle).opened);
+            }
+        }
+        for (const auto& opened : all) {
+            close_idle(*opened);
+        }
     }
     std::size_t size() const {
         const std::lock_guard guard(lock_);
         return by_handle_.size();
     }
     void clear() {
-        std::unordered_map<std::uint64_t, std::shared_ptr<OpenDirectory>> dropped;
+        std::unordered_map<std::uint64_t, Slot> dropped;
         const std::lock_guard guard(lock_);
         dropped.swap(by_handle_);
+        used_.clear();
     }
 
   private:
+    struct Slot {
+        std::shared_ptr<OpenDirectory> opened;
+        std::list<std::uint64_t>::iterator place;
+    };
+
+    // Puts a handle last, and returns the first ones beyond `most_`. One that is in use then stays
+    // open until its next use puts it last again.
+    std::vector<std::shared_ptr<OpenDirectory>> longest_unused(std::uint64_t handle) {
+        std::vector<std::shared_ptr<OpenDirectory>> found;
+        const std::lock_guard guard(lock_);
+        const auto at = by_handle_.find(handle);
+        if (at == by_handle_.end()) {
+            return found;
+        }
+        if (at->second.place == used_.end()) {
+            at->second.place = used_.insert(used_.end(), handle);
+        } else {
+            used_.splice(used_.end(), used_, at->second.place);
+        }
+        while (used_.size() > most_) {
+            auto& first = by_handle_.at(used_.front());
+            found.push_back(first.opened);
+            first.place = used_.end();
+            used_.pop_front();
+        }
+        return found;
+    }
+
+    static void close_idle(OpenDirectory& opened) {
+        const std::unique_lock guard(opened.lock, std::try_to_lock);
+        if (guard.owns_lock() && opened.listing && opened.listing->can_resume()) {
+            opened.listing.reset();
+        }
+    }
+
+    const std::size_t most_;
     mutable std::mutex lock_;
-    std::unordered_map<std::uint64_t, std::shared_ptr<OpenDirectory>> by_handle_;
+    std::unordered_map<std::uint64_t, Slot> by_handle_;
+    std::list<std::uint64_t> used_;  // handles with an open listing, the longest unused first
     std::uint64_t last_ = 0;
 };
 

@@ -138,8 +138,30 @@ int find(Context& context, const Request& request, const abi::ReadIn& read,
     if (!is_own(read.fh)) {
         return kHandUp;
     }
-    into = context.mirrors().listings().find(read.fh);
+    auto& listings = context.mirrors().listings();
+    into = listings.find(read.fh);
+    listings.used(read.fh);
     return into ? 0 : -EBADF;
+}
+
+// Opens the listing of a directory that had to give it back. A rewind of one that was opened at a
+// later position opens it once more: on ext4 a descriptor whose first getdents64 found the end
+// lists nothing after a seek to 0.
+int reopen(Context& context, std::uint64_t nodeid, const abi::ReadIn& read, OpenDirectory& opened) {
+    if (opened.listing && !(opened.reopened && read.offset == 0)) {
+        return 0;
+    }
+    OpenDirectory fresh;
+    std::vector<struct ::statx> versions;
+    auto freshness = Freshness::timed;
+    if (const int error =
+            context.mirrors().list(nodeid, context.counts, fresh, versions, freshness);
+        error != 0) {
+        return error == kHandUp ? -ESTALE : error;
+    }
+    opened.listing = std::move(fresh.listing);
+    opened.reopened = read.offset != 0;
+    return 0;
 }
 
 bool list(Context& context, const Request& request, bool plus) {
@@ -152,6 +174,9 @@ bool list(Context& context, const Request& request, bool plus) {
         return request.failed(error);
     }
     const std::lock_guard guard(opened->lock);
+    if (const int error = reopen(context, request.header.nodeid, read, *opened); error != 0) {
+        return request.failed(error);
+    }
     auto& names = *opened->listing;
     Reply reply(context, request, names, plus, std::min<std::size_t>(read.size, kLargestReply));
     int more = names.seek(read.offset);

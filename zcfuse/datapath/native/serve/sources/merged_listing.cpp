@@ -70,6 +70,8 @@ class Merged final : public Listing {
     }
 
     void skip() override { ++position_; }
+    // Positions are those of one snapshot.
+    bool can_resume() const noexcept override { return names_.empty(); }
 
   private:
     struct Name {

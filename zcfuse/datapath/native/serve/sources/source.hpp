@@ -70,6 +70,8 @@ class Listing {
     // The entry at hand, valid until the next call: 1, 0 at the end, or -errno.
     virtual int peek(Entry& into) = 0;
     virtual void skip() = 0;
+    // Whether a new listing goes on from a position of this one.
+    virtual bool can_resume() const noexcept { return true; }
     // Says what the entry at hand is; false where the directory has to be asked for it.
     virtual bool found(Found&) { return false; }
     std::uint64_t position() const noexcept { return position_; }
