@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import click
 
+from zcfuse.cli._examples import EXAMPLES
 from zcfuse.cli._group import zcfuse
 
 _PAGES = os.path.join(os.path.dirname(__file__), "..", "zcfuse", "share", "man")
@@ -46,6 +47,10 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
             continue
         names, said = record
         yield f".TP\n.B {_text(names)}\n{_text(' '.join(said.split())) or '.'}\n"
+    if examples := EXAMPLES.get(context.info_name or ""):
+        yield ".PP\nExamples:\n.PP\n.nf\n.RS 4\n"
+        yield "".join(f"{_text(line)}\n" for line in examples)
+        yield ".RE\n.fi\n"
 
 
 def _text(text: str) -> str:

@@ -7,16 +7,14 @@ shows.
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from tests.docs.blocks import Block
-from tests.docs.sandbox import COMMAND_S, Sandbox
-from tests.support import FuseMount, missing
+from tests.docs.sandbox import Sandbox
+from tests.support import missing
 
-_POLL_S: Final = 0.02
 _PREPARE: Final = os.path.join(os.path.dirname(__file__), "prepare")
 
 
@@ -109,19 +107,9 @@ class Page:
             taken = [mount for mount in before if mount.mountpoint in named]
             sandbox.unmount(taken)
         status, output = sandbox.shell(command.text)
-        if command.text.endswith("&"):
-            self._wait_for_mount(block, before)
         if command.shown.strip() and not agrees(command.shown, output):
             raise PageError(
                 f"{block.where}: $ {command.text}\nshown:\n{command.shown}\nprinted:\n{output}"
             )
         if status != 0 and not command.shown.strip():
             raise PageError(f"{block.where}: $ {command.text}\nended with {status}:\n{output}")
-
-    def _wait_for_mount(self, block: Block, before: list[FuseMount]) -> None:
-        # A reader takes longer to type the next command than a program takes to mount.
-        deadline = time.monotonic() + COMMAND_S
-        while len(self._sandbox.mounts()) <= len(before):
-            if time.monotonic() > deadline:
-                raise PageError(f"{block.where}: nothing was mounted in the background")
-            time.sleep(_POLL_S)

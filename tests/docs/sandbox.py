@@ -74,7 +74,9 @@ class Sandbox:
             line = f"PYTHONPATH={CHECKOUT} exec {sys.executable} -c '{code}'"
             self._program(name, f'{line} "$0" "$@"\n')
         self._program("python", f'exec env PYTHONPATH={CHECKOUT} {sys.executable} "$@"\n')
-        self._program("sudo", 'exec "$@"\n')
+        # sudo does not search the reader's virtual environment; `zcfuse setup` has put zcfuse where
+        # it does search.
+        self._program("sudo", 'case $1 in python|python3|pip) exit 1;; esac; exec "$@"\n')
         os.symlink(os.path.join(CHECKOUT, "examples"), os.path.join(self.home, "examples"))
 
     def _program(self, name: str, text: str) -> None:

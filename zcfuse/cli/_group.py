@@ -9,6 +9,8 @@ from typing import Final
 
 import click
 
+from zcfuse.cli._examples import epilog
+
 # name: (where it is, its line in the list of commands). Importing them all for ``--help`` would
 # take a second.
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -65,6 +67,7 @@ class LazyGroup(click.Group):
         module, _, attribute = found[0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        command.epilog = command.epilog or epilog(_ALIASES.get(cmd_name, cmd_name))
         return command
 
     def resolve_command(

@@ -72,7 +72,8 @@ def umount(
     owner, _ = entry.owner
     if os.geteuid() not in (0, owner):
         raise CommandError(
-            f"{entry.mountpoint}: belongs to user {owner}: only that user and root may unmount it"
+            f"{entry.mountpoint}: belongs to user {owner}: only that user and root may unmount it;"
+            " use sudo"
         )
     leave(entry)
     return 0

@@ -139,7 +139,7 @@ def _connect(entry: MountEntry, timeout: float) -> socket.socket:
     if os.geteuid() not in (0, owner):
         raise StatusError(
             f"{entry.mountpoint}: belongs to user {owner}:"
-            " only that user and root may ask its daemon"
+            " only that user and root may ask its daemon; use sudo"
         )
     client = connect(entry.device, owner, timeout)
     if client is None:
