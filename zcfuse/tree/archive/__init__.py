@@ -1,6 +1,6 @@
-"""Archives as trees: which runs of bytes of a tar or zip archive are which file.
+"""Archives as trees: the byte ranges of a tar or zip archive that belong to each file.
 
-The index knows nothing of mounts. It answers for names, attributes and places without reading the
+The index is independent of mounts. It answers for names, attributes and places without reading the
 members, and is kept between mounts.
 """
 

@@ -1,8 +1,8 @@
 """Turns the columns of all members into the sections of an index.
 
-Order of the steps: directories become entries of their parents; entries are sorted by directory,
-name and age; hard links get the node that their target had when they were made; of each name the
-last entry is written.
+Order of the steps: make directories entries of their parents; sort entries by directory, name and
+age; give hard links the node that their target had at that point; write the last entry of each
+name.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ TARGET_IS_DIRECTORY: Final = "a hard link to a directory"
 LINKS_IN_A_CIRCLE: Final = "hard links that lead only to one another"
 
 AFTER_ALL: Final = 2**62
-"""The age of a directory with entries: no file takes its place."""
+"""The age of a directory with entries: no file replaces it."""
 
 
 class Book(Protocol):
-    """What the assembly needs of the builder."""
+    """The builder's interface for the assembly."""
 
     def number_of(self, path: bytes) -> int | None: ...
     def made_directory(self) -> int: ...
@@ -38,7 +38,7 @@ class Book(Protocol):
 
 
 def assemble(columns: Columns, book: Book) -> dict[str, bytes | bytearray]:
-    """Return the sections but meta; the columns are used up."""
+    """Return the sections except meta; consumes the columns."""
     members = columns.entries
     _enter_directories(columns, book)
     order, starts = _sorted(columns)
@@ -58,7 +58,7 @@ def _enter_directories(columns: Columns, book: Book) -> None:
 
 
 def _sorted(columns: Columns) -> tuple[array[int], array[int]]:
-    """Return the entries by directory, name and number, and where each directory begins in them."""
+    """Return the entries by directory, name and number, and each directory's first entry."""
     starts = array("I", bytes(4 * (columns.directories + 1)))
     for directory in columns.entry_directory:
         starts[directory + 1] += 1
@@ -76,7 +76,7 @@ def _sorted(columns: Columns) -> tuple[array[int], array[int]]:
 
 
 class _Links:
-    """Finds what each hard link leads to."""
+    """Finds the target of each hard link."""
 
     def __init__(
         self, columns: Columns, book: Book, members: int, order: array[int], starts: array[int]
@@ -94,7 +94,7 @@ class _Links:
                 self._follow(link)
 
     def _follow(self, link: int) -> None:
-        """Resolve a link and those that it leads through."""
+        """Resolve a link and the links on its way."""
         nodes = self._columns.entry_node
         chain: dict[int, None] = {}
         entry, reason = link, ""
@@ -117,7 +117,7 @@ class _Links:
         return self._columns.target(bisect_left(self._columns.link_entry, entry))
 
     def _target(self, entry: int) -> int | str:
-        """Return the entry that a link leads to: the last before it, else the last; or a reason."""
+        """Return a link's target: the last entry before it, or the last at all; or a reason."""
         try:
             parts = components(self._target_name(entry))
         except UnusableNameError:
@@ -132,7 +132,7 @@ class _Links:
         start, end = self._starts[directory], self._starts[directory + 1]
         first = bisect_left(order, name, start, end, key=key)
         end = bisect_right(order, name, first, end, key=key)
-        # Entries of one name stand in the order of their numbers, a directory behind the members.
+        # Entries of one name are in the order of their numbers, a directory after the members.
         files_end = bisect_left(order, self._members, first, end)
         before = bisect_left(order, entry, first, files_end)
         if before > first:
@@ -173,7 +173,7 @@ class _Writer:
     def _winners(
         self, directory: int, order: array[int], starts: array[int]
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield the entry that stays of each name; the others are noted."""
+        """Yield the winning entry of each name; note the others."""
         for name, group in groupby(order, self._columns.name):
             same = list(group)
             if len(same) == 1:
@@ -188,7 +188,7 @@ class _Writer:
             yield winner, name
 
     def _age(self, entry: int, starts: array[int]) -> int:
-        """Return a number that is greater for what came later."""
+        """Return a number that is greater for later entries."""
         if entry < self._members:
             return 2 * entry + 1
         directory = entry - self._members + 1
@@ -197,13 +197,13 @@ class _Writer:
         return 2 * self._columns.described_before[directory]
 
     def _close(self, node: int, first: int, end: int) -> None:
-        """Write down where a directory's entries are."""
+        """Record the range of a directory's entries."""
         at = node * NODE.size
         *head, _, _, detail, kind = NODE.unpack_from(self._columns.nodes, at)
         NODE.pack_into(self._columns.nodes, at, *head, first, end - first, detail, kind)
 
     def _describe_root(self) -> None:
-        """Put the root's node, which a member may have described, where readers look for it."""
+        """Move the root's node, which a member may have described, to its fixed place."""
         nodes, node = self._columns.nodes, self._columns.directory_node[ROOT]
         if node != ROOT:
             nodes[: NODE.size] = nodes[node * NODE.size : (node + 1) * NODE.size]
@@ -211,7 +211,7 @@ class _Writer:
         self._links[ROOT] += 1
 
     def _count_links(self) -> None:
-        """Write down the numbers of links; a directory has one more, its own "."."""
+        """Record link counts; a directory has one more, its "."."""
         nodes = self._columns.nodes
         for number, links in enumerate(self._links):
             at = number * NODE.size

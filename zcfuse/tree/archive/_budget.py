@@ -1,4 +1,4 @@
-"""Memory for unpacked members: how much there may be, and whose goes when it is short."""
+"""The memory budget for unpacked members, and eviction when it is short."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ DEFAULT_BUDGET: Final = 1 << 30
 """Bytes of memory for unpacked members."""
 
 DESCRIPTOR_SHARE: Final = 4
-"""The part of RLIMIT_NOFILE that may be used: one in so many descriptors."""
+"""The usable part of RLIMIT_NOFILE, as a divisor."""
 
 
 class _Owner(Protocol):
-    """The archive that a member is of."""
+    """The archive of a member."""
 
     def give_up(self, slot: Slot) -> None:
-        """Drop a member that nobody uses; the budget's lock is held."""
+        """Drop an unused member; the caller holds the budget's lock."""
 
 
 class Slot:
-    """A member in memory, or on its way there (`fd` -1). The budget's lock guards it."""
+    """A member in memory, or being unpacked (`fd` -1). The budget's lock guards it."""
 
     __slots__ = ("fd", "node", "owner", "size", "users")
 
@@ -35,10 +35,10 @@ class Slot:
 
 
 class UnpackBudget:
-    """Bytes of memory for unpacked members, to be shared by archives that are mounted together.
+    """Bytes of memory for unpacked members, shared by archives that are mounted together.
 
-    It covers members that are being unpacked too. Its `lock` is that of all archives that have it,
-    and is held for each call; `threads` is how many of them unpack.
+    It includes members being unpacked. All its archives share `lock`, which callers hold for each
+    call; `threads` is the number of unpacking threads.
     """
 
     def __init__(self, size: int = DEFAULT_BUDGET) -> None:
@@ -46,10 +46,10 @@ class UnpackBudget:
         self.lock: Final = threading.Lock()
         self.threads = 0
         self._used = 0
-        self._slots: dict[Slot, None] = {}  # longest unused first
+        self._slots: dict[Slot, None] = {}  # least recently used first
 
     def reserve(self, slot: Slot) -> bool:
-        """Make room for a slot, and say whether there is; nothing is given up in vain."""
+        """Make room for a slot and return whether that succeeded; otherwise evict nothing."""
         held = sum(other.size for other in self._slots if other.users or other.fd < 0)
         if held + slot.size > self.size:
             return False
@@ -64,7 +64,7 @@ class UnpackBudget:
         return True
 
     def use(self, slot: Slot) -> None:
-        """Take note that a slot is used now."""
+        """Mark a slot as used now."""
         self._slots[slot] = self._slots.pop(slot)
 
     def free(self, slot: Slot) -> None:

@@ -1,7 +1,7 @@
-"""Takes the members of an archive in their order, in a bounded amount of memory a member.
+"""Collects the members of an archive in order, with bounded memory per member.
 
-Everything goes to the ends of flat arrays. What a name stands for at the end, and what a hard link
-led to when it was made, is found out by `_assembly`, once all members are there.
+Everything is appended to flat arrays. After the last member `_assembly` finds the final meaning of
+each name, and the target of each hard link.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from zcfuse.tree.archive._names import UnusableNameError, components, is_plain
 
 MADE_DIRECTORY_MODE: Final = 0o755
 BROKEN_LINK_MODE: Final = 0o444
-"""Readable, so that who opens it learns of EIO and not of EACCES."""
+"""Readable, so that an open gives EIO and not EACCES."""
 
 ROOT_IS_DIRECTORY: Final = "its name is that of the archive's root"
 
 SYMLINK: Final = stat.S_IFLNK | 0o777
-"""The mode of symlinks, which Linux does not let anybody change."""
+"""The mode of symlinks, which Linux never changes."""
 
 TYPES: Final = {Kind.DIRECTORY: stat.S_IFDIR}
 
 
 class Builder:
-    """Collects members by add(), and makes the sections of an index in finish()."""
+    """Collects members in add(), and builds the sections of an index in finish()."""
 
     def __init__(self, container: str, uid: int, gid: int, mtime_ns: int) -> None:
-        """Begin with the root. What no member describes belongs to `uid` and `gid`."""
+        """Begin with the root. Directories without a member belong to `uid` and `gid`."""
         self._container = container
         self._owner = (uid, gid, mtime_ns)
         self._members = 0
@@ -46,7 +46,7 @@ class Builder:
         self._columns.directory_node[ROOT] = self.made_directory()
 
     def add(self, member: Record | HardLink | LeftOut) -> None:
-        """Take the next member of the archive."""
+        """Add the next member of the archive."""
         if isinstance(member, Damage):
             self._damage = member.reason
             self.note(member.reason, member.name)
@@ -64,7 +64,7 @@ class Builder:
             self.note(str(error), member.name)
 
     def finish(self) -> dict[str, bytes | bytearray]:
-        """Return the sections of the index by name; the builder is used up."""
+        """Return the sections of the index by name; consumes the builder."""
         sections = assemble(self._columns, self)
         notes = tuple(Note(reason, *found) for reason, found in self._notes.items())
         meta = Meta(self._container, self._members, tuple(self._reasons), notes, self._damage)
@@ -73,7 +73,7 @@ class Builder:
     # -- for the assembly ----------------------------------------------------------------------
 
     def number_of(self, path: bytes) -> int | None:
-        """Return the number of a directory, None where no member is in it and none describes it."""
+        """Return the number of a directory, or None if no member describes it or lies in it."""
         number = ROOT
         for part in path.split(b"/") if path else ():
             found = self._numbers.get((number, part))
@@ -94,20 +94,20 @@ class Builder:
         return self._append(NODE.pack(mode, *self._made(), 0, 0, 0, detail, Kind.UNREADABLE))
 
     def note(self, reason: str, name: bytes) -> None:
-        """Count a reason; the first name it is counted for is kept as its example."""
+        """Count a reason; keep the first name as its example."""
         count, example = self._notes.get(reason, (0, name))
         self._notes[reason] = (count + 1, example)
 
     # -- one member ----------------------------------------------------------------------------
 
     def _describe(self, member: Record) -> None:
-        """Take the attributes of a directory; the last member to describe it wins."""
+        """Set the attributes of a directory; its last member wins."""
         number = self._directory(member.name)
         self._columns.directory_node[number] = self._node(member)
         self._columns.described_before[number] = self._columns.entries
 
     def _place(self, member: Record | HardLink) -> None:
-        """Enter anything but a directory under its name."""
+        """Enter a member that is not a directory under its name."""
         above, _, name = member.name.rpartition(b"/")
         if not is_plain(name):
             parts = components(member.name)
@@ -120,7 +120,7 @@ class Builder:
         return self._columns.add_entry(directory, name, self._node(member))
 
     def _directory(self, path: bytes) -> int:
-        """Return the number of a directory, which is made along with those above where missing."""
+        """Return the number of a directory; create it and its parents if missing."""
         last, number = self._last
         if path == last:
             return number
@@ -159,7 +159,7 @@ class Builder:
         return len(self._columns.nodes) // NODE.size - 1
 
     def _made(self) -> tuple[int, int, int, int]:
-        """Return uid, gid, number of links so far, and mtime_ns of what no member describes."""
+        """Return uid, gid, links so far and mtime_ns for nodes without a member."""
         uid, gid, mtime_ns = self._owner
         return uid, gid, 0, mtime_ns
 

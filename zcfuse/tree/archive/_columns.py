@@ -1,4 +1,4 @@
-"""The flat arrays that an index grows in."""
+"""The growing flat arrays of an index."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ ROOT: Final = 0
 """The number of the root's directory, and of its node."""
 
 NO_NODE: Final = 2**32 - 1
-"""The node of what has none yet: a hard link, or a directory that no member described."""
+"""Stands for a node not yet known: of a hard link, or of a directory without a member."""
 
 NEVER: Final = -1
 
 
 class Columns:
-    """Entries, hard links and directories, each a number into arrays of its own.
+    """Entries, hard links and directories, each numbered into separate arrays.
 
-    An entry is a name in a directory, numbered in the order of the archive. A directory is numbered
-    when it is first heard of, so that its number is greater than its parent's.
+    An entry is a name in a directory, numbered in the order of the archive. A directory gets its
+    number at its first mention, so its number is greater than its parent's.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Columns:
         self.targets = bytearray()
         """Targets of symlinks."""
         self.text = bytearray()
-        """Names, and targets of hard links, in the order they came."""
+        """Names, and targets of hard links, in order of arrival."""
         self.entry_directory = array("I")
         self.entry_name = array("Q")
         self.entry_length = array("H")
@@ -40,7 +40,7 @@ class Columns:
         self.directory_length = array("H", [0])
         self.directory_node = array("I", [NO_NODE])
         self.described_before = array("q", [NEVER])
-        """The number of the entry that came after the directory's own member."""
+        """The number of the entry after the directory's member."""
 
     @property
     def entries(self) -> int:
@@ -49,7 +49,7 @@ class Columns:
 
     @property
     def directories(self) -> int:
-        """The number of directories so far, the root's included."""
+        """The number of directories so far, including the root."""
         return len(self.parent)
 
     def add_entry(self, directory: int, name: bytes, node: int) -> None:
@@ -61,7 +61,7 @@ class Columns:
         self.text += name
 
     def add_link(self, directory: int, name: bytes, target: bytes) -> None:
-        """Append a name whose node is that of another."""
+        """Append a name that shares another's node."""
         self.link_entry.append(self.entries)
         self.add_entry(directory, name, NO_NODE)
         self.link_target.append(len(self.text))
@@ -84,7 +84,7 @@ class Columns:
         return bytes(self.text[start : start + self.entry_length[entry]])
 
     def target(self, link: int) -> bytes:
-        """Return the target of a hard link, as it stands in the archive."""
+        """Return the target of a hard link, as in the archive."""
         start = self.link_target[link]
         return bytes(self.text[start : start + self.link_length[link]])
 

@@ -1,4 +1,4 @@
-"""What can be wrong with an archive as a whole, or with its kept index, in messages of one line."""
+"""Errors of a whole archive or its kept index, as messages of one line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ SHOWN_NAME_BYTES = 200
 class ArchiveError(Exception):
     """An archive that cannot be indexed. The message is one line: archive, reason, remedy.
 
-    `salvageable` says whether members were found before what cannot be read, so that `salvage`
-    would show them.
+    `salvageable` says whether `salvage` would show members before the damage.
     """
 
     def __init__(self, path: bytes, reason: str, *, salvageable: bool = False) -> None:
@@ -23,7 +22,7 @@ class ArchiveError(Exception):
 
 
 class NotAnArchiveError(ArchiveError):
-    """A file that is no tar and no zip archive, or one that was `compressed` as a whole."""
+    """A file that is neither a tar nor a zip archive, or one that is `compressed` as a whole."""
 
     def __init__(self, path: bytes, reason: str, *, compressed: bool = False) -> None:
         super().__init__(path, reason)
@@ -31,18 +30,18 @@ class NotAnArchiveError(ArchiveError):
 
 
 class StaleIndexError(Exception):
-    """A kept index that is not to be used: of another archive, another version, or damaged."""
+    """An unusable kept index: of another archive or version, or damaged."""
 
 
 class DamagedIndexError(OSError):
-    """A kept index that turned out to be damaged while it was in use; EIO to the client."""
+    """A kept index found damaged during use; EIO to the client."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(errno.EIO, f"the kept index is damaged: {reason}", path)
 
 
 def shown(name: bytes) -> str:
-    """Return a name as it may stand in a message: one line, printable, not too long."""
+    """Return a name for a message: one line, printable, of limited length."""
     text = escaped(name[: SHOWN_NAME_BYTES + 1])
     return text if len(name) <= SHOWN_NAME_BYTES else text[:SHOWN_NAME_BYTES] + "..."
 

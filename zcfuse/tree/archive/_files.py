@@ -1,4 +1,4 @@
-"""Open members: runs of the archive, or memory that a member was decompressed into."""
+"""Open members: byte ranges of the archive, or memory with a decompressed member."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zcfuse.tree.archive._unpacked import UnpackedMembers
 
 
 class SharedArchive:
-    """The archive's descriptor, shared by all files that are open. Thread-safe."""
+    """The archive's descriptor, shared by all open files. Thread-safe."""
 
     def __init__(self, index: ArchiveIndex) -> None:
         self._index = index
@@ -32,7 +32,7 @@ class SharedArchive:
             return self._fd
 
     def give_back(self) -> None:
-        """Close the descriptor if nobody uses it any more."""
+        """Close the descriptor after its last user."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
@@ -41,7 +41,7 @@ class SharedArchive:
 
 
 class MemberFile(BackingFile):
-    """An open member that is runs of the archive."""
+    """An open member in ranges of the archive."""
 
     __slots__ = ("_attributes", "_fd", "_runs", "_shared")
 
@@ -53,7 +53,7 @@ class MemberFile(BackingFile):
 
     @property
     def extents(self) -> Sequence[Extent]:
-        """The runs, holes among them."""
+        """The ranges, including holes."""
         return [
             Extent(HOLE, 0, run.length)
             if run.offset is None
@@ -92,7 +92,7 @@ class MemberFile(BackingFile):
 
 
 class UnpackedFile(BackingFile):
-    """An open member that was decompressed."""
+    """An open decompressed member."""
 
     __slots__ = ("_attributes", "_fd", "_node", "_unpacked")
 
@@ -109,7 +109,7 @@ class UnpackedFile(BackingFile):
 
     @property
     def extents(self) -> Sequence[Extent]:
-        """The memory it is in, as a whole."""
+        """Its memory, as one extent."""
         return (Extent(self._fd, 0, WHOLE_FILE),)
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -121,7 +121,7 @@ class UnpackedFile(BackingFile):
         return self._attributes
 
     def close(self) -> None:
-        """Let the memory be used for another member."""
+        """Release the memory for other members."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._unpacked.give_back(self._node)

@@ -1,8 +1,8 @@
 """The records of an index, in memory as in a kept file: fixed sizes, little-endian, no pointers.
 
-An index is five sections. *Entries* are names: those of one directory lie together, sorted. *Nodes*
-are what names lead to; hard links are entries with one node. *Pieces* are the runs of sparse
-members, *names* the bytes of names and of targets of symlinks, *meta* the rest as JSON.
+An index has five sections. *Entries* are names; those of one directory are adjacent and sorted.
+*Nodes* are the targets of names; hard links are entries with one node. *Pieces* are the ranges of
+sparse members, *names* the bytes of names and symlink targets, *meta* the rest as JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 FORMAT_VERSION: Final = 2
-"""Raised whenever a section, or what a parser makes of an archive, changes."""
+"""Increases whenever a section or a parser's result changes."""
 
 SECTIONS: Final = ("entries", "nodes", "pieces", "names", "meta")
 
@@ -27,23 +27,23 @@ NODE: Final = Struct("<IIIIqQQQIB3x")
 |---|---|---|---|
 | directory | first entry | number of entries | - |
 | file | offset in the archive | - | - |
-| sparse | first piece | number of pieces | 512-byte blocks that are no holes |
+| sparse | first piece | number of pieces | 512-byte blocks outside holes |
 | symlink | offset into names | length | - |
 | deflated, bzip2, lzma | offset in the archive | bytes there | CRC-32 |
 | unreadable | - | - | reason, a position in meta's list |
 """
 
 SECTOR_BYTES: Final = 512
-"""The unit in which stat(2) counts what a file takes."""
+"""The unit of st_blocks (stat(2))."""
 
 PIECE: Final = Struct("<QQQ")
 """Offset in the file, offset in the archive, length."""
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Something that an archive holds and its tree does not, or shows otherwise.
+    """A difference between an archive and its tree.
 
-    `count` members met `reason`; `example` is the name of the first.
+    `count` members have the `reason`; `example` is the name of the first.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""Which file an archive is, so that an index of another one is never taken for its own."""
+"""The identity of an archive, so that it never gets another one's index."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import msgspec
 from zcfuse.tree.archive._members import clamp_ns
 
 TICK_SECONDS: Final = 0.05
-"""Longer than the step in which Linux filesystems stamp times (a jiffy, 10 ms at most)."""
+"""Longer than the clock tick of Linux filesystems (a jiffy, at most 10 ms)."""
 
 COARSE_TICK_SECONDS: Final = 2.1
-"""The same for filesystems whose times have no fractions (2 s on FAT)."""
+"""The same for filesystems without fractions of seconds (2 s on FAT)."""
 
 
 class ArchiveIdentity(msgspec.Struct, frozen=True):
-    """What must not have changed for an index to hold: who the file is, how long, and its times."""
+    """The facts that an index depends on: the file's identity, size and times."""
 
     path: bytes
     device: int
@@ -31,16 +31,16 @@ class ArchiveIdentity(msgspec.Struct, frozen=True):
 def identify(path: bytes, fd: int) -> ArchiveIdentity:
     """Return the identity of the open archive."""
     found = os.fstat(fd)
-    # Times after 2262 do not fit 64 bits of nanoseconds.
+    # 64 bits of nanoseconds end in 2262.
     times = clamp_ns(found.st_mtime_ns), clamp_ns(found.st_ctime_ns)
     return ArchiveIdentity(path, found.st_dev, found.st_ino, found.st_size, *times)
 
 
 def settle(fd: int) -> None:
-    """Wait until a change of the file would show in its time of change; 2.1 s at the most.
+    """Wait until a change of the file would show in its change time; at most 2.1 s.
 
-    Two writes within one tick of the filesystem's clock leave the same times behind, so what is
-    read within the tick of the last change might be changed once more unseen.
+    Two writes within one tick of the filesystem's clock leave equal times. A read within the tick
+    of the last change could therefore miss a further change.
     """
     changed_ns = os.fstat(fd).st_ctime_ns
     tick = TICK_SECONDS if changed_ns % 1_000_000_000 else COARSE_TICK_SECONDS

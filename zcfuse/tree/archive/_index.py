@@ -1,7 +1,7 @@
-"""The index of an archive: its tree, answered name by name without making objects of it all.
+"""The index of an archive: answers for its tree name by name, without an object per member.
 
-An index is read-only and may be used from any thread. Nodes are numbers; 0 is the root, and names
-of one node are hard links of one another.
+An index is read-only; any thread may use it. Nodes are numbers; 0 is the root, and several names of
+one node are hard links.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from zcfuse.tree.archive._place import ArchivePlace
 from zcfuse.tree.archive._sections import Section
 
 LISTED_AT_ONCE: Final = 512
-"""Entries read at a time for a listing."""
+"""Entries per read of a listing."""
 
 PIECES_AT_ONCE: Final = 512
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
-    """What is known of one node.
+    """The data of one node.
 
-    `mode` has the type bits. `offset` and `stored` say where the bytes are in the archive, for
-    kinds that have them in one run; of a sparse member `stored` counts what is no hole, rounded
-    up. `crc` is the CRC-32 of a packed member's bytes, `reason` why an unreadable one is. Sizes in
-    bytes.
+    `mode` has the type bits. `offset` and `stored` locate the bytes in the archive, for kinds with
+    one range; for a sparse member `stored` counts the bytes outside holes, rounded up. `crc` is the
+    CRC-32 of a packed member's bytes, `reason` says why a member is unreadable. Sizes in bytes.
     """
 
     node: int
@@ -65,11 +64,11 @@ class ArchiveIndex:
         kept_reason: str = "",
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make an index of its sections; index_archive() is how to get one.
+        """Make an index from its sections; use index_archive() to get one.
 
-        `kept` is the file that the index is kept in, None where it is in memory only, and
-        `kept_reason` says why that is so, or why a kept index was made anew. `reused` is whether it
-        was found, and the archive not read for it. `close` frees what the sections hold.
+        `kept` is the file of the index, or None if it is only in memory. `kept_reason` says why,
+        or why a kept index was rebuilt. `reused` is whether a kept index was used instead of
+        reading the archive. `close` frees the sections.
         """
         self.place = place
         self.identity = identity
@@ -91,17 +90,17 @@ class ArchiveIndex:
 
     @property
     def members(self) -> int:
-        """Return the number of members in the archive, those left out included."""
+        """Return the number of members in the archive, including those left out."""
         return self._meta.members
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Return what is left out or shown otherwise than it stands in the archive, counted."""
+        """Return the counted differences between the archive and the tree."""
         return self._meta.notes
 
     @property
     def damage(self) -> str:
-        """Return where the readable part of a damaged archive ends; empty for a whole archive."""
+        """Return the end of a damaged archive's readable part; empty for a whole archive."""
         return self._meta.damage
 
     def __len__(self) -> int:
@@ -109,9 +108,9 @@ class ArchiveIndex:
         return self._entries.size // ENTRY.size
 
     def lookup(self, directory: int, name: bytes) -> int | None:
-        """Return the node of a name in a directory, None where there is none.
+        """Return the node of a name in a directory, or None.
 
-        Raises NotADirectoryError where `directory` is none.
+        Raises NotADirectoryError if `directory` is not a directory.
         """
         low, count = self._entries_of(directory)
         high = low + count
@@ -126,7 +125,7 @@ class ArchiveIndex:
     def list(self, directory: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
         """Yield (name, node) of a directory in the order of the names' bytes.
 
-        `start` entries are passed over. Raises NotADirectoryError where `directory` is none.
+        Skips `start` entries. Raises NotADirectoryError if `directory` is not a directory.
         """
         first, count = self._entries_of(directory)
         for offset in range(start, count, LISTED_AT_ONCE):
@@ -139,7 +138,7 @@ class ArchiveIndex:
                 yield names[at - begin : at - begin + length], node
 
     def member(self, node: int) -> Member:
-        """Return what is known of a node."""
+        """Return the data of a node."""
         mode, uid, gid, nlink, mtime_ns, size, place, extent, detail, number = self._node(node)
         kind, offset, stored, crc, reason = Kind(number), 0, 0, 0, ""
         if kind == Kind.FILE:
@@ -155,7 +154,7 @@ class ArchiveIndex:
         )
 
     def readlink(self, node: int) -> bytes:
-        """Return the target of a symlink, byte for byte; EINVAL where the node is none."""
+        """Return the target of a symlink, byte for byte; EINVAL for other nodes."""
         *_, place, extent, _, kind = self._node(node)
         if kind != Kind.SYMLINK:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -164,7 +163,7 @@ class ArchiveIndex:
     def runs(self, node: int) -> Iterator[Run]:
         """Yield the runs of a file, in order and without gaps from 0 to its size.
 
-        Raises OSError: EIO where the member cannot be read, EINVAL where it is no file or has to be
+        Raises OSError: EIO for an unreadable member, EINVAL if it is not a file or must be
         decompressed first.
         """
         *_, size, place, extent, detail, number = self._node(node)
@@ -180,7 +179,7 @@ class ArchiveIndex:
 
     @property
     def size(self) -> int:
-        """Return the bytes that the names and what they stand for take."""
+        """Return the size of the names and their data in bytes."""
         return sum(section.size for section in self._tables())
 
     def sections(self) -> tuple[bytes, bytes, bytes, bytes]:
@@ -191,16 +190,16 @@ class ArchiveIndex:
     def open(self) -> int:
         """Open the archive and return its descriptor, which is the caller's to close.
 
-        Raises OSError: ESTALE where it is no longer the one that was indexed.
+        Raises OSError: ESTALE if it is no longer the indexed file.
         """
         return self.place.open_unchanged(self.identity)
 
     def check(self) -> None:
-        """Raise as open() would, without the need of a descriptor."""
+        """Raise as open() would, without using a descriptor."""
         self.place.check_unchanged(self.identity)
 
     def close(self) -> None:
-        """Free what the index holds; a second call does nothing."""
+        """Free the index; a second call does nothing."""
         self._close()
 
     def _tables(self) -> tuple[Section, Section, Section, Section]:

@@ -1,7 +1,7 @@
-"""Has archives indexed by a process with limits, so that no archive takes the caller along.
+"""Indexes archives in a process with limits, so that no archive can end the caller.
 
-A process serves one archive after another within `indexing_process()`, and a single one outside.
-Any thread may call this. A thread outside such a block starts a separate process.
+Within `indexing_process()` one process serves several archives; outside, each archive gets a new
+process. Any thread may call this.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class _Process:
             )
 
     def status(self) -> int:
-        """Wait for a process that ends by itself, as `Popen.returncode` has it."""
+        """Wait for a process that ends by itself; return its `Popen.returncode`."""
         return self._process.wait()
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self.channel.close()
         self._process.kill()
         self._process.wait()
@@ -78,7 +78,7 @@ class _Holder:
 
     @contextlib.contextmanager
     def process_for_one(self) -> Iterator[_Process]:
-        """Lend the process, which ends unless the block ends without an error."""
+        """Lend the process; it ends if the block raises."""
         process, self.process = self.process or _Process(), None
         try:
             yield process
@@ -93,7 +93,7 @@ _holder: Final[ContextVar[_Holder | None]] = ContextVar("_holder", default=None)
 
 @contextlib.contextmanager
 def indexing_process() -> Iterator[None]:
-    """Index what this block asks for in one process, which ends with the block."""
+    """Use one process for all archives indexed in this block."""
     holder = _Holder()
     token = _holder.set(holder)
     try:
@@ -107,9 +107,9 @@ def indexing_process() -> Iterator[None]:
 def parsed(
     path: bytes, fd: int, identity: ArchiveIdentity, progress: Progress, *, salvage: bool
 ) -> tuple[dict[str, bytes], bool]:
-    """Return the sections of the index of the archive `fd`, and whether that is all of it.
+    """Return the sections of the index of the archive `fd`, and whether it is complete.
 
-    `progress` is called in this thread; what it raises ends the process. Raises ArchiveError,
+    `progress` runs in this thread; an exception from it ends the process. Raises ArchiveError,
     OSError.
     """
     holder = _holder.get()
@@ -124,14 +124,14 @@ def parsed(
         with holder.process_for_one() as process:
             answer = _asked(process, job, (fd, sections), progress)
             if isinstance(answer, NoMemory):
-                # The process has no memory left to go on with.
+                # The process is out of memory.
                 needed = f"more than {job.memory // MIB} MiB of memory"
                 raise ArchiveError(path, f"indexing it takes {needed}, {_NO_HONEST_ONE}")
         return _result(path, answer, sections)
 
 
 def _asked(process: _Process, job: Job, fds: tuple[int, int], progress: Progress) -> Answer:
-    """Return the last answer to a job; ArchiveError where the process ended, or got stuck."""
+    """Return the last answer to a job; ArchiveError if the process ended or hung."""
     try:
         socket.send_fds(process.channel, [msgspec.msgpack.encode(job)], fds)
         while message := process.channel.recv(DATAGRAM_BYTES):

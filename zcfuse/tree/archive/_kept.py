@@ -1,9 +1,9 @@
-"""Indexes that are kept from one mount to the next: beside the archive, or in the user's cache.
+"""Indexes kept between mounts: beside the archive, or in the user's cache.
 
-A kept index is a header, the sections, and a table with a CRC-32 for each block of the sections.
-It is written under another name and renamed when it is whole, so that readers find the old one or
-the new one; two writers at once leave that of the later. Reading one takes the header, the table
-and the meta section, however large the rest.
+A kept index has a header, the sections, and a table with one CRC-32 per block of the sections. It
+is written under another name and renamed when complete, so readers find the old or the new one; of
+two concurrent writers the later wins. Opening one reads only the header, the table and the meta
+section.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ sizes of the sections; CRC-32 of the table, CRC-32 of the header up to here."""
 HEADER_CHECKED: Final = HEADER.size - 4
 
 SMALL_INDEX: Final = 256 * 1024
-"""Bytes up to which an index is read at once, so that a thousand shards cost no descriptors."""
+"""Indexes up to this size (bytes) are read at once, so that many shards cost no descriptors."""
 
 _CACHE: Final = b"/zcfuse/archives/"
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -84,14 +84,14 @@ def keep(place: bytes, identity: ArchiveIdentity, sections: Mapping[str, bytes])
 
 
 def copy(source: bytes, place: bytes) -> None:
-    """Keep an index in one more place, whole or not at all. Raises OSError."""
+    """Keep an index in a further place, whole or not at all. Raises OSError."""
     with open(os.open(source, _READ), "rb") as kept, _replacing(place) as file:
         shutil.copyfileobj(kept, file)
 
 
 @contextlib.contextmanager
 def _replacing(place: bytes) -> Iterator[BinaryIO]:
-    """Open a new file that takes its place when it was written without an error."""
+    """Open a new file that replaces `path` after a write without an error."""
     if _CACHE in place:
         _make_private(os.path.dirname(place))
     temporary = place + b"." + secrets.token_hex(8).encode()
@@ -110,9 +110,9 @@ def _replacing(place: bytes) -> Iterator[BinaryIO]:
 
 
 def _make_private(directory: bytes) -> None:
-    """Make the cache directory where it is missing, with mode 0700 whatever the umask.
+    """Create the cache directory if missing, with mode 0700 whatever the umask.
 
-    Raises OSError: EPERM where its last two parts are symbolic links, or another user's.
+    Raises OSError: EPERM if its last two parts are symbolic links or belong to another user.
     """
     above = os.path.dirname(directory)
     os.makedirs(os.path.dirname(above), mode=0o700, exist_ok=True)
@@ -128,8 +128,8 @@ def _make_private(directory: bytes) -> None:
 def load(kept: bytes, place: ArchivePlace, identity: ArchiveIdentity, owner: int) -> ArchiveIndex:
     """Return the index kept as `kept` for the archive, which belongs to the user `owner`.
 
-    Raises FileNotFoundError where there is none, StaleIndexError where it is not to be used, with
-    the reason, OSError where it cannot be read.
+    Raises FileNotFoundError without one, StaleIndexError with the reason if it is unusable, OSError
+    if it is unreadable.
     """
     fd = os.open(kept, _READ)
     with contextlib.ExitStack() as stack:
@@ -154,7 +154,7 @@ def _index(
     identity: ArchiveIdentity,
     kept: str,
 ) -> ArchiveIndex:
-    """Return the index over a kept file; a small one is read whole and the file closed."""
+    """Return the index over a kept file; reads a small one whole and closes the file."""
     total = sum(sizes)
     close: Callable[[], None] = body.close
     whole = None
@@ -182,7 +182,7 @@ def _header(identity: ArchiveIdentity, sections: Mapping[str, bytes], sums: arra
 
 
 def _key(identity: ArchiveIdentity) -> tuple[int | bytes, ...]:
-    """Return what a kept index is known by."""
+    """Return the identity in a kept index."""
     return (
         identity.device,
         identity.inode,

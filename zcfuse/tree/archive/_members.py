@@ -1,4 +1,4 @@
-"""What the parsers hand to the builder: one record a member, in the order of the archive."""
+"""The parsers' records for the builder: one per member, in the order of the archive."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 import msgspec
 
 LARGEST_SIZE: Final = 2**63 - 1
-"""The largest file that a Linux client can ask for, in bytes."""
+"""The largest file size on Linux, in bytes."""
 
 NOBODY: Final = 65534
-"""Who owns a member whose owner does not fit 32 bits: the kernel's overflow id."""
+"""The owner of a member whose owner does not fit 32 bits: the kernel's overflow id."""
 
 
 class Kind(IntEnum):
-    """What a member is, and with it how its bytes are had. Written into kept indexes."""
+    """The kind of a member and of its storage. Kept indexes contain the values."""
 
     DIRECTORY = 1
     FILE = 2
@@ -29,18 +29,18 @@ class Kind(IntEnum):
 
 
 PACKED: Final = frozenset({Kind.DEFLATED, Kind.BZIP2, Kind.LZMA})
-"""Kinds whose bytes have to be decompressed."""
+"""Kinds with compressed bytes."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
-    """A run of bytes of a member: `length` bytes at `offset` of the archive; None is a hole."""
+    """A range of a member: `length` bytes at `offset` of the archive; None is a hole."""
 
     offset: int | None
     length: int
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):
-    """A run of a sparse member that is not a hole: where it is in the file and in the archive."""
+    """A data range of a sparse member: its offsets in the file and in the archive."""
 
     logical: int
     offset: int
@@ -48,10 +48,10 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
 
 
 class Record(msgspec.Struct):
-    """A member as it stands in the archive; `name` is as found, not yet checked.
+    """A member as in the archive; `name` is not yet checked.
 
-    `mode` are permission bits only. `offset` and `stored` say where the bytes are in the archive
-    and how many they are there. `link` is the target of a symlink, byte for byte.
+    `mode` has only permission bits. `offset` and `stored` are the place and size of the bytes in
+    the archive. `link` is the target of a symlink, byte for byte.
     """
 
     name: bytes
@@ -70,21 +70,21 @@ class Record(msgspec.Struct):
 
 
 class HardLink(msgspec.Struct):
-    """A further name of another member, which is given by its name in the archive."""
+    """Another name of a member; `target` is that member's name in the archive."""
 
     name: bytes
     target: bytes
 
 
 class LeftOut(msgspec.Struct):
-    """A member that is not shown, and why."""
+    """A member that is left out, and why."""
 
     name: bytes
     reason: str
 
 
 class Damage(LeftOut):
-    """Where the readable part of a damaged archive ends. The reason says what is lost."""
+    """The end of a damaged archive's readable part. The reason names the loss."""
 
 
 def clamp_ns(nanoseconds: int) -> int:

@@ -1,4 +1,4 @@
-"""The messages between a process that wants an archive indexed and its worker.
+"""The messages between a client of the indexer and its worker.
 
 Each message is one datagram of a SOCK_SEQPACKET pair, as MessagePack.
 """
@@ -11,9 +11,9 @@ import msgspec
 
 
 class Job(msgspec.Struct, array_like=True):
-    """An archive to index. Two descriptors go with it: the archive, and a file for the sections.
+    """An archive to index, with two descriptors: the archive, and a file for the sections.
 
-    `memory` is in bytes and counts from what the process has, `seconds` are of processor time.
+    `memory` is bytes beyond the process's current size, `seconds` are processor time.
     """
 
     path: bytes
@@ -24,21 +24,21 @@ class Job(msgspec.Struct, array_like=True):
 
 
 class Done(msgspec.Struct, array_like=True, tag=0):
-    """The sections are written one behind the other, with these sizes in bytes."""
+    """The sections are written in order, with these sizes in bytes."""
 
     sizes: dict[str, int]
     complete: bool
 
 
 class Report(msgspec.Struct, array_like=True, tag=1):
-    """How far it is, in bytes of the archive."""
+    """The progress in bytes of the archive."""
 
     done: int
     total: int
 
 
 class Refused(msgspec.Struct, array_like=True, tag=2):
-    """The archive cannot be indexed: what an ArchiveError says."""
+    """The archive cannot be indexed: the fields of an ArchiveError."""
 
     reason: str
     no_archive: bool

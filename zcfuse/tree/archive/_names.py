@@ -1,4 +1,4 @@
-"""What becomes of a member's name: a path below the root of the tree, or a reason why not."""
+"""Turns a member's name into a path below the root of the tree, or a reason."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WITH_NUL: Final = "its name has a NUL in it"
 
 
 class UnusableNameError(ValueError):
-    """A name that no member can be shown under; its text is the reason."""
+    """An impossible name; its text is the reason."""
 
 
 def components(name: bytes) -> list[bytes]:
-    """Return the parts of a member's name, none for the root of the archive.
+    """Return the parts of a member's name; empty for the root of the archive.
 
-    A leading slash, empty parts and "." are dropped, so that what comes out is below the root.
+    Drops a leading slash, empty parts and ".", so the result lies below the root.
     """
     if len(name) > LONGEST_PATH:
         raise UnusableNameError(TOO_LONG_A_PATH)
@@ -43,12 +43,12 @@ def components(name: bytes) -> list[bytes]:
 
 
 def is_plain(part: bytes) -> bool:
-    """Say whether one part of a name may be taken as it is."""
+    """Return whether one part of a name is valid."""
     return part not in (b"", b".", b"..") and len(part) <= LONGEST_NAME and b"\0" not in part
 
 
 def target_trouble(target: bytes) -> str:
-    """Return why a symlink cannot have this target, or nothing."""
+    """Return why a symlink cannot have this target, or an empty string."""
     if not target:
         return "a symlink without a target"
     if len(target) > LONGEST_TARGET:

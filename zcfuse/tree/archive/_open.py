@@ -1,4 +1,4 @@
-"""How to get the index of an archive: the kept one where it holds, else a new one."""
+"""Gets the index of an archive: the kept one if valid, otherwise a new one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from zcfuse.tree.archive._sections import MemorySection
 
 
 class Keep(Enum):
-    """Where an index is kept."""
+    """The place of a kept index."""
 
     CACHE = "cache"
     """In the user's cache directory."""
 
     BESIDE = "beside"
-    """As ARCHIVE.zcidx; where that cannot be written, in the cache directory."""
+    """As ARCHIVE.zcidx; if that cannot be written, in the cache directory."""
 
     NOT = "not"
-    """Nowhere; one that is there is not looked at either."""
+    """Not kept; an existing one is ignored."""
 
 
 def index_archive(
@@ -38,11 +38,11 @@ def index_archive(
 ) -> ArchiveIndex:
     """Return the index of an uncompressed tar archive or of a zip archive.
 
-    `progress` is called from this thread; what it raises ends the indexing. With `salvage` the
-    members before the damage of a tar archive are taken; without, damage is an error.
+    `progress` runs in this thread; an exception from it ends the indexing. `salvage` takes the
+    members before the damage of a tar archive; otherwise damage is an error.
 
-    Raises ArchiveError, one line, where the archive cannot be indexed, and OSError where it cannot
-    be opened or read.
+    Raises ArchiveError, one line, if the archive cannot be indexed, and OSError if it cannot be
+    opened or read.
     """
     place = ArchivePlace(path)
     fd = place.open()
@@ -58,7 +58,7 @@ def index_archive(
 
 
 class _Kept:
-    """The files that the index of an archive may be kept in, and why they were not used."""
+    """The possible files of a kept index, and why they were not used."""
 
     def __init__(self, place: ArchivePlace, keep: Keep, owner: int) -> None:
         self._place = place
@@ -69,7 +69,7 @@ class _Kept:
             self._files.insert(0, _kept.beside(place.path))
 
     def find(self, identity: ArchiveIdentity) -> ArchiveIndex | None:
-        """Return the index that is kept, if there is one that holds."""
+        """Return the kept index, if valid."""
         for number, file in enumerate(self._files):
             try:
                 index = _kept.load(file, self._place, identity, self._owner)
@@ -86,7 +86,7 @@ class _Kept:
     def add(
         self, identity: ArchiveIdentity, sections: Mapping[str, bytes], complete: bool
     ) -> ArchiveIndex:
-        """Keep a new index in the first file that can be written, and return it from there."""
+        """Keep a new index in the first writable file, and return it from there."""
         if not complete:
             self._reasons.append("the archive is damaged, and only a part of it is shown")
         for file in self._files if complete else ():
@@ -103,7 +103,7 @@ class _Kept:
         return self._with_reasons(ArchiveIndex(self._place, identity, in_memory))
 
     def _copied(self, index: ArchiveIndex, file: bytes) -> ArchiveIndex:
-        """Keep an index that was found elsewhere in the first file too, if that can be."""
+        """Keep an index found in another place in the first file too, if possible."""
         try:
             _kept.copy(os.fsencode(index.kept or ""), file)
             first = _kept.load(file, self._place, index.identity, self._owner)
@@ -125,9 +125,9 @@ def _text(error: OSError | StaleIndexError) -> str:
 def _build(
     path: bytes, fd: int, progress: Progress, salvage: bool
 ) -> tuple[ArchiveIdentity, Mapping[str, bytes], bool]:
-    """Have the archive read, and make sure that it was one and the same while it was read.
+    """Index the archive, and verify that it did not change meanwhile.
 
-    Returns its identity, the sections of its index, and whether that is all of it.
+    Returns its identity, the sections of its index, and whether it is complete.
     """
     settle(fd)
     identity = identify(path, fd)

@@ -1,6 +1,6 @@
-"""Makes the sections of an index from an archive, by the parser that fits it.
+"""Builds the sections of an index from an archive, with the matching parser.
 
-Runs in a separate process, which `_indexer` limits: the parsers believe what the archive says.
+Runs in a separate process, which `_indexer` limits, because the parsers trust the archive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zcfuse.tree.archive._tar import BLOCK, is_tar, tar_members
 from zcfuse.tree.archive._zip import is_zip, zip_members
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes of the archive done, bytes in all), now and then and at the end."""
+"""Called with (bytes of the archive done, total bytes), sometimes and at the end."""
 
 MEMBERS_PER_REPORT: Final = 1000
 
@@ -30,15 +30,15 @@ COMPRESSED: Final = {
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -dk"),
     b"LZIP": ("lzip", "lzip -dk"),
 }
-"""First bytes of what tar archives are compressed with: its name, and a command that undoes it."""
+"""First bytes of a compression format: its name, and the command that decompresses it."""
 
 
 def parse(
     path: bytes, fd: int, mtime_ns: int, progress: Progress, *, salvage: bool
 ) -> tuple[dict[str, bytes | bytearray], bool]:
-    """Return the sections of an archive's index, and whether that is all of it.
+    """Return the sections of an archive's index, and whether it is complete.
 
-    Raises ArchiveError where the archive cannot be indexed, OSError where it cannot be read, and
+    Raises ArchiveError if the archive cannot be indexed, OSError if it cannot be read, and
     MemoryError.
     """
     status = os.fstat(fd)
@@ -54,7 +54,7 @@ def parse(
 
 
 class _Intake:
-    """Passes members on to the builder, and now and then how far it is to who waits."""
+    """Passes members to the builder, and sometimes progress to the caller."""
 
     def __init__(self, builder: Builder, progress: Progress, total: int) -> None:
         self._builder = builder
@@ -65,7 +65,7 @@ class _Intake:
         self.complete = True
 
     def take(self, done: int, member: Record | HardLink | LeftOut) -> None:
-        """Take a member; `done` bytes of the archive are behind, never fewer than reported."""
+        """Add a member after `done` bytes of the archive, which never decrease."""
         self._builder.add(member)
         if isinstance(member, Damage):
             self.complete = False

@@ -1,7 +1,7 @@
-"""Looks at a member's extended headers before tarfile reads them.
+"""Checks a member's extended headers before tarfile reads them.
 
-tarfile keeps what they promise and searches them by patterns that take the square of a run of
-digits as time. A header that no archiver writes is refused here, in one pass.
+tarfile trusts their sizes and searches them with patterns of quadratic time in a run of digits.
+This module refuses headers that no archiver writes, in one pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECONDS: Final = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{0,100})?")
 
 
 def check_extended(reader: Reader, offset: int) -> None:
-    """Raise HeaderError unless the extended headers at `offset` are ones that may be parsed."""
+    """Raise HeaderError unless the extended headers at `offset` are safe to parse."""
     for _ in range(EXTENDED_HEADERS):
         reader.seek(offset)
         block = reader.read(tarfile.BLOCKSIZE)
@@ -42,7 +42,7 @@ def check_extended(reader: Reader, offset: int) -> None:
 
 
 def nanoseconds(seconds: str | float) -> int:
-    """Return a time that pax writes in decimals, or a header as a number; 0 where it is neither."""
+    """Return a time from pax decimals or a numeric header; 0 for anything else."""
     text = str(seconds)
     if not _SECONDS.fullmatch(text):
         return 0

@@ -1,7 +1,7 @@
-"""Where an archive is: a name in a directory that is kept open.
+"""The place of an archive: a name in an open directory.
 
-By its path an archive could not be opened once the mount covers the directory that it is in: the
-daemon would have to answer its own request. Archives of one directory share the descriptor.
+If the mount covers the archive's directory, an open by path would make the daemon wait for itself.
+Archives of one directory share the descriptor.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Final
 from zcfuse.tree.archive._errors import NotAnArchiveError
 from zcfuse.tree.archive._identity import ArchiveIdentity, identify
 
-# O_NONBLOCK: an archive that was exchanged for a FIFO must not make open(2) wait for a writer.
+# O_NONBLOCK: if a FIFO replaced the archive, open(2) must not wait for a writer.
 READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
 LOOK: Final = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class _Directory:
-    """An open directory. Owns its descriptor, and closes it when nobody refers to it any more."""
+    """An open directory. Owns its descriptor, and closes it after the last reference."""
 
     def __init__(self, path: bytes) -> None:
         self.fd = -1
@@ -42,7 +42,7 @@ class ArchivePlace:
     """The directory entry of an archive."""
 
     def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
-        """Follow the symlinks in `path`, now and never again. Raises OSError."""
+        """Follow the symlinks in `path` once, now. Raises OSError."""
         self.path: Final = os.path.realpath(os.fsencode(path))
         above, self._name = os.path.split(self.path)
         with _directories_lock:
@@ -52,7 +52,7 @@ class ArchivePlace:
         self._directory = directory
 
     def open(self) -> int:
-        """Open what is there for reading and return its descriptor; NotAnArchiveError for none."""
+        """Open the file for reading and return its descriptor; NotAnArchiveError if not regular."""
         fd = os.open(self._name or b".", READ, dir_fd=self._directory.fd)
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
@@ -60,9 +60,9 @@ class ArchivePlace:
         raise NotAnArchiveError(self.path, "not a regular file; an archive is read in place")
 
     def open_unchanged(self, identity: ArchiveIdentity, flags: int = READ) -> int:
-        """Open the archive that was indexed and return its descriptor.
+        """Open the indexed archive and return its descriptor.
 
-        Raises OSError: ESTALE where another file is in its place by now, or it was changed.
+        Raises OSError: ESTALE if it was replaced or changed.
         """
         try:
             fd = os.open(self._name, flags, dir_fd=self._directory.fd)

@@ -1,4 +1,4 @@
-"""A file as the parsers want to see it: read, tell and seek over pread, with bounded reads."""
+"""A file object for the parsers: read, tell and seek over pread, with bounded reads."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import os
 from typing import Final
 
 SMALL_WINDOW: Final = 4096
-"""Bytes read where the place before was far away: a header or two, for one page of the disk."""
+"""Bytes to read after a jump: a header or two, in one disk page."""
 
 LARGE_WINDOW: Final = 256 * 1024
-"""Bytes read at once where headers follow one another."""
+"""Bytes to read at once if headers are adjacent."""
 
 
 class Reader:
-    """Reads an open file at a position of its own. Borrows the descriptor.
+    """Reads an open file at a private position. Borrows the descriptor.
 
-    The window grows while reads follow one another and shrinks at a jump, so that an archive of
-    large members costs a page of the disk per header, and one of small members few calls.
+    The window grows during sequential reads and shrinks at a jump. An archive of large members
+    costs one disk page per header, and one of small members few calls.
     """
 
     def __init__(self, fd: int, size: int, limit: int) -> None:
-        """Read `fd` up to byte `size`; a single read of more than `limit` bytes is refused."""
+        """Read `fd` up to byte `size`; refuse a single read of more than `limit` bytes."""
         self.size = size
         self._fd = fd
         self._limit = limit
@@ -35,7 +35,7 @@ class Reader:
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position and return it; beyond the end reads give nothing."""
+        """Go to a position and return it; reads beyond the end return nothing."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
             raise OSError(errno.EINVAL, "a position before the beginning of the file")
@@ -57,7 +57,7 @@ class Reader:
         return found
 
     def _fill(self, count: int) -> None:
-        """Read anew from the position on."""
+        """Refill the window from the position."""
         end = self._start + len(self._window)
         near = self._start <= self._position <= end + SMALL_WINDOW
         self._length = min(self._length * 2, LARGE_WINDOW) if near else SMALL_WINDOW

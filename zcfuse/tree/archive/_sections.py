@@ -1,6 +1,6 @@
-"""The bytes of a section, in memory or in a kept file whose blocks are checked as they are read.
+"""The bytes of a section, in memory or in a kept file with a check of each block read.
 
-A kept file is read and not mapped: whoever shortened it would take the process down by SIGBUS.
+A kept file is read and not mapped: shortening a mapped file would end the process by SIGBUS.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from zcfuse.tree.archive._errors import DamagedIndexError
 from zcfuse.tree.archive._reader import read_at
 
 BLOCK_BYTES: Final = 4 * 1024
-"""What is checked at a time: a page of the disk, 256 entries."""
+"""Bytes per check: a disk page, 256 entries."""
 
 READ_AT_ONCE: Final = 64
-"""Blocks above which what is read is not kept in memory: it is all of a section."""
+"""A read of more blocks than this is a whole section, and is not cached."""
 
 CACHED_BLOCKS: Final = 4096
-"""Blocks kept in memory, of all kept indexes together: 16 MiB."""
+"""Cached blocks, for all kept indexes together: 16 MiB."""
 
 
 class Section(Protocol):
@@ -30,12 +30,12 @@ class Section(Protocol):
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes; DamagedIndexError where they are not there."""
+        """Return exactly `length` bytes; DamagedIndexError if they are missing."""
         ...
 
 
 class MemorySection:
-    """A section that was just made, or of a small index."""
+    """A new section, or one of a small index."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._data = memoryview(data)
@@ -48,7 +48,7 @@ class MemorySection:
 
 
 class CheckedFile:
-    """The blocks of a kept file and what each must sum up to. Owns the descriptor."""
+    """The blocks of a kept file and their checksums. Owns the descriptor."""
 
     def __init__(self, fd: int, start: int, size: int, sums: memoryview) -> None:
         """Take over `fd`; `size` bytes from `start` on have a CRC-32 per block in `sums`."""
@@ -58,11 +58,11 @@ class CheckedFile:
         self._sums = sums
 
     def block(self, number: int) -> bytes:
-        """Return a block; DamagedIndexError where it is not what was written."""
+        """Return a block; DamagedIndexError if its checksum differs."""
         return self.blocks(number, 1)
 
     def blocks(self, first: int, count: int) -> bytes:
-        """Return several blocks that follow one another, read at once."""
+        """Return several adjacent blocks, with one read."""
         offset = first * BLOCK_BYTES
         length = min(count * BLOCK_BYTES, self._size - offset)
         found = read_at(self._fd, length, self._start + offset)
@@ -76,7 +76,7 @@ class CheckedFile:
         return found
 
     def close(self) -> None:
-        """Give the descriptor back; a second call does nothing."""
+        """Close the descriptor; a second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -1,7 +1,7 @@
 """The members of an uncompressed tar archive, by tarfile's parser of headers.
 
-The walk from header to header is done here and not by TarFile, which keeps every member in memory
-and takes a bad header for the end of the archive.
+This module walks from header to header instead of TarFile, which keeps every member in memory and
+treats a bad header as the end of the archive.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GNU_LABEL: Final = b"V"
 GNU_CONTINUED: Final = b"M"
 
 SPARSE_SIZES: Final = ("GNU.sparse.size", "GNU.sparse.realsize")
-"""Records that replace a member's size; without a map nobody knows where its bytes are."""
+"""Records that replace a member's size; without a map its bytes cannot be located."""
 
 CUT: Final = "the archive ends before the member does"
 
@@ -50,7 +50,7 @@ SPECIAL: Final = {
 
 
 def is_tar(start: bytes) -> bool:
-    """Say whether a file that begins with these 512 bytes is a tar archive, if an empty one."""
+    """Return whether a file with these first 512 bytes is a tar archive, possibly empty."""
     if start == bytes(BLOCK):
         return True
     try:
@@ -65,8 +65,8 @@ def tar_members(
 ) -> Iterator[tuple[int, Record | HardLink | LeftOut]]:
     """Yield (bytes of the archive done, member) in the order of the archive.
 
-    Raises ArchiveError at a header that cannot be read, with its position, and where the archive
-    ends without a block of zeros. With `salvage` either is a `Damage`, the last thing yielded.
+    Raises ArchiveError at an unreadable header, with its position, and at an archive without a
+    final block of zeros. With `salvage` either is a `Damage`, the last item.
     """
     reader = Reader(fd, size, TAR_HEADER + BLOCK)
     archive = _empty_archive()
@@ -94,7 +94,7 @@ def tar_members(
 
 
 class _CutOffError(Exception):
-    """The archive ends without its end. The message says where, and what is lost with it."""
+    """The archive lacks its end. The message names the place and the loss."""
 
 
 def _cut_off(size: int, count: int, cut: int) -> str:
@@ -103,13 +103,13 @@ def _cut_off(size: int, count: int, cut: int) -> str:
 
 
 def _empty_archive() -> tarfile.TarFile:
-    """Return a TarFile that has found nothing, as the state that tarfile's parser works on."""
+    """Return an empty TarFile, the state for tarfile's parser."""
     nothing = io.BytesIO(bytes(2 * BLOCK))
     return tarfile.TarFile(fileobj=nothing, mode="r", encoding="utf-8", errors="surrogateescape")
 
 
 def _at_end(reader: Reader, offset: int) -> bool:
-    """Say whether the archive ends here: at a block of zeros. POSIX has two; one is enough."""
+    """Return whether the archive ends here, at a block of zeros. POSIX has two; one suffices."""
     if offset > reader.size:
         return False
     reader.seek(offset)
@@ -117,13 +117,13 @@ def _at_end(reader: Reader, offset: int) -> bool:
 
 
 def _next_header(archive: tarfile.TarFile, reader: Reader, offset: int) -> tarfile.TarInfo:
-    """Parse the header at `offset` and leave the place of the next one in `archive.offset`."""
+    """Parse the header at `offset`, and store the next one's place in `archive.offset`."""
     check_extended(reader, offset)
     reader.seek(offset)
     header = tarfile.TarInfo.fromtarfile(archive)
     sparse = _sparse_map(header)
     if sparse is not None and "size" in header.pax_headers:
-        # tarfile takes the next header's place from the size as unpacked.
+        # tarfile computes the next header's place from the unpacked size.
         archive.offset = header.offset_data + _blocks(sum(length for _, length in sparse))
     if archive.offset <= offset:
         raise tarfile.HeaderError("its size is negative")
@@ -133,9 +133,9 @@ def _next_header(archive: tarfile.TarFile, reader: Reader, offset: int) -> tarfi
 
 
 def _take_time_off(header: tarfile.TarInfo, reader: Reader) -> None:
-    """Undo that tarfile takes a time of access, in headers of incremental archives, for a prefix.
+    """Undo a mistake of tarfile, which reads an access time in incremental archives as a prefix.
 
-    GNU headers have times where those of ustar have the beginning of a long name.
+    GNU headers have times where ustar headers have the start of a long name.
     """
     reader.seek(header.offset_data - BLOCK)
     block = reader.read(BLOCK)
@@ -175,7 +175,7 @@ def _symlink(record: Record, target: bytes) -> Record | LeftOut:
 
 
 def _place(record: Record, header: tarfile.TarInfo, size: int) -> None:
-    """Set where a regular file's bytes are, or why they cannot be had."""
+    """Set the place of a regular file's bytes, or why it is unreadable."""
     sparse = _sparse_map(header)
     record.size = header.size
     if sparse is not None:
@@ -210,7 +210,7 @@ def _place_pieces(record: Record, sparse: list[tuple[int, int]]) -> None:
 
 
 def _sparse_map(header: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-    """Return the (offset, length) of what is no hole, None where the member is not sparse."""
+    """Return the (offset, length) of data ranges, or None if the member is not sparse."""
     return cast("list[tuple[int, int]] | None", header.sparse)
 
 
@@ -224,5 +224,5 @@ def _blocks(count: int) -> int:
 
 
 def _bytes(name: str) -> bytes:
-    """Return a name as it stands in the archive."""
+    """Return a name's bytes in the archive."""
     return name.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""A tree that shows what is in an archive. Its files are runs of the archive; nothing is copied."""
+"""A tree of an archive's members. Its files are byte ranges of the archive, without copies."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from zcfuse.tree.archive._unpacked import UnpackedMembers, UnpackedStatistics
 
 BLOCK_BYTES: Final = 4096
 OWN_INO: Final = 1 << 63
-"""Set in inode numbers, as no ordinary filesystem sets it."""
+"""Set in inode numbers; ordinary filesystems leave it clear."""
 
 DOTS: Final = 2
 """Entries before the first name of a listing: "." and ".."."""
 
 
 CATALOGUE_BYTES: Final = 32 << 20
-"""The largest index that the data path is given: it is read as a whole, which takes 20 to 50 ms."""
+"""The largest index for the data path, which reads it whole in 20 to 50 ms."""
 
-# What a subclass may have of its own without its answers being others than an archive's.
+# Methods that a subclass may override without changing an archive's answers.
 _FREE: Final = frozenset(
     {"__init__", "close", "describe", "lease_of", "refuse_device", "report", "watch"}
 )
@@ -58,7 +58,7 @@ _KINDS: Final = {
 
 
 class ArchiveNode(Node):
-    """A member, or a directory that no member describes. Only directories know what is above."""
+    """A member, or a directory without a member. Only directories know their parent."""
 
     __slots__ = ("above", "identity", "number")
 
@@ -71,19 +71,18 @@ class ArchiveNode(Node):
 class Archive(Tree):
     """Shows the members of an uncompressed tar archive or of a zip archive as files.
 
-    Making one takes as long as reading the archive's headers, once; later ones find the kept
-    index. The archive must not change: opens are ESTALE from then on, never other bytes.
+    Creating one reads the archive's headers once; later ones use the kept index. The archive must
+    not change: later opens would give ESTALE, never other bytes.
 
     Parameters:
-        path: of the archive. Symbolic links to it are followed once, now.
-        keep: where the index is kept.
-        progress: called with bytes done and bytes in all, while there is no kept index to go by.
+        path: the archive. Symbolic links to it are followed once, now.
+        keep: where to keep the index.
+        progress: called with bytes done and total bytes, unless a kept index is used.
         salvage: whether to show the members before the damage of a tar archive (a header that
             cannot be read, or a missing end); without, damage is an error.
-        uid: who owns everything; None: as the archive says.
-        gid: the group of everything; None: as the archive says.
-        budget: bytes of memory for members that had to be decompressed, or what several archives
-            have together.
+        uid: the owner of everything; None: the archive's owners.
+        gid: the group of everything; None: the archive's groups.
+        budget: bytes of memory for decompressed members, or a budget shared by several archives.
 
     Raises:
         ArchiveError: the archive cannot be indexed; one line says why, and what to do.
@@ -117,11 +116,11 @@ class Archive(Tree):
         self.root = ArchiveNode(self._key, self.index.root)
 
     def unpacked(self) -> UnpackedStatistics:
-        """Return what was decompressed so far, and why what was not."""
+        """Return the counts of decompressed members, and the reasons for failures."""
         return self._unpacked.statistics()
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
-        """Return, as "archives", what was indexed and what was decompressed, by the path."""
+        """Return, as "archives", the index and the decompressed members, by path."""
         index = self.index
         told = {
             "container": index.container,
@@ -150,7 +149,7 @@ class Archive(Tree):
         return self._found(own, number)
 
     def attributes(self, node: Node) -> Attributes:
-        """Return the node's attributes, as they stand in the archive."""
+        """Return the node's attributes in the archive."""
         return self._attributes(self.index.member(_own(node).number))
 
     def readlink(self, node: Node) -> bytes:
@@ -160,8 +159,8 @@ class Archive(Tree):
     def open(self, node: Node) -> BackingFile:
         """Open a member.
 
-        Raises OSError: ESTALE where the archive has changed, EIO where the member cannot be read,
-        ENOMEM where it does not fit the budget, BlockingIOError while it is being decompressed.
+        Raises OSError: ESTALE if the archive has changed, EIO if the member is unreadable, ENOMEM
+        if it does not fit the budget, BlockingIOError while it is being decompressed.
         """
         member = self.index.member(_own(node).number)
         if member.kind == Kind.DIRECTORY:
@@ -182,13 +181,13 @@ class Archive(Tree):
         return _ArchiveListing(self, own)
 
     def statfs(self) -> StatFs:
-        """Return the archive's size and number of names; nothing is free."""
+        """Return the archive's size and number of names, without free space."""
         blocks = -(-self.index.identity.size // BLOCK_BYTES)
         names = len(self.index)
         return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, names, 0, 0, LONGEST_NAME)
 
     def describe(self, node: Node) -> str:
-        """Return how the member's bytes are had."""
+        """Describe the storage of the member."""
         member = self.index.member(_own(node).number)
         kind = _KINDS.get(member.kind, "member")
         if member.kind in PACKED:
@@ -196,7 +195,7 @@ class Archive(Tree):
         return f"{kind} of the {self.index.container} archive {shown(self.index.identity.path)}"
 
     def lease_of(self, node: Node) -> Lease | None:
-        """Return all that the index says, of the root, where it is not too large for that."""
+        """Return the whole index, for the root, unless it is too large."""
         size = self.index.size
         if node is not self.root or size > CATALOGUE_BYTES or self._differs():
             return None
@@ -219,12 +218,12 @@ class Archive(Tree):
         return ArchiveNode(self._key, number, _own(directory))
 
     def close(self) -> None:
-        """Free the index and what was decompressed."""
+        """Free the index and the decompressed members."""
         self._unpacked.close()
         self.index.close()
 
     def _differs(self) -> bool:
-        """Say whether any method but those that build and close is not an Archive's own."""
+        """Return whether a subclass overrides any method except construction and close."""
         return any(
             name in vars(self) or getattr(type(self), name) is not getattr(Archive, name)
             for name, value in {**vars(Tree), **vars(Archive)}.items()
@@ -254,7 +253,7 @@ class Archive(Tree):
 
 
 class _ArchiveListing(Listing):
-    """The names of a directory, which never change. Offset n stands behind entry n - 1."""
+    """The names of a directory, which never change. Offset n follows entry n - 1."""
 
     __slots__ = ("_directory", "_tree")
 
@@ -273,7 +272,7 @@ class _ArchiveListing(Listing):
             yield offset, name, *self._tree._found(self._directory, number)
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: a listing owns nothing."""
 
 
 def _own(node: Node) -> ArchiveNode:

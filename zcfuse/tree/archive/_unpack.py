@@ -21,7 +21,7 @@ SMALLEST_DICTIONARY: Final = 4096
 
 
 class BadMemberError(OSError):
-    """A member whose bytes cannot be had; EIO to the client. `reason` says why."""
+    """An unreadable member; EIO to the client. `reason` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(errno.EIO, reason)
@@ -29,7 +29,7 @@ class BadMemberError(OSError):
 
 
 class PackedMember(Protocol):
-    """Where a member's bytes are, how they are packed, and what they must come to."""
+    """The place, compression, size and checksum of a member's bytes."""
 
     @property
     def kind(self) -> Kind: ...
@@ -44,15 +44,15 @@ class PackedMember(Protocol):
 
 
 class _Decompressor(Protocol):
-    """One step of each of the three methods."""
+    """The common interface of the three methods."""
 
     def step(self, data: bytes) -> bytes:
-        """Return at most CHUNK bytes more, out of what was given before and of `data`."""
+        """Return at most CHUNK more bytes, from earlier input and `data`."""
         ...
 
     @property
     def wants_input(self) -> bool:
-        """Whether nothing more comes without further data."""
+        """Whether further output needs more input."""
         ...
 
     @property
@@ -64,8 +64,8 @@ class _Decompressor(Protocol):
 def unpack(fd: int, member: PackedMember, write: Callable[[bytes], object]) -> None:
     """Decompress a member of the archive `fd`, handing its bytes to `write` in pieces.
 
-    Raises BadMemberError where the bytes do not come to the size and the CRC-32 that the archive
-    gives; what was written then is not the member.
+    Raises BadMemberError if the bytes do not match the archive's size and CRC-32; the written bytes
+    are then invalid.
     """
     size, crc = 0, 0
     try:
@@ -104,14 +104,14 @@ def _pieces(fd: int, member: PackedMember) -> Iterator[bytes]:
         piece = decompressor.step(data)
         if not (piece or data or decompressor.eof):
             if member.kind == Kind.LZMA:
-                return  # its mark of the end may be missing; size and CRC-32 tell
+                return  # its end mark may be missing; size and CRC-32 decide
             raise BadMemberError("its compressed bytes end too early")
         if piece:
             yield piece
 
 
 def _decompressor(fd: int, member: PackedMember) -> tuple[int, _Decompressor]:
-    """Return the bytes that the method's own header takes, and what decompresses the rest."""
+    """Return the size of the method's header, and a decompressor for the rest."""
     if member.kind == Kind.LZMA:
         return _lzma(fd, member)
     if member.kind == Kind.BZIP2:
@@ -120,7 +120,7 @@ def _decompressor(fd: int, member: PackedMember) -> tuple[int, _Decompressor]:
 
 
 class _Deflate:
-    """zlib keeps what it was given and could not use apart."""
+    """zlib returns unused input separately."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -138,7 +138,7 @@ class _Deflate:
 
 
 class _Buffered:
-    """bz2 and lzma keep it themselves. bz2's errors are OSErrors without an errno."""
+    """bz2 and lzma keep unused input. bz2's errors are OSErrors without an errno."""
 
     def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
         self._inner = inner
@@ -171,7 +171,7 @@ def _lzma(fd: int, member: PackedMember) -> tuple[int, _Decompressor]:
         "lc": lc,
         "lp": lp,
         "pb": pb,
-        # No more than the member's bytes are ever looked back at, whatever the header asks for.
+        # A dictionary larger than the member is useless, whatever the header requests.
         "dict_size": max(SMALLEST_DICTIONARY, min(dictionary, member.size)),
     }
     inner = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[filters])

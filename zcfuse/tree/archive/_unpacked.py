@@ -1,8 +1,8 @@
 """Packed members in memory: each decompressed once, into a sealed memfd, within a budget.
 
-What no open file uses is given up for what is needed, longest unused first. A large member is
-unpacked in a thread of its own, and whoever asks meanwhile gets BlockingIOError, as for a file that
-another process holds a lease on: asking again is what a mount does by itself.
+Members without an open file are evicted when memory is needed, least recently used first. A
+separate thread unpacks a large member. Callers meanwhile get BlockingIOError, as for a file under
+another process's lease, and the mount retries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from zcfuse.tree.archive._unpack import BadMemberError, unpack
 LOG: Final = logging.getLogger("zcfuse.tree")
 
 AT_ONCE_BYTES: Final = 256 * 1024
-"""Size up to which the caller waits: a few milliseconds."""
+"""The caller waits for members up to this size: a few milliseconds."""
 
 THREADS: Final = max(os.cpu_count() or 1, 2)
 
@@ -35,10 +35,9 @@ SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcn
 
 
 class UnpackedStatistics(msgspec.Struct, frozen=True):
-    """What was unpacked so far; `bytes` and `members` are in memory now.
+    """Counts of unpacked members; `bytes` and `members` are in memory now.
 
-    `unpacked` counts decompressions, `given_up` how often memory was given up for another member,
-    `reasons` why members could not be had.
+    `unpacked` counts decompressions, `given_up` counts evictions, `reasons` explains failures.
     """
 
     budget: int
@@ -50,10 +49,10 @@ class UnpackedStatistics(msgspec.Struct, frozen=True):
 
 
 class UnpackedMembers:
-    """The packed members of one archive that are in memory. Thread-safe; owns their descriptors."""
+    """One archive's unpacked members in memory. Thread-safe; owns their descriptors."""
 
     def __init__(self, index: ArchiveIndex, budget: UnpackBudget) -> None:
-        """Keep in memory what the `budget` has room for."""
+        """Keep members in memory within `budget`."""
         self._index = index
         self._budget = budget
         self._lock = budget.lock
@@ -65,7 +64,7 @@ class UnpackedMembers:
         self._reasons: Counter[str] = Counter()
 
     def statistics(self) -> UnpackedStatistics:
-        """Return what was counted so far."""
+        """Return the counts so far."""
         with self._lock:
             held = sum(slot.fd >= 0 for slot in self._slots.values())
             counts = (self._bytes, held, self._unpacked, self._given_up)
@@ -74,8 +73,8 @@ class UnpackedMembers:
     def take(self, member: Member) -> int:
         """Return a descriptor of the member's bytes, borrowed until give_back().
 
-        Raises OSError: BlockingIOError while it is being unpacked, EIO where it is damaged, ENOMEM
-        where it does not fit the budget beside what is in use, ESTALE where the archive changed.
+        Raises OSError: BlockingIOError while it is being unpacked, EIO if it is damaged, ENOMEM if
+        it does not fit the budget beside members in use, ESTALE if the archive changed.
         """
         with self._lock:
             if member.node in self._bad:
@@ -96,26 +95,27 @@ class UnpackedMembers:
             return self._used(slot)
 
     def give_back(self, node: int) -> None:
-        """Give back what take() returned."""
+        """Return a descriptor from take()."""
         with self._lock:
             slot = self._slots.get(node)
             if slot is not None:
                 slot.users -= 1
 
     def close(self) -> None:
-        """Free all; a second call does nothing. What is in a thread is freed when that ends."""
+        """Free all; a second call does nothing. A member in a thread is freed at the thread's
+        end."""
         with self._lock:
             self._closed = True
             for slot in list(self._slots.values()):
                 self._drop(slot)
 
     def give_up(self, slot: Slot) -> None:
-        """Drop a member, for another one or another archive; the lock is held."""
+        """Evict a member, also for another archive; the caller holds the lock."""
         self._drop(slot)
         self._given_up += 1
 
     def _used(self, slot: Slot) -> int:
-        """Count one more user of a slot; the lock is held."""
+        """Count one more user of a slot; the caller holds the lock."""
         if slot.fd < 0:
             raise BeingMadeError(errno.EAGAIN, "being unpacked")
         self._budget.use(slot)
@@ -123,7 +123,7 @@ class UnpackedMembers:
         return slot.fd
 
     def _reserve(self, member: Member) -> Slot:
-        """Make room for a member; the lock is held."""
+        """Make room for a member; the caller holds the lock."""
         slot = Slot(self, member.node, member.size)
         if not self._budget.reserve(slot):
             reason = f"no room in the budget of {self._budget.size} bytes for unpacked members"
@@ -134,13 +134,13 @@ class UnpackedMembers:
         return slot
 
     def _drop(self, slot: Slot) -> None:
-        """Forget a slot; the lock is held."""
+        """Forget a slot; the caller holds the lock."""
         del self._slots[slot.node]
         self._bytes -= slot.size
         self._budget.free(slot)
 
     def _work(self, member: Member, slot: Slot) -> None:
-        """Unpack in a thread. Who asked will ask again, and then gets the error too."""
+        """Unpack in a thread. The caller retries, and then also gets an error."""
         try:
             with contextlib.suppress(OSError):
                 self._fill(member, slot)
@@ -164,7 +164,7 @@ class UnpackedMembers:
                 self._settle(slot, fd)
 
     def _settle(self, slot: Slot, fd: int) -> None:
-        """Enter what came of unpacking; the lock is held."""
+        """Record the result of unpacking; the caller holds the lock."""
         if self._closed or self._slots.get(slot.node) is not slot:
             if fd >= 0:
                 os.close(fd)
@@ -184,7 +184,7 @@ def _unpacked(index: ArchiveIndex, member: Member) -> int:
         with contextlib.ExitStack() as on_error:
             on_error.callback(os.close, fd)
             unpack(archive, member, _writer(fd))
-            index.check()  # still the same, so what was read was one archive
+            index.check()  # unchanged, so all bytes came from one archive
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             on_error.pop_all()
     return fd

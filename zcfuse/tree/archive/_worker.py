@@ -28,7 +28,7 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 def main(fd: int) -> None:
     """Serve the socket `fd`."""
-    # The one who waits decides what an interrupt from the terminal ends.
+    # The parent decides about an interrupt from the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with socket.socket(fileno=fd) as channel:
@@ -61,7 +61,7 @@ def _answer(channel: socket.socket, job: Job, archive: int, sections: int) -> An
         return NoMemory()
     except OSError as error:
         return Unreadable(error.errno or 0, error.strerror or str(error))
-    except Exception as error:  # a parser met a value that its author did not expect
+    except Exception as error:  # a parser met an unexpected value
         return Refused(f"it cannot be read ({error!r:.200})", False, False, False)
 
 

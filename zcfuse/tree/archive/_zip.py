@@ -1,7 +1,7 @@
 """The members of a zip archive, by zipfile's parser of the central directory.
 
-The central directory does not say where a member's bytes begin: each local header is read for that,
-and compared, so that a directory that lies about its members is found out here.
+The central directory lacks the start of a member's bytes. This module reads each local header for
+it and compares the two, which detects a false directory.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ DIRECTORY_MODE: Final = 0o755
 
 
 class _Sink:
-    """Stands where ZipFile keeps its members, and hands each on instead of keeping it."""
+    """Replaces ZipFile's containers, and passes each member on instead of keeping it."""
 
     def __init__(self, take: Callable[[zipfile.ZipInfo], None]) -> None:
         self.append = take
 
     def __setitem__(self, name: str, member: zipfile.ZipInfo) -> None:
-        """Forget a member that ZipFile files under its name."""
+        """Ignore a member that ZipFile stores under its name."""
 
     def __iter__(self) -> Iterator[zipfile.ZipInfo]:
         return iter(())
@@ -72,7 +72,7 @@ class _Directory(zipfile.ZipFile):
 
     @property
     def filelist(self) -> list[zipfile.ZipInfo]:
-        """What ZipFile appends members to."""
+        """ZipFile appends members to this."""
         return cast("list[zipfile.ZipInfo]", self._sink)
 
     @filelist.setter
@@ -81,7 +81,7 @@ class _Directory(zipfile.ZipFile):
 
     @property
     def NameToInfo(self) -> dict[str, zipfile.ZipInfo]:  # noqa: N802
-        """Where ZipFile files members by name."""
+        """ZipFile stores members by name here."""
         return cast("dict[str, zipfile.ZipInfo]", self._sink)
 
     @NameToInfo.setter
@@ -90,7 +90,7 @@ class _Directory(zipfile.ZipFile):
 
 
 def is_zip(fd: int, size: int, start: bytes) -> bool:
-    """Say whether a file is a zip archive, perhaps behind a program that unpacks it."""
+    """Return whether a file is a zip archive, possibly after a self-extracting program."""
     if start.startswith(SIGNATURES):
         return True
     try:
@@ -104,7 +104,7 @@ def zip_members(
 ) -> None:
     """Call take(bytes of the archive done, member) for each, in the order of the directory.
 
-    Members belong to `owner`, a user and a group id: zip's own are not to be relied on.
+    Members belong to `owner`, a user and a group id, because zip's are unreliable.
     """
 
     ours: list[BaseException] = []
@@ -145,17 +145,17 @@ def _member(info: zipfile.ZipInfo, fd: int, size: int, owner: tuple[int, int]) -
 
 
 def _raw_name(info: zipfile.ZipInfo) -> bytes:
-    """Return the name as it stands in the directory; code page 437 has all 256 bytes."""
+    """Return the name's bytes in the directory; code page 437 maps all 256."""
     return info.orig_filename.encode("utf-8" if info.flag_bits & UTF8_NAME else "cp437")
 
 
 def _is_verbatim(info: zipfile.ZipInfo) -> bool:
-    """Say whether a name's bytes are to be shown as they are, and not as code page 437."""
+    """Return whether to show a name's bytes unchanged instead of as code page 437."""
     return bool(info.flag_bits & UTF8_NAME) or info.create_system == MADE_ON_UNIX
 
 
 def _place(record: Record, info: zipfile.ZipInfo, raw: bytes, fd: int, size: int) -> None:
-    """Set where a file's bytes are and how they are packed, or why they cannot be had."""
+    """Set the place and compression of a file's bytes, or why it is unreadable."""
     record.size, record.stored, record.crc = info.file_size, info.compress_size, info.CRC
     kind = METHODS.get(info.compress_type)
     if record.size > LARGEST_SIZE:
@@ -172,7 +172,7 @@ def _place(record: Record, info: zipfile.ZipInfo, raw: bytes, fd: int, size: int
 
 
 def _place_data(record: Record, header: int, raw: bytes, fd: int, size: int) -> None:
-    """Read the local header for the beginning of the data."""
+    """Read the local header for the start of the data."""
     found = read_at(fd, LOCAL_HEADER.size + len(raw), header) if 0 <= header < size else b""
     if len(found) < LOCAL_HEADER.size + len(raw) or not found.startswith(LOCAL_SIGNATURE):
         return _give_up(record, "it has no local header where the directory says")
@@ -190,7 +190,7 @@ def _give_up(record: Record, reason: str) -> None:
 
 
 def _symlink(record: Record, fd: int) -> Record | LeftOut:
-    """Turn a file whose bytes are the target of a symlink into that."""
+    """Turn a file whose bytes are a symlink's target into a symlink."""
     trouble = record.reason
     if not trouble and record.size > LONGEST_TARGET:
         trouble = f"a symlink's target is longer than {LONGEST_TARGET} bytes"
@@ -207,7 +207,7 @@ def _symlink(record: Record, fd: int) -> Record | LeftOut:
 
 
 def _mtime_ns(info: zipfile.ZipInfo) -> int:
-    """Return the time of last modification: in UTC where the member has it, else local time."""
+    """Return the modification time: in UTC if the member has it, otherwise local time."""
     stamped = _timestamp(info.extra)
     if stamped is not None:
         return stamped * 1_000_000_000

@@ -1,7 +1,7 @@
-"""Trees that are written down in a file: TOML by hand, JSON lines by a program.
+"""Trees described in a file: TOML by hand, JSON lines by a program.
 
-`load_manifest` reads one, checks all of it and returns the directory that it describes. A million
-nodes are kept as a few columns of numbers; entries are made of them when somebody asks.
+`load_manifest` reads and checks one and returns its directory. A few columns of numbers hold a
+million nodes; entries are created on demand.
 """
 
 from zcfuse.tree.manifest._directory import ManifestDir

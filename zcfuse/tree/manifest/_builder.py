@@ -1,7 +1,7 @@
-"""From records, in any order, to a checked index.
+"""Turns records, in any order, into a checked index.
 
-Rows are kept in the order of the records, with their parents, until all are there; then they are
-sorted by directory and name once, which also shows what was given twice.
+Rows stay in the order of the records, with their parents, until the last record. Then one sort by
+directory and name follows, which also finds duplicates.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _ROOT: Final = 0
 
 
 class Builder:
-    """Collects nodes. A node's position is whatever its reader counts: a line, or a table.
+    """Collects nodes. A node's position is its reader's count: a line, or a table.
 
     Parameters:
-        base: the directory that relative paths begin at.
-        mtime_ns: the time of modification of what has none of its own.
-        checked_files: how many different files are looked at.
+        base: the directory for relative paths.
+        mtime_ns: the modification time of nodes without one.
+        checked_files: the maximum number of different files to check.
     """
 
     def __init__(self, base: bytes, mtime_ns: int, checked_files: int) -> None:
@@ -62,7 +62,7 @@ class Builder:
         self._mirrors: list[bytes] = []
         self._directories = {"": _ROOT}
         self.directory_rows: array[int] = array("I", [0])  # the root has none
-        self._written: set[int] = set()  # directories that have a record of their own
+        self._written: set[int] = set()  # directories with a record
 
     def add(self, position: int, record: Record) -> None:
         """Add a node. Raises Problem."""
@@ -75,14 +75,14 @@ class Builder:
         self._append(position, parent, name, row)
 
     def finish(self) -> None:
-        """Sort the nodes; `index` may be called then. Raises Problem for what contradicts."""
+        """Sort the nodes, before `index`. Raises Problem for a contradiction."""
         self._directories.clear()
         self._written.clear()
         self._sorted = sorted_rows(self)
-        self.names.clear()  # they cost more than all the rest
+        self.names.clear()  # they take more memory than everything else
 
     def index(self) -> Index:
-        """Return all that was added. To be called once, after `finish`."""
+        """Return the index. Call it once, after `finish`."""
         self.files.seal()
         return Index(
             mtime_ns=self._mtime_ns,
@@ -112,7 +112,7 @@ class Builder:
         return parent, _name(name, path)
 
     def _directory(self, position: int, directory: str, path: str) -> int:
-        """Return the number of a directory; make it, and those above, where there is none."""
+        """Return the number of a directory; create it and its parents if missing."""
         if path[:1] == "/":
             raise _absolute(path)
         if len(directory.encode()) > _LONGEST_PATH:
@@ -158,7 +158,7 @@ class Builder:
         return self._bytes(record, CONTENTS)
 
     def _bytes(self, part: Part, contents: tuple[str, ...]) -> Row:
-        """Return what has bytes of its own: a node, or a part of one."""
+        """Return the content of a node or of a part."""
         file = part.file
         others = (part.text, part.base64, part.zeros)
         if file is None or others != (None, None, None):
@@ -197,7 +197,7 @@ class Builder:
         return PARTS, first, 0, len(rows)
 
     def _least(self, row: Row) -> int:
-        """Return how many bytes a part has, 0 where its file was not looked at."""
+        """Return the size of a part in bytes, 0 if its file is unchecked."""
         _, number, start, length = row
         if length != TO_THE_END:
             return length
@@ -236,7 +236,7 @@ def _name(name: str, path: str) -> bytes:
 
 
 def _require_name(path: str) -> None:
-    """Raise Problem for a path that has no name, or names that lead elsewhere."""
+    """Raise Problem for a path without a name, or with forbidden names."""
     if path[:1] == "/":
         raise _absolute(path)
     names = path.split("/")

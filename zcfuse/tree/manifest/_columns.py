@@ -1,6 +1,6 @@
 """The contents of nodes as columns of numbers.
 
-A row is a content; what `source`, `offset` and `length` mean depends on its kind:
+A row is one content; its kind decides the meaning of `source`, `offset` and `length`:
 
 | kind | source | offset | length |
 |---|---|---|---|
@@ -34,7 +34,7 @@ Row = tuple[int, int, int, int]
 
 
 class Contents:
-    """A growing table of contents, 21 bytes a row."""
+    """A growing table of contents, 21 bytes per row."""
 
     __slots__ = ("kinds", "lengths", "offsets", "sources")
 
@@ -65,7 +65,7 @@ class Contents:
         )
 
     def reorder(self, order: Iterable[int]) -> None:
-        """Have the rows in another order, column by column, so that one at a time is doubled."""
+        """Reorder the rows column by column, so that only one column is doubled at a time."""
         numbers = array("I", order)
         self.kinds = bytearray(map(self.kinds.__getitem__, numbers))
         self.sources = reordered(self.sources, numbers)

@@ -1,4 +1,4 @@
-"""Directories of a manifest: entries made of an index when somebody asks."""
+"""Directories of a manifest, which create entries from an index on demand."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _SHARED_FILES: Final = 256
 
 
 class Entries:
-    """Makes the entries of one manifest. Used in the trio thread of the mount that shows it."""
+    """Creates the entries of one manifest. Used in the trio thread of its mount."""
 
     def __init__(self, index: Index) -> None:
         self.index = index
         self.serial: Final = next(_SERIAL)
-        # One entry for all texts: each is a slice of it. What it was made of is not kept.
+        # One entry for all texts: each is a slice of it. The source bytes are dropped.
         self._texts: Blob | None = Bytes(index.texts) if index.texts else None
         index.texts = bytearray()
         self._mirrors: dict[int, Mirror] = {}
@@ -66,7 +66,7 @@ class Entries:
         return self._given(number, dated=True)
 
     def _given(self, number: int, *, dated: bool) -> Given:
-        """Return what a node was given; `dated`: it has no time but the manifest's."""
+        """Return a node's attributes; `dated` uses the manifest's time by default."""
         attributes, mtime_ns = self.index.given(number)
         if mtime_ns == NO_TIME and dated:
             mtime_ns = self.index.mtime_ns
@@ -100,7 +100,7 @@ class Entries:
         return found
 
     def _mirror(self, number: int) -> Mirror:
-        """Return the one tree that shows a real directory, which stays open from now on."""
+        """Return the single tree of a real directory, which stays open from now on."""
         found = self._mirrors.get(number)
         if found is None:
             found = self._mirrors[number] = Mirror(self.index.mirrors[number])
@@ -110,8 +110,8 @@ class Entries:
 class ManifestDir(Dir):
     """A directory of a manifest. `load_manifest` returns the topmost.
 
-    What the manifest says cannot be changed (`add`, `replace` and `remove` raise TypeError); the
-    directory may be held by another Dir, and replaced there.
+    Its contents are fixed (`add`, `replace` and `remove` raise TypeError). Another Dir may hold the
+    directory and replace it.
     """
 
     __slots__ = ("_made", "_next", "_number")
@@ -122,34 +122,34 @@ class ManifestDir(Dir):
         super().__init__(key=("manifest", entries.serial, number), **entries.attributes(number))
         self._made = entries
         self._number = number
-        self._next = ROOT  # where the name that is asked for next may be
+        self._next = ROOT  # the likely place of the next name
 
     def get(self, name: str | bytes) -> Content | None:
-        """Return what `name` means, None where it is missing."""
+        """Return the entry of `name`, or None."""
         number = self._find(name)
         return None if number is None else self._made.entry(number)
 
     def names(self) -> Sequence[bytes]:
-        """Return the names that it holds, sorted: a sequence that makes each when it is read."""
+        """Return its names, sorted, as a sequence that creates each on access."""
         return self._made.index.names(self._number)
 
     def directories(self) -> int | None:
-        """Return how many of the names are directories."""
+        """Return the number of subdirectories."""
         return self._made.index.directories(self._number)
 
     @property
     def changed_ns(self) -> int:
-        """When the manifest was last changed, in nanoseconds since the epoch."""
+        """The manifest's modification time, in nanoseconds since the epoch."""
         return self._made.index.mtime_ns
 
     @property
     def nodes(self) -> int:
-        """How many nodes the manifest has in all, directories that are only implied included."""
+        """The number of nodes in the manifest, including implied directories."""
         return len(self._made.index)
 
     @property
     def unchecked_files(self) -> int:
-        """How many files were not looked at when the manifest was loaded."""
+        """The number of files that were not checked at load time."""
         return self._made.index.files.unchecked
 
     def __contains__(self, name: str | bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest: where, which field, and why, in one line."""
+"""Errors of a manifest: the place, the field and the reason, in one line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from zcfuse.text import escaped
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used.
+    """An invalid manifest.
 
     Attributes:
         manifest: the file, as the caller named it.
-        line: counted from 1; 0 where no line is to blame.
-        field: such as ``offset`` or ``parts[2].file``; empty where no field is to blame.
-        reason: what is wrong with it.
+        line: counted from 1; 0 if the error has no line.
+        field: such as ``offset`` or ``parts[2].file``; empty if the error has no field.
+        reason: the error.
     """
 
     def __init__(self, manifest: str, line: int, field: str, reason: str) -> None:
@@ -25,10 +25,10 @@ class ManifestError(ValueError):
 
 
 class Problem(Exception):  # noqa: N818 - no error of its own: a ManifestError is made of it
-    """Something wrong with a node, said by whoever does not know lines.
+    """An error in a node, from code without line numbers.
 
-    `position` is the node's, as its reader counts, or -1 for the one being added. `other` is the
-    position of a node that it contradicts, or -1.
+    `position` is the node's position by its reader's count, or -1 for the one being added. `other`
+    is the position of a contradicting node, or -1.
     """
 
     def __init__(self, field: str, reason: str, *, position: int = -1, other: int = -1) -> None:

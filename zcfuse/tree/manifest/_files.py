@@ -1,8 +1,8 @@
-"""The real files that a manifest names, in a form that a million of them may have.
+"""The real files of a manifest, in a compact form for a million files.
 
-A path is kept as the number of its directory and a name in one long string of names. What was named
-a short while ago is found again by its path; a file that comes again after many others is another
-row, which costs a few bytes and a second look, and nothing else.
+A path is stored as the number of its directory and a name in one long string. Recent files are
+found again by path. A file that returns after many others gets a second row, which costs a few
+bytes and a second check.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Final
 from zcfuse.tree.manifest._errors import Problem
 
 UNKNOWN: Final = 2**64 - 1
-"""The size of a file that was not looked at."""
+"""The size of an unchecked file."""
 
 _RECENT: Final = 1 << 16
 
 
 class BackingFiles:
-    """Files by number. `base` is the directory that relative paths begin at.
+    """Files by number. `base` is the directory for relative paths.
 
-    Up to `checked` files are looked at when they are named, each once; what is wrong with the
-    others shows when a client asks for them.
+    Checks up to `checked` files when they are named, each once. Errors of the others appear when a
+    client uses them.
     """
 
     def __init__(self, base: bytes, checked: int) -> None:
@@ -43,12 +43,12 @@ class BackingFiles:
         return len(self._in)
 
     def number(self, path: str) -> int:
-        """Return the number of a file. Raises Problem if it is no regular file."""
+        """Return the number of a file. Raises Problem if it is not a regular file."""
         found = self._recent.get(path)
         return self._add(path) if found is None else found
 
     def size(self, number: int) -> int:
-        """Return the size of a file in bytes when it was named, or UNKNOWN."""
+        """Return the size of a file in bytes at its check, or UNKNOWN."""
         return self._sizes[number]
 
     def path(self, number: int) -> bytes:
@@ -57,7 +57,7 @@ class BackingFiles:
         return self._directories[self._in[number]] + name
 
     def seal(self) -> None:
-        """Forget what only reading needs."""
+        """Free the data needed only for reading."""
         self._recent.clear()
         self._directory_numbers.clear()
 
@@ -95,14 +95,14 @@ class BackingFiles:
 
 
 def absolute(field: str, path: str, base: bytes) -> bytes:
-    """Return a path from the root on, relative ones beginning at `base`."""
+    """Return an absolute path; relative ones start at `base`."""
     if not path or "\0" in path:
         raise Problem(field, "is empty" if not path else "has a NUL in it")
     return os.path.join(base, os.fsencode(path))
 
 
 def looked_at(field: str, path: str, full: bytes) -> os.stat_result:
-    """Return what stat(2) says of a path, symbolic links followed; raise Problem if it fails."""
+    """Return stat(2) of a path, following symbolic links; raise Problem if it fails."""
     try:
         return os.stat(full)
     except FileNotFoundError:

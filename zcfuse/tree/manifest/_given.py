@@ -1,4 +1,4 @@
-"""Attributes that nodes were given: few different ones, whatever the number of nodes."""
+"""Explicit attributes of nodes: few different ones, whatever the number of nodes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FIELDS: Final = ("mode", "uid", "gid", "serve")
 _NO_WISH: Final = (None,) * 4
 
 _Wish = tuple[str | None, int | None, int | None, str | None, int]
-"""Mode, uid, gid and serve as they were written, and the kind of the node."""
+"""Mode, uid, gid and serve as written, and the kind of the node."""
 
 
 class Attributes(msgspec.Struct, frozen=True, gc=False):
-    """What was given, None where nothing was."""
+    """The explicit attributes; None for a default."""
 
     mode: int | None = None
     uid: int | None = None
@@ -36,7 +36,7 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
 
 
 class GivenAttributes:
-    """A column of attributes by row, and one of times of modification in nanoseconds."""
+    """A column of attributes by row, and one of modification times in nanoseconds."""
 
     __slots__ = ("_numbers", "_rows", "_table", "_times")
 
@@ -44,10 +44,10 @@ class GivenAttributes:
         self._numbers: dict[_Wish, int] = {}
         self._table = [Attributes()]
         self._rows: array[int] = array("I")
-        self._times: array[int] | None = None  # made when the first is given
+        self._times: array[int] | None = None  # created with the first value
 
     def append(self, record: Record | None, kind: int) -> None:
-        """Add a row: what a node was given, None: nothing. Raises Problem."""
+        """Add a row with a node's attributes, or None. Raises Problem."""
         self._rows.append(0)
         if self._times is not None:
             self._times.append(NO_TIME)
@@ -55,7 +55,7 @@ class GivenAttributes:
             self.replace(len(self._rows) - 1, record, kind)
 
     def replace(self, row: int, record: Record, kind: int) -> None:
-        """Have a row say what a node was given. Raises Problem."""
+        """Set a row to a node's attributes. Raises Problem."""
         wish = (record.mode, record.uid, record.gid, record.serve, kind)
         if wish[:4] != _NO_WISH:
             number = self._numbers.get(wish)
@@ -68,11 +68,11 @@ class GivenAttributes:
             self._times[row] = _nanoseconds(record.mtime)
 
     def of(self, row: int) -> tuple[Attributes, int]:
-        """Return a row's attributes and its time of modification in nanoseconds, or NO_TIME."""
+        """Return a row's attributes and its modification time in nanoseconds, or NO_TIME."""
         return self._table[self._rows[row]], NO_TIME if self._times is None else self._times[row]
 
     def reorder(self, order: array[int]) -> None:
-        """Have the rows in another order, and forget what only reading needs."""
+        """Reorder the rows, and free the data needed only for reading."""
         self._numbers.clear()
         self._rows = reordered(self._rows, order)
         if self._times is not None:
@@ -115,6 +115,6 @@ def _nanoseconds(given: int | float | datetime) -> int:
         seconds: int | float = given.timestamp()
     else:
         seconds = given
-    if not 0 <= seconds < LARGEST // _SECOND_NS:  # which no NaN is either
+    if not 0 <= seconds < LARGEST // _SECOND_NS:  # NaN fails this too
         raise Problem("mtime", "must lie from 1970 on and before 2262")
     return seconds * _SECOND_NS if isinstance(seconds, int) else round(seconds * _SECOND_NS)

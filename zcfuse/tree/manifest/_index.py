@@ -1,8 +1,7 @@
 """All nodes of a manifest, as columns: about 50 bytes each, and their names.
 
 A node is a number, 0 the root. The names of a directory have consecutive numbers and are sorted, so
-that a name is found by halving, and a listing is a range. Never changed once it is made, and may be
-used from any thread.
+a bisection finds a name, and a listing is a range. An index is immutable; any thread may use it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ ROOT: Final = 0
 
 
 class Index:
-    """Looks nodes up by directory and name. Made by a `Builder`."""
+    """Looks nodes up by directory and name. A `Builder` creates it."""
 
     def __init__(
         self,
@@ -35,7 +34,7 @@ class Index:
         targets: bytes,
         mirrors: list[bytes],
     ) -> None:
-        """Take all over."""
+        """Take ownership of the columns."""
         self.mtime_ns = mtime_ns
         self.files = files
         self.texts = texts
@@ -52,19 +51,19 @@ class Index:
         self._given = given
 
     def __len__(self) -> int:
-        """Return how many nodes there are, implied directories and the root too."""
+        """Return the number of nodes, including implied directories and the root."""
         return len(self._contents) + 1
 
     def content(self, number: int) -> Row:
-        """Return what a node is."""
+        """Return the content of a node."""
         return self._contents.row(number - 1) if number else self._root
 
     def given(self, number: int) -> tuple[Attributes, int]:
-        """Return the attributes and the time of modification that a node was given."""
+        """Return a node's explicit attributes and modification time."""
         return self._given.of(number - 1) if number else (_NOTHING, NO_TIME)
 
     def parts(self, content: Row) -> list[Row]:
-        """Return the parts of a content that has some."""
+        """Return the parts of a PARTS content."""
         _, first, _, count = content
         return [self._parts.row(first + part) for part in range(count)]
 
@@ -74,9 +73,9 @@ class Index:
         return self._names[start : self._ends[number - 1]]
 
     def find(self, directory: int, name: bytes, near: int = ROOT) -> int | None:
-        """Return the node called `name` in a directory, None if there is none.
+        """Return the node called `name` in a directory, or None.
 
-        `near` is looked at first: who goes through a listing asks for one after the other.
+        It tries `near` first, because clients look up the names of a listing in order.
         """
         _, first, _, count = self.content(directory)
         if first <= near < first + count and self.name(near) == name:
@@ -88,18 +87,18 @@ class Index:
         return None
 
     def names(self, directory: int) -> Names:
-        """Return the names that a directory holds, sorted."""
+        """Return the names in a directory, sorted."""
         _, first, _, count = self.content(directory)
         return Names(self, range(first, first + count))
 
     def directories(self, directory: int) -> int:
-        """Return how many of the names in a directory are directories."""
+        """Return the number of subdirectories of a directory."""
         _, first, _, count = self.content(directory)
         return self._contents.kinds.count(DIRECTORY, first - 1, first - 1 + count)
 
 
 class Names(Sequence[bytes]):
-    """The names of a directory, each made when it is asked for."""
+    """The names of a directory, created on access."""
 
     __slots__ = ("_index", "_numbers")
 
@@ -126,7 +125,7 @@ _NOTHING: Final = Attributes()
 
 
 def _place_directories(contents: Contents, order: Order) -> None:
-    """Have each directory say where its names are, instead of its number while it was read."""
+    """Replace each directory's reading number by the place of its names."""
     for row, kind in enumerate(contents.kinds):
         if kind == DIRECTORY:
             directory = contents.sources[row]

@@ -1,4 +1,4 @@
-"""Reading a manifest that has one JSON object a line."""
+"""Reads a manifest with one JSON object per line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_json_lines(
 ) -> None:
     """Add all nodes of a file to `builder`, and close it. Raises ManifestError.
 
-    Lines with nothing on them count, and are skipped.
+    Skips empty lines, but counts them.
     """
     line = 0
     try:

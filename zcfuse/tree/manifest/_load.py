@@ -1,4 +1,4 @@
-"""From the path of a manifest to the directory that it describes."""
+"""Loads a manifest and returns its directory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zcfuse.tree.manifest._json_lines import read_json_lines
 from zcfuse.tree.manifest._toml import read_toml
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the bytes that were read so far and those that the manifest has in all."""
+"""Called with the bytes read so far and the total bytes of the manifest."""
 
 CHECKED_FILES: Final = 100_000
-"""Looking at so many files takes a fraction of a second, unless a disk has to be asked for each."""
+"""Checking this many files takes a fraction of a second, if their inodes are in memory."""
 
 _FORMATS: Final = {".toml": read_toml, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
 
@@ -30,19 +30,18 @@ def load_manifest(
 ) -> ManifestDir:
     """Read a manifest and check all of it.
 
-    Parameters:
-        path: a TOML file (``.toml``) or one with a JSON object a line (``.jsonl``, ``.ndjson``).
-            Relative paths in it begin at its directory.
-        progress: called now and then while it is read.
-        checked_files: up to so many different files are looked at: whether they exist, are regular
-            files, and have the ranges that are asked for. What is wrong with further ones shows
-            when a client looks at them, as it would for a `File` or `Slice`.
+    Parameters: path: a TOML file (``.toml``) or one with one JSON object per line (``.jsonl``,
+        ``.ndjson``). Relative paths in it start at its directory.
+        progress: called sometimes during reading.
+        checked_files: the maximum number of different files to check: that they exist, are regular
+            files, and contain the ranges. Errors of other files appear when a client uses them, as
+            for a `File` or `Slice`.
 
     Returns:
-        The directory, to be mounted or to be put into another one.
+        The directory, to mount or to put into another one.
 
     Raises:
-        ManifestError: something is wrong with it, in one line.
+        ManifestError: the manifest is invalid, with a message of one line.
     """
     name = os.fspath(path)
     read = _FORMATS.get(os.path.splitext(name)[1])

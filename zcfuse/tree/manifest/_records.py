@@ -1,4 +1,4 @@
-"""One node as a manifest writes it, and what is said of one that is written wrongly."""
+"""One node of a manifest, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Id = Annotated[int, Meta(ge=0, le=LARGEST_ID)]
 
 
 class Part(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """What a file may be put together from; `docs/manifests.md` says what the fields mean."""
+    """A part of a file; `docs/manifests.md` explains the fields."""
 
     file: str | None = None
     offset: _Size | None = None
@@ -46,7 +46,7 @@ class Record(Part, forbid_unknown_fields=True, gc=False, kw_only=True):
 PART_CONTENTS: Final = ("file", "text", "base64", "zeros")
 CONTENTS: Final = (*PART_CONTENTS, "symlink", "parts", "mirror", "dir")
 
-# Names that other formats have for our fields, where no likeness leads from one to the other.
+# Other formats' names for our fields, too different to be found by similarity.
 _MEANT: Final = {
     "bytes": "text, or base64",
     "concat": "parts",
@@ -81,7 +81,7 @@ _BOUND: Final = re.compile(r"Expected `.*` (>=|<=) (\d+)")
 
 
 def problem_of(error: msgspec.ValidationError) -> Problem:
-    """Return what a msgspec error means for the one who wrote the manifest."""
+    """Return a msgspec error in terms of the manifest."""
     found = _COMPLAINT.fullmatch(str(error))
     assert found is not None, "it matches anything"
     what, where = found["what"], found["where"] or ""
@@ -100,7 +100,7 @@ def problem_of(error: msgspec.ValidationError) -> Problem:
 
 
 def did_you_mean(word: str, words: tuple[str, ...]) -> str:
-    """Return a question that names the word most like `word`, or nothing."""
+    """Return a question with the most similar word, or an empty string."""
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f", did you mean {close[0]}?" if close else ""
 

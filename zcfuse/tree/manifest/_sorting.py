@@ -1,4 +1,4 @@
-"""The order of an index: directory by directory from the root on, and by name in each."""
+"""The order of an index: directory by directory from the root, and by name in each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from zcfuse.tree.manifest._columns import DIRECTORY, Contents
 from zcfuse.tree.manifest._errors import Problem
 
 _ROOT: Final = 0
-_AT_ONCE: Final = 1 << 14  # names of a large directory that are copied in one go
+_AT_ONCE: Final = 1 << 14  # names of a large directory to copy at once
 
 
 class Rows(Protocol):
-    """Nodes in the order in which they were written.
+    """Nodes in the order of the manifest.
 
-    `parents` has numbers of directories, whose own rows `directory_rows` has.
+    `parents` holds numbers of directories; `directory_rows` holds their rows.
     """
 
     names: list[bytes]
@@ -29,10 +29,10 @@ class Rows(Protocol):
 
 
 class Order:
-    """Which row comes when, and all names in that order: one behind the other, and their ends.
+    """The order of rows, and all names joined in that order, with their ends.
 
-    `first` and `count` say, by directory, which nodes it holds. The root is node 0, so that the row
-    at `rows[n]` becomes node n + 1.
+    `first` and `count` are the range of nodes of each directory. The root is node 0, so the row
+    `rows[n]` becomes node n + 1.
     """
 
     __slots__ = ("count", "directories", "ends", "first", "names", "rows")
@@ -46,7 +46,7 @@ class Order:
         self.directories: array[int] = array("I", [_ROOT])
 
     def add(self, directory: int, rows: array[int], name_of: Callable[[int], bytes]) -> bool:
-        """Add what a directory holds, sorted; return whether two of the names are equal."""
+        """Add a directory's contents, sorted; return whether two names are equal."""
         self.first[directory] = len(self.rows) + 1
         self.count[directory] = len(rows)
         self.rows.extend(rows)
@@ -63,7 +63,7 @@ class Order:
 
 
 def sorted_rows(nodes: Rows) -> Order:
-    """Return the order of all nodes; raise Problem where two have one name."""
+    """Return the order of all nodes; raise Problem if two have one name."""
     order = Order(len(nodes.directory_rows))
     grouped, ends = _grouped(nodes)
     worst: Problem | None = None
@@ -94,7 +94,7 @@ def _grouped(nodes: Rows) -> tuple[array[int], array[int]]:
 
 
 def _contradiction(nodes: Rows, rows: array[int]) -> Problem | None:
-    """Return the first problem with rows of one directory that have one name."""
+    """Return the first Problem of rows with one name in one directory."""
     found: Problem | None = None
     for one, other in pairwise(rows):
         if nodes.names[one] == nodes.names[other]:

@@ -1,7 +1,6 @@
-"""Reading a manifest that is a TOML file with ``[[node]]`` tables.
+"""Reads a manifest in TOML with ``[[node]]`` tables.
 
-tomllib knows no lines once it has parsed, so the source is scanned for them where there is
-something to complain of.
+tomllib returns no line numbers, so an error message scans the source for its line.
 """
 
 from __future__ import annotations
@@ -85,6 +84,6 @@ def _complain(problem: Problem, current: int, text: str, name: str) -> NoReturn:
 
 
 def _keys(field: str) -> list[str | int]:
-    """Return the way to a field: ``parts[1].file`` is parts, 1, file."""
+    """Return the path of a field: ``parts[1].file`` is parts, 1, file."""
     found = re.findall(r"\[(\d+)\]|([^.\[\]]+)", field)
     return [int(index) if index else key for index, key in found]

@@ -1,7 +1,7 @@
-"""In which line of a TOML file something stands.
+"""Finds the line of a value in a TOML file.
 
-The text has been parsed before by tomllib, so that it is known to be TOML; only what opens and
-closes matters here.
+tomllib has already parsed the text, so it is valid TOML; this scanner follows only opening and
+closing marks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Final
 
 Way = tuple[str | int, ...]
-"""From the top to a value: keys of tables and indexes of lists."""
+"""The path from the top to a value: keys of tables and indexes of lists."""
 
 _TOKEN: Final = re.compile(
     r'''(?P<string>"""(?:\\[\s\S]|(?!""")[\s\S])*"""(?:"{0,2})'''
@@ -24,10 +24,10 @@ _END: Final = ("end", "", 0)
 
 
 def line_of(text: str, way: Way) -> int:
-    """Return the line where the value at `way` begins, or what it would be in; 0 if nothing is."""
+    """Return the first line of the value at `way`, or of its container; 0 if neither exists."""
     try:
         lines = _Scanner(text).lines
-    except RecursionError:  # what was just not too deep for tomllib: a message without its line
+    except RecursionError:  # almost too deep for tomllib: a message without a line
         return 0
     while way and way not in lines:
         way = way[:-1]
@@ -35,7 +35,7 @@ def line_of(text: str, way: Way) -> int:
 
 
 class _Scanner:
-    """Notes the line of each table, key and element when it is made."""
+    """Records the line of each table, key and element."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[Way, int] = {}
@@ -119,7 +119,7 @@ class _Scanner:
         return keys
 
     def _peek(self) -> str:
-        """Return the kind of the next token, of a mark the mark itself."""
+        """Return the kind of the next token; a mark is its kind."""
         if self._next >= len(self._tokens):
             return "end"
         kind, text, _ = self._tokens[self._next]
@@ -131,7 +131,7 @@ class _Scanner:
 
 
 def _tokens(text: str) -> list[tuple[str, str, int]]:
-    """Return (kind, text, line) of what is no comment."""
+    """Yield (kind, text, line) of tokens except comments."""
     found = []
     line = 1
     for match in _TOKEN.finditer(text):
