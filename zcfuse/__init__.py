@@ -9,8 +9,9 @@ served by the data path or by the kernel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from zcfuse._lazy import lazy
 from zcfuse.tree import (
     WHOLE_FILE,
     Attributes,
@@ -35,9 +36,23 @@ from zcfuse.tree import (
 )
 
 if TYPE_CHECKING:
-    from zcfuse.control import Mount, MountError, MountOptions, mount
+    from zcfuse.control import Mount, mount
+    from zcfuse.linux import MountError
+    from zcfuse.options import MountOptions
     from zcfuse.tree.archive import Archive, ArchiveError
     from zcfuse.tree.manifest import ManifestDir, ManifestError, load_manifest
+else:
+    # A tree alone needs no event loop, no compiled part, and no parsers of archives.
+    __getattr__ = lazy(
+        __name__,
+        {
+            "control": ("Mount", "mount"),
+            "linux": ("MountError",),
+            "options": ("MountOptions",),
+            "tree.archive": ("Archive", "ArchiveError"),
+            "tree.manifest": ("ManifestDir", "ManifestError", "load_manifest"),
+        },
+    )
 
 __version__ = "0.1.0"
 
@@ -73,21 +88,3 @@ __all__ = [
     "load_manifest",
     "mount",
 ]
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    # Loaded when first used: a tree alone needs no event loop and no compiled part, and few need
-    # the parsers and decompressors of archives.
-    if name in {"Archive", "ArchiveError"}:
-        from zcfuse.tree import archive
-
-        return getattr(archive, name)
-    if name in {"Mount", "MountError", "MountOptions", "mount"}:
-        from zcfuse import control
-
-        return getattr(control, name)
-    if name in {"ManifestDir", "ManifestError", "load_manifest"}:
-        from zcfuse.tree import manifest
-
-        return getattr(manifest, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

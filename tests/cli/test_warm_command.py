@@ -12,11 +12,12 @@ from zcfuse.admin._messages import (
     LockReply,
     UnlockReply,
 )
-from zcfuse.cli._places import Place, Places, nodeid_of
+from zcfuse.cli._places import Place, Places
 from zcfuse.cli.warm import _command as warm
 from zcfuse.cli.warm import _locking
 from zcfuse.cli.warm._files import Found, find_files, jobs_of, pieces_of
 from zcfuse.cli.warm._locking import Locker
+from zcfuse.linux import nodeid_of
 from zcfuse.linux._mapping import PAGE_BYTES
 from zcfuse.linux._mount_table import MountEntry
 

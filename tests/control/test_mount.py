@@ -16,7 +16,7 @@ pytestmark = requires("mounting")
 
 PROGRAM = """
 import sys, subprocess, trio
-from zcfuse.control import MountError, MountOptions, mount
+from zcfuse import MountError, MountOptions, mount
 from zcfuse.tree import Mirror
 source, mountpoint, path, case = sys.argv[1:]
 

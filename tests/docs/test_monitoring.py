@@ -5,7 +5,7 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.control.test_metrics import document
+from tests.admin.test_metrics import document
 from tests.support._user import CHECKOUT
 from zcfuse.admin.metrics._collector import exposition
 

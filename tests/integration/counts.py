@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.support import Daemon
-from zcfuse.control import read_status
+from zcfuse.admin.status import read_status
 
 _DEADLINE_S: Final = 15.0
 _POLL_S: Final = 0.02

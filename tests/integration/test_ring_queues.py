@@ -31,7 +31,8 @@ END_S: Final = 15.0
 # A policy that delays lookups of slow* until a file exists; control continues meanwhile.
 SLOW_POLICY: Final = """
 import os, sys, trio
-from zcfuse.control import MountOptions, _mount
+from zcfuse import MountOptions
+from zcfuse.control import _mount
 from zcfuse.control._daemon import run_daemon
 from zcfuse.tree import Mirror
 

@@ -29,9 +29,9 @@ from zcfuse.admin._messages import (
     LockReport,
     UnlockReply,
 )
-from zcfuse.admin.locks._files import FileLocks, backing_ranges, files_of, pieces_of
-from zcfuse.admin.status._document import Refusal, Reply, Request
-from zcfuse.linux._mapping import whole_pages
+from zcfuse.admin.locks import FileLocks, backing_ranges, files_of, pieces_of
+from zcfuse.admin.status import Refusal, Reply, Request
+from zcfuse.linux import whole_pages
 from zcfuse.tree import Answer, BackingFile, Extent, Node, Tree, Who
 
 log = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ def resident(backing: BackingFile, offset: int, length: int) -> int | None:
 
     None where the kernel does not tell (cachestat(2)).
     """
-    from zcfuse.linux._residency import cachestat
+    from zcfuse.linux import cachestat
 
     total = 0
     for fd, start, size in backing_ranges(backing.extents, offset, length):

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from zcfuse.linux._mounting import MountError
+from zcfuse.linux import MountError
 
 _RETRY_S: Final = 0.1
 

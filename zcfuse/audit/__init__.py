@@ -25,8 +25,7 @@ from zcfuse.audit._tracepoints import (
     kernel_device,
     tracepoint_id,
 )
-from zcfuse.linux._residency import Residency, cached_twice, cachestat
-from zcfuse.linux._syscalls import detach_mountpoint
+from zcfuse.linux import Residency, cached_twice, cachestat, detach_mountpoint
 
 __all__ = [
     "CLASSIC",

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from zcfuse.audit._process import thread_ids
-from zcfuse.linux._syscalls import detached_mount, perf_event_open
+from zcfuse.linux import detached_mount, perf_event_open
 
 _TRACEFS_PLACES: Final = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _PERF_TYPE_TRACEPOINT: Final = 2

@@ -21,7 +21,7 @@ from zcfuse.bench._sources import (
     temporary_file,
     temporary_tree,
 )
-from zcfuse.bench._sweep import SweepReport, run_sweep
+from zcfuse.bench._sweep import SIZES, SweepReport, run_sweep
 from zcfuse.bench._targets import (
     BACKING,
     PATHS,
@@ -40,6 +40,7 @@ __all__ = [
     "DEFAULT_SIZE",
     "LAYERS",
     "PATHS",
+    "SIZES",
     "VARIANTS",
     "WORKLOADS",
     "BenchReport",

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.admin.status import StatusDocument, StatusError, read_status
 from zcfuse.audit import (
     CLASSIC,
     CopyModel,
@@ -35,7 +36,6 @@ from zcfuse.audit import (
 from zcfuse.bench._clients import ClientError, ClientProcess, Timing, client
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
 from zcfuse.bench._sources import SourceFile
-from zcfuse.control import StatusDocument, StatusError, read_status
 
 READ_BLOCK: Final = 1 << 20
 _GB: Final = 1e9

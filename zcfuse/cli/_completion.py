@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from zcfuse.admin.status._registry import list_mounts
-from zcfuse.cli.mount._option_text import OPTION_NAMES
-from zcfuse.options._mount import SERVING_PATHS, TRANSPORTS, known_options
+from zcfuse.admin.status import list_mounts
+from zcfuse.cli.mount import OPTION_NAMES
+from zcfuse.options import SERVING_PATHS, TRANSPORTS, known_options
 
 
 def mountpoints(

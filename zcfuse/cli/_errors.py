@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from zcfuse.control._log import is_journal, with_priority
+from zcfuse.control import is_journal, with_priority
 from zcfuse.text import escaped
 
 EXIT_FAILED: Final = 1

@@ -14,36 +14,36 @@ from zcfuse.cli._examples import epilog
 # name: (where it is, its line in the list of commands). Importing them all for ``--help`` would
 # take a second.
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "mount": ("zcfuse.cli.mount._command:mount", "Show a directory at a mount point."),
+    "mount": ("zcfuse.cli.mount:mount", "Show a directory at a mount point."),
     "umount": ("zcfuse.cli.umount:umount", "Unmount, also what a killed daemon left behind."),
     "list": ("zcfuse.cli.list:list_", "List the zcfuse mounts and their daemons."),
     "status": (
         "zcfuse.cli.status:status",
         "Show what a mount negotiated, served and fell back from.",
     ),
-    "top": ("zcfuse.cli.top._command:top", "Show what a mount is doing, refreshed once a second."),
+    "top": ("zcfuse.cli.top:top", "Show what a mount is doing, refreshed once a second."),
     "explain": (
         "zcfuse.cli.explain:explain",
         "Say how a file is served, and why not better.",
     ),
     "freeze": (
-        "zcfuse.cli.frozen._freeze:freeze",
+        "zcfuse.cli.frozen:freeze",
         "Write a tree into an image that the kernel can serve by itself.",
     ),
-    "check": ("zcfuse.cli.frozen._check:check", "List the files of an image that have changed."),
+    "check": ("zcfuse.cli.frozen:check", "List the files of an image that have changed."),
     "warm": (
-        "zcfuse.cli.warm._command:warm",
+        "zcfuse.cli.warm:warm",
         "Read files ahead into the page cache; keep them in memory.",
     ),
     "copies": ("zcfuse.cli.copies:copies", "Count the copies that each serving path makes."),
     "doctor": (
-        "zcfuse.cli.doctor._command:doctor",
+        "zcfuse.cli.doctor:doctor",
         "Say what this machine offers and what is missing.",
     ),
     "completion": ("zcfuse.cli.completion:completion", "Print the completion script of a shell."),
     "setup": ("zcfuse.cli.setup:setup", "Tell mount(8), systemd, man and the shells about zcfuse."),
     "bench": (
-        "zcfuse.cli.bench._command:bench",
+        "zcfuse.cli.bench:bench",
         "Measure a mount against its backing tree and its peers.",
     ),
 }

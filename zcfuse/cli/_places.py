@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from zcfuse.linux._mount_table import MountEntry, read_mounts
-
-_AT_EMPTY_PATH: Final = 0x1000
-_HANDLE_BYTES: Final = 128  # MAX_HANDLE_SZ
-# struct file_handle: the size of what follows, its type, and for FUSE the nodeid's upper and lower
-# half and the generation (fs/fuse/inode.c).
-_HEAD: Final = struct.Struct("=Ii")
-_FUSE_HANDLE: Final = struct.Struct("=III")
-_FILEID_INO64_GEN: Final = 0x81
+from zcfuse.linux import MountEntry, read_mounts
 
 
 class Place(NamedTuple):
@@ -54,20 +44,3 @@ class Places:
 
 def _below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
-def nodeid_of(fd: int) -> int:
-    """Return the nodeid of an open file of a FUSE mount, 0 where the kernel does not tell it.
-
-    It is part of the file's handle (name_to_handle_at(2)).
-    """
-    handle = ctypes.create_string_buffer(_HEAD.pack(_HANDLE_BYTES, 0), _HEAD.size + _HANDLE_BYTES)
-    mount = ctypes.c_int()
-    call = ctypes.CDLL(None, use_errno=True).name_to_handle_at
-    if call(fd, b"", handle, ctypes.byref(mount), _AT_EMPTY_PATH) < 0:
-        return 0
-    size, kind = _HEAD.unpack_from(handle)
-    if kind != _FILEID_INO64_GEN or size != _FUSE_HANDLE.size:
-        return 0
-    upper, lower, _ = _FUSE_HANDLE.unpack_from(handle, _HEAD.size)
-    return int(upper) << 32 | int(lower)

@@ -24,7 +24,7 @@ from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._figures import progress, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_cells, print_json, print_note, size
-from zcfuse.cli.mount._command import Size
+from zcfuse.cli._parameters import Size
 
 _COLUMNS: Final = (
     "path",

@@ -11,15 +11,13 @@ from typing import Any, Final
 import click
 import msgspec
 
-from zcfuse.admin._messages import FileRange
-from zcfuse.admin.explain._document import BackingPart, Explanation, advice, meaning
-from zcfuse.admin.status._client import StatusError, ask, read_status_of
-from zcfuse.admin.status._document import Request, printable
+from zcfuse.admin import FileRange
+from zcfuse.admin.explain import BackingPart, Explanation, advice, meaning
+from zcfuse.admin.status import Request, StatusError, ask, printable, read_status_of
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, shown, size
-from zcfuse.cli._places import Place, Places, nodeid_of
-from zcfuse.linux._mount_table import MountEntry, read_mounts
-from zcfuse.linux._residency import cachestat
+from zcfuse.cli._places import Place, Places
+from zcfuse.linux import MountEntry, cachestat, nodeid_of, read_mounts
 from zcfuse.text import escaped
 
 _PATIENCE_S: Final = 60.0  # for a tree that has to decompress a member first

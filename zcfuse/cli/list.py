@@ -7,11 +7,9 @@ import os
 import click
 import msgspec
 
-from zcfuse.admin.status._client import StatusError, read_status_of
-from zcfuse.admin.status._document import printable
-from zcfuse.admin.status._registry import list_mounts
+from zcfuse.admin.status import StatusError, list_mounts, printable, read_status_of
 from zcfuse.cli._output import json_option, print_json, print_table
-from zcfuse.linux._mount_table import MountEntry
+from zcfuse.linux import MountEntry
 
 
 class _Row(msgspec.Struct):

@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import click
 
-from zcfuse.admin._messages import LockReport
-from zcfuse.admin.status._client import StatusError, read_status
-from zcfuse.admin.status._document import HotFile, StatusDocument, ThreadUsage
+from zcfuse.admin import LockReport
+from zcfuse.admin.status import HotFile, StatusDocument, StatusError, ThreadUsage, read_status
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._output import (
@@ -65,7 +64,7 @@ def status(mountpoint: str, as_json: bool, as_metrics: bool, verbose: bool) -> N
     except StatusError as error:
         raise CommandError(str(error), usage=error.usage) from error
     if as_metrics:
-        from zcfuse.admin.metrics._collector import exposition
+        from zcfuse.admin.metrics import exposition
 
         click.echo(exposition(document), nl=False)
     elif as_json:

@@ -10,15 +10,12 @@ from typing import Final
 
 import click
 
-from zcfuse.admin._unmounting import unmount_within
-from zcfuse.admin.status._client import StatusError, find_mount, read_status, request_unmount
-from zcfuse.admin.status._registry import list_mounts
+from zcfuse.admin import unmount_within
+from zcfuse.admin.status import StatusError, find_mount, list_mounts, read_status, request_unmount
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import EXIT_FAILED, CommandError, warn
-from zcfuse.linux._mount_table import MountEntry
-from zcfuse.linux._mounting import KernelMount, MountError, unmount
-from zcfuse.linux._users import User, users_of
-from zcfuse.options._mount import DEFAULT_UNMOUNT_WAIT_S
+from zcfuse.linux import KernelMount, MountEntry, MountError, User, unmount, users_of
+from zcfuse.options import DEFAULT_UNMOUNT_WAIT_S
 
 _MOST_NAMED: Final = 4
 _REMEDY: Final = "end them, give them time by --wait SECONDS, or detach it by --force or --lazy"

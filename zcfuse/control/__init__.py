@@ -1,60 +1,57 @@
-"""The control plane: mounts, their daemon, and how to ask it.
+"""The life of a mount: starting, serving and ending it, in a program or as a daemon.
 
-The names are loaded when they are first used: ``zcfuse list`` needs no event loop, and the
-commands fork before one is imported.
+A command forks before it imports an event loop, so this package loads each name when a caller first
+uses it.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from zcfuse._lazy import lazy
 
 if TYPE_CHECKING:
-    from zcfuse.admin._unmounting import UnmountOutcome
-    from zcfuse.admin.status._client import StatusError, read_status
-    from zcfuse.admin.status._document import StatusDocument, ThreadUsage
-    from zcfuse.admin.status._registry import list_mounts
-    from zcfuse.control._mount import mount
-    from zcfuse.control._served import Mount
-    from zcfuse.fuse._operations import Operations, OperationsStatistics
-    from zcfuse.linux._mounting import MountError
-    from zcfuse.options._mount import SERVING_PATHS, MountOptions
-
-__all__ = [
-    "SERVING_PATHS",
-    "Mount",
-    "MountError",
-    "MountOptions",
-    "Operations",
-    "OperationsStatistics",
-    "StatusDocument",
-    "StatusError",
-    "ThreadUsage",
-    "UnmountOutcome",
-    "list_mounts",
-    "mount",
-    "read_status",
-]
-
-_HOMES: Final = {
-    "SERVING_PATHS": "zcfuse.options._mount",
-    "Mount": "zcfuse.control._served",
-    "MountError": "zcfuse.linux._mounting",
-    "MountOptions": "zcfuse.options._mount",
-    "Operations": "zcfuse.fuse._operations",
-    "OperationsStatistics": "zcfuse.fuse._operations",
-    "StatusDocument": "zcfuse.admin.status._document",
-    "StatusError": "zcfuse.admin.status._client",
-    "ThreadUsage": "zcfuse.admin.status._document",
-    "UnmountOutcome": "zcfuse.admin._unmounting",
-    "list_mounts": "zcfuse.admin.status._registry",
-    "mount": "zcfuse.control._mount",
-    "read_status": "zcfuse.admin.status._client",
-}
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    from zcfuse.control._background import run_in_background as run_in_background
+    from zcfuse.control._checks import AUTOFS as AUTOFS
+    from zcfuse.control._checks import check_apart as check_apart
+    from zcfuse.control._checks import check_layers as check_layers
+    from zcfuse.control._checks import check_mountpoint as check_mountpoint
+    from zcfuse.control._checks import check_options as check_options
+    from zcfuse.control._checks import check_source as check_source
+    from zcfuse.control._daemon import run_daemon as run_daemon
+    from zcfuse.control._log import DEFAULT_LOG_LEVEL as DEFAULT_LOG_LEVEL
+    from zcfuse.control._log import LOG_LEVELS as LOG_LEVELS
+    from zcfuse.control._log import background_log as background_log
+    from zcfuse.control._log import foreground_log as foreground_log
+    from zcfuse.control._log import is_journal as is_journal
+    from zcfuse.control._log import with_priority as with_priority
+    from zcfuse.control._mount import mount as mount
+    from zcfuse.control._served import Mount as Mount
+    from zcfuse.control._witness import Witness as Witness
+else:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "_background": ("run_in_background",),
+            "_checks": (
+                "AUTOFS",
+                "check_apart",
+                "check_layers",
+                "check_mountpoint",
+                "check_options",
+                "check_source",
+            ),
+            "_daemon": ("run_daemon",),
+            "_log": (
+                "DEFAULT_LOG_LEVEL",
+                "LOG_LEVELS",
+                "background_log",
+                "foreground_log",
+                "is_journal",
+                "with_priority",
+            ),
+            "_mount": ("mount",),
+            "_served": ("Mount",),
+            "_witness": ("Witness",),
+        },
+    )

@@ -19,7 +19,7 @@ from typing import Final, NoReturn, TextIO
 
 import msgspec
 
-from zcfuse.linux._mounting import MountError
+from zcfuse.linux import MountError
 
 # Imports, mount(2) or fusermount3, INIT: a second on a slow machine.
 READY_TIMEOUT_S: Final = 30.0

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import stat
 from collections.abc import Sequence
 from typing import Final
 
-from zcfuse.linux._mount_table import MountEntry, mount_at, resolve_mountpoint
-from zcfuse.linux._mounting import MountError
-from zcfuse.linux._privileges import Capability, has_initial_capability
-from zcfuse.options._mount import DEFAULT_LOCK_BUDGET, MountOptions
+from zcfuse.linux import (
+    Capability,
+    MountEntry,
+    MountError,
+    has_initial_capability,
+    lockable_bytes,
+    mount_at,
+    resolve_mountpoint,
+)
+from zcfuse.options import DEFAULT_LOCK_BUDGET, MountOptions
 
 PASSTHROUGH_KERNEL: Final = "6.9"
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
@@ -220,24 +225,6 @@ def _check_lock_budget(budget: int) -> None:
             f"--lock-budget {budget}: beyond the {room} bytes that this process may lock:"
             " give less, raise 'ulimit -l', or run as root"
         )
-
-
-def lockable_bytes() -> int | None:
-    """Return the bytes that this process may still lock (hard RLIMIT_MEMLOCK); None: no limit."""
-    if has_initial_capability(Capability.IPC_LOCK):
-        return None
-    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if hard == resource.RLIM_INFINITY:
-        return None
-    return max(0, hard - _locked_bytes())
-
-
-def _locked_bytes() -> int:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("VmLck:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def chosen_lock_budget(options: MountOptions) -> int:

@@ -11,14 +11,14 @@ from typing import Final, TextIO
 
 import trio
 
-from zcfuse.admin._service import ServiceManager
+from zcfuse.admin import ServiceManager
 from zcfuse.control._log import DEFAULT_LOG_LEVEL, set_up_logging
 from zcfuse.control._mount import mount
 from zcfuse.control._served import UNMOUNTED, Mount
 from zcfuse.control._watchdog import keep_watch
 from zcfuse.control._witness import Witness
-from zcfuse.linux._mounting import MountError
-from zcfuse.options._mount import MountOptions
+from zcfuse.linux import MountError
+from zcfuse.options import MountOptions
 from zcfuse.tree import Tree
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import sys
 from typing import Any, Final, TextIO
 
 from zcfuse.control._log_limit import LimitedHandler
-from zcfuse.linux._mounting import MountError
+from zcfuse.linux import MountError
 from zcfuse.text import escaped
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")

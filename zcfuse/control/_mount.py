@@ -19,27 +19,29 @@ from typing import TYPE_CHECKING, Final
 import pyfuse3
 import trio
 
-from zcfuse.admin._file_requests import FileRequests
-from zcfuse.admin.locks._files import FileLocks
-from zcfuse.admin.locks._room import LockRoom, OwnBudget
-from zcfuse.admin.status._registry import listening
+from zcfuse.admin import FileRequests
+from zcfuse.admin.locks import FileLocks, LockRoom, OwnBudget
+from zcfuse.admin.status import listening
 from zcfuse.control._checks import (
     check_mountpoint,
     check_options,
     chosen_lock_budget,
 )
 from zcfuse.control._served import AnnouncedOperations, Mount, serving
-from zcfuse.fuse._changes import Changes
-from zcfuse.fuse._directory_leases import DirectoryLeases
-from zcfuse.fuse._operations import Operations
-from zcfuse.linux._connection import abort_file
-from zcfuse.linux._mounting import KernelMount, MountError, attach
-from zcfuse.linux._privileges import Capability, has_initial_capability
-from zcfuse.options._mount import MountOptions
+from zcfuse.fuse import Changes, DirectoryLeases, Operations
+from zcfuse.linux import (
+    Capability,
+    KernelMount,
+    MountError,
+    abort_file,
+    attach,
+    has_initial_capability,
+)
+from zcfuse.options import MountOptions
 from zcfuse.tree import BackingFile, Dir, Mirror, Tree, Union, VirtualTree
 
 if TYPE_CHECKING:
-    from zcfuse.admin.metrics._server import MetricsServer
+    from zcfuse.admin.metrics import MetricsServer
     from zcfuse.datapath import DataPath
 
 log = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ def _metrics_server(options: MountOptions) -> MetricsServer | None:
     """Listen for scrapers, where that is wanted: before anything is mounted."""
     if options.metrics_listen is None:
         return None
-    from zcfuse.admin.metrics._server import MetricsServer  # its library takes a while to load
+    from zcfuse.admin.metrics import MetricsServer  # its library takes a while to load
 
     return MetricsServer(options.metrics_listen)
 

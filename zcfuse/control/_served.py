@@ -26,35 +26,30 @@ import pyfuse3
 import trio
 
 from zcfuse import __version__
-from zcfuse.admin._file_requests import FileRequests
-from zcfuse.admin._messages import FileRange
-from zcfuse.admin._unmounting import UnmountOutcome, unmount_within
-from zcfuse.admin.explain._inquiry import explain
-from zcfuse.admin.status._document import (
+from zcfuse.admin import FileRange, FileRequests, UnmountOutcome, unmount_within
+from zcfuse.admin.explain import explain
+from zcfuse.admin.status import (
+    HotFiles,
     Refusal,
     Reply,
     Request,
     StatusDocument,
     UnmountReply,
     printable,
+    serve_status,
     thread_usage,
 )
-from zcfuse.admin.status._hot_files import HotFiles
-from zcfuse.admin.status._server import serve_status
 from zcfuse.control._checks import (
     no_kernel_passthrough,
 )
-from zcfuse.datapath._latency import Latencies
-from zcfuse.fuse._changes import Changes
-from zcfuse.fuse._directory_leases import DirectoryLeases
-from zcfuse.fuse._operations import Operations
-from zcfuse.linux._connection import set_read_ahead
-from zcfuse.linux._mounting import KernelMount, MountError
-from zcfuse.options._mount import MountOptions
+from zcfuse.datapath import Latencies
+from zcfuse.fuse import Changes, DirectoryLeases, Operations
+from zcfuse.linux import KernelMount, MountError, set_read_ahead
+from zcfuse.options import MountOptions
 from zcfuse.tree import Tree
 
 if TYPE_CHECKING:
-    from zcfuse.admin.metrics._server import MetricsServer
+    from zcfuse.admin.metrics import MetricsServer
     from zcfuse.datapath import DataPath
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from zcfuse.admin._service import ServiceManager
+from zcfuse.admin import ServiceManager
 from zcfuse.control._witness import Witness
 
 log = logging.getLogger(__name__)

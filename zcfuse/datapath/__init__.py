@@ -1,76 +1,60 @@
-"""The data plane: mounting, the kernel's channel, leases and serving paths.
+"""The data path: the kernel's channel, leases and serving paths.
 
-The bytes are served by C++ threads without the GIL (`native/`); this package is their Python face.
-It knows nothing of trees. The compiled part is loaded when one of its names is first used: what
-only looks at mounts, or serves without a data plane, works without it.
+C++ threads serve the bytes without the GIL (`native/`); this package is their Python face. It
+knows nothing of trees. A caller that uses none of the compiled names does not load the compiled
+part.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from zcfuse._lazy import lazy
 
 if TYPE_CHECKING:
-    from zcfuse.datapath._latency import Latencies, Latency
-    from zcfuse.datapath._native import (
-        WHOLE_FILE,
-        Config,
-        DataPath,
-        Source,
-        arm_faults,
-        index_source,
-        upcall_pair,
+    from zcfuse.datapath._latency import Latencies as Latencies
+    from zcfuse.datapath._latency import Latency as Latency
+    from zcfuse.datapath._native import WHOLE_FILE as WHOLE_FILE
+    from zcfuse.datapath._native import Config as Config
+    from zcfuse.datapath._native import DataPath as DataPath
+    from zcfuse.datapath._native import Source as Source
+    from zcfuse.datapath._native import arm_faults as arm_faults
+    from zcfuse.datapath._native import index_source as index_source
+    from zcfuse.datapath._native import upcall_pair as upcall_pair
+    from zcfuse.datapath._statistics import Directories as Directories
+    from zcfuse.datapath._statistics import Init as Init
+    from zcfuse.datapath._statistics import PathCounts as PathCounts
+    from zcfuse.datapath._statistics import Pool as Pool
+    from zcfuse.datapath._statistics import Statistics as Statistics
+    from zcfuse.datapath._statistics import Thread as Thread
+    from zcfuse.datapath._statistics import Transport as Transport
+    from zcfuse.datapath._statistics import Windows as Windows
+else:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "_latency": (
+                "Latencies",
+                "Latency",
+            ),
+            "_native": (
+                "WHOLE_FILE",
+                "Config",
+                "DataPath",
+                "Source",
+                "arm_faults",
+                "index_source",
+                "upcall_pair",
+            ),
+            "_statistics": (
+                "Directories",
+                "Init",
+                "PathCounts",
+                "Pool",
+                "Statistics",
+                "Thread",
+                "Transport",
+                "Windows",
+            ),
+        },
     )
-    from zcfuse.datapath._statistics import (
-        Directories,
-        Init,
-        PathCounts,
-        Pool,
-        Statistics,
-        Thread,
-        Transport,
-        Windows,
-    )
-
-__all__ = [
-    "WHOLE_FILE",
-    "Config",
-    "DataPath",
-    "Directories",
-    "Init",
-    "Latencies",
-    "Latency",
-    "PathCounts",
-    "Pool",
-    "Source",
-    "Statistics",
-    "Thread",
-    "Transport",
-    "Windows",
-    "arm_faults",
-    "index_source",
-    "upcall_pair",
-]
-
-_HOMES: Final = {
-    **dict.fromkeys(
-        (
-            "WHOLE_FILE",
-            "Config",
-            "DataPath",
-            "Source",
-            "arm_faults",
-            "index_source",
-            "upcall_pair",
-        ),
-        "_native",
-    ),
-    **dict.fromkeys(("Latencies", "Latency"), "_latency"),
-}
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES.get(name, "_statistics")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -12,7 +12,7 @@ from zcfuse.frozen import _xattrs
 from zcfuse.frozen._errors import ImageError
 from zcfuse.frozen._image import FrozenImage, Member
 from zcfuse.frozen._layout import Piece
-from zcfuse.linux._files import device_number
+from zcfuse.linux import device_number
 from zcfuse.tree import (
     HOLE,
     WHOLE_FILE,

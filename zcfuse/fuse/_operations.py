@@ -28,8 +28,8 @@ from zcfuse.fuse._implicit import ImplicitHandles, implied_node
 from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
 from zcfuse.fuse._readonly import ReadOnlyOperations
 from zcfuse.fuse._waiting import WaitingOpens
-from zcfuse.linux._privileges import process_may_administer
-from zcfuse.options._mount import DEFAULT_ANSWER_TIMEOUT_S
+from zcfuse.linux import process_may_administer
+from zcfuse.options import DEFAULT_ANSWER_TIMEOUT_S
 from zcfuse.tree import Answer, Attributes, BeingMadeError, Identity, Listing, Node, Tree, Who
 
 # fcntl(2): the holder of a lease has /proc/sys/fs/lease-break-time, 45 s unless set otherwise.

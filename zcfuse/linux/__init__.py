@@ -1,4 +1,89 @@
 """Linux interfaces that Python lacks: mounts, mappings, statx, capabilities, perf events.
 
-No other package uses ctypes. Nothing here knows of trees or of FUSE requests.
+Only this package uses ctypes. Nothing here knows of trees or of FUSE requests.
 """
+
+from zcfuse.linux._connection import abort_file, set_read_ahead
+from zcfuse.linux._files import (
+    AT_EMPTY_PATH,
+    AT_NO_AUTOMOUNT,
+    AT_STATX_DONT_SYNC,
+    AT_SYMLINK_NOFOLLOW,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    Attributes,
+    Status,
+    device_number,
+    directory_names,
+    filesystem_type,
+    openat2,
+    statx,
+)
+from zcfuse.linux._handles import nodeid_of
+from zcfuse.linux._mapping import PAGE_BYTES, Mapping, data_ranges, may_ask, whole_pages
+from zcfuse.linux._mount_probe import Answer, probe
+from zcfuse.linux._mount_table import FSTYPE, MountEntry, mount_at, read_mounts, resolve_mountpoint
+from zcfuse.linux._mounting import KernelMount, MountError, attach, check_device, unmount
+from zcfuse.linux._namespaces import enter_mount_namespace
+from zcfuse.linux._privileges import (
+    Capability,
+    has_initial_capability,
+    lockable_bytes,
+    process_may_administer,
+)
+from zcfuse.linux._residency import Residency, cached_twice, cachestat
+from zcfuse.linux._syscalls import detach_mountpoint, detached_mount, perf_event_open
+from zcfuse.linux._users import User, users_of
+
+__all__ = [
+    "AT_EMPTY_PATH",
+    "AT_NO_AUTOMOUNT",
+    "AT_STATX_DONT_SYNC",
+    "AT_SYMLINK_NOFOLLOW",
+    "FSTYPE",
+    "PAGE_BYTES",
+    "RESOLVE_BENEATH",
+    "RESOLVE_NO_MAGICLINKS",
+    "RESOLVE_NO_SYMLINKS",
+    "RESOLVE_NO_XDEV",
+    "Answer",
+    "Attributes",
+    "Capability",
+    "KernelMount",
+    "Mapping",
+    "MountEntry",
+    "MountError",
+    "Residency",
+    "Status",
+    "User",
+    "abort_file",
+    "attach",
+    "cached_twice",
+    "cachestat",
+    "check_device",
+    "data_ranges",
+    "detach_mountpoint",
+    "detached_mount",
+    "device_number",
+    "directory_names",
+    "enter_mount_namespace",
+    "filesystem_type",
+    "has_initial_capability",
+    "lockable_bytes",
+    "may_ask",
+    "mount_at",
+    "nodeid_of",
+    "openat2",
+    "perf_event_open",
+    "probe",
+    "process_may_administer",
+    "read_mounts",
+    "resolve_mountpoint",
+    "set_read_ahead",
+    "statx",
+    "unmount",
+    "users_of",
+    "whole_pages",
+]

@@ -13,8 +13,6 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.tree._types import Attributes
-
 AT_EMPTY_PATH: Final = 0x1000
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_NO_AUTOMOUNT: Final = 0x800
@@ -71,6 +69,26 @@ _getdents64.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 _getdents64.restype = ctypes.c_ssize_t
 _fstatfs = _libc.fstatfs
 _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+
+class Attributes(msgspec.Struct, frozen=True, gc=False):
+    """What stat(2) says of a node: times in nanoseconds, size in bytes, blocks of 512 bytes.
+
+    `ino` is the inode number that clients see; equal for hard links.
+    """
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blksize: int
+    blocks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):

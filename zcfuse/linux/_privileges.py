@@ -5,6 +5,7 @@ Each call reads ``/proc``, since a process may drop its capabilities. Any thread
 
 from __future__ import annotations
 
+import resource
 from enum import IntEnum
 from typing import Final
 
@@ -58,3 +59,21 @@ def _in_initial_user_namespace(pid: str = "self") -> bool:
     except FileNotFoundError:
         # A kernel without user namespaces has only the first one.
         return True
+
+
+def lockable_bytes() -> int | None:
+    """Return the bytes that this process may still lock (hard RLIMIT_MEMLOCK); None: no limit."""
+    if has_initial_capability(Capability.IPC_LOCK):
+        return None
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if hard == resource.RLIM_INFINITY:
+        return None
+    return max(0, hard - _locked_bytes())
+
+
+def _locked_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("VmLck:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,1 +1,35 @@
-"""The options of a mount, from every place where a user can set them."""
+"""The options of a mount: their values, their limits, and how users write them."""
+
+from zcfuse.options._mount import (
+    DEFAULT_ANSWER_TIMEOUT_S,
+    DEFAULT_CACHE_TIMEOUT_S,
+    DEFAULT_LOCK_BUDGET,
+    DEFAULT_UNMOUNT_WAIT_S,
+    NO_TIMEOUT_IF_IMMUTABLE,
+    SERVING_PATHS,
+    TRANSPORTS,
+    UNLIMITED_CACHE_TIMEOUT_S,
+    MountOptions,
+    known_options,
+    parse_listen,
+    parse_mount_options,
+    parse_size,
+    split_options,
+)
+
+__all__ = [
+    "DEFAULT_ANSWER_TIMEOUT_S",
+    "DEFAULT_CACHE_TIMEOUT_S",
+    "DEFAULT_LOCK_BUDGET",
+    "DEFAULT_UNMOUNT_WAIT_S",
+    "NO_TIMEOUT_IF_IMMUTABLE",
+    "SERVING_PATHS",
+    "TRANSPORTS",
+    "UNLIMITED_CACHE_TIMEOUT_S",
+    "MountOptions",
+    "known_options",
+    "parse_listen",
+    "parse_mount_options",
+    "parse_size",
+    "split_options",
+]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from zcfuse.linux._mounting import MountError
+from zcfuse.linux import MountError
 
 SERVING_PATHS: Final = ("auto", "naive", "upcall", "pool", "mmap", "splice", "passthrough")
 DEFAULT_PATH: Final = "auto"

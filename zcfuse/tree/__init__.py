@@ -34,7 +34,7 @@ from zcfuse.tree._types import (
     Who,
 )
 from zcfuse.tree._union import Union
-from zcfuse.tree.virtual._tree import VirtualTree
+from zcfuse.tree.virtual import VirtualTree
 
 __all__ = [
     "HOLE",

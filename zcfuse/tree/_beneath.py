@@ -13,15 +13,15 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from zcfuse.linux import _files as _syscalls
-from zcfuse.linux._files import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, Status, statx
+from zcfuse import linux
+from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, Status, statx
 
 PATH_BYTES: Final = 4095  # PATH_MAX without its NUL; longer paths are opened in pieces
 _RESOLVE: Final = (
-    _syscalls.RESOLVE_BENEATH
-    | _syscalls.RESOLVE_NO_SYMLINKS
-    | _syscalls.RESOLVE_NO_MAGICLINKS
-    | _syscalls.RESOLVE_NO_XDEV
+    linux.RESOLVE_BENEATH
+    | linux.RESOLVE_NO_SYMLINKS
+    | linux.RESOLVE_NO_MAGICLINKS
+    | linux.RESOLVE_NO_XDEV
 )
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # What openat2 gives where it does not exist, or where a container's filter does not know it.
@@ -59,9 +59,7 @@ class Beneath:
 
     def look(self, directory: int, name: bytes) -> Status:
         """Return the status of `name` in the open directory, without asking a refused device."""
-        flags = (
-            _syscalls.AT_SYMLINK_NOFOLLOW | _syscalls.AT_NO_AUTOMOUNT | _syscalls.AT_STATX_DONT_SYNC
-        )
+        flags = linux.AT_SYMLINK_NOFOLLOW | linux.AT_NO_AUTOMOUNT | linux.AT_STATX_DONT_SYNC
         return self._accept(statx(directory, name, flags))
 
     def examine(self, fd: int) -> Status:
@@ -95,7 +93,7 @@ class Beneath:
 
     def _has_openat2(self) -> bool:
         try:
-            os.close(_syscalls.openat2(self.fd, b".", _STEP, _RESOLVE))
+            os.close(linux.openat2(self.fd, b".", _STEP, _RESOLVE))
         except OSError as error:
             if error.errno in _NO_OPENAT2:
                 return False
@@ -105,15 +103,15 @@ class Beneath:
     def _open_pieces(self, names: Sequence[bytes], flags: int) -> int:
         path = b"/".join(names) or b"."
         if len(path) <= PATH_BYTES:
-            return _syscalls.openat2(self.fd, path, flags, _RESOLVE)
+            return linux.openat2(self.fd, path, flags, _RESOLVE)
         fd = self.fd
         *leading, last = _pieces(names)
         try:
             for piece in leading:
-                following = _syscalls.openat2(fd, piece, _STEP | os.O_DIRECTORY, _RESOLVE)
+                following = linux.openat2(fd, piece, _STEP | os.O_DIRECTORY, _RESOLVE)
                 self._drop(fd)
                 fd = following
-            return _syscalls.openat2(fd, last, flags, _RESOLVE)
+            return linux.openat2(fd, last, flags, _RESOLVE)
         finally:
             self._drop(fd)
 

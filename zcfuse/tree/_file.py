@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from zcfuse.linux._files import AT_EMPTY_PATH, Status, statx
+from zcfuse.linux import AT_EMPTY_PATH, Status, statx
 from zcfuse.tree._types import WHOLE_FILE, Attributes, BackingFile, Extent
 
 

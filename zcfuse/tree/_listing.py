@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from zcfuse.linux import _files as _syscalls
+from zcfuse import linux
 from zcfuse.tree._nodes import MirrorNode, UnseenNode
 from zcfuse.tree._types import Attributes, Listing
 
@@ -31,7 +31,7 @@ class MirrorListing(Listing):
 
     def __init__(self, mirror: Mirror, directory: MirrorNode, fd: int) -> None:
         """Read the names of `directory` from `fd`, which stays the caller's."""
-        names = _syscalls.directory_names(fd)
+        names = linux.directory_names(fd)
         self._mirror = mirror
         self._directory = directory
         self._names = list(names)

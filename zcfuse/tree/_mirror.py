@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.linux._files import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
+from zcfuse.linux import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
 from zcfuse.tree._beneath import Beneath
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._listing import MirrorListing

@@ -15,8 +15,8 @@ import re
 import stat
 from typing import Final
 
-from zcfuse.linux import _files as _syscalls
-from zcfuse.linux._files import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, device_number, statx
+from zcfuse import linux
+from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, device_number, statx
 
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS: Final = 40  # as many symbolic links as the kernel follows (path_resolution(7))
@@ -59,7 +59,7 @@ class PathOpener:
         mount = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._check(mount)
-            return _syscalls.openat2(mount, rest, flags, _syscalls.RESOLVE_NO_XDEV)
+            return linux.openat2(mount, rest, flags, linux.RESOLVE_NO_XDEV)
         finally:
             os.close(mount)
 

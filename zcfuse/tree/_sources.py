@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.linux._files import AT_EMPTY_PATH, Status, statx
+from zcfuse.linux import AT_EMPTY_PATH, Status, statx
 from zcfuse.tree._entry import LARGEST
 from zcfuse.tree._paths import PathOpener
 

@@ -15,6 +15,8 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
+from zcfuse.linux import Attributes as Attributes
+
 WHOLE_FILE: Final = 2**64 - 1
 """Extent.length: to the end of the file, wherever that is when it is read."""
 
@@ -40,26 +42,6 @@ class Who(msgspec.Struct, frozen=True, gc=False):
     uid: int
     gid: int
     pid: int
-
-
-class Attributes(msgspec.Struct, frozen=True, gc=False):
-    """What stat(2) says of a node: times in nanoseconds, size in bytes, blocks of 512 bytes.
-
-    `ino` is the inode number that clients see; equal for hard links.
-    """
-
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    blksize: int
-    blocks: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
 
 
 class StatFs(msgspec.Struct, frozen=True, gc=False):

@@ -40,7 +40,7 @@ from zcfuse.tree._union_marks import (
 from zcfuse.tree._union_nodes import UnionNode, merged_attributes, node_of
 from zcfuse.tree._union_search import Found, Part, search
 from zcfuse.tree._union_tree_layer import TreeLayer
-from zcfuse.tree.virtual._tree import VirtualTree
+from zcfuse.tree.virtual import VirtualTree
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 

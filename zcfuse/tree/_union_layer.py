@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from zcfuse.linux import _files as _syscalls
-from zcfuse.linux._files import Status
+from zcfuse import linux
+from zcfuse.linux import Status
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import LIST_FLAGS, Mirror, mixed_ino
 from zcfuse.tree._nodes import MirrorNode
@@ -202,7 +202,7 @@ class Layer(Mirror):
         """Return the names in the directory, each with its d_type, whiteouts included."""
         fd, _ = self._open(self._own(directory), LIST_FLAGS)
         try:
-            return _syscalls.directory_names(fd)
+            return linux.directory_names(fd)
         finally:
             self.leave(fd)
 

@@ -17,10 +17,10 @@ import msgspec
 from zcfuse.admin._file_requests import FileRequests, resident
 from zcfuse.admin._messages import FileRange
 from zcfuse.admin.explain._document import BackingPart, Explanation, Names, Served, Step
-from zcfuse.admin.status._document import StatusDocument, printable
-from zcfuse.fuse._directory_leases import DirectoryLeases
-from zcfuse.linux._mount_table import MountEntry, read_mounts
-from zcfuse.options._mount import UNLIMITED_CACHE_TIMEOUT_S
+from zcfuse.admin.status import StatusDocument, printable
+from zcfuse.fuse import DirectoryLeases
+from zcfuse.linux import MountEntry, read_mounts
+from zcfuse.options import UNLIMITED_CACHE_TIMEOUT_S
 from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Lease, Node, Tree
 
 _MOST_PARTS: Final = 8

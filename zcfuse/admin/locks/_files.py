@@ -24,8 +24,8 @@ import msgspec
 
 from zcfuse.admin._messages import LockedFile, LockOutcome, LockReport
 from zcfuse.admin.locks._room import LockRoom
-from zcfuse.admin.status._document import printable
-from zcfuse.linux._mapping import PAGE_BYTES, Mapping, data_ranges, whole_pages
+from zcfuse.admin.status import printable
+from zcfuse.linux import PAGE_BYTES, Mapping, data_ranges, whole_pages
 from zcfuse.tree import HOLE, Extent
 
 _MAPS: Final = "/proc/self/maps"

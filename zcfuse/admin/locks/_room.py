@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from zcfuse.control._checks import lockable_bytes
+from zcfuse.linux import lockable_bytes
 
 _MEMINFO: Final = "/proc/meminfo"
 _CGROUPS: Final = "/sys/fs/cgroup"

@@ -23,8 +23,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from zcfuse.admin.status._document import StatusDocument
-from zcfuse.datapath._latency import Latency
+from zcfuse.admin.status import StatusDocument
+from zcfuse.datapath import Latency
 
 _NS_PER_S: Final = 1e9
 # Powers of two nanoseconds, at which buckets of the data path's histograms begin: from 2 us in

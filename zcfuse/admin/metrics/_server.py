@@ -25,9 +25,9 @@ import trio
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from zcfuse.admin.metrics._collector import StatusCollector
-from zcfuse.admin.status._document import StatusDocument
-from zcfuse.linux._mounting import MountError
-from zcfuse.options._mount import parse_listen
+from zcfuse.admin.status import StatusDocument
+from zcfuse.linux import MountError
+from zcfuse.options import parse_listen
 
 log = logging.getLogger(__name__)
 

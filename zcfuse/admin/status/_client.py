@@ -21,8 +21,7 @@ from zcfuse.admin.status._document import (
     UnmountReply,
 )
 from zcfuse.admin.status._registry import connect, peer_credentials
-from zcfuse.linux._mount_probe import Answer, probe
-from zcfuse.linux._mount_table import MountEntry, mount_at, resolve_mountpoint
+from zcfuse.linux import Answer, MountEntry, mount_at, probe, resolve_mountpoint
 
 # What the daemon may need beyond the wait for a busy mount: its data path's threads end, its last
 # reply goes out.

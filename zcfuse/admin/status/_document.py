@@ -20,7 +20,7 @@ from zcfuse.admin._messages import (
     LockReport,
     UnlockReply,
 )
-from zcfuse.admin.explain._document import Explanation
+from zcfuse.admin.explain import Explanation
 
 # A request names a few files of up to PATH_MAX bytes; whoever sends more is not our client.
 MAX_REQUEST_BYTES: Final = 1 << 19

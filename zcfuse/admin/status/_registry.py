@@ -20,8 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from zcfuse.linux._mount_table import MountEntry, read_mounts
-from zcfuse.linux._mounting import MountError
+from zcfuse.linux import MountEntry, MountError, read_mounts
 
 DIRECTORY_NAME: Final = "zcfuse"
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

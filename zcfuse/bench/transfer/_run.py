@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.admin.status import StatusError
 from zcfuse.bench._clients import ClientError, ClientProcess, client
 from zcfuse.bench._daemons import MountFailedError
 from zcfuse.bench._sources import SourceFile
@@ -20,7 +21,6 @@ from zcfuse.bench.transfer._latency import LatencyCells, time_reads
 from zcfuse.bench.transfer._methods import METHODS, Method
 from zcfuse.bench.transfer._sinks import Sinks, sinks
 from zcfuse.bench.transfer._watched import Watched
-from zcfuse.control import StatusError
 
 _CHECKED_BYTES: Final = 16 << 20
 _NO_LONGER_ITS_PATH: Final = 0.5  # share of the bytes that another serving path served

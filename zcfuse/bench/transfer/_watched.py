@@ -4,10 +4,10 @@ import contextlib
 import time
 from typing import Final
 
+from zcfuse.admin.status import StatusError, read_status
 from zcfuse.audit import Ledger, ledger_of, read_usage
 from zcfuse.bench._daemons import RunningMount
 from zcfuse.bench.transfer._cells import Side, side_of_daemon
-from zcfuse.control import StatusError, read_status
 
 _RESET_PEAK: Final = "5"  # proc(5), clear_refs
 _MENTIONED_SHARE: Final = 0.01

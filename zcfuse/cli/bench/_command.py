@@ -13,6 +13,7 @@ import msgspec
 from zcfuse.bench import (
     BACKING,
     PATHS,
+    SIZES,
     VARIANTS,
     WORKLOADS,
     BenchReport,
@@ -36,7 +37,6 @@ from zcfuse.bench import (
     union_targets,
     zcfuse_target,
 )
-from zcfuse.bench._sweep import SIZES
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._figures import progress, unmounting_when_ended

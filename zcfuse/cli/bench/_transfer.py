@@ -24,8 +24,8 @@ from zcfuse.bench.transfer import (
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._figures import progress, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_json
+from zcfuse.cli._parameters import Size
 from zcfuse.cli.bench._transfer_tables import print_report
-from zcfuse.cli.mount._command import Size
 
 _DEFAULT_SIZE: Final = 64 << 20
 _PAGE: Final = 4096
@@ -150,12 +150,12 @@ def _require_places(html: str | None, png: str | None) -> None:
 def _write(report: TransferReport, html: str | None, png: str | None) -> None:
     # matplotlib is an extra, and takes a while to load.
     if html is not None:
-        from zcfuse.bench.transfer._html import html_of
+        from zcfuse.bench.transfer import html_of
 
         with open(html, "w", encoding="utf-8") as file:
             file.write(html_of(report))
     if png is not None:
-        from zcfuse.bench.transfer import _plots as plots
+        from zcfuse.bench import transfer as plots
 
         os.makedirs(png, exist_ok=True)
         for plot in plots.plots_of(report):

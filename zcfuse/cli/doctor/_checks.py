@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.admin.status import StatusDocument, StatusError, read_status
 from zcfuse.audit import CountUnavailableError, cachestat, tracepoint_id
 from zcfuse.bench import (
     ClientError,
@@ -29,8 +30,7 @@ from zcfuse.bench import (
     running,
     zcfuse_command,
 )
-from zcfuse.cli.mount._libraries import library_trouble
-from zcfuse.control import StatusDocument, StatusError, read_status
+from zcfuse.cli.mount import library_trouble
 
 _KERNEL_PASSTHROUGH: Final = (6, 9)
 _KERNEL_RING: Final = (6, 14)

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from zcfuse.admin.status._document import printable
+from zcfuse.admin.status import printable
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._output import json_option, print_json

@@ -14,10 +14,8 @@ from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError, warn
 from zcfuse.cli._output import print_pairs, size
 from zcfuse.cli.frozen._images import freezable
-from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
-from zcfuse.cli.mount._progress import Progress
-from zcfuse.cli.mount._shown import Wanted
-from zcfuse.linux._mounting import MountError
+from zcfuse.cli.mount import KEEP, ArchiveOptions, Progress, Wanted
+from zcfuse.linux import MountError
 
 if TYPE_CHECKING:
     from zcfuse.frozen import Options, Reason, Summary

@@ -9,14 +9,13 @@ import click
 
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli.frozen._module_tree import is_module_name, load_module_tree
-from zcfuse.cli.mount._archives import ArchiveOptions, load_archive, load_archives
-from zcfuse.cli.mount._manifest import load
-from zcfuse.control._checks import check_layers, check_source
+from zcfuse.cli.mount import ArchiveOptions, load, load_archive, load_archives
+from zcfuse.control import check_layers, check_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zcfuse.cli.mount._shown import Wanted
+    from zcfuse.cli.mount import Wanted
     from zcfuse.frozen import FrozenImage, FrozenTree
     from zcfuse.tree import Tree
 

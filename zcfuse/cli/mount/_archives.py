@@ -108,7 +108,7 @@ def log_archives(archives: Sequence[Archive]) -> None:
         return
     # Loaded already, with the archives: clients of a mount that answers take descriptors, and a
     # module that is then opened first could find none left.
-    from zcfuse.tree.archive._errors import printable
+    from zcfuse.tree.archive import printable
 
     for archive in archives:
         index = archive.index
@@ -230,7 +230,7 @@ def _is_ours(error: CommandError) -> bool:
 
 
 def _tell_of_strangers(directory: str, paths: Sequence[str]) -> None:
-    from zcfuse.tree.archive._errors import shown
+    from zcfuse.tree.archive import shown
 
     names = [shown(os.path.basename(os.fsencode(path))) for path in paths]
     named = ", ".join(names[:_NAMED_AT_MOST]) + (", ..." if names[_NAMED_AT_MOST:] else "")
@@ -239,7 +239,7 @@ def _tell_of_strangers(directory: str, paths: Sequence[str]) -> None:
 
 def _warn_of_damage(archive: Archive) -> None:
     if archive.index.damage:
-        from zcfuse.tree.archive._errors import printable
+        from zcfuse.tree.archive import printable
 
         path = printable(archive.index.identity.path)
         warn(f"zcfuse: {path}: {archive.index.damage}: whatever follows is missing")

@@ -9,20 +9,20 @@ import click
 
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
+from zcfuse.cli._parameters import Size
 from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
 from zcfuse.cli.mount._option_text import read_option_texts
 from zcfuse.cli.mount._shown import Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
 from zcfuse.cli.mount._warnings import replace_dead_mount, warn_of_mountpoint
-from zcfuse.control._log import DEFAULT_LOG_LEVEL, LOG_LEVELS
-from zcfuse.linux._mounting import MountError
-from zcfuse.options._mount import (
+from zcfuse.control import DEFAULT_LOG_LEVEL, LOG_LEVELS
+from zcfuse.linux import MountError
+from zcfuse.options import (
     DEFAULT_CACHE_TIMEOUT_S,
     NO_TIMEOUT_IF_IMMUTABLE,
     SERVING_PATHS,
     TRANSPORTS,
     MountOptions,
-    parse_size,
 )
 
 _OPTIONS_HELP: Final = (
@@ -32,23 +32,6 @@ _OPTIONS_HELP: Final = (
     "unpack_budget=, log_file=, log_level= as the options of these names. An option of its own, "
     "such as --path, counts before these."
 )
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes, such as 64M."""
-
-    name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return the bytes; a wrong text is a usage error."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command()

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from zcfuse.cli.mount._archives import KEEP
-from zcfuse.control._log import LOG_LEVELS
-from zcfuse.linux._mounting import MountError
-from zcfuse.options._mount import parse_mount_options, parse_size, split_options
+from zcfuse.control import LOG_LEVELS
+from zcfuse.linux import MountError
+from zcfuse.options import parse_mount_options, parse_size, split_options
 
 _SEVERAL: Final = ("layer", "archive", "archives")
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Final
 
-from zcfuse.admin._service import ServiceManager
+from zcfuse.admin import ServiceManager
 
 _PATIENCE_S: Final = 0.5  # without a word to a terminal
 _EXTEND_EVERY_S: Final = 10.0

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from zcfuse.cli.frozen._images import is_image_file, load_image
+from zcfuse.cli.frozen import is_image_file, load_image
 from zcfuse.cli.mount._archives import ArchiveOptions, load_archive, load_archives
 from zcfuse.cli.mount._manifest import load
-from zcfuse.control._checks import (
+from zcfuse.control import (
     check_apart,
     check_layers,
     check_mountpoint,
     check_options,
     check_source,
 )
-from zcfuse.linux._mounting import check_device
-from zcfuse.options._mount import MountOptions
+from zcfuse.linux import check_device
+from zcfuse.options import MountOptions
 
 if TYPE_CHECKING:
     from zcfuse.tree import Dir, Tree

@@ -8,18 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
-from zcfuse.admin._service import ServiceManager
+from zcfuse.admin import ServiceManager
 from zcfuse.cli.mount._archives import log_archives
 from zcfuse.cli.mount._libraries import library_trouble
 from zcfuse.cli.mount._shown import Prepared
-from zcfuse.control._background import run_in_background
-from zcfuse.control._checks import AUTOFS
-from zcfuse.control._log import DEFAULT_LOG_LEVEL, background_log, foreground_log
-from zcfuse.control._witness import Witness
-from zcfuse.linux._mount_probe import Answer, probe
-from zcfuse.linux._mount_table import read_mounts
-from zcfuse.linux._mounting import MountError
-from zcfuse.options._mount import MountOptions
+from zcfuse.control import (
+    AUTOFS,
+    DEFAULT_LOG_LEVEL,
+    Witness,
+    background_log,
+    foreground_log,
+    run_in_background,
+)
+from zcfuse.linux import Answer, MountError, probe, read_mounts
+from zcfuse.options import MountOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def _serve(
     witness = Witness(shown.where) if watched else None
     # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
     try:
-        from zcfuse.control._daemon import run_daemon
+        from zcfuse.control import run_daemon
     except ImportError as error:
         raise MountError(library_trouble(error)) from error
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from zcfuse.admin._unmounting import unmount_within
+from zcfuse.admin import unmount_within
 from zcfuse.cli._errors import warn
-from zcfuse.control._checks import AUTOFS
-from zcfuse.linux._mount_probe import Answer, probe
-from zcfuse.linux._mount_table import MountEntry, mount_at, resolve_mountpoint
-from zcfuse.linux._mounting import KernelMount
-from zcfuse.options._mount import MountOptions
+from zcfuse.control import AUTOFS
+from zcfuse.linux import Answer, KernelMount, MountEntry, mount_at, probe, resolve_mountpoint
+from zcfuse.options import MountOptions
 
 
 def replace_dead_mount(mountpoint: str) -> None:

@@ -7,7 +7,6 @@ are those of mount(8).
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -22,15 +21,12 @@ from zcfuse.cli.mount._option_text import OptionText, read_option_texts
 from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
 from zcfuse.cli.mount._warnings import replace_dead_mount
-from zcfuse.linux._mount_table import FSTYPE
-from zcfuse.linux._mounting import MountError
-from zcfuse.options._mount import MountOptions, split_options
+from zcfuse.linux import FSTYPE, MountError, enter_mount_namespace
+from zcfuse.options import MountOptions, split_options
 from zcfuse.text import escaped
 
 # mount(8), EXIT STATUS.
 HELPER: Final = Program(f"mount.{FSTYPE}", failed=32, usage=1, interrupted=8)
-
-_CLONE_NEWNS: Final = 0x00020000  # <sched.h>; os.setns came with Python 3.12
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -134,19 +130,18 @@ def _prepare(source: str, mountpoint: str, said: OptionText, options: MountOptio
 def _enter(namespace: str) -> None:
     """Go into a mount namespace, given as mount(8) has it: a process id, or a file."""
     # Where that is, there need be no Python: all that the daemon needs is loaded before.
-    import zcfuse.control._daemon
     import zcfuse.tree.archive
     import zcfuse.tree.manifest  # noqa: F401
+    from zcfuse.control import run_daemon  # noqa: F401
 
     path = f"/proc/{namespace}/ns/mnt" if namespace.isdecimal() else namespace
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise CommandError(f"-N {namespace}: {error.strerror}: name a process") from error
-    libc = ctypes.CDLL(None, use_errno=True)
     try:
-        if libc.setns(descriptor, _CLONE_NEWNS) != 0:
-            reason = os.strerror(ctypes.get_errno())
-            raise CommandError(f"-N {namespace}: {reason}: only root may enter it")
+        enter_mount_namespace(descriptor)
+    except OSError as error:
+        raise CommandError(f"-N {namespace}: {error.strerror}: only root may enter it") from error
     finally:
         os.close(descriptor)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from zcfuse.admin.status._client import StatusError, read_status
-from zcfuse.admin.status._document import StatusDocument
+from zcfuse.admin.status import StatusDocument, StatusError, read_status
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from zcfuse.admin.status._document import HotFile, StatusDocument
-from zcfuse.datapath._latency import Latencies, Latency
+from zcfuse.admin.status import HotFile, StatusDocument
+from zcfuse.datapath import Latencies, Latency
 
 By = Literal["requests", "bytes"]
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from zcfuse.cli._output import duration, size
 from zcfuse.cli.top._model import FileRow, PathRow, Requests, View
-from zcfuse.datapath._latency import Latency
+from zcfuse.datapath import Latency
 from zcfuse.text import escaped
 
 _SIDE_BY_SIDE: Final = 160

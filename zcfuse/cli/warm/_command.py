@@ -12,16 +12,15 @@ from typing import Final
 import click
 import msgspec
 
-from zcfuse.admin.status._client import StatusError, read_status_of
-from zcfuse.admin.status._registry import list_mounts
+from zcfuse.admin.status import StatusError, list_mounts, read_status_of
 from zcfuse.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, CommandError, warn
 from zcfuse.cli._output import json_option, print_json, size
+from zcfuse.cli._parameters import Size
 from zcfuse.cli._places import Place, Places
-from zcfuse.cli.mount._command import Size
 from zcfuse.cli.warm._files import Failure, Found, find_files, jobs_of
 from zcfuse.cli.warm._locking import Locker, LockTally, unlock
 from zcfuse.cli.warm._reading import Tally, Warmer
-from zcfuse.linux._mount_table import MountEntry, resolve_mountpoint
+from zcfuse.linux import MountEntry, resolve_mountpoint
 from zcfuse.text import escaped
 
 # Of one reason. Who has more of them wants --json.

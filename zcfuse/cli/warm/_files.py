@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from zcfuse.admin._messages import MOST_BYTES, MOST_FILES
+from zcfuse.admin import MOST_BYTES, MOST_FILES
 from zcfuse.cli._places import Place, Places
 
 

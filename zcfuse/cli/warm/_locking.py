@@ -11,14 +11,12 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.admin._messages import MOST_FILES, FileRange, LockReply, UnlockReply
-from zcfuse.admin.status._client import StatusError, ask
-from zcfuse.admin.status._document import Request
+from zcfuse.admin import MOST_FILES, FileRange, LockReply, UnlockReply
+from zcfuse.admin.status import Request, StatusError, ask
 from zcfuse.cli._output import size
 from zcfuse.cli.warm._files import Failure, Piece
 from zcfuse.cli.warm._reading import ranges_of
-from zcfuse.linux._mapping import PAGE_BYTES, whole_pages
-from zcfuse.linux._mount_table import MountEntry
+from zcfuse.linux import PAGE_BYTES, MountEntry, whole_pages
 
 # For one job: as much as a slow disk may need for that.
 _PATIENCE_S: Final = 300.0

@@ -21,12 +21,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from zcfuse.admin._messages import CacheReply, FileRange
-from zcfuse.admin.status._client import StatusError, ask
-from zcfuse.admin.status._document import Request
-from zcfuse.cli._places import nodeid_of
+from zcfuse.admin import CacheReply, FileRange
+from zcfuse.admin.status import Request, StatusError, ask
 from zcfuse.cli.warm._files import Failure, Piece, pieces_of
-from zcfuse.linux._mapping import PAGE_BYTES, Mapping, data_ranges, may_ask, whole_pages
+from zcfuse.linux import PAGE_BYTES, Mapping, data_ranges, may_ask, nodeid_of, whole_pages
 
 # As many pieces at a time: enough to keep a disk's queue filled, few enough to keep their order.
 WORKERS: Final = 4

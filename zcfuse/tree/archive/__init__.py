@@ -5,7 +5,13 @@ members, and is kept between mounts.
 """
 
 from zcfuse.tree.archive._budget import UnpackBudget
-from zcfuse.tree.archive._errors import ArchiveError, DamagedIndexError, NotAnArchiveError
+from zcfuse.tree.archive._errors import (
+    ArchiveError,
+    DamagedIndexError,
+    NotAnArchiveError,
+    printable,
+    shown,
+)
 from zcfuse.tree.archive._format import Note
 from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._index import ArchiveIndex, Member
@@ -35,5 +41,7 @@ __all__ = [
     "UnpackedStatistics",
     "index_archive",
     "indexing_process",
+    "printable",
+    "shown",
     "unpack",
 ]

@@ -1,1 +1,7 @@
-"""The tree that shows a program's `Dir`."""
+"""The tree that shows a `Dir` of a program."""
+
+from zcfuse.tree.virtual._tree import VirtualTree
+
+__all__ = [
+    "VirtualTree",
+]

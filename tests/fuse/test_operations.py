@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.control.fakes import (
+from tests.fuse.fakes import (
     CONTEXT,
     OLD,
     ROOT,

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.control.fakes import (
+from tests.fuse.fakes import (
     CONTEXT,
     ROOT,
     Reply,

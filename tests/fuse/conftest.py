@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.control.fakes import Leases, Reply
+from tests.fuse.fakes import Leases, Reply
 from zcfuse.fuse._operations import Operations
 from zcfuse.tree import Mirror
 

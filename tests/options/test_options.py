@@ -2,7 +2,7 @@
 
 import pytest
 
-from zcfuse.control import MountError, MountOptions
+from zcfuse import MountError, MountOptions
 from zcfuse.options._mount import parse_mount_options, parse_size, split_options
 
 
