@@ -1,6 +1,7 @@
 """Entries as values: refused arguments, and equality of entries."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -27,10 +28,58 @@ def test_names_are_text_or_bytes_and_the_same_either_way():
     assert "b" not in tree
 
 
-@pytest.mark.parametrize("entry", ["/path", b"bytes", None, 3, dict])
-def test_what_is_no_entry_is_refused_at_once(entry):
-    with pytest.raises(TypeError, match="a directory holds entries"):
+@pytest.mark.parametrize("entry", [None, 3, dict])
+def test_what_is_no_entry_is_refused_at_once_with_its_name(entry):
+    with pytest.raises(TypeError, match="'name': a directory holds paths and entries"):
         Dir({"name": entry})
+    with pytest.raises(TypeError, match="'a/name': a directory holds"):
+        Dir.from_paths({"a/name": entry})
+
+
+@pytest.mark.parametrize("path", ["/path", b"/path", Path("/path")])
+def test_a_path_stands_for_its_file(path):
+    tree = Dir({"one": path})
+    tree.add("two", path)
+    tree.replace("two", path)
+    assert tree["one"].key() == tree["two"].key() == File("/path").key()
+
+
+def test_directories_are_made_for_paths():
+    tree = Dir.from_paths(
+        {"a/b/1": "/x", "a/b/2": Bytes(b"2"), "a/own": Dir({"x": "/y"}), "top": "/z"}
+    )
+    assert list(tree) == ["a", "top"]
+    assert list(tree["a"]) == ["b", "own"]
+    assert list(tree["a"]["b"]) == ["1", "2"]
+    assert tree["a"]["b"]["1"].key() == File("/x").key()
+    assert tree.directories() == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        ({"a": "/x", "a/b": "/y"}, "'a/b' leads through 'a', an entry"),
+        ({"a/b": "/x", "a": "/y"}, "'a' is a directory and an entry"),
+        ({"a": Dir(), "a/b": "/y"}, "'a/b' leads through 'a', an entry"),
+        ({"/a": "/x"}, "from the top of the tree"),
+        ({"a/../b": "/x"}, "not a name"),
+        ({"": "/x"}, "not a name"),
+    ],
+)
+def test_paths_that_make_no_tree_are_refused(paths, words):
+    with pytest.raises(ValueError, match=words):
+        Dir.from_paths(paths)
+
+
+def test_an_entry_says_what_it_is():
+    entries = [File("/a"), Slice("/a", 1, 2), Zeros(3), Symlink("x"), Dir({"a": "/a", "b": "/b"})]
+    assert [repr(entry) for entry in entries] == [
+        "<File /a>",
+        "<Slice: 2 bytes from byte 1 of File /a>",
+        "<Zeros: a hole of 3 bytes>",
+        "<Symlink to x>",
+        "<Dir of 2 names>",
+    ]
 
 
 @pytest.mark.parametrize(

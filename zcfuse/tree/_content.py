@@ -12,9 +12,10 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Final, Unpack
 
-from zcfuse.tree._entry import Entry, Given, PathLike, attributes_key, whole_number
+from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key, whole_number
 from zcfuse.tree._paths import absolute
 from zcfuse.tree._sources import Run, Runs, Sources, joined
+from zcfuse.tree._types import Tree
 
 _DIGEST_BYTES: Final = 16
 
@@ -207,6 +208,22 @@ class Zeros(Blob):
     def describe(self) -> str:
         """Return the length."""
         return f"Zeros: a hole of {self.length:,} bytes"
+
+
+def content_of(value: object, name: str | bytes | None = None) -> Content:
+    """Return what `value` is in a directory: an entry or a tree itself, of a path the file.
+
+    Raises TypeError for any other value, with the `name` that it was to have.
+    """
+    if isinstance(value, Entry | Tree):
+        return value
+    if isinstance(value, str | bytes | os.PathLike):
+        return File(value)
+    where = "" if name is None else f"{name!r}: "
+    raise TypeError(
+        f"{where}a directory holds paths and entries such as File, Slice, Dir or Mirror,"
+        f" not {value!r}"
+    )
 
 
 def blob(part: object) -> Blob:

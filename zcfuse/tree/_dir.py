@@ -12,13 +12,17 @@ import stat
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol, Unpack
+from typing import Any, Final, Protocol, TypeAlias, Unpack
 
-from zcfuse.tree._entry import Content, Entry, Given, attributes_key, checked_content
+from zcfuse.tree._content import content_of
+from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key
 from zcfuse.tree._types import Tree, Who
 
 NAME_BYTES: Final = 255  # NAME_MAX (limits.h), as on most filesystems
 _SERIAL: Final = itertools.count(1)
+
+Held: TypeAlias = "Content | PathLike"
+"""What a directory may be given: an entry, a tree, or the path of a file."""
 
 
 class _Place(Protocol):
@@ -40,7 +44,8 @@ class Dir(Entry):
     way goes on with the names there were when it began, without those that are gone.
 
     Parameters:
-        entries: what the directory holds, by name. A name is text, or bytes where it is no text.
+        entries: what the directory holds, by name. A name is text, or bytes where it is no text. A
+            path stands for the `File` of that path.
         key: of a dynamic directory's answer that is a directory made anew each time: equal keys
             under one name are one directory to the client. None: every Dir is a directory of its
             own. Its repr must say all of it.
@@ -81,7 +86,7 @@ class Dir(Entry):
 
     def __init__(
         self,
-        entries: Mapping[str, Content] | Mapping[bytes, Content] | None = None,
+        entries: Mapping[str, Held] | Mapping[bytes, Held] | None = None,
         /,
         *,
         key: object = None,
@@ -94,7 +99,7 @@ class Dir(Entry):
         self._places: weakref.WeakSet[Any] | None = None
         self._changed_ns = time.time_ns()
         for name, entry in (entries or {}).items():
-            self._put(checked_name(name), checked_content(entry))
+            self._put(checked_name(name), content_of(entry, name))
 
     async def lookup(self, name: str, who: Who) -> Content | None:
         """Return what `name` is to the process `who`. To be overridden.
@@ -131,7 +136,7 @@ class Dir(Entry):
         known = type(self).names is Dir.names and not self.dynamic
         return self._directories if known else None
 
-    def add(self, name: str | bytes, entry: Content) -> None:
+    def add(self, name: str | bytes, entry: Held) -> None:
         """Hold `entry` as `name` from now on.
 
         Raises:
@@ -141,17 +146,17 @@ class Dir(Entry):
         checked = checked_name(name)
         if checked in self._entries:
             raise FileExistsError(f"{name!r} is there already")
-        self._put(checked, checked_content(entry))
+        self._put(checked, content_of(entry, name))
         self._tell(checked)
 
-    def replace(self, name: str | bytes, entry: Content) -> Content | None:
+    def replace(self, name: str | bytes, entry: Held) -> Content | None:
         """Hold `entry` as `name` from now on, and return what it was before.
 
         Clients that have the old file open keep its bytes. Raises TypeError and ValueError as the
         constructor does.
         """
         checked = checked_name(name)
-        content = checked_content(entry)
+        content = content_of(entry, name)
         before = self._take(checked)
         self._put(checked, content)
         self._tell(checked)
@@ -195,6 +200,31 @@ class Dir(Entry):
             self._places = weakref.WeakSet()
         self._places.add(place)
 
+    @classmethod
+    def from_paths(cls, paths: Mapping[str, Held], /) -> Dir:
+        """Return a directory with all the directories that `paths` need.
+
+        Parameters:
+            paths: what the tree holds, by its path from the top: ``{"train/1.jpg": "/data/x.jpg"}``
+                shows a file in a directory. A path as value stands for the `File` of that path.
+
+        Raises:
+            TypeError: a value is no path, no entry and no tree.
+            ValueError: a path has a part that is no name, or leads through a file.
+        """
+        top = cls()
+        made: dict[str, Dir] = {"": top}
+        for path, entry in paths.items():
+            if path.startswith("/"):
+                raise ValueError(f"{path!r}: give the path from the top of the tree, as 'a/b'")
+            above, _, name = path.rpartition("/")
+            directory = made.get(above) or _directory_at(top, above, path, made)
+            checked = checked_name(name)
+            if checked in directory._entries:
+                raise ValueError(f"{path!r} is a directory and an entry")
+            directory._put(checked, content_of(entry, path))
+        return top
+
     def __contains__(self, name: str | bytes) -> bool:
         return os.fsencode(name) in self._entries
 
@@ -206,6 +236,10 @@ class Dir(Entry):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __repr__(self) -> str:
+        names = "" if self.dynamic else f" of {len(self):,} names"
+        return f"<{type(self).__qualname__}{names}>"
 
     def __bool__(self) -> bool:
         return True
@@ -224,6 +258,22 @@ class Dir(Entry):
         self._changed_ns = time.time_ns()
         for place in tuple(self._places or ()):
             place.name_changed(name)
+
+
+def _directory_at(top: Dir, path: str, wanted: str, made: dict[str, Dir]) -> Dir:
+    """Return the directory at `path`, made where it is missing; `wanted` is what needs it."""
+    at = top
+    parts = path.split("/")
+    for depth, part in enumerate(parts, 1):
+        here = "/".join(parts[:depth])
+        name = checked_name(part)
+        if name not in at._entries:
+            made[here] = Dir()
+            at._put(name, made[here])
+        elif here not in made:
+            raise ValueError(f"{wanted!r} leads through {here!r}, an entry")
+        at = made[here]
+    return at
 
 
 def checked_name(name: str | bytes) -> bytes:

@@ -105,6 +105,9 @@ class Entry:
         """Return in a few words what it is, for `zcfuse explain`."""
         return type(self).__qualname__
 
+    def __repr__(self) -> str:
+        return f"<{self.describe()}>"
+
 
 Content: TypeAlias = "Entry | Tree"
 """What may stand in a directory: an entry, or a whole tree, such as a Mirror, shown below it."""
@@ -134,15 +137,6 @@ class Symlink(Entry):
     def describe(self) -> str:
         """Return the target."""
         return f"Symlink to {os.fsdecode(self.target)}"
-
-
-def checked_content(value: object) -> Content:
-    """Return `value` if it may stand in a directory, else raise TypeError."""
-    if not isinstance(value, Entry | Tree):
-        raise TypeError(
-            f"a directory holds entries such as File, Slice, Dir or Mirror, not {value!r}"
-        )
-    return value
 
 
 def attributes_key(entry: Entry) -> object:

@@ -23,9 +23,9 @@ from typing import Final
 
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._computed import Computed
-from zcfuse.tree._content import Blob
+from zcfuse.tree._content import Blob, content_of
 from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
-from zcfuse.tree._entry import Content, Symlink, checked_content
+from zcfuse.tree._entry import Content, Symlink
 from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._report import report_of
 from zcfuse.tree._sources import ACCESS_ACL, LOG, Runs, Sources
@@ -220,7 +220,7 @@ class VirtualTree(Tree):
     def _found(self, parent: DirNode, name: bytes, content: object) -> Found:
         if content is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return self.place(parent, name, checked_content(content))
+        return self.place(parent, name, content_of(content, name))
 
     async def _asked(self, parent: DirNode, name: bytes, who: Who) -> Found:
         return self._found(parent, name, await parent.directory.lookup(os.fsdecode(name), who))
@@ -350,7 +350,7 @@ def _require_same(node: EntryNode, blob: Blob, sources: Sources) -> None:
 
 
 def _content(value: object) -> Content | None:
-    return None if value is None else checked_content(value)
+    return None if value is None else content_of(value)
 
 
 def _unchanging(names: Iterable[bytes]) -> Sequence[bytes]:
