@@ -120,8 +120,6 @@ bool dispatch(Context& context, const Request& request) {
             return getxattr(context, request);
         case Opcode::listxattr:
             return listxattr(context, request);
-        case Opcode::ioctl:
-            return ioctl(context, request);
         default:
             return false;
     }

@@ -61,8 +61,8 @@ abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
 // without a message; 0, -errno or kHandUp.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into);
-// Answers ENOSYS to what need not be asked, POLL on any mount and opens on an immutable one; false
-// where it is to be asked.
+// Answers ENOTTY to an IOCTL, and ENOSYS to what need not be asked, POLL on any mount and opens on
+// an immutable one; false where it is to be asked.
 bool unasked(Context& context, const Request& request);
 // The request with a handle for control in it, where it comes without one from a file or directory
 // that was opened without a message; `message` itself otherwise.
@@ -86,7 +86,6 @@ bool readdirplus(Context& context, const Request& request);
 bool releasedir(Context& context, const Request& request);
 bool getxattr(Context& context, const Request& request);
 bool listxattr(Context& context, const Request& request);
-bool ioctl(Context& context, const Request& request);
 
 // Answers what a directory lease covers; false for what goes up.
 bool serve(Context& context, const Request& request);
