@@ -19,8 +19,9 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test check docs setup bench proof clean
-.PHONY: packages-build packages-test packages-check packages-bench packages-proof FORCE
+.PHONY: help demo test check docs setup bench coherence proof clean
+.PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
+.PHONY: FORCE
 
 help:
 	@printf '%s\n' \
@@ -30,6 +31,7 @@ help:
 	  'make docs     the documentation as a site, in build/site' \
 	  'make setup    packages, virtual environment, build' \
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
+	  'make coherence  change a backing tree at random while its mount is read: ROUNDS=10000' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
 	  'make clean    remove what the above made inside the checkout'
 
@@ -50,6 +52,9 @@ docs: $(STAMPS)/venv
 	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo 'open build/site/index.html; to search it: $(PY) -m http.server -b localhost -d build/site'
 
+coherence: $(STAMPS)/build packages-test packages-coherence
+	@ZCFUSE_COHERENCE_ROUNDS=$(or $(ROUNDS),10000) $(PY) -m pytest tests/coherence $(PYTEST_ARGS)
+
 bench: $(STAMPS)/build packages-bench
 	@scripts/bench $(BENCH_ARGS)
 
@@ -61,7 +66,7 @@ clean:
 	find zcfuse tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # No stamps: what is installed is the machine's business, and asking takes a tenth of a second.
-packages-build packages-test packages-check packages-bench packages-proof:
+packages-build packages-test packages-check packages-bench packages-coherence packages-proof:
 	@scripts/packages $(@:packages-%=%)
 
 $(STAMPS)/venv: pyproject.toml scripts/venv | packages-build

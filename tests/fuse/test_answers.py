@@ -38,6 +38,9 @@ class Leases:
     def drop_directory(self, nodeid):
         self.calls.append(("drop", nodeid))
 
+    def push_changes(self, nodeid):
+        return ""
+
     def revoke_directory(self, nodeid):
         self.calls.append(("revoke", nodeid))
         return True

@@ -16,6 +16,7 @@ from zcfuse.cli._examples import epilog
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "mount": ("zcfuse.cli.mount:mount", "Show a directory at a mount point."),
     "umount": ("zcfuse.cli.umount:umount", "Unmount, also what a killed daemon left behind."),
+    "sync": ("zcfuse.cli.sync:sync", "Wait until a mount shows every change made so far."),
     "list": ("zcfuse.cli.list:list_", "List the zcfuse mounts and their daemons."),
     "status": (
         "zcfuse.cli.status:status",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -144,10 +145,34 @@ def _options_line(options: Mapping[str, object]) -> str:
     return " ".join(f"{name}={value}" for name, value in texts.items() if value is not None)
 
 
+def _print_coherence(coherence: Mapping[str, Any] | None) -> None:
+    if coherence is None:
+        return
+    refused = {f"not pushed: {reason}": n for reason, n in coherence["refused"].items()}
+    names = ("filesystems", "events", "coalesced", "pushes", "epochs", "overflows", "left_out")
+    pushes = coherence["pushes"] or 1
+    print_pairs(
+        "changes pushed",
+        {
+            **refused,
+            **{name: coherence[name] for name in names},
+            "longest queue": coherence["longest_queue"],
+            "latency, mean": duration(coherence["latency_sum_ns"] // pushes),
+            "latency, worst": duration(coherence["latency_worst_ns"]),
+            "not SCHED_FIFO": _errno_name(coherence["schedule_errno"]),
+        },
+    )
+
+
+def _errno_name(number: int) -> str | None:
+    return errno.errorcode.get(number, str(number)) if number else None
+
+
 def _print_datapath(datapath: Mapping[str, Any]) -> None:
     # First what was served and why not better, then by what means.
     _print_counts("opens", datapath.get("opens"))
     _print_reasons("fallbacks", datapath.get("fallbacks"))
+    _print_coherence(datapath.get("coherence"))
     latency: Mapping[str, Any] = datapath.get("latency", {})
     paths = datapath.get("paths", {})
     _print_paths(paths, _PATH_COLUMNS)

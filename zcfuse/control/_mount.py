@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -127,12 +129,13 @@ def _prepare(
     datapath: DataPath | None = None
     channel = kernel.take_descriptor()
     if options.path != "naive":
-        datapath, channel = _make_datapath(channel, kernel, options, tree)
+        fence = _fence_directory(resources) if options.coherence == "push" else ""
+        datapath, channel = _make_datapath(channel, kernel, options, tree, fence)
         resources.callback(datapath.stop)
     directory_leases: DirectoryLeases | None = None
     wanted = options.directory_lease or options.immutable
     if datapath is not None and wanted and options.path != "upcall":
-        directory_leases = DirectoryLeases(tree, datapath)
+        directory_leases = DirectoryLeases(tree, datapath, push=options.coherence == "push")
     operations = AnnouncedOperations(
         tree,
         cache_timeout=options.effective_cache_timeout,
@@ -212,8 +215,16 @@ def _teller(datapath: DataPath | None) -> Callable[[int, bytes], None]:
     return tell
 
 
+def _fence_directory(resources: contextlib.ExitStack) -> str:
+    """Make a directory that only this daemon writes to; *resources* removes it."""
+    place = "/run" if os.access("/run", os.W_OK) else None
+    directory = tempfile.mkdtemp(prefix="zcfuse-fence-", dir=place)
+    resources.callback(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
 def _make_datapath(
-    channel: int, kernel: KernelMount, options: MountOptions, tree: Tree
+    channel: int, kernel: KernelMount, options: MountOptions, tree: Tree, fence: str
 ) -> tuple[DataPath, int]:
     # Late, so that a naive mount works where the native module was not built.
     from zcfuse.datapath import Config, DataPath, upcall_pair
@@ -232,6 +243,8 @@ def _make_datapath(
     config.read_only = True
     config.cache_timeout = round(options.cache_timeout * 1000)
     config.immutable = options.immutable
+    config.push = options.coherence == "push"
+    config.fence_directory = fence
     config.message_bytes = message_bytes
     try:
         datapath = DataPath(channel, ours, config, device=True)

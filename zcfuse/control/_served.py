@@ -34,6 +34,7 @@ from zcfuse.admin.status import (
     Reply,
     Request,
     StatusDocument,
+    SyncReply,
     UnmountReply,
     printable,
     serve_status,
@@ -192,6 +193,23 @@ class Mount:
         """
         await self._changes.told()
 
+    async def sync(self, wait: float = 30.0) -> bool:
+        """Wait until the kernel knows of each change of the backing tree that returned before.
+
+        A look at the mount that begins after it returns sees those changes. A cancellation leaves
+        the fence to its thread, which ends within `wait`.
+
+        Parameters:
+            wait: for how long, in seconds.
+
+        Returns:
+            False once the time has passed, and where changes are not pushed (``coherence``).
+        """
+        if self._datapath is None:
+            return False
+        sync = functools.partial(self._datapath.sync, round(wait * 1000))
+        return await trio.to_thread.run_sync(sync, abandon_on_cancel=True)
+
     def request_end(self, wait: float | None = None) -> None:
         """Begin to unmount and return at once; a second call no longer waits for a busy mount.
 
@@ -331,6 +349,8 @@ class Mount:
             return msgspec.structs.replace(self.status(), locks=locks)
         if request.request == "explain":
             return await self._explain(request.files)
+        if request.request == "sync":
+            return SyncReply(done=await self.sync(request.wait_s or 0.0))
         if request.request != "unmount":
             return await self._files.answer(request)
         if not request.force:

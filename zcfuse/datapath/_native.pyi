@@ -24,6 +24,10 @@ class Config:
     """Milliseconds for which the kernel may believe what a directory lease answers."""
     immutable: bool
     """What is told holds for ever; where all is leased the kernel is told to send no opens."""
+    push: bool
+    """Whether push_changes() may be called, which has changes pushed to the kernel."""
+    fence_directory: str
+    """For sync(): a directory that only this process writes to; "": there is no fence."""
     splice_min: int
     """Under auto, READs of fewer bytes are copied rather than spliced."""
     transport: str
@@ -125,6 +129,16 @@ class DataPath:
         """
     def refuse_device(self, major: int, minor: int) -> None:
         """Leave whatever lies on this device, the mount's own, out of listings. Before start()."""
+    def push_changes(self, nodeid: int) -> str:
+        """Push each change below a leased directory to the kernel from now on.
+
+        Returns "", or why not: "not_permitted", "filesystem" or "queue".
+        """
+    def sync(self, wait_ms: int) -> bool:
+        """Wait until each change that returned before is pushed; False once `wait_ms` have passed.
+
+        False as well where changes are not pushed. Not from the thread that answers upcalls.
+        """
     def revoke_directory(self, nodeid: int) -> bool:
         """Hand up what comes about a directory and all below it; the kernel is told to ask again.
 

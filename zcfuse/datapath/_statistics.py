@@ -146,6 +146,35 @@ class Directories(msgspec.Struct, frozen=True):
     archive_bytes: int = 0
 
 
+class Coherence(msgspec.Struct, frozen=True):
+    """What is known of changes of the backing tree, where they are pushed to the kernel.
+
+    `events` came from the `filesystems` that are watched; `unknown` of them concern files that the
+    kernel does not know, `coalesced` ones that it has not asked for since the last push. `pushes`
+    were sent; `overflows` of the kernel's queue, and queues of ours that grew too long, made
+    `epochs`, in which the kernel asks again for all. `left_out` are names on or above somebody
+    else's mount. `latency_sum_ns` and `latency_worst_ns` are from an event to its push.
+    `schedule_errno`: why the watcher is not SCHED_FIFO, 0 where it is. `refused` counts leases
+    whose changes are not pushed, by reason: ``not_permitted`` (watching a filesystem needs
+    CAP_SYS_ADMIN), ``filesystem`` (its type does not report each change), ``queue`` (fanotify
+    failed).
+    """
+
+    filesystems: int
+    events: int
+    unknown: int
+    coalesced: int
+    overflows: int
+    pushes: int
+    epochs: int
+    left_out: int
+    longest_queue: int
+    latency_sum_ns: int
+    latency_worst_ns: int
+    schedule_errno: int
+    refused: dict[str, int]
+
+
 class Thread(msgspec.Struct, frozen=True):
     """A thread of the data path: its role (serve, ring, read, relay, notify, prefault) and id."""
 
@@ -179,6 +208,7 @@ class Statistics(msgspec.Struct, frozen=True):
     lock_budget: tuple[int, int]
     threads: list[Thread]
     uptime_ns: int
+    coherence: Coherence | None = None
 
     @classmethod
     def of(cls, path: DataPath) -> Statistics:

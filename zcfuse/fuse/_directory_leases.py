@@ -29,10 +29,15 @@ log = logging.getLogger(__name__)
 
 
 class DirectoryLeases:
-    """The leases of one mount."""
+    """The leases of one mount.
 
-    def __init__(self, tree: Tree, datapath: Leases) -> None:
+    With `push` each change below a leased directory is pushed to the kernel. Where
+    that is refused, its answers hold for the cache timeout, and the status counts the reason.
+    """
+
+    def __init__(self, tree: Tree, datapath: Leases, *, push: bool = False) -> None:
         self._tree = tree
+        self._push = push
         self._datapath = datapath
         self._leased: set[int] = set()
         self._catalogues: dict[int, int] = {}  # bytes by nodeid
@@ -82,6 +87,14 @@ class DirectoryLeases:
             log.info("no directory lease: %s", error)
             return
         self._leased.add(nodeid)
+        if self._push and lease.catalogue is None:
+            self._push_changes(nodeid)
+
+    def _push_changes(self, nodeid: int) -> None:
+        """Have changes pushed to the kernel; where they cannot be, answers hold for a time."""
+        reason = self._datapath.push_changes(nodeid)
+        if reason:
+            log.warning("changes are not pushed: %s; answers hold for the cache timeout", reason)
 
     def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
         """Return False where there is no room for what is known of an archive among them."""

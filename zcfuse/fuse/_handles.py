@@ -65,6 +65,9 @@ class Leases(Protocol):
     def drop_directory(self, nodeid: int, /) -> None:
         """Give back the lease of a directory that the kernel has forgotten."""
 
+    def push_changes(self, nodeid: int, /) -> str:
+        """Push each change below a leased directory to the kernel; return "" or why not."""
+
     def invalidate_entry(self, parent: int, name: bytes, /) -> int:
         """Have the kernel forget a name; return 0 or -errno. Blocks: never from a handler."""
 

@@ -1,6 +1,7 @@
 """The options of a mount: their values, their limits, and how users write them."""
 
 from zcfuse.options._mount import (
+    COHERENCES,
     DEFAULT_ANSWER_TIMEOUT_S,
     DEFAULT_CACHE_TIMEOUT_S,
     DEFAULT_LOCK_BUDGET,
@@ -18,6 +19,7 @@ from zcfuse.options._mount import (
 )
 
 __all__ = [
+    "COHERENCES",
     "DEFAULT_ANSWER_TIMEOUT_S",
     "DEFAULT_CACHE_TIMEOUT_S",
     "DEFAULT_LOCK_BUDGET",

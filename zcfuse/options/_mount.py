@@ -20,6 +20,8 @@ DEFAULT_PATH: Final = "auto"
 TRANSPORTS: Final = ("auto", "dev", "uring")
 DEFAULT_TRANSPORT: Final = "auto"
 DEFAULT_CACHE_TIMEOUT_S: Final = 1.0
+COHERENCES: Final = ("ttl", "push")
+DEFAULT_COHERENCE: Final = "ttl"
 # 136 years, as the data path has it: what the kernel may believe for as long as it likes.
 UNLIMITED_CACHE_TIMEOUT_S: Final = float(2**32 - 1)
 # The paths that cannot do without the message that an open otherwise is.
@@ -61,6 +63,10 @@ class MountOptions:
             ``uring`` over io_uring, which the kernel must have switched on; ``auto`` uses that
             where it is on and where the mount does not serve mostly by splice.
         cache_timeout: for how long the kernel may rely on names and attributes, in seconds (1.0).
+        coherence: how the kernel learns of changes of the backing tree. ``ttl``: it asks again
+            after `cache_timeout`. ``push``: it keeps what it was told without a limit, and each
+            change is pushed to it. Push watches whole filesystems (fanotify), so it needs
+            CAP_SYS_ADMIN, and every writer on them pays for it.
         allow_other: let other users than the caller in.
         threads: serving threads of the data path; 0 lets it choose.
         lock_budget: bytes that buffers, windows and the files of ``zcfuse warm --lock`` may lock
@@ -93,6 +99,7 @@ class MountOptions:
     path: str = DEFAULT_PATH
     transport: str = DEFAULT_TRANSPORT
     cache_timeout: float = DEFAULT_CACHE_TIMEOUT_S
+    coherence: str = DEFAULT_COHERENCE
     allow_other: bool = False
     threads: int = 0
     lock_budget: int | None = None
@@ -117,6 +124,11 @@ class MountOptions:
             )
         if not (math.isfinite(self.cache_timeout) and self.cache_timeout >= 0):
             raise _refused("cache_timeout", self.cache_timeout, "give seconds, 0 or more")
+        if self.coherence not in COHERENCES:
+            raise _refused("coherence", self.coherence, f"choose one of {', '.join(COHERENCES)}")
+        if self.coherence == "push" and (self.immutable or self.path in ("naive", "upcall")):
+            why = "an immutable tree has no changes" if self.immutable else "it needs a data path"
+            raise _refused("coherence", self.coherence, f"{why}; leave coherence out")
         if self.immutable:
             self._check_immutable()
         if not 0 <= self.threads <= MAX_THREADS:
@@ -266,6 +278,7 @@ _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "path": str,
     "transport": str,
     "cache_timeout": float,
+    "coherence": str,
     "threads": int,
     "lock_budget": parse_size,
     "stack_depth": int,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zcfuse.admin.status._document import Reply as Reply
     from zcfuse.admin.status._document import Request as Request
     from zcfuse.admin.status._document import StatusDocument as StatusDocument
+    from zcfuse.admin.status._document import SyncReply as SyncReply
     from zcfuse.admin.status._document import ThreadUsage as ThreadUsage
     from zcfuse.admin.status._document import UnmountReply as UnmountReply
     from zcfuse.admin.status._document import printable as printable
@@ -45,6 +46,7 @@ else:
                 "Request",
                 "StatusDocument",
                 "ThreadUsage",
+                "SyncReply",
                 "UnmountReply",
                 "printable",
                 "thread_usage",

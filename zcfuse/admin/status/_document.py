@@ -91,14 +91,16 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a client asks; ``wait_s``: how long a busy mount is waited for (None: as mounted).
+    """What a client asks; ``wait_s``: how long a busy mount or a fence is waited for, in seconds.
+
+    None: as the mount has it.
 
     ``files`` are those to explain (one), to lock, to unlock with all that is below them (none: all
     that is locked), to tell the cache state of, or to drop from the cache behind the mount.
     ``force``: whether an unmount detaches a mount that is still busy after the wait.
     """
 
-    request: Literal["status", "unmount", "explain", "lock", "unlock", "caches", "spare"]
+    request: Literal["status", "unmount", "explain", "lock", "unlock", "caches", "spare", "sync"]
     wait_s: float | None = None
     files: list[FileRange] = []
     force: bool = True
@@ -115,13 +117,28 @@ class UnmountReply(msgspec.Struct, frozen=True, tag="unmounted"):
     busy: bool = False
 
 
+class SyncReply(msgspec.Struct, frozen=True, tag="synced"):
+    """Whether each change that returned before the request is known to the kernel."""
+
+    done: bool
+
+
 class Refusal(msgspec.Struct, frozen=True, tag="refused"):
     """Why there is no answer."""
 
     message: str
 
 
-Reply = StatusDocument | UnmountReply | Explanation | LockReply | UnlockReply | CacheReply | Refusal
+Reply = (
+    StatusDocument
+    | UnmountReply
+    | SyncReply
+    | Explanation
+    | LockReply
+    | UnlockReply
+    | CacheReply
+    | Refusal
+)
 
 
 def printable(path: str) -> str:

@@ -18,6 +18,7 @@ from zcfuse.cli.mount._warnings import replace_dead_mount, warn_of_mountpoint
 from zcfuse.control import DEFAULT_LOG_LEVEL, LOG_LEVELS
 from zcfuse.linux import MountError
 from zcfuse.options import (
+    COHERENCES,
     DEFAULT_CACHE_TIMEOUT_S,
     NO_TIMEOUT_IF_IMMUTABLE,
     SERVING_PATHS,
@@ -27,10 +28,10 @@ from zcfuse.options import (
 
 _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, noexec, allow_other, no_prefault, "
-    "no_directory_lease, immutable, path=, transport=, cache_timeout=, threads=, lock_budget=, "
-    "stack_depth=, metrics_listen=, and tree=, layer=, archive=, archives=, keep_index=, salvage, "
-    "unpack_budget=, log_file=, log_level= as the options of these names. An option of its own, "
-    "such as --path, counts before these."
+    "no_directory_lease, immutable, path=, transport=, cache_timeout=, coherence=, threads=, "
+    "lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, archives=, "
+    "keep_index=, salvage, unpack_budget=, log_file=, log_level= as the options of these names. "
+    "An option of its own, such as --path, counts before these."
 )
 
 
@@ -144,6 +145,13 @@ _OPTIONS_HELP: Final = (
     "directory_lease",
     default=None,
     help="Answer for names, attributes and opens without asking Python. [default: on]",
+)
+@click.option(
+    "--coherence",
+    type=click.Choice(list(COHERENCES)),
+    help="How the kernel learns of changes: it asks again after the cache timeout (ttl), or each"
+    " change is pushed to it (push, as root), and it keeps the rest without a limit."
+    " [default: ttl]",
 )
 @click.option(
     "--immutable",

@@ -169,6 +169,8 @@ void bind_config(nb::module_& module) {
         .def_rw("message_bytes", &zc::Config::message_bytes)
         .def_rw("cache_timeout", &zc::Config::cache_timeout)
         .def_rw("immutable", &zc::Config::immutable)
+        .def_rw("push", &zc::Config::push)
+        .def_rw("fence_directory", &zc::Config::fence_directory)
         .def_rw("splice_min", &zc::Config::splice_min)
         .def_rw("transport", &zc::Config::transport)
         .def_rw("passthrough_permitted", &zc::Config::passthrough_permitted)
@@ -243,6 +245,19 @@ void bind_datapath(nb::module_& module) {
                 path.state().numbers.drop(nodeids);
             },
             "nodeids"_a)
+        .def(
+            "push_changes",
+            [](DataPath& path, std::uint64_t nodeid) {
+                const auto refusal = path.push_changes(nodeid);
+                return zc::Coherence::kRefusals.at(static_cast<std::size_t>(refusal));
+            },
+            "nodeid"_a, Released())
+        .def(
+            "sync",
+            [](DataPath& path, std::uint32_t wait_ms) {
+                return path.sync(std::chrono::milliseconds(wait_ms));
+            },
+            "wait_ms"_a, Released())
         .def("invalidate_inode", &DataPath::invalidate_inode, "nodeid"_a, "offset"_a, "length"_a,
              Released())
         .def(

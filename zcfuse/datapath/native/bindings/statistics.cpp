@@ -229,6 +229,34 @@ nb::dict directories_of(const zc::State& state,
     return directories;
 }
 
+nb::object coherence_of(const zc::State& state) {
+    if (!state.coherence) {
+        return nb::none();
+    }
+    const auto stats = state.coherence->statistics();
+    nb::dict coherence;
+    coherence["filesystems"] = stats.filesystems;
+    coherence["events"] = stats.events;
+    coherence["unknown"] = stats.unknown;
+    coherence["coalesced"] = stats.coalesced;
+    coherence["overflows"] = stats.overflows;
+    coherence["pushes"] = stats.pushed.pushes;
+    coherence["epochs"] = stats.pushed.epochs;
+    coherence["left_out"] = stats.pushed.left_out;
+    coherence["longest_queue"] = stats.pushed.longest_queue;
+    coherence["latency_sum_ns"] = stats.pushed.latency_sum_ns;
+    coherence["latency_worst_ns"] = stats.pushed.latency_worst_ns;
+    coherence["schedule_errno"] = -stats.schedule_error;
+    nb::dict refused;
+    for (std::size_t i = 1; i < stats.refused.size(); ++i) {
+        if (stats.refused.at(i) > 0) {
+            refused[zc::Coherence::kRefusals.at(i)] = stats.refused.at(i);
+        }
+    }
+    coherence["refused"] = refused;
+    return coherence;
+}
+
 }  // namespace
 
 // [(nodeid, opens, reads, bytes, leased directory above it, path from there)]
@@ -293,6 +321,7 @@ nb::dict statistics(const zc::DataPath& path) {
     const auto kept = state.mirrors.statistics().files.kept;
     result["leases"] = state.leases.size() - std::min(state.leases.size(), kept);
     result["directories"] = directories_of(state, threads);
+    result["coherence"] = coherence_of(state);
     result["pool"] = pool;
     result["windows"] = windows_of(state.windows->stats());
     result["lock_budget"] = nb::make_tuple(state.budget->used(), state.budget->limit());

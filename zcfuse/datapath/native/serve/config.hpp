@@ -30,6 +30,10 @@ struct Config {
     // The promise that the backing tree does not change: names and attributes are believed without
     // limit, whatever cache_timeout says, and opens need no message.
     bool immutable = false;
+    // Whether changes of the backing filesystems are pushed to the kernel (serve/coherence). A
+    // fence needs a directory that this process alone writes to.
+    bool push = false;
+    std::string fence_directory;
     std::size_t message_bytes = 0;  // the largest message between the planes; 0: no limit
     // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
     // docs/measurements.md has the measurement.

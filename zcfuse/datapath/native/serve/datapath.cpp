@@ -110,6 +110,28 @@ class ReadWorker {
     RingReader reader_;
 };
 
+// Reads what changes on the backing filesystems.
+class ChangeReader {
+  public:
+    explicit ChangeReader(std::shared_ptr<State> state) : state_(std::move(state)) {}
+    void run() { state_->coherence->run(); }
+
+  private:
+    std::shared_ptr<State> state_;
+};
+
+// Pushes changes to the kernel.
+class Pusher {
+  public:
+    Pusher(std::shared_ptr<State> state, std::size_t number)
+        : state_(std::move(state)), number_(number) {}
+    void run() { state_->coherence->pushers().run(number_); }
+
+  private:
+    std::shared_ptr<State> state_;
+    std::size_t number_;
+};
+
 // Decides how the threads of the rings are scheduled.
 class Watcher {
   public:
@@ -229,6 +251,9 @@ std::shared_ptr<const DeviceChannel> DataPath::session() const {
 
 void DataPath::set_abort(const std::string& abort_file, const std::string& mountpoint) {
     state_->ending.set_abort(abort_file, mountpoint);
+    if (state_->coherence) {
+        state_->coherence->pushers().attach(channels_.front(), mountpoint);
+    }
 }
 
 void DataPath::start() {
@@ -238,8 +263,11 @@ void DataPath::start() {
         state_->rings ? state_->rings->queues() : std::vector<std::shared_ptr<const RingQueue>>{};
     const std::size_t workers = queues.empty() ? 0 : kReadWorkers;
     const std::size_t watchers = queues.empty() ? 0 : 1;
+    const std::size_t pushers = state_->coherence ? Pushers::kThreads : 0;
+    const std::size_t readers = state_->coherence ? 1 : 0;
     const auto ready = std::make_shared<std::latch>(
-        servers + 2 + static_cast<std::ptrdiff_t>(queues.size() + workers + watchers));
+        servers + 2 +
+        static_cast<std::ptrdiff_t>(queues.size() + workers + watchers + pushers + readers));
     for (const auto& queue : queues) {
         threads_.push_back(counted_thread(state_, "zcfuse-ring", ready, [queue](const auto& state) {
             return RingThread(state, queue);
@@ -252,6 +280,14 @@ void DataPath::start() {
     if (watchers > 0) {
         threads_.push_back(counted_thread(state_, "zcfuse-watch", ready,
                                           [](const auto& state) { return Watcher(state); }));
+    }
+    for (std::size_t i = 0; i < pushers; ++i) {
+        threads_.push_back(counted_thread(state_, "zcfuse-push", ready,
+                                          [i](const auto& state) { return Pusher(state, i); }));
+    }
+    if (readers > 0) {
+        threads_.push_back(counted_thread(state_, "zcfuse-changes", ready,
+                                          [](const auto& state) { return ChangeReader(state); }));
     }
     threads_.push_back(counted_thread(state_, "zcfuse-relay", ready,
                                       [](const auto& state) { return Relay(state); }));
@@ -283,6 +319,9 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     state_->upcalls.wake();
     state_->workers.stop();
     state_->scheduling.stop();
+    if (state_->coherence) {
+        state_->coherence->stop();
+    }
     if (state_->rings) {
         state_->rings->gate().shut();
     }
@@ -340,6 +379,9 @@ void DataPath::sever() {
     state_->upcalls.wake();
     state_->workers.stop();
     state_->scheduling.stop();
+    if (state_->coherence) {
+        state_->coherence->stop();
+    }
     if (state_->rings) {
         state_->rings->gate().shut();
     }
@@ -414,6 +456,15 @@ bool DataPath::revoke_directory(std::uint64_t nodeid) {
     state_->mirrors.files().drop_unused();  // what a READ has just opened
     forget_names(*state_, nodeid);
     return known;
+}
+
+Coherence::Refusal DataPath::push_changes(std::uint64_t nodeid) {
+    const auto root = state_->mirrors.root_of(nodeid);
+    return state_->coherence && root ? state_->coherence->watch(root) : Coherence::Refusal::none;
+}
+
+bool DataPath::sync(std::chrono::milliseconds wait) {
+    return state_->coherence && state_->coherence->sync(wait);
 }
 
 int DataPath::invalidate_inode(std::uint64_t nodeid, std::int64_t offset,

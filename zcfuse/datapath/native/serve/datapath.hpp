@@ -61,6 +61,12 @@ class DataPath {
     // What comes about this directory and all below it is handed up from now on; what is open stays
     // so. Returns false for a node that is not leased.
     bool revoke_directory(std::uint64_t nodeid);
+    // Has each change below a leased node's directories pushed to the kernel from now on, which
+    // then keeps names and attributes without a time limit.
+    Coherence::Refusal push_changes(std::uint64_t nodeid);
+    // Waits until each change that returned before is pushed; false at the end of the time, or
+    // where nothing is pushed.
+    bool sync(std::chrono::milliseconds wait);
     int invalidate_inode(std::uint64_t nodeid, std::int64_t offset, std::int64_t length) const;
     int invalidate_entry(std::uint64_t parent, std::span<const std::byte> name) const;
 

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "serve/backings.hpp"
+#include "serve/coherence/watcher.hpp"
 #include "serve/config.hpp"
 #include "serve/inode_numbers.hpp"
 #include "serve/lease.hpp"
@@ -36,6 +37,9 @@ struct State {
           mirrors(leases, settings),
           negotiation(settings, limits),
           backings(mode, negotiation),
+          coherence(settings.push ? std::make_unique<Coherence>(mirrors, negotiation,
+                                                                settings.fence_directory)
+                                  : nullptr),
           upcalls(std::move(upcall_socket)),
           reads(threads) {}
 
@@ -48,6 +52,7 @@ struct State {
     InodeNumbers numbers;
     Negotiation negotiation;
     Backings backings;
+    std::unique_ptr<Coherence> coherence;  // nullptr: what is told holds for a time
     Upcalls upcalls;
     ReadQueue reads;
     ReadWorkers workers;

@@ -38,9 +38,15 @@ bool bind_to(unsigned cpu) noexcept {
 }
 
 int set_policy(pid_t tid, Policy policy) noexcept {
-    const sched_param none{};
-    const int wanted = policy == Policy::idle ? SCHED_IDLE : SCHED_BATCH;
-    return ::sched_setscheduler(tid, wanted, &none) == 0 ? 0 : -errno;
+    sched_param priority{};
+    int wanted = SCHED_BATCH;
+    if (policy == Policy::idle) {
+        wanted = SCHED_IDLE;
+    } else if (policy == Policy::fifo) {
+        wanted = SCHED_FIFO;
+        priority.sched_priority = 1;
+    }
+    return ::sched_setscheduler(tid, wanted, &priority) == 0 ? 0 : -errno;
 }
 
 std::string why_not_idle() {

@@ -16,8 +16,9 @@ bool bind_to(unsigned cpu) noexcept;
 // (RELEASE) continues to its next request, and the thread serves both together. sched(7): a
 // SCHED_BATCH thread does not preempt. Measured on Linux 6.18 with two CPUs, warm open+read+close:
 // 16 % less over io_uring, 9 % over /dev/fuse and 25 % there with two clients. idle: runs only if
-// no other thread wants the CPU, and the CPU counts as idle.
-enum class Policy : std::uint8_t { batch, idle };
+// no other thread wants the CPU, and the CPU counts as idle. fifo: runs before every ordinary
+// thread; it needs CAP_SYS_NICE.
+enum class Policy : std::uint8_t { batch, idle, fifo };
 // 0 or -errno: -ESRCH for an ended thread, -EPERM for one that may not leave SCHED_IDLE.
 int set_policy(pid_t tid, Policy policy) noexcept;
 

@@ -108,4 +108,8 @@ int Notifier::invalidate_entry(const Channel& channel, std::uint64_t parent,
     return notify(channel, abi::kNotifyInvalEntry, pieces);
 }
 
+int Notifier::new_epoch(const Channel& channel) {
+    return notify(channel, abi::kNotifyIncEpoch, {});
+}
+
 }  // namespace zc

@@ -128,7 +128,7 @@ bool Mirrors::is_refused(const struct ::statx& status) const noexcept {
 }
 
 bool Mirrors::fresh(const Directory& directory, std::int64_t now) const noexcept {
-    return directory.root->source->freshness() != Freshness::timed ||
+    return directory.root->source->freshness() == Freshness::fixed ||
            (trust_ms_ > 0 && now - directory.checked < trust_ms_);
 }
 
@@ -288,12 +288,14 @@ int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& 
     if (!node || leased(*node) != 0) {
         return kHandUp;
     }
+    hold(nodeid, NodeTable::Held::attributes);
     const auto lease = node->identity.type != S_IFDIR ? files_.in_use(nodeid) : nullptr;
     if (const auto* file = lease ? lease->whole_file() : nullptr; file != nullptr) {
         // An open file answers for itself, whatever has become of its names.
-        validity = validity_;
         const int error = sys::status_of(file->get(), "", false, into);
-        const auto root = any_overlays_ && error == 0 ? root_above(nodeid) : nullptr;
+        const bool asks_root = (any_overlays_ || any_pushed_) && error == 0;
+        const auto root = asks_root ? root_above(nodeid) : nullptr;
+        validity = root != nullptr ? this->validity(root->source->freshness()) : validity_;
         into.stx_ino = root != nullptr ? root->source->shown_ino(into) : into.stx_ino;
         return error;
     }

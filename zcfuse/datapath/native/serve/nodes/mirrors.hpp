@@ -135,6 +135,17 @@ class Mirrors {
 
     std::uint32_t cache_timeout_ms() const noexcept { return cache_timeout_ms_; }
     Validity validity(Freshness freshness) const noexcept;
+    // A source whose changes are pushed is shown from now on.
+    void set_any_pushed() noexcept { any_pushed_.store(true, std::memory_order_release); }
+    // Before a node is looked at: a change from then on is pushed. Nothing where none is pushed.
+    void hold(std::uint64_t nodeid, NodeTable::Held what) {
+        if (any_pushed_.load(std::memory_order_acquire)) {
+            nodes_.hold(nodeid, what);
+        }
+    }
+    // Directories came, went or were renamed: what is open of others may no longer be beneath their
+    // root, or lack a part that a layer has now.
+    void directories_changed() { cache_.clear(); }
     NodeTable& nodes() noexcept { return nodes_; }
     const NodeTable& nodes() const noexcept { return nodes_; }
     OpenFiles& files() noexcept { return files_; }
@@ -178,6 +189,7 @@ class Mirrors {
     ParkedListings parked_;
     std::atomic<bool> any_{false};
     std::atomic<bool> any_overlays_{false};
+    std::atomic<bool> any_pushed_{false};
     std::atomic<std::uint64_t> revokes_{0};
     std::size_t nodes_peak_ = 0;  // tidy()'s
     std::uint64_t refused_device_ = ~std::uint64_t{0};

@@ -49,6 +49,7 @@ struct NodeTable::Node {
     bool is_root = false;
     bool revoked = false;
     bool described = false;
+    std::uint8_t held = 0;
 
     void go_by(std::uint64_t new_parent, std::string_view new_name, bool several) {
         if (parent == new_parent && new_name == name.get()) {
@@ -207,6 +208,7 @@ std::uint64_t NodeTable::count(const Identity& identity, std::uint64_t parent,
         node->go_by(parent, name, several_names);
     }
     ++node->lookups;
+    node->held |= Held::attributes;
     return node->nodeid;
 }
 
@@ -298,6 +300,48 @@ bool NodeTable::is_revoked(const Identity& identity) const {
     const std::lock_guard guard(shard.lock);
     const Node* node = shard.find(identity);
     return node != nullptr && node->revoked;
+}
+
+void NodeTable::hold(std::uint64_t nodeid, Held what) {
+    auto& shard = shard_of(nodeid);
+    const std::lock_guard guard(shard.lock);
+    if (Node* node = shard.find(nodeid); node != nullptr) {
+        node->held = static_cast<std::uint8_t>(node->held | what);
+    }
+}
+
+unsigned NodeTable::take_held(std::uint64_t nodeid) {
+    auto& shard = shard_of(nodeid);
+    const std::lock_guard guard(shard.lock);
+    Node* node = shard.find(nodeid);
+    if (node == nullptr) {
+        return 0;
+    }
+    const unsigned held = node->held;
+    node->held &= Held::pages;
+    return held;
+}
+
+std::uint64_t NodeTable::nodeid_of(const Identity& identity) const {
+    auto& shard = shards_[hash_of(identity) % kShards];
+    const std::lock_guard guard(shard.lock);
+    if (const Node* node = shard.find(identity); node != nullptr) {
+        return node->nodeid;
+    }
+    return 0;
+}
+
+std::vector<std::uint64_t> NodeTable::all() const {
+    std::vector<std::uint64_t> nodeids;
+    for (std::size_t i = 0; i < kShards; ++i) {
+        const std::lock_guard guard(shards_[i].lock);
+        for (const Node* node : shards_[i].by_nodeid) {
+            for (; node != nullptr; node = node->next_by_nodeid) {
+                nodeids.push_back(node->nodeid);
+            }
+        }
+    }
+    return nodeids;
 }
 
 std::vector<std::string> NodeTable::names_in(std::uint64_t parent) const {

@@ -91,6 +91,18 @@ class NodeTable {
     // Whether any node is marked: a walk up to the root is only needed then.
     bool any_revoked() const noexcept { return revoked_.load(std::memory_order_acquire) > 0; }
     bool is_revoked(const Identity& identity) const;
+
+    // What the kernel may have cached of a node since the last push. `pages` stays set: the kernel
+    // reads pages without a word to the table.
+    enum Held : std::uint8_t { attributes = 1, pages = 2 };
+    // To be called before the node is looked at, so that a change from then on finds it held.
+    // count() holds the attributes.
+    void hold(std::uint64_t nodeid, Held what);
+    // Returns what is held, Held bits, and takes the attributes' bit away.
+    unsigned take_held(std::uint64_t nodeid);
+    // The nodeid of an identity, 0 where the kernel knows none.
+    std::uint64_t nodeid_of(const Identity& identity) const;
+    std::vector<std::uint64_t> all() const;
     // The names that were found in a directory; looks at every node, a shard at a time.
     std::vector<std::string> names_in(std::uint64_t parent) const;
 

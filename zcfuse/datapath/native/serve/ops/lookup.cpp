@@ -37,18 +37,13 @@ bool lookup(Context& context, const Request& request) {
     }
     const auto validity = mirrors.validity(directory->root->source->freshness());
     Found found;
-    if (const int error = mirrors.find(*directory, name, found); error != 0) {
+    abi::EntryOut entry{};
+    const auto find = [&](Found& into) { return mirrors.find(*directory, name, into); };
+    if (const int error = count_lookup(context, *directory, text, find, found, entry); error != 0) {
         return error == -ENOENT ? answer_missing(request, validity) : request.failed(error);
     }
-    auto& nodes = mirrors.nodes();
-    if (nodes.any_revoked() && nodes.is_revoked(found.identity)) {
-        return false;
-    }
-    const auto& status = found.status;
-    const auto nodeid = nodes.count(found.identity, request.header.nodeid, text,
-                                    status.stx_nlink > 1 && !S_ISDIR(status.stx_mode));
-    if (!request.answer_with(entry_of(nodeid, status, validity))) {
-        nodes.forget(nodeid, 1);  // the kernel has not heard of it
+    if (!request.answer_with(entry)) {
+        mirrors.nodes().forget(entry.nodeid, 1);  // the kernel has not heard of it
     }
     return true;
 }

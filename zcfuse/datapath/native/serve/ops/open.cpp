@@ -86,6 +86,7 @@ bool open(Context& context, const Request& request) {
     abi::OpenOut out{kOwnBit, 0, 0};
     answer_by(lease.get(), out);
     if (!lease->passthrough()) {
+        context.mirrors().hold(nodeid, NodeTable::Held::pages);
         out.open_flags |=
             keeps_cache(context, nodeid, status, freshness) ? abi::fopen::keep_cache : 0;
     }

@@ -30,10 +30,20 @@ std::uint64_t mtimes_of(const Statuses& statuses) {
     return mixed;
 }
 
+// A push drops the listing that the kernel has, but not a reply on its way to it; that one shows
+// its age by the directory's mtime. A merged directory has the mtime of its topmost part only.
+bool is_merged(const Mirrors& mirrors, std::uint64_t nodeid) {
+    const auto root = mirrors.root_above(nodeid);
+    return root != nullptr && root->source->kind() == Source::Kind::overlay;
+}
+
 std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& statuses,
                       Freshness freshness) {
     auto& mirrors = context.mirrors();
     const auto timeout = static_cast<std::int64_t>(mirrors.cache_timeout_ms());
+    if (freshness == Freshness::pushed && is_merged(mirrors, nodeid)) {
+        return 0;
+    }
     const bool told = freshness != Freshness::timed && timeout != 0;
     if (context.state.config.immutable || told) {
         return abi::fopen::cache_dir | abi::fopen::keep_cache;

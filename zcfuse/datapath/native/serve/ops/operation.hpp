@@ -57,6 +57,36 @@ abi::Attr attributes_of(const struct ::statx& status) noexcept;
 abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
                        Validity validity) noexcept;
 
+// Counts a lookup of what `find` says that a name in a directory shows, and makes the entry that
+// the kernel is given; the caller forgets it where the reply fails. 0, -errno or kHandUp.
+template <typename Find>
+int count_lookup(Context& context, const Directory& directory, std::string_view name, Find find,
+                 Found& found, abi::EntryOut& into) {
+    if (const int error = find(found); error != 0) {
+        return error;
+    }
+    auto& nodes = context.mirrors().nodes();
+    if (nodes.any_revoked() && nodes.is_revoked(found.identity)) {
+        return kHandUp;
+    }
+    const bool several = found.status.stx_nlink > 1 && !S_ISDIR(found.status.stx_mode);
+    const auto nodeid = nodes.count(found.identity, directory.nodeid, name, several);
+    const auto freshness = directory.root->source->freshness();
+    const auto validity = context.mirrors().validity(freshness);
+    // A change between the look and the count finds no node and is not pushed. So where changes are
+    // pushed, the node is looked at again now. If its name stands for another by then, that change
+    // is pushed behind this reply; only the attributes must not stay.
+    Found again;
+    const bool same =
+        freshness != Freshness::pushed || (find(again) == 0 && again.identity == found.identity);
+    if (freshness == Freshness::pushed && same) {
+        found.status = again.status;
+    }
+    into = entry_of(nodeid, found.status, validity);
+    into.attr_valid = same ? into.attr_valid : 0;
+    return 0;
+}
+
 // The lease that answers a READ (or LSEEK, where `read` is nullptr) of a file that was opened
 // without a message; 0, -errno or kHandUp.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,

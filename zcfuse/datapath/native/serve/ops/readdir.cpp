@@ -86,7 +86,8 @@ class Reply {
             return true;
         }
         Found found;
-        const int error = find(entry, found);
+        const auto what = [&](Found& one) { return find(entry, one); };
+        const int error = count_lookup(context_, *directory_, entry.text(), what, found, into);
         if (error == kHandUp) {
             ino = source.shown_ino(found.status);
             return !mirrors.is_refused(found.status);
@@ -94,16 +95,8 @@ class Reply {
         if (error != 0) {
             return error != -ENOENT;
         }
-        auto& nodes = mirrors.nodes();
-        if (nodes.any_revoked() && nodes.is_revoked(found.identity)) {
-            return true;
-        }
-        const auto& status = found.status;
-        const auto nodeid = nodes.count(found.identity, request_.header.nodeid, entry.text(),
-                                        status.stx_nlink > 1 && !S_ISDIR(status.stx_mode));
-        counted_.push_back(nodeid);
-        into = entry_of(nodeid, status, mirrors.validity(source.freshness()));
-        ino = status.stx_ino;
+        counted_.push_back(into.nodeid);
+        ino = found.status.stx_ino;
         return true;
     }
 

@@ -2,7 +2,9 @@
 // each access opens the name beneath it and compares the identity.
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <vector>
 
 #include "serve/sources/source.hpp"
 #include "sys/unique_fd.hpp"
@@ -16,11 +18,20 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     static std::shared_ptr<const DirectorySource> open(int fd);
 
     Kind kind() const noexcept override { return Kind::directory; }
-    Freshness freshness() const noexcept override { return Freshness::timed; }
+    Freshness freshness() const noexcept override {
+        return pushed_.load(std::memory_order_acquire) ? Freshness::pushed : Freshness::timed;
+    }
     SourceDirectory::Ref root() const override;
     int filesystem_status(struct ::statvfs& into) const override;
     std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
     Volume volume(std::uint32_t layer) const override;
+    void add_real(std::uint32_t first, std::vector<Real>& into) const override {
+        into.push_back({first, fd_.get()});
+    }
+    void set_pushed() const noexcept override { pushed_.store(true, std::memory_order_release); }
+
+    // The identity of a file that `name` in `directory` leads to, with its status; layer 0.
+    static Identity identity_of(const struct ::statx& status, int directory, const char* name);
 
   private:
     class At;
@@ -29,11 +40,11 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     DirectorySource(sys::UniqueFd fd, std::uint64_t device, bool local) noexcept
         : fd_(std::move(fd)), device_(device), local_(local) {}
     bool other_mount(const struct ::statx& status) const noexcept;
-    static Identity identity_of(const struct ::statx& status, int directory, const char* name);
 
     const sys::UniqueFd fd_;
     const std::uint64_t device_;
     const bool local_;  // statx never asks a server
+    mutable std::atomic<bool> pushed_{false};
 };
 
 }  // namespace zc

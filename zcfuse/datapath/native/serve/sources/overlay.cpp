@@ -300,9 +300,31 @@ OverlaySource::OverlaySource(Layers layers, bool sees_trusted)
         count_ += layer->layers();
         descriptors_ += layer->descriptors();
         bytes_ += layer->bytes();
-        if (layer->freshness() != Freshness::fixed) {
-            freshness_ = Freshness::timed;
+    }
+}
+
+// Its answers hold for as long as those of the layer that is worst off.
+Freshness OverlaySource::freshness() const noexcept {
+    auto freshness = Freshness::fixed;
+    for (const auto& layer : layers_) {
+        const auto one = layer->freshness();
+        if (one == Freshness::timed) {
+            return one;
         }
+        freshness = one == Freshness::pushed ? one : freshness;
+    }
+    return freshness;
+}
+
+void OverlaySource::add_real(std::uint32_t first, std::vector<Real>& into) const {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+        layers_[i]->add_real(first + first_[i], into);
+    }
+}
+
+void OverlaySource::set_pushed() const noexcept {
+    for (const auto& layer : layers_) {
+        layer->set_pushed();
     }
 }
 

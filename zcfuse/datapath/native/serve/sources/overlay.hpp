@@ -22,7 +22,9 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     static std::shared_ptr<const OverlaySource> make(Layers layers, bool sees_trusted);
 
     Kind kind() const noexcept override { return Kind::overlay; }
-    Freshness freshness() const noexcept override { return freshness_; }
+    Freshness freshness() const noexcept override;
+    void add_real(std::uint32_t first, std::vector<Real>& into) const override;
+    void set_pushed() const noexcept override;
     SourceDirectory::Ref root() const override;
     // Of the topmost layer.
     int filesystem_status(struct ::statvfs& into) const override;
@@ -42,7 +44,6 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     std::vector<std::uint32_t> first_;  // the number of each layer's first identity
     std::uint32_t count_ = 0;
     std::uint64_t home_ = 0;  // the device whose inode numbers are shown as they are
-    Freshness freshness_ = Freshness::fixed;
     std::size_t descriptors_ = 0;
     std::size_t bytes_ = 0;
 };

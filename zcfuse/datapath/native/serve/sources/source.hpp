@@ -144,6 +144,15 @@ class Source {
     virtual Volume volume(std::uint32_t layer) const = 0;
     // Descriptors that an open directory takes at most.
     virtual std::size_t descriptors() const noexcept { return 1; }
+    // The real directories that it shows, for a watch on their filesystems; a source without any
+    // adds none. `first` is the number of its first layer.
+    struct Real {
+        std::uint32_t layer = 0;
+        int fd = -1;  // the source's
+    };
+    virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
+    // Every change of its real directories is pushed to the kernel from now on.
+    virtual void set_pushed() const noexcept {}
     // Memory for what it knows of its tree; 0 where it asks another filesystem.
     virtual std::size_t bytes() const noexcept { return 0; }
 };

@@ -1,0 +1,105 @@
+// Pushes what has changed to the kernel: a few threads, each with a queue.
+//
+// INVAL_ENTRY waits in the kernel for a LOOKUP or READDIRPLUS of the same directory. So all pushes
+// that concern a directory go to one queue, and a slow directory delays only what shares its queue.
+// A queue that grows past its limit is dropped: forget_everything() then makes the kernel ask again
+// for everything it knows, which costs less than that many pushes.
+//
+// Rules that a push follows (each was needed to leave nothing stale):
+//   - a name: INVAL_ENTRY, then INVAL_INODE of its directory, whose listing the kernel may have.
+//   - INVAL_INODE that answers ENOENT for a node that we know means that the reply which introduces
+//     the node is still on its way. INVAL_ENTRY of each of its names waits for that reply; then
+//     INVAL_INODE again finds the node.
+//   - a name on or above a foreign mount is left out: INVAL_ENTRY would detach that mount.
+//
+// Threads: post() and statistics() from any; run() is each pusher's own. Lock order: a queue's lock
+// is innermost, and nothing is sent under it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "serve/coherence/mounts_below.hpp"
+#include "serve/latency.hpp"
+#include "serve/negotiation.hpp"
+#include "serve/nodes/mirrors.hpp"
+#include "transport/channel.hpp"
+
+namespace zc {
+
+// Names what the kernel must ask again for. A node id of 0 stands for no node.
+struct Push {
+    std::uint64_t directory = 0;
+    std::string name;  // in `directory`
+    std::uint64_t node = 0;
+    bool pages = false;  // of `node`, beside its attributes
+    Clock::time_point since;
+};
+
+class Pushers {
+  public:
+    static constexpr std::size_t kThreads = 4;
+    // Pushes that wait, in one queue. Beyond that a new epoch costs less.
+    static constexpr std::size_t kMostWaiting = 16'384;
+
+    Pushers(Mirrors& mirrors, const Negotiation& negotiation);
+    Pushers(const Pushers&) = delete;
+    Pushers& operator=(const Pushers&) = delete;
+
+    // Before any thread runs.
+    void attach(std::shared_ptr<const Channel> channel, std::string mountpoint);
+    void post(Push push);
+    // Makes the kernel ask again for every name and node, now, from the calling thread.
+    void forget_everything();
+    // Serves queue `number` until stop().
+    void run(std::size_t number);
+    void stop();
+    // Waits until every push posted before is sent; false at the deadline or after stop().
+    bool drain(std::chrono::steady_clock::time_point deadline);
+
+    struct Statistics {
+        std::uint64_t pushes = 0;
+        std::uint64_t epochs = 0;
+        std::uint64_t left_out = 0;  // names on or above another mount
+        std::size_t longest_queue = 0;
+        std::uint64_t latency_sum_ns = 0;
+        std::uint64_t latency_worst_ns = 0;
+    };
+    Statistics statistics() const;
+
+  private:
+    struct Queue {
+        std::mutex lock;
+        std::condition_variable changed;
+        std::vector<Push> waiting;
+        bool busy = false;
+        std::size_t longest = 0;
+    };
+
+    void push_one(const Push& push);
+    void push_node(std::uint64_t nodeid, bool pages);
+    int invalidate_entry(std::uint64_t directory, std::string_view name);
+    int invalidate_inode(std::uint64_t nodeid, bool pages) const;
+    void note(Clock::time_point since);
+
+    Mirrors& mirrors_;
+    const Negotiation& negotiation_;
+    std::shared_ptr<const Channel> channel_;
+    std::unique_ptr<MountsBelow> mounts_;
+    std::vector<std::unique_ptr<Queue>> queues_;
+    std::atomic<bool> stopping_{false};
+    std::atomic<std::uint64_t> pushes_{0};
+    std::atomic<std::uint64_t> epochs_{0};
+    std::atomic<std::uint64_t> left_out_{0};
+    std::atomic<std::uint64_t> latency_sum_ns_{0};
+    std::atomic<std::uint64_t> latency_worst_ns_{0};
+};
+
+}  // namespace zc

@@ -1,0 +1,321 @@
+#include "serve/coherence/watcher.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <utility>
+
+#include "serve/sources/directory_source.hpp"
+#include "serve/sources/layer_marks.hpp"
+#include "sys/syscalls.hpp"
+#include "sys/threads.hpp"
+
+namespace zc {
+
+namespace {
+
+constexpr std::size_t kReadBytes = 256 << 10;
+constexpr std::string_view kFencePrefix = "fence.";
+
+std::string path_of(int fd) {
+    std::string path(4096, '\0');
+    const auto link = "/proc/self/fd/" + std::to_string(fd);
+    const auto n = ::readlink(link.c_str(), path.data(), path.size());
+    path.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
+    return path;
+}
+
+}  // namespace
+
+Coherence::Coherence(Mirrors& mirrors, const Negotiation& negotiation, std::string fence_directory)
+    : mirrors_(mirrors),
+      pushers_(mirrors, negotiation),
+      queue_error_(queue_.open()),
+      fence_path_(std::move(fence_directory)) {
+    if (queue_error_ != 0 || fence_path_.empty()) {
+        return;
+    }
+    fence_.reset(::open(fence_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    auto* handle = reinterpret_cast<struct ::file_handle*>(fence_handle_.data());
+    if (!fence_ || sys::handle_of(fence_.get(), *handle) < 0 ||
+        queue_.watch_names(fence_.get()) < 0) {
+        fence_.reset();
+    }
+}
+
+Coherence::Refusal Coherence::watch(const std::shared_ptr<const LeaseRoot>& root) {
+    const auto refusal = try_watch(root);
+    refused_.at(static_cast<std::size_t>(refusal)).fetch_add(1, std::memory_order_relaxed);
+    return refusal;
+}
+
+Coherence::Refusal Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
+    if (queue_error_ != 0) {
+        return queue_error_ == -EPERM ? Refusal::not_permitted : Refusal::queue;
+    }
+    std::vector<Source::Real> real;
+    root->source->add_real(root->number, real);
+    const auto reports_all = [](const auto& one) { return sys::reports_changes(one.fd); };
+    if (real.empty() || !std::all_of(real.begin(), real.end(), reports_all)) {
+        return Refusal::filesystem;
+    }
+    for (const auto& one : real) {
+        if (const int error = add(root, one); error < 0) {
+            return error == -EPERM ? Refusal::not_permitted : Refusal::queue;
+        }
+    }
+    mirrors_.set_any_pushed();
+    root->source->set_pushed();
+    return Refusal::none;
+}
+
+int Coherence::add(const std::shared_ptr<const LeaseRoot>& root, const Source::Real& real) {
+    struct ::statx status {};
+    if (const int error = sys::status_of(real.fd, "", false, status); error < 0) {
+        return error;
+    }
+    auto identity = DirectorySource::identity_of(status, real.fd, "");
+    identity.lease = real.layer;
+    const Watched watched{root, real.layer, real.fd, identity};
+    const auto id = sys::filesystem_id(real.fd);
+    const std::unique_lock guard(watched_lock_);
+    const auto known = std::find_if(watched_.begin(), watched_.end(),
+                                    [&](const auto& one) { return one->id == id; });
+    if (known != watched_.end()) {
+        (*known)->directories.push_back(watched);
+        return 0;
+    }
+    auto filesystem = std::make_unique<Filesystem>();
+    filesystem->id = id;
+    filesystem->directories.push_back(watched);
+    if (const int error = watch_new(*filesystem, real.fd); error < 0) {
+        return error;
+    }
+    watched_.push_back(std::move(filesystem));
+    return 0;
+}
+
+int Coherence::watch_new(Filesystem& filesystem, int directory) {
+    const int error = sys::open_beneath(directory, ".", O_RDONLY | O_DIRECTORY, filesystem.mount);
+    return error < 0 ? error : queue_.watch_filesystem(filesystem.mount.get());
+}
+
+void Coherence::run() {
+    schedule_error_ = sys::set_policy(sys::thread_id(), sys::Policy::fifo);
+    std::vector<std::byte> buffer(kReadBytes);
+    while (!stopping_) {
+        const auto n = queue_.read(buffer);
+        if (n <= 0) {
+            continue;  // a signal: look whether to stop
+        }
+        const auto now = Clock::now();
+        std::span<std::byte> events(buffer.data(), static_cast<std::size_t>(n));
+        for (sys::Change change; sys::ChangeQueue::next(events, change);) {
+            note(change, now);
+        }
+        settle();
+    }
+}
+
+void Coherence::stop() {
+    stopping_ = true;
+    pushers_.stop();
+    const std::lock_guard guard(fence_lock_);
+    fence_changed_.notify_all();
+}
+
+void Coherence::note(const sys::Change& change, Clock::time_point now) {
+    events_.fetch_add(1, std::memory_order_relaxed);
+    if (change.lost_events()) {
+        overflows_.fetch_add(1, std::memory_order_relaxed);
+        recover();
+        return;
+    }
+    if (is_fence(change)) {
+        return;
+    }
+    const std::shared_lock guard(watched_lock_);
+    for (const auto& filesystem : watched_) {
+        if (filesystem->id == change.filesystem) {
+            push(change, *filesystem, now);
+        }
+    }
+}
+
+// Any name or attribute that the kernel has may be wrong once events are lost. Fences that wait
+// were made before, or their events are lost.
+void Coherence::recover() {
+    pushers_.forget_everything();
+    const std::lock_guard guard(fence_lock_);
+    fences_seen_ = fences_asked_;
+    fence_changed_.notify_all();
+}
+
+void Coherence::push(const sys::Change& change, const Filesystem& filesystem,
+                     Clock::time_point now) {
+    const bool itself = change.name == ".";
+    const bool names = (change.mask & sys::kNameChanges) != 0 && !itself && !change.name.empty();
+    if (change.of_directory() && names) {
+        mirrors_.directories_changed();
+    }
+    bool known = false;
+    if (names && change.directory != nullptr) {
+        for (const auto nodeid : nodes_of(filesystem, change.directory)) {
+            known = true;
+            pushers_.post({nodeid, std::string(change.name), 0, false, now});
+        }
+    }
+    auto* file = change.file != nullptr ? change.file : itself ? change.directory : nullptr;
+    if (file != nullptr) {
+        for (const auto nodeid : nodes_of(filesystem, file)) {
+            known = true;
+            if (must_push(change, nodeid)) {
+                const bool pages = (change.mask & sys::kDataChanges) != 0;
+                pushers_.post({0, {}, nodeid, pages, now});
+            }
+        }
+    }
+    reshaped_ = reshaped_ || (known && reshapes(change, filesystem));
+    unknown_.fetch_add(known ? 0 : 1, std::memory_order_relaxed);
+}
+
+// A renamed directory, and the marks of a union: `.wh.` names, and the opaque attribute of a
+// directory, whose event is that of any change of attributes.
+bool Coherence::reshapes(const sys::Change& change, const Filesystem& filesystem) {
+    constexpr std::uint64_t kDirectoryChanges = FAN_MOVED_FROM | FAN_MOVED_TO | FAN_ATTRIB;
+    const auto is_merged = [](const Watched& watched) {
+        return watched.root->source->kind() == Source::Kind::overlay;
+    };
+    const bool merged =
+        std::any_of(filesystem.directories.begin(), filesystem.directories.end(), is_merged);
+    const bool of_directory = change.of_directory() && (change.mask & kDirectoryChanges) != 0;
+    return merged && (of_directory || is_reserved(change.name));
+}
+
+void Coherence::settle() {
+    if (reshaped_) {
+        reshaped_ = false;
+        mirrors_.directories_changed();
+        pushers_.forget_everything();
+    }
+}
+
+bool Coherence::must_push(const sys::Change& change, std::uint64_t nodeid) {
+    const auto held = mirrors_.nodes().take_held(nodeid);
+    const bool pages = (change.mask & sys::kDataChanges) != 0;
+    if (held == 0 || (held == NodeTable::Held::pages && !pages)) {
+        coalesced_.fetch_add(1, std::memory_order_relaxed);
+        return false;
+    }
+    return true;
+}
+
+std::vector<std::uint64_t> Coherence::nodes_of(const Filesystem& filesystem,
+                                               struct ::file_handle* handle) const {
+    std::vector<std::uint64_t> found;
+    sys::UniqueFd file;
+    struct ::statx status {};
+    if (sys::open_handle(filesystem.mount.get(), handle, file) < 0 ||
+        sys::status_of(file.get(), "", false, status) < 0) {
+        return found;
+    }
+    for (const auto& watched : filesystem.directories) {
+        add_node(watched, file.get(), status, found);
+    }
+    return found;
+}
+
+void Coherence::add_node(const Watched& watched, int fd, const struct ::statx& status,
+                         std::vector<std::uint64_t>& into) const {
+    auto identity = DirectorySource::identity_of(status, fd, "");
+    identity.lease = watched.layer;
+    auto nodeid =
+        identity == watched.identity ? watched.root->nodeid : mirrors_.nodes().nodeid_of(identity);
+    const bool merged = watched.root->source->kind() == Source::Kind::overlay;
+    if (nodeid == 0 && merged && S_ISDIR(status.stx_mode)) {
+        nodeid = merged_node(watched, fd);
+    }
+    if (nodeid != 0) {
+        into.push_back(nodeid);
+    }
+}
+
+// The node of a merged directory is that of its topmost part, so it is found by the path.
+std::uint64_t Coherence::merged_node(const Watched& watched, int fd) const {
+    const auto top = path_of(watched.fd);
+    const auto path = path_of(fd);
+    if (top.empty() || !path.starts_with(top + '/')) {
+        return 0;
+    }
+    SourceDirectory::Ref directory;
+    Found found;
+    if (watched.root->source->root()->enter(path.substr(top.size() + 1), directory) != 0 ||
+        directory->find("", found) != 0) {
+        return 0;
+    }
+    found.identity.lease += watched.root->number;
+    return mirrors_.nodes().nodeid_of(found.identity);
+}
+
+bool Coherence::is_fence(const sys::Change& change) {
+    const auto& handle = *reinterpret_cast<const struct ::file_handle*>(fence_handle_.data());
+    if (!fence_ || change.directory == nullptr || !sys::same_handle(*change.directory, handle)) {
+        return false;
+    }
+    if ((change.mask & FAN_CREATE) == 0 || !change.name.starts_with(kFencePrefix)) {
+        return true;
+    }
+    std::uint64_t number = 0;
+    const auto digits = change.name.substr(kFencePrefix.size());
+    std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    settle();
+    while (!stopping_ && !pushers_.drain(Clock::now() + std::chrono::seconds(1))) {
+    }
+    const std::lock_guard guard(fence_lock_);
+    fences_seen_ = std::max(fences_seen_, number);
+    fence_changed_.notify_all();
+    return true;
+}
+
+bool Coherence::sync(std::chrono::milliseconds wait) {
+    if (!fence_) {
+        return false;
+    }
+    std::uint64_t number = 0;
+    {
+        const std::lock_guard guard(fence_lock_);
+        number = ++fences_asked_;
+    }
+    const auto name = std::string(kFencePrefix) + std::to_string(number);
+    const sys::UniqueFd made(
+        ::openat(fence_.get(), name.c_str(), O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0600));
+    if (!made) {
+        return false;
+    }
+    ::unlinkat(fence_.get(), name.c_str(), 0);
+    std::unique_lock guard(fence_lock_);
+    return fence_changed_.wait_for(guard, wait, [&] {
+        return stopping_ || fences_seen_ >= number;
+    }) && !stopping_;
+}
+
+Coherence::Statistics Coherence::statistics() const {
+    Statistics found;
+    found.events = events_;
+    found.unknown = unknown_;
+    found.coalesced = coalesced_;
+    found.overflows = overflows_;
+    found.schedule_error = schedule_error_;
+    for (std::size_t i = 0; i < refused_.size(); ++i) {
+        found.refused.at(i) = refused_.at(i);
+    }
+    found.pushed = pushers_.statistics();
+    const std::shared_lock guard(watched_lock_);
+    found.filesystems = watched_.size();
+    return found;
+}
+
+}  // namespace zc

@@ -1,0 +1,138 @@
+// Watches the filesystems below leased directories, and pushes each change to the kernel, which
+// may then keep names, attributes, listings and links without a time limit.
+//
+// An event names a directory, a name in it and a file by file handles. A handle is opened and
+// looked at, which gives the identity that the node table knows. A file that is gone by then needs
+// nothing: the event of its name is behind it in the queue, or has been read.
+//
+// Who must come first, so that no change is lost between a look and its reply:
+//   - a node is in the table before the look whose attributes are replied (ops: count, then look
+//     again), so an event from then on finds it.
+//   - the filesystem is watched before a lease says that it is.
+//
+// What a layer of a union does to a directory may change everything that is merged below it, under
+// nodes that stay the same. Such a change makes the kernel ask again for everything, once for all
+// events that are read together.
+//
+// A fence is a name that sync() makes in a directory that we alone write. Events stand in the order
+// in which they happened, so its event comes after those of every change that returned before.
+//
+// Threads: run() is one thread's. watch() and sync() from any; sync() waits, so not from a thread
+// that serves. Lock order: watched_lock_ and fence_lock_ are innermost.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "serve/coherence/pushers.hpp"
+#include "serve/nodes/mirrors.hpp"
+#include "serve/sources/source.hpp"
+#include "sys/fanotify.hpp"
+
+namespace zc {
+
+class Coherence {
+  public:
+    // Why changes are not pushed.
+    enum class Refusal : std::uint8_t {
+        none,           // they are
+        not_permitted,  // fanotify of a whole filesystem needs CAP_SYS_ADMIN
+        filesystem,     // of a type that does not report every change
+        queue,          // fanotify_init(2) or fanotify_mark(2) failed
+    };
+    static constexpr std::array<const char*, 4> kRefusals{"", "not_permitted", "filesystem",
+                                                          "queue"};
+
+    // `fence_directory`: nobody but this process writes to it; "": there is no fence.
+    Coherence(Mirrors& mirrors, const Negotiation& negotiation, std::string fence_directory);
+    Coherence(const Coherence&) = delete;
+    Coherence& operator=(const Coherence&) = delete;
+
+    // Watches what a lease shows. The lease is pushed from then on where that returns none; what is
+    // refused is counted.
+    Refusal watch(const std::shared_ptr<const LeaseRoot>& root);
+    // Reads events until stop(). A signal must interrupt the thread then.
+    void run();
+    void stop();
+    // Waits until each change that returned before is pushed; false at the end of the time, after
+    // stop(), or without a fence.
+    bool sync(std::chrono::milliseconds wait);
+
+    Pushers& pushers() noexcept { return pushers_; }
+
+    struct Statistics {
+        std::uint64_t events = 0;
+        std::uint64_t unknown = 0;    // of files that the kernel does not know from us
+        std::uint64_t coalesced = 0;  // of what the kernel has not asked for since the last push
+        std::uint64_t overflows = 0;
+        std::size_t filesystems = 0;
+        int schedule_error = 0;  // -errno of SCHED_FIFO; 0 where the watcher has it
+        std::array<std::uint64_t, kRefusals.size()> refused{};  // leases, by Refusal
+        Pushers::Statistics pushed;
+    };
+    Statistics statistics() const;
+
+  private:
+    struct Watched {
+        std::shared_ptr<const LeaseRoot> root;
+        std::uint32_t layer = 0;
+        int fd = -1;        // the source's
+        Identity identity;  // of that directory
+    };
+    struct Filesystem {
+        std::uint64_t id = 0;
+        sys::UniqueFd mount;
+        std::vector<Watched> directories;
+    };
+
+    Refusal try_watch(const std::shared_ptr<const LeaseRoot>& root);
+    int add(const std::shared_ptr<const LeaseRoot>& root, const Source::Real& real);
+    int watch_new(Filesystem& filesystem, int directory);
+    void note(const sys::Change& change, Clock::time_point now);
+    void push(const sys::Change& change, const Filesystem& filesystem, Clock::time_point now);
+    bool is_fence(const sys::Change& change);
+    static bool reshapes(const sys::Change& change, const Filesystem& filesystem);
+    void settle();
+    bool must_push(const sys::Change& change, std::uint64_t nodeid);
+    std::vector<std::uint64_t> nodes_of(const Filesystem& filesystem,
+                                        struct ::file_handle* handle) const;
+    void add_node(const Watched& watched, int fd, const struct ::statx& status,
+                  std::vector<std::uint64_t>& into) const;
+    std::uint64_t merged_node(const Watched& watched, int fd) const;
+    void recover();
+
+    Mirrors& mirrors_;
+    Pushers pushers_;
+    sys::ChangeQueue queue_;
+    int queue_error_ = 0;
+    std::atomic<bool> stopping_{false};
+    bool reshaped_ = false;  // since the last settle(); the reading thread's
+
+    mutable std::shared_mutex watched_lock_;
+    std::vector<std::unique_ptr<Filesystem>> watched_;
+
+    const std::string fence_path_;
+    sys::UniqueFd fence_;
+    alignas(struct ::file_handle) std::array<std::byte, 160> fence_handle_{};
+    std::mutex fence_lock_;
+    std::condition_variable fence_changed_;
+    std::uint64_t fences_asked_ = 0;
+    std::uint64_t fences_seen_ = 0;
+
+    std::atomic<std::uint64_t> events_{0};
+    std::atomic<std::uint64_t> unknown_{0};
+    std::atomic<std::uint64_t> coalesced_{0};
+    std::atomic<std::uint64_t> overflows_{0};
+    std::atomic<int> schedule_error_{0};
+    std::array<std::atomic<std::uint64_t>, kRefusals.size()> refused_{};
+};
+
+}  // namespace zc
