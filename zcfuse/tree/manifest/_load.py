@@ -30,8 +30,9 @@ def load_manifest(
 ) -> ManifestDir:
     """Read a manifest and check all of it.
 
-    Parameters: path: a TOML file (``.toml``) or one with one JSON object per line (``.jsonl``,
-        ``.ndjson``). Relative paths in it start at its directory.
+    Parameters:
+        path: a TOML file (``.toml``) or one with one JSON object per line (``.jsonl``,
+            ``.ndjson``). Relative paths in it start at its directory.
         progress: called sometimes during reading.
         checked_files: the maximum number of different files to check: that they exist, are regular
             files, and contain the ranges. Errors of other files appear when a client uses them, as
