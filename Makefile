@@ -19,9 +19,15 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
+<<<<<<< HEAD
 .PHONY: help demo test check docs setup bench coherence proof clean
 .PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
 .PHONY: FORCE
+=======
+HOSTILE_SECONDS ?= 600
+.PHONY: help demo test check docs setup bench proof hostile clean
+.PHONY: packages-build packages-test packages-check packages-bench packages-proof FORCE
+>>>>>>> 3586e09 (Attack a mount as one user, and require answers for another one)
 
 help:
 	@printf '%s\n' \
@@ -33,6 +39,7 @@ help:
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
 	  'make coherence  change a backing tree at random while its mount is read: ROUNDS=10000' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
+	  'make hostile  for 10 minutes one user attacks a mount, and another one must get answers' \
 	  'make clean    remove what the above made inside the checkout'
 
 setup: $(STAMPS)/build
@@ -60,6 +67,9 @@ bench: $(STAMPS)/build packages-bench
 
 proof: $(STAMPS)/build $(STAMPS)/proof packages-test packages-proof
 	@scripts/proof $(PROOF_ARGS)
+
+hostile: $(STAMPS)/build packages-test
+	@ZCFUSE_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(PY) -m pytest -q tests/integration/test_other_users.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
