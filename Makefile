@@ -19,15 +19,10 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
-<<<<<<< HEAD
-.PHONY: help demo test check docs setup bench coherence proof clean
+HOSTILE_SECONDS ?= 600
+.PHONY: help demo test check docs setup bench coherence proof hostile clean
 .PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
 .PHONY: FORCE
-=======
-HOSTILE_SECONDS ?= 600
-.PHONY: help demo test check docs setup bench proof hostile clean
-.PHONY: packages-build packages-test packages-check packages-bench packages-proof FORCE
->>>>>>> 3586e09 (Attack a mount as one user, and require answers for another one)
 
 help:
 	@printf '%s\n' \
