@@ -3,6 +3,7 @@
 import pytest
 
 from zcfuse import MountError, MountOptions
+from zcfuse.datapath import MOST_THREADS
 from zcfuse.options._mount import parse_mount_options, parse_size, split_options
 
 
@@ -64,7 +65,7 @@ def test_a_wrong_mount_option_is_a_usage_error_that_names_it(text):
         {"cache_timeout": -0.1},
         {"cache_timeout": float("inf")},
         {"threads": -1},
-        {"threads": 129},
+        {"threads": MOST_THREADS + 1},
         {"lock_budget": -1},
         {"stack_depth": 0},
         {"unmount_wait": float("nan")},
@@ -93,3 +94,7 @@ def test_commas_in_double_quotes_do_not_separate():
 def test_noexec_and_its_opposite():
     assert parse_mount_options("noexec") == {"noexec": True}
     assert parse_mount_options("noexec,exec") == {"noexec": False}
+
+
+def test_as_many_threads_as_the_data_path_runs_may_be_chosen():
+    assert MountOptions(threads=MOST_THREADS).threads == MOST_THREADS

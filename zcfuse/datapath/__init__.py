@@ -14,6 +14,7 @@ from zcfuse._lazy import lazy
 if TYPE_CHECKING:
     from zcfuse.datapath._latency import Latencies as Latencies
     from zcfuse.datapath._latency import Latency as Latency
+    from zcfuse.datapath._native import MOST_THREADS as MOST_THREADS
     from zcfuse.datapath._native import WHOLE_FILE as WHOLE_FILE
     from zcfuse.datapath._native import Config as Config
     from zcfuse.datapath._native import DataPath as DataPath
@@ -38,6 +39,7 @@ else:
                 "Latency",
             ),
             "_native": (
+                "MOST_THREADS",
                 "WHOLE_FILE",
                 "Config",
                 "DataPath",

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 
+MOST_THREADS: int
+"""Config.threads: more threads only add memory, for each has a pipe and a buffer."""
 WHOLE_FILE: int
 """As an extent's length: to the end of the file, wherever that is when it is read."""
 

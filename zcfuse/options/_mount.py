@@ -31,8 +31,6 @@ _NOT_IMMUTABLE: Final = {
 }
 # What pool and windows may lock where it is permitted: some dozens of the largest replies.
 DEFAULT_LOCK_BUDGET: Final = 64 << 20
-# More serving threads than this only add memory: each has a pipe and a buffer of its own.
-MAX_THREADS: Final = 128
 # struct fuse_init_out: FUSE may be stacked on one filesystem that is itself stacked, no more
 # (Linux 6.9).
 STACK_DEPTHS: Final = (1, 2)
@@ -131,12 +129,8 @@ class MountOptions:
             raise _refused("coherence", self.coherence, f"{why}; leave coherence out")
         if self.immutable:
             self._check_immutable()
-        if not 0 <= self.threads <= MAX_THREADS:
-            raise _refused(
-                "threads",
-                self.threads,
-                f"give a number from 1 to {MAX_THREADS}, or 0 to let zcfuse choose",
-            )
+        if self.threads != 0:
+            self._check_threads()
         if self.lock_budget is not None and self.lock_budget < 0:
             raise _refused("lock_budget", self.lock_budget, "give a size, 0 or more")
         if self.stack_depth not in STACK_DEPTHS:
@@ -150,6 +144,14 @@ class MountOptions:
                 raise _refused("metrics_listen", self.metrics_listen, str(error)) from error
         if not (math.isfinite(self.answer_timeout) and self.answer_timeout > 0):
             raise _refused("answer_timeout", self.answer_timeout, "give seconds, more than 0")
+
+    def _check_threads(self) -> None:
+        # The compiled part takes a while to load, and few mounts choose their threads.
+        from zcfuse.datapath import MOST_THREADS
+
+        if not 0 < self.threads <= MOST_THREADS:
+            remedy = f"give a number from 1 to {MOST_THREADS}, or 0 to let zcfuse choose"
+            raise _refused("threads", self.threads, remedy)
 
     def _check_immutable(self) -> None:
         if self.path in _NOT_IMMUTABLE:

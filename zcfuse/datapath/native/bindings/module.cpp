@@ -278,6 +278,7 @@ void bind_datapath(nb::module_& module) {
 }  // namespace
 
 NB_MODULE(_native, module) {
+    module.attr("MOST_THREADS") = zc::kMostThreads;
     module.attr("WHOLE_FILE") = zc::kWholeFile;
     // pyfuse3 keeps the operations, and with them this, in globals that are never cleared.
     nb::set_leak_warnings(false);

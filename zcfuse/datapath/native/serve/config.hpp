@@ -15,6 +15,9 @@ enum class TransportWish : std::uint8_t { automatic, dev, uring };
 // Throws std::invalid_argument, naming what is allowed.
 Mode parse_mode(const std::string& name);
 
+// More threads only add memory, for each has a pipe and a buffer.
+constexpr unsigned kMostThreads = 64;
+
 struct Config {
     std::string path = "auto";
     unsigned threads = 0;  // serving threads; 0: one a processor, 2 to 8

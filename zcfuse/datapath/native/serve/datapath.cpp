@@ -24,7 +24,6 @@ namespace zc {
 
 namespace {
 
-constexpr unsigned kMostThreads = 64;
 // /dev/fuse then brings only INIT, FORGET and INTERRUPT.
 constexpr unsigned kThreadsBesideRings = 2;
 // For READs that wait for their backing file: enough to keep a device busy.
@@ -47,7 +46,7 @@ void allow_nudges() {
 
 unsigned choose_threads(unsigned wanted) {
     const auto processors = std::thread::hardware_concurrency();
-    return std::min(wanted > 0 ? wanted : std::clamp(processors, 2U, 8U), kMostThreads);
+    return wanted > 0 ? wanted : std::clamp(processors, 2U, 8U);
 }
 
 void be_deaf_to_signals() {

@@ -49,6 +49,9 @@ Mode parse_mode(const std::string& name) {
 
 Limits choose_limits(const Config& config, std::size_t pipe_slots) {
     const Mode mode = parse_mode(config.path);
+    if (config.threads > kMostThreads) {
+        throw std::invalid_argument("threads must be at most " + std::to_string(kMostThreads));
+    }
     if (config.stack_depth != 1 && config.stack_depth != 2) {
         throw std::invalid_argument("stack depth must be 1 or 2");
     }
