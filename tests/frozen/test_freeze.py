@@ -114,7 +114,9 @@ parts = st.one_of(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(files=st.lists(st.lists(parts, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_any_files_of_parts_show_the_bytes_of_the_parts(files, shard, frozen):
     def made(part):

@@ -15,6 +15,7 @@ from zcfuse.admin import FileRange
 from zcfuse.admin.explain import BackingPart, Explanation, advice, meaning
 from zcfuse.admin.status import Request, StatusError, ask, printable, read_status_of
 from zcfuse.cli._errors import CommandError
+from zcfuse.cli._kernel_mounts import explained_by_kernel
 from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, shown, size
 from zcfuse.cli._places import Place, Places
 from zcfuse.linux import MountEntry, cachestat, nodeid_of, read_mounts
@@ -67,6 +68,8 @@ def explain(file: str, as_json: bool) -> None:
     From the mount's options down to the kernel's errno; the last line says what would make it
     better. FILE is opened for a moment to find out, and so is what is behind it.
     """
+    if explained_by_kernel(file, as_json=as_json):
+        return
     try:
         report = _report(file)
     except StatusError as error:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from zcfuse.admin.status import StatusError, list_mounts, printable, read_status_of
+from zcfuse.cli._kernel_mounts import kernel_mounts
 from zcfuse.cli._output import json_option, print_json, print_table
 from zcfuse.linux import MountEntry
+
+if TYPE_CHECKING:
+    from zcfuse.engine import KernelServed
 
 
 class _Row(msgspec.Struct):
@@ -26,6 +31,7 @@ class _Row(msgspec.Struct):
 def list_(as_json: bool) -> None:
     """List the zcfuse mounts and their daemons."""
     rows = [_describe(entry) for entry in list_mounts()]
+    rows += [_of_kernel(served) for served in kernel_mounts()]
     if as_json:
         print_json(rows)
     elif rows:
@@ -49,6 +55,11 @@ def _describe(entry: MountEntry) -> _Row:
 def _is_others(entry: MountEntry) -> bool:
     """Whether the mount's daemon answers only another user."""
     return os.geteuid() not in (0, entry.owner[0])
+
+
+def _of_kernel(served: KernelServed) -> _Row:
+    record = served.record
+    return _Row(printable(served.entry.mountpoint), record.source, 0, None, "kernel", "alive")
 
 
 def _cells(row: _Row) -> tuple[str, ...]:

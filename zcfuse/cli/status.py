@@ -13,6 +13,7 @@ from zcfuse.admin import LockReport
 from zcfuse.admin.status import HotFile, StatusDocument, StatusError, ThreadUsage, read_status
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
+from zcfuse.cli._kernel_mounts import kernel_served, print_images, print_kernel_mount
 from zcfuse.cli._output import (
     duration,
     json_option,
@@ -60,6 +61,10 @@ def status(mountpoint: str, as_json: bool, as_metrics: bool, verbose: bool) -> N
     """Show what the mount at MOUNTPOINT served, by which path, and what it fell back from."""
     if as_json and as_metrics:
         raise click.UsageError("--json and --prometheus exclude each other: give one of them")
+    served = kernel_served(mountpoint)
+    if served is not None and not as_metrics:
+        print_kernel_mount(served, as_json=as_json)
+        return
     try:
         document = read_status(mountpoint)
     except StatusError as error:
@@ -102,6 +107,7 @@ def _print_first_screen(document: StatusDocument) -> None:
         _print_lock_totals(document.locks)
     _print_hot_files(document.hot_files[:_FIRST_FILES])
     _print_archives(document.tree.get("archives", {}), _FIRST_ARCHIVES)
+    print_images(document.tree.get("images", {}))
     _print_counts("errors replied", document.control.get("errors"))
 
 
@@ -129,6 +135,7 @@ def _print(document: StatusDocument) -> None:
         _print_locks(document.locks)
     _print_hot_files(document.hot_files)
     _print_archives(document.tree.get("archives", {}), _MOST_ARCHIVES)
+    print_images(document.tree.get("images", {}))
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
     _print_counts("errors replied", document.control.get("errors"))
     _print_threads(document.threads)

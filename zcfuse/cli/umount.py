@@ -14,6 +14,7 @@ from zcfuse.admin import unmount_within
 from zcfuse.admin.status import StatusError, find_mount, list_mounts, read_status, request_unmount
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import EXIT_FAILED, CommandError, warn
+from zcfuse.cli._kernel_mounts import unmounted_from_kernel
 from zcfuse.linux import KernelMount, MountEntry, MountError, User, unmount, users_of
 from zcfuse.options import DEFAULT_UNMOUNT_WAIT_S
 
@@ -61,6 +62,8 @@ def umount(
     if mountpoint is None:
         return _leave_all(leave)
     if if_dead and not _is_dead(mountpoint):
+        return 0
+    if unmounted_from_kernel(mountpoint, wait, force=force, lazy=lazy):
         return 0
     try:
         entry = find_mount(mountpoint)

@@ -51,6 +51,8 @@ class FrozenTree(Tree):
     A backing file of another size, and a device of another size or time of modification, than when
     the tree was frozen is ESTALE. A damaged part of the image is EIO.
 
+    `engine_reason` says in the status of a mount why FUSE serves the image.
+
     Parameters:
         path: of the image, which must not change.
 
@@ -62,9 +64,11 @@ class FrozenTree(Tree):
     root: FrozenNode
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.engine_reason = ""
         self._opener = PathOpener()
         self._roots: list[Beneath] = []
-        self.image: Final = FrozenImage(os.path.abspath(path))
+        self.path: Final = os.path.realpath(path)
+        self.image: Final = FrozenImage(self.path)
         try:
             for root in self.image.about.roots:
                 self._roots.append(_opened_root(self.image, root))
@@ -170,6 +174,7 @@ class FrozenTree(Tree):
             "directories": about.directories,
             "devices": len(about.devices),
             "fuse_only": list(about.fuse_only),
+            "engine_reason": self.engine_reason,
         }
         return {"images": {self.image.file.path: told}}
 

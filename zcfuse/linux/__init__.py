@@ -23,6 +23,17 @@ from zcfuse.linux._files import (
 )
 from zcfuse.linux._handles import nodeid_of
 from zcfuse.linux._mapping import PAGE_BYTES, Mapping, data_ranges, may_ask, whole_pages
+from zcfuse.linux._mount_api import (
+    ATTR_NODEV,
+    ATTR_NOEXEC,
+    ATTR_NOSUID,
+    ATTR_RDONLY,
+    LONGEST_STRING,
+    Setting,
+    cloned_mount,
+    new_mount,
+    put_at,
+)
 from zcfuse.linux._mount_probe import Answer, probe
 from zcfuse.linux._mount_table import FSTYPE, MountEntry, mount_at, read_mounts, resolve_mountpoint
 from zcfuse.linux._mounting import KernelMount, MountError, attach, check_device, unmount
@@ -38,11 +49,16 @@ from zcfuse.linux._syscalls import detach_mountpoint, detached_mount, perf_event
 from zcfuse.linux._users import User, users_of
 
 __all__ = [
+    "ATTR_NODEV",
+    "ATTR_NOEXEC",
+    "ATTR_NOSUID",
+    "ATTR_RDONLY",
     "AT_EMPTY_PATH",
     "AT_NO_AUTOMOUNT",
     "AT_STATX_DONT_SYNC",
     "AT_SYMLINK_NOFOLLOW",
     "FSTYPE",
+    "LONGEST_STRING",
     "PAGE_BYTES",
     "RESOLVE_BENEATH",
     "RESOLVE_NO_MAGICLINKS",
@@ -56,6 +72,7 @@ __all__ = [
     "MountEntry",
     "MountError",
     "Residency",
+    "Setting",
     "Status",
     "User",
     "abort_file",
@@ -63,6 +80,7 @@ __all__ = [
     "cached_twice",
     "cachestat",
     "check_device",
+    "cloned_mount",
     "data_ranges",
     "detach_mountpoint",
     "detached_mount",
@@ -74,11 +92,13 @@ __all__ = [
     "lockable_bytes",
     "may_ask",
     "mount_at",
+    "new_mount",
     "nodeid_of",
     "openat2",
     "perf_event_open",
     "probe",
     "process_may_administer",
+    "put_at",
     "read_mounts",
     "resolve_mountpoint",
     "set_read_ahead",

@@ -33,7 +33,7 @@ def freezable(wanted: Wanted) -> Freezable:
 
     Raises:
         MountError, CommandError: it cannot be had; the message says why.
-        UsageError: the arguments do not go together.
+        UsageError: the arguments contradict each other.
     """
     from zcfuse.tree import Mirror, Union, VirtualTree
 
@@ -65,7 +65,7 @@ def freezable(wanted: Wanted) -> Freezable:
 
 
 def is_image_file(path: str) -> bool:
-    """Say whether a file is an image, by its first bytes; what cannot be read is none."""
+    """Say whether a file is an image, by its first bytes; an unreadable file is not an image."""
     from zcfuse.frozen import is_image
 
     try:

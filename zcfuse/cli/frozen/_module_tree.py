@@ -25,7 +25,7 @@ def load_module_tree(text: str) -> Tree:
     """Import a module, from the working directory too, and return its tree.
 
     Raises:
-        CommandError: the module, or the tree in it, is missing or is none.
+        CommandError: the module, or the tree in it, is missing or is not a tree.
     """
     from zcfuse.tree import Dir, Tree, VirtualTree
 

@@ -11,6 +11,7 @@ from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._parameters import Size
 from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
+from zcfuse.cli.mount._engine import ENGINES, mounted_by_kernel
 from zcfuse.cli.mount._option_text import read_option_texts
 from zcfuse.cli.mount._shown import Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
@@ -30,8 +31,8 @@ _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, noexec, allow_other, no_prefault, "
     "no_directory_lease, immutable, path=, transport=, cache_timeout=, coherence=, threads=, "
     "lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, archives=, "
-    "keep_index=, salvage, unpack_budget=, log_file=, log_level= as the options of these names. "
-    "An option of its own, such as --path, counts before these."
+    "keep_index=, salvage, unpack_budget=, engine=, log_file=, log_level= as the options of these "
+    "names. An option of its own, such as --path, counts before these."
 )
 
 
@@ -96,6 +97,13 @@ _OPTIONS_HELP: Final = (
     multiple=True,
     shell_complete=_completion.mount_options,
     help=_OPTIONS_HELP,
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="Who answers for the whole mount: the kernel by itself, without a daemon, or FUSE. auto:"
+    " the kernel for a frozen image where root mounts it and needs nothing of FUSE. [default:"
+    " auto]",
 )
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option(
@@ -188,12 +196,13 @@ def mount(
     salvage: bool,
     unpack_budget: int | None,
     option_texts: tuple[str, ...],
+    engine: str | None,
     foreground: bool,
     log_file: str | None,
     log_level: str | None,
     **given: object,
 ) -> int:
-    """Show the directory or the archive SOURCE, read-only, at the directory MOUNTPOINT.
+    """Show the directory, archive or image SOURCE, read-only, at the directory MOUNTPOINT.
 
     Goes to the background and returns once the mount answers. With --tree, --layer, --archive or
     --archives there is no SOURCE. With --archive or --archives each archive is a directory, called
@@ -221,6 +230,9 @@ def mount(
         warn_of_mountpoint(shown.where, options, wanted.paths())
         logging = Logging(log_file or said.log_file, log_level or said.log_level)
         named = replace(options, source_name=shown.name)
+        chosen = engine or said.engine or "auto"
+        if mounted_by_kernel(shown, chosen, options, foreground=foreground):
+            return 0
         return start(shown, named, logging, foreground=foreground)
     except MountError as error:
         raise CommandError(str(error), usage=error.usage) from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from zcfuse.cli.mount._archives import KEEP
+from zcfuse.cli.mount._engine import ENGINES
 from zcfuse.control import LOG_LEVELS
 from zcfuse.linux import MountError
 from zcfuse.options import parse_mount_options, parse_size, split_options
@@ -46,6 +47,7 @@ _CONVERTERS: Final[dict[str, Callable[[str], object]]] = {
     "archives": str,
     "keep_index": _one_of(KEEP),
     "unpack_budget": parse_size,
+    "engine": _one_of(ENGINES),
     "log_file": str,
     "log_level": _one_of(LOG_LEVELS),
 }
@@ -67,6 +69,7 @@ class OptionText:
     keep_index: str | None = None
     salvage: bool = False
     unpack_budget: int | None = None
+    engine: str | None = None
     log_file: str | None = None
     log_level: str | None = None
 

@@ -16,6 +16,12 @@ import click
 
 from zcfuse.cli.frozen import is_image_file, load_image
 from zcfuse.cli.mount._archives import ArchiveOptions, load_archive, load_archives
+from zcfuse.cli.mount._by_kernel import (
+    ByKernel,
+    directory_by_kernel,
+    image_by_kernel,
+    layers_by_kernel,
+)
 from zcfuse.cli.mount._manifest import load
 from zcfuse.control import (
     check_apart,
@@ -79,6 +85,7 @@ class Prepared(NamedTuple):
     where: str
     make_tree: Callable[[], Tree]
     archives: Sequence[Archive] = ()
+    by_kernel: ByKernel | None = None
 
 
 def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Prepared:
@@ -115,16 +122,18 @@ def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
     source = _given(wanted.source, "SOURCE")
     if is_image_file(source):
         _require_no_archive_options(wanted.archive_options, source)
-        where = _check_mountpoint(mountpoint, options)
-        image = load_image(source)
-        return Prepared(os.path.abspath(source), where, lambda: image)
+        where = check_mountpoint(mountpoint)
+        check_options(options)
+        tree = load_image(source)
+        return Prepared(tree.path, where, lambda: tree, by_kernel=image_by_kernel(tree))
     if os.path.isfile(source):
         where = _check_mountpoint(mountpoint, options)
         archive = load_archive(source, wanted.archive_options)
         return Prepared(os.path.abspath(source), where, lambda: archive, [archive])
     _require_no_archive_options(wanted.archive_options, source)
     (shown,), where = _check((source,), mountpoint, options)
-    return Prepared(shown, where, functools.partial(_mirrored, shown))
+    make_tree = functools.partial(_mirrored, shown)
+    return Prepared(shown, where, make_tree, by_kernel=directory_by_kernel(shown))
 
 
 def _of_archives(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
@@ -156,7 +165,9 @@ def _of_layers(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
     if not archives:
         _require_no_archive_options(wanted.archive_options, "--layer of a directory or a manifest")
     names = tuple(named.get(layer, os.path.abspath(layer)) for layer in wanted.layers)
-    return Prepared(_joined(names), where, functools.partial(_merged, layers), archives)
+    make_tree = functools.partial(_merged, layers)
+    by_kernel = layers_by_kernel(shown) if len(shown) == len(layers) else None
+    return Prepared(_joined(names), where, make_tree, archives, by_kernel)
 
 
 def _require_no_archive_options(given: ArchiveOptions, shown: str) -> None:

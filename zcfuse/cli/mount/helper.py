@@ -17,6 +17,7 @@ import click
 
 from zcfuse.cli._errors import CommandError, Program, run, warn
 from zcfuse.cli.mount._archives import ArchiveOptions
+from zcfuse.cli.mount._engine import mounted_by_kernel
 from zcfuse.cli.mount._option_text import OptionText, read_option_texts
 from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
@@ -75,7 +76,8 @@ def mount_helper(
             warn(f"{HELPER.name}: {mountpoint}: mounted read-only: say 'ro' in its options")
         if not fake:
             logging = Logging(said.log_file, said.log_level)
-            start(shown, replace(options, source_name=source), logging, foreground=False)
+            if not mounted_by_kernel(shown, said.engine or "auto", options, foreground=False):
+                start(shown, replace(options, source_name=source), logging, foreground=False)
     except MountError as error:
         # Also a missing directory: to mount(8) that is no wrong use but a mount that failed.
         raise CommandError(str(error)) from error
