@@ -105,7 +105,7 @@ class Failing(Dir):
         if name == "never":
             await trio.sleep_forever()
         if name == "nonsense":
-            return "text"
+            return 3
         return Bytes(b"fine")
 
     async def list(self, who):
