@@ -40,6 +40,15 @@ def test_it_shows_the_layers_and_is_named_after_them(zcfuse, layers, mountpoint)
     assert zcfuse("umount", mountpoint).returncode == 0
 
 
+def test_an_image_is_a_layer(zcfuse, layers, mountpoint, tmp_path):
+    image = str(tmp_path / "top.image")
+    assert zcfuse("freeze", layers[0], image).returncode == 0
+    assert zcfuse("mount", "--layer", image, "--layer", layers[1], mountpoint).returncode == 0
+    listed = subprocess.run(["ls", mountpoint], capture_output=True, timeout=20, text=True)
+    assert listed.stdout.split() == ["bottom", "top"]
+    assert zcfuse("umount", mountpoint).returncode == 0
+
+
 def test_layers_and_a_source(refuse, layers, source, mountpoint):
     refuse(["--layer", "SOURCE", source], "--layer", layers[0], source, mountpoint)
 

@@ -30,7 +30,7 @@ _MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 
 
 class AnyLayer(Protocol):
-    """What a union asks of a layer; `index` counts from the top.
+    """The questions that a union asks a layer; `index` counts from the top.
 
     A directory that is `enter`ed is looked into by the descriptor that this returns.
     """
@@ -39,7 +39,7 @@ class AnyLayer(Protocol):
 
     @property
     def device(self) -> int:
-        """The device whose inode numbers are shown as they are, 0 where there is none."""
+        """The device whose inode numbers clients see unchanged, or 0."""
 
     @property
     def stacked(self) -> bool:

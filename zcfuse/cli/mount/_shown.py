@@ -157,6 +157,8 @@ def _of_layers(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
     for layer in wanted.layers:
         if layer in named:
             layers.append(named[layer])
+        elif is_image_file(layer):
+            layers.append(load_image(layer))
         elif layer.endswith(_MANIFESTS):
             layers.append(load(layer))
         else:

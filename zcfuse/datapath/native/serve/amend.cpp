@@ -104,31 +104,4 @@ int Amender::amended_error(std::uint32_t opcode, int error) const noexcept {
     }
 }
 
-abi::StatxOut statx_of(const abi::AttrOut& attributes) noexcept {
-    constexpr std::uint32_t kBasic = 0x7FF;  // STATX_BASIC_STATS
-    const auto& from = attributes.attr;
-    const auto time = [](std::uint64_t seconds, std::uint32_t nanoseconds) {
-        return abi::StatxTime{static_cast<std::int64_t>(seconds), nanoseconds, 0};
-    };
-    abi::StatxOut out{};
-    out.attr_valid = attributes.attr_valid;
-    out.attr_valid_nsec = attributes.attr_valid_nsec;
-    auto& stat = out.stat;
-    stat.mask = kBasic;
-    stat.blksize = from.blksize;
-    stat.nlink = from.nlink;
-    stat.uid = from.uid;
-    stat.gid = from.gid;
-    stat.mode = static_cast<std::uint16_t>(from.mode);
-    stat.ino = from.ino;
-    stat.size = from.size;
-    stat.blocks = from.blocks;
-    stat.atime = time(from.atime, from.atimensec);
-    stat.ctime = time(from.ctime, from.ctimensec);
-    stat.mtime = time(from.mtime, from.mtimensec);
-    stat.rdev_major = from.rdev >> 8 & 0xFFF;
-    stat.rdev_minor = (from.rdev & 0xFF) | (from.rdev >> 12 & 0xFFF00);
-    return out;
-}
-
 }  // namespace zc

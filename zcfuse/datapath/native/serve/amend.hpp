@@ -37,7 +37,4 @@ class Amender {
     bool leases_possible_;
 };
 
-// What a STATX is answered by attributes that came as a GETATTR's; without the time of birth.
-abi::StatxOut statx_of(const abi::AttrOut& attributes) noexcept;
-
 }  // namespace zc

@@ -92,9 +92,7 @@ class ReadWorker {
     explicit ReadWorker(std::shared_ptr<State> state)
         : state_(std::move(state)),
           counts_(state_->ledger.join("read")),
-          reader_(state_->mode, state_->config.splice_min,
-                  std::size_t{state_->negotiation.limits().max_pages} * sys::page_bytes(),
-                  counts_) {}
+          reader_(policy_of(*state_), counts_) {}
     void run() {
         while (auto job = state_->workers.next()) {
             const Turn turn(*counts_);

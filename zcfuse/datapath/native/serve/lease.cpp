@@ -97,33 +97,40 @@ const sys::UniqueFd* FileLease::whole_file() const noexcept {
 }
 
 std::shared_ptr<const FileLease> LeaseTable::find(std::uint64_t nodeid) const {
-    const std::shared_lock guard(lock_);
-    const auto found = leases_.find(nodeid);
-    return found == leases_.end() ? nullptr : found->second;
+    const auto& shard = shards_[shard_of(nodeid)];
+    const std::lock_guard guard(shard.lock);
+    const auto found = shard.leases.find(nodeid);
+    return found == shard.leases.end() ? nullptr : found->second;
 }
 
 std::shared_ptr<const FileLease> LeaseTable::put(std::uint64_t nodeid,
                                                  std::shared_ptr<const FileLease> lease) {
-    const std::unique_lock guard(lock_);
-    return std::exchange(leases_[nodeid], std::move(lease));
+    auto& shard = shards_[shard_of(nodeid)];
+    const std::lock_guard guard(shard.lock);
+    return std::exchange(shard.leases[nodeid], std::move(lease));
 }
 
 std::shared_ptr<const FileLease> LeaseTable::take(std::uint64_t nodeid) {
-    const std::unique_lock guard(lock_);
-    const auto node = leases_.extract(nodeid);
+    auto& shard = shards_[shard_of(nodeid)];
+    const std::lock_guard guard(shard.lock);
+    const auto node = shard.leases.extract(nodeid);
     return node.empty() ? nullptr : node.mapped();
 }
 
 std::size_t LeaseTable::size() const {
-    const std::shared_lock guard(lock_);
-    return leases_.size();
+    std::size_t size = 0;
+    for (const auto& shard : shards_) {
+        const std::lock_guard guard(shard.lock);
+        size += shard.leases.size();
+    }
+    return size;
 }
 
 void LeaseTable::clear() {
-    std::unordered_map<std::uint64_t, std::shared_ptr<const FileLease>> dropped;
-    {
-        const std::unique_lock guard(lock_);
-        dropped.swap(leases_);
+    for (auto& shard : shards_) {
+        std::unordered_map<std::uint64_t, std::shared_ptr<const FileLease>> dropped;
+        const std::lock_guard guard(shard.lock);
+        dropped.swap(shard.leases);
     }
 }
 

@@ -10,10 +10,11 @@
 // lock is innermost, and a lease is never destroyed under it (that closes descriptors).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -101,6 +102,7 @@ class FileLease {
     std::optional<Mode> mode_;
 };
 
+// In shards with a lock each, so that clients of different files do not wait for one another.
 class LeaseTable {
   public:
     std::shared_ptr<const FileLease> find(std::uint64_t nodeid) const;
@@ -112,8 +114,17 @@ class LeaseTable {
     void clear();
 
   private:
-    mutable std::shared_mutex lock_;
-    std::unordered_map<std::uint64_t, std::shared_ptr<const FileLease>> leases_;
+    struct alignas(64) Shard {
+        mutable std::mutex lock;
+        std::unordered_map<std::uint64_t, std::shared_ptr<const FileLease>> leases;
+    };
+    static constexpr std::size_t kShards = 16;
+    // Nodeids are counted up in steps of a power of two: spread by the golden ratio.
+    static std::size_t shard_of(std::uint64_t nodeid) noexcept {
+        return static_cast<std::size_t>((nodeid * 0x9E37'79B9'7F4A'7C15ULL) >> 60);
+    }
+
+    std::array<Shard, kShards> shards_;
 };
 
 }  // namespace zc

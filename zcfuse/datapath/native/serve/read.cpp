@@ -29,20 +29,6 @@ Reader::Reader(const ReadPolicy& policy, std::shared_ptr<WindowCache> windows,
     slices_.reserve(kSlicesReserved);
 }
 
-Path Reader::plan(std::size_t size, Mode mode) {
-    if (mode == Mode::pool) {
-        return Path::pool;
-    }
-    if (mode == Mode::mmap) {
-        return Path::mmap;
-    }
-    if (mode == Mode::splice || size >= policy_.splice_min) {
-        return Path::splice;
-    }
-    counts_->because(Reason::splice_too_small);
-    return Path::pool;
-}
-
 Served Reader::serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
                      const FileLease& lease) {
     const Job job{channel, unique, request.size};
@@ -50,11 +36,8 @@ Served Reader::serve(const Channel& channel, std::uint64_t unique, const abi::Re
         fail(job, Path::pool, -EINVAL);
         return served_;
     }
-    if (lease.passthrough()) {
-        counts_->because(Reason::read_of_passthrough_file);
-    }
     lease.slices(request.offset, request.size, slices_);
-    const Path path = plan(request.size, lease.mode().value_or(policy_.mode));
+    const Path path = plan_read(policy_, lease, request.size, Takes::pages, *counts_);
     NotServed why;
     if (path == Path::splice) {
         why = by_splice(job);

@@ -20,17 +20,11 @@
 #include "serve/ledger.hpp"
 #include "serve/pipe.hpp"
 #include "serve/pool_buffer.hpp"
+#include "serve/read_plan.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
 
 namespace zc {
-
-struct ReadPolicy {
-    Mode mode = Mode::automatic;
-    std::size_t splice_min = 0;  // bytes
-    std::size_t max_read = 0;    // bytes, the largest READ that was negotiated
-    bool prefault = true;
-};
 
 class Reader {
   public:
@@ -56,7 +50,6 @@ class Reader {
     // Nothing was sent and another path must answer, for that reason.
     using NotServed = std::optional<Reason>;
 
-    Path plan(std::size_t size, Mode mode);
     bool fits() const noexcept;
     ssize_t move(const Slice& slice, PathCounts& counts);
     NotServed hold_windows(PathCounts& counts);

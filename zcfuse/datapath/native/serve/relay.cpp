@@ -10,6 +10,7 @@
 #include <exception>
 #include <thread>
 
+#include "serve/statx_upcall.hpp"
 #include "serve/transport_choice.hpp"
 
 namespace zc {
@@ -159,64 +160,15 @@ void Relay::route(std::span<std::byte> message) {
     }
 }
 
-// The reply to a GETATTR that was made of a STATX.
-bool Relay::forward_as_statx(const Upcall& upcall, std::uint64_t unique,
-                             std::span<const std::byte> message) {
-    struct {
-        abi::OutHeader header;
-        abi::AttrOut body;
-    } reply{};
-    if (message.size() != sizeof reply) {
-        return false;
-    }
-    std::memcpy(&reply, message.data(), sizeof reply);
-    abi::StatxOut out = statx_of(reply.body);
-    abi::OutHeader header{sizeof header + sizeof out, 0, unique};
-    const std::array<iovec, 2> pieces{{{&header, sizeof header}, {&out, sizeof out}}};
-    upcall.channel->reply(pieces);
-    return true;
-}
-
-// A STATX that was handed up as a GETATTR must not end as an ENOSYS: the kernel would send no
-// further one for leased nodes either.
-void Relay::keep_statx_on(std::span<std::byte> message) const {
-    abi::OutHeader header{};
-    std::memcpy(&header, message.data(), sizeof header);
-    if (header.error == -ENOSYS && !state_->mirrors.none()) {
-        header.error = -EOPNOTSUPP;
-        std::memcpy(message.data(), &header, sizeof header);
-    }
-}
-
-// The reply to a READ that was made of an LSEEK: the file has a lease now.
-bool Relay::forward_as_seek(const Upcall& upcall, std::uint64_t unique,
-                            std::span<const std::byte> message) {
-    const auto asked = state_->seeks.take(unique);
-    if (!asked) {
-        return false;
-    }
-    abi::OutHeader header{};
-    std::memcpy(&header, message.data(), sizeof header);
-    std::int64_t found = header.error;
-    if (found == 0) {
-        const auto lease = state_->leases.find(upcall.nodeid);
-        found = lease ? sought(*lease, *asked) : -EINVAL;
-    }
-    answer_seek(*upcall.channel, unique, found);
-    return true;
-}
-
 void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message) {
     amender_.amend(upcall, message);
-    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx) {
-        keep_statx_on(message);
-    }
-    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::statx &&
-        forward_as_statx(upcall, unique, message)) {
+    const auto opcode = static_cast<abi::Opcode>(upcall.opcode);
+    if (opcode == abi::Opcode::statx &&
+        answer_statx(*upcall.channel, unique, message, !state_->mirrors.none())) {
         return;
     }
-    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::lseek &&
-        forward_as_seek(upcall, unique, message)) {
+    if (opcode == abi::Opcode::lseek &&
+        state_->seeks.answer(upcall, unique, message, state_->leases)) {
         return;
     }
     const std::array<iovec, 1> piece{{{message.data(), message.size()}}};

@@ -26,11 +26,6 @@ class Relay {
     bool send_on();
     void look_through();
     void given_up(const Upcall& upcall) noexcept;
-    void keep_statx_on(std::span<std::byte> message) const;
-    bool forward_as_statx(const Upcall& upcall, std::uint64_t unique,
-                          std::span<const std::byte> message);
-    bool forward_as_seek(const Upcall& upcall, std::uint64_t unique,
-                         std::span<const std::byte> message);
     void forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message);
 
     std::shared_ptr<State> state_;

@@ -11,15 +11,14 @@ constexpr std::size_t kSlicesReserved = 64;
 
 }  // namespace
 
-RingReader::RingReader(Mode mode, std::size_t splice_min, std::size_t max_read,
-                       std::shared_ptr<ThreadCounts> counts)
-    : mode_(mode), splice_min_(splice_min), max_read_(max_read), counts_(std::move(counts)) {
+RingReader::RingReader(const ReadPolicy& policy, std::shared_ptr<ThreadCounts> counts)
+    : policy_(policy), counts_(std::move(counts)) {
     slices_.reserve(kSlicesReserved);
 }
 
 bool RingReader::serve(ReadJob& job, Wait wait) {
     auto& counts = counts_->path(Path::pool);
-    if (job.request.size > max_read_) {
+    if (job.request.size > policy_.max_read) {
         fail(job, -EINVAL);
         return true;
     }
@@ -36,7 +35,10 @@ bool RingReader::serve(ReadJob& job, Wait wait) {
         fail(job, error);
         return true;
     }
-    say_why(job);
+    plan_read(policy_, *job.lease, job.request.size, Takes::bytes, *counts_);
+    if (job.have > job.channel->locked_payload()) {  // an entry has room for the largest requests
+        counts_->because(Reason::pool_unlocked);
+    }
     abi::OutHeader header{static_cast<std::uint32_t>(sizeof header + job.have), 0, job.unique};
     const std::array<iovec, 2> pieces{{{&header, sizeof header}, {payload.data(), job.have}}};
     if (job.channel->reply(pieces) < 0) {
@@ -81,24 +83,6 @@ ssize_t RingReader::read_more(const Slice& slice, std::size_t done, std::byte* i
         counts.short_calls.add(static_cast<std::size_t>(n) < wanted ? 1 : 0);
     }
     return n;
-}
-
-void RingReader::say_why(const ReadJob& job) noexcept {
-    if (job.have >
-        job.channel->locked_payload()) {  // an entry has room for the largest of requests
-        counts_->because(Reason::pool_unlocked);
-    }
-    if (job.lease->passthrough()) {
-        counts_->because(Reason::read_of_passthrough_file);
-    }
-    const auto mode = job.lease->mode().value_or(mode_);
-    if (mode == Mode::mmap) {
-        counts_->because(Reason::mmap_not_over_uring);
-    } else if (mode == Mode::splice || (mode != Mode::pool && job.request.size >= splice_min_)) {
-        counts_->because(Reason::splice_not_over_uring);
-    } else if (mode != Mode::pool) {
-        counts_->because(Reason::splice_too_small);
-    }
 }
 
 void RingReader::fail(const ReadJob& job, int error) noexcept {

@@ -13,6 +13,7 @@
 #include "serve/config.hpp"
 #include "serve/lease.hpp"
 #include "serve/ledger.hpp"
+#include "serve/read_plan.hpp"
 #include "serve/read_queue.hpp"
 
 namespace zc {
@@ -21,22 +22,18 @@ class RingReader {
   public:
     enum class Wait : std::uint8_t { never, allowed };
 
-    RingReader(Mode mode, std::size_t splice_min, std::size_t max_read,
-               std::shared_ptr<ThreadCounts> counts);
+    RingReader(const ReadPolicy& policy, std::shared_ptr<ThreadCounts> counts);
 
     // Answers, once; or returns false, with nothing answered, when it would have to wait. The job
     // then says how much is there, for whoever goes on with it.
     bool serve(ReadJob& job, Wait wait);
 
   private:
-    void say_why(const ReadJob& job) noexcept;
     int gather(ReadJob& job, std::byte* into, Wait wait) noexcept;
     ssize_t read_more(const Slice& slice, std::size_t done, std::byte* into, Wait wait) noexcept;
     void fail(const ReadJob& job, int error) noexcept;
 
-    const Mode mode_;
-    const std::size_t splice_min_;  // bytes
-    const std::size_t max_read_;    // bytes, the largest READ that was negotiated
+    const ReadPolicy policy_;
     std::shared_ptr<ThreadCounts> counts_;
     std::vector<Slice> slices_;  // of the request at hand; here so that it is allocated once
 };

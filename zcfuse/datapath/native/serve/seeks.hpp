@@ -7,12 +7,14 @@
 
 #include <cstdint>
 #include <mutex>
-#include <optional>
+#include <span>
 #include <unordered_map>
 
 #include "abi/fuse.hpp"
 #include "serve/lease.hpp"
+#include "serve/statx_upcall.hpp"
 #include "transport/channel.hpp"
+#include "transport/upcalls.hpp"
 
 namespace zc {
 
@@ -22,15 +24,12 @@ void answer_seek(const Channel& channel, std::uint64_t unique, std::int64_t foun
 
 class WaitingSeeks {
   public:
-    void put(std::uint64_t unique, const abi::LseekIn& request) {
-        const std::lock_guard guard(lock_);
-        waiting_[unique] = request;
-    }
-    std::optional<abi::LseekIn> take(std::uint64_t unique) {
-        const std::lock_guard guard(lock_);
-        const auto node = waiting_.extract(unique);
-        return node.empty() ? std::nullopt : std::optional(node.mapped());
-    }
+    // Notes the seek, and makes the READ of one byte that stands for it in `into`.
+    std::span<const std::byte> upcall(abi::InHeader header, const abi::LseekIn& request,
+                                      MadeRequest& into);
+    // Answers the seek by the READ's reply: the file has a lease by then. False where none waits.
+    bool answer(const Upcall& upcall, std::uint64_t unique, std::span<const std::byte> reply,
+                const LeaseTable& leases);
 
   private:
     std::mutex lock_;

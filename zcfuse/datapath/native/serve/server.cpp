@@ -17,12 +17,6 @@ namespace {
 constexpr std::size_t kRequestBytes = 128 << 10;
 constexpr std::size_t kWritableRequestBytes = (1 << 20) + 4096;
 
-ReadPolicy policy_of(const State& state) {
-    return {state.mode, state.config.splice_min,
-            std::size_t{state.negotiation.limits().max_pages} * sys::page_bytes(),
-            state.config.prefault};
-}
-
 template <typename Structure>
 bool parse(std::span<const std::byte> bytes, Structure& into) noexcept {
     if (bytes.size() < sizeof into) {
@@ -34,12 +28,18 @@ bool parse(std::span<const std::byte> bytes, Structure& into) noexcept {
 
 }  // namespace
 
+ReadPolicy policy_of(const State& state) {
+    return {state.mode, state.config.splice_min,
+            std::size_t{state.negotiation.limits().max_pages} * sys::page_bytes(),
+            state.config.prefault};
+}
+
 Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> channel)
     : state_(std::move(state)),
       channel_(std::move(channel)),
       counts_(state_->ledger.join(channel_->is_ring() ? "ring" : "serve")),
       context_{*state_, *counts_, {}},
-      ring_reader_(state_->mode, state_->config.splice_min, policy_of(*state_).max_read, counts_),
+      ring_reader_(policy_of(*state_), counts_),
       buffer_(state_->config.read_only ? kRequestBytes : kWritableRequestBytes) {
     if (channel_->is_ring()) {
         return;
@@ -226,42 +226,19 @@ Server::Fate Server::serve_lseek(const abi::InHeader& header, std::span<const st
     if (lease || !state_->config.immutable || request.fh != 0) {
         return Fate::up;
     }
-    return hand_up_lseek(header, request);
+    MadeRequest made;
+    return hand_up(header, state_->seeks.upcall(header, request, made), header.opcode);
 }
 
-// As a READ of one byte, for which control opens and leases the file.
-Server::Fate Server::hand_up_lseek(abi::InHeader header, const abi::LseekIn& request) {
-    state_->seeks.put(header.unique, request);
-    abi::ReadIn read{};
-    read.size = 1;
-    std::array<std::byte, sizeof header + sizeof read> message{};
-    const auto asked_as = header.opcode;
-    header.opcode = static_cast<std::uint32_t>(abi::Opcode::read);
-    header.len = message.size();
-    header.total_extlen = 0;
-    std::memcpy(message.data(), &header, sizeof header);
-    std::memcpy(message.data() + sizeof header, &read, sizeof read);
-    return hand_up(header, message, asked_as);
-}
-
-// control knows no STATX, and its ENOSYS would switch it off for leased nodes too: it is asked for
-// the attributes, and the relay makes of its reply what the kernel wants.
-Server::Fate Server::hand_up_statx(abi::InHeader header, std::span<const std::byte> body) {
-    abi::StatxIn asked{};
-    if (!parse(body, asked)) {
+Server::Fate Server::hand_up_statx(const abi::InHeader& header, std::span<const std::byte> body) {
+    MadeRequest made;
+    const auto message = statx_upcall(header, body, made);
+    if (message.empty()) {
         counts_->malformed.add();
         channel_->reply_error(header.unique, -EINVAL);
         return Fate::finished;
     }
-    const abi::GetattrIn getattr{asked.getattr_flags, 0, asked.fh};
-    std::array<std::byte, sizeof header + sizeof getattr> message{};
-    const auto asked_as = header.opcode;
-    header.opcode = static_cast<std::uint32_t>(abi::Opcode::getattr);
-    header.len = message.size();
-    header.total_extlen = 0;
-    std::memcpy(message.data(), &header, sizeof header);
-    std::memcpy(message.data() + sizeof header, &getattr, sizeof getattr);
-    return hand_up(header, message, asked_as);
+    return hand_up(header, message, header.opcode);
 }
 
 // `asked_as`, unless 0: the opcode that the kernel asked by, of a request made from another.
@@ -269,8 +246,8 @@ Server::Fate Server::hand_up(const abi::InHeader& header, std::span<const std::b
                              std::uint32_t asked_as) {
     const auto opcode = asked_as != 0 ? asked_as : header.opcode;
     counts_->upcalls[ThreadCounts::slot(opcode)].add();
-    const bool out = state_->upcalls.hand_up(channel_, ops::with_handle(context_, header, message),
-                                             received_, asked_as);
+    const bool out =
+        state_->upcalls.hand_up(channel_, ops::with_handle(context_, message), received_, asked_as);
     return out ? Fate::elsewhere : Fate::finished;
 }
 

@@ -11,8 +11,11 @@
 #include "serve/read.hpp"
 #include "serve/ring_reader.hpp"
 #include "serve/state.hpp"
+#include "serve/statx_upcall.hpp"
 
 namespace zc {
+
+ReadPolicy policy_of(const State& state);
 
 class Server {
   public:
@@ -38,8 +41,7 @@ class Server {
     Fate read_by_channel(ReadJob read);
     Fate serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
     Fate serve_interrupt(std::span<const std::byte> body);
-    Fate hand_up_lseek(abi::InHeader header, const abi::LseekIn& request);
-    Fate hand_up_statx(abi::InHeader header, std::span<const std::byte> body);
+    Fate hand_up_statx(const abi::InHeader& header, std::span<const std::byte> body);
     Fate hand_up(const abi::InHeader& header, std::span<const std::byte> message,
                  std::uint32_t asked_as = 0);
 

@@ -76,8 +76,9 @@ int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* re
     return 0;
 }
 
-std::span<const std::byte> with_handle(Context& context, const abi::InHeader& header,
-                                       std::span<const std::byte> message) {
+std::span<const std::byte> with_handle(Context& context, std::span<const std::byte> message) {
+    abi::InHeader header{};
+    std::memcpy(&header, message.data(), sizeof header);
     const auto opcode = static_cast<abi::Opcode>(header.opcode);
     const bool by_handle = opcode == abi::Opcode::read || opcode == abi::Opcode::readdir ||
                            opcode == abi::Opcode::readdirplus;

@@ -42,6 +42,7 @@ bool lookup(Context& context, const Request& request) {
     if (const int error = count_lookup(context, *directory, text, find, found, entry); error != 0) {
         return error == -ENOENT ? answer_missing(request, validity) : request.failed(error);
     }
+    directory.reset();  // whoever ends the lease behind the reply finds no descriptor of it open
     if (!request.answer_with(entry)) {
         mirrors.nodes().forget(entry.nodeid, 1);  // the kernel has not heard of it
     }

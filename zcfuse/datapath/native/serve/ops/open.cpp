@@ -41,21 +41,22 @@ int make_lease(Context& context, std::uint64_t nodeid, struct ::statx& status, F
     return 0;
 }
 
+// A lease that is there is counted before it is compared: one look into the table, not two.
 int find_lease(Context& context, std::uint64_t nodeid, struct ::statx& status, Freshness& freshness,
                OpenFiles::Lease& into) {
     auto& mirrors = context.mirrors();
-    if (auto kept = mirrors.files().find(nodeid)) {
-        if (const int error = mirrors.reopen(nodeid, context.counts, status, freshness);
-            error != 0) {
-            mirrors.files().drop(nodeid);
-            return error;
-        }
-        if ((into = mirrors.files().open(nodeid))) {
-            context.counts.backing_hits.add();
-            return 0;
-        }
+    into = mirrors.files().open(nodeid);
+    if (!into) {
+        return make_lease(context, nodeid, status, freshness, into);
     }
-    return make_lease(context, nodeid, status, freshness, into);
+    const int error = mirrors.reopen(nodeid, context.counts, status, freshness);
+    if (error == 0) {
+        context.counts.backing_hits.add();
+    } else {
+        mirrors.files().release(nodeid, sys::coarse_milliseconds());
+        mirrors.files().drop(nodeid);
+    }
+    return error;
 }
 
 // Whether the kernel may keep the pages that it has of the file.

@@ -96,8 +96,7 @@ int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* re
 bool unasked(Context& context, const Request& request);
 // The request with a handle for control in it, where it comes without one from a file or directory
 // that was opened without a message; `message` itself otherwise.
-std::span<const std::byte> with_handle(Context& context, const abi::InHeader& header,
-                                       std::span<const std::byte> message);
+std::span<const std::byte> with_handle(Context& context, std::span<const std::byte> message);
 
 bool lookup(Context& context, const Request& request);
 bool forget(Context& context, const Request& request);

@@ -1,9 +1,9 @@
-// READDIR and READDIRPLUS: entries of a source's listing, each with what it is. What did not fit
-// into the reply is at hand for the next one.
+// READDIR and READDIRPLUS: the entries of a source's listing, each with its attributes. The listing
+// keeps its position for the next request.
 //
-// A nodeid of 0 tells the kernel that an entry comes without attributes (fs/fuse/readdir.c): so do
-// "." and "..", a name that cannot be looked at, another mount, what control keeps for itself, and
-// all entries of a directory that was revoked while it was being listed.
+// A nodeid of 0 marks an entry without attributes (fs/fuse/readdir.c): ".", "..", a name that
+// cannot be looked at, another mount, a name that control keeps, and all entries of a directory
+// that was revoked while it was being listed.
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -70,7 +70,7 @@ class Reply {
     }
 
   private:
-    // Of what is known, no name needs to be looked up.
+    // An index knows its entries without a search for the name.
     int find(const Listing::Entry& entry, Found& into) {
         if (names_.found(into)) {
             into.identity.lease += directory_->root->number;
@@ -185,7 +185,7 @@ bool list(Context& context, const Request& request, bool plus) {
         return request.failed(more);
     }
     if (read.fh == 0 && !reply.empty()) {
-        // Before the reply, behind which the next request may come.
+        // Before the reply: the next request may follow it at once.
         context.mirrors().parked().put(request.header.nodeid, opened, sys::coarse_milliseconds());
     }
     reply.send();

@@ -81,7 +81,7 @@ class DirectorySource::Names final : public Listing {
 
 class DirectorySource::At final : public SourceDirectory {
   public:
-    // Without a descriptor of its own it is the root.
+    // Without `own` it is the root.
     At(std::shared_ptr<const DirectorySource> source, sys::UniqueFd own) noexcept
         : source_(std::move(source)), own_(std::move(own)) {}
 

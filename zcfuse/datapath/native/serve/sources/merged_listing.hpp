@@ -1,8 +1,8 @@
 // The names of a directory that several layers have, each once, without what is hidden.
 //
-// What one layer has is passed on by that layer's own positions. What several have is read as a
-// whole when a pass begins, since positions of several filesystems do not go together; a position
-// then counts the names of that snapshot.
+// The listing of one layer uses that layer's positions. A listing of several layers reads all names
+// when a pass begins, because positions of several filesystems cannot be mixed. Its positions count
+// the names of that snapshot.
 #pragma once
 
 #include <memory>

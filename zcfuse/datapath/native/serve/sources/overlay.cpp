@@ -16,7 +16,7 @@ bool is_missing(int error) noexcept {
     return error == -ENOENT || error == -ENAMETOOLONG;
 }
 
-// 1 or 0, or -errno. What lies behind another mount is there all the same.
+// Returns 1 or 0, or -errno. A file behind another mount counts as there.
 int is_there(const SourceDirectory& directory, const std::string& name) {
     Found found;
     const int error = directory.find(name.c_str(), found);
@@ -185,7 +185,7 @@ class OverlaySource::At final : public SourceDirectory {
         return {};
     }
 
-    // What the topmost layer that has a name makes of it.
+    // Judges a name by the topmost layer that has it.
     int judge(const Part& part, const char* name, int error, Found& into) const {
         if (const int covered = is_covered_above(part, name); covered != 0) {
             return covered < 0 ? covered : -ENOENT;
@@ -224,8 +224,8 @@ class OverlaySource::At final : public SourceDirectory {
         return marks.metacopy ? kHandUp : 0;
     }
 
-    // Whether a `.wh.` name in a layer above a part hides what the part has. Looked for only once
-    // a layer has the name: what is missing is mostly missing in all of them.
+    // Whether a `.wh.` name in a layer above hides the part. Callers ask once a layer has the name,
+    // because most missing names are missing in all layers.
     int is_covered_above(const Part& part, const char* name) const {
         for (const auto* above = parts_.data(); above != &part; ++above) {
             if (const int covered = is_covered(*above->directory, name); covered != 0) {
@@ -246,7 +246,7 @@ class OverlaySource::At final : public SourceDirectory {
         return into.parts_.empty() ? -ENOENT : 0;
     }
 
-    // Opens what one layer has of it; `last`: nothing of the layers below shows.
+    // Opens the part of one layer. Sets `last` where it hides the layers below.
     int step_into(const Part& part, const char* name, At& into, bool& last) const {
         Ref opened;
         int error = part.directory->enter(name, opened);
@@ -347,7 +347,7 @@ int OverlaySource::filesystem_status(struct ::statvfs& into) const {
     return layers_.front()->filesystem_status(into);
 }
 
-// What has no device has numbers of its own.
+// A source without a device makes numbers that no filesystem uses.
 std::uint64_t OverlaySource::shown_ino(const struct ::statx& status) const noexcept {
     const auto device = device_of(status);
     const bool as_it_is = device == home_ || device == 0;

@@ -1,7 +1,7 @@
 // A source answers for a subtree: names, attributes, extents, and how long its answers hold.
 //
-// It is asked as openat(2) and its relatives are: by an open directory and a name in it. Who knows
-// node ids is above it (serve/nodes); a source knows none, so that one may be a layer of another.
+// Callers ask it as they call openat(2): with an open directory and a name in it. Node ids belong
+// to the layer above (serve/nodes). A source has no node ids, so it can be a layer of another.
 //
 // Invariants:
 //   - Each call returns 0, a -errno for the client, or kHandUp: control has to answer.
@@ -35,7 +35,7 @@ inline constexpr int kHandUp = 1;
 // nothing; never; or when the source says so.
 enum class Freshness : std::uint8_t { timed, fixed, pushed };
 
-// What a name shows. `identity.lease` counts the layers of the source.
+// The file under a name. `identity.lease` counts the layers of the source.
 struct Found {
     struct ::statx status {};
     Identity identity;
@@ -90,7 +90,7 @@ class SourceDirectory {
 
     using Ref = std::shared_ptr<const SourceDirectory>;
 
-    // What a name shows now. With kHandUp, `into.status` says what lies there.
+    // Looks a name up. With kHandUp, `into.status` describes the file that lies there.
     virtual int find(const char* name, Found& into) const = 0;
     // Opens the directory at a path below this one, such as "a/b".
     virtual int enter(std::string_view path, Ref& into) const = 0;
@@ -111,9 +111,9 @@ class SourceDirectory {
     virtual int list(std::unique_ptr<Listing>& into,
                      std::vector<struct ::statx>& versions) const = 0;
 
-    // What overlayfs wrote about a name, for whoever merges this directory with others.
+    // Reads the marks that overlayfs wrote for a name, for an overlay above this source.
     virtual int marks(const char*, Marks&) const { return 0; }
-    // The real directory, for operations that change it; -1 where there is none.
+    // The real directory, for operations that change it; -1 without one.
     virtual int descriptor() const noexcept { return -1; }
 };
 
@@ -130,7 +130,7 @@ class Source {
     virtual Freshness freshness() const noexcept = 0;
     virtual SourceDirectory::Ref root() const = 0;
     virtual int filesystem_status(struct ::statvfs& into) const = 0;
-    // The inode number that clients see of a file that find() or status() told of.
+    // The inode number that clients see for a status of find() or status().
     virtual std::uint64_t shown_ino(const struct ::statx& status) const noexcept {
         return status.stx_ino;
     }
