@@ -1,12 +1,12 @@
 """Memory that looks like files: sealed memfds, for bytes that a program made.
 
-Large contents have a memfd of their own, which can pass through the kernel like any file. Small
+Each large content gets a separate memfd, which can pass through the kernel like any file. Small
 ones lie side by side in chunks, each twice as large as the one before, so that any number of them
 costs a few descriptors; and so do large ones once a share of the descriptors that the process may
 have is used up. A chunk is given back with the last content in it.
 
-A memfd is sealed before anybody else sees its descriptor: it neither shrinks nor grows, and nobody
-can write to it, but for the arena itself through the mapping that it made before
+A memfd is sealed before anybody else sees its descriptor: it neither shrinks nor grows, and only
+the arena can write to it, through the mapping that it made before
 (F_SEAL_FUTURE_WRITE, Linux 5.1; memfd_create(2), fcntl(2)).
 """
 
@@ -21,10 +21,10 @@ import threading
 import weakref
 from typing import Final
 
-_LARGE: Final = 1 << 20  # bytes, from which on a descriptor is worth it
+_LARGE: Final = 1 << 20  # bytes; a content of this size is worth a descriptor
 _FIRST_CHUNK: Final = 1 << 20
 _LARGEST_CHUNK: Final = 1 << 30  # sparse: only what is filled takes memory
-_DESCRIPTOR_SHARE: Final = 4  # of RLIMIT_NOFILE, for contents that have one of their own
+_DESCRIPTOR_SHARE: Final = 4  # of RLIMIT_NOFILE, for contents with a separate memfd
 _ALIGNMENT: Final = 8
 _WRITE_BYTES: Final = 1 << 30  # write(2) takes no more than 2 GiB at once
 
@@ -94,7 +94,7 @@ class Arena:
     """Places contents. Thread-safe."""
 
     def __init__(self, *, large: int = _LARGE) -> None:
-        """`large`: bytes from which on a content has a memfd of its own."""
+        """`large` is the size in bytes of the smallest content that gets a separate memfd."""
         self._large = large
         self._lock = threading.Lock()
         self._chunk: _Chunk | None = None
@@ -102,7 +102,7 @@ class Arena:
         self._own: weakref.WeakSet[Memory] = weakref.WeakSet()
 
     def place(self, data: memoryview) -> Place:
-        """Copy a content into sealed memory. Raises OSError where there is none."""
+        """Copy a content into sealed memory. Raises OSError when memory or descriptors run out."""
         with self._lock:
             if data.nbytes >= self._large and len(self._own) < _descriptors():
                 memory = _filled(data)
@@ -118,7 +118,7 @@ class Arena:
 
 
 def _descriptors() -> int:
-    """Return how many contents may have a descriptor of their own."""
+    """Return how many contents may each hold a separate descriptor."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft // _DESCRIPTOR_SHARE if soft != resource.RLIM_INFINITY else 1 << 20
 

@@ -1,8 +1,8 @@
-"""What a name in a merged directory stands for: the search from the top layer to the bottom.
+"""Look up a name in a merged directory, from the top layer to the bottom.
 
-It follows the kernel's (fs/overlayfs/namei.c, ovl_lookup, Linux 6.18): directories merge until one
-is opaque; anything else ends the search, but for a metacopy, whose bytes lie further down. A
-redirect is the name, or the path, under which the layers below have the rest.
+The search follows the kernel's (fs/overlayfs/namei.c, ovl_lookup, Linux 6.18). Directories merge
+until one is opaque. Any other file ends the search, except a metacopy, whose bytes lie further
+down. A redirect gives the name, or the path, that the layers below use for the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zcfuse.tree._union_marks import Marks, redirect_names
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What one layer has of a merged directory. `fd`: where it is open; -1: to be opened."""
+    """One layer's part of a merged directory. `fd` is its descriptor, or -1 until it is opened."""
 
     layer: AnyLayer
     node: Node
@@ -28,11 +28,11 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a name stands for.
+    """The result of a search.
 
-    `pieces`: a directory of each layer that is merged, the topmost first, or one piece that is no
-    directory. `data`: of a metacopy the file that has its bytes. `refused` says why not all of it
-    can be had; empty where it can.
+    `pieces` holds one directory for each merged layer, the topmost first, or a single piece that
+    is not a directory. `data` is the file that holds the bytes of a metacopy. `refused` gives the
+    reason why a part cannot be served, and is empty otherwise.
     """
 
     pieces: tuple[Piece, ...]
@@ -71,7 +71,7 @@ def search(parts: Sequence[Part], roots: Sequence[Part], name: bytes) -> Found:
 
 
 class _Way:
-    """The names under which the next layer down is to be asked, and what was found so far."""
+    """The names to look up in the next layer down, and the state of the search so far."""
 
     def __init__(self, name: bytes) -> None:
         self.names = [name]

@@ -1,13 +1,13 @@
 // READ: the bytes of a leased file, by the best path that there is for this request.
 //
 // One Reader a serving thread: it owns that thread's pipe and buffer, so nothing here is locked.
-// The lease is shared with other readers of the same file and immutable. Who may race with a READ:
-//   - an outsider who truncates the file: a short read, as natively. No byte of a mapping is ever
-//     touched in this process, so there is no SIGBUS; vmsplice reports EFAULT before anything is
+// The lease is shared with other readers of the same file and immutable. A READ may race with:
+//   - an outsider who truncates the file: a short read, as natively. This process never
+//     touches a byte of a mapping, so it gets no SIGBUS; vmsplice reports EFAULT before anything is
 //     sent.
 //   - a revoke: the lease that this READ holds stays whole until the reply is out.
 //   - an abort or a killed client: the reply is refused with ENOENT, counted, and that is all.
-// Whatever happens, a request is answered exactly once, and the pipe is empty afterwards.
+// In each case the reader answers the request exactly once, and leaves the pipe empty.
 #pragma once
 
 #include <memory>

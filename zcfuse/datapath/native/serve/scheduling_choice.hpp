@@ -1,11 +1,11 @@
 // Decides, look by look, whether the threads of a ring are SCHED_IDLE (scheduling.hpp
-// says what for). No clock and no system call of its own.
+// says why). It reads no clock and makes no system call.
 //
-// Idle once they got their processors at once, as on a quiet machine; not idle once one has waited,
-// and then not for a while. That may be because its client computes, which does no harm, so the
-// while is short where being idle had gone well, and else twice as long each time: beside a busy
-// program it never goes well. Nor are they idle without requests for some seconds: who is woken
-// beside a busy program must not start as SCHED_IDLE.
+// The threads become idle once they got their processors at once, as on a quiet machine. They stop
+// being idle for a while once one has waited. It may have waited because its client computes, which
+// does no harm, so the while is short if being idle had gone well. Otherwise the while doubles each
+// time: beside a busy program, being idle never goes well. The threads also stop being idle after
+// some seconds without requests: a thread woken beside a busy program must not start as SCHED_IDLE.
 //
 // Threads: its owner's alone.
 #pragma once
@@ -20,7 +20,7 @@ class SchedulingChoice {
     using Time = std::chrono::steady_clock::time_point;
     using Duration = std::chrono::steady_clock::duration;
 
-    // What the threads did since the last look.
+    // The activity of the threads since the last look.
     struct Look {
         std::uint64_t runs = 0;       // times that one got a processor
         std::uint64_t waited_ns = 0;  // that they had waited for it, in all

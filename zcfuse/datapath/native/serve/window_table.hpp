@@ -6,7 +6,7 @@
 // below the cap is made from both, room in the lock budget by unlocking the locked one that was
 // used longest ago, if that was long enough ago: where the budget is small against what is being
 // read, handing its locks round would cost more (0.6 ms a window of 4 KiB pages) than it gives. The
-// unlocked window stays mapped: it may take page faults from now on, but need not be mapped anew.
+// unlocked window stays mapped: reads of it can fault from now on, but do not map it again.
 //
 // Thread-safe: one mutex, a leaf. Under it a window is mapped, but never unmapped, populated or
 // locked: those it hands out, and the caller drops or unlocks them after the call.
@@ -43,7 +43,7 @@ class WindowTable {
     WindowTable& operator=(const WindowTable&) = delete;
 
     struct Found {
-        WindowRef window;         // null when there is none of at least the wanted length
+        WindowRef window;         // null without a window of at least the wanted length
         bool wants_next = false;  // so much of it was asked for that the next one is due
     };
     // `end` is where in the window the request ends, `asked` how many of its bytes it asks for.
@@ -52,8 +52,8 @@ class WindowTable {
     bool contains(const WindowKey& key) const;
 
     // Maps a window, or returns the one that another thread mapped meanwhile. Null and a negative
-    // errno in `error` when there is no room (all are in use: -ENOMEM) or mmap failed. What had to
-    // go for it is added to `evicted`, for the caller to drop where that may take its time.
+    // errno in `error` when there is no room (all are in use: -ENOMEM) or mmap failed. It adds
+    // the windows that it removed to `evicted`; the caller drops them where that may take time.
     WindowRef create(const WindowKey& key, int fd, std::uint64_t offset, std::size_t bytes,
                      WindowState state, WindowRefs& evicted, int& error);
 
@@ -61,10 +61,10 @@ class WindowTable {
     void forget(std::uint64_t file);
     void clear();
 
-    // For the prefaulting thread: tells that the window was locked.
+    // The prefaulting thread calls this after it locked the window.
     void mark_locked(const WindowKey& key, const WindowRef& window);
     // The locked window not in use that was used longest ago, and at least `idle` ago; it counts as
-    // unlocked from now on and the caller unlocks it. Null when there is none.
+    // unlocked from now on and the caller unlocks it. Null if no window qualifies.
     WindowRef take_oldest_locked(std::chrono::milliseconds idle);
 
   private:
