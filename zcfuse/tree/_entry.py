@@ -1,7 +1,7 @@
-"""What a tree is put together from: values that say what is there, before anything is mounted.
+"""Entries: the values that a program builds a tree from before it mounts anything.
 
 An entry is not a node. It has no name and no place; a `Dir` gives it both, and a tree makes a node
-of it when somebody asks. Entries are made and read in any thread.
+of it at the first lookup. Any thread may make and read entries.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Entry:
         gid: group; None: the group of the user who mounts.
         mtime: time of last modification, in seconds since the epoch; None: as the subclass says.
         path: the serving path for this file alone, one of ``auto``, ``upcall``, ``pool``, ``mmap``,
-            ``splice`` and ``passthrough``; None: as the mount serves the others. One that is not to
-            be had is replaced by the next best, with a counted reason.
+            ``splice`` and ``passthrough``; None: as the mount serves the others. The mount
+            replaces an unavailable path by the next best, and counts the reason.
 
     Raises:
-        TypeError, ValueError: an attribute is none.
+        TypeError, ValueError: an attribute has the wrong type or is out of range.
     """
 
     __slots__ = ("_overrides",)
@@ -94,15 +94,15 @@ class Entry:
         return self._overrides
 
     def key(self) -> object:
-        """Return what tells the entry from others, as a value whose repr says all of it.
+        """Return a value that identifies the entry, and whose repr is complete.
 
         Two entries with equal keys that are found under one name of one directory are one file: one
-        inode number, one page cache. Of others the kernel is told that the name means another file.
+        inode number, one page cache. If the keys differ, the kernel sees another file there.
         """
         raise NotImplementedError(f"{type(self).__name__} is no entry: use one of its subclasses")
 
     def describe(self) -> str:
-        """Return in a few words what it is, for `zcfuse explain`."""
+        """Describe the entry in a few words, for `zcfuse explain`."""
         return type(self).__qualname__
 
     def __repr__(self) -> str:
@@ -110,11 +110,11 @@ class Entry:
 
 
 Content: TypeAlias = "Entry | Tree"
-"""What may stand in a directory: an entry, or a whole tree, such as a Mirror, shown below it."""
+"""A directory holds an entry, or a whole tree, such as a Mirror, which it shows below a name."""
 
 
 class Symlink(Entry):
-    """A symbolic link to `target`, which the client's own kernel follows. Mode 0o777.
+    """A symbolic link to `target`, which the client's kernel follows. Mode 0o777.
 
     Raises:
         ValueError: the target is empty, has a NUL or is longer than PATH_MAX allows (4095 bytes).

@@ -1,4 +1,4 @@
-"""What overlayfs and OCI images write into a layer: whiteouts, opaque directories, redirects.
+"""Read the marks of overlayfs and OCI layers: whiteouts, opaque directories, redirects.
 
 The source of the kernel's forms is Documentation/filesystems/overlayfs.rst (Linux 6.18), that of
 the others the layer chapter of the OCI image specification.
@@ -23,7 +23,7 @@ OCI_OPAQUE: Final = b".wh..wh..opq"
 _TRUSTED: Final = b"trusted.overlay."
 _USER: Final = b"user.overlay."
 _NAMESPACES: Final = (_TRUSTED, _USER)
-# An overlayfs in an overlayfs: its attributes have this once more (overlay.overlay.opaque).
+# An overlayfs in an overlayfs repeats this in its attributes (overlay.overlay.opaque).
 _ESCAPE: Final = b"overlay."
 
 _ABSENT: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
@@ -32,7 +32,7 @@ _ALL_IDS: Final = ["0", "0", "4294967295"]  # uid_map of the initial user namesp
 
 
 class Marks(msgspec.Struct, frozen=True, gc=False):
-    """What the extended attributes of a file or directory of a layer say.
+    """The marks in the extended attributes of a file or directory of a layer.
 
     `whiteout` counts for an empty regular file only. `opaque`: nothing of the layers below shows.
     `redirect` is where these have the file or directory, an absolute path or a name. `refused` says
@@ -120,7 +120,7 @@ def may_read_trusted() -> bool:
 
 
 def _first(path: bytes, names: set[bytes], mark: bytes) -> tuple[bytes, bytes] | None:
-    """Return namespace and value of a mark; None where it is missing or not to be read."""
+    """Return namespace and value of a mark; None if it is missing or unreadable."""
     for namespace in _NAMESPACES:
         if namespace + mark in names:
             try:

@@ -71,7 +71,8 @@ class NotifierThread {
     std::shared_ptr<ThreadCounts> counts_;
 };
 
-// A queue's thread. Lets go of the ring at its end, which else would keep the connection alive.
+// A queue's thread. Lets go of the ring at its end; otherwise the ring would keep the connection
+// alive.
 class RingThread {
   public:
     RingThread(std::shared_ptr<State> state, std::shared_ptr<const RingQueue> queue)
@@ -325,8 +326,8 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     state_->windows->stop();
     all_ended_ = nudge_until(0, wait);
     if (!all_ended_) {
-        // A thread that is stuck in a backing file would keep the connection open, and whoever
-        // waits for it asleep, even beyond the end of the process: it holds the descriptors.
+        // A thread that is stuck in a backing file would keep the connection open, and its
+        // clients asleep, even beyond the end of the process: it holds the descriptors.
         sever_channels();
     }
     for (auto& thread : threads_) {
@@ -447,8 +448,9 @@ void DataPath::revoke(std::uint64_t nodeid) {
 
 bool DataPath::revoke_directory(std::uint64_t nodeid) {
     const bool known = state_->mirrors.revoke(nodeid);
-    // What was being answered when the mark was set is answered by the lease; then the kernel is
-    // told, so that it keeps nothing of that. Who is slower than this tells it once more.
+    // The lease still answers the requests that were under way when the mark was set. Then the
+    // kernel is notified, so that it keeps none of those answers. A slower thread notifies it
+    // again.
     state_->ledger.settle();
     state_->mirrors.files().drop_unused();  // what a READ has just opened
     forget_names(*state_, nodeid);

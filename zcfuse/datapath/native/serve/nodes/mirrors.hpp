@@ -1,17 +1,17 @@
 // From a nodeid to the source that answers for it: "node N shows this source", and all nodes below.
 //
-// A node is an identity and the names by which it was found (table.hpp). The way to one is the open
-// directory above it and a name in that; the source compares the identity, and ESTALE is the answer
-// where it differs. What is kHandUp is not ours to answer for: control's, revoked, or behind
+// A node is an identity and the names that lookups used for it (table.hpp). The way to one is the
+// open directory above it and a name in that; the source compares the identity, and answers ESTALE
+// if it differs. kHandUp leaves a request to control: the node is control's, revoked, or behind
 // another mount.
 //
 // Threads: any. Lock order: an OpenDirectory's, then each of the tables' locks by itself;
-// roots_lock_ is innermost. Who may race with whom:
+// roots_lock_ is innermost. These may race with a request:
 //   - an outsider who renames, deletes or swaps for a symbolic link: a source follows none and
 //     compares the identity. A directory that is cached was beneath the root no longer ago than the
 //     cache timeout, one second at most, unless its source never changes.
 //   - a revoke: what looked at the mark before it was set is answered by the lease; revoke() in
-//     DataPath waits for those, but not for long, and who answers later tells the kernel to forget
+//     DataPath waits for those, but not for long, and a later answer makes the kernel forget
 //     it (ops::serve). Nothing found before enters the cache behind it (generation).
 //   - a FORGET: the node is gone and the request gets ESTALE, which only a broken kernel sees.
 #pragma once
@@ -43,7 +43,7 @@ namespace zc {
 
 // Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
 inline constexpr std::size_t kDepthLimit = 65'536;
-// Of what is kept open, whatever the limit of descriptors.
+// The least number of descriptors to keep open, whatever their limit.
 inline constexpr std::size_t kLeastDescriptors = 8;
 
 // For how long the kernel may believe what it is told.
@@ -61,17 +61,17 @@ class Mirrors {
     // Whether there is any lease at all: one load, for what comes with every request.
     bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
 
-    // Shows a source at a node but for `kept`, paths below it. Replaces what was there; a directory
-    // below another lease that was revoked is leased again. Throws std::system_error.
+    // Shows a source at a node, except the paths `kept` below it. Replaces what was there; a
+    // directory below another lease that was revoked is leased again. Throws std::system_error.
     void lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
                std::set<std::string, std::less<>> kept = {});
-    // Returns false for a node that is not leased. What is open stays so.
+    // Returns false for a node that is not leased. Open files stay open.
     bool revoke(std::uint64_t nodeid);
-    // Forgets a lease altogether, of a directory that the kernel has forgotten. Requests about what
-    // was below it are handed up.
+    // Forgets a lease altogether, of a directory that the kernel has forgotten. Requests
+    // about nodes below it are handed up.
     void drop(std::uint64_t nodeid);
-    // How many revokes there were. What was begun before one and is answered behind it must not
-    // stay with the kernel.
+    // The number of revokes. The kernel must not keep an answer that began before a revoke and
+    // went out after it.
     std::uint64_t revokes() const noexcept { return revokes_.load(std::memory_order_acquire); }
 
     struct Description {
@@ -85,7 +85,7 @@ class Mirrors {
     // Its end, and theirs, is handed up from now on.
     std::vector<Description> describe(std::uint64_t nodeid);
 
-    // By which names a node was found last, from the leased directory down; nothing for one that is
+    // The names that last led to a node, from the leased directory down; nothing for one that is
     // not known. Changes nothing, unlike describe().
     struct Place {
         std::uint64_t root = 0;  // nodeid of the leased directory
@@ -93,14 +93,14 @@ class Mirrors {
     };
     std::optional<Place> place_of(std::uint64_t nodeid) const;
 
-    // A directory of ours to look at names in. The counts are those of the calling thread.
+    // A leased directory, open to look at names in. The counts are those of the calling thread.
     int directory(std::uint64_t nodeid, ThreadCounts& counts,
                   std::shared_ptr<const Directory>& into);
-    // What a name in a directory shows; the identity is that of the table of nodes.
+    // Looks up a name in a directory; the identity is that of the table of nodes.
     int find(const Directory& directory, const char* name, Found& into);
 
-    // Of the node itself, by a name of its own or, status(), as an open file. `validity` is for how
-    // long the kernel may believe that.
+    // These act on the node itself, by one of its names or, in status(), as an open file.
+    // `validity` is for how long the kernel may believe that.
     int status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
                Validity& validity);
     int open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Freshness& freshness);
@@ -127,9 +127,9 @@ class Mirrors {
     void forgotten(std::uint64_t nodeid);
     // The lease that a node belongs to, revoked or not; nullptr for one that is not ours.
     std::shared_ptr<const LeaseRoot> root_above(std::uint64_t nodeid) const;
-    // Gives descriptors back when there are no more to be had.
+    // Gives descriptors back when the process has run out of them.
     void give_back_descriptors();
-    // To be called now and then: lets go of what was kept for too long.
+    // Call this now and then: it lets go of objects that were kept for too long.
     void tidy();
     void clear();
 

@@ -2,9 +2,9 @@
 // open: a FileLease each, with one descriptor and one backing id for all opens of the node.
 //
 // The kernel demands one mode and one backing id of an inode from its first open to its last
-// release, so whoever comes second takes the lease that is there. One that is unused is kept so
-// that the next open need not register the file anew, but not for long: it keeps a deleted file's
-// space allocated.
+// release, so a second open takes the lease that is there. An unused lease stays for a while, which
+// saves the next open from registering the file again. It does not stay long: it keeps a deleted
+// file's space allocated.
 //
 // Threads: any. Lock order: this lock, then the LeaseTable's. Leases are destroyed outside of both.
 #pragma once
@@ -29,11 +29,11 @@ class OpenFiles {
     OpenFiles(const OpenFiles&) = delete;
     OpenFiles& operator=(const OpenFiles&) = delete;
 
-    // The lease of a node, whether it is in use or only kept; nullptr where there is none.
+    // The lease of a node, whether it is in use or only kept; nullptr without a lease.
     Lease find(std::uint64_t nodeid) const;
-    // The lease of a node that somebody has open now.
+    // The lease of a node that a client has open now.
     Lease in_use(std::uint64_t nodeid) const;
-    // Counts an open and returns the lease that serves it; nullptr where there is none.
+    // Counts an open and returns the lease that serves it; nullptr without a lease.
     Lease open(std::uint64_t nodeid);
     // A lease that is less than it could be is not kept: the next open may do better.
     enum class Keep : bool { no, yes };
@@ -41,12 +41,12 @@ class OpenFiles {
     Lease open_with(std::uint64_t nodeid, Lease lease, Keep keep);
     void release(std::uint64_t nodeid, std::int64_t now_ms);
 
-    // For files that were opened without a message, so that nobody will release them. keep():
+    // For files that were opened without a message, so that no release follows. keep():
     // keeps a lease, unless there is another, which it returns. used(): the lease was used now.
     Lease keep(std::uint64_t nodeid, Lease lease, std::int64_t now_ms);
     void used(std::uint64_t nodeid, std::int64_t now_ms);
 
-    // Each lets go of leases that nobody uses: of one node, of those unused since `until_ms`, all.
+    // Each lets go of unused leases: of one node, of those unused since `until_ms`, all.
     void drop(std::uint64_t nodeid);
     void drop_unused(std::int64_t until_ms);
     void drop_unused();

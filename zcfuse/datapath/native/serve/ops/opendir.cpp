@@ -5,7 +5,7 @@
 // saw and is no longer young, so that every change since would show; and the last listing that it
 // was given is within the cache timeout. A listing brings attributes along: once those have
 // expired, a fresh one costs less than a LOOKUP of each name. Of a merged directory the mtimes of
-// all layers count. What a source has that tells of its changes, the kernel keeps until then.
+// all layers count. If a source reports its changes, the kernel keeps the listing until one.
 #include <algorithm>
 
 #include "serve/ops/mtime.hpp"
@@ -21,7 +21,7 @@ bool are_settled(const Statuses& statuses) {
     return std::all_of(statuses.begin(), statuses.end(), mtime_is_settled);
 }
 
-// Of one directory its mtime; of several a number that changes when one of theirs does.
+// Of one directory its mtime; of several a number that changes when any of their mtimes does.
 std::uint64_t mtimes_of(const Statuses& statuses) {
     std::uint64_t mixed = 0;
     for (const auto& status : statuses) {
