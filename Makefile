@@ -20,7 +20,7 @@ STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
 HOSTILE_SECONDS ?= 600
-.PHONY: help demo test check docs setup bench coherence proof hostile clean
+.PHONY: help demo test check docs setup bench coherence conformance proof hostile clean
 .PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
 .PHONY: FORCE
 
@@ -33,6 +33,7 @@ help:
 	  'make setup    packages, virtual environment, build' \
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
 	  'make coherence  change a backing tree at random while its mount is read: ROUNDS=10000' \
+	  'make conformance  run the external suites that are installed (pjdfstest, fsx) on a writable mount' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
 	  'make hostile  for 10 minutes one user attacks a mount, and another one must get answers' \
 	  'make clean    remove what the above made inside the checkout'
@@ -59,6 +60,9 @@ coherence: $(STAMPS)/build packages-test packages-coherence
 
 bench: $(STAMPS)/build packages-bench
 	@scripts/bench $(BENCH_ARGS)
+
+conformance: $(STAMPS)/build
+	@scripts/conformance $(CONFORMANCE_ARGS)
 
 proof: $(STAMPS)/build $(STAMPS)/proof packages-test packages-proof
 	@scripts/proof $(PROOF_ARGS)

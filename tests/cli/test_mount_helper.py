@@ -67,6 +67,10 @@ class TestMount:
         failed(result, 0, mountpoint, "read-only", "'ro'")
         assert "ro" in sbin.mounted(mountpoint).options
 
+    def test_writable_lets_clients_change_the_directory(self, sbin, source, mountpoint):
+        succeeded(sbin.run(*KIND, source, mountpoint, "-o", "writable"))
+        assert "rw" in sbin.mounted(mountpoint).options
+
     def test_options_of_any_mount_are_mount_s_own_business(self, sbin, source, mountpoint):
         generic = "defaults,ro,suid,dev,noatime,relatime,sync,_netdev,nofail,noauto,user"
         private = "x-systemd.automount,x-systemd.requires=a,X-b,comment=c"

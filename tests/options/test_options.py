@@ -34,7 +34,7 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_mount_options_are_split_and_converted():
-    assert parse_mount_options("ro,allow_other,,path=mmap,lock_budget=1M,no_prefault") == {
+    assert parse_mount_options("allow_other,,path=mmap,lock_budget=1M,no_prefault") == {
         "allow_other": True,
         "path": "mmap",
         "lock_budget": 1 << 20,
@@ -43,14 +43,20 @@ def test_mount_options_are_split_and_converted():
 
 
 def test_what_is_always_on_may_be_given():
-    assert parse_mount_options("ro,nosuid,nodev,default_permissions") == {}
+    assert parse_mount_options("nosuid,nodev,default_permissions") == {}
+
+
+@pytest.mark.parametrize("text", ["rw", "writable", "ro,rw"])
+def test_a_mount_is_writable_where_that_is_said_last(text):
+    assert parse_mount_options(text) == {"rw": True}
+    assert parse_mount_options(f"{text},ro") == {"rw": False}
 
 
 def test_the_last_of_a_repeated_option_counts():
     assert parse_mount_options("threads=1,threads=2") == {"threads": 2}
 
 
-@pytest.mark.parametrize("text", ["rw", "suid", "dev", "threads=1.5", "cache_timeout=soon", "=1"])
+@pytest.mark.parametrize("text", ["suid", "dev", "threads=1.5", "cache_timeout=soon", "=1"])
 def test_a_wrong_mount_option_is_a_usage_error_that_names_it(text):
     with pytest.raises(MountError, match=r"^-o ") as caught:
         parse_mount_options(text)

@@ -77,6 +77,8 @@ async def mount(
     shown = _as_tree(tree)
     chosen = options or MountOptions()
     check_options(chosen)
+    if chosen.rw:
+        _check_writable(shown)
     lock_limit = chosen.lock_budget
     # Once, and before anything is locked: what the limit leaves gets less then.
     chosen = replace(chosen, lock_budget=chosen_lock_budget(chosen))
@@ -88,7 +90,13 @@ async def mount(
     try:
         metrics = _metrics_server(chosen)
         kernel = await trio.to_thread.run_sync(
-            lambda: attach(source, path, allow_other=chosen.allow_other, noexec=chosen.noexec)
+            lambda: attach(
+                source,
+                path,
+                allow_other=chosen.allow_other,
+                read_only=not chosen.rw,
+                noexec=chosen.noexec,
+            )
         )
         with contextlib.ExitStack() as resources:
             resources.callback(kernel.close)
@@ -104,6 +112,16 @@ async def mount(
         if metrics is not None:
             metrics.close()
         _busy.release()
+
+
+def _check_writable(tree: Tree) -> None:
+    lease = tree.lease_of(tree.root)
+    if lease is None or lease.catalogue is not None or lease.layers:
+        raise MountError(
+            "rw: only a directory can be changed: leave rw out, or mount a Mirror that"
+            " overrides nothing",
+            usage=True,
+        )
 
 
 def _metrics_server(options: MountOptions) -> MetricsServer | None:
@@ -240,7 +258,7 @@ def _make_datapath(
     config.stack_depth = options.stack_depth
     config.lock_budget = options.lock_budget or 0
     config.prefault = options.prefault
-    config.read_only = True
+    config.read_only = not options.rw
     config.cache_timeout = round(options.cache_timeout * 1000)
     config.immutable = options.immutable
     config.push = options.coherence == "push"

@@ -395,7 +395,7 @@ def _described(options: MountOptions) -> dict[str, object]:
     described: dict[str, object] = msgspec.to_builtins(replace(options, source_name=None))
     if options.immutable:
         described.update(cache_timeout=None, directory_lease=True)  # as it implies
-    return {**described, "read_only": True}
+    return {**described, "read_only": not options.rw}
 
 
 def _datapath_roles(statistics: dict[str, Any] | None) -> dict[int, str]:

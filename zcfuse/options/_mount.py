@@ -29,6 +29,8 @@ _NOT_IMMUTABLE: Final = {
     "naive": "path naive has no data plane to do without opens",
     "passthrough": "an open that sends no message passes no file through",
 }
+# Paths on which Python answers, which changes nothing.
+_NOT_WRITABLE: Final = frozenset({"naive", "upcall"})
 # What pool and windows may lock where it is permitted: some dozens of the largest replies.
 DEFAULT_LOCK_BUDGET: Final = 64 << 20
 # struct fuse_init_out: FUSE may be stacked on one filesystem that is itself stacked, no more
@@ -46,8 +48,7 @@ _LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "[::1]":
 _LAST_PORT: Final = 65535
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 # What mount(8) may hand on and what holds for every zcfuse mount anyway.
-_ALWAYS_ON: Final = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
-_READ_ONLY: Final = "a zcfuse mount is read-only for now; leave it out, or use 'ro'"
+_ALWAYS_ON: Final = frozenset({"nosuid", "nodev", "default_permissions"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,9 @@ class MountOptions:
         directory_lease: let the data path answer for a tree that mirrors a directory, without
             asking Python for names, attributes and opens; where the tree grants no lease, or there
             is no data path to hold one, it changes nothing.
+        rw: let clients change the tree: for a Mirror, whose files belong to the client that makes
+            them. The data path answers for it, so not for ``naive`` and ``upcall``, not without
+            `directory_lease`, and not `immutable`.
         immutable: the caller's promise that the backing tree does not change while it is mounted.
             The kernel may then keep all that it is told, `cache_timeout` notwithstanding, and asks
             for no open; `directory_lease` is implied. Not for ``naive`` and ``passthrough``.
@@ -104,6 +108,7 @@ class MountOptions:
     prefault: bool = True
     stack_depth: int = 1
     directory_lease: bool = True
+    rw: bool = False
     immutable: bool = False
     noexec: bool = False
     source_name: str | None = None
@@ -129,6 +134,8 @@ class MountOptions:
             raise _refused("coherence", self.coherence, f"{why}; leave coherence out")
         if self.immutable:
             self._check_immutable()
+        if self.rw:
+            self._check_rw()
         if self.threads != 0:
             self._check_threads()
         if self.lock_budget is not None and self.lock_budget < 0:
@@ -159,6 +166,16 @@ class MountOptions:
             raise _refused("path", self.path, why)
         if self.cache_timeout != DEFAULT_CACHE_TIMEOUT_S:
             raise _refused("cache_timeout", self.cache_timeout, NO_TIMEOUT_IF_IMMUTABLE)
+
+    def _check_rw(self) -> None:
+        if self.path in _NOT_WRITABLE:
+            raise _refused("path", self.path, "rw needs the data path; choose another path")
+        if self.immutable:
+            raise _refused("immutable", True, "rw changes the tree; leave out either of the two")
+        if not self.directory_lease:
+            raise _refused("directory_lease", False, "rw needs the lease; leave this option out")
+        if self.coherence == "push":
+            raise _refused("coherence", "push", "rw tells the kernel itself; leave coherence out")
 
     @property
     def effective_cache_timeout(self) -> float:
@@ -237,8 +254,6 @@ def parse_mount_options(text: str, others: Collection[str] = ()) -> dict[str, ob
 
 def _parse_option(option: str, others: Collection[str]) -> Mapping[str, object]:
     name, equals, value = option.partition("=")
-    if name == "rw":
-        raise MountError(f"-o rw: {_READ_ONLY}", usage=True)
     if not equals and name in _FLAGS:
         return _FLAGS[name]
     if name not in _VALUES:
@@ -268,6 +283,9 @@ def _unknown(name: str, has_value: bool, others: Collection[str]) -> str:
 
 _FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
     **{name: {} for name in _ALWAYS_ON},
+    "ro": {"rw": False},
+    "rw": {"rw": True},
+    "writable": {"rw": True},  # for mount(8), which writes rw where nobody wished for it
     "allow_other": {"allow_other": True},
     "no_prefault": {"prefault": False},
     "directory_lease": {"directory_lease": True},

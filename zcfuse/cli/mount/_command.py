@@ -28,11 +28,11 @@ from zcfuse.options import (
 )
 
 _OPTIONS_HELP: Final = (
-    "Options as mount(8) writes them, separated by commas: ro, noexec, allow_other, no_prefault, "
-    "no_directory_lease, immutable, path=, transport=, cache_timeout=, coherence=, threads=, "
-    "lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, archives=, "
-    "keep_index=, salvage, unpack_budget=, engine=, log_file=, log_level= as the options of these "
-    "names. An option of its own, such as --path, counts before these."
+    "Options as mount(8) writes them, separated by commas: ro, rw, noexec, allow_other, "
+    "no_prefault, no_directory_lease, immutable, path=, transport=, cache_timeout=, coherence=, "
+    "threads=, lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, "
+    "archives=, keep_index=, salvage, unpack_budget=, engine=, log_file=, log_level= as the "
+    "options of these names. An option of its own, such as --path, counts before these."
 )
 
 
@@ -126,6 +126,12 @@ _OPTIONS_HELP: Final = (
     f" [default: {DEFAULT_CACHE_TIMEOUT_S:g}]",
 )
 @click.option("--allow-other", is_flag=True, default=None, help="Let other users in.")
+@click.option(
+    "--rw",
+    is_flag=True,
+    default=None,
+    help="Let clients change SOURCE, a directory. [default: read-only]",
+)
 @click.option("--threads", type=int, metavar="N", help="Serving threads. [default: chosen]")
 @click.option(
     "--lock-budget",
@@ -202,7 +208,9 @@ def mount(
     log_level: str | None,
     **given: object,
 ) -> int:
-    """Show the directory, archive or image SOURCE, read-only, at the directory MOUNTPOINT.
+    """Show the directory, archive or image SOURCE at the directory MOUNTPOINT.
+
+    Clients read it; with --rw they also change what a directory holds.
 
     Goes to the background and returns once the mount answers. With --tree, --layer, --archive or
     --archives there is no SOURCE. With --archive or --archives each archive is a directory, called

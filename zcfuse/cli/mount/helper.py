@@ -72,8 +72,11 @@ def mount_helper(
         if not fake:
             replace_dead_mount(mountpoint)
         shown = _prepare(source, mountpoint, said, options)
-        if writable:
-            warn(f"{HELPER.name}: {mountpoint}: mounted read-only: say 'ro' in its options")
+        if writable and not options.rw:
+            warn(
+                f"{HELPER.name}: {mountpoint}: mounted read-only: say 'ro' in its options,"
+                " or 'writable' to change the tree"
+            )
         if not fake:
             logging = Logging(said.log_file, said.log_level)
             if not mounted_by_kernel(shown, said.engine or "auto", options, foreground=False):
@@ -87,9 +90,9 @@ def mount_helper(
 
 
 def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[OptionText, MountOptions, bool]:
-    """Return what is said about this mount, how it is served, and whether it is to be writable.
+    """Return what is said about this mount, how it is served, and whether mount(8) said ``rw``.
 
-    mount(8) writes ``rw`` where nobody said ``ro``, so it cannot be known who wants that.
+    mount(8) writes ``rw`` where nobody said ``ro``, so ``writable`` says that somebody wants it.
     """
     ours = []
     writable = True

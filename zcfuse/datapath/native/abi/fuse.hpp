@@ -22,18 +22,29 @@ enum class Opcode : std::uint32_t {
     getattr = 3,
     setattr = 4,
     readlink = 5,
+    symlink = 6,
+    mknod = 8,
+    mkdir = 9,
+    unlink = 10,
+    rmdir = 11,
+    rename = 12,
+    link = 13,
     open = 14,
     read = 15,
     write = 16,
     statfs = 17,
     release = 18,
+    fsync = 20,
+    setxattr = 21,
     getxattr = 22,
     listxattr = 23,
+    removexattr = 24,
     flush = 25,
     init = 26,
     opendir = 27,
     readdir = 28,
     releasedir = 29,
+    fsyncdir = 30,
     access = 34,
     create = 35,
     interrupt = 36,
@@ -42,9 +53,15 @@ enum class Opcode : std::uint32_t {
     poll = 40,
     notify_reply = 41,
     batch_forget = 42,
+    fallocate = 43,
     readdirplus = 44,
+    rename2 = 45,
     lseek = 46,
+    copy_file_range = 47,
+    syncfs = 50,
+    tmpfile = 51,
     statx = 52,
+    copy_file_range_64 = 53,
 };
 inline constexpr std::size_t kOpcodes =
     64;  // all existing ones, and room; larger ones share slot 0
@@ -56,8 +73,13 @@ inline constexpr std::uint32_t kNotifyInvalEntry = 3;
 
 namespace init {
 inline constexpr std::uint64_t async_read = 1ULL << 0;
+inline constexpr std::uint64_t posix_locks = 1ULL << 1;
+inline constexpr std::uint64_t atomic_o_trunc = 1ULL << 3;
 inline constexpr std::uint64_t export_support = 1ULL << 4;
 inline constexpr std::uint64_t big_writes = 1ULL << 5;
+inline constexpr std::uint64_t dont_mask = 1ULL << 6;
+inline constexpr std::uint64_t flock_locks = 1ULL << 10;
+inline constexpr std::uint64_t has_ioctl_dir = 1ULL << 11;
 inline constexpr std::uint64_t auto_inval_data = 1ULL << 12;
 inline constexpr std::uint64_t do_readdirplus = 1ULL << 13;
 inline constexpr std::uint64_t readdirplus_auto = 1ULL << 14;
@@ -65,12 +87,16 @@ inline constexpr std::uint64_t async_dio = 1ULL << 15;
 inline constexpr std::uint64_t writeback_cache = 1ULL << 16;
 inline constexpr std::uint64_t no_open_support = 1ULL << 17;
 inline constexpr std::uint64_t parallel_dirops = 1ULL << 18;
+inline constexpr std::uint64_t handle_killpriv = 1ULL << 19;
 inline constexpr std::uint64_t posix_acl = 1ULL << 20;
 inline constexpr std::uint64_t abort_error = 1ULL << 21;
 inline constexpr std::uint64_t max_pages = 1ULL << 22;
 inline constexpr std::uint64_t cache_symlinks = 1ULL << 23;
 inline constexpr std::uint64_t no_opendir_support = 1ULL << 24;
+inline constexpr std::uint64_t handle_killpriv_v2 = 1ULL << 28;
+inline constexpr std::uint64_t setxattr_ext = 1ULL << 29;
 inline constexpr std::uint64_t init_ext = 1ULL << 30;
+inline constexpr std::uint64_t direct_io_allow_mmap = 1ULL << 36;
 inline constexpr std::uint64_t passthrough = 1ULL << 37;
 inline constexpr std::uint64_t over_io_uring = 1ULL << 41;
 }  // namespace init

@@ -26,6 +26,17 @@ constexpr std::size_t kUpcallPages = 32;
 constexpr std::size_t kUsefulSlots = 64;
 constexpr std::size_t kLeastMessage = 128 << 10;
 
+// DONT_MASK: the umask is applied by the backing filesystem, which knows of default ACLs.
+// HANDLE_KILLPRIV_V2: it clears set-id bits as well; without that the kernel asks for an extended
+// attribute before each write. Locks stay with the kernel: nobody else sees the mount.
+void negotiate_writing(std::uint64_t offer, std::uint64_t& flags) noexcept {
+    using namespace abi;
+    flags &= ~(init::handle_killpriv | init::posix_locks | init::flock_locks | init::setxattr_ext);
+    flags |= offer &
+             (init::dont_mask | init::atomic_o_trunc | init::big_writes | init::handle_killpriv_v2 |
+              init::direct_io_allow_mmap | init::posix_acl | init::has_ioctl_dir);
+}
+
 std::size_t kernel_max_pages() {
     std::ifstream file("/proc/sys/fs/fuse/max_pages_limit");
     std::size_t pages = 0;
@@ -114,6 +125,9 @@ void Negotiation::amend(abi::InitOut& reply) {
     if (immutable_) {
         flags &= ~init::auto_inval_data;  // nothing changes, so there is nothing to look for
         flags |= offer & (init::no_open_support | init::no_opendir_support);
+    }
+    if (!read_only_) {
+        negotiate_writing(offer, flags);
     }
     // An open without a message names no backing file.
     const bool wanted = !immutable_ && (mode_ == Mode::automatic || mode_ == Mode::passthrough);

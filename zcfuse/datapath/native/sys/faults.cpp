@@ -24,29 +24,19 @@ struct Rule {
 constexpr auto kSlowness = std::chrono::milliseconds(500);
 constexpr std::size_t kCalls = static_cast<std::size_t>(Call::count_);
 constexpr std::array<std::string_view, kCalls> kCallNames{
-    "preadv",      "splice_in",      "splice_out",  "vmsplice",   "mmap",
-    "mlock",       "madvise",        "writev",      "read",       "send",
-    "recv",        "backing_open",   "clone",       "setsockopt", "pipe",
-    "dup",         "open",           "statx",       "getdents",   "preadv_nowait",
-    "uring_setup", "uring_register", "uring_commit"};
-constexpr std::array<std::pair<std::string_view, Fault>, 18> kWhats{{{"short", kShort},
-                                                                     {"slow", kSlow},
-                                                                     {"EIO", -EIO},
-                                                                     {"ENOTSUPP", -524},
-                                                                     {"EINTR", -EINTR},
-                                                                     {"EAGAIN", -EAGAIN},
-                                                                     {"EMFILE", -EMFILE},
-                                                                     {"ENOSPC", -ENOSPC},
-                                                                     {"ENOMEM", -ENOMEM},
-                                                                     {"EINVAL", -EINVAL},
-                                                                     {"EFAULT", -EFAULT},
-                                                                     {"ENOBUFS", -ENOBUFS},
-                                                                     {"EPERM", -EPERM},
-                                                                     {"ELOOP", -ELOOP},
-                                                                     {"ENOTTY", -ENOTTY},
-                                                                     {"EBADF", -EBADF},
-                                                                     {"EACCES", -EACCES},
-                                                                     {"EXDEV", -EXDEV}}};
+    "preadv",      "splice_in",      "splice_out",   "vmsplice",   "mmap",
+    "mlock",       "madvise",        "writev",       "read",       "send",
+    "recv",        "backing_open",   "clone",        "setsockopt", "pipe",
+    "dup",         "open",           "statx",        "getdents",   "preadv_nowait",
+    "uring_setup", "uring_register", "uring_commit", "change",     "pwrite",
+    "fsync"};
+constexpr std::array<std::pair<std::string_view, Fault>, 21> kWhats{
+    {{"short", kShort},   {"slow", kSlow},     {"EIO", -EIO},       {"ENOTSUPP", -524},
+     {"EINTR", -EINTR},   {"EAGAIN", -EAGAIN}, {"EMFILE", -EMFILE}, {"ENOSPC", -ENOSPC},
+     {"ENOMEM", -ENOMEM}, {"EINVAL", -EINVAL}, {"EFAULT", -EFAULT}, {"ENOBUFS", -ENOBUFS},
+     {"EPERM", -EPERM},   {"ELOOP", -ELOOP},   {"ENOTTY", -ENOTTY}, {"EBADF", -EBADF},
+     {"EACCES", -EACCES}, {"EXDEV", -EXDEV},   {"EDQUOT", -EDQUOT}, {"EROFS", -EROFS},
+     {"EFBIG", -EFBIG}}};
 
 std::mutex rules_lock;
 std::array<Rule, kCalls> rules;

@@ -37,6 +37,9 @@ enum class Call : std::uint8_t {
     uring_setup,
     uring_register,
     uring_commit,
+    change,
+    pwrite,
+    fsync,
     count_,
 };
 

@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "sys/faults.hpp"
+#include "sys/proc_path.hpp"
 
 namespace zc::sys {
 
@@ -29,15 +30,6 @@ template <typename Result>
 Result or_errno(Result result) noexcept {
     return result < 0 ? static_cast<Result>(-errno) : result;
 }
-
-// The path that reopens an O_PATH descriptor; 32 bytes hold it.
-struct ProcPath {
-    std::array<char, 32> text{};
-    explicit ProcPath(int fd) noexcept {
-        std::snprintf(text.data(), text.size(), "/proc/self/fd/%d", fd);
-    }
-    const char* get() const noexcept { return text.data(); }
-};
 
 // The path to a name in a directory that a descriptor stands for.
 struct ProcName {

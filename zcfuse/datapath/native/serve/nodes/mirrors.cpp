@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <limits>
 
+#include "sys/changes.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
@@ -193,8 +194,45 @@ int Mirrors::descend(const Climb& climb, Directory& into) {
     return found.identity == into.within(climb.wanted) ? 0 : -ESTALE;
 }
 
+// A name that leads nowhere may have been renamed since it was read from the table.
+template <typename Try>
+int Mirrors::despite_renames(Try attempt) const {
+    const auto before = renames_.load(std::memory_order_acquire);
+    const int error = attempt();
+    if (error != -ESTALE) {
+        return error;
+    }
+    const std::shared_lock guard(renames_lock_);
+    return renames_.load(std::memory_order_acquire) == before ? error : attempt();
+}
+
 int Mirrors::directory(std::uint64_t nodeid, ThreadCounts& counts,
                        std::shared_ptr<const Directory>& into) {
+    const int error = despite_renames([&] { return directory_now(nodeid, counts, into); });
+    return error == -ESTALE ? orphan_directory(nodeid, into) : error;
+}
+
+// The directory of a node whose name a client removed, which is empty.
+int Mirrors::orphan_directory(std::uint64_t nodeid, std::shared_ptr<const Directory>& into) const {
+    const auto orphan = orphans_.find(nodeid);
+    const auto root = orphan ? root_above(nodeid) : nullptr;
+    sys::UniqueFd copy;
+    if (!root || sys::dup_cloexec(orphan->get(), copy) < 0) {
+        return -ESTALE;
+    }
+    auto opened = std::make_shared<Directory>();
+    opened->root = root;
+    opened->at = root->source->adopt(std::move(copy));
+    opened->nodeid = nodeid;
+    if (!opened->at) {
+        return -ESTALE;
+    }
+    into = std::move(opened);
+    return 0;
+}
+
+int Mirrors::directory_now(std::uint64_t nodeid, ThreadCounts& counts,
+                           std::shared_ptr<const Directory>& into) {
     const auto now = sys::coarse_milliseconds();
     into = cache_.find(nodeid);
     if (into && fresh(*into, now)) {
@@ -245,7 +283,7 @@ int Mirrors::at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& 
                       Try attempt) {
     const auto one = [&](const Link& link) {
         std::shared_ptr<const Directory> parent;
-        const int error = directory(link.parent, counts, parent);
+        const int error = directory_now(link.parent, counts, parent);
         return error != 0 ? error : attempt(*parent, link.name.c_str());
     };
     int error = one(node.link);
@@ -262,24 +300,27 @@ int Mirrors::at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& 
 // Runs `attempt` with the open directory, the name and the identity that lead to a node, and the
 // source's root.
 template <typename Try>
-int Mirrors::at(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt) {
+int Mirrors::at_now(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
+    const auto node = nodes_.find(nodeid);
+    if (!node || leased(*node) != 0) {
+        return kHandUp;
+    }
     const auto tried = [&](const Directory& directory, const char* name) {
-        return attempt(*directory.at, name, directory.within(node.identity), *directory.root);
+        return attempt(*directory.at, name, directory.within(node->identity), *directory.root);
     };
     return with_descriptors([&] {
-        if (node.identity.type != S_IFDIR) {
-            return at_links(nodeid, node, counts, tried);
+        if (node->identity.type != S_IFDIR) {
+            return at_links(nodeid, *node, counts, tried);
         }
         std::shared_ptr<const Directory> itself;
-        const int error = directory(nodeid, counts, itself);
+        const int error = directory_now(nodeid, counts, itself);
         return error != 0 ? error : tried(*itself, "");
     });
 }
 
 template <typename Try>
 int Mirrors::at(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
-    const auto node = nodes_.find(nodeid);
-    return node && leased(*node) == 0 ? at(nodeid, *node, counts, attempt) : kHandUp;
+    return despite_renames([&] { return at_now(nodeid, counts, attempt); });
 }
 
 int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
@@ -299,12 +340,40 @@ int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& 
         into.stx_ino = root != nullptr ? root->source->shown_ino(into) : into.stx_ino;
         return error;
     }
-    return at(nodeid, *node, counts,
-              [&](const auto& directory, const char* name, const Identity& wanted,
-                  const LeaseRoot& root) {
-                  validity = this->validity(root.source->freshness());
-                  return directory.status(name, wanted, into);
-              });
+    const int error = at(nodeid, counts,
+                         [&](const auto& directory, const char* name, const Identity& wanted,
+                             const LeaseRoot& root) {
+                             validity = this->validity(root.source->freshness());
+                             return directory.status(name, wanted, into);
+                         });
+    const auto orphan = error == -ESTALE ? orphans_.find(nodeid) : nullptr;
+    return orphan ? sys::status_of(orphan->get(), "", false, into) : error;
+}
+
+int Mirrors::hold(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
+                  struct ::statx& status) {
+    const int error =
+        at(nodeid, counts,
+           [&](const auto& directory, const char* name, const Identity& wanted, const LeaseRoot&) {
+               return directory.hold(name, wanted, flags, into, status);
+           });
+    const auto orphan = error == -ESTALE ? orphans_.find(nodeid) : nullptr;
+    if (!orphan) {
+        return error;
+    }
+    const int reopened = sys::reopen(orphan->get(), flags, into);
+    return reopened != 0 ? reopened : sys::status_of(into.get(), "", false, status);
+}
+
+bool Mirrors::is_plain(std::uint64_t nodeid) const {
+    const auto root = root_above(nodeid);
+    return root != nullptr && root->source->kind() == Source::Kind::directory;
+}
+
+int Mirrors::made(const Directory& directory, int file, Found& into) {
+    const int error = directory.at->identify(file, into);
+    into.identity.lease += directory.root->number;
+    return error;
 }
 
 int Mirrors::open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Freshness& freshness) {
@@ -367,6 +436,7 @@ void Mirrors::forgotten(std::uint64_t nodeid) {
     cache_.drop(nodeid);
     files_.drop(nodeid);
     parked_.drop(nodeid);
+    orphans_.drop(nodeid);
 }
 
 void Mirrors::give_back_descriptors() {

@@ -13,6 +13,8 @@
 //   - a revoke: what looked at the mark before it was set is answered by the lease; revoke() in
 //     DataPath waits for those, but not for long, and a later answer makes the kernel forget
 //     it (ops::serve). Nothing found before enters the cache behind it (generation).
+//   - a rename by a client: it holds renames_lock_ until the new name is noted; who found nothing
+//     under a name meanwhile waits for it and looks again (despite_renames).
 //   - a FORGET: the node is gone and the request gets ESTALE, which only a broken kernel sees.
 #pragma once
 
@@ -35,6 +37,7 @@
 #include "serve/nodes/directories.hpp"
 #include "serve/nodes/open_directories.hpp"
 #include "serve/nodes/open_files.hpp"
+#include "serve/nodes/orphans.hpp"
 #include "serve/nodes/parked_listings.hpp"
 #include "serve/nodes/table.hpp"
 #include "sys/files.hpp"
@@ -112,6 +115,15 @@ class Mirrors {
     int list(std::uint64_t nodeid, ThreadCounts& counts, OpenDirectory& into,
              std::vector<struct ::statx>& versions, Freshness& freshness);
     int filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const;
+    // Opens the node itself with flags of open(2), to change it. Only of a real directory's tree.
+    int hold(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
+             struct ::statx& status);
+    // Whether a node belongs to a real directory's tree, which clients may change.
+    bool is_plain(std::uint64_t nodeid) const;
+    // What a file is that was made in a directory; the identity is that of the table of nodes.
+    static int made(const Directory& directory, int file, Found& into);
+    // Held from before a rename until the table of nodes has the new name.
+    class Renaming;
 
     // 0 or kHandUp.
     int leased(const NodeView& node) const;
@@ -149,6 +161,7 @@ class Mirrors {
     NodeTable& nodes() noexcept { return nodes_; }
     const NodeTable& nodes() const noexcept { return nodes_; }
     OpenFiles& files() noexcept { return files_; }
+    Orphans& orphans() noexcept { return orphans_; }
     OpenDirectories& listings() noexcept { return listings_; }
     ParkedListings& parked() noexcept { return parked_; }
 
@@ -171,9 +184,14 @@ class Mirrors {
     int climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const;
     int descend(const Climb& climb, Directory& into);
     template <typename Try>
+    int despite_renames(Try attempt) const;
+    int directory_now(std::uint64_t nodeid, ThreadCounts& counts,
+                      std::shared_ptr<const Directory>& into);
+    int orphan_directory(std::uint64_t nodeid, std::shared_ptr<const Directory>& into) const;
+    template <typename Try>
     int at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt);
     template <typename Try>
-    int at(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts, Try attempt);
+    int at_now(std::uint64_t nodeid, ThreadCounts& counts, Try attempt);
     template <typename Try>
     int at(std::uint64_t nodeid, ThreadCounts& counts, Try attempt);
     template <typename Try>
@@ -185,6 +203,7 @@ class Mirrors {
     NodeTable nodes_;
     DirectoryCache cache_;
     OpenFiles files_;
+    Orphans orphans_;
     OpenDirectories listings_;
     ParkedListings parked_;
     std::atomic<bool> any_{false};
@@ -193,9 +212,23 @@ class Mirrors {
     std::atomic<std::uint64_t> revokes_{0};
     std::size_t nodes_peak_ = 0;  // tidy()'s
     std::uint64_t refused_device_ = ~std::uint64_t{0};
+    mutable std::shared_mutex renames_lock_;  // outermost
+    std::atomic<std::uint64_t> renames_{0};
     mutable std::shared_mutex roots_lock_;
     std::unordered_map<std::uint64_t, std::shared_ptr<const LeaseRoot>> roots_;  // by nodeid
     std::atomic<std::uint32_t> last_root_{0};
+};
+
+class Mirrors::Renaming {
+  public:
+    explicit Renaming(Mirrors& mirrors) : mirrors_(mirrors), guard_(mirrors.renames_lock_) {}
+    Renaming(const Renaming&) = delete;
+    Renaming& operator=(const Renaming&) = delete;
+    ~Renaming() { mirrors_.renames_.fetch_add(1, std::memory_order_acq_rel); }
+
+  private:
+    Mirrors& mirrors_;
+    const std::unique_lock<std::shared_mutex> guard_;
 };
 
 }  // namespace zc

@@ -51,16 +51,43 @@ void OpenFiles::count_open(Entry& entry) {
     }
 }
 
-void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms) {
+void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writing) {
     Lease dropped;
+    File closed;  // outside of the lock
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
-    if (found == entries_.end() || found->second.opens == 0 || --found->second.opens > 0) {
+    if (found == entries_.end() || found->second.opens == 0) {
         return;
     }
-    found->second.unused_since = now_ms;
-    found->second.kept = kept_.insert(kept_.end(), nodeid);
-    dropped = found->second.keep ? take_oldest_of_too_many() : take(found);
+    auto& entry = found->second;
+    if (for_writing && entry.writers > 0 && --entry.writers == 0) {
+        closed = std::move(entry.writer);
+        written_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+    if (--entry.opens > 0) {
+        return;
+    }
+    entry.unused_since = now_ms;
+    entry.kept = kept_.insert(kept_.end(), nodeid);
+    dropped = entry.keep ? take_oldest_of_too_many() : take(found);
+}
+
+void OpenFiles::begin_writing(std::uint64_t nodeid, File file) {
+    const std::lock_guard guard(lock_);
+    const auto found = entries_.find(nodeid);
+    if (found == entries_.end() || found->second.opens == 0) {
+        return;
+    }
+    if (found->second.writers++ == 0) {
+        found->second.writer.swap(file);
+        written_.fetch_add(1, std::memory_order_acq_rel);
+    }
+}
+
+OpenFiles::File OpenFiles::writer(std::uint64_t nodeid) const {
+    const std::lock_guard guard(lock_);
+    const auto found = entries_.find(nodeid);
+    return found == entries_.end() ? nullptr : found->second.writer;
 }
 
 OpenFiles::Lease OpenFiles::keep(std::uint64_t nodeid, Lease lease, std::int64_t now_ms) {
@@ -152,6 +179,7 @@ void OpenFiles::clear() {
         leases_.take(nodeid);
     }
     dropped.swap(entries_);
+    written_.store(0, std::memory_order_release);
     kept_.clear();
 }
 

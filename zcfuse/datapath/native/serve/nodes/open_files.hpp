@@ -9,6 +9,7 @@
 // Threads: any. Lock order: this lock, then the LeaseTable's. Leases are destroyed outside of both.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -39,7 +40,19 @@ class OpenFiles {
     enum class Keep : bool { no, yes };
     // Counts an open, by `lease` unless another was there first.
     Lease open_with(std::uint64_t nodeid, Lease lease, Keep keep);
-    void release(std::uint64_t nodeid, std::int64_t now_ms);
+    // `for_writing`: the open that ends was one.
+    void release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writing = false);
+
+    // The descriptor that changes of a node go to: while somebody has it open for writing, one for
+    // all. begin_writing() counts such an open of a node that is open; the first one's file stays.
+    using File = std::shared_ptr<const sys::UniqueFd>;
+    void begin_writing(std::uint64_t nodeid, File file);
+    File writer(std::uint64_t nodeid) const;
+    // Whether there is any: one load.
+    bool any_written() const noexcept { return written_.load(std::memory_order_acquire) > 0; }
+    bool is_written(std::uint64_t nodeid) const {
+        return any_written() && writer(nodeid) != nullptr;
+    }
 
     // For files that were opened without a message, so that no release follows. keep():
     // keeps a lease, unless there is another, which it returns. used(): the lease was used now.
@@ -66,6 +79,8 @@ class OpenFiles {
         Lease lease;
         std::uint64_t opens = 0;
         bool keep = true;
+        std::uint64_t writers = 0;
+        File writer;
         std::int64_t unused_since = 0;
         std::list<std::uint64_t>::iterator kept;  // valid while opens is 0
     };
@@ -75,6 +90,7 @@ class OpenFiles {
 
     LeaseTable& leases_;
     const std::size_t kept_limit_;
+    std::atomic<std::size_t> written_{0};  // entries that have a writer
     mutable std::mutex lock_;
     std::unordered_map<std::uint64_t, Entry> entries_;
     std::list<std::uint64_t> kept_;  // nodeids, the longest unused first

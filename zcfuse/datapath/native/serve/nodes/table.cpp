@@ -64,6 +64,26 @@ struct NodeTable::Node {
         name = copy_of(new_name);
     }
 
+    bool goes_by(const Link& link) const noexcept {
+        return parent == link.parent && link.name == name.get();
+    }
+
+    void lose_other(const Link& gone) {
+        if (others) {
+            std::erase_if(*others, [&](const Link& link) {
+                return link.parent == gone.parent && link.name == gone.name;
+            });
+        }
+    }
+
+    void promote_other() {
+        if (others && !others->empty()) {
+            parent = others->front().parent;
+            name = copy_of(others->front().name);
+            others->erase(others->begin());
+        }
+    }
+
     void keep_other(std::uint64_t new_parent, std::string_view new_name) {
         if (!others) {
             others = std::make_unique<std::vector<Link>>();
@@ -245,6 +265,37 @@ std::optional<NodeView> NodeTable::find(std::uint64_t nodeid) const {
                     node->others != nullptr,
                     node->is_root,
                     node->revoked};
+}
+
+void NodeTable::renamed(const Identity& identity, const Link& from, std::uint64_t parent,
+                        std::string_view name) {
+    auto& shard = shards_[hash_of(identity) % kShards];
+    const std::lock_guard guard(shard.lock);
+    Node* node = shard.find(identity);
+    if (node == nullptr || node->is_root) {
+        return;
+    }
+    if (node->goes_by(from)) {
+        node->parent = parent;
+        node->name = copy_of(name);
+    } else {
+        node->lose_other(from);
+        node->go_by(parent, name, true);
+    }
+}
+
+void NodeTable::unlinked(const Identity& identity, const Link& link) {
+    auto& shard = shards_[hash_of(identity) % kShards];
+    const std::lock_guard guard(shard.lock);
+    Node* node = shard.find(identity);
+    if (node == nullptr || node->is_root) {
+        return;
+    }
+    if (node->goes_by(link)) {
+        node->promote_other();
+    } else {
+        node->lose_other(link);
+    }
 }
 
 std::vector<Link> NodeTable::links(std::uint64_t nodeid) const {

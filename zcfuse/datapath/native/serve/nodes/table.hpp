@@ -77,6 +77,11 @@ class NodeTable {
     Forgotten forget(std::uint64_t nodeid, std::uint64_t lookups);
 
     std::optional<NodeView> find(std::uint64_t nodeid) const;
+    // A name of a node has become another, or is gone: of one that has others the newest of those
+    // stands in for it.
+    void renamed(const Identity& identity, const Link& from, std::uint64_t parent,
+                 std::string_view name);
+    void unlinked(const Identity& identity, const Link& link);
     // All names known, the newest first.
     std::vector<Link> links(std::uint64_t nodeid) const;
     void set_described(std::uint64_t nodeid);

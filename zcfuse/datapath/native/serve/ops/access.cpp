@@ -33,7 +33,7 @@ bool access(Context& context, const Request& request) {
     const unsigned mask = access.mask & (R_OK | W_OK | X_OK);
     const unsigned mode = status.stx_mode;
     bool granted = false;
-    if ((mask & W_OK) != 0) {
+    if ((mask & W_OK) != 0 && context.state.config.read_only) {
         granted = false;
     } else if (request.header.uid == 0) {
         granted = may_as_root(status, mask);

@@ -11,6 +11,11 @@ bool getattr(Context& context, const Request& request) {
         error != 0) {
         return request.failed(error);
     }
+    // A store through a mapping is not told to the kernel's FUSE, so a file that is written has no
+    // attributes that may be kept.
+    if (context.mirrors().files().is_written(request.header.nodeid)) {
+        validity = {};
+    }
     request.answer_with(
         abi::AttrOut{validity.seconds, validity.nanoseconds, 0, attributes_of(status)});
     return true;

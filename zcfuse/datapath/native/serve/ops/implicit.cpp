@@ -38,9 +38,9 @@ bool may_open_without(const Context& context) {
 
 bool unasked(Context& context, const Request& request) {
     const auto opcode = static_cast<abi::Opcode>(request.header.opcode);
-    // No tree answers any IOCTL. Python's open() sends one for each file, to see whether it is a
-    // terminal.
-    if (opcode == abi::Opcode::ioctl) {
+    // A tree that is not changed answers no IOCTL. Python's open() sends one for each file, to see
+    // whether it is a terminal.
+    if (opcode == abi::Opcode::ioctl && context.state.config.read_only) {
         return request.failed(-ENOTTY);
     }
     // A file that was opened without a message has no FOPEN_NOFLUSH either.

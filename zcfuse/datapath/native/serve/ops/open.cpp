@@ -1,6 +1,9 @@
-// OPEN of a file for reading.
+// OPEN of a file.
 //
-// All opens of a node share one FileLease: one descriptor, one backing id. An OPEN may race with:
+// All opens of a node share one FileLease: one descriptor, one backing id. The kernel opens a
+// backing file with each client's own flags, so that the lease needs no descriptor that can be
+// written; the data path itself writes and truncates through the node's writer. An OPEN may
+// race with:
 //   - another OPEN of the node: both may open the file, the one that comes second to the table
 //     drops its own and takes the other's.
 //   - the RELEASE that makes the lease unused: it is only kept then, and an OPEN takes it up again;
@@ -8,53 +11,82 @@
 //   - an outsider who replaces the file: a lease that is kept is used only for a file that has the
 //     node's identity now, so that a close and an open see the file that is there.
 #include <cerrno>
-#include <tuple>
 
 #include "serve/open_reply.hpp"
+#include "serve/ops/change.hpp"
 #include "serve/ops/mtime.hpp"
-#include "serve/ops/operation.hpp"
+#include "serve/ops/open_lease.hpp"
 
 namespace zc::ops {
 
 namespace {
 
-int make_lease(Context& context, std::uint64_t nodeid, struct ::statx& status, Freshness& freshness,
-               OpenFiles::Lease& into) {
+bool writes(const abi::OpenIn& open) noexcept {
+    return (open.flags & O_ACCMODE) != O_RDONLY;
+}
+
+// A file that the daemon may write but not read, as an ordinary user's of mode 0200.
+int open_to_write_only(Context& context, std::uint64_t nodeid, Opened& into) {
+    auto file = std::make_shared<sys::UniqueFd>();
+    const int error =
+        context.mirrors().hold(nodeid, O_WRONLY | O_NONBLOCK, context.counts, *file, into.status);
+    into.extents = {{std::move(file), next_file_id(), 0, kWholeFile}};
+    return error;
+}
+
+int make_lease(Context& context, const Request& request, const abi::OpenIn& open,
+               struct ::statx& status, Freshness& freshness, OpenFiles::Lease& into) {
+    const auto nodeid = request.header.nodeid;
     Opened opened;
-    auto& state = context.state;
-    if (const int error = state.mirrors.open(nodeid, context.counts, opened, freshness);
-        error != 0) {
+    auto keep = OpenFiles::Keep::yes;
+    int error = context.mirrors().open(nodeid, context.counts, opened, freshness);
+    if (error == -EACCES && (open.flags & O_ACCMODE) == O_WRONLY) {
+        keep = OpenFiles::Keep::no;
+        error = open_to_write_only(context, nodeid, opened);
+    }
+    if (error != 0) {
         return error;
     }
     status = opened.status;
-    std::shared_ptr<const BackingId> backing;
-    std::string reason = kMadeOfExtents;
-    auto keep = OpenFiles::Keep::yes;
-    if (is_whole_file(opened.extents)) {
-        std::tie(backing, reason) = state.backings.add(opened.extents.front().file->get());
-        keep = reason.empty() ? OpenFiles::Keep::yes : OpenFiles::Keep::no;
+    NewLease made;
+    if (writes(open)) {
+        // The kernel writes with the credentials of whom the file was registered for.
+        error = as_caller(context, request, Groups::where_refused, [&] {
+            made = NewLease(context, std::move(opened.extents));
+            return 0;
+        });
+    } else {
+        made = NewLease(context, std::move(opened.extents));
     }
-    auto made = std::make_shared<const FileLease>(std::move(opened.extents), std::move(backing),
-                                                  state.windows);
-    into = state.mirrors.files().open_with(nodeid, std::move(made), keep);
-    state.ledger.opened(into->passthrough() ? "passthrough" : "cached", reason);
-    return 0;
+    if (error == 0) {
+        into = made.install(context, nodeid, keep);
+    }
+    return error;
 }
 
-// A lease that is there is counted before it is compared: one look into the table, not two.
-int find_lease(Context& context, std::uint64_t nodeid, struct ::statx& status, Freshness& freshness,
-               OpenFiles::Lease& into) {
-    auto& mirrors = context.mirrors();
-    into = mirrors.files().open(nodeid);
-    if (!into) {
-        return make_lease(context, nodeid, status, freshness, into);
+// A lease that is there is counted before it is compared: one look into the table, not two. A file
+// whose names are gone is opened again only while another client has it open (`in_use`).
+int find_lease(Context& context, const Request& request, const abi::OpenIn& open,
+               struct ::statx& status, Freshness& freshness, OpenFiles::Lease& into) {
+    auto& files = context.mirrors().files();
+    const auto nodeid = request.header.nodeid;
+    if (writes(open)) {
+        files.drop(nodeid);  // a kept one was registered as another client
     }
-    const int error = mirrors.reopen(nodeid, context.counts, status, freshness);
+    const bool in_use = !context.state.config.read_only && files.in_use(nodeid) != nullptr;
+    into = files.open(nodeid);
+    if (!into) {
+        return make_lease(context, request, open, status, freshness, into);
+    }
+    int error = context.mirrors().reopen(nodeid, context.counts, status, freshness);
+    if (error == -ESTALE && in_use && into->whole_file() != nullptr) {
+        error = sys::status_of(into->whole_file()->get(), "", false, status);
+    }
     if (error == 0) {
         context.counts.backing_hits.add();
     } else {
-        mirrors.files().release(nodeid, sys::coarse_milliseconds());
-        mirrors.files().drop(nodeid);
+        files.release(nodeid, sys::coarse_milliseconds());
+        files.drop(nodeid);
     }
     return error;
 }
@@ -67,6 +99,38 @@ bool keeps_cache(Context& context, std::uint64_t nodeid, const struct ::statx& s
                                                mtime_is_settled(status));
 }
 
+// Opens the file again as the client, for what the client's flags say beyond reading. The backing
+// filesystem refuses here what it refuses natively: a file that is immutable or only appended to.
+int open_writer(Context& context, const Request& request, const abi::OpenIn& open, int file,
+                OpenFiles::File& into) {
+    const int truncate = static_cast<int>(open.flags & O_TRUNC);
+    const int append = static_cast<int>(open.flags & O_APPEND);
+    sys::UniqueFd opened;
+    const auto attempt = [&] {
+        const int error = sys::reopen(file, O_WRONLY | O_NONBLOCK | truncate, opened);
+        return error == -EPERM && append != 0
+                   ? sys::reopen(file, O_WRONLY | O_NONBLOCK | O_APPEND | truncate, opened)
+                   : error;
+    };
+    const int error = as_caller(context, request,
+                                truncate != 0 ? Groups::at_once : Groups::where_refused, attempt);
+    into = std::make_shared<const sys::UniqueFd>(std::move(opened));
+    return error;
+}
+
+int begin_writing(Context& context, const Request& request, const abi::OpenIn& open,
+                  const FileLease& lease, struct ::statx& status) {
+    OpenFiles::File writer;
+    int error = open_writer(context, request, open, lease.whole_file()->get(), writer);
+    if (error == 0) {
+        error = sys::status_of(writer->get(), "", false, status);
+    }
+    if (error == 0 && writes(open)) {
+        context.mirrors().files().begin_writing(request.header.nodeid, std::move(writer));
+    }
+    return error;
+}
+
 }  // namespace
 
 bool open(Context& context, const Request& request) {
@@ -75,14 +139,27 @@ bool open(Context& context, const Request& request) {
     if (!is_own(nodeid) || !request.parse(open)) {
         return false;
     }
-    if ((open.flags & O_ACCMODE) != O_RDONLY || (open.flags & O_TRUNC) != 0) {
+    const bool changes = writes(open) || (open.flags & O_TRUNC) != 0;
+    if (changes && context.state.config.read_only) {
         return request.failed(-EROFS);
     }
+    if (changes && !context.mirrors().is_plain(nodeid)) {
+        return request.failed(-EROFS);
+    }
+    auto& files = context.mirrors().files();
     struct ::statx status {};
     auto freshness = Freshness::timed;
     OpenFiles::Lease lease;
-    if (const int error = find_lease(context, nodeid, status, freshness, lease); error != 0) {
+    int error = find_lease(context, request, open, status, freshness, lease);
+    if (error != 0) {
         return request.failed(error);
+    }
+    if (changes) {
+        error = begin_writing(context, request, open, *lease, status);
+        if (error != 0) {
+            files.release(nodeid, sys::coarse_milliseconds());
+            return request.failed(error);
+        }
     }
     abi::OpenOut out{kOwnBit, 0, 0};
     answer_by(lease.get(), out);
@@ -92,7 +169,7 @@ bool open(Context& context, const Request& request) {
             keeps_cache(context, nodeid, status, freshness) ? abi::fopen::keep_cache : 0;
     }
     if (!request.answer_with(out)) {
-        context.mirrors().files().release(nodeid, sys::coarse_milliseconds());
+        files.release(nodeid, sys::coarse_milliseconds(), writes(open));
     }
     return true;
 }

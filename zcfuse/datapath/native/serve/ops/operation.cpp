@@ -5,6 +5,7 @@
 #include <array>
 
 #include "serve/forget_names.hpp"
+#include "serve/ops/change.hpp"
 
 namespace zc::ops {
 
@@ -121,7 +122,7 @@ bool dispatch(Context& context, const Request& request) {
         case Opcode::listxattr:
             return listxattr(context, request);
         default:
-            return false;
+            return change(context, request);
     }
 }
 

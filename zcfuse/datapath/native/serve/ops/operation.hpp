@@ -13,6 +13,7 @@
 
 #include "abi/fuse_nodes.hpp"
 #include "serve/amend.hpp"
+#include "serve/caller.hpp"
 #include "serve/state.hpp"
 
 namespace zc::ops {
@@ -49,6 +50,7 @@ struct Context {
     State& state;
     ThreadCounts& counts;
     std::vector<std::byte> buffer;  // for a reply of any size
+    ThreadIdentity identity{};
 
     Mirrors& mirrors() const noexcept { return state.mirrors; }
 };
@@ -83,7 +85,11 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
         found.status = again.status;
     }
     into = entry_of(nodeid, found.status, validity);
-    into.attr_valid = same ? into.attr_valid : 0;
+    // A store through a mapping is not seen by the kernel's FUSE: no attributes of a file that is
+    // written may be kept.
+    if (!same || context.mirrors().files().is_written(nodeid)) {
+        into.attr_valid = into.attr_valid_nsec = 0;
+    }
     return 0;
 }
 

@@ -1,5 +1,5 @@
-// RELEASE and FLUSH of files that the data path opened. Nothing is ever written, so a FLUSH, which
-// FOPEN_NOFLUSH mostly saves, is answered at once.
+// RELEASE and FLUSH of files that the data path opened. Each write is in the backing file when it
+// is answered, so a FLUSH, which FOPEN_NOFLUSH mostly saves, is answered at once.
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {
@@ -9,7 +9,8 @@ bool release(Context& context, const Request& request) {
     if (!request.parse(release) || !is_own(release.fh)) {
         return false;
     }
-    context.mirrors().files().release(request.header.nodeid, sys::coarse_milliseconds());
+    const bool wrote = (release.flags & O_ACCMODE) != O_RDONLY;
+    context.mirrors().files().release(request.header.nodeid, sys::coarse_milliseconds(), wrote);
     request.done();
     return true;
 }

@@ -136,6 +136,19 @@ class DirectorySource::At final : public SourceDirectory {
         return 0;
     }
 
+    int hold(const char* name, const Identity& wanted, int flags, sys::UniqueFd& into,
+             struct ::statx& status) const override {
+        return open_file(name, wanted, flags, into, status);
+    }
+
+    int identify(int file, Found& into) const override {
+        const int error = sys::status_of(file, "", source_->local_, into.status);
+        if (error == 0) {
+            into.identity = identity_of(into.status, file, "");
+        }
+        return error;
+    }
+
     // The link is opened and compared first: its target is never that of another link which has
     // its name by now.
     int read_link(const char* name, const Identity& wanted, std::string& into) const override {
@@ -254,6 +267,10 @@ std::shared_ptr<const DirectorySource> DirectorySource::open(int fd) {
 
 SourceDirectory::Ref DirectorySource::root() const {
     return std::make_shared<const At>(shared_from_this(), sys::UniqueFd());
+}
+
+SourceDirectory::Ref DirectorySource::adopt(sys::UniqueFd directory) const {
+    return std::make_shared<const At>(shared_from_this(), std::move(directory));
 }
 
 int DirectorySource::filesystem_status(struct ::statvfs& into) const {

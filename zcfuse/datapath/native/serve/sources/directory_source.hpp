@@ -22,6 +22,7 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
         return pushed_.load(std::memory_order_acquire) ? Freshness::pushed : Freshness::timed;
     }
     SourceDirectory::Ref root() const override;
+    SourceDirectory::Ref adopt(sys::UniqueFd directory) const override;
     int filesystem_status(struct ::statvfs& into) const override;
     std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
     Volume volume(std::uint32_t layer) const override;

@@ -26,6 +26,7 @@
 #include "serve/lease.hpp"
 #include "serve/nodes/table.hpp"
 #include "serve/sources/layer_marks.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace zc {
 
@@ -113,6 +114,12 @@ class SourceDirectory {
 
     // Reads the marks that overlayfs wrote for a name, for an overlay above this source.
     virtual int marks(const char*, Marks&) const { return 0; }
+    // Opens the very file with flags of open(2), to change it.
+    virtual int hold(const char*, const Identity&, int, sys::UniqueFd&, struct ::statx&) const {
+        return kHandUp;
+    }
+    // What an open file is that was made in this directory.
+    virtual int identify(int, Found&) const { return kHandUp; }
     // The real directory, for operations that change it; -1 without one.
     virtual int descriptor() const noexcept { return -1; }
 };
@@ -129,6 +136,8 @@ class Source {
     virtual Kind kind() const noexcept = 0;
     virtual Freshness freshness() const noexcept = 0;
     virtual SourceDirectory::Ref root() const = 0;
+    // A directory of the source that no name leads to any more; nullptr where there is none.
+    virtual SourceDirectory::Ref adopt(sys::UniqueFd) const { return nullptr; }
     virtual int filesystem_status(struct ::statvfs& into) const = 0;
     // The inode number that clients see for a status of find() or status().
     virtual std::uint64_t shown_ino(const struct ::statx& status) const noexcept {

@@ -1,0 +1,60 @@
+// Nodes whose last name a client removed while the kernel still knows them: a working directory, a
+// file that somebody holds by O_PATH. No path leads to them any more, so an O_PATH descriptor of
+// each is kept until the kernel forgets the node.
+//
+// Threads: any; the lock is innermost. Beyond the limit a node is not kept, and answers ESTALE.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "sys/unique_fd.hpp"
+
+namespace zc {
+
+class Orphans {
+  public:
+    using File = std::shared_ptr<const sys::UniqueFd>;
+    static constexpr std::size_t kMost = 1024;
+
+    void put(std::uint64_t nodeid, sys::UniqueFd file) {
+        auto kept = std::make_shared<const sys::UniqueFd>(std::move(file));
+        const std::lock_guard guard(lock_);
+        if (files_.size() < kMost) {
+            files_.insert_or_assign(nodeid, std::move(kept));
+            size_.store(files_.size(), std::memory_order_release);
+        }
+    }
+    File find(std::uint64_t nodeid) const {
+        if (size_.load(std::memory_order_acquire) == 0) {
+            return nullptr;
+        }
+        const std::lock_guard guard(lock_);
+        const auto found = files_.find(nodeid);
+        return found == files_.end() ? nullptr : found->second;
+    }
+    void drop(std::uint64_t nodeid) {
+        if (size_.load(std::memory_order_acquire) == 0) {
+            return;
+        }
+        File dropped;  // destroyed behind the lock's release
+        const std::lock_guard guard(lock_);
+        if (const auto found = files_.find(nodeid); found != files_.end()) {
+            dropped = std::move(found->second);
+            files_.erase(found);
+            size_.store(files_.size(), std::memory_order_release);
+        }
+    }
+
+  private:
+    mutable std::mutex lock_;
+    std::unordered_map<std::uint64_t, File> files_;
+    std::atomic<std::size_t> size_{0};
+};
+
+}  // namespace zc

@@ -1,0 +1,93 @@
+// The operations that change a tree, below a directory lease on a mount that is writable. As in
+// operation.hpp each is a function of a file of its own; all act as the client that asked.
+//
+// What is not a plain mirror (a merged directory, another mount, what control keeps) goes up, and
+// control refuses it with EROFS.
+#pragma once
+
+#include "abi/fuse_changes.hpp"
+#include "serve/caller.hpp"
+#include "serve/ops/operation.hpp"
+#include "sys/changes.hpp"
+
+namespace zc::ops {
+
+// A name in a directory that is to be changed.
+struct Spot {
+    std::shared_ptr<const Directory> directory;
+    const char* name = nullptr;
+    std::uint64_t parent = 0;
+
+    int fd() const noexcept { return directory->at->descriptor(); }
+    Link link() const { return {parent, name}; }
+};
+// Each returns 0, -errno, or kHandUp for what control answers for. find_parent() names nothing yet.
+int find_parent(Context& context, std::uint64_t parent, Spot& into);
+int find_spot(Context& context, std::uint64_t parent, const char* name, Spot& into);
+
+// When the client's supplementary groups are read.
+enum class Groups : bool { where_refused, at_once };
+
+// Runs `attempt`, which returns 0 or -errno, as the client.
+template <typename Try>
+int as_caller(Context& context, const Request& request, Groups groups, Try attempt) {
+    AsCaller caller(context.identity, request.header);
+    if (caller.error() != 0) {
+        return caller.error();
+    }
+    if (groups == Groups::at_once) {
+        caller.take_groups();
+    }
+    auto result = attempt();
+    if ((result == -EACCES || result == -EPERM) && caller.take_groups()) {
+        result = attempt();
+    }
+    return static_cast<int>(result);
+}
+// Where the set-group-id bit of `mode` depends on whether the client is in the group.
+inline Groups groups_for(std::uint32_t mode) noexcept {
+    return (mode & S_ISGID) != 0 ? Groups::at_once : Groups::where_refused;
+}
+
+// A descriptor of a node, by which it can be changed: the one that clients have open, or one that
+// is opened for this.
+class Held {
+  public:
+    int open(Context& context, std::uint64_t nodeid);
+    int get() const noexcept { return lease_ ? lease_->whole_file()->get() : own_.get(); }
+    // For changes that an open file permits whatever its mode says now; nullptr where there is
+    // none.
+    const OpenFiles::File& writer() const noexcept { return writer_; }
+
+  private:
+    OpenFiles::Lease lease_;
+    OpenFiles::File writer_;
+    sys::UniqueFd own_;
+};
+
+// Counts a name that was just made as looked up, and answers with it.
+bool answer_made(Context& context, const Request& request, const Spot& spot);
+
+bool create(Context& context, const Request& request);
+bool tmpfile(Context& context, const Request& request);
+bool mknod(Context& context, const Request& request);
+bool mkdir(Context& context, const Request& request);
+bool symlink(Context& context, const Request& request);
+bool link(Context& context, const Request& request);
+bool unlink(Context& context, const Request& request);
+bool rename(Context& context, const Request& request);
+bool setattr(Context& context, const Request& request);
+bool setxattr(Context& context, const Request& request);
+bool removexattr(Context& context, const Request& request);
+bool write(Context& context, const Request& request);
+bool fsync(Context& context, const Request& request);
+bool fsyncdir(Context& context, const Request& request);
+bool syncfs(Context& context, const Request& request);
+bool ioctl(Context& context, const Request& request);
+bool fallocate(Context& context, const Request& request);
+bool copy_file_range(Context& context, const Request& request);
+
+// Answers what changes a tree; false for what goes up.
+bool change(Context& context, const Request& request);
+
+}  // namespace zc::ops

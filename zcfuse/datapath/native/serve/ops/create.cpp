@@ -1,0 +1,115 @@
+// CREATE and TMPFILE: a new file and its first open in one request.
+//
+// The file is always made by this request (O_EXCL) and opened for reading and writing, so that one
+// descriptor serves every later open of the node. It may race with:
+//   - an outsider who makes the name first: a client that allows that gets ESTALE, on which the
+//     kernel looks the name up and opens the file that it finds.
+//   - a LOOKUP of the name: it counts the same node; both opens meet in the table of open files.
+#include <cerrno>
+
+#include "serve/open_reply.hpp"
+#include "serve/ops/change.hpp"
+#include "serve/ops/open_lease.hpp"
+
+namespace zc::ops {
+
+namespace {
+
+// All opens of the node share the descriptor, whatever this client asked for.
+constexpr unsigned kSharedFlags = O_RDWR;
+
+bool writes(std::uint32_t flags) noexcept {
+    return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+// The backing id is registered as the client: the kernel writes with these credentials later.
+int make_file(Context& context, const Request& request, const Spot& spot,
+              const abi::CreateIn& wanted, unsigned kind, NewLease& into) {
+    context.identity.use_umask(wanted.umask);
+    const auto flags = static_cast<int>(kind | kSharedFlags);
+    return as_caller(context, request, groups_for(wanted.mode), [&] {
+        sys::UniqueFd file;
+        int error = sys::create_file(spot.fd(), spot.name, flags, wanted.mode, file);
+        if (error == -EMFILE || error == -ENFILE) {
+            context.mirrors().give_back_descriptors();
+            error = sys::create_file(spot.fd(), spot.name, flags, wanted.mode, file);
+        }
+        if (error == 0) {
+            std::vector<Extent> whole{
+                {std::make_shared<sys::UniqueFd>(std::move(file)), next_file_id(), 0, kWholeFile}};
+            into = NewLease(context, std::move(whole));
+        }
+        return error;
+    });
+}
+
+bool answer_created(Context& context, const Request& request, const Spot& spot, const char* name,
+                    const abi::CreateIn& wanted, NewLease made) {
+    auto& mirrors = context.mirrors();
+    Found found;
+    const auto file = made.file();
+    if (const int error = Mirrors::made(*spot.directory, file->get(), found); error != 0) {
+        return request.failed(error == kHandUp ? -EIO : error);
+    }
+    const auto nodeid = mirrors.nodes().count(found.identity, spot.parent, name, false);
+    const auto lease = made.install(context, nodeid, OpenFiles::Keep::no);
+    if (writes(wanted.flags)) {
+        mirrors.files().begin_writing(nodeid, file);
+    }
+    abi::CreateOut out{entry_of(nodeid, found.status, mirrors.validity(Freshness::timed)),
+                       {kOwnBit, 0, 0}};
+    answer_by(lease.get(), out.open);
+    if (writes(wanted.flags)) {
+        out.entry.attr_valid = out.entry.attr_valid_nsec = 0;
+    }
+    if (!request.answer_with(out)) {
+        mirrors.files().release(nodeid, sys::coarse_milliseconds(), writes(wanted.flags));
+        mirrors.nodes().forget(nodeid, 1);
+    }
+    return true;
+}
+
+}  // namespace
+
+bool create(Context& context, const Request& request) {
+    abi::CreateIn wanted{};
+    Spot spot;
+    if (!request.parse(wanted)) {
+        return false;
+    }
+    if (const int error =
+            find_spot(context, request.header.nodeid, request.name(sizeof wanted), spot);
+        error != 0) {
+        return request.failed(error);
+    }
+    NewLease made;
+    int error = make_file(context, request, spot, wanted, O_CREAT | O_EXCL, made);
+    if (error == -EEXIST && (wanted.flags & O_EXCL) == 0) {
+        error = -ESTALE;
+    }
+    if (error != 0) {
+        return request.failed(error);
+    }
+    return answer_created(context, request, spot, spot.name, wanted, std::move(made));
+}
+
+bool tmpfile(Context& context, const Request& request) {
+    abi::CreateIn wanted{};
+    Spot spot;
+    if (!request.parse(wanted)) {
+        return false;
+    }
+    if (const int error = find_parent(context, request.header.nodeid, spot); error != 0) {
+        return request.failed(error);
+    }
+    spot.name = ".";
+    NewLease made;
+    if (const int error =
+            make_file(context, request, spot, wanted, O_TMPFILE | (wanted.flags & O_EXCL), made);
+        error != 0) {
+        return request.failed(error);
+    }
+    return answer_created(context, request, spot, "", wanted, std::move(made));
+}
+
+}  // namespace zc::ops

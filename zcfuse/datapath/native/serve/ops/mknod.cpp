@@ -1,0 +1,33 @@
+// MKNOD: a device, a FIFO, a socket, or a regular file that is not opened with it.
+#include <sys/sysmacros.h>
+
+#include "serve/ops/change.hpp"
+
+namespace zc::ops {
+
+namespace {
+
+// struct fuse_mknod_in holds it as the kernel's new_encode_dev() has it.
+dev_t decoded_device(std::uint32_t encoded) noexcept {
+    return ::makedev((encoded >> 8) & 0xFFF, (encoded & 0xFF) | ((encoded >> 12) & 0xFFF00));
+}
+
+}  // namespace
+
+bool mknod(Context& context, const Request& request) {
+    abi::MknodIn wanted{};
+    Spot spot;
+    if (!request.parse(wanted)) {
+        return false;
+    }
+    int error = find_spot(context, request.header.nodeid, request.name(sizeof wanted), spot);
+    if (error == 0) {
+        context.identity.use_umask(wanted.umask);
+        error = as_caller(context, request, groups_for(wanted.mode), [&] {
+            return sys::make_node(spot.fd(), spot.name, wanted.mode, decoded_device(wanted.rdev));
+        });
+    }
+    return error == 0 ? answer_made(context, request, spot) : request.failed(error);
+}
+
+}  // namespace zc::ops

@@ -1,0 +1,34 @@
+// What OPEN and CREATE have in common: making the FileLease of a file.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "serve/ops/operation.hpp"
+
+namespace zc::ops {
+
+// A file that was opened for a node, registered for passthrough where that is possible, and not yet
+// in the table of open files.
+class NewLease {
+  public:
+    NewLease() = default;
+    // Registers the file with the credentials that the calling thread has now.
+    NewLease(Context& context, std::vector<Extent> extents);
+
+    // The file itself, where the lease is one whole file.
+    const std::shared_ptr<const sys::UniqueFd>& file() const noexcept {
+        return extents_.front().file;
+    }
+    // Counts an open of the node, by this lease unless there is another, which it returns.
+    OpenFiles::Lease install(Context& context, std::uint64_t nodeid, OpenFiles::Keep keep);
+
+  private:
+    std::vector<Extent> extents_;
+    std::shared_ptr<const BackingId> backing_;
+    std::string reason_;  // why there is no passthrough
+    bool better_later_ = false;
+};
+
+}  // namespace zc::ops

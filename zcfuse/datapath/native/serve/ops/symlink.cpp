@@ -1,0 +1,23 @@
+// SYMLINK: the new name, and behind its NUL what the link leads to.
+#include <cerrno>
+
+#include "serve/ops/change.hpp"
+
+namespace zc::ops {
+
+bool symlink(Context& context, const Request& request) {
+    const char* name = request.name();
+    const char* target = name == nullptr ? nullptr : request.name(std::strlen(name) + 1);
+    if (target == nullptr) {
+        return request.failed(-EINVAL);
+    }
+    Spot spot;
+    int error = find_spot(context, request.header.nodeid, name, spot);
+    if (error == 0) {
+        error = as_caller(context, request, Groups::where_refused,
+                          [&] { return sys::make_symlink(spot.fd(), spot.name, target); });
+    }
+    return error == 0 ? answer_made(context, request, spot) : request.failed(error);
+}
+
+}  // namespace zc::ops

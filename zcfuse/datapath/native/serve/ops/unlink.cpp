@@ -1,0 +1,55 @@
+// UNLINK and RMDIR.
+//
+// A node that the kernel still knows behind that has no path any more: a descriptor of it is taken
+// before (nodes/orphans.hpp), unless clients have it open. A descriptor that is only kept for the
+// next open is given up, so that the space is free at once.
+#include <cerrno>
+
+#include "serve/ops/change.hpp"
+
+namespace zc::ops {
+
+namespace {
+
+// Whether no name is left when this one is gone.
+bool is_last_name(const struct ::statx& status) noexcept {
+    return S_ISDIR(status.stx_mode) || status.stx_nlink <= 1;
+}
+
+}  // namespace
+
+bool unlink(Context& context, const Request& request) {
+    auto& mirrors = context.mirrors();
+    Spot spot;
+    if (const int error = find_spot(context, request.header.nodeid, request.name(), spot);
+        error != 0) {
+        return request.failed(error);
+    }
+    Found found;
+    if (const int error = mirrors.find(*spot.directory, spot.name, found); error != 0) {
+        return request.failed(error == kHandUp ? -EBUSY : error);
+    }
+    const auto nodeid = mirrors.nodes().nodeid_of(found.identity);
+    sys::UniqueFd orphan;
+    if (nodeid != 0 && is_last_name(found.status) && !mirrors.files().in_use(nodeid)) {
+        sys::open_beneath(spot.fd(), spot.name, O_PATH, orphan);
+    }
+    const bool is_directory = static_cast<abi::Opcode>(request.header.opcode) == abi::Opcode::rmdir;
+    const int error = as_caller(context, request, Groups::where_refused, [&] {
+        return sys::remove_name(spot.fd(), spot.name, is_directory);
+    });
+    if (error != 0) {
+        return request.failed(error);
+    }
+    if (nodeid != 0) {
+        mirrors.nodes().unlinked(found.identity, spot.link());
+        mirrors.files().drop(nodeid);
+        if (orphan) {
+            mirrors.orphans().put(nodeid, std::move(orphan));
+        }
+    }
+    request.done();
+    return true;
+}
+
+}  // namespace zc::ops

@@ -1,0 +1,17 @@
+// The path by which the file of a descriptor can be named again, whatever kind the descriptor is.
+#pragma once
+
+#include <array>
+#include <cstdio>
+
+namespace zc::sys {
+
+struct ProcPath {
+    std::array<char, 32> text{};
+    explicit ProcPath(int fd) noexcept {
+        std::snprintf(text.data(), text.size(), "/proc/self/fd/%d", fd);
+    }
+    const char* get() const noexcept { return text.data(); }
+};
+
+}  // namespace zc::sys
