@@ -54,8 +54,8 @@ def test_every_line_of_a_traceback_has_its_level():
     assert journal.python("-c", code).wait(DEADLINE_S) == 0
     lines = journal.lines()
     assert lines[0] == "<3>x: it failed"
-    assert "<3>Traceback (most recent call last):" in lines
-    assert lines[-3:] == ["<3>ValueError: a", "<3>b", "<4>x: careful"]
+    assert "<3>  Traceback (most recent call last):" in lines
+    assert lines[-3:] == ["<3>  ValueError: a", "<3>  b", "<4>x: careful"]
 
 
 def test_a_daemon_in_the_background_goes_on_writing_to_the_journal(source, mountpoint):
