@@ -129,6 +129,44 @@ class DataPath:
         and ctime in ns: where they are others by now, opens are handed up. So are those of members
         that are not simply in the archive. All are owned by `uid` and `gid` unless these are None.
         """
+    def lease_index(
+        self,
+        nodeid: int,
+        *,
+        uid: int,
+        gid: int,
+        made_ns: int,
+        given: tuple[int | None, int | None, int | None, int | None, str] | None,
+        key: int,
+        time_ns: int,
+    ) -> None:
+        """Answer for the entries of a program's own directory; it holds none until index_put().
+
+        All is owned by `uid` and `gid`, and has the time `made_ns`, unless it says otherwise.
+        `given`, `key` and `time_ns` describe the directory itself, as in index_put().
+        """
+    def index_put(
+        self,
+        nodeid: int,
+        directory: int,
+        entries: Sequence[tuple[bytes, int, tuple[object, ...] | None, int, int, object]],
+        time_ns: int,
+    ) -> list[int]:
+        """Hold entries in a directory of a node's index; return their numbers.
+
+        Each is (name, kind, given, key, time in ns, value). `given` is mode, uid, gid and mtime in
+        ns, None where none was given, and the serving path. Directory 0 is the root, kind 1 a
+        directory, 2 a symlink to `value`, 3 a file of the terms in `value`, 4 what is handed up,
+        with (type, inode number). A term is (kind, offset, length, source): of kind 0 a file by its
+        path, 1 memory by its descriptor and whether it is all of it, 2 zeros, 3 a slice of the term
+        behind it, 4 so many terms one behind the other.
+
+        Raises OSError where a directory, a descriptor or a number is missing.
+        """
+    def index_remove(self, nodeid: int, directory: int, name: bytes, time_ns: int) -> None:
+        """Hold nothing of this name any more."""
+    def index_nodeid(self, nodeid: int, directory: int) -> int:
+        """Return the nodeid of a directory of an index, 0 where the kernel does not know it."""
     def refuse_device(self, major: int, minor: int) -> None:
         """Leave whatever lies on this device, the mount's own, out of listings. Before start()."""
     def push_changes(self, nodeid: int) -> str:

@@ -128,7 +128,7 @@ class Directories(msgspec.Struct, frozen=True):
     `node_bytes` is what the table of `nodes` takes, names left out. `descriptors` of directories
     are cached, up to `descriptor_limit`; `hits` and `misses` count their look-ups, `reopened` the
     opens that found their file's lease. `archives` are those whose members are answered for, from
-    `archive_bytes` of memory.
+    `archive_bytes` of memory; `entries` of a program's own directories take `entry_bytes`.
     """
 
     leased: int = 0
@@ -144,6 +144,8 @@ class Directories(msgspec.Struct, frozen=True):
     reopened: int = 0
     archives: int = 0
     archive_bytes: int = 0
+    entries: int = 0
+    entry_bytes: int = 0
 
 
 class Coherence(msgspec.Struct, frozen=True):

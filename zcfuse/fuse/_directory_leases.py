@@ -1,4 +1,4 @@
-"""Which directories the data path answers for: those that mirror a real one, and archives.
+"""Which directories the data path answers for: mirrors, archives and those described by value.
 
 Belongs to the trio thread. The root's lease is granted before the mount is served, that of another
 node when the kernel comes to know it, before the reply that says so; it ends when the kernel has
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 from zcfuse.fuse._handles import Leases
 from zcfuse.fuse._nodes import ROOT_NODEID
-from zcfuse.tree import Catalogue, Lease, Node, Tree
+from zcfuse.tree import Catalogue, DescribedTree, EntryDescription, Lease, Node, Tree
 
 if TYPE_CHECKING:
     from zcfuse.datapath import Source
@@ -41,6 +41,7 @@ class DirectoryLeases:
         self._datapath = datapath
         self._leased: set[int] = set()
         self._catalogues: dict[int, int] = {}  # bytes by nodeid
+        self._described: dict[int, DescribedTree] = {}
         self._revoked = False
 
     @property
@@ -78,6 +79,8 @@ class DirectoryLeases:
             if lease.catalogue is not None:
                 if not self._lease_catalogue(nodeid, lease.catalogue):
                     return
+            elif lease.described is not None:
+                self._lease_index(nodeid, lease.described)
             elif lease.layers:
                 if not self._lease_layers(nodeid, lease):
                     return
@@ -98,6 +101,8 @@ class DirectoryLeases:
 
     def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
         """Return False where there is no room for what is known of an archive among them."""
+        if any(one.described is not None for one in lease.layers):
+            return False  # Python answers for a layer that a program may change
         found = [one.catalogue for one in lease.layers if one.catalogue is not None]
         size = sum(catalogue.size for catalogue in found)
         if size and not self._has_room(size):
@@ -115,6 +120,28 @@ class DirectoryLeases:
             return True
         log.info("no room for an archive's names in the data path: Python answers for them")
         return False
+
+    def nodeid(self, node: Node) -> int | None:
+        """Return the nodeid of a directory that was described to the data path, or None."""
+        for nodeid, described in self._described.items():
+            number = described.number(node)
+            if number is not None:
+                return self._datapath.index_nodeid(nodeid, number) or None
+        return None
+
+    def _lease_index(self, nodeid: int, described: DescribedTree) -> None:
+        root = described.root()
+        self._datapath.lease_index(
+            nodeid,
+            uid=root.uid,
+            gid=root.gid,
+            made_ns=root.made_ns,
+            given=root.given,
+            key=root.key,
+            time_ns=root.time_ns,
+        )
+        self._described[nodeid] = described
+        described.publish(_Sink(self._datapath, nodeid, self.revoke))
 
     def _lease_catalogue(self, nodeid: int, catalogue: Catalogue) -> bool:
         """Return False where there is no room for it."""
@@ -168,6 +195,23 @@ def _index_source(catalogue: Catalogue) -> Source:
         )
     finally:
         os.close(fd)
+
+
+class _Sink:
+    """The index of one node in the data path."""
+
+    def __init__(self, datapath: Leases, nodeid: int, failed: Callable[[], None]) -> None:
+        self._datapath = datapath
+        self._nodeid = nodeid
+        self.failed = failed
+
+    def put(self, directory: int, entries: list[EntryDescription], time_ns: int) -> list[int]:
+        """Hold entries from now on."""
+        return self._datapath.index_put(self._nodeid, directory, entries, time_ns)
+
+    def remove(self, directory: int, name: bytes, time_ns: int) -> None:
+        """Hold nothing of this name any more."""
+        self._datapath.index_remove(self._nodeid, directory, name, time_ns)
 
 
 def _checked_names(paths: Collection[bytes]) -> list[bytes]:

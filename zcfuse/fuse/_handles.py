@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from zcfuse.tree import BackingFile, Listing, Node, Who
+from zcfuse.tree import BackingFile, EntryDescription, GivenValues, Listing, Node, Who
 
 if TYPE_CHECKING:
     from zcfuse.datapath import Source
@@ -58,6 +58,30 @@ class Leases(Protocol):
         gid: int | None,
     ) -> None:
         """Answer for the members of an archive, which a node shows."""
+
+    def lease_index(
+        self,
+        nodeid: int,
+        *,
+        uid: int,
+        gid: int,
+        made_ns: int,
+        given: GivenValues | None,
+        key: int,
+        time_ns: int,
+    ) -> None:
+        """Answer for the entries of a program's own directory, which are put there afterwards."""
+
+    def index_put(
+        self, nodeid: int, directory: int, entries: list[EntryDescription], time_ns: int, /
+    ) -> list[int]:
+        """Hold entries in a directory of the index of a node; return their numbers."""
+
+    def index_remove(self, nodeid: int, directory: int, name: bytes, time_ns: int, /) -> None:
+        """Hold nothing of this name any more."""
+
+    def index_nodeid(self, nodeid: int, directory: int, /) -> int:
+        """Return by which nodeid the kernel knows a directory, 0 if it does not know it."""
 
     def revoke_directory(self, nodeid: int, /) -> bool:
         """Hand up what comes about a leased directory and all below it."""

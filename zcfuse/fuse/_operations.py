@@ -138,7 +138,10 @@ class Operations(ReadOnlyOperations):
 
     def nodeid(self, node: Node) -> int | None:
         """Return the nodeid that the kernel knows a node by, None if it does not know it."""
-        return self._nodes.nodeid(node)
+        found = self._nodes.nodeid(node)
+        if found is None and self._directory_leases is not None:
+            return self._directory_leases.nodeid(node)
+        return found
 
     def node(self, nodeid: int) -> Node:
         """Return the node that the kernel knows by a nodeid; OSError(ESTALE) if it knows none."""

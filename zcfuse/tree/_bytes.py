@@ -6,7 +6,7 @@ import hashlib
 import time
 from typing import Final, Unpack
 
-from zcfuse.tree._arena import Arena
+from zcfuse.tree._arena import Arena, Place
 from zcfuse.tree._content import Blob
 from zcfuse.tree._entry import Given, attributes_key
 from zcfuse.tree._sources import Run, Runs, Source, Sources
@@ -47,6 +47,11 @@ class Bytes(Blob):
             self._digest = hashlib.blake2b(view, digest_size=_DIGEST_BYTES).digest()
             self._place = _ARENA.place(view)
         self.created_ns = time.time_ns()
+
+    @property
+    def place(self) -> Place:
+        """Where the data lie."""
+        return self._place
 
     def runs(self, sources: Sources) -> Runs:
         """Return the place in memory."""

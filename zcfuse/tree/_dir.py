@@ -40,8 +40,8 @@ class Dir(Entry):
     ``volatile = False`` nothing that it answers is cached, neither what a name means nor which
     names there are, so that each client gets its own answer.
 
-    A file that is removed or replaced stays as it was for those who have it open. A listing under
-    way goes on with the names there were when it began, without those that are gone.
+    Clients that have a file open keep its bytes when the program removes or replaces it. A listing
+    under way leaves out names that are gone, and may show names that came after it began.
 
     Parameters:
         entries: what the directory holds, by name. A name is text, or bytes where it is no text. A
@@ -72,6 +72,9 @@ class Dir(Entry):
     """Whether what it answers may not be cached; True by itself in a dynamic subclass."""
     dynamic: bool = False
     """Whether `lookup` or `list` is a subclass's own; never set it."""
+    by_value: bool = True
+    """Whether `names` and `get` say all that it holds at any time; False where a subclass overrides
+    one of them, unless it says otherwise: the program must then announce every change."""
     _says_volatile: bool = False
     entry_origin: str = ""
     """What is said of its entries behind what they are themselves, as in " (of a manifest)"."""
@@ -79,6 +82,8 @@ class Dir(Entry):
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401 - object's
         super().__init_subclass__(**arguments)
         cls.dynamic = cls.lookup is not Dir.lookup or cls.list is not Dir.list
+        if "by_value" not in vars(cls):
+            cls.by_value = not cls.dynamic and cls.get is Dir.get and cls.names is Dir.names
         if "volatile" in vars(cls):
             cls._says_volatile = True
         elif not cls._says_volatile:

@@ -93,6 +93,11 @@ class Entry:
         """The attributes that were given by keyword."""
         return self._overrides
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether no attribute was given by keyword."""
+        return self._overrides is _NONE
+
     def key(self) -> object:
         """Return a value that identifies the entry, and whose repr is complete.
 

@@ -11,7 +11,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -103,14 +103,64 @@ class Catalogue(msgspec.Struct, frozen=True):
     gid: int | None
 
 
+GivenValues: TypeAlias = tuple[int | None, int | None, int | None, int | None, str]
+"""Mode, uid, gid and mtime in ns, None where none was given, and the serving path or ""."""
+
+Term: TypeAlias = tuple[object, ...]
+"""A part of a file's bytes: kind, offset, length, and a path, a descriptor or a number of parts."""
+
+EntryDescription: TypeAlias = tuple[bytes, int, GivenValues | None, int, int, object]
+"""An entry: name, kind, what it was given, key, time in ns, and by its kind what it is."""
+
+
+class DescribedRoot(msgspec.Struct, frozen=True):
+    """The top of a tree that is described: its owner, which all have that were given none."""
+
+    uid: int
+    gid: int
+    made_ns: int
+    given: GivenValues | None
+    key: int
+    time_ns: int
+
+
+class IndexSink(Protocol):
+    """Where a tree is described: the data path's index. A directory is a number, 0 the root."""
+
+    def put(self, directory: int, entries: list[EntryDescription], time_ns: int) -> list[int]:
+        """Hold entries from now on, each in the place of one of its name; return their numbers."""
+
+    def remove(self, directory: int, name: bytes, time_ns: int) -> None:
+        """Hold nothing of this name any more."""
+
+    def failed(self) -> None:
+        """Answer nothing any more: what is held is not what the tree says."""
+
+
+class DescribedTree(ABC):
+    """A tree that can be described by values, for the data plane to answer from."""
+
+    @abstractmethod
+    def root(self) -> DescribedRoot:
+        """Return what there is to say of the root itself."""
+
+    @abstractmethod
+    def publish(self, sink: IndexSink) -> None:
+        """Describe all entries to `sink`, and each change from now on."""
+
+    @abstractmethod
+    def number(self, node: Node) -> int | None:
+        """Return by which number the sink knows a directory, None if it does not."""
+
+
 class Lease(msgspec.Struct, frozen=True):
     """A directory that a node mirrors name by name, for the data plane to answer from.
 
     `fd` is a descriptor of it (O_PATH will do) and stays the tree's; `kept` is what the tree
     answers for itself below it, as `Tree.keeps` says. With `layers` the node shows what those
     leases do, merged, the topmost first, as `Union` has it; `fd` is then the topmost's, and
-    `sees_trusted` says whether this process is shown `trusted.` attributes. With `catalogue` that
-    says all, and `fd` is -1.
+    `sees_trusted` says whether this process is shown `trusted.` attributes. With `catalogue`
+    or `described` that says all, and `fd` is -1.
     """
 
     fd: int
@@ -118,6 +168,7 @@ class Lease(msgspec.Struct, frozen=True):
     layers: Sequence[Lease] = ()
     sees_trusted: bool = True
     catalogue: Catalogue | None = None
+    described: DescribedTree | None = None
 
 
 class Node:

@@ -117,6 +117,7 @@ class ManifestDir(Dir):
     __slots__ = ("_made", "_next", "_number")
 
     entry_origin = " (of a manifest)"
+    by_value = True
 
     def __init__(self, entries: Entries, number: int = ROOT) -> None:
         super().__init__(key=("manifest", entries.serial, number), **entries.attributes(number))

@@ -41,6 +41,7 @@ from zcfuse.tree._types import (
     Tree,
     Who,
 )
+from zcfuse.tree.virtual._described import DescribedDir, by_value
 from zcfuse.tree.virtual._file import BlobFile, ComputedFile, blocks_of
 from zcfuse.tree.virtual._listing import DirListing, GraftListing
 from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, identity_of
@@ -69,6 +70,7 @@ class VirtualTree(Tree):
         self._uid, self._gid = os.geteuid(), os.getegid()
         self._made_ns = time.time_ns()
         self.root = DirNode(self, root, None, b"", _ROOT_IDENTITY)
+        self._values = DescribedDir(self)
 
     def refuse_device(self, major: int, minor: int) -> None:
         """Answer ELOOP for files and trees that lie on this device."""
@@ -78,9 +80,12 @@ class VirtualTree(Tree):
     def watch(self, changed: Callable[[Node, bytes], None] | None) -> None:
         """Have `changed` called when a Dir is changed."""
         self._changed = changed
+        if changed is None:
+            self._values.withdraw()
 
     def name_changed(self, directory: DirNode, name: bytes) -> None:
         """Pass on that `name` in `directory` means something else now."""
+        self._values.changed(directory, name)
         if self._changed is not None:
             self._changed(directory, name)
 
@@ -176,8 +181,13 @@ class VirtualTree(Tree):
         return super().access(node, mask, uid, gids)
 
     def lease_of(self, node: Node) -> Lease | None:
-        """Return what a node of another tree mirrors."""
-        return node.graft.tree.lease_of(node.inner) if isinstance(node, GraftNode) else None
+        """Return what a node of another tree mirrors, and of the root what it holds by value."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.lease_of(node.inner)
+        # A subclass may answer in its own way.
+        if node is self.root and type(self) is VirtualTree and by_value(self.root.directory):
+            return Lease(-1, described=self._values)
+        return None
 
     def describe(self, node: Node) -> str:
         """Return what kind of entry it is, or what the tree says that it is of."""
@@ -195,10 +205,18 @@ class VirtualTree(Tree):
         return report_of(self.root.directory)
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
-        """Return a node of another tree that the data plane found."""
+        """Return a node that the data plane found, of another tree or of a directory by value."""
         if isinstance(directory, GraftNode):
             return directory.beside(directory.graft.tree.adopt(directory.inner, name, identity))
+        content = directory.directory.get(name) if isinstance(directory, DirNode) else None
+        if isinstance(directory, DirNode) and content is not None:
+            return self.place(directory, name, content)[0]
         return super().adopt(directory, name, identity)
+
+    @property
+    def owner(self) -> tuple[int, int, int]:
+        """Who owns what was given no owner (uid, gid), and when the tree was made (ns)."""
+        return self._uid, self._gid, self._made_ns
 
     def place(self, parent: DirNode, name: bytes, content: Content) -> Found:
         """Return the node of what a directory holds as `name`."""

@@ -22,6 +22,7 @@
 #include <tuple>
 #include <variant>
 
+#include "bindings/indexes.hpp"
 #include "bindings/statistics.hpp"
 #include "serve/datapath.hpp"
 #include "serve/sources/directory_source.hpp"
@@ -179,10 +180,10 @@ void bind_config(nb::module_& module) {
         .def_rw("ring_depth", &zc::Config::ring_depth);
 }
 
-void bind_datapath(nb::module_& module) {
+nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
     using zc::DataPath;
     using Released = nb::call_guard<nb::gil_scoped_release>;
-    nb::class_<DataPath>(module, "DataPath")
+    return nb::class_<DataPath>(module, "DataPath")
         .def(nb::init<int, int, const zc::Config&, bool>(), "channel_fd"_a, "upcall_fd"_a,
              "config"_a, nb::kw_only(), "device"_a)
         .def(
@@ -289,7 +290,8 @@ NB_MODULE(_native, module) {
         }
     }
     bind_config(module);
-    bind_datapath(module);
+    auto datapath = bind_datapath(module);
+    zc::bindings::add_indexes(datapath);
     nb::class_<SourceHandle>(module, "Source");
     module.def("index_source", &index_source, "sections"_a, "fd"_a, "version"_a, nb::kw_only(),
                "first_ino"_a, "uid"_a.none(), "gid"_a.none());

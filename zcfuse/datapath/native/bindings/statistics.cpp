@@ -224,6 +224,8 @@ nb::dict directories_of(const zc::State& state,
     directories["open_files"] = stats.files.used;
     directories["kept_files"] = stats.files.kept;
     directories["reopened"] = backing_hits;
+    directories["entries"] = stats.entries;
+    directories["entry_bytes"] = stats.entry_bytes;
     directories["archives"] = stats.indexes;
     directories["archive_bytes"] = stats.index_bytes;
     return directories;

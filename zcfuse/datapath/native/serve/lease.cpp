@@ -50,11 +50,13 @@ BackingId::~BackingId() {
 }
 
 FileLease::FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
-                     std::shared_ptr<WindowCache> windows, std::optional<Mode> mode) noexcept
+                     std::shared_ptr<WindowCache> windows, std::optional<Mode> mode,
+                     std::shared_ptr<const OpenStatus> shown) noexcept
     : extents_(std::move(extents)),
       backing_(std::move(backing)),
       windows_(std::move(windows)),
-      mode_(mode) {
+      mode_(mode),
+      shown_(std::move(shown)) {
     std::uint64_t start = 0;
     for (auto& extent : extents_) {
         extent.start = start;

@@ -10,6 +10,8 @@
 // lock is innermost, and a lease is never destroyed under it (that closes descriptors).
 #pragma once
 
+#include <sys/stat.h>
+
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -78,11 +80,25 @@ class BackingId {
     int id_;
 };
 
+class FileLease;
+
+// What an open file is, where its attributes are not those of one backing file.
+class OpenStatus {
+  public:
+    OpenStatus() = default;
+    OpenStatus(const OpenStatus&) = delete;
+    OpenStatus& operator=(const OpenStatus&) = delete;
+    virtual ~OpenStatus() = default;
+    // 0 or -errno.
+    virtual int status(const FileLease& lease, struct ::statx& into) const = 0;
+};
+
 class FileLease {
   public:
     // `mode`: by which path it is to be served, whatever the others are.
     FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
-              std::shared_ptr<WindowCache> windows, std::optional<Mode> mode = {}) noexcept;
+              std::shared_ptr<WindowCache> windows, std::optional<Mode> mode = {},
+              std::shared_ptr<const OpenStatus> shown = nullptr) noexcept;
     FileLease(const FileLease&) = delete;
     FileLease& operator=(const FileLease&) = delete;
     ~FileLease();
@@ -91,6 +107,8 @@ class FileLease {
     void slices(std::uint64_t offset, std::size_t size, std::vector<Slice>& into) const;
     // The backing file of a lease that is one file from its start to its end, else nullptr.
     const sys::UniqueFd* whole_file() const noexcept;
+    const std::vector<Extent>& extents() const noexcept { return extents_; }
+    const OpenStatus* shown() const noexcept { return shown_.get(); }
     bool passthrough() const noexcept { return backing_ != nullptr; }
     int backing_id() const noexcept { return backing_ ? backing_->get() : 0; }
     std::optional<Mode> mode() const noexcept { return mode_; }
@@ -100,6 +118,7 @@ class FileLease {
     std::shared_ptr<const BackingId> backing_;
     std::shared_ptr<WindowCache> windows_;
     std::optional<Mode> mode_;
+    std::shared_ptr<const OpenStatus> shown_;
 };
 
 // In shards with a lock each, so that clients of different files do not wait for one another.

@@ -63,6 +63,27 @@ int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noe
     return 0;
 }
 
+int step(int directory, const char* name, UniqueFd& into) noexcept {
+    if (const Fault wanted = fault(Call::open); wanted < 0) {
+        return wanted;
+    }
+    const int fd = ::openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        return -errno;
+    }
+    into.reset(fd);
+    return 0;
+}
+
+int reopen(int path_fd, int flags, UniqueFd& into) noexcept {
+    const int fd = ::open(ProcPath(path_fd).get(), flags | O_CLOEXEC);
+    if (fd < 0) {
+        return -errno;
+    }
+    into.reset(fd);
+    return 0;
+}
+
 int status_of(int directory, const char* name, bool cached, struct ::statx& into) noexcept {
     if (const Fault wanted = fault(Call::statx); wanted < 0) {
         return wanted;

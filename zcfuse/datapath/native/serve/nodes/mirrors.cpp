@@ -331,6 +331,10 @@ int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& 
     }
     hold(nodeid, NodeTable::Held::attributes);
     const auto lease = node->identity.type != S_IFDIR ? files_.in_use(nodeid) : nullptr;
+    if (lease && lease->shown() != nullptr) {
+        validity = validity_;
+        return lease->shown()->status(*lease, into);
+    }
     if (const auto* file = lease ? lease->whole_file() : nullptr; file != nullptr) {
         // An open file answers for itself, whatever has become of its names.
         const int error = sys::status_of(file->get(), "", false, into);
@@ -472,8 +476,12 @@ Mirrors::Statistics Mirrors::statistics() const {
         const std::shared_lock guard(roots_lock_);
         sum.leased = roots_.size();
         for (const auto& [nodeid, root] : roots_) {
-            sum.indexes += root->source->kind() == Source::Kind::index ? 1 : 0;
-            sum.index_bytes += root->source->bytes();
+            const auto entries = root->source->entries();
+            const auto bytes = root->source->bytes();
+            sum.entries += entries;
+            sum.entry_bytes += entries > 0 ? bytes : 0;
+            sum.indexes += entries == 0 && root->source->kind() == Source::Kind::index ? 1 : 0;
+            sum.index_bytes += entries > 0 ? 0 : bytes;
         }
     }
     sum.nodes = nodes_.size();

@@ -133,6 +133,11 @@ class Mirrors {
     // The device of our own mount, which no listing shows. Before there are threads.
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
     bool is_refused(const struct ::statx& status) const noexcept;
+    std::uint64_t refused_device() const noexcept { return refused_device_; }
+    // For how long an open directory is believed to be where it was, in milliseconds.
+    std::int64_t trust_ms() const noexcept { return trust_ms_; }
+    // Opens directories again that are kept open: control has removed some.
+    void forget_directories() { cache_.clear(); }
 
     std::shared_ptr<const LeaseRoot> root_of(std::uint64_t nodeid) const;
     // The kernel knows nothing of the node any more.
@@ -169,6 +174,8 @@ class Mirrors {
         std::size_t leased = 0;  // directories and indexes
         std::size_t indexes = 0;
         std::size_t index_bytes = 0;
+        std::size_t entries = 0;  // that control has described
+        std::size_t entry_bytes = 0;
         std::size_t nodes = 0;
         std::size_t node_bytes = 0;
         std::size_t directories = 0;  // in the cache

@@ -35,7 +35,8 @@ int make_file(Context& context, const Request& request, const Spot& spot,
             error = sys::create_file(spot.fd(), spot.name, flags, wanted.mode, file);
         }
         if (error == 0) {
-            std::vector<Extent> whole{
+            Opened whole;
+            whole.extents = {
                 {std::make_shared<sys::UniqueFd>(std::move(file)), next_file_id(), 0, kWholeFile}};
             into = NewLease(context, std::move(whole));
         }

@@ -27,7 +27,8 @@ bool may_open_without(const Context& context) {
         return false;
     }
     const auto root = context.mirrors().root_of(abi::kRootId);
-    if (root == nullptr || !root->kept.empty() || context.mirrors().leased(abi::kRootId) != 0) {
+    if (root == nullptr || !root->source->is_complete() || !root->kept.empty() ||
+        context.mirrors().leased(abi::kRootId) != 0) {
         context.counts.because(Reason::opens_not_leased);
         return false;
     }
@@ -68,7 +69,11 @@ int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* re
         error != 0) {
         return error;
     }
-    into = std::make_shared<const FileLease>(std::move(opened.extents), nullptr, state.windows);
+    if (opened.mode == Mode::upcall) {
+        return kHandUp;
+    }
+    into = std::make_shared<const FileLease>(std::move(opened.extents), nullptr, state.windows,
+                                             opened.mode, opened.shown);
     state.ledger.opened("implicit", "");
     if (read == nullptr || read->offset != 0 || read->size < opened.status.stx_size) {
         into = state.mirrors.files().keep(nodeid, std::move(into), sys::coarse_milliseconds());

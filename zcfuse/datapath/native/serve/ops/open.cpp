@@ -47,16 +47,20 @@ int make_lease(Context& context, const Request& request, const abi::OpenIn& open
     if (error != 0) {
         return error;
     }
+    const auto mode = opened.mode.value_or(Mode::automatic);
+    if (mode == Mode::upcall) {
+        return kHandUp;
+    }
     status = opened.status;
     NewLease made;
     if (writes(open)) {
         // The kernel writes with the credentials of whom the file was registered for.
         error = as_caller(context, request, Groups::where_refused, [&] {
-            made = NewLease(context, std::move(opened.extents));
+            made = NewLease(context, std::move(opened));
             return 0;
         });
     } else {
-        made = NewLease(context, std::move(opened.extents));
+        made = NewLease(context, std::move(opened));
     }
     if (error == 0) {
         into = made.install(context, nodeid, keep);

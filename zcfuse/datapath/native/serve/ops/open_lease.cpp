@@ -5,10 +5,16 @@
 
 namespace zc::ops {
 
-NewLease::NewLease(Context& context, std::vector<Extent> extents)
-    : extents_(std::move(extents)), reason_(kMadeOfExtents) {
-    if (is_whole_file(extents_)) {
-        std::tie(backing_, reason_) = context.state.backings.add(extents_.front().file->get());
+NewLease::NewLease(Context& context, Opened opened)
+    : opened_(std::move(opened)), reason_(kMadeOfExtents) {
+    const auto mode = opened_.mode.value_or(Mode::automatic);
+    const auto& extents = opened_.extents;
+    if (!is_whole_file(extents)) {
+        better_later_ = !opened_.keeps;
+    } else if (mode != Mode::automatic && mode != Mode::passthrough) {
+        reason_.clear();
+    } else {
+        std::tie(backing_, reason_) = context.state.backings.add(extents.front().file->get());
         better_later_ = !reason_.empty();
     }
 }
@@ -16,7 +22,8 @@ NewLease::NewLease(Context& context, std::vector<Extent> extents)
 OpenFiles::Lease NewLease::install(Context& context, std::uint64_t nodeid, OpenFiles::Keep keep) {
     auto& state = context.state;
     auto made =
-        std::make_shared<const FileLease>(std::move(extents_), std::move(backing_), state.windows);
+        std::make_shared<const FileLease>(std::move(opened_.extents), std::move(backing_),
+                                          state.windows, opened_.mode, std::move(opened_.shown));
     auto lease = state.mirrors.files().open_with(nodeid, std::move(made),
                                                  better_later_ ? OpenFiles::Keep::no : keep);
     state.ledger.opened(lease->passthrough() ? "passthrough" : "cached", reason_);

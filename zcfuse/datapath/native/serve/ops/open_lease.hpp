@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "serve/ops/operation.hpp"
 
@@ -15,17 +14,17 @@ class NewLease {
   public:
     NewLease() = default;
     // Registers the file with the credentials that the calling thread has now.
-    NewLease(Context& context, std::vector<Extent> extents);
+    NewLease(Context& context, Opened opened);
 
     // The file itself, where the lease is one whole file.
     const std::shared_ptr<const sys::UniqueFd>& file() const noexcept {
-        return extents_.front().file;
+        return opened_.extents.front().file;
     }
     // Counts an open of the node, by this lease unless there is another, which it returns.
     OpenFiles::Lease install(Context& context, std::uint64_t nodeid, OpenFiles::Keep keep);
 
   private:
-    std::vector<Extent> extents_;
+    Opened opened_;
     std::shared_ptr<const BackingId> backing_;
     std::string reason_;  // why there is no passthrough
     bool better_later_ = false;

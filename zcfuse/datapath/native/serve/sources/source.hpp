@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,7 +45,11 @@ struct Found {
 
 struct Opened {
     std::vector<Extent> extents;
+    // Its size and mtime are others once the bytes have changed.
     struct ::statx status {};
+    std::optional<Mode> mode;                 // of this file alone
+    bool keeps = true;                        // whether a later open finds the same extents
+    std::shared_ptr<const OpenStatus> shown;  // nullptr: what a whole backing file shows
 };
 
 using Bytes = std::vector<std::byte>;
@@ -162,6 +167,10 @@ class Source {
     virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
     // Every change of its real directories is pushed to the kernel from now on.
     virtual void set_pushed() const noexcept {}
+    // Whether control is never needed below it.
+    virtual bool is_complete() const noexcept { return true; }
+    // Entries that control has described.
+    virtual std::size_t entries() const { return 0; }
     // Memory for what it knows of its tree; 0 where it asks another filesystem.
     virtual std::size_t bytes() const noexcept { return 0; }
 };

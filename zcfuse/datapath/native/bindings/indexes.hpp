@@ -1,0 +1,15 @@
+// What control says of a program's own directories, as C++ values.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "serve/datapath.hpp"
+
+namespace zc::bindings {
+
+void add_indexes(nanobind::class_<DataPath>& datapath);
+
+}  // namespace zc::bindings

@@ -1,0 +1,71 @@
+// Opens files by path as open(2) does, symbolic links followed, but never our own mount's.
+//
+// A request to our own mount might wait for the thread that sends it. So each name on the way is
+// opened with O_PATH, and its device is looked at before anything is asked of it. A directory that
+// was found so is kept open and believed for a second at most; the last name is looked at each
+// time.
+//
+// Threads: any. The lock is innermost; descriptors are closed outside of it.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "sys/unique_fd.hpp"
+
+namespace zc {
+
+// A file's directory and its name there. Equal ids mean the same text.
+struct BackingPath {
+    std::shared_ptr<const std::string> directory;  // from the root on, with a slash at its end
+    std::uint64_t directory_id = 0;
+    std::string name;
+};
+
+class BackingPaths {
+  public:
+    // `trust_ms`: for how long a directory is believed.
+    BackingPaths(std::int64_t trust_ms, std::size_t limit) noexcept
+        : trust_ms_(trust_ms), limit_(limit) {}
+
+    // The device of our own mount: ELOOP for what lies on it. Before there are threads.
+    void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
+
+    // What a regular file is now; EISDIR for a directory, EINVAL for any other kind.
+    int look(const BackingPath& path, struct ::statx& into);
+    // Opens it for reading and says what it is. kHandUp where another process holds a lease of it.
+    int open(const BackingPath& path, sys::UniqueFd& into, struct ::statx& status);
+    // Its access ACL in the kernel's form (acl(5)), empty where it has none.
+    int acl(const BackingPath& path, std::string& into);
+    // Gives descriptors back.
+    void clear();
+
+  private:
+    struct Directory {
+        sys::UniqueFd fd;
+        std::uint64_t device = 0;
+        bool local = false;
+        std::int64_t opened_ms = 0;
+    };
+    int directory(const BackingPath& path, std::shared_ptr<const Directory>& into);
+    int check(int fd, struct ::statx& status) const;
+    int walk(const std::string& path, int from, sys::UniqueFd& into, struct ::statx& status) const;
+    int open_directly(int directory, const char* name, sys::UniqueFd& into) const;
+
+    const std::int64_t trust_ms_;
+    const std::size_t limit_;
+    std::uint64_t refused_ = ~std::uint64_t{0};
+    std::mutex lock_;
+    std::unordered_map<std::uint64_t, std::shared_ptr<const Directory>> directories_;
+};
+
+inline constexpr const char* kAccessAcl = "system.posix_acl_access";
+// The access ACL of a file that a descriptor stands for.
+int acl_of(int file, std::string& into);
+
+}  // namespace zc

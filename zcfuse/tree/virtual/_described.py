@@ -1,0 +1,221 @@
+"""A static `Dir` as values, for the data path to answer from without asking.
+
+The mount describes all entries of a `Dir` and of each `Dir` below it once, and each change later.
+Some names the data path hands up to Python: `Computed` bytes, other trees, dynamic directories, and
+entries whose class the program defines.
+
+Belongs to the trio thread of the mount that shows the tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from zcfuse.tree._bytes import Bytes
+from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
+from zcfuse.tree._dir import Dir
+from zcfuse.tree._entry import LARGEST, Content, Entry, Symlink
+from zcfuse.tree._sources import LOG
+from zcfuse.tree._types import (
+    WHOLE_FILE,
+    DescribedRoot,
+    DescribedTree,
+    EntryDescription,
+    GivenValues,
+    IndexSink,
+    Node,
+    Term,
+)
+from zcfuse.tree.virtual._nodes import DirNode, identity_of
+
+if TYPE_CHECKING:
+    from zcfuse.tree.virtual._tree import VirtualTree
+
+# As the data path has them: EntryKind (nodes/index_store.hpp), BlobTerm (nodes/blob.hpp).
+_DIRECTORY, _SYMLINK, _BLOB, _HANDED_UP = 1, 2, 3, 4
+_FILE, _MEMORY, _ZEROS, _SLICE, _CONCAT = range(5)
+
+_BATCH: Final = 4096
+_KEY_BYTES: Final = 8
+
+
+class _Place:
+    """A directory that the data path knows by number, and the directories below it by name."""
+
+    __slots__ = ("below", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.below: dict[bytes, DirNode] = {}
+
+
+class DescribedDir(DescribedTree):
+    """Describes the directory that a tree shows."""
+
+    def __init__(self, tree: VirtualTree) -> None:
+        self._tree = tree
+        self._sink: IndexSink | None = None
+        self._places: dict[DirNode, _Place] = {}
+
+    def root(self) -> DescribedRoot:
+        """Return the attributes and the key of the root itself."""
+        directory = self._tree.root.directory
+        uid, gid, made_ns = self._tree.owner
+        return DescribedRoot(
+            uid, gid, made_ns, _given(directory), _key(directory), directory.changed_ns
+        )
+
+    def publish(self, sink: IndexSink) -> None:
+        """Describe all entries to `sink`, and each change from now on."""
+        self._sink = sink
+        self._places.clear()
+        self._fill(sink, self._tree.root, 0)
+
+    def withdraw(self) -> None:
+        """Describe no change any more."""
+        self._sink = None
+        self._places.clear()
+
+    def number(self, node: Node) -> int | None:
+        """Return the number of a described directory, None for any other node."""
+        place = self._places.get(node) if isinstance(node, DirNode) else None
+        return None if place is None else place.number
+
+    def changed(self, node: DirNode, name: bytes) -> None:
+        """Describe the new meaning of `name`. After any failure Python answers everything."""
+        sink, place = self._sink, self._places.get(node)
+        if sink is None or place is None:
+            return
+        try:
+            self._drop(place.below.pop(name, None))
+            self._describe(sink, node, place, name)
+        except Exception:
+            LOG.exception("a change of a directory cannot be described to the data path")
+            self.withdraw()
+            sink.failed()
+
+    def _describe(self, sink: IndexSink, node: DirNode, place: _Place, name: bytes) -> None:
+        directory = node.directory
+        content = directory.get(name)
+        if content is None:
+            sink.remove(place.number, name, directory.changed_ns)
+            return
+        numbers = sink.put(place.number, [self._entry(node, name, content)], directory.changed_ns)
+        if by_value(content):
+            self._fill(sink, self._child(node, place, name, content), numbers[0])
+
+    def _fill(self, sink: IndexSink, top: DirNode, number: int) -> None:
+        """Describe everything below the directory `number` of the data path."""
+        left = [(top, number)]
+        while left:
+            node, number = left.pop()
+            place = self._places[node] = _Place(number)
+            directory = node.directory
+            entries = _entries(directory)
+            while batch := list(islice(entries, _BATCH)):
+                specs = [self._entry(node, name, content) for name, content in batch]
+                numbers = sink.put(number, specs, directory.changed_ns)
+                for (name, content), found in zip(batch, numbers, strict=True):
+                    if by_value(content):
+                        left.append((self._child(node, place, name, content), found))
+
+    def _child(self, node: DirNode, place: _Place, name: bytes, content: Content) -> DirNode:
+        assert isinstance(content, Dir)
+        identity = identity_of(node.identity, name, content.key())
+        child = DirNode(self._tree, content, node, name, identity)
+        place.below[name] = child
+        return child
+
+    def _drop(self, node: DirNode | None) -> None:
+        left = [] if node is None else [node]
+        while left:
+            place = self._places.pop(left.pop(), None)
+            if place is not None:
+                left.extend(place.below.values())
+
+    def _entry(self, node: DirNode, name: bytes, content: Content) -> EntryDescription:
+        if by_value(content):
+            assert isinstance(content, Dir)
+            return name, _DIRECTORY, _given(content), _key(content), content.changed_ns, None
+        if type(content) is Symlink and _fits(content):
+            return name, _SYMLINK, _given(content), 0, 0, content.target
+        terms = _terms(content) if isinstance(content, Blob) and _fits(content) else None
+        if terms is None:
+            return name, _HANDED_UP, None, 0, 0, self._handed_up(node, name, content)
+        assert isinstance(content, Blob)
+        has_memory = any(term[0] == _MEMORY for term in terms)
+        made_ns = content.created_ns if isinstance(content, Bytes) else 0
+        key = _key(content) if has_memory else 0
+        return name, _BLOB, _given(content), key, made_ns, tuple(terms)
+
+    def _handed_up(self, node: DirNode, name: bytes, content: Content) -> tuple[int, int]:
+        """Return the type and the inode number of an entry that Python answers for."""
+        kind = content.kind if isinstance(content, Entry) else stat.S_IFDIR
+        try:
+            _, attributes = self._tree.place(node, name, content)
+        except Exception:
+            LOG.debug("%r cannot be looked at yet", name, exc_info=True)
+            return kind, int.from_bytes(identity_of(node.identity, name, "unseen")[:_KEY_BYTES])
+        return kind, attributes.ino
+
+
+def _entries(directory: Dir) -> Iterator[tuple[bytes, Content]]:
+    for name in directory.names():
+        content = directory.get(name)
+        if content is not None:
+            yield name, content
+
+
+def by_value(content: object) -> bool:
+    """Whether it is a directory whose entries can be described."""
+    return isinstance(content, Dir) and content.by_value and _fits(content)
+
+
+def _fits(entry: Entry) -> bool:
+    """Whether the data path can hold the time that the entry was given."""
+    given = entry.overrides.mtime_ns
+    return given is None or -LARGEST <= given <= LARGEST
+
+
+def _given(entry: Entry) -> GivenValues | None:
+    return None if entry.is_plain else msgspec.structs.astuple(entry.overrides)
+
+
+def _key(entry: Entry) -> int:
+    digest = hashlib.blake2b(repr(entry.key()).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest())
+
+
+def _terms(blob: Blob) -> list[Term] | None:
+    """Return the terms of a blob in prefix order; None where a part has another class."""
+    kind = type(blob)
+    if kind is File:
+        assert isinstance(blob, File)
+        return [(_FILE, 0, WHOLE_FILE, blob.file)]
+    if isinstance(blob, Bytes) and kind is Bytes:
+        place = blob.place
+        return [(_MEMORY, place.offset, blob.size, place.memory.fd, place.whole)]
+    if isinstance(blob, Zeros) and kind is Zeros:
+        return [(_ZEROS, 0, blob.length)]
+    if isinstance(blob, Slice) and kind is Slice:
+        length = WHOLE_FILE if blob.length is None else blob.length
+        return _joined((_SLICE, blob.offset, length), [blob.of])
+    if isinstance(blob, Concat) and kind is Concat:
+        return _joined((_CONCAT, 0, 0, len(blob.parts)), list(blob.parts))
+    return None
+
+
+def _joined(first: Term, parts: list[Blob]) -> list[Term] | None:
+    found = [first]
+    for part in parts:
+        terms = _terms(part)
+        if terms is None:
+            return None
+        found += terms
+    return found
