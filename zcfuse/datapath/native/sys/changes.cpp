@@ -54,18 +54,6 @@ int create_file(int directory, const char* name, int flags, mode_t mode, UniqueF
     return 0;
 }
 
-int reopen(int file, int flags, UniqueFd& into) noexcept {
-    if (const Fault wanted = fault(Call::open); wanted < 0) {
-        return wanted;
-    }
-    const int fd = ::open(ProcPath(file).get(), flags | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0) {
-        return -errno;
-    }
-    into.reset(fd);
-    return 0;
-}
-
 int make_node(int directory, const char* name, mode_t mode, dev_t device) noexcept {
     return changed([&] { return ::mknodat(directory, name, mode, device); });
 }

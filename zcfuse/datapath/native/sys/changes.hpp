@@ -17,8 +17,6 @@ namespace zc::sys {
 
 // openat2(2) beneath a directory; `flags` hold O_CREAT or O_TMPFILE.
 int create_file(int directory, const char* name, int flags, mode_t mode, UniqueFd& into) noexcept;
-// Opens the file of a descriptor again, with other flags and the calling thread's permissions.
-int reopen(int file, int flags, UniqueFd& into) noexcept;
 int make_node(int directory, const char* name, mode_t mode, dev_t device) noexcept;
 int make_directory(int directory, const char* name, mode_t mode) noexcept;
 int make_symlink(int directory, const char* name, const char* target) noexcept;

@@ -75,8 +75,11 @@ int step(int directory, const char* name, UniqueFd& into) noexcept {
     return 0;
 }
 
-int reopen(int path_fd, int flags, UniqueFd& into) noexcept {
-    const int fd = ::open(ProcPath(path_fd).get(), flags | O_CLOEXEC);
+int reopen(int file, int flags, UniqueFd& into) noexcept {
+    if (const Fault wanted = fault(Call::open); wanted < 0) {
+        return wanted;
+    }
+    const int fd = ::open(ProcPath(file).get(), flags | O_CLOEXEC | O_NOCTTY);
     if (fd < 0) {
         return -errno;
     }

@@ -19,8 +19,8 @@ int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noe
 
 // open(2) of one name in a directory with O_PATH, a symbolic link itself included.
 int step(int directory, const char* name, UniqueFd& into) noexcept;
-// Opens again, with other flags, the file that an O_PATH descriptor stands for.
-int reopen(int path_fd, int flags, UniqueFd& into) noexcept;
+// Opens the file of a descriptor again, with other flags and the calling thread's permissions.
+int reopen(int file, int flags, UniqueFd& into) noexcept;
 
 // statx(2) of `name` in `directory`, or of `directory` itself if the name is empty. Follows no
 // symbolic link and triggers no automount. `cached` uses the filesystem's cached attributes,
