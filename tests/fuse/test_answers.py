@@ -98,8 +98,8 @@ async def never(who):
     await trio.sleep_forever()
 
 
-async def text(who):
-    return "text"
+async def number(who):
+    return 7
 
 
 async def exit_(who):
@@ -112,23 +112,23 @@ async def in_a_group(who):
 
 
 @pytest.mark.parametrize(
-    ("answer", "number", "logged"),
+    ("answer", "errno_name", "logged"),
     [
         (raise_bug, "EIO", "ZeroDivisionError: a bug"),
         (in_a_group, "EIO", "ZeroDivisionError: a bug"),
         (exit_, "EIO", "SystemExit: 3"),
         (raise_errno, "EDQUOT", ""),
-        (text, "EIO", "TypeError"),
+        (number, "EIO", "TypeError"),
         (never, "ETIMEDOUT", "no answer within 2 s"),
     ],
 )
 async def test_whatever_a_policy_does_costs_only_its_caller(
-    answer, number, logged, caplog, autojump_clock
+    answer, errno_name, logged, caplog, autojump_clock
 ):
     operations = serving(Failing(answer))
     with caplog.at_level(logging.ERROR):
-        assert await errno_of(operations.lookup, ROOT, b"name", ALICE) == number
-        assert await errno_of(operations.opendir, ROOT, ALICE) == number
+        assert await errno_of(operations.lookup, ROOT, b"name", ALICE) == errno_name
+        assert await errno_of(operations.opendir, ROOT, ALICE) == errno_name
     assert logged in caplog.text
     assert (await operations.getattr(ROOT, ALICE)).st_ino == ROOT
 

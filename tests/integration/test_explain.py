@@ -264,7 +264,7 @@ def test_a_compressed_member_is_told_to_be_in_memory(program) -> None:
         ("mirror", True, ""),
         ("zip", True, ""),
         ("mirror/kept/file", False, "keeps 'kept' for its own policy"),
-        ("whole", False, "makes its names in Python"),
+        ("whole", True, ""),
         ("policy/mine", False, "makes its names in Python"),
     ],
 )

@@ -97,8 +97,11 @@ def _reason(told: Mapping[str, object]) -> object:
 
 def explained_by_kernel(file: str, *, as_json: bool) -> bool:
     """Say how a file is served if the kernel serves its mount; return whether that was so."""
+    mounts = kernel_mounts()
+    if not mounts:
+        return False  # resolving the path may wait for a daemon that does not answer
     path = os.path.realpath(file)
-    above = [one for one in kernel_mounts() if _is_inside(path, one.entry.mountpoint)]
+    above = [one for one in mounts if _is_inside(path, one.entry.mountpoint)]
     if not above:
         return False
     served = max(above, key=lambda one: len(one.entry.mountpoint))

@@ -37,6 +37,7 @@ _KERNEL_FACTS: Final = (
 )
 _NEVER_MMAP: Final = "auto never takes it: it pays for files that are read again and again"
 _SMALL: Final = "small reads are cheaper copied"
+_BY_PYTHON: Final = "the tree makes its names in Python, and mirrors no directory here"
 _NO_ROOM: Final = "the data path has no room for the archive's names"
 _LOST: Final = "another mount begins there, or its lease was given up"
 
@@ -239,8 +240,9 @@ def _not_leased(
     if leases.revoked:
         return "the directory leases were revoked"
     if lease is None:
-        return "the tree makes its names in Python, and mirrors no directory here"
+        return _BY_PYTHON
     for kept in lease.kept:
         if below[: kept.count(b"/") + 1] == kept.split(b"/"):
             return f"the tree keeps {printable(os.fsdecode(kept))!r} for its own policy"
-    return ""
+    # The data path hands up the entries of such a tree that only Python can answer for.
+    return _BY_PYTHON if lease.described is not None else ""
