@@ -44,7 +44,7 @@ demo: $(STAMPS)/build
 	@scripts/demo
 
 test: $(STAMPS)/build packages-test
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@scripts/tests $(PYTEST_ARGS)
 
 check: $(STAMPS)/build packages-check
 	@scripts/check $(JOBS)

@@ -109,6 +109,7 @@ def test_a_missing_name_is_kept_until_a_file_of_that_name_is_made(tmp_path: Path
         assert daemon.run("cat", daemon.path("new")).stdout == b"here"
 
 
+@pytest.mark.alone
 def test_lost_events_make_the_kernel_ask_again_for_everything(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -29,7 +29,7 @@ NO_PASSTHROUGH: Final = {"ZCFUSE_FAULTS": "backing_open:EPERM"}
 CACHED_PATHS: Final = ["pool", "mmap", "splice"]
 # The kernel's switch for FUSE over io_uring, and a mount over it, to parametrize with.
 RING_SWITCH: Final = "/sys/module/fuse/parameters/enable_uring"
-RING: Final = pytest.param("ring", marks=requires("root", "io_uring"))
+RING: Final = pytest.param("ring", marks=[requires("root", "io_uring"), pytest.mark.alone])
 RING_OPTIONS: Final = ("--path", "pool", "--transport", "uring")
 PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
 ALL_PATHS: Final = ["naive", "upcall", *CACHED_PATHS, PASSTHROUGH]

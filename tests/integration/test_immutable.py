@@ -23,7 +23,10 @@ from zcfuse.audit._tracepoints import RequestCounter
 pytestmark = requires("mounting")
 
 RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
-TRANSPORTS: Final = ["dev", pytest.param("uring", marks=requires("io_uring", "root"))]
+TRANSPORTS: Final = [
+    "dev",
+    pytest.param("uring", marks=[requires("io_uring", "root"), pytest.mark.alone]),
+]
 FILES: Final = 60
 SMALL: Final = 16 << 10
 BIG: Final = os.urandom((5 << 20) + 321)

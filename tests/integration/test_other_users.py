@@ -20,7 +20,7 @@ from tests.integration.conftest import rings_on
 from tests.support import Daemon, requires, skip_unless
 from tests.support._user import CHECKOUT
 
-pytestmark = requires("root", "fuse")
+pytestmark = [requires("root", "fuse"), pytest.mark.alone]
 
 SECONDS: Final = float(os.environ.get("ZCFUSE_HOSTILE_SECONDS", "0"))
 BOUND_S: Final = 10

@@ -23,7 +23,11 @@ from tests.support import find_mount, requires
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
-pytestmark = [requires("root", "fuse", "io_uring"), pytest.mark.usefixtures("ring_switch")]
+pytestmark = [
+    requires("root", "fuse", "io_uring"),
+    pytest.mark.usefixtures("ring_switch"),
+    pytest.mark.alone,
+]
 
 DEPTH: Final = 8
 BYTES: Final = os.urandom(3 << 20)

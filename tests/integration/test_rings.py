@@ -21,7 +21,11 @@ from tests.support import Daemon, DaemonError, abort, find_mount, requires
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
-pytestmark = [requires("root", "fuse", "io_uring"), pytest.mark.usefixtures("ring_switch")]
+pytestmark = [
+    requires("root", "fuse", "io_uring"),
+    pytest.mark.usefixtures("ring_switch"),
+    pytest.mark.alone,
+]
 
 DEPTH: Final = 8
 # With this many refusals at least one queue has no entry, in any order of registering.

@@ -40,7 +40,8 @@ PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
 FAST: Final[Sequence[object]] = [PASSTHROUGH, "splice"]
 # Passthrough for the bytes, and everything else by FUSE over io_uring.
 PASSTHROUGH_URING: Final = pytest.param(
-    "passthrough-uring", marks=requires("passthrough", "root", "io_uring")
+    "passthrough-uring",
+    marks=[requires("passthrough", "root", "io_uring"), pytest.mark.alone],
 )
 
 Fill = Callable[[str], object]

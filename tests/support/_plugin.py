@@ -24,6 +24,7 @@ _LEFT = pytest.StashKey[list[FuseMount]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     config.addinivalue_line("markers", "requires(*names): capabilities that the test needs")
+    config.addinivalue_line("markers", "alone: changes a machine setting, or loads the machine")
     config.addinivalue_line("markers", "proof: a program that only `make proof` installs and runs")
 
 
@@ -60,6 +61,22 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, object, object]:
+    """Escape what a worker cannot send: names that are not UTF-8, in captured text."""
+    return _encodable((yield))
+
+
+def _encodable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_encodable, value))
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return value
+
+
 def _judge(report: pytest.TestReport | pytest.CollectReport, reason: str) -> None:
     if capabilities.offers_everything() and not capabilities.expected(reason):
         report.outcome = "failed"
@@ -67,7 +84,12 @@ def _judge(report: pytest.TestReport | pytest.CollectReport, reason: str) -> Non
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Remove leftover mounts below the temporary directory, and fail for them."""
+    """Remove leftover mounts below the temporary directory, and fail for them.
+
+    Among several workers the controller does it, because it decides the exit status.
+    """
+    if hasattr(session.config, "workerinput"):
+        return
     base = os.path.realpath(tempfile.gettempdir())
     left = [mount for mount in fuse_mounts() if _is_ours(session.config, mount.mountpoint, base)]
     session.config.stash[_LEFT] = left
