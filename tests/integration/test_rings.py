@@ -154,8 +154,8 @@ with concurrent.futures.ProcessPoolExecutor(12) as pool:
     ("path", "kind", "why"),
     [
         ("pool", "uring", ""),
-        ("splice", "dev", "path splice is not to be had over io_uring"),
-        ("mmap", "dev", "path mmap is not to be had over io_uring"),
+        ("splice", "dev", "path splice does not work over io_uring"),
+        ("mmap", "dev", "path mmap does not work over io_uring"),
         pytest.param("auto", "uring", "", marks=requires("passthrough")),
     ],
 )

@@ -1,4 +1,4 @@
-// What control says of a program's own directories, as C++ values.
+// Converts control's descriptions of `Dir` directories into C++ values.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -319,7 +319,7 @@ nb::dict statistics(const zc::DataPath& path) {
     result["latency"] = latencies_of(threads);
     result["opens"] = to_dict(state.ledger.opens());
     result["fallbacks"] = to_dict(state.ledger.fallbacks());
-    // Those that nobody has open are kept, but are no business of anybody's.
+    // Leases of files that no client has open are kept for reuse and not reported.
     const auto kept = state.mirrors.statistics().files.kept;
     result["leases"] = state.leases.size() - std::min(state.leases.size(), kept);
     result["directories"] = directories_of(state, threads);

@@ -1,5 +1,5 @@
-// What the data path has counted, as dictionaries. The GIL is held; it is released while threads
-// are waited for.
+// The data path's counters as Python dictionaries. The caller holds the GIL; these functions
+// release it while they wait for threads.
 #pragma once
 
 #include <nanobind/nanobind.h>

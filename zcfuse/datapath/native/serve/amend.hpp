@@ -1,4 +1,4 @@
-// What the data path changes in control's replies before the kernel sees them: INIT (capabilities),
+// The data path amends some of control's replies before the kernel sees them: INIT (capabilities),
 // OPEN and CREATE (passthrough), the st_ino of LOOKUP, GETATTR and READDIRPLUS, and an ENOSYS that
 // would switch an operation off for the whole connection. Pure functions over the bytes of one
 // reply.

@@ -9,7 +9,7 @@ namespace zc {
 
 namespace {
 
-// What the user is told, and what to do about it, in the place where it is counted.
+// The reason that status shows: the error and its remedy.
 std::string passthrough_reason(int error) {
     switch (-error) {
         case EPERM:

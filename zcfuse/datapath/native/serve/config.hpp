@@ -1,4 +1,4 @@
-// What the user decides about the data path, and what follows from the machine.
+// The data path's settings: the user's choices, and values that depend on the machine.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ constexpr unsigned kMostThreads = 64;
 
 struct Config {
     std::string path = "auto";
-    unsigned threads = 0;  // serving threads; 0: one a processor, 2 to 8
+    unsigned threads = 0;  // serving threads; 0: one per processor, 2 to 8
     std::uint32_t stack_depth =
         1;  // of stacked filesystems below us that passthrough allows: 1 or 2
     std::size_t lock_budget = 64 << 20;  // bytes

@@ -45,21 +45,21 @@ class DataPath {
     bool stop(std::chrono::milliseconds wait = std::chrono::seconds(10));
 
     // (mode, reason why it is not a better one). Throws std::system_error when a descriptor cannot
-    // be copied, std::invalid_argument for an unknown path. `path`: how this file is to be served;
-    // "": as the others are.
+    // be copied, std::invalid_argument for an unknown path. `path` forces a serving path for this
+    // file; "" chooses as for other files.
     std::pair<std::string, std::string> install(std::uint64_t nodeid,
                                                 std::span<const InstallExtent> extents,
                                                 const std::string& path = {});
-    // What install() would return now: the kernel is asked for passthrough, and what it grants is
-    // given back. Nothing is counted.
+    // Returns the result that install() would have now. It asks the kernel for passthrough,
+    // releases the grant and counts nothing.
     std::pair<std::string, std::string> would_serve(std::span<const InstallExtent> extents,
                                                     const std::string& path = {});
-    // How a node is served that is open, or was a moment ago: "passthrough" or "cached"; "" where
-    // it is not, or by upcall.
+    // How an open, or recently closed, node is served: "passthrough" or "cached"; "" if it is
+    // closed or control serves it.
     std::string serves(std::uint64_t nodeid) const;
     void revoke(std::uint64_t nodeid);
-    // What comes about this directory and all below it is handed up from now on; what is open stays
-    // so. Returns false for a node that is not leased.
+    // From now on control answers requests for this directory and everything below it. Open files
+    // stay open. Returns false for a node that is not leased.
     bool revoke_directory(std::uint64_t nodeid);
     // Has each change below a leased node's directories pushed to the kernel from now on, which
     // then keeps names and attributes without a time limit.
@@ -88,7 +88,7 @@ class DataPath {
         std::string reason;
         std::shared_ptr<const BackingId> backing;
     };
-    // The descriptors need not outlive the call.
+    // Borrows the descriptors for the call only.
     Plan plan(std::span<const InstallExtent> extents, const std::string& path);
     void add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads);
     bool nudge_until(int running, std::chrono::milliseconds wait);

@@ -1,4 +1,4 @@
-// What the kernel is told when what it knows of a directory holds no longer.
+// Invalidates what the kernel has cached of a directory.
 #pragma once
 
 #include <cstdint>

@@ -1,11 +1,11 @@
-// Which files are asked for most: a space-saving sketch (Metwally and others, 2005) of fixed size,
-// one a serving thread. A file's place is one of the eight that its nodeid leads to; a file that
-// has none takes that of the one with the least weight there and inherits the weight, so that what
-// is asked for often stays. What is told of a file is what was counted since it came in: never too
-// much, and all of it for a file that never lost its place.
+// Finds the most requested files with a space-saving sketch (Metwally and others, 2005) of fixed
+// size; each serving thread has one. A nodeid hashes to eight places. A new file replaces the
+// lightest file there and inherits its weight, so that popular files stay. The report counts
+// requests since the file took its place: it never overstates, and is exact for a file that never
+// lost its place.
 //
-// The thread that owns it adds, any may read; the lock is innermost and held for a few dozen
-// nanoseconds, by a reader for as long as it takes to copy the places.
+// Its thread adds; any thread may read. The lock is innermost. A writer holds it for a few dozen
+// nanoseconds, a reader while it copies the places.
 #pragma once
 
 #include <array>

@@ -70,11 +70,11 @@ class Latency {
         longest_.raise_to(nanoseconds);
     }
 
-    // A look that costs nothing to speak of: what was ever added took some time.
+    // Cheap test: every added request took more than 0 ns.
     bool any() const noexcept { return longest_.get() > 0; }
 
-    // What several threads' histograms add up to. `count` is that of the buckets, so that the two
-    // agree however many requests are added meanwhile.
+    // The sum of several threads' histograms. `count` is computed from the buckets, so that the two
+    // agree even while threads add requests.
     struct Total {
         std::array<std::uint64_t, kBuckets> buckets{};
         std::uint64_t count = 0;

@@ -50,8 +50,8 @@ bool is_whole_file(std::span<const Extent> extents) noexcept;
 // Why a file that is not one whole backing file has no passthrough.
 inline constexpr const char* kMadeOfExtents = "passthrough: the file is made of extents";
 
-// What holes are read from: one sealed memfd without a page in it, so that zeros travel by the same
-// calls as everything else and cost no memory. Null where the kernel gives none.
+// The file that holes are read from: a sealed memfd without pages, so that zeros use the same calls
+// as data and cost no memory. Null if memfd_create fails.
 std::shared_ptr<const sys::UniqueFd> hole_file();
 
 // A number for a backing file that no other one has had.
@@ -82,7 +82,7 @@ class BackingId {
 
 class FileLease;
 
-// What an open file is, where its attributes are not those of one backing file.
+// Computes an open file's attributes where they differ from those of one backing file.
 class OpenStatus {
   public:
     OpenStatus() = default;
@@ -95,7 +95,7 @@ class OpenStatus {
 
 class FileLease {
   public:
-    // `mode`: by which path it is to be served, whatever the others are.
+    // `mode` forces a serving path for this file.
     FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
               std::shared_ptr<WindowCache> windows, std::optional<Mode> mode = {},
               std::shared_ptr<const OpenStatus> shown = nullptr) noexcept;
@@ -105,7 +105,7 @@ class FileLease {
 
     // The parts of extents that [offset, offset + size) covers, in order; fewer bytes at the end.
     void slices(std::uint64_t offset, std::size_t size, std::vector<Slice>& into) const;
-    // The backing file of a lease that is one file from its start to its end, else nullptr.
+    // The backing file if the lease is one whole file; nullptr otherwise.
     const sys::UniqueFd* whole_file() const noexcept;
     const std::vector<Extent>& extents() const noexcept { return extents_; }
     const OpenStatus* shown() const noexcept { return shown_.get(); }

@@ -1,10 +1,10 @@
-// The data path's own count of what it did. Every thread writes counters of its own (relaxed, one
-// writer each, no shared cache line); statistics() of any thread adds them up. Bytes and copies are
-// sums of system calls' return values, never a constant per path.
+// The data path's counters. Each thread writes its private counters (relaxed, one writer each, no
+// shared cache line); statistics() adds them up in any thread. Bytes and copies are sums of system
+// calls' return values, never a constant per path.
 //
-// What a request took is the daemon's part of it: from its being read off the channel, or found in
-// a ring's entry, until its reply was written. So it is counted by the thread that answers, be it
-// another one than that which took the request, and each request once.
+// A request's latency is the daemon's part: from reading it off the channel, or finding it in a
+// ring entry, until its reply was written. The thread that replies counts it, once per request,
+// even if another thread took the request.
 #pragma once
 
 #include <sys/types.h>

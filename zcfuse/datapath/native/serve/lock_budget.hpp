@@ -1,5 +1,5 @@
-// How many bytes of memory the data path may mlock in all: pool buffers and windows take from one
-// budget. Whoever takes gives back the same number. Thread-safe without a lock.
+// Limits how many bytes the data path may mlock; pool buffers and windows share the budget. Each
+// taker gives back the same number. Thread-safe without a lock.
 #pragma once
 
 #include <atomic>

@@ -28,7 +28,8 @@ constexpr std::size_t kLeastMessage = 128 << 10;
 
 // DONT_MASK: the umask is applied by the backing filesystem, which knows of default ACLs.
 // HANDLE_KILLPRIV_V2: it clears set-id bits as well; without that the kernel asks for an extended
-// attribute before each write. Locks stay with the kernel: nobody else sees the mount.
+// attribute before each write. The kernel handles file locks itself, because only this kernel sees
+// the mount.
 void negotiate_writing(std::uint64_t offer, std::uint64_t& flags) noexcept {
     using namespace abi;
     flags &= ~(init::handle_killpriv | init::posix_locks | init::flock_locks | init::setxattr_ext);
@@ -135,8 +136,9 @@ void Negotiation::amend(abi::InitOut& reply) {
         flags |= init::passthrough;
         reply.max_stack_depth = stack_depth_;
     }
-    // Without passthrough most bytes would go by splice, which a ring has not; but the first look
-    // at many small files is round trips, and there is no second.
+    // Without passthrough most bytes would use splice, which a ring lacks. An immutable mount gives
+    // up passthrough for cheap first accesses to many small files: those are mostly round trips,
+    // which a ring makes cheaper.
     const bool ring_pays =
         mode_ != Mode::automatic || immutable_ || (flags & init::passthrough) != 0;
     if (rings_ && (rings_demanded_ || ring_pays)) {

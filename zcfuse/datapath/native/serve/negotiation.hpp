@@ -26,7 +26,7 @@ class Negotiation {
   public:
     Negotiation(const Config& config, Limits limits);
 
-    // What the largest write is told to be, in bytes.
+    // The max_write that INIT offers, in bytes.
     static std::uint32_t max_write(bool read_only) noexcept;
 
     // Rings are ready for the kernel's requests. Before INIT is answered.

@@ -1,6 +1,6 @@
-// The pipe of one serving thread, through which replies are spliced. A reply is put together in it
-// (header, then the pages) and leaves it whole; a pipe that could still hold bytes is never used
-// again, but replaced. Owned by one thread.
+// One serving thread splices its replies through this pipe. A reply is assembled in it (header,
+// then the pages) and leaves it whole. A pipe that might still hold bytes is replaced, never
+// reused. Owned by one thread.
 //
 // The header goes in first, by reference to a page that this object owns, because its length field
 // is known only once the pages are in: patch() may be called until the reply has left. The page is
@@ -25,7 +25,7 @@ class ReplyPipe {
     ~ReplyPipe();
 
     bool usable() const noexcept { return write_end_ && header_ != nullptr; }
-    // The slots that `size` bytes at `offset` of a file take: one a page touched.
+    // The pipe slots that `size` bytes at `offset` of a file take: one for each page touched.
     static std::size_t slots_of(std::uint64_t offset, std::size_t size) noexcept;
     // Whether so many fit beside the header.
     bool fits(std::size_t wanted) const noexcept { return 1 + wanted <= slots_; }

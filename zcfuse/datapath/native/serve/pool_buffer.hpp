@@ -1,10 +1,10 @@
-// One buffer of serving path `pool`: page-aligned anonymous memory, not inherited by a child.
+// One buffer of serving path `pool`: page-aligned anonymous memory that a child does not get.
 //
-// With `prefault` its pages are there before the first use and, where the budget and the kernel
-// allow it, locked, so that a thread that serves from it takes no page fault. Without `prefault` it
-// behaves as a malloc of its size does, which is what the comparison is with: fresh() gives the
-// pages back, each use faults them in again one by one (4 KiB each: transparent huge pages, which
-// would make one fault of 512, are switched off there), and nothing is locked.
+// With `prefault` its pages exist before the first use and are locked where the budget and the
+// kernel allow it, so that serving takes no page fault. Without `prefault` it behaves like a malloc
+// of its size, for comparison: fresh() gives the pages back, each use faults them in one by one,
+// and nothing is locked. Transparent huge pages are off there, since they would merge 512 faults
+// into one.
 //
 // Owned by one thread at a time; the budget is shared and must outlive the buffer.
 #pragma once
@@ -19,7 +19,7 @@ namespace zc {
 
 class PoolBuffer {
   public:
-    // Rounds `bytes` up to whole pages. Throws std::system_error when the memory is not to be had.
+    // Rounds `bytes` up to whole pages. Throws std::system_error if the kernel gives no memory.
     PoolBuffer(std::size_t bytes, bool prefault, LockBudget& budget);
     PoolBuffer(PoolBuffer&& other) noexcept;
     PoolBuffer& operator=(PoolBuffer&& other) noexcept;

@@ -156,7 +156,8 @@ void Prefaulter::loop(Shared& shared) {
         lock.unlock();
         const WindowState outcome = settle(shared, job);
         lock.lock();
-        // Whoever waited finds that nobody else holds it, so that it may be evicted again.
+        // Drop our references before waking the waiters, so that theirs is the last and the window
+        // can be evicted.
         job.window->set_state(outcome);
         shared.current.reset();
         const WindowRef last = job.window.use_count() == 1 ? std::move(job.window) : nullptr;
@@ -213,7 +214,7 @@ bool Prefaulter::take_from_budget(Shared& shared, std::size_t bytes) {
     return true;
 }
 
-// What is being populated now needs no urging; what is queued already moves, or stays, in front.
+// Moves a queued window to the front; the one being populated needs no urging.
 void Prefaulter::urge(Shared& shared, const WindowKey& key, const WindowRef& window) {
     const auto is_it = [&window](const Job& job) { return job.window == window; };
     const auto queued = [&](const std::deque<Job>& jobs) {

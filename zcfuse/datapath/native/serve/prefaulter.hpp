@@ -1,10 +1,10 @@
 // The thread that takes the page faults of the windows, so that the serving threads take none.
 //
-// It faults windows in and locks them within the budget, one after the other: those that somebody
-// waits for before those that are only expected to be asked for soon. It also unmaps those that
-// were evicted, which takes as long as faulting them in. It knows no descriptors and
-// makes no mappings. Its state is shared with it, so that a thread that hangs in a fault of a dead
-// filesystem can be left behind by stop().
+// It faults windows in, one after the other, and locks them within the budget. Windows that a
+// serving thread waits for come before prefetched ones. It also unmaps evicted windows, which takes
+// as long as faulting them in. It never touches descriptors and makes no mappings. The thread
+// shares ownership of its state, so that stop() can leave behind a thread that hangs in a fault of
+// a dead filesystem.
 //
 // Thread-safe: one mutex, a leaf; never held while a window is populated or the table is called.
 #pragma once
@@ -33,8 +33,8 @@ class Prefaulter {
     Prefaulter& operator=(const Prefaulter&) = delete;
     ~Prefaulter() { stop(); }
 
-    // Has the window populated before all that nobody waits for, and waits until it no longer is
-    // pending: 0, -ETIMEDOUT, or -ECANCELED when the thread ends.
+    // Has the window populated before all prefetched ones and waits for that. Returns 0,
+    // -ETIMEDOUT, or -ECANCELED when the thread ends.
     int wait(const WindowKey& key, const WindowRef& window, std::chrono::milliseconds limit);
 
     // Has the window populated when there is time; false when too many wait already.

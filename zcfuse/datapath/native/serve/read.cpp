@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kSlicesReserved = 64;
 
-// The request was withdrawn or the connection is over: nobody waits for the reply.
+// The request was withdrawn or the connection is over: no client waits for the reply.
 bool nobody_waits(ssize_t error) noexcept {
     return error == -ENOENT || error == -ENODEV || error == -ECONNABORTED || error == -EPIPE ||
            error == -ENOTCONN;

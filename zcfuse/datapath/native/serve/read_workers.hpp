@@ -17,7 +17,7 @@ class ReadWorkers {
         {
             const std::lock_guard guard(lock_);
             if (stopping_) {
-                return;  // after the connection's end: nobody waits
+                return;  // the connection ended: no client waits
             }
             jobs_.push_back(std::move(job));
             ++pushed_;

@@ -109,8 +109,8 @@ bool Relay::drain() {
         }
         const auto size = std::min(static_cast<std::size_t>(n), buffer_.size());
         if (size < static_cast<std::size_t>(n)) {
-            // Too large for us, so its request is answered EIO: an error header is all that is
-            // kept.
+            // Too large for our buffer: keep only an error header, which answers the request with
+            // EIO.
             abi::OutHeader header{};
             std::memcpy(&header, buffer_.data(), sizeof header);
             header.len = sizeof header;
@@ -194,7 +194,7 @@ void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::b
         }
     }
     if (sent < 0 && sent != -ENOENT && sent != -ENODEV && sent != -ECONNABORTED) {
-        // The kernel did not take the reply, so that its request would wait for ever.
+        // The kernel refused the reply, and its request would otherwise wait forever.
         upcall.channel->reply_error(unique, -EIO);
     }
 }

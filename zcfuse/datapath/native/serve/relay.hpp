@@ -1,6 +1,6 @@
-// The relay thread: takes control's replies off the upcall socket, amends them, and writes each to
-// the channel that its request came from; sends on what had to wait; gives up what waited too long.
-// It never blocks on control, and control's blocking writes always find somebody who reads.
+// The relay thread takes control's replies off the upcall socket, amends them, and writes each to
+// the channel of its request. It also sends queued upcalls to control and drops those that waited
+// too long. It never blocks on control, so that it always drains control's blocking writes.
 #pragma once
 
 #include <memory>

@@ -24,7 +24,7 @@ bool RingReader::serve(ReadJob& job, Wait wait) {
     }
     const auto payload = job.channel->payload(job.unique);
     if (payload.size() < job.request.size) {
-        counts.refused.add();  // nobody waits for it any more
+        counts.refused.add();  // no client waits for it any more
         return true;
     }
     job.lease->slices(job.request.offset, job.request.size, slices_);

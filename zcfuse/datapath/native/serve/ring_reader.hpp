@@ -1,10 +1,10 @@
-// READ on a ring: preadv straight into the payload buffer of the request's entry, one copy by the
-// process and none by a reply's system call. A ring takes nothing by reference, so the paths `mmap`
-// and `splice` end here too, and say so.
+// Serves READ on a ring: preadv straight into the payload buffer of the request's entry. The
+// process copies the bytes once; the reply's system call copies none. A ring takes no pages by
+// reference, so the paths `mmap` and `splice` fall back to this and record the reason.
 //
-// One RingReader a thread. A queue's thread reads only what is in memory (Wait::never), since all
-// requests of its CPU stand behind it; what would have to be waited for goes to a reading worker
-// (read_workers.hpp), which waits.
+// Each thread has one RingReader. A queue's thread reads only from memory (Wait::never), since all
+// requests of its CPU queue behind it. A read that would wait goes to a reading worker
+// (read_workers.hpp).
 #pragma once
 
 #include <memory>

@@ -40,7 +40,7 @@ void Scheduling::watch() {
     std::unique_lock guard(lock_);
     reason_ = std::move(reason);
     if (!reason_.empty()) {
-        asleep_.store(false, std::memory_order_relaxed);  // nobody need be woken any more
+        asleep_.store(false, std::memory_order_relaxed);  // the watcher never needs waking again
         return;
     }
     Clock::duration until_next{};
@@ -62,7 +62,7 @@ SchedulingChoice::Look Scheduling::look() {
         const auto now = sys::run_times(member.tid);
         look.runs += now.runs - member.seen.runs;
         look.waited_ns += now.waited_ns - member.seen.waited_ns;
-        // What a thread waits for its processor is added up only when it gets it.
+        // The kernel adds a thread's wait for its processor only once the thread runs.
         look.stuck = look.stuck || (now.runs == member.seen.runs && sys::is_runnable(member.tid));
         member.seen = now;
     }

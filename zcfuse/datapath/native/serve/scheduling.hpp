@@ -1,17 +1,17 @@
 // Whether the threads of a ring's queues may count as idle to the scheduler.
 //
-// A reply wakes the client that waits for it. The scheduler leaves a client where it was if that
-// processor has nothing to do but SCHED_IDLE threads, and else moves it to an idle processor, which
-// has to be woken from its sleep: 48 us against 5 for a byte through two pipes and back on Linux
-// 6.18 (KVM, two processors). So while clients have the machine to themselves, what answers them is
-// SCHED_IDLE. Beside a busy program such a thread hardly runs; therefore a watcher of ordinary
-// priority looks every few milliseconds how long each has waited for its processor, and lets
-// SchedulingChoice say what they shall be. Without requests it sleeps.
+// A reply wakes the client that waits for it. The scheduler leaves a client on its processor if
+// only SCHED_IDLE threads run there. Otherwise it moves the client to an idle processor, which must
+// wake from sleep: a byte through two pipes and back took 48 us instead of 5 on Linux 6.18 (KVM,
+// two processors). So the queues' threads are SCHED_IDLE while clients have the machine to
+// themselves. Beside a busy program a SCHED_IDLE thread hardly runs. Therefore a watcher of
+// ordinary priority checks every few milliseconds how long each thread waited for its processor,
+// and SchedulingChoice picks their policy. The watcher sleeps while no requests come.
 //
 // Only a thread with CAP_SYS_NICE, or a RLIMIT_NICE of 20, may leave SCHED_IDLE (sched(7)): without
 // it they stay SCHED_BATCH, and reason() says so.
 //
-// join() and stir() are the serving threads', watch() is the watcher's, the rest anybody's. `lock_`
+// Serving threads call join() and stir(), the watcher calls watch(), any thread the rest. `lock_`
 // is innermost.
 #pragma once
 

@@ -12,8 +12,8 @@ using Duration = SchedulingChoice::Duration;
 constexpr Duration kLookEvery = 10ms;
 constexpr Duration kLookEveryWithoutRequests = 50ms;
 constexpr Duration kSleepAfter = 5s;
-// From being woken until it runs, on average. What its client does before it waits for the answer
-// is in it: the client goes first.
+// Average time from a thread's wake-up until it runs. It includes the client's remaining work
+// before the client waits for the answer, because the client runs first.
 constexpr std::uint64_t kQuietNs = 100'000;
 constexpr std::uint64_t kLateNs = 500'000;
 constexpr Duration kFirstBackOff = 20ms;

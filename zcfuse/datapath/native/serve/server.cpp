@@ -154,7 +154,7 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
 Server::Fate Server::serve_interrupt(std::span<const std::byte> body) {
     ++state_->interrupts;
     abi::InterruptIn interrupt{};
-    // libfuse would keep one whose request it never saw, for ever.
+    // libfuse would keep an INTERRUPT forever if it never saw the request.
     const bool known =
         parse(body, interrupt) && state_->upcalls.channel_of(interrupt.unique) != nullptr;
     return known ? Fate::up : Fate::finished;

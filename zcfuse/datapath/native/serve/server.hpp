@@ -21,7 +21,7 @@ class Server {
   public:
     Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> channel);
 
-    // Until the connection ends or the state says stop. Never throws: what would, ends the
+    // Serves until the connection ends or the state says stop. Never throws: an exception ends the
     // connection.
     void run() noexcept;
 
@@ -29,8 +29,8 @@ class Server {
     void dispatch(std::span<const std::byte> message);
 
   private:
-    // What became of a request: it is dealt with; or whoever answers it says what it took; or it is
-    // to be handed up.
+    // `finished`: answered. `elsewhere`: another thread answers, and counts the latency. `up`:
+    // control must answer.
     enum class Fate : std::uint8_t { finished, elsewhere, up };
 
     void receive_until_end();

@@ -1,8 +1,8 @@
-// All that the threads of one data path share. Held by a shared_ptr in each of them, so that a
-// thread that is stuck in a system call at the end cannot outlive what it uses.
+// The state that the threads of one data path share. Each thread holds a shared_ptr, so that a
+// thread stuck in a system call at the end cannot outlive the state.
 //
-// Lock order: every lock below is innermost, none is taken while another is held, but for those of
-// mirrors (nodes/mirrors.hpp, nodes/open_files.hpp).
+// Lock order: every lock below is innermost, and a thread holds one at a time. The locks of mirrors
+// are the exception (nodes/mirrors.hpp, nodes/open_files.hpp).
 #pragma once
 
 #include <atomic>

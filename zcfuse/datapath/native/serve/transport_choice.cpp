@@ -12,18 +12,18 @@ namespace zc {
 
 namespace {
 
-// In which all queues must have registered; a CPU may be busy, but not for so long.
+// All queues must register within this time. A busy CPU delays its queue, but not for so long.
 constexpr auto kRegisterWithin = std::chrono::milliseconds(3000);
-// What most requests and small READs need of an entry's buffer is there from the start.
+// Prefaulted part of an entry's buffer: enough for most requests and small READs.
 constexpr std::size_t kPrefaultBytes = 32 << 10;
 
 // "" or why a mount that may choose does without a ring.
 std::string better_without(const Config& config, Mode mode) {
     if (mode == Mode::splice || mode == Mode::mmap) {
-        return "path " + config.path + " is not to be had over io_uring";
+        return "path " + config.path + " does not work over io_uring";
     }
-    // A mount that gives up passthrough for its small files' sake returns "" here: those go by
-    // `pool` in any case, and cost fewer wake-ups over a ring.
+    // A mount that gives up passthrough for its small files' sake returns "" here: `pool` serves
+    // those on any transport, with fewer wake-ups over a ring.
     if (mode == Mode::automatic && !config.passthrough_permitted && !config.immutable) {
         return "without passthrough (CAP_SYS_ADMIN) most bytes go by splice, which io_uring lacks";
     }
@@ -38,7 +38,7 @@ std::string better_without(const Config& config, Mode mode) {
 }
 
 RingOptions options_for(const Config& config, const Limits& limits) {
-    // What the kernel asks of a payload buffer (fs/fuse/dev_uring.c, Linux 6.18).
+    // The kernel's minimum for a payload buffer (fs/fuse/dev_uring.c, Linux 6.18).
     const std::size_t data = std::size_t{limits.max_pages} * sys::page_bytes();
     const std::size_t write = std::size_t{Negotiation::max_write(config.read_only)};
     return {config.ring_depth, std::max({data, write, abi::kMinReadBuffer}),

@@ -20,14 +20,14 @@ TransportWish parse_transport(const std::string& name);
 
 struct TransportChoice {
     std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
-    std::string reason;            // why there are none
+    std::string reason;            // why there are no rings
 };
 
-// Throws std::runtime_error, with the reason, where a ring is demanded and not to be had.
+// Throws std::runtime_error with the reason if the user demands a ring and the machine offers none.
 TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits,
                            const DeviceChannel& session);
 
-// Locks what is there of the entries' buffers, as far as the budget goes.
+// Locks the prefaulted pages of the entries' buffers, as far as the budget allows.
 void lock_ring_buffers(State& state);
 
 // After INIT's reply: lets the queues register where it accepted the ring. Where they cannot, the

@@ -96,8 +96,8 @@ void Window::unlock() noexcept {
     count_unlocked();
 }
 
-// Starts the reading of what is not cached: faults alone would wait for one readahead after the
-// other. By slices, because one call reads no more than the device takes at once.
+// Starts reading the uncached pages; faults alone would wait for one readahead after the other.
+// Works in slices, because one call reads no more than the device takes at once.
 void Window::read_ahead(std::size_t begin, std::size_t end) noexcept {
     for (; begin < end; begin += kSliceBytes) {
         sys::madvise(data_ + begin, std::min(kSliceBytes, end - begin), MADV_WILLNEED);

@@ -19,7 +19,8 @@
 
 namespace zc {
 
-// What all windows of a cache add up to. The first three are of now, the others of all time.
+// Totals over all windows of a cache. The first three describe the present, the others count since
+// the start.
 struct WindowTotals {
     explicit WindowTotals(std::shared_ptr<LockBudget> lock_budget)
         : budget(std::move(lock_budget)) {}

@@ -17,8 +17,8 @@ namespace zc {
 
 namespace {
 
-// A window that breaks while it is populated is mapped anew, to the file's size of then. When that
-// breaks too, it is used as it is: vmsplice finds out which pages there are.
+// If populating a window fails, the window is mapped again to the file's new size. If that fails
+// too, it is used as it is, and vmsplice finds out which pages exist.
 constexpr int kAttempts = 2;
 
 const WindowOptions& checked(const WindowOptions& options, std::size_t page_bytes) {

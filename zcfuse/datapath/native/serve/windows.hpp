@@ -9,8 +9,8 @@
 //
 // The caller hands the pieces to vmsplice and NEVER touches their bytes: where the file was
 // truncated that is SIGBUS. vmsplice gives -EFAULT there, or a short count, and the caller serves
-// by another path. Pages that travel in a pipe are references of their own: the holder may go as
-// soon as vmsplice has returned.
+// by another path. A pipe holds its own references to the pages, so the holder may go as soon as
+// vmsplice has returned.
 //
 // A window that was mapped before its file was truncated and written again serves the new bytes
 // (the mapping is shared), with page faults in the serving thread.
@@ -75,8 +75,8 @@ struct WindowStats {
 
 class WindowCache {
   public:
-    // Throws std::invalid_argument for a window size that is none, std::system_error when the
-    // prefaulting thread cannot be started.
+    // Throws std::invalid_argument for an invalid window size, std::system_error if the prefaulting
+    // thread cannot start.
     WindowCache(std::shared_ptr<LockBudget> budget, const WindowOptions& options);
     WindowCache(const WindowCache&) = delete;
     WindowCache& operator=(const WindowCache&) = delete;

@@ -9,7 +9,7 @@
 
 namespace zc::sys {
 
-// Gives the thread a umask of its own. Returns 0 or -errno.
+// Separates the thread's umask from the process's. Returns 0 or -errno.
 int own_umask() noexcept;
 // Whether the thread may act as any user; its supplementary groups are gone then.
 bool may_act_as_others() noexcept;

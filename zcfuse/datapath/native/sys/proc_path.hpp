@@ -1,4 +1,4 @@
-// The path by which the file of a descriptor can be named again, whatever kind the descriptor is.
+// The /proc path that names a descriptor's file again, for any kind of descriptor.
 #pragma once
 
 #include <array>

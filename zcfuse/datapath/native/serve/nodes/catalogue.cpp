@@ -75,7 +75,7 @@ std::int64_t nanoseconds(const statx_timestamp& time) noexcept {
 
 }  // namespace
 
-// What place, extent and detail mean depends on the kind; the table is in _format.py.
+// The meaning of place, extent and detail depends on the kind; _format.py has the table.
 struct Catalogue::Node {
     std::uint32_t mode;
     std::uint32_t uid;

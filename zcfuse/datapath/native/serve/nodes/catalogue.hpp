@@ -40,7 +40,7 @@ class Catalogue {
             return entries.size() + nodes.size() + pieces.size() + names.size();
         }
     };
-    // What the archive was when it was indexed: it must still be that when a member is opened.
+    // The archive's version when it was indexed. Opening a member requires the same version.
     struct Version {
         std::uint64_t size = 0;
         std::int64_t mtime_ns = 0;
@@ -59,8 +59,8 @@ class Catalogue {
     int lookup(std::uint32_t directory, std::string_view name, std::uint32_t& into) const;
     int attributes(std::uint32_t node, abi::Attr& into) const;
     int target(std::uint32_t node, std::string_view& into) const;
-    // Where a file's bytes are; kHandUp as well for what is not simply in the archive, and for an
-    // archive that has changed.
+    // Where a file's bytes are; kHandUp if the archive has changed or does not hold the bytes as
+    // they are.
     int extents(std::uint32_t node, std::vector<Extent>& into) const;
     bool is_unchanged() const;
     // Whether a node is a file whose bytes the archive has as they are.
@@ -77,7 +77,7 @@ class Catalogue {
     };
     int entry(std::uint64_t number, Entry& into) const;
 
-    // Of a directory, the one above; of the root, and of what no name leads to, itself.
+    // The parent of a directory. The root, and a directory without a name, is its own parent.
     std::uint32_t above(std::uint32_t directory) const;
     std::uint64_t ino(std::uint32_t node) const noexcept { return shown_.first_ino + node; }
     std::size_t bytes() const noexcept { return sections_.bytes(); }

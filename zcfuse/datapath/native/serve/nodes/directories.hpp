@@ -27,8 +27,8 @@ struct LeaseRoot {
     std::uint32_t number = 0;  // of the first layer; those of the others follow
     std::uint64_t nodeid = 0;
     std::shared_ptr<const Source> source;
-    // What control answers for all the same, with all below it: paths from here, without a `/` at
-    // either end.
+    // Paths that stay with control, with everything below them: relative to this node, without a
+    // `/` at either end.
     std::set<std::string, std::less<>> kept;
 };
 

@@ -14,13 +14,13 @@ namespace zc {
 
 namespace {
 
-// An outsider's rename is noticed within this time even where the kernel may cache for longer: it
-// costs a directory one open a second.
+// An outsider's rename is noticed within this time even if the kernel may cache for longer. The
+// price is one open per directory and second.
 constexpr std::int64_t kLongestTrustMs = 1000;
 constexpr std::int64_t kKeepUnusedMs = 2000;
-// Long, because control could not go on where they stand once the directory is revoked.
+// Long, because control cannot continue a listing at their cookie after a revoke.
 constexpr std::int64_t kKeepParkedMs = 60'000;
-// Shares of RLIMIT_NOFILE. What is left is for what clients have open, and for ourselves.
+// Each cache gets 1/share of RLIMIT_NOFILE. The rest is for clients' open files and the daemon.
 constexpr std::size_t kDirectoryShare = 4;
 constexpr std::size_t kKeptShare = 4;
 constexpr std::size_t kMostDirectories = 4096;
@@ -75,8 +75,8 @@ bool Mirrors::revoke(std::uint64_t nodeid) {
     return known;
 }
 
-// When a fixed source ends the kernel is told. Who wants nothing believed is given nothing to
-// believe.
+// The kernel may cache without a time limit if a push or the source's end invalidates its cache. A
+// cache timeout of 0 still means no caching.
 Validity Mirrors::validity(Freshness freshness) const noexcept {
     const bool none = validity_.seconds == 0 && validity_.nanoseconds == 0;
     return freshness == Freshness::timed || none ? validity_ : Validity{kUnlimitedSeconds, 0};

@@ -1,21 +1,23 @@
-// From a nodeid to the source that answers for it: "node N shows this source", and all nodes below.
+// Maps a nodeid to the source that answers for it: a lease says "node N shows this source", with
+// all nodes below.
 //
-// A node is an identity and the names that lookups used for it (table.hpp). The way to one is the
-// open directory above it and a name in that; the source compares the identity, and answers ESTALE
-// if it differs. kHandUp leaves a request to control: the node is control's, revoked, or behind
-// another mount.
+// A node is an identity and the names that lookups used for it (table.hpp). A request reaches a
+// node through the open directory above it and a name there. The source compares the identity and
+// answers ESTALE if it differs. kHandUp leaves a request to control: the node is control's,
+// revoked, or behind another mount.
 //
 // Threads: any. Lock order: an OpenDirectory's, then each of the tables' locks by itself;
 // roots_lock_ is innermost. These may race with a request:
-//   - an outsider who renames, deletes or swaps for a symbolic link: a source follows none and
-//     compares the identity. A directory that is cached was beneath the root no longer ago than the
-//     cache timeout, one second at most, unless its source never changes.
-//   - a revoke: what looked at the mark before it was set is answered by the lease; revoke() in
-//     DataPath waits for those, but not for long, and a later answer makes the kernel forget
-//     it (ops::serve). Nothing found before enters the cache behind it (generation).
-//   - a rename by a client: it holds renames_lock_ until the new name is noted; who found nothing
-//     under a name meanwhile waits for it and looks again (despite_renames).
-//   - a FORGET: the node is gone and the request gets ESTALE, which only a broken kernel sees.
+//   - an outsider who renames or deletes a file, or replaces it by a symbolic link: a source
+//     follows no links and compares the identity. A cached directory lay beneath the root one cache
+//     timeout ago at most (and at most one second ago), unless its source never changes.
+//   - a revoke: the lease still answers requests that checked the mark before it was set.
+//     DataPath's revoke() waits for those, but not for long; ops::serve makes the kernel forget a
+//     later answer. A directory found before the revoke never enters the cache after it
+//     (generation).
+//   - a client's rename: it holds renames_lock_ until the new name is noted. A request that finds
+//     nothing under a name meanwhile waits for the lock and looks again (despite_renames).
+//   - a FORGET: the node is gone and the request gets ESTALE. A correct kernel never does this.
 #pragma once
 
 #include <atomic>
@@ -44,34 +46,34 @@
 
 namespace zc {
 
-// Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
+// Outsiders' renames can leave remembered parents that form a cycle. Real paths are shorter.
 inline constexpr std::size_t kDepthLimit = 65'536;
-// The least number of descriptors to keep open, whatever their limit.
+// A cache of descriptors may always hold this many, however low RLIMIT_NOFILE is.
 inline constexpr std::size_t kLeastDescriptors = 8;
 
-// For how long the kernel may believe what it is told.
+// For how long the kernel may cache an answer.
 struct Validity {
     std::uint64_t seconds = 0;
     std::uint32_t nanoseconds = 0;
 };
-// 136 years; the kernel takes what is more than its clock can count for the most that it can.
+// 136 years. The kernel clamps values beyond its clock's range.
 inline constexpr std::uint64_t kUnlimitedSeconds = 0xFFFF'FFFF;
 
 class Mirrors {
   public:
     Mirrors(LeaseTable& leases, const Config& config);
 
-    // Whether there is any lease at all: one load, for what comes with every request.
+    // Whether there are no leases: one load, since every request asks.
     bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
 
-    // Shows a source at a node, except the paths `kept` below it. Replaces what was there; a
-    // directory below another lease that was revoked is leased again. Throws std::system_error.
+    // Shows a source at a node, except the paths `kept` below it. Replaces the node's former
+    // source, and undoes the revoke of a directory below another lease. Throws std::system_error.
     void lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
                std::set<std::string, std::less<>> kept = {});
     // Returns false for a node that is not leased. Open files stay open.
     bool revoke(std::uint64_t nodeid);
-    // Forgets a lease altogether, of a directory that the kernel has forgotten. Requests
-    // about nodes below it are handed up.
+    // Removes the lease of a directory that the kernel has forgotten. Control answers requests
+    // about nodes below it.
     void drop(std::uint64_t nodeid);
     // The number of revokes. The kernel must not keep an answer that began before a revoke and
     // went out after it.
@@ -84,26 +86,26 @@ class Mirrors {
         Identity identity;         // birth 0 where the filesystem has no times of birth
         std::uint32_t layer = 0;
     };
-    // The node and those above it, the leased directory first; empty for one that is not known.
-    // Its end, and theirs, is handed up from now on.
+    // The node and those above it, the leased directory first; empty for an unknown node. From now
+    // on control also gets their FORGETs.
     std::vector<Description> describe(std::uint64_t nodeid);
 
-    // The names that last led to a node, from the leased directory down; nothing for one that is
-    // not known. Changes nothing, unlike describe().
+    // The names that last led to a node, from the leased directory down; nullopt for an unknown
+    // node. Changes nothing, unlike describe().
     struct Place {
         std::uint64_t root = 0;  // nodeid of the leased directory
         std::string path;        // "a/b"; "" for the directory itself
     };
     std::optional<Place> place_of(std::uint64_t nodeid) const;
 
-    // A leased directory, open to look at names in. The counts are those of the calling thread.
+    // Opens a leased directory to look up names in it. `counts` are the calling thread's.
     int directory(std::uint64_t nodeid, ThreadCounts& counts,
                   std::shared_ptr<const Directory>& into);
     // Looks up a name in a directory; the identity is that of the table of nodes.
     int find(const Directory& directory, const char* name, Found& into);
 
     // These act on the node itself, by one of its names or, in status(), as an open file.
-    // `validity` is for how long the kernel may believe that.
+    // `validity`: for how long the kernel may cache the status.
     int status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
                Validity& validity);
     int open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Freshness& freshness);
@@ -115,12 +117,14 @@ class Mirrors {
     int list(std::uint64_t nodeid, ThreadCounts& counts, OpenDirectory& into,
              std::vector<struct ::statx>& versions, Freshness& freshness);
     int filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const;
-    // Opens the node itself with flags of open(2), to change it. Only of a real directory's tree.
+    // Opens the node itself with flags of open(2), to change it. Works only in a real directory's
+    // tree.
     int hold(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
              struct ::statx& status);
     // Whether a node belongs to a real directory's tree, which clients may change.
     bool is_plain(std::uint64_t nodeid) const;
-    // What a file is that was made in a directory; the identity is that of the table of nodes.
+    // Looks at a file that a client just made in a directory; `into` gets the identity of the table
+    // of nodes.
     static int made(const Directory& directory, int file, Found& into);
     // Held from before a rename until the table of nodes has the new name.
     class Renaming;
@@ -128,15 +132,15 @@ class Mirrors {
     // 0 or kHandUp.
     int leased(const NodeView& node) const;
     int leased(std::uint64_t nodeid) const;
-    // Whether control keeps the name in a directory for itself.
+    // Whether a name in a directory stays with control.
     bool is_kept(const LeaseRoot& root, std::uint64_t parent, std::string_view name) const;
-    // The device of our own mount, which no listing shows. Before there are threads.
+    // Hides our own mount's device from listings. Call it before threads start.
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
     bool is_refused(const struct ::statx& status) const noexcept;
     std::uint64_t refused_device() const noexcept { return refused_device_; }
-    // For how long an open directory is believed to be where it was, in milliseconds.
+    // Milliseconds for which an open directory counts as still in its place.
     std::int64_t trust_ms() const noexcept { return trust_ms_; }
-    // Opens directories again that are kept open: control has removed some.
+    // Closes cached directories, so that they are opened again: control has removed some.
     void forget_directories() { cache_.clear(); }
 
     std::shared_ptr<const LeaseRoot> root_of(std::uint64_t nodeid) const;

@@ -66,7 +66,7 @@ class OpenDirectories {
         }
         return std::move(node.mapped().opened);
     }
-    // Closes the listings that no thread uses, where there are no more descriptors to be had.
+    // Closes the listings that no thread uses, when the process runs out of descriptors.
     void give_back_descriptors() {
         std::vector<std::shared_ptr<OpenDirectory>> all;
         {

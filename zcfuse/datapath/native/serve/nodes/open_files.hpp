@@ -43,8 +43,8 @@ class OpenFiles {
     // `for_writing`: the open that ends was one.
     void release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writing = false);
 
-    // The descriptor that changes of a node go to: while somebody has it open for writing, one for
-    // all. begin_writing() counts such an open of a node that is open; the first one's file stays.
+    // While clients have a node open for writing, all changes go through one descriptor.
+    // begin_writing() counts such an open of an open node; the first one's file stays.
     using File = std::shared_ptr<const sys::UniqueFd>;
     void begin_writing(std::uint64_t nodeid, File file);
     File writer(std::uint64_t nodeid) const;

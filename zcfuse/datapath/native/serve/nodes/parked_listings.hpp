@@ -1,10 +1,10 @@
-// Listings of directories that were opened without a message, between one READDIR and the next: by
-// directory and by the cookie where each stands, for the request says nothing more of who goes on.
-// Two clients that list one directory have one each, or take turns with a new one.
+// Keeps listings of directories that were opened without a message, from one READDIR to the next.
+// The key is the directory and the cookie that the listing has reached, because the request names
+// no handle. Two clients that list one directory have a listing each, or take turns with a new one.
 //
-// Nobody says when a listing is over but its last reply; what is left in the middle goes when it is
-// the oldest of too many, or after a while. A revoke leaves them, as it leaves all that is open:
-// control's cookies are others.
+// Only its last reply ends a listing. An abandoned one goes when it is the oldest of too many, or
+// after a while. A revoke leaves listings in place, like open files, because control's cookies
+// differ.
 //
 // Threads: any. A listing that is in use is not in here. Nothing is closed under the lock.
 #pragma once
@@ -28,7 +28,8 @@ class ParkedListings {
     ParkedListings(const ParkedListings&) = delete;
     ParkedListings& operator=(const ParkedListings&) = delete;
 
-    // The listing of a directory that stands at `cookie`; nullptr where there is none.
+    // Takes the listing of a directory that has reached `cookie`; nullptr if there is no such
+    // listing.
     Listing take(std::uint64_t nodeid, std::uint64_t cookie) {
         const std::lock_guard guard(lock_);
         const auto found = std::find_if(parked_.begin(), parked_.end(), [&](const Parked& one) {

@@ -328,7 +328,7 @@ bool NodeTable::unchanged(std::uint64_t nodeid, std::uint64_t first, std::uint64
         return false;
     }
     const bool same = node->seen_first == first && node->seen_second == second;
-    // No file is this large, and no directory was listed at that time.
+    // Matches no real value: files are smaller, and directories were listed at other times.
     node->seen_first = trusted ? first : ~std::uint64_t{0};
     node->seen_second = trusted ? second : ~std::uint64_t{0};
     return same;

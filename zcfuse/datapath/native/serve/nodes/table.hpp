@@ -1,5 +1,5 @@
-// The nodes below leased directories: which nodeid the kernel knows a file by, what the file is,
-// by which names it was found, and how many lookups the kernel owes us.
+// The nodes below leased directories. A node holds the kernel's nodeid, the file's identity, the
+// names that lookups used, and the number of lookups that the kernel has yet to forget.
 //
 // Identity is (lease, inode number, time of birth, type), so that a reused inode number is a new
 // node and hard links share one. Where a filesystem has no times of birth, a hash of the file
@@ -7,9 +7,9 @@
 // that generations can stay 0; ours have kOwnBit set and control's have not, so that either plane
 // may make one without asking the other. A node keeps no descriptor.
 //
-// Threads: any. Nodes lie in shards, each with a lock of its own. A node's nodeid is made so that
-// it and the identity lead to the same shard: no operation needs two locks. The locks are innermost
-// but for the allocator's, and nothing is called under them.
+// Threads: any. Nodes lie in shards, and each shard has its lock. The table chooses a nodeid so
+// that it and the identity lead to the same shard: an operation needs one lock. A thread that holds
+// a lock calls only the allocator.
 #pragma once
 
 #include <array>
@@ -47,7 +47,7 @@ struct Link {
 
 struct NodeView {
     Identity identity;
-    Link link;  // by which it was found last; of a leased directory itself: none
+    Link link;  // the last name that found it; empty for a leased directory itself
     bool more_links = false;
     bool is_root = false;
     bool revoked = false;
@@ -97,8 +97,8 @@ class NodeTable {
     bool any_revoked() const noexcept { return revoked_.load(std::memory_order_acquire) > 0; }
     bool is_revoked(const Identity& identity) const;
 
-    // What the kernel may have cached of a node since the last push. `pages` stays set: the kernel
-    // reads pages without a word to the table.
+    // The kernel may have cached these of a node since the last push. `pages` stays set, because
+    // the kernel reads pages without asking the table.
     enum Held : std::uint8_t { attributes = 1, pages = 2 };
     // To be called before the node is looked at, so that a change from then on finds it held.
     // count() holds the attributes.

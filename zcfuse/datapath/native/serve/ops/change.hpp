@@ -1,8 +1,8 @@
 // The operations that change a tree, below a directory lease on a mount that is writable. As in
-// operation.hpp each is a function of a file of its own; all act as the client that asked.
+// operation.hpp, each function has its own file. All act as the client that asked.
 //
-// What is not a plain mirror (a merged directory, another mount, what control keeps) goes up, and
-// control refuses it with EROFS.
+// Requests outside a plain mirror go up to control, which refuses them with EROFS: a merged
+// directory, another mount, a path that control keeps.
 #pragma once
 
 #include "abi/fuse_changes.hpp"
@@ -49,14 +49,13 @@ inline Groups groups_for(std::uint32_t mode) noexcept {
     return (mode & S_ISGID) != 0 ? Groups::at_once : Groups::where_refused;
 }
 
-// A descriptor of a node, by which it can be changed: the one that clients have open, or one that
-// is opened for this.
+// A descriptor that can change a node: the one that clients have open, or one opened for this.
 class Held {
   public:
     int open(Context& context, std::uint64_t nodeid);
     int get() const noexcept { return lease_ ? lease_->whole_file()->get() : own_.get(); }
-    // For changes that an open file permits whatever its mode says now; nullptr where there is
-    // none.
+    // The clients' open file, which permits changes whatever the mode says now; nullptr without
+    // one.
     const OpenFiles::File& writer() const noexcept { return writer_; }
 
   private:

@@ -1,5 +1,5 @@
-// FORGET and BATCH_FORGET: lookups are taken back. Nobody waits for an answer. What control knows
-// of, it is told.
+// FORGET and BATCH_FORGET take lookups back and have no reply. Control hears about the nodes that
+// it knows.
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {

@@ -11,8 +11,8 @@ bool getattr(Context& context, const Request& request) {
         error != 0) {
         return request.failed(error);
     }
-    // A store through a mapping is not told to the kernel's FUSE, so a file that is written has no
-    // attributes that may be kept.
+    // The kernel's FUSE does not see a store through a mapping. So it must not cache attributes of
+    // a file that is being written.
     if (context.mirrors().files().is_written(request.header.nodeid)) {
         validity = {};
     }

@@ -1,14 +1,14 @@
-// Opens without a message, on an immutable mount: ENOSYS to OPEN and to OPENDIR tells the kernel to
-// ask for neither any more, of nothing on the whole connection (fs/fuse/file.c, fuse_file_open).
-// READ, READDIRPLUS and LSEEK then come with the handle 0, and the nodeid says of what.
+// On an immutable mount, files open without a message: after ENOSYS to OPEN and OPENDIR, the kernel
+// sends neither again on the whole connection (fs/fuse/file.c, fuse_file_open). READ, READDIRPLUS
+// and LSEEK then have the handle 0, and the nodeid names the file.
 //
-// So it is said only where all of the tree is leased, which is also how a tree says that its
-// answers depend on nobody who asks: the kernel keeps what it is told. What is not answered here
-// all the same (behind another mount, revoked, held by another process's lease) goes up with a
-// handle that stands for the node; control opens it when it comes.
+// So the data path answers ENOSYS only if the whole tree is leased. A tree whose answers depend on
+// the client must not lease, because the kernel caches them for all clients. Some requests still go
+// up (behind another mount, revoked, held by another process's lease). Their handle stands for the
+// node, and control opens it when the request comes.
 //
-// A file that one READ has whole is opened for that and closed; one that takes several is kept
-// open, the longest unused closed first.
+// A file that one READ covers is opened for that READ and closed. A larger file stays open; the
+// longest unused one is closed first.
 #include <cerrno>
 
 #include "serve/ops/operation.hpp"

@@ -1,4 +1,4 @@
-// What an mtime proves.
+// Decides whether an mtime proves that a file is unchanged.
 #pragma once
 
 #include <sys/stat.h>

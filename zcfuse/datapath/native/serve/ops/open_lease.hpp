@@ -1,4 +1,4 @@
-// What OPEN and CREATE have in common: making the FileLease of a file.
+// Makes the FileLease of a file, for OPEN and CREATE.
 #pragma once
 
 #include <memory>

@@ -1,11 +1,11 @@
 // OPENDIR and RELEASEDIR.
 //
-// The kernel may cache a listing (FOPEN_CACHE_DIR), and reuse the one that it has
-// (FOPEN_KEEP_CACHE) only where both hold: the directory's mtime is the one that the last listing
-// saw and is no longer young, so that every change since would show; and the last listing that it
-// was given is within the cache timeout. A listing brings attributes along: once those have
-// expired, a fresh one costs less than a LOOKUP of each name. Of a merged directory the mtimes of
-// all layers count. If a source reports its changes, the kernel keeps the listing until one.
+// FOPEN_CACHE_DIR lets the kernel cache a listing; FOPEN_KEEP_CACHE lets it reuse the cached one.
+// Reuse has two conditions. The directory's mtime is the one that the last listing saw, and is old
+// enough that a later change would show. The last listing is within the cache timeout: a listing
+// also carries attributes, and once those have expired, a fresh listing costs less than a LOOKUP of
+// each name. For a merged directory the mtimes of all layers count. If a source reports its
+// changes, the kernel keeps the listing until a change comes.
 #include <algorithm>
 
 #include "serve/ops/mtime.hpp"
@@ -21,7 +21,7 @@ bool are_settled(const Statuses& statuses) {
     return std::all_of(statuses.begin(), statuses.end(), mtime_is_settled);
 }
 
-// Of one directory its mtime; of several a number that changes when any of their mtimes does.
+// For one directory its mtime; for several a number that changes with any of their mtimes.
 std::uint64_t mtimes_of(const Statuses& statuses) {
     std::uint64_t mixed = 0;
     for (const auto& status : statuses) {
@@ -30,8 +30,9 @@ std::uint64_t mtimes_of(const Statuses& statuses) {
     return mixed;
 }
 
-// A push drops the listing that the kernel has, but not a reply on its way to it; that one shows
-// its age by the directory's mtime. A merged directory has the mtime of its topmost part only.
+// A push drops the kernel's cached listing, but not a reply in flight. The directory's mtime shows
+// that such a reply is old. A merged directory shows only its topmost part's mtime, which does not
+// suffice.
 bool is_merged(const Mirrors& mirrors, std::uint64_t nodeid) {
     const auto root = mirrors.root_above(nodeid);
     return root != nullptr && root->source->kind() == Source::Kind::overlay;
@@ -52,7 +53,7 @@ std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& st
         mirrors.nodes().unchanged(nodeid, 0, 0, false);
         return 0;
     }
-    // A period: within one, the listing that began it is as good as a new one.
+    // Time is cut into periods of one timeout. The kernel may reuse a listing within its period.
     const auto period = static_cast<std::uint64_t>(sys::coarse_milliseconds() / timeout);
     const bool same = mirrors.nodes().unchanged(nodeid, period, mtimes_of(statuses), true);
     return abi::fopen::cache_dir | (same ? abi::fopen::keep_cache : 0);

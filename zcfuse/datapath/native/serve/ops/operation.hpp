@@ -1,8 +1,8 @@
 // One request about a node below a leased directory, and the operations that answer it.
 //
-// Each operation is a function of a file of its own. It answers exactly once and returns true, or
-// sends nothing and returns false: then the request goes up. Called by serving threads; a Context
-// belongs to one of them.
+// Each operation is a function in its own file. It answers exactly once and returns true, or sends
+// nothing and returns false: then the request goes up. Serving threads call them; each has its
+// Context.
 #pragma once
 
 #include <cstring>
@@ -97,8 +97,8 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
 // without a message; 0, -errno or kHandUp.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into);
-// Answers ENOTTY to an IOCTL, and ENOSYS to what need not be asked, POLL on any mount and opens on
-// an immutable one; false where it is to be asked.
+// Answers requests that the kernel can do without: ENOTTY to an IOCTL, ENOSYS to POLL and, on an
+// immutable mount, to opens and FLUSH. Returns false for all others.
 bool unasked(Context& context, const Request& request);
 // The request with a handle for control in it, where it comes without one from a file or directory
 // that was opened without a message; `message` itself otherwise.

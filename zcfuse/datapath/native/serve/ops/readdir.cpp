@@ -137,9 +137,9 @@ int find(Context& context, const Request& request, const abi::ReadIn& read,
     return into ? 0 : -EBADF;
 }
 
-// Opens the listing of a directory that had to give it back. A rewind of one that was opened at a
-// later position opens it once more: on ext4 a descriptor whose first getdents64 found the end
-// lists nothing after a seek to 0.
+// Opens a listing again that had to be closed. A rewind of a listing opened at a later position
+// also opens it again: on ext4 a descriptor whose first getdents64 found the end lists nothing
+// after a seek to 0.
 int reopen(Context& context, std::uint64_t nodeid, const abi::ReadIn& read, OpenDirectory& opened) {
     if (opened.listing && !(opened.reopened && read.offset == 0)) {
         return 0;

@@ -1,5 +1,5 @@
-// GETXATTR and LISTXATTR, of the very file: opened and compared first. The marks of overlayfs in
-// the layers of a union are none of the file's.
+// GETXATTR and LISTXATTR open the file and compare its identity first. They hide the marks that
+// overlayfs wrote into the layers of a union.
 //
 // The kernel fetches ACLs itself (FUSE_POSIX_ACL) and takes any errno but ENODATA for a refusal of
 // access (fs/fuse/acl.c), so a backing filesystem without ACLs has none on its files; once it has

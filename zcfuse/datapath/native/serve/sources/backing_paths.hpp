@@ -36,7 +36,7 @@ class BackingPaths {
     // The device of our own mount: ELOOP for what lies on it. Before there are threads.
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
 
-    // What a regular file is now; EISDIR for a directory, EINVAL for any other kind.
+    // The present status of a regular file; EISDIR for a directory, EINVAL for any other kind.
     int look(const BackingPath& path, struct ::statx& into);
     // Opens it for reading and says what it is. kHandUp where another process holds a lease of it.
     int open(const BackingPath& path, sys::UniqueFd& into, struct ::statx& status);

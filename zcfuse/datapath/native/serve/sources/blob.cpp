@@ -50,7 +50,7 @@ int Blob::Source::acl(BackingPaths* paths, std::string& into) const {
     return file != nullptr ? acl_of(file->get(), into) : paths->acl(path, into);
 }
 
-// Those of one file need not be compared, and are not asked for.
+// With a single file there is nothing to compare, so its ACL is not read.
 int Blob::compare_acls(BackingPaths* paths) {
     acls_differ_ = false;
     const auto files = std::count_if(sources_.begin(), sources_.end(),

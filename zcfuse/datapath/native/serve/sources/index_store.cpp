@@ -19,7 +19,7 @@ constexpr std::size_t kFirstSlots = 64;
 constexpr std::uint64_t kNameBits = 32;
 // Distinct attributes beyond these are kept with each entry.
 constexpr std::size_t kSharedGiven = 4096;
-// In the place of a record: its terms are in a vector of their own.
+// This bit in a record's place means that a separate vector holds the terms.
 constexpr std::uint32_t kLonger = 1U << 31;
 
 std::uint64_t hash_of(const GivenAttributes& given) noexcept {
@@ -98,7 +98,7 @@ void IndexStore::link(std::uint32_t number) {
     ++hashed_;
 }
 
-// What probed beyond the slot moves up, so that no search ends too early.
+// Entries that probed past the slot move up, so that searches do not end too early.
 void IndexStore::unlink(std::uint32_t number) {
     const auto last = hash_.size() - 1;
     const auto& gone = records[number];

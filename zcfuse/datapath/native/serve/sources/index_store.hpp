@@ -49,7 +49,7 @@ class Pool {
     std::vector<std::uint32_t> free_;
 };
 
-// Texts of up to PATH_MAX, by place. What was given back is used for texts of the same length.
+// Texts of up to PATH_MAX, by place. A removed text's space is reused for texts of the same length.
 class TextArena {
   public:
     std::uint32_t add(std::string_view text);
@@ -64,7 +64,7 @@ class TextArena {
     std::unordered_map<std::size_t, std::vector<std::uint32_t>> free_;  // by length
 };
 
-// What an entry was given by keyword.
+// The attributes that a program gave an entry by keyword.
 struct GivenAttributes {
     std::int64_t mtime_ns = 0;
     std::uint32_t mode = 0;
@@ -95,7 +95,7 @@ struct IndexRecord {
 };
 static_assert(sizeof(IndexRecord) == 48);
 
-// The terms of a blob as they are kept: one in the pool, more in a vector of their own.
+// One stored term of a blob. A single term lies in the pool, several in a separate vector.
 struct StoredTerm {
     std::uint64_t offset = 0;  // of a file: the name in the arena, and its length above
     std::uint64_t length = 0;  // of a concatenation: the number of parts

@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::string_view kReserved = ".wh.";
 constexpr std::array<std::string_view, 2> kNamespaces{"trusted.overlay.", "user.overlay."};
-// An overlayfs in an overlayfs: its attributes have this once more.
+// An overlayfs inside an overlayfs repeats this prefix in its attributes.
 constexpr std::string_view kEscape = "overlay.";
 constexpr std::size_t kUsualNames = 512;
 constexpr std::size_t kMostNames = 64 << 10;  // XATTR_LIST_MAX

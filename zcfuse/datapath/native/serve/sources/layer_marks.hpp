@@ -1,5 +1,6 @@
-// What overlayfs and OCI images write into a layer: whiteouts, opaque directories, redirects. The
-// same as zcfuse/tree/_union_marks.py knows; what needs more than to be noticed is control's.
+// Reads the marks that overlayfs and OCI images write into a layer: whiteouts, opaque directories,
+// redirects. zcfuse/tree/_union_marks.py knows the same marks. Control handles those that need more
+// than detection.
 //
 // No state; any thread.
 #pragma once
@@ -13,7 +14,7 @@
 
 namespace zc {
 
-// What the extended attributes say (overlay.*, `trusted.` or `user.`).
+// The marks in extended attributes (overlay.*, `trusted.` or `user.`).
 struct Marks {
     bool whiteout = false;  // counts for an empty regular file only
     bool opaque = false;

@@ -88,7 +88,7 @@ int LiveIndex::entry_at(const Place& place, std::string_view name, Snapshot& int
     return 0;
 }
 
-// What the directory above shows; of the root, itself.
+// The status of the parent directory; the root is its own parent.
 int LiveIndex::above(const Place& place, Found& into) const {
     Snapshot entry;
     {
@@ -174,7 +174,7 @@ int LiveIndex::examine(const Snapshot& entry, Found& into) const {
     return 0;
 }
 
-// What an open file is, once its name may show another.
+// Attributes of an open file, whose name may show another file by now.
 class LiveIndex::OpenEntry final : public OpenStatus {
   public:
     OpenEntry(std::shared_ptr<const LiveIndex> source, Snapshot entry, std::uint64_t ino)
@@ -326,8 +326,8 @@ class LiveIndex::At final : public SourceDirectory {
                                                          : -EINVAL;
     }
 
-    // No entry has an attribute but the ACL of the files behind it, which a mode by keyword
-    // replaces.
+    // An entry's only attribute is the ACL of the files behind it, and a mode by keyword replaces
+    // that.
     int get_xattr(const char* name, const Identity& wanted, const char* attribute,
                   Bytes& into) const override {
         into.clear();

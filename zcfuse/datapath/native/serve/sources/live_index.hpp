@@ -1,7 +1,7 @@
-// The directories of a program's own (`Dir`) as values: control describes each entry, and changes
-// it while it is mounted. Each question looks at the files behind the entry.
+// Serves a program's directories (`Dir`) from values: control describes each entry, and changes it
+// while it is mounted. Each question looks at the files behind the entry.
 //
-// An entry has one identity while the same files are behind it. When others are, its name shows
+// An entry keeps its identity while the same files are behind it. With other files, its name shows
 // another file, as after rename(2).
 //
 // Threads: any. The lock is innermost, and no system call is made under it: an entry is copied,
@@ -29,7 +29,7 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
     struct Shown {
         std::uint32_t uid = 0;
         std::uint32_t gid = 0;
-        std::int64_t made_ns = 0;  // the time of an entry that has none of its own
+        std::int64_t made_ns = 0;  // the time of an entry without one
     };
     // `trust_ms` and `descriptors` are for the directories of backing files.
     LiveIndex(const Shown& shown, std::int64_t trust_ms, std::size_t descriptors);
@@ -39,7 +39,7 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
         std::string name;
         EntryKind kind = EntryKind::none;
         GivenAttributes given;
-        std::uint64_t key = 0;     // of a directory and of memory: what tells it from others
+        std::uint64_t key = 0;     // distinguishes directories and memories
         std::int64_t time_ns = 0;  // of a directory the last change; of a blob when it was made
         std::uint64_t ino = 0;     // of what is handed up, with its type
         std::uint32_t type = 0;
@@ -55,7 +55,7 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
     std::vector<std::uint32_t> put(std::uint32_t directory, std::vector<Spec> specs,
                                    std::int64_t time_ns);
     void remove(std::uint32_t directory, std::string_view name, std::int64_t time_ns);
-    // What tells a directory from others; ino 0 for a number that is none.
+    // The identity of a directory; ino 0 for an unknown number.
     Identity identity_of(std::uint32_t directory) const;
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept {
         paths_.refuse_device(major, minor);
@@ -121,7 +121,7 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
     mutable std::shared_mutex lock_;
     IndexStore store_;
     std::unordered_map<std::uint32_t, Directory> directories_;
-    std::unordered_map<std::uint32_t, std::int64_t> times_;  // of blobs that have one of their own
+    std::unordered_map<std::uint32_t, std::int64_t> times_;  // only of blobs with a time
     std::atomic<std::size_t> handed_up_{0};
     std::uint64_t last_serial_ = 0;
 };

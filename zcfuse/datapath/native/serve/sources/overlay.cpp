@@ -224,8 +224,8 @@ class OverlaySource::At final : public SourceDirectory {
         return marks.metacopy ? kHandUp : 0;
     }
 
-    // Whether a `.wh.` name in a layer above hides the part. Callers ask once a layer has the name,
-    // because most missing names are missing in all layers.
+    // Whether a `.wh.` name in a layer above hides the part. Callers ask only after a layer had the
+    // name, because most missing names are missing in all layers.
     int is_covered_above(const Part& part, const char* name) const {
         for (const auto* above = parts_.data(); above != &part; ++above) {
             if (const int covered = is_covered(*above->directory, name); covered != 0) {

@@ -123,7 +123,7 @@ class SourceDirectory {
     virtual int hold(const char*, const Identity&, int, sys::UniqueFd&, struct ::statx&) const {
         return kHandUp;
     }
-    // What an open file is that was made in this directory.
+    // Looks at a file that a client just made in this directory.
     virtual int identify(int, Found&) const { return kHandUp; }
     // The real directory, for operations that change it; -1 without one.
     virtual int descriptor() const noexcept { return -1; }
@@ -141,7 +141,8 @@ class Source {
     virtual Kind kind() const noexcept = 0;
     virtual Freshness freshness() const noexcept = 0;
     virtual SourceDirectory::Ref root() const = 0;
-    // A directory of the source that no name leads to any more; nullptr where there is none.
+    // A directory of the source that lost its last name; nullptr if the source has no such
+    // directories.
     virtual SourceDirectory::Ref adopt(sys::UniqueFd) const { return nullptr; }
     virtual int filesystem_status(struct ::statvfs& into) const = 0;
     // The inode number that clients see for a status of find() or status().
