@@ -16,7 +16,9 @@ pytestmark = requires("mounting")
 ANY_BYTES = [b"\xff\xfe\x80", b"new\nline", b"'\"$`\\", "größe".encode(), b" ", b"x" * 255]
 
 
-@pytest.fixture(params=["dev", pytest.param("uring", marks=[requires("root", "io_uring"), pytest.mark.alone])])
+@pytest.fixture(
+    params=["dev", pytest.param("uring", marks=[requires("root", "io_uring"), pytest.mark.alone])]
+)
 def transport(request):
     """Each transport in turn; a ring switches the kernel's switch on."""
     if request.param == "uring":
