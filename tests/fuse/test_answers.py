@@ -306,4 +306,4 @@ async def test_a_kernel_that_cannot_be_told_is_no_reason_to_stop(caplog):
                 with trio.fail_after(5):
                     await changes.told()
             nursery.cancel_scope.cancel()
-    assert caplog.text.count("could not be told") == 2
+    assert caplog.text.count("could not be reported") == 2

@@ -1,8 +1,7 @@
-"""How long requests took, as the data path's histograms have it: arithmetic, and nothing else.
+"""Request latencies, computed from the data path's histograms.
 
-The time is the daemon's part of a request: from its being read off the kernel's channel until its
-reply was written. What the client waits for besides, the kernel's way there and back and the
-wake-ups, is in none of it.
+A latency is the daemon's part of a request: from reading it off the kernel's channel until its
+reply was written. It excludes the kernel's part and the wake-ups on the way to the client.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from typing import Final
 
 import msgspec
 
-# What is shown of a distribution, by the name it has in the status document.
+# The quantiles in the status document, by name.
 QUANTILES: Final[Mapping[str, float]] = {"p50_ns": 0.5, "p99_ns": 0.99, "p999_ns": 0.999}
 
 
 class Latency(msgspec.Struct, frozen=True):
     """A distribution of times in nanoseconds.
 
-    Each of `buckets` is (first, end, count): so many took at least `first` and less than `end`.
-    They are in order, and those without a count are left out. `max_ns` is exact.
+    `buckets` has (first, end, count): `count` requests took at least `first` and less than `end`.
+    The buckets are in order; empty ones are left out. `max_ns` is exact.
     """
 
     count: int = 0
@@ -29,10 +28,10 @@ class Latency(msgspec.Struct, frozen=True):
     buckets: tuple[tuple[int, int, int], ...] = ()
 
     def quantile(self, share: float) -> int:
-        """Return a time, in ns, that `share` (0 to 1) of the requests took no longer than.
+        """Return the time, in ns, within which `share` (0 to 1) of the requests finished.
 
-        Taken in proportion within its bucket, so it is out by a quarter at the most; 0 where there
-        was no request.
+        The result is interpolated within its bucket, so its error is at most a quarter. Without
+        requests it is 0.
         """
         wanted = share * self.count
         passed = 0
@@ -44,7 +43,7 @@ class Latency(msgspec.Struct, frozen=True):
         return self.max_ns
 
     def since(self, earlier: Latency) -> Latency:
-        """Return what was added after `earlier`; `max_ns` is then known to a bucket only."""
+        """Return the requests added after `earlier`; `max_ns` is precise to one bucket."""
         before = {first: count for first, _, count in earlier.buckets}
         changes = ((a, end, count - before.get(a, 0)) for a, end, count in self.buckets)
         buckets = tuple(bucket for bucket in changes if bucket[2] > 0)
@@ -53,7 +52,7 @@ class Latency(msgspec.Struct, frozen=True):
         return Latency(count, max(self.sum_ns - earlier.sum_ns, 0), longest, buckets)
 
     def plus(self, other: Latency) -> Latency:
-        """Return both together."""
+        """Return the sum of both."""
         ends = {first: end for first, end, _ in self.buckets + other.buckets}
         counts = dict.fromkeys(sorted(ends), 0)
         for first, _, count in self.buckets + other.buckets:

@@ -1,8 +1,8 @@
 """The ledger of the data path, with types.
 
 `DataPath.statistics()` gives plain dictionaries; `Statistics.of()` checks and freezes them. Status,
-audit and bench read this and nothing private. A snapshot is taken without stopping the threads that
-count, so that two counters of one snapshot may be some requests apart.
+audit and bench read only this. Threads go on counting while a snapshot is taken, so two counters of
+one snapshot may be some requests apart.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ if TYPE_CHECKING:
 class Transport(msgspec.Struct, frozen=True):
     """The channel: `kind` is "dev", "uring" or "socket".
 
-    `settled`: `kind` will not change any more. `reason`: why there is no ring, or "". `threads`
-    read /dev/fuse, `cloned` of them from a descriptor of their own; clone_error is "" or why
-    descriptors are shared. Of a ring: its `queues`, one a CPU, the `depth` of each in requests,
-    `entries_busy` now, `queue_full` times that a queue had none left, `waits`: requests that waited
-    for one, `handed_over`: replies given by another thread than the queue's, `ring_requests` taken
-    in all, `unbound`: queues whose thread may not run on its CPU, `entries_refused`: entries that
-    the kernel did not take, `reads_to_workers`: READs whose bytes were not in memory. The buffers
-    of its entries take up to `bytes`, as they are used, of which `locked` are there and locked.
-    `sched_idle`: its threads are SCHED_IDLE now, which keeps a client on its processor while the
-    machine is quiet (sched(7)); `sched_idle_chosen`: times that they became so, `sched_idle_late`:
-    times that it was given up because one had waited for a processor, `sched_idle_refused`: why it
-    never is, or "".
+    - `settled`: `kind` is final.
+    - `reason`: why the mount has no ring, or "".
+    - `threads`: threads that read /dev/fuse; `cloned` of them have a separate descriptor.
+    - `clone_error`: why threads share a descriptor, or "".
+    - `queues`: the ring's queues, one per CPU; each can hold `depth` requests.
+    - `entries_busy`: entries in use now; `queue_full` counts times that a queue had no free entry.
+    - `waits`: requests that waited for a free entry.
+    - `handed_over`: replies that another thread than the queue's gave.
+    - `ring_requests`: requests that came over the ring.
+    - `unbound`: queues whose thread may not run on its CPU.
+    - `entries_refused`: entries that the kernel refused.
+    - `reads_to_workers`: READs that had to wait for their bytes.
+    - `bytes`: limit of the entries' buffers, which grow with use; `locked` bytes are in memory.
+    - `sched_idle`: the ring's threads are SCHED_IDLE now, which keeps a client on its processor
+      while the machine is quiet (sched(7)).
+    - `sched_idle_chosen`: times that the threads became SCHED_IDLE.
+    - `sched_idle_late`: times that they stopped, because one had waited for a processor.
+    - `sched_idle_refused`: why they never are SCHED_IDLE, or "".
     """
 
     kind: str
@@ -60,9 +66,9 @@ class Transport(msgspec.Struct, frozen=True):
 
 
 class Init(msgspec.Struct, frozen=True):
-    """What INIT settled with the kernel. max_readahead and max_write are bytes.
+    """The result of INIT, negotiated with the kernel. max_readahead and max_write are bytes.
 
-    `zero_message_opens`: of an immutable mount, whether the kernel can do without OPEN and OPENDIR.
+    `zero_message_opens`: whether an immutable mount may open files without OPEN and OPENDIR.
     """
 
     done: bool
@@ -78,11 +84,11 @@ class Init(msgspec.Struct, frozen=True):
 
 
 class PathCounts(msgspec.Struct, frozen=True):
-    """What one serving path did: all from the return values of its system calls.
+    """The counters of one serving path, from the return values of its system calls.
 
-    copied_in and copied_out are the bytes that system calls copied into and out of the daemon's
-    memory, headers left out; `short` counts calls that moved less than asked before the end of the
-    file, `refused` replies that the kernel did not want any more.
+    System calls copied `copied_in` bytes into the daemon's memory and `copied_out` bytes out of it,
+    without headers. `short` counts calls that moved too few bytes before the end of the file,
+    `refused` counts replies that the kernel refused.
     """
 
     requests: int = 0
@@ -96,7 +102,7 @@ class PathCounts(msgspec.Struct, frozen=True):
 
     @property
     def copies_per_byte(self) -> float:
-        """User-space copies per byte served; 0.0 where nothing was."""
+        """User-space copies per byte served; 0.0 if no byte was served."""
         return (self.copied_in + self.copied_out) / self.bytes if self.bytes else 0.0
 
 
@@ -123,12 +129,12 @@ class Windows(msgspec.Struct, frozen=True):
 
 
 class Directories(msgspec.Struct, frozen=True):
-    """Directory leases: what the data path answers for names, attributes and opens by itself.
+    """Directory leases: the data path answers for names, attributes and opens below them.
 
-    `node_bytes` is what the table of `nodes` takes, names left out. `descriptors` of directories
-    are cached, up to `descriptor_limit`; `hits` and `misses` count their look-ups, `reopened` the
-    opens that found their file's lease. `archives` are those whose members are answered for, from
-    `archive_bytes` of memory; `entries` of a program's own directories take `entry_bytes`.
+    The table of `nodes` takes `node_bytes`, without names. The cache of directories holds
+    `descriptors` of at most `descriptor_limit`; `hits` and `misses` count its look-ups. `reopened`
+    counts opens that found their file's lease. The indexes of `archives` take `archive_bytes`; the
+    `entries` of programs' directories take `entry_bytes`.
     """
 
     leased: int = 0
@@ -149,17 +155,20 @@ class Directories(msgspec.Struct, frozen=True):
 
 
 class Coherence(msgspec.Struct, frozen=True):
-    """What is known of changes of the backing tree, where they are pushed to the kernel.
+    """Changes of the backing tree, and their pushes to the kernel.
 
-    `events` came from the `filesystems` that are watched; `unknown` of them concern files that the
-    kernel does not know, `coalesced` ones that it has not asked for since the last push. `pushes`
-    were sent; `overflows` of the kernel's queue, and queues of ours that grew too long, made
-    `epochs`, in which the kernel asks again for all. `left_out` are names on or above somebody
-    else's mount. `latency_sum_ns` and `latency_worst_ns` are from an event to its push.
-    `schedule_errno`: why the watcher is not SCHED_FIFO, 0 where it is. `refused` counts leases
-    whose changes are not pushed, by reason: ``not_permitted`` (watching a filesystem needs
-    CAP_SYS_ADMIN), ``filesystem`` (its type does not report each change), ``queue`` (fanotify
-    failed).
+    - `events`: changes reported by the `filesystems` watched. `unknown` of them concern files that
+      the kernel does not know. `coalesced` of them concern files that the kernel has not asked for
+      since the last push.
+    - `pushes`: invalidations sent to the kernel.
+    - `overflows`: full queues, the kernel's or the data path's. Each begins one of the `epochs`, in
+      which the kernel asks for everything again.
+    - `left_out`: names on or above a foreign mount.
+    - `latency_sum_ns`, `latency_worst_ns`: time from an event to its push.
+    - `schedule_errno`: why the watcher is not SCHED_FIFO, or 0.
+    - `refused`: leases without pushes, by reason. ``not_permitted``: watching a filesystem needs
+      CAP_SYS_ADMIN. ``filesystem``: its type does not report each change. ``queue``: fanotify
+      failed.
     """
 
     filesystems: int

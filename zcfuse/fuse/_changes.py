@@ -1,8 +1,8 @@
-"""Telling the kernel what a program has changed in its tree.
+"""Reports a program's changes of its tree to the kernel.
 
-Changes are noted in the trio thread, from wherever the program makes them, a request handler
-included, and told by a task of the mount's through a worker thread: the kernel takes the parent
-directory's lock for it, which a client may hold whose request this process has yet to answer.
+The program notes changes in the trio thread, even inside a request handler. A task of the mount
+reports them through a worker thread, because the call may block: the kernel needs the parent
+directory's lock, and a client may hold it until this process answers its request.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Changes:
-    """The changes that the kernel has not been told of yet.
+    """The changes that the kernel does not know yet.
 
-    `nodeid_of` says by which nodeid the kernel knows a directory; `tell` has it forget a name, and
-    is called in a worker thread, one change at a time.
+    `nodeid_of` returns the kernel's nodeid of a directory. `tell` makes the kernel forget a name;
+    it runs in a worker thread, one change at a time.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Changes:
         self._ended = False
 
     def note(self, directory: Node, name: bytes) -> None:
-        """Take note that `name` in `directory` means something else now."""
+        """Note that `name` in `directory` means something else now."""
         nodeid = self._nodeid_of(directory)
         if nodeid is None or self._ended:
             return  # the kernel knows nothing of it
@@ -46,11 +46,11 @@ class Changes:
             self._idle = trio.Event()
 
     async def told(self) -> None:
-        """Wait until the kernel has been told of everything noted so far, and perhaps since."""
+        """Wait until the kernel knows every change noted so far; it may know later ones too."""
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Tell, until cancelled; then nobody waits any more."""
+        """Report changes until cancelled, then release every waiter."""
         try:
             while True:
                 await self._noted.wait()
@@ -69,4 +69,4 @@ class Changes:
                 # Abandoned at the end of the mount: the abort of the connection ends the call.
                 await trio.to_thread.run_sync(self._tell, nodeid, name, abandon_on_cancel=True)
             except OSError as error:
-                log.info("the kernel could not be told of a change: %s", error)
+                log.info("a change could not be reported to the kernel: %s", error)

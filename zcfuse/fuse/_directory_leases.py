@@ -1,8 +1,7 @@
-"""Which directories the data path answers for: mirrors, archives and those described by value.
+"""The directories that the data path answers for: mirrors, archives and those described by value.
 
-Belongs to the trio thread. The root's lease is granted before the mount is served, that of another
-node when the kernel comes to know it, before the reply that says so; it ends when the kernel has
-forgotten the node.
+Belongs to the trio thread. The root gets its lease before serving starts. Another node gets it just
+before the reply that shows the node to the kernel. A lease ends when the kernel forgets the node.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath import Source
 
 CATALOGUE_BYTES: Final = 128 << 20
-"""Memory for what is known of archives; for those that do not fit Python answers."""
+"""Memory for the indexes of archives; Python answers for those that do not fit."""
 
 # Node ids with this bit are the data path's own (native/serve/nodes/table.hpp).
 _DATAPATH_NODEID: Final = 1 << 62
@@ -31,8 +30,8 @@ log = logging.getLogger(__name__)
 class DirectoryLeases:
     """The leases of one mount.
 
-    With `push` each change below a leased directory is pushed to the kernel. Where
-    that is refused, its answers hold for the cache timeout, and the status counts the reason.
+    `push`: push each change below a leased directory to the kernel. If that is refused, answers
+    hold for the cache timeout, and the status counts the reason.
     """
 
     def __init__(self, tree: Tree, datapath: Leases, *, push: bool = False) -> None:
@@ -46,17 +45,17 @@ class DirectoryLeases:
 
     @property
     def revoked(self) -> bool:
-        """Whether everything is handed up for good."""
+        """Whether the data path hands up every request from now on."""
         return self._revoked
 
     def covers(self, nodeid: int) -> bool:
-        """Whether the data path answers for a node: of a leased directory, or below one."""
+        """Whether the data path answers for a node: a leased directory, or a node below one."""
         return not self._revoked and (bool(nodeid & _DATAPATH_NODEID) or nodeid in self._leased)
 
     def grant(self, nodeid: int, node: Node) -> None:
-        """Lease the directory that a node mirrors, if it mirrors one and nothing was revoked.
+        """Lease the directory that a node mirrors, if any, unless leases were revoked.
 
-        Without a lease Python is asked, so whatever the tree raises here is only logged.
+        An error of the tree is only logged, because Python answers without a lease.
         """
         try:
             self._grant(nodeid, node)
@@ -64,10 +63,10 @@ class DirectoryLeases:
             log.exception("no directory lease")
 
     def grant_root(self) -> None:
-        """Lease the directory that the tree's root mirrors, if it mirrors one.
+        """Lease the directory that the tree's root mirrors, if any.
 
         Raises:
-            ValueError: the tree keeps a path that is none.
+            ValueError: the tree keeps an invalid path.
         """
         self._grant(ROOT_NODEID, self._tree.root)
 
@@ -94,13 +93,13 @@ class DirectoryLeases:
             self._push_changes(nodeid)
 
     def _push_changes(self, nodeid: int) -> None:
-        """Have changes pushed to the kernel; where they cannot be, answers hold for a time."""
+        """Start pushing changes; if that fails, answers hold for the cache timeout."""
         reason = self._datapath.push_changes(nodeid)
         if reason:
             log.warning("changes are not pushed: %s; answers hold for the cache timeout", reason)
 
     def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
-        """Return False where there is no room for what is known of an archive among them."""
+        """Return False if there is no memory for an archive's index."""
         if any(one.described is not None for one in lease.layers):
             return False  # Python answers for a layer that a program may change
         found = [one.catalogue for one in lease.layers if one.catalogue is not None]
@@ -122,7 +121,7 @@ class DirectoryLeases:
         return False
 
     def nodeid(self, node: Node) -> int | None:
-        """Return the nodeid of a directory that was described to the data path, or None."""
+        """Return the nodeid of a described directory, or None."""
         for nodeid, described in self._described.items():
             number = described.number(node)
             if number is not None:
@@ -144,7 +143,7 @@ class DirectoryLeases:
         described.publish(_Sink(self._datapath, nodeid, self.revoke))
 
     def _lease_catalogue(self, nodeid: int, catalogue: Catalogue) -> bool:
-        """Return False where there is no room for it."""
+        """Return False if there is no memory for it."""
         if not self._has_room(catalogue.size):
             return False
         sections = catalogue.sections()
@@ -172,14 +171,14 @@ class DirectoryLeases:
             self._datapath.drop_directory(nodeid)
 
     def revoke(self) -> None:
-        """Have everything handed up from now on, and grant nothing more."""
+        """Make the data path hand up every request, and grant no more leases."""
         self._revoked = True
         for nodeid in self._leased:
             self._datapath.revoke_directory(nodeid)
 
 
 def _index_source(catalogue: Catalogue) -> Source:
-    """Return what is known of an archive as a layer; OSError where it cannot be read."""
+    """Return an archive's index as a layer; raise OSError if the archive cannot be read."""
     from zcfuse.datapath import index_source  # compiled: a mount without a data path has none
 
     sections = catalogue.sections()
@@ -206,19 +205,20 @@ class _Sink:
         self.failed = failed
 
     def put(self, directory: int, entries: list[EntryDescription], time_ns: int) -> list[int]:
-        """Hold entries from now on."""
+        """Put entries into a directory; return their numbers."""
         return self._datapath.index_put(self._nodeid, directory, entries, time_ns)
 
     def remove(self, directory: int, name: bytes, time_ns: int) -> None:
-        """Hold nothing of this name any more."""
+        """Remove an entry from a directory."""
         self._datapath.index_remove(self._nodeid, directory, name, time_ns)
 
 
 def _checked_names(paths: Collection[bytes]) -> list[bytes]:
-    """Return paths below a directory as the data path wants them.
+    """Return paths below a directory after checking them.
 
     Raises:
-        ValueError: one is none: it would keep nothing, and what was to be kept would be leased.
+        ValueError: a path is invalid. It would keep nothing, and the lease would cover the file
+            meant.
     """
     for path in paths:
         if not path or b"\0" in path or {b"", b".", b".."} & set(path.split(b"/")):

@@ -1,8 +1,7 @@
 """The one place where an operation is counted and its failure becomes an errno.
 
 pyfuse3 ends its loop, and with it the mount, when a handler raises anything but FUSEError. A tree
-is the user's code and may raise whatever it likes: that is EIO for its caller and a traceback in
-the log.
+is the user's code and may raise any exception: the client gets EIO, and the log a traceback.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ import trio
 
 LOG: Final = logging.getLogger("zcfuse.control")
 
-# The kernel takes a reply with an errno outside this range for none at all (fs/fuse/dev.c), and
-# the client would wait for ever.
+# The kernel ignores a reply with an errno outside this range (fs/fuse/dev.c), and the client would
+# wait forever.
 _ERRNO_LIMIT: Final = 512
 
 _P = ParamSpec("_P")

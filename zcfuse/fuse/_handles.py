@@ -1,8 +1,8 @@
-"""Open files and directories: what a file handle of the kernel stands for.
+"""Open files and directories, by the kernel's file handles.
 
 Belongs to the trio thread. All opens of one node share one BackingFile, because the mount is
 read-only and because the kernel allows an inode one backing file at a time. The first open installs
-its lease, the last release revokes it, and only then is the file closed.
+its lease. The last release revokes the lease, then closes the file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Leases(Protocol):
-    """What the data path offers: to answer reads itself, and to show clients real inode numbers."""
+    """The data path's interface: it answers requests and shows real inode numbers."""
 
     def install(
         self, nodeid: int, extents: Sequence[tuple[int, int, int]], path: str, /
     ) -> tuple[str, str]:
-        """Serve a node's reads from (fd, offset, length), by a path of its own if it names one.
+        """Serve a node's reads from `extents` of (fd, offset, length).
 
-        Returns the mode and the reason for it.
+        A `path` other than "" forces that serving path. Returns the mode and the reason for it.
         """
 
     def revoke(self, nodeid: int, /) -> None:
@@ -39,12 +39,12 @@ class Leases(Protocol):
         """Forget the inode numbers of nodes."""
 
     def lease_directory(self, nodeid: int, root_fd: int, kept: Sequence[bytes], /) -> None:
-        """Answer for a directory and all below it, but for what is kept."""
+        """Answer for a directory and everything below it, except the paths in `kept`."""
 
     def lease_union(
         self, nodeid: int, layers: Sequence[int | Source], sees_trusted: bool, /
     ) -> None:
-        """Answer for several layers merged, the topmost first, and all below them."""
+        """Answer for merged layers, the topmost first, and everything below them."""
 
     def lease_catalogue(
         self,
@@ -57,7 +57,7 @@ class Leases(Protocol):
         uid: int | None,
         gid: int | None,
     ) -> None:
-        """Answer for the members of an archive, which a node shows."""
+        """Answer for the members of the archive that a node shows."""
 
     def lease_index(
         self,
@@ -70,36 +70,36 @@ class Leases(Protocol):
         key: int,
         time_ns: int,
     ) -> None:
-        """Answer for the entries of a program's own directory, which are put there afterwards."""
+        """Answer for a program's directory; index_put() adds its entries."""
 
     def index_put(
         self, nodeid: int, directory: int, entries: list[EntryDescription], time_ns: int, /
     ) -> list[int]:
-        """Hold entries in a directory of the index of a node; return their numbers."""
+        """Put entries into a directory of a node's index; return their numbers."""
 
     def index_remove(self, nodeid: int, directory: int, name: bytes, time_ns: int, /) -> None:
-        """Hold nothing of this name any more."""
+        """Remove an entry from a directory of a node's index."""
 
     def index_nodeid(self, nodeid: int, directory: int, /) -> int:
-        """Return by which nodeid the kernel knows a directory, 0 if it does not know it."""
+        """Return the kernel's nodeid of a directory, 0 if the kernel does not know it."""
 
     def revoke_directory(self, nodeid: int, /) -> bool:
-        """Hand up what comes about a leased directory and all below it."""
+        """Hand up requests for a leased directory and everything below it."""
 
     def drop_directory(self, nodeid: int, /) -> None:
         """Give back the lease of a directory that the kernel has forgotten."""
 
     def push_changes(self, nodeid: int, /) -> str:
-        """Push each change below a leased directory to the kernel; return "" or why not."""
+        """Push each change below a leased directory to the kernel; return "" or why that fails."""
 
     def invalidate_entry(self, parent: int, name: bytes, /) -> int:
-        """Have the kernel forget a name; return 0 or -errno. Blocks: never from a handler."""
+        """Make the kernel forget a name; return 0 or -errno. Blocks: not for handlers."""
 
     def invalidate_inode(self, nodeid: int, offset: int, length: int, /) -> int:
-        """Have the kernel forget attributes, and pages from `offset` unless it is negative."""
+        """Make the kernel forget attributes, and pages from `offset` unless it is negative."""
 
     def describe(self, nodeid: int, /) -> Sequence[tuple[int, bytes, int, int, int, int, int]]:
-        """Say who a node below a leased directory is: itself and those above it, from the top.
+        """Describe a node below a leased directory and the nodes above it, from the top.
 
         Each is (nodeid, name, device, inode number, time of birth in ns, type, layer).
         """
@@ -132,7 +132,7 @@ class OpenFiles:
         return len(self._by_handle)
 
     def open(self, nodeid: int, open_backing: Callable[[], BackingFile]) -> int:
-        """Return a new handle of the node; `open_backing` is called if it has none yet."""
+        """Return a new handle of the node; the first one calls `open_backing`."""
         opened = self._by_nodeid.get(nodeid)
         if opened is None:
             opened = _OpenFile(nodeid, open_backing())
@@ -228,9 +228,9 @@ class OpenDirectories:
         return self._opened(handle).node
 
     async def listing(self, handle: int, start: int) -> Listing:
-        """Return the listing to go on with from `start`; a rewind to 0 makes a new one.
+        """Return the listing that continues at `start`; a rewind to 0 makes a new one.
 
-        A rewind asks for the process that opened the directory, whoever reads it now.
+        A rewind lists for the process that opened the directory, even if another one reads it.
         """
         opened = self._opened(handle)
         if start == 0 and not opened.untouched:

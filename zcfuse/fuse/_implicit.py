@@ -1,9 +1,9 @@
-"""Files and directories that clients opened without telling anybody: handles made when needed.
+"""Handles of files and directories that the kernel opened without a message, made when needed.
 
 On an immutable mount the kernel sends no OPEN and no OPENDIR. A READ or READDIRPLUS that the data
-path does not answer itself comes up with a handle that only says which node is meant; nobody will
-release it. So what is opened for it is kept under the node, and the longest unused is given back.
-Belongs to the trio thread.
+path hands up has a handle that only names the node, and no release follows. So Python opens the
+node, keeps the handle under its nodeid, and closes the longest unused one. Belongs to the trio
+thread.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 
 # The data path marks such a handle (serve/ops/implicit.cpp); the rest of it is the nodeid.
 _IMPLICIT: Final = 1 << 63
-# Each is a descriptor or a list of names. More are opened again in turn.
+# Each is a descriptor or a list of names. Beyond the limit, a handle is opened again when needed.
 KEPT: Final = 32
 
 
 def implied_node(fh: int) -> int | None:
-    """Return the nodeid that a handle stands for, None if somebody opened the handle."""
+    """Return the nodeid that a handle stands for, None if a client opened the handle."""
     return fh ^ _IMPLICIT if fh & _IMPLICIT else None
 
 
 class ImplicitHandles:
-    """Handles by nodeid, at most `limit`; `release` is called with each that is given up."""
+    """Handles by nodeid, at most `limit`; calls `release` with each that it gives up."""
 
     def __init__(self, release: Callable[[int], None], limit: int = KEPT) -> None:
         self._release = release
@@ -39,7 +39,7 @@ class ImplicitHandles:
         return handle
 
     def keep(self, nodeid: int, handle: int) -> None:
-        """Keep a handle for what is asked of the node next, in the place of one that it has."""
+        """Keep a handle for the node's next requests; it replaces the node's former one."""
         self.drop(nodeid)
         self._handles[nodeid] = handle
         if len(self._handles) > self._limit:

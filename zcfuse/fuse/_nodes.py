@@ -1,4 +1,4 @@
-"""The node table: which nodeid the kernel knows a node by, and how many lookups it owes us.
+"""The node table: the kernel's nodeid of each node, and its lookups that await a FORGET.
 
 Belongs to the trio thread. A nodeid is never used twice, so that generations can stay 0 and a late
 FORGET or a late reply never hits a stranger.
@@ -16,14 +16,14 @@ import msgspec
 from zcfuse.tree import Node
 
 ROOT_NODEID: Final = 1
-# Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
+# Outsiders' renames can leave remembered parents that form a cycle; real paths are shorter.
 _DEPTH_LIMIT: Final = 4096
 
 
 class _Known(msgspec.Struct, gc=False):
-    """gc=False: nothing in it leads back to it, and there may be a million of them.
+    """gc=False: it is in no reference cycle, and there may be a million of them.
 
-    `above` and `name` say where it was found last.
+    `above` and `name`: where the last lookup found it.
     """
 
     nodeid: int
@@ -60,9 +60,9 @@ class NodeTable:
     def count_lookup(self, node: Node, parent: int = 0, name: bytes = b"") -> tuple[int, bool]:
         """Count one lookup of `node`; return its nodeid and whether the nodeid is new.
 
-        It was found as `name` in the directory that the kernel knows as `parent`. To be called
-        before the reply that carries the nodeid is written: the kernel may forget the node as soon
-        as it has read that.
+        It was found as `name` in the directory that the kernel knows as `parent`. Call it before
+        the reply with the nodeid is written: the kernel may forget the node as soon as it has read
+        the reply.
         """
         known = self._by_identity.get(node.identity)
         if known is not None:
@@ -79,7 +79,7 @@ class NodeTable:
         return known.nodeid, True
 
     def forget(self, nodeid: int, lookups: int) -> bool:
-        """Take lookups back; return whether the node is gone with that. Unknown ids are ignored."""
+        """Take lookups back; return whether the node is gone now. Ignores unknown ids."""
         known = self._by_nodeid.get(nodeid)
         if known is None or nodeid == ROOT_NODEID:
             return False
@@ -89,7 +89,7 @@ class NodeTable:
         del self._by_nodeid[nodeid]
         if self._by_identity.get(known.node.identity) is known:
             del self._by_identity[known.node.identity]
-        known.above = None  # outside renames may have made a ring of them
+        known.above = None  # outsiders' renames may have made a cycle of them
         return True
 
     def reopened_unchanged(self, nodeid: int, version: int, mtime_ns: int) -> bool:
@@ -100,21 +100,21 @@ class NodeTable:
         return same
 
     def forget_opened(self, nodeid: int) -> None:
-        """Trust no version and mtime seen so far at the node's next open."""
+        """Forget version and mtime, so that the node's next open trusts neither."""
         self._known(nodeid).opened_as = None
 
     def adopt(self, nodeid: int, node: Node, parent: int = 0, name: bytes = b"") -> Node:
-        """Know a node by a nodeid of the other plane, which counts its lookups; return the node.
+        """Register a node under a nodeid of the data plane, which counts its lookups.
 
-        It was found as `name` in `parent`. The other plane hands up the FORGET that is its last. No
-        lookup of ours ever finds it.
+        It was found as `name` in `parent`. The data plane hands up the node's last FORGET. Lookups
+        in this table never find the node. Returns the node.
         """
         known = self._by_nodeid.setdefault(nodeid, _Known(nodeid, node, 0))
         self._place(known, parent, name)
         return known.node
 
     def path_of(self, nodeid: int) -> bytes | None:
-        """Return by which names a node was found last, from the root down; None if unknown."""
+        """Return a node's path from the root, by the names found last; None if unknown."""
         at = self._by_nodeid.get(nodeid)
         names: list[bytes] = []
         while at is not None and at.nodeid != ROOT_NODEID and len(names) < _DEPTH_LIMIT:

@@ -1,10 +1,10 @@
-"""The FUSE operations: a Tree as pyfuse3 wants to be asked for it.
+"""The FUSE operations: handlers for pyfuse3 that ask a Tree.
 
 Runs on the trio thread only. A handler decodes, asks the tree by plain system calls (a trip to a
-worker thread costs more than the call), and replies. It awaits only what the tree wants to be
-awaited, for a bounded time, and in `open` another process that has to give up a lease first. The
-mount is read-only: whatever would change
-the tree is EROFS. ENOSYS is answered to POLL only, for the kernel takes it for the whole mount.
+worker thread costs more than the call), and replies. It awaits only a tree's awaitable answers, for
+a bounded time, and in `open` another process that must give up a lease first. The mount is
+read-only: a change of the tree fails with EROFS. Only POLL gets ENOSYS, because the kernel applies
+an ENOSYS to the whole mount.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from zcfuse.linux import process_may_administer
 from zcfuse.options import DEFAULT_ANSWER_TIMEOUT_S
 from zcfuse.tree import Answer, Attributes, BeingMadeError, Identity, Listing, Node, Tree, Who
 
-# fcntl(2): the holder of a lease has /proc/sys/fs/lease-break-time, 45 s unless set otherwise.
+# fcntl(2): the holder of a lease has lease-break-time (/proc/sys/fs), by default 45 s.
 _LEASE_BREAK_SECONDS: Final = 50.0
 _LEASE_PAUSE_SECONDS: Final = 0.001
 _LEASE_LONGEST_PAUSE_SECONDS: Final = 0.1
 
-# A file may change twice within one tick of its filesystem's clock, with one mtime. Until that has
-# moved on, the mtime proves nothing: a tick of the kernel's coarse clock is 10 ms at most, and a
-# filesystem that keeps no fractions counts in steps of up to 2 s.
+# A file may change twice within one tick of its filesystem's clock, with one mtime. The mtime
+# proves nothing until that tick is over. A tick of the kernel's coarse clock is at most 10 ms;
+# filesystems without fractions of seconds have steps of up to 2 s.
 _TICK_NS: Final = 50_000_000
 _WHOLE_SECONDS_TICK_NS: Final = 2_100_000_000
 _SECOND_NS: Final = 1_000_000_000
@@ -54,10 +54,10 @@ ReaddirReply = Callable[[pyfuse3.ReaddirToken, bytes, pyfuse3.EntryAttributes, i
 
 
 class OperationsStatistics(msgspec.Struct, frozen=True):
-    """What reached Python so far. Sizes in bytes; `read_bytes` is the sum of what pread returned.
+    """The requests that reached Python. `read_bytes` is the sum of pread's results.
 
-    `upcalls` is by operation, `errors` by name of the errno that was replied. A missing name that
-    was looked up is no error but one of `negative_lookups`.
+    `upcalls` counts by operation, `errors` by the errno's name. A lookup of a missing name counts
+    as one of `negative_lookups`, not as an error.
     """
 
     upcalls: dict[str, int]
@@ -77,11 +77,11 @@ class OperationsStatistics(msgspec.Struct, frozen=True):
 class Operations(ReadOnlyOperations):
     """pyfuse3.Operations over a tree.
 
-    `cache_timeout` (seconds) is how long the kernel may believe names and attributes. `leases` is
-    the data path, None where there is none; `directory_leases` are those that it has for
-    directories. `direct` opens files past the kernel's page cache. `answer_timeout` (seconds) is
-    how long a tree may take where it is awaited; ETIMEDOUT after that. The tree stays the caller's;
-    `close` gives back only what clients opened.
+    The kernel may cache names and attributes for `cache_timeout` seconds. `leases` is the data path
+    or None; `directory_leases` are its leases for directories. `direct` opens files past the
+    kernel's page cache. An awaitable answer of the tree may take `answer_timeout` seconds; then the
+    client gets ETIMEDOUT. The caller keeps the tree; `close` closes only the files that clients
+    opened.
     """
 
     supports_dot_lookup = False
@@ -137,22 +137,22 @@ class Operations(ReadOnlyOperations):
         )
 
     def nodeid(self, node: Node) -> int | None:
-        """Return the nodeid that the kernel knows a node by, None if it does not know it."""
+        """Return the kernel's nodeid of a node, None if the kernel does not know the node."""
         found = self._nodes.nodeid(node)
         if found is None and self._directory_leases is not None:
             return self._directory_leases.nodeid(node)
         return found
 
     def node(self, nodeid: int) -> Node:
-        """Return the node that the kernel knows by a nodeid; OSError(ESTALE) if it knows none."""
+        """Return the node of a nodeid; OSError(ESTALE) if the kernel knows no such node."""
         return self._nodes.node(nodeid)
 
     def path_of(self, nodeid: int) -> bytes | None:
-        """Return a node's path from the root, by the names it was found under last, or None."""
+        """Return a node's path from the root, by the names found last, or None."""
         return self._nodes.path_of(nodeid)
 
     def close(self) -> None:
-        """Close what clients left open: after pyfuse3's loop ended, before the data path stops."""
+        """Close clients' open files; call it after pyfuse3's loop, before the data path stops."""
         self._files.close()
         self._directories.close()
 
@@ -160,7 +160,7 @@ class Operations(ReadOnlyOperations):
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        """Look a name up; a missing one is a reply too, which the kernel may cache."""
+        """Look a name up; the kernel may cache that a name is missing."""
         directory = self._nodes.node(parent_inode)
         try:
             found = self._tree.lookup_for(directory, name, _who(ctx))
@@ -173,7 +173,7 @@ class Operations(ReadOnlyOperations):
         return entry
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """Take lookups back. Never raises: nobody waits for an answer."""
+        """Take lookups back. Never raises, because FORGET has no reply."""
         self.tally.upcalls["forget"] += 1
         try:
             gone = [nodeid for nodeid, lookups in inode_list if self._nodes.forget(nodeid, lookups)]
@@ -186,7 +186,7 @@ class Operations(ReadOnlyOperations):
 
     @handler
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        """Return attributes; of an open file those of the file, which may have lost its name."""
+        """Return attributes; an open file's come from its descriptor."""
         node = self._nodes.node(inode)
         backing = self._files.of_node(inode)
         attributes = self._tree.attributes(node) if backing is None else backing.attributes()
@@ -218,7 +218,7 @@ class Operations(ReadOnlyOperations):
 
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        """Read what the data path does not serve itself: by os.pread, or from a program."""
+        """Serve a read that the data path hands up: by os.pread, or from a program."""
         answer = self._files.backing(await self._file_handle(fh)).read(size, off)
         found = of_type(bytes, await self._answered(answer))
         reply = found if len(found) <= size else found[:size]
@@ -242,15 +242,15 @@ class Operations(ReadOnlyOperations):
 
     @handler
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        """List a directory; its entries are looked at when they are asked for."""
+        """List a directory; its entries' attributes are read later, by readdir."""
         return await self._directories.open(self._nodes.node(inode), _who(ctx))
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Reply entries from `start_id` until the reply is full.
 
-        An error after the first entry ends the reply instead of failing it, for the lookups of the
-        entries before are counted; the next call starts at the entry that failed.
+        An error after the first entry ends the reply instead of failing it, because the earlier
+        entries' lookups are counted. The next call starts at the entry that failed.
         """
         fh = await self._directory_handle(fh)
         directory = self._directories.node(fh)
@@ -294,8 +294,8 @@ class Operations(ReadOnlyOperations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """Return an extended attribute.
 
-        The kernel fetches ACLs itself and takes any errno but ENODATA for a refusal of access
-        (fs/fuse/acl.c), so a backing filesystem without ACLs has none on its files.
+        The kernel fetches ACLs itself and treats any errno but ENODATA as a refusal of access
+        (fs/fuse/acl.c). So a backing filesystem without ACLs gives ENODATA.
         """
         try:
             return of_type(bytes, self._tree.getxattr(self._nodes.node(inode), name))
@@ -324,7 +324,7 @@ class Operations(ReadOnlyOperations):
         return bool(self._tree.access(self._nodes.node(inode), mode, ctx.uid, gids))
 
     def _adopt(self, nodeid: int) -> Node | None:
-        """Find out from the data path who a node is that it looked up; None: it does not know."""
+        """Make the node of a nodeid that the data path gave out; None if it knows none."""
         chain = () if self._leases is None else self._leases.describe(nodeid)
         node: Node | None = None
         above = 0
@@ -340,7 +340,7 @@ class Operations(ReadOnlyOperations):
         return node
 
     def _shown_ino(self, node: Node, found: Identity) -> int:
-        """Return the inode number of an adopted node; a lower layer's may not be the file's own."""
+        """Return the inode number of an adopted node; a union may show another than the file's."""
         if found.layer:
             with contextlib.suppress(OSError):
                 return self._tree.attributes(node).ino
@@ -393,13 +393,13 @@ class Operations(ReadOnlyOperations):
         handle = self._implicit_directories.find(nodeid)
         if handle is None:
             self._require_cacheable(nodeid)
-            # Nobody says who opened it; what is opened so depends on nobody.
+            # The message names no opener; such directories look the same to every client.
             handle = await self._directories.open(self._nodes.node(nodeid), _NOBODY)
             self._implicit_directories.keep(nodeid, handle)
         return handle
 
     def _require_cacheable(self, nodeid: int) -> None:
-        """Refuse what may not be cached: what is opened without a message the kernel keeps."""
+        """Refuse volatile nodes: the kernel caches files that it opens without a message."""
         if self._nodes.node(nodeid).volatile:
             LOG.warning("a volatile node cannot be opened on an immutable mount")
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -442,7 +442,7 @@ class Operations(ReadOnlyOperations):
         return entry
 
     def _count_lookup(self, node: Node, attributes: Attributes, parent: int, name: bytes) -> int:
-        """Count a lookup that a reply is about to tell the kernel of; return the nodeid."""
+        """Count the lookup that a reply is about to report to the kernel; return the nodeid."""
         nodeid, new = self._nodes.count_lookup(node, parent, name)
         if new:
             self._show_ino(nodeid, attributes.ino)
@@ -451,7 +451,7 @@ class Operations(ReadOnlyOperations):
         return nodeid
 
     def _forgotten(self, nodeids: Sequence[int]) -> None:
-        """Give back what is held for nodes that the kernel does not know any more."""
+        """Release the resources of nodes that the kernel has forgotten."""
         if nodeids and self._leases is not None:
             self._leases.drop_inos(nodeids)
         if self._directory_leases is not None:
@@ -461,7 +461,7 @@ class Operations(ReadOnlyOperations):
         return await self._answered(self._tree.listing_for(node, who))
 
     async def _answered(self, answer: Answer[_T]) -> _T:
-        """Return what the tree said, or what it says when it is awaited, for a bounded time."""
+        """Return the tree's answer; await it for a bounded time if it is awaitable."""
         if not isinstance(answer, Awaitable):
             return answer
         with trio.move_on_after(self._answer_timeout):
@@ -475,11 +475,11 @@ class Operations(ReadOnlyOperations):
         directory: Node,
         found: tuple[int, bytes, Node, Attributes],
     ) -> bool:
-        """Put an entry into the reply; return False, with nothing counted, if it is full."""
+        """Put an entry into the reply; if the reply is full, return False and count nothing."""
         offset, name, node, attributes = found
         entry = self._found(directory, node, attributes)
         if name in _DOTS:
-            # The kernel makes no node of these and will not forget them.
+            # The kernel makes no node of the dot names, so it sends no FORGET for them.
             shown = self._nodes.nodeid(node) or self._nodes.nodeid(directory)
             entry.st_ino = shown or ROOT_NODEID
             return self._readdir_reply(token, name, entry, offset)

@@ -1,6 +1,6 @@
 """The operations that would change a tree: each is counted and refused with EROFS.
 
-The kernel refuses them itself on a mount that is `ro`; this is for one that is remounted `rw`.
+The kernel itself refuses them on a mount that is `ro`; this serves a mount remounted `rw`.
 """
 
 from __future__ import annotations

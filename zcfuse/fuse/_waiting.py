@@ -1,7 +1,7 @@
 """Opens that wait for a lease (fcntl(2)) which another process holds on the backing file.
 
-The holder has up to 45 s to let go, and may own as many files as it likes. So each user has a few
-places to wait in, and all users together have fewer than a ring has entries. Belongs to the trio
+The holder has up to 45 s to let go, and may hold leases on any number of files. So each user gets a
+few waiting places, and all users together fewer than a ring has entries. Belongs to the trio
 thread.
 """
 
@@ -33,7 +33,7 @@ class WaitingOpens:
     def place(self, uid: int) -> Iterator[None]:
         """Hold a place for a user while the block waits.
 
-        Raises OSError: EAGAIN where there is none, as a native open with O_NONBLOCK does.
+        Raises OSError: EAGAIN if no place is free, like a native open with O_NONBLOCK.
         """
         if len(self) >= PLACES or self._by_user[uid] >= PLACES_PER_USER:
             self.refused += 1

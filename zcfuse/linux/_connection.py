@@ -25,7 +25,7 @@ def abort_file(device: tuple[int, int]) -> str:
 
 
 def open_abort_file(device: tuple[int, int]) -> int:
-    """Open the connection's abort file; return its descriptor, or -1 where it cannot be had.
+    """Open the connection's abort file; return its descriptor, or -1 if that fails.
 
     The descriptor stays bound to this connection: once that has ended, a write to it does nothing.
     """

@@ -1,6 +1,6 @@
 """System calls that Python lacks: statx, openat2, getdents64, fstatfs. Each raises OSError.
 
-Thread-safe: every call has a buffer of its own.
+Thread-safe: calls share no buffer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 AT_EMPTY_PATH: Final = 0x1000
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_NO_AUTOMOUNT: Final = 0x800
-# A FUSE filesystem asked with this answers from its cache and is sent no request
-# (fs/fuse/dir.c); a local filesystem answers as ever.
+# Under this flag the kernel answers for a FUSE filesystem from its cache and sends no request
+# (fs/fuse/dir.c). Local filesystems ignore it.
 AT_STATX_DONT_SYNC: Final = 0x4000
 
 RESOLVE_NO_XDEV: Final = 0x01
@@ -72,9 +72,9 @@ _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
 
 class Attributes(msgspec.Struct, frozen=True, gc=False):
-    """What stat(2) says of a node: times in nanoseconds, size in bytes, blocks of 512 bytes.
+    """A node's attributes as in stat(2): times in nanoseconds, size in bytes, blocks of 512 bytes.
 
-    `ino` is the inode number that clients see; equal for hard links.
+    `ino` is the inode number that clients see; hard links share it.
     """
 
     ino: int
@@ -92,7 +92,7 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
-    """What statx(2) says: `device` is major << 32 | minor, `mount` 0 where it is not known."""
+    """The result of statx(2): `device` is major << 32 | minor; `mount` is 0 if unknown."""
 
     device: int
     mount: int
@@ -149,8 +149,8 @@ def openat2(fd: int, path: bytes, flags: int, resolve: int) -> int:
 def directory_names(fd: int) -> dict[bytes, int]:
     """Return the names of directory `fd`, without the dots, each with its d_type.
 
-    Read by getdents64 and not by os.listdir, which decodes names as the locale says. A name that
-    the filesystem reports twice, because it changed meanwhile, is there once.
+    Uses getdents64, because os.listdir decodes names by the locale. A name that the filesystem
+    reports twice, because it changed meanwhile, appears once.
     """
     names: dict[bytes, int] = {}
     buffer = ctypes.create_string_buffer(_DIRENT_BYTES)

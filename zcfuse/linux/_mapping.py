@@ -1,11 +1,10 @@
-"""A range of a file, mapped: what of it is in memory, reading it in, and keeping it there.
+"""Maps a range of a file, to see how much is in memory, to read it in, and to keep it there.
 
-Python's `mmap` keeps a descriptor for each mapping, so these are system calls by ctypes, which
-gives up the GIL for their length. No byte of a mapping is ever touched: where the file has been
-truncated that would be SIGBUS, whereas the kernel tells a system call of it. Asked of a file
-through a mount, all of this concerns the pages that serve its readers: under passthrough a mapping
-is one of the backing file (fs/fuse/passthrough.c). Any thread may use one; all calls may block on
-the file's disk.
+Python's `mmap` keeps a descriptor for each mapping, so this module makes system calls by ctypes,
+which releases the GIL meanwhile. The process never touches a byte of a mapping: after a truncation
+that would raise SIGBUS, whereas a system call returns an error. A file on a mount is mapped by the
+pages that serve its readers: under passthrough those of the backing file (fs/fuse/passthrough.c).
+Any thread may use a mapping; all calls may block on the file's disk.
 """
 
 from __future__ import annotations
@@ -85,8 +84,8 @@ class Mapping:
     def in_core(self) -> int:
         """Return how many of its pages are in memory, by mincore(2).
 
-        For whoever neither owns the file nor may write to it the kernel claims all of them
-        (Linux 5.2): ask only where `may_ask` allows.
+        If the process neither owns the file nor may write to it, the kernel claims all pages (Linux
+        5.2). So call this only if `may_ask` allows it.
         """
         vector = ctypes.create_string_buffer(self.pages)
         if _mincore(self.address, self.length, vector) < 0:
@@ -94,14 +93,14 @@ class Mapping:
         return self.pages - len(vector.raw.translate(None, _IN_CORE))
 
     def will_need(self) -> None:
-        """Have the kernel begin to read it; what comes of that shows in `populate`."""
+        """Make the kernel start reading it; `populate` reports the result."""
         _madvise(self.address, self.length, _MADV_WILLNEED)
 
     def populate(self) -> bool:
-        """Read it in and wait for that; return whether this kernel can.
+        """Read it in and wait for that; return False if this kernel cannot.
 
         Raises:
-            OSError: EFAULT where a page cannot be had (the file is shorter, or its disk failed).
+            OSError: EFAULT if a page cannot be read (the file is shorter, or its disk failed).
         """
         while _madvise(self.address, self.length, _MADV_POPULATE_READ) < 0:
             number = ctypes.get_errno()
@@ -115,8 +114,8 @@ class Mapping:
         """Keep it in memory until `close`.
 
         Raises:
-            OSError: ENOMEM or EPERM where the process may not lock so much, or a page is not to be
-                had; EAGAIN where memory is short (mlock(2)).
+            OSError: ENOMEM or EPERM if the process may not lock so much, or a page cannot be read;
+                EAGAIN if memory is short (mlock(2)).
         """
         if _mlock(self.address, self.length) < 0:
             raise _failure()
@@ -164,7 +163,7 @@ def data_ranges(fd: int, start: int, end: int) -> list[tuple[int, int]]:
             data = os.lseek(fd, at, os.SEEK_DATA)
             hole = os.lseek(fd, data, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # that one says: nothing but a hole from here on
+            if error.errno != errno.ENXIO:  # ENXIO: only a hole from here on
                 found.append((at, end - at))
             break
         if data >= end:

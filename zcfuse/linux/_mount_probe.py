@@ -21,7 +21,7 @@ _DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
 class Answer(Enum):
-    """What a mount had to say."""
+    """The outcome of a probe."""
 
     ALIVE = "alive"
     DEAD = "dead"

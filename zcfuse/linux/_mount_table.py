@@ -1,4 +1,4 @@
-"""What is mounted where, read from ``/proc/self/mountinfo`` (proc(5)).
+"""The table of mounts, read from ``/proc/self/mountinfo`` (proc(5)).
 
 Owns no state. Nothing here touches a mount point itself: a ``stat`` of a FUSE mount whose daemon
 hangs would hang too, and a daemon must never ask itself. Any thread may call it.
@@ -113,7 +113,7 @@ def mount_at(mountpoint: str, entries: Iterable[MountEntry] | None = None) -> Mo
     known = read_mounts() if entries is None else entries
     here = [entry for entry in known if entry.mountpoint == mountpoint]
     covered = {entry.parent_id for entry in here}
-    # A mount over another has that one as its parent; the order of the lines is not promised.
+    # A covering mount names the covered one as its parent; the kernel promises no order of lines.
     top = [entry for entry in here if entry.mount_id not in covered]
     return top[-1] if top else None
 

@@ -1,8 +1,8 @@
-"""Mounting and unmounting: ``mount(2)`` where it is permitted, else the helper ``fusermount3``.
+"""Mounts and unmounts by ``mount(2)`` if it is permitted, otherwise by the helper ``fusermount3``.
 
 `KernelMount` owns the descriptor of ``/dev/fuse`` until `KernelMount.take_descriptor` hands it on.
-Every call here may block for as long as its stated bound, so an event loop calls it from a worker
-thread. Nothing here ever looks at a mount point: that would ask the daemon.
+Calls may block up to their stated bound, so an event loop makes them in a worker thread. This
+module never looks at a mount point, because that would ask the daemon.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class MountError(Exception):
 class KernelMount:
     """A mount that exists in the kernel, and the descriptor of its connection.
 
-    Device numbers and mount ids are used again as soon as they are free, so what was gone once is
-    gone for good (`notice_end`), and the file that aborts the connection is opened at the start:
-    later its path may name the connection of somebody else.
+    The kernel soon reuses device numbers and mount ids. So a mount that has once ended stays ended
+    here (`notice_end`). The abort file is opened at the start, because its path may later name
+    another mount's connection.
     """
 
     def __init__(self, descriptor: int, entry: MountEntry) -> None:
@@ -106,9 +106,9 @@ class KernelMount:
         )
 
     def notice_end(self) -> bool:
-        """Take note that the connection has ended; return whether the mount is still there.
+        """Note that the connection has ended; return whether the mount still exists.
 
-        To be called at once: from then on a mount that looks like this one is another's.
+        Call it at once: a later mount with the same numbers is another one.
         """
         self._gone = self.entry() is None
         return not self._gone
@@ -293,7 +293,8 @@ def _receive_descriptor(channel: socket.socket) -> int:
     numbers = array.array("i")
     room = socket.CMSG_LEN(numbers.itemsize)
     try:
-        # Not socket.recv_fds: Python 3.11 ignores its flags, and a child must not inherit this.
+        # Not socket.recv_fds: Python 3.11 ignores its flags, and children would inherit the
+        # descriptor.
         _, messages, _, _ = channel.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
     except OSError as error:
         raise MountError(f"{FUSERMOUNT} sent no descriptor: {error}") from error

@@ -38,8 +38,8 @@ def process_may_administer(pid: int) -> bool:
 def has_initial_capability(capability: Capability) -> bool:
     """Whether the capability is effective and counts for the whole machine.
 
-    FUSE passthrough (``FUSE_DEV_IOC_BACKING_OPEN``) and mlock past the limit ask the first user
-    namespace: root in a container with a user namespace of its own has no such capability.
+    FUSE passthrough (``FUSE_DEV_IOC_BACKING_OPEN``) and mlock past the limit need it in the first
+    user namespace. Root in a container with a separate user namespace lacks it.
     """
     return has_capability(capability) and _in_initial_user_namespace()
 

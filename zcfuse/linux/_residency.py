@@ -1,7 +1,7 @@
 """How much of a file the page cache holds, by cachestat(2) (Linux 6.5).
 
-Asked of the backing file and of the same file through the mount, it tells how many bytes are in
-memory twice. Under passthrough the mount's own cache of the file stays empty.
+Comparing the backing file with the same file on the mount shows how many bytes are in memory twice.
+Under passthrough the mount's own cache of the file stays empty.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ class Residency(msgspec.Struct, frozen=True):
 
 
 def cachestat(fd: int, offset: int = 0, length: int = 0) -> Residency:
-    """What the page cache holds of `fd` from `offset` for `length` bytes (0: to the end).
+    """Return how much of `fd` is cached, from `offset` for `length` bytes (0: to the end).
 
     Raises `OSError`: ENOSYS before Linux 6.5, EPERM since 6.14 for a file that is neither ours nor
     writable, EOPNOTSUPP on hugetlbfs.
@@ -40,9 +40,9 @@ def cachestat(fd: int, offset: int = 0, length: int = 0) -> Residency:
 
 
 def cached_twice(backing_bytes: int, mounted_bytes: int) -> int:
-    """Bytes held both by the backing file's cache and by the mount's, given what each holds.
+    """Return how many bytes both caches hold, the backing file's and the mount's.
 
-    Exact when both hold the same part of the file (as after one reading of it from end to end),
-    else the most that it can be.
+    Exact if both hold the same part of the file, as after reading it from end to end; otherwise an
+    upper bound.
     """
     return min(backing_bytes, mounted_bytes)
