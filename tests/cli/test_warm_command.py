@@ -167,7 +167,7 @@ def test_an_interrupt_ends_it_with_a_line_on_what_is_locked(monkeypatch, capsys)
     assert warm._warm(["/mnt/zc"], 1 << 30, as_json=False) == 130
     first, second = capsys.readouterr().err.splitlines()
     assert first == "zcfuse warm: 1 file, 9.0 MiB; 1.0 MiB locked; interrupted"
-    assert second.startswith("zcfuse warm: /mnt/zc: 3.0 MiB are locked, and stay so")
+    assert second.startswith("zcfuse warm: /mnt/zc: 3.0 MiB stay locked")
 
 
 def test_many_failures_of_one_reason_are_counted(capsys):

@@ -1,4 +1,4 @@
-"""The command line: ``zcfuse COMMAND ...``, one module a command, each loaded when it is used."""
+"""The command line ``zcfuse COMMAND ...``. Each command has a module, which loads on first use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process.
 
-    Exit status: 0 when it was done, 2 when what was typed is wrong, 1 when the machine or its
-    state does not permit it, 130 after an interrupt. An error is one line on standard error.
+    Exit status: 0 after success, 2 for wrong use, 1 if the machine or its state does not permit
+    the command, 130 after an interrupt. Each error is one line on standard error.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if is_from_mount(given):

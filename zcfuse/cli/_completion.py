@@ -1,4 +1,4 @@
-"""What a shell is offered for the arguments of commands, by click's completion."""
+"""Completes the arguments of commands in a shell, through click."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zcfuse.options import SERVING_PATHS, TRANSPORTS, known_options
 def mountpoints(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the zcfuse mounts that are there; what was typed may be another way to one."""
+    """Return the existing zcfuse mounts. The typed text may be another path to one of them."""
     found = [entry.mountpoint for entry in list_mounts()]
     fitting = [path for path in found if path.startswith(incomplete)]
     return [CompletionItem(path) for path in fitting] or directories(context, parameter, incomplete)
@@ -52,7 +52,7 @@ def transports(
 def mount_options(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return what may come behind the last comma of ``-o``."""
+    """Return the options that may follow the last comma of ``-o``."""
     before, comma, last = incomplete.rpartition(",")
     known = sorted({*known_options(), *OPTION_NAMES})
     return [CompletionItem(before + comma + item.value) for item in _beginning(known, last)]

@@ -1,4 +1,4 @@
-"""From an exception to one line on standard error and an exit status."""
+"""Turns an exception into one line on standard error and an exit status."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from zcfuse.text import escaped
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
-# What shells report for a command that SIGINT ended.
+# Shells report this status for a command that SIGINT ended.
 EXIT_INTERRUPTED: Final = 130
 
 
 class CommandError(click.ClickException):
-    """Ends a command with one line.
+    """Ends a command with one line on standard error.
 
     Parameters:
         message: names the file or the option, and the remedy.
-        usage: True if what was typed is wrong (exit status 2), False if it cannot be done here (1).
+        usage: True for wrong use (exit status 2), False if the machine does not permit it (1).
     """
 
     def __init__(self, message: str, *, usage: bool = False) -> None:
@@ -35,7 +35,7 @@ class CommandError(click.ClickException):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a program is called, and its exit statuses; ``zcfuse`` unless told otherwise."""
+    """The name and the exit statuses of a program; the defaults are those of ``zcfuse``."""
 
     name: str = "zcfuse"
     failed: int = EXIT_FAILED
@@ -47,7 +47,7 @@ ZCFUSE: Final = Program()
 
 
 def warn(message: str, *, level: int = logging.WARNING) -> None:
-    """Write one line to standard error; with its level where that is the journal."""
+    """Write one line to standard error. In the journal the line also gets its level."""
     line = _one_line(message)
     line = with_priority(line, level) if is_journal(sys.stderr) else line
     print(line, file=sys.stderr, flush=True)
@@ -58,7 +58,7 @@ def run(command: click.Command, arguments: Sequence[str] | None, program: Progra
     try:
         result = command.main(arguments, prog_name=program.name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        # The help page is the answer to a bare ``zcfuse``.
+        # A bare ``zcfuse`` shows the help page.
         click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
         return program.usage
     except click.UsageError as error:
@@ -75,8 +75,7 @@ def run(command: click.Command, arguments: Sequence[str] | None, program: Progra
         _complain(f"{program.name}: interrupted")
         return program.interrupted
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain when it flushes at the
-        # end.
+        # The reader closed the pipe. Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return program.failed
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Examples for the help page of each command, by its name."""
+"""The examples on the help page of each command."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
 
 
 def epilog(name: str) -> str | None:
-    """Return the last paragraph of a help page, in click's form that keeps the lines."""
+    """Return the last paragraph of a help page; click keeps its lines as they are."""
     lines = EXAMPLES.get(name)
     return None if lines is None else "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

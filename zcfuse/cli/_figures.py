@@ -1,4 +1,4 @@
-"""What `copies`, `doctor` and `bench` share: progress, and being ended by a signal."""
+"""Progress and signal handling for `copies`, `doctor` and `bench`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Show progress on standard error while the block runs, if that is a terminal.
+    """Show progress on standard error while the block runs, if standard error is a terminal.
 
-    The function that is yielded names the next of `total` steps; an empty name ends the last.
+    The yielded function names the next of `total` steps. An empty name ends the last step.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -39,7 +39,7 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def unmounting_when_ended() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the block as an interrupt does, and with it the mounts."""
+    """Let SIGTERM and SIGHUP unwind the block, as an interrupt does, so that its mounts end."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

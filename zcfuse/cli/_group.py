@@ -1,4 +1,4 @@
-"""The ``zcfuse`` group: knows its commands by name and loads a module when it is used."""
+"""The ``zcfuse`` group. It knows each command by name and imports its module on first use."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import click
 
 from zcfuse.cli._examples import epilog
 
-# name: (where it is, its line in the list of commands). Importing them all for ``--help`` would
-# take a second.
+# name: (where the command is, its line in the list of commands). Importing all commands for
+# ``--help`` would take a second.
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "mount": ("zcfuse.cli.mount:mount", "Show a directory at a mount point."),
-    "umount": ("zcfuse.cli.umount:umount", "Unmount, also what a killed daemon left behind."),
+    "umount": ("zcfuse.cli.umount:umount", "Unmount a mount, with or without its daemon."),
     "sync": ("zcfuse.cli.sync:sync", "Wait until a mount shows every change made so far."),
     "list": ("zcfuse.cli.list:list_", "List the zcfuse mounts and their daemons."),
     "status": (
         "zcfuse.cli.status:status",
         "Show what a mount negotiated, served and fell back from.",
     ),
-    "top": ("zcfuse.cli.top:top", "Show what a mount is doing, refreshed once a second."),
+    "top": ("zcfuse.cli.top:top", "Show live what a mount is doing."),
     "explain": (
         "zcfuse.cli.explain:explain",
         "Say how a file is served, and why not better.",
@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an error for an unknown one suggests the nearest."""
+        """Find the command. The error for an unknown name suggests the nearest known one."""
         name = args[0]
         if name in _COMMANDS or name in _ALIASES or name.startswith("-"):
             return super().resolve_command(ctx, args)
@@ -95,10 +95,10 @@ def zcfuse() -> None:
 
 
 def is_from_mount(arguments: Sequence[str]) -> bool:
-    """Whether these arguments come from mount.fuse3(8) and not from a user.
+    """Say whether these arguments come from mount.fuse3(8) and not from a user.
 
-    mount(8) runs that where it finds no mount.fuse.zcfuse, and that runs ``zcfuse SOURCE MOUNTPOINT
-    -o OPTIONS``.
+    mount(8) runs mount.fuse3(8) where it finds no mount.fuse.zcfuse. mount.fuse3(8) then runs
+    ``zcfuse SOURCE MOUNTPOINT -o OPTIONS``.
     """
     return (
         len(arguments) >= _FROM_MOUNT

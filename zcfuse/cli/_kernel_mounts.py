@@ -1,4 +1,4 @@
-"""The commands' answers about mounts that the kernel serves by itself."""
+"""Answers of the commands about mounts that the kernel serves by itself, without a daemon."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def kernel_mounts() -> list[KernelServed]:
 
 
 def kernel_served(mountpoint: str) -> KernelServed | None:
-    """Return the mount at a path, None where the kernel serves no zcfuse mount there."""
+    """Return the mount at a path; None if the kernel serves no zcfuse mount there."""
     from zcfuse.engine import kernel_mount_at
 
     return kernel_mount_at(mountpoint)
 
 
 def unmounted_from_kernel(mountpoint: str, wait: float, *, force: bool, lazy: bool) -> bool:
-    """Unmount what the kernel serves at a path; return whether there was such a mount.
+    """Unmount the kernel's mount at a path; return whether the kernel served one there.
 
     Raises:
-        CommandError: it could not be unmounted.
+        CommandError: the kernel refused to unmount it.
     """
     served = kernel_served(mountpoint)
     if served is None:
@@ -60,7 +60,7 @@ def unmounted_from_kernel(mountpoint: str, wait: float, *, force: bool, lazy: bo
 
 
 def print_kernel_mount(served: KernelServed, *, as_json: bool) -> None:
-    """Print what is known of a mount; the kernel counts nothing for it."""
+    """Print what the records say about a mount; the kernel counts nothing for it."""
     record, entry = served.record, served.entry
     told: dict[str, object] = {
         "source": record.source,
@@ -96,7 +96,7 @@ def _reason(told: Mapping[str, object]) -> object:
 
 
 def explained_by_kernel(file: str, *, as_json: bool) -> bool:
-    """Say how a file is served if the kernel serves its mount; return whether that was so."""
+    """Say how a file is served if the kernel serves its mount; return whether it does."""
     mounts = kernel_mounts()
     if not mounts:
         return False  # resolving the path may wait for a daemon that does not answer
@@ -125,7 +125,7 @@ def explained_by_kernel(file: str, *, as_json: bool) -> bool:
 
 
 def _bytes_of(served: KernelServed, path: str) -> str:
-    """Return where the bytes of a file of an image lie, as far as the image can be read."""
+    """Return where the bytes of a file of an image lie, if this process can read the image."""
     if served.record.kind != "image":
         return "those of the backing file"
     from zcfuse.frozen import FrozenTree, ImageError

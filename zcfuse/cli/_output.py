@@ -24,12 +24,12 @@ def json_option(function: click.decorators.FC) -> click.decorators.FC:
 
 
 def print_json(value: object) -> None:
-    """Print a value as indented JSON; whatever msgspec can encode."""
+    """Print a value as indented JSON. msgspec must be able to encode the value."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers are set right, with thousands marked. It fits the terminal."""
+    """Print a table that fits the terminal, with numbers set right and thousands marked."""
     body = [list(row) for row in rows]
     words = {
         number
@@ -44,12 +44,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 def print_cells(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[int]
 ) -> None:
-    """Print cells that are text already; `words` are the columns of words, the rest is figures.
+    """Print cells that are text already. `words` names the columns of words; the rest are figures.
 
-    The table fits the terminal. Where standard output is no terminal nothing is folded, so that a
-    program that reads the pipe finds each row on one line.
+    The table fits the terminal. If standard output is no terminal, each row stays on one line, so
+    that a program can read the rows from the pipe.
     """
-    # rich takes a tenth of a second to import, and most errors come before any table.
+    # rich takes a tenth of a second to import, and most errors end a command before any table.
     from zcfuse.cli._table import laid_out
 
     if title:
@@ -61,7 +61,7 @@ def print_cells(
 
 
 def print_note(text: str) -> None:
-    """Print a paragraph, folded to the width of the terminal, or of a page where there is none."""
+    """Print a paragraph, folded to the width of the terminal, or of a page without a terminal."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PAGE_WIDTH
     click.echo(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
 
@@ -72,7 +72,7 @@ def print_pairs(title: str, pairs: Mapping[str, object]) -> None:
 
 
 def shown(value: object) -> str:
-    """Return a value as people read it."""
+    """Return a value in the form that people read."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -15,7 +15,7 @@ class Size(click.ParamType[int]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Return the bytes; a wrong text is a usage error."""
+        """Return the number of bytes. A text that is not a size is a usage error."""
         if isinstance(value, int):
             return value
         try:

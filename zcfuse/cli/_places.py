@@ -1,4 +1,4 @@
-"""Where a path is: in which zcfuse mount, by which names from its root, by which node."""
+"""Finds a path in the zcfuse mounts: the mount, the names from its root, and the node."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from zcfuse.linux import MountEntry, read_mounts
 
 
 class Place(NamedTuple):
-    """A file of a mount: its path from the mount's root, without a slash at the start."""
+    """A file of a mount, with its path from the mount's root, without a leading slash."""
 
     mount: MountEntry
     path: bytes
 
 
 class Places:
-    """Finds the mount of a path, by the mount table as it was when this was made."""
+    """Finds the mount of a path in the mount table. The constructor reads that table once."""
 
     def __init__(self, mounts: Sequence[MountEntry] | None = None) -> None:
         known = read_mounts() if mounts is None else mounts
@@ -27,11 +27,11 @@ class Places:
                 self._by_device.setdefault(os.makedev(*entry.device), []).append(entry)
 
     def find(self, path: str, device: int) -> Place | None:
-        """Return where a file is, None if it is in no zcfuse mount.
+        """Return the place of a file; None if the file is in no zcfuse mount.
 
         Parameters:
             path: absolute and without symbolic links.
-            device: its st_dev.
+            device: st_dev of the file.
         """
         entries = [one for one in self._by_device.get(device, ()) if _below(path, one.mountpoint)]
         if not entries:

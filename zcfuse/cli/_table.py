@@ -1,8 +1,9 @@
-"""Lays out tables as lines of text that fit a width. Pure functions over text.
+"""Lays out tables as lines of text that fit a width. All functions are pure.
 
-The first column keeps its width, since it names the row. A table that is too wide folds its columns
-of words; if that is not enough it becomes several blocks of columns, each with the first one. Where
-the first column alone takes most of the width, each row becomes a record: its name, then its cells.
+The first column names the row and keeps its width. A table that is too wide folds its columns of
+words. If it is still too wide, it becomes several blocks of columns, each with the first column.
+If the first column alone takes most of the width, each row becomes a record: its name, then its
+cells.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from rich.cells import cell_len
 
 _GAP: Final = 2
-# Narrower than this, a column of words is hard to read.
+# A narrower column of words is hard to read.
 _LEAST_WORDS: Final = 24
 _INDENT: Final = "    "
 _DOT: Final = " \u00b7 "
@@ -33,10 +34,10 @@ def laid_out(
     """Return the lines of a table.
 
     Parameters:
-        headings: of the columns; a heading may have several lines. All empty: none is printed.
+        headings: one for each column, of one or more lines. If all are empty, no heading appears.
         rows: the cells, one for each column.
         words: the columns of words, set left and folded; the others are figures, set right.
-        width: columns of the terminal; None for as many as the table needs.
+        width: columns of the terminal; None for the full width of the table.
     """
     natural = {
         number: max(map(cell_len, [*heading.split("\n"), *(row[number] for row in rows)]))
@@ -83,7 +84,7 @@ def _blocks(natural: Widths, words: Collection[int], width: int | None) -> Itera
 
 
 def _shares(natural: Widths, room: int) -> dict[int, int]:
-    """Divide `room` among columns: none gets more than it needs, the wide ones share the rest."""
+    """Divide `room` among columns: each gets at most its need, the wide ones share the rest."""
     shares: dict[int, int] = {}
     for done, number in enumerate(sorted(natural, key=lambda number: natural[number])):
         share = (room - sum(shares.values())) // (len(natural) - done)
@@ -92,7 +93,7 @@ def _shares(natural: Widths, room: int) -> dict[int, int]:
 
 
 def _folded(cell: str, width: int) -> list[str]:
-    """Break a cell into lines, at spaces where it has them."""
+    """Break a cell into lines, at its spaces if it has any."""
     if cell_len(cell) <= width:
         return [cell]
     return textwrap.wrap(cell, max(width, 1), break_on_hyphens=False) or [""]
@@ -101,7 +102,7 @@ def _folded(cell: str, width: int) -> list[str]:
 def _line(
     cells: Sequence[Sequence[str]], widths: Widths, words: Collection[int], *, below: bool = False
 ) -> Iterator[str]:
-    """Yield the lines of one row; with `below` a short cell stands at the bottom of the row."""
+    """Yield the lines of one row. With `below`, a short cell stands at the bottom of the row."""
     height = max(len(cells[number]) for number in widths)
     columns = []
     for number, width in widths.items():
@@ -118,7 +119,7 @@ def _set(text: str, width: int, *, left: bool) -> str:
 
 
 def _records(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Iterator[str]:
-    """Yield each row as its first cell and, below it, the others with their headings."""
+    """Yield each row as a record: its first cell, then the others below it with their headings."""
     for row in rows:
         yield row[0]
         facts = [

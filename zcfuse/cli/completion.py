@@ -1,4 +1,4 @@
-"""``zcfuse completion``: the script that makes a shell complete our commands."""
+"""``zcfuse completion``: prints the script that makes a shell complete the commands of zcfuse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHELLS: Final = ("bash", "zsh", "fish")
 
 
 class _Bash(BashComplete):
-    """Asks no bash for its version: the script may be for a machine of another kind."""
+    """Does not ask bash for its version, because the script may run on another machine."""
 
     @staticmethod
     def _check_version() -> None:
@@ -30,14 +30,14 @@ _CLASSES: Final[dict[str, type[ShellComplete]]] = {
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete commands, options, paths and the zcfuse mounts.
+    """Print a script for SHELL that completes commands, options, paths and zcfuse mounts.
 
     For this session: source <(zcfuse completion bash), or zcfuse completion fish | source. For
-    good: sudo zcfuse setup.
+    all sessions: sudo zcfuse setup.
     """
     click.echo(completion_script(shell), nl=False)
 
 
 def completion_script(shell: str) -> str:
-    """Return the script for one of `SHELLS`; it runs ``zcfuse`` from the PATH for each answer."""
+    """Return the script for one of `SHELLS`. It runs ``zcfuse`` from the PATH for each answer."""
     return _CLASSES[shell](zcfuse, {}, "zcfuse", "_ZCFUSE_COMPLETE").source().lstrip("\n")

@@ -1,4 +1,4 @@
-"""``zcfuse copies``: the same bytes by every serving path, and what each costs."""
+"""``zcfuse copies``: reads the same bytes by every serving path and counts the costs."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ _MODEL_COLUMNS: Final = (
     "client\nmaps: all",
 )
 _FOOTNOTES: Final = (
-    "Events are counted for one reading of the file; faults are those of the serving threads, in "
-    "the first reading and in a later one. Copies by the kernel are /proc/PID/io, which does not "
-    "count the bytes of recv (a copy a byte under upcall). System calls are those of all threads "
+    "Each figure counts one reading of the file. Faults are those of the serving threads, in the "
+    "first reading and in a later one. Copies by the kernel come from /proc/PID/io, which leaves "
+    "out recv (under upcall recv copies each byte once). System calls are those of all threads "
     "of the daemon (raw_syscalls:sys_enter), or the ledger's own (~) without that tracepoint."
 )
 
@@ -82,7 +82,7 @@ _FOOTNOTES: Final = (
 def copies(
     source: str | None, wanted: int | None, rounds: int, names: tuple[str, ...], as_json: bool
 ) -> int:
-    """Mount by every serving path, read the same bytes, and count what each costs.
+    """Mount by every serving path, read the same bytes, and count the costs of each path.
 
     The bytes are compared on every path, and the daemon's own count of copies with the kernel's: a
     difference is an error (exit status 1). A path that this machine does not have is a row with its
@@ -134,7 +134,7 @@ def _failures(report: Report) -> list[str]:
 
 
 def report_document(report: Report) -> dict[str, Any]:
-    """The report as plain values, with the sums that the tables show."""
+    """Return the report as plain values, with the sums that the tables show."""
     document: dict[str, Any] = msgspec.to_builtins(report)
     for shown, row in zip(document["rows"], report.rows, strict=True):
         if row.counted is not None:
@@ -166,7 +166,7 @@ def _print(report: Report) -> None:
 
 
 def _common_notes(report: Report) -> frozenset[str]:
-    """What holds for every path that was measured, and so is said once, below the table."""
+    """Return the notes that hold for every measured path; they appear once, below the table."""
     notes = [set(row.notes) for row in report.rows if row.counted is not None]
     return frozenset(set.intersection(*notes)) if len(notes) > 1 else frozenset()
 

@@ -1,4 +1,4 @@
-"""``zcfuse explain``: how one file is served and why not better, layer by layer."""
+"""``zcfuse explain``: says how one file is served and why not better, layer by layer."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _FUSE_MAJOR: Final = 7
 
 
 class Client(msgspec.Struct):
-    """What this process found out itself: it has the file open while the daemon is asked.
+    """Facts that this process found itself, with the file open while it asks the daemon.
 
-    `cached_bytes` are in the mount's own cache, None where the kernel does not tell this user. An
-    `error` is why it could not be opened.
+    `cached_bytes` are in the mount's own cache; None if the kernel hides the number from this
+    user. `error` says why the file did not open.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Client(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What ``--json`` prints."""
+    """The document of ``--json``."""
 
     file: Client
     daemon: Explanation
@@ -65,8 +65,8 @@ class Report(msgspec.Struct):
 def explain(file: str, as_json: bool) -> None:
     """Say how FILE, in a zcfuse mount, is served, and why not better.
 
-    From the mount's options down to the kernel's errno; the last line says what would make it
-    better. FILE is opened for a moment to find out, and so is what is behind it.
+    The report goes from the mount's options down to the kernel's errno. Its last line advises how
+    to serve FILE better. The command opens FILE, and the files behind it, for a moment.
     """
     if explained_by_kernel(file, as_json=as_json):
         return
@@ -112,7 +112,7 @@ def _find(given: str) -> tuple[str, Place, os.stat_result]:
     mounts = read_mounts()
     above = list(_above(os.path.abspath(given), mounts))
     for entry in above:
-        # A file of a daemon that hangs must not be looked at: the look would hang, too.
+        # Never look at a file of a daemon that hangs: the look would hang, too.
         read_status_of(entry, timeout=_ALIVE_S)
     path = os.path.realpath(given)
     try:

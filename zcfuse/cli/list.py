@@ -1,4 +1,4 @@
-"""``zcfuse list``: the mounts of the kernel's table, each with its daemon if it answers."""
+"""``zcfuse list``: lists the mounts in the kernel's table, each with its daemon if it answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _describe(entry: MountEntry) -> _Row:
 
 
 def _is_others(entry: MountEntry) -> bool:
-    """Whether the mount's daemon answers only another user."""
+    """Say whether the mount's daemon answers only another user."""
     return os.geteuid() not in (0, entry.owner[0])
 
 
@@ -63,5 +63,5 @@ def _of_kernel(served: KernelServed) -> _Row:
 
 
 def _cells(row: _Row) -> tuple[str, ...]:
-    # Ids are names, not amounts: no thousands are marked.
+    # Ids are names, not amounts, so the table marks no thousands in them.
     return tuple("-" if cell is None else str(cell) for cell in msgspec.structs.astuple(row))

@@ -1,7 +1,7 @@
-"""``zcfuse setup``: puts what mount(8), systemd, man and the shells look for where they look.
+"""``zcfuse setup``: puts files where mount(8), systemd, man and the shells look for them.
 
-pip writes into its own prefix only, which may be a virtual environment. Nothing is changed before
-it is known that all can be: a file that is not ours is never replaced.
+pip writes only into its own prefix, which may be a virtual environment. The command first checks
+every file, then writes. It never replaces a file that zcfuse did not write.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from zcfuse.cli._errors import CommandError, warn
 
 _HELPER: Final = "mount.fuse.zcfuse"
 _SHARE: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "share")
-# In the first lines of every file of ours.
+# Every file that zcfuse writes has this in its first lines.
 _MARK: Final = b"'zcfuse setup'"
 _MARK_WITHIN: Final = 512
 
-# Below the prefix: file_hierarchy(7), systemd.unit(5), and what each shell's documentation says.
+# Places below the prefix, from file_hierarchy(7), systemd.unit(5) and each shell's documentation.
 _FILES: Final = {
     "lib/systemd/system/zcfuse@.service": "systemd/zcfuse@.service",
     "share/man/man1/zcfuse.1": "man/zcfuse.1",
@@ -44,14 +44,14 @@ _ROOT_ONLY: Final = ("lib/systemd/", "share/man/man8/")
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A file with this content, or a link to there."""
+    """A file to write with this content, or a link to make."""
 
     path: str
     content: bytes = b""
     link: str = ""
 
     def is_there(self) -> bool:
-        """Whether it is in place already, or the file itself lies there."""
+        """Whether the item is in place already, or the linked file itself lies there."""
         try:
             if self.link:
                 return os.path.realpath(self.path) == os.path.realpath(self.link)
@@ -61,7 +61,7 @@ class _Item:
             return False
 
     def may_be_replaced(self) -> bool:
-        """Whether nothing is there, or something of ours: also of another installation."""
+        """Whether the place is empty or holds a file of zcfuse, even of another installation."""
         if os.path.islink(self.path):
             return os.path.basename(os.readlink(self.path)) == os.path.basename(self.path)
         if not os.path.exists(self.path):
@@ -72,7 +72,7 @@ class _Item:
             return _MARK in file.read(_MARK_WITHIN)
 
     def put(self) -> None:
-        """Put it in place, in one step."""
+        """Put the item in place atomically."""
         _make_directory(os.path.dirname(self.path))
         new = f"{self.path}.{os.getpid()}.new"
         try:
@@ -93,13 +93,13 @@ class _Item:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--uninstall", is_flag=True, help="Take away what was put in place.")
+@click.option("--dry-run", is_flag=True, help="List the steps without doing them.")
+@click.option("--uninstall", is_flag=True, help="Remove the files that setup wrote.")
 @click.option(
     "--user",
     "for_user",
     is_flag=True,
-    help="For this user, without root: manual page and completion, below ~/.local.",
+    help="Without root, for this user: manual page and completion, below ~/.local.",
 )
 @click.option(
     "--prefix",
@@ -112,14 +112,14 @@ class _Item:
     metavar="DIR",
     default="/",
     shell_complete=_completion.directories,
-    help="Put all of it below DIR, as for a package.",
+    help="Put all files below DIR, as for a package.",
 )
 def setup(dry_run: bool, uninstall: bool, for_user: bool, prefix: str | None, root: str) -> None:
     """Tell mount(8), systemd, man and the shells about zcfuse.
 
     Links mount.fuse.zcfuse into /sbin and zcfuse into PREFIX/bin, and writes the unit
-    zcfuse@.service, the manual pages and the completion for bash, zsh and fish. May be run again,
-    as after an upgrade. A file that is not of zcfuse is not replaced.
+    zcfuse@.service, the manual pages and the completion for bash, zsh and fish. Run it again
+    after an upgrade. It replaces only files of zcfuse.
     """
     where = os.path.expanduser(prefix or ("~/.local" if for_user else "/usr/local"))
     if not os.path.isabs(where):
@@ -147,7 +147,7 @@ def _items(prefix: str, root: str, *, for_user: bool) -> Iterator[_Item]:
         yield _Item(below_root(f"/sbin/{_HELPER}"), link=os.path.join(scripts, _HELPER))
     yield _Item(below_root(f"{prefix}/bin/zcfuse"), link=os.path.join(scripts, "zcfuse"))
     if os.path.realpath(prefix) == os.path.realpath(sysconfig.get_path("data")):
-        return  # pip has put the files there
+        return  # pip put the files there
     for target, name in _FILES.items():
         if not (for_user and target.startswith(_ROOT_ONLY)):
             with open(os.path.join(_SHARE, name), "rb") as file:
@@ -158,13 +158,13 @@ def _items(prefix: str, root: str, *, for_user: bool) -> Iterator[_Item]:
 
 
 def _with_command(unit: bytes, path: str) -> bytes:
-    """Return a unit with a whole path for zcfuse: systemd looks for commands in few places."""
+    """Return the unit with zcfuse's absolute path, since systemd searches only a few places."""
     word = _systemd_word(path)
     return re.sub(rb"(?<==)(-?)zcfuse ", lambda match: match[1] + word + b" ", unit)
 
 
 def _systemd_word(path: str) -> bytes:
-    """Return a path as it is written in a unit: systemd.syntax(7), systemd.unit(5) for percents."""
+    """Return a path as a unit quotes it: systemd.syntax(7), and systemd.unit(5) for percents."""
     if _PLAIN.fullmatch(path):
         return os.fsencode(path)
     escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
@@ -184,7 +184,7 @@ def _scripts() -> str:
 
 
 def _require_safe_installation() -> None:
-    """Refuse an installation that another user may write: root and mount(8) would run it."""
+    """Refuse an installation that another user may write, since root and mount(8) will run it."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     commands = [os.path.join(_scripts(), name) for name in ("zcfuse", _HELPER)]
     for path in (*commands, package, sys.executable):
@@ -197,7 +197,7 @@ def _require_safe_installation() -> None:
 
 
 def _warn_of_unreadable_installation() -> None:
-    """Say in one line that users who are not root cannot run what is about to be linked."""
+    """Warn in one line if users other than root cannot run the command about to be linked."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for path in (os.path.join(_scripts(), "zcfuse"), package, sys.executable):
         closed = _closed_to_others(os.path.realpath(path))
@@ -210,7 +210,7 @@ def _warn_of_unreadable_installation() -> None:
 
 
 def _closed_to_others(path: str) -> str:
-    """Return the first of a path and the directories above it that others may not use."""
+    """Return a path, or the nearest directory above it, that others may not use."""
     while True:
         wanted = stat.S_IXOTH if os.path.isdir(path) else stat.S_IROTH
         if not os.stat(path).st_mode & wanted:
@@ -221,7 +221,7 @@ def _closed_to_others(path: str) -> str:
 
 
 def _writable_by_others(path: str) -> str:
-    """Return the first of a path and the directories above it that others than root may write."""
+    """Return a path, or the nearest directory above it, that users other than root may write."""
     while True:
         status = os.stat(path)
         by_all = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
@@ -234,7 +234,7 @@ def _writable_by_others(path: str) -> str:
 
 
 def _has_members(gid: int) -> bool:
-    """Say whether any user but root is in a group; Debian gives /usr/local to an empty one."""
+    """Say whether a group has a user other than root. Debian gives /usr/local to an empty group."""
     try:
         members = set(grp.getgrgid(gid).gr_mem)
     except KeyError:
@@ -265,7 +265,7 @@ def _remove(items: list[_Item], *, dry_run: bool) -> None:
         if not os.path.lexists(item.path):
             continue
         if item.link == item.path:
-            continue  # the command itself, which is pip's
+            continue  # the command itself, which pip owns
         if not item.may_be_replaced():
             warn(f"zcfuse: {item.path}: not of zcfuse, and left alone")
             continue
@@ -275,7 +275,7 @@ def _remove(items: list[_Item], *, dry_run: bool) -> None:
 
 
 def _make_directory(path: str) -> None:
-    """Make a directory and those above it, for everybody to read, whatever root's umask is."""
+    """Make a directory and its parents, readable for everybody whatever root's umask is."""
     if not os.path.isdir(path):
         _make_directory(os.path.dirname(path))
         os.mkdir(path)

@@ -1,4 +1,4 @@
-"""``zcfuse status``: the daemon's status document, as tables or JSON."""
+"""``zcfuse status``: prints the daemon's status document as tables or JSON."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ _QUANTILES: Final = {"p50_ns": "p50", "p99_ns": "p99", "p999_ns": "p99.9", "max_
     "-v",
     "--verbose",
     is_flag=True,
-    help="Print all counters too: latencies, what was negotiated, leases, windows, threads.",
+    help="Print all counters too: latencies, negotiated features, leases, windows, threads.",
 )
 def status(mountpoint: str, as_json: bool, as_metrics: bool, verbose: bool) -> None:
-    """Show what the mount at MOUNTPOINT served, by which path, and what it fell back from."""
+    """Show how the mount at MOUNTPOINT serves requests, and why some took a slower path."""
     if as_json and as_metrics:
         raise click.UsageError("--json and --prometheus exclude each other: give one of them")
     served = kernel_served(mountpoint)
@@ -83,7 +83,7 @@ def status(mountpoint: str, as_json: bool, as_metrics: bool, verbose: bool) -> N
 
 
 def _print_first_screen(document: StatusDocument) -> None:
-    """Print what most users look for; a mount that serves well fits a screen of 24 lines."""
+    """Print the main counts. A mount without fallbacks fits a screen of 24 lines."""
     datapath: Mapping[str, Any] = document.datapath or {}
     transport: Mapping[str, Any] = datapath.get("transport", {})
     print_pairs(
@@ -142,7 +142,7 @@ def _print(document: StatusDocument) -> None:
 
 
 def _of_both_planes(document: StatusDocument, name: str) -> int:
-    """Add up what Python and the data path each know of."""
+    """Add up the counts of Python and of the data path."""
     directories: Mapping[str, Any] = (document.datapath or {}).get("directories", {})  # type: ignore[assignment]
     return int(str(document.control.get(name, 0))) + int(directories.get(name, 0))
 
@@ -176,7 +176,7 @@ def _errno_name(number: int) -> str | None:
 
 
 def _print_datapath(datapath: Mapping[str, Any]) -> None:
-    # First what was served and why not better, then by what means.
+    # First the requests and the fallbacks, then the means.
     _print_counts("opens", datapath.get("opens"))
     _print_reasons("fallbacks", datapath.get("fallbacks"))
     _print_coherence(datapath.get("coherence"))
@@ -233,7 +233,7 @@ def _print_section(title: str, datapath: Mapping[str, Any], name: str) -> None:
 
 
 def _print_locks(locks: LockReport) -> None:
-    """Print what is locked in all, and the first files, those with a note before the others."""
+    """Print the total of locked bytes, then the first files; those with a note come first."""
     _print_lock_totals(locks)
     more = locks.files - _MOST_LOCKED
     title = f"kept in memory (and {more} more: --json)" if more > 0 else "kept in memory"
@@ -258,7 +258,7 @@ def _print_lock_totals(locks: LockReport) -> None:
 
 
 def _print_archives(archives: Mapping[str, Any], most: int) -> None:
-    """Print a row for each archive, `most` of them, and the reasons of them all."""
+    """Print rows for at most `most` archives, then the reasons of all archives."""
     notes: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     rows = []
@@ -286,7 +286,7 @@ def _print_counts(title: str, counts: object) -> None:
 
 
 def _print_reasons(title: str, counts: object) -> None:
-    """Print counts by reason, which is a sentence and so comes last."""
+    """Print counts by reason. The reason is a sentence, so it comes last."""
     if isinstance(counts, Mapping) and counts:
         rows = sorted(((count, reason) for reason, count in counts.items()), reverse=True)
         print_table(title, ("", ""), rows)

@@ -1,4 +1,4 @@
-"""``zcfuse sync``: the fence of a mount whose changes are pushed."""
+"""``zcfuse sync``: waits until a mount with pushed changes shows them all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zcfuse.admin.status import Request, StatusError, SyncReply, ask, find_mount
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 
-# The daemon may need this much beyond the wait: its answer goes over a socket.
+# The daemon may need this much more than the wait, since its answer goes over a socket.
 _ANSWER_S = 5.0
 
 
@@ -23,10 +23,10 @@ _ANSWER_S = 5.0
     help="Seconds to wait.",
 )
 def sync(mountpoint: str, wait: float) -> None:
-    """Wait until the mount at MOUNTPOINT shows every change of its backing tree made so far.
+    """Wait until the mount at MOUNTPOINT shows every earlier change of its backing tree.
 
-    A look that begins after this returns sees each change that returned before it. The mount must
-    have been made with --coherence push.
+    A client that looks after this command returns sees each change that returned before the
+    command began. The mount needs --coherence push.
     """
     try:
         entry = find_mount(mountpoint)

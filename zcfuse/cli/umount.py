@@ -1,4 +1,4 @@
-"""``zcfuse umount``: ask the daemon to end; without a daemon, take the mount away."""
+"""``zcfuse umount``: asks the daemon to end, or removes a mount that has no daemon."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ _REMEDY: Final = "end them, give them time by --wait SECONDS, or detach it by --
 )
 @click.option("--all", "every", is_flag=True, help="Unmount all mounts of this user; root: all.")
 @click.option(
-    "--if-dead", is_flag=True, help="Only if its daemon is gone; otherwise do nothing, silently."
+    "--if-dead", is_flag=True, help="Act only if the daemon is gone; otherwise do nothing."
 )
 def umount(
     mountpoint: str | None, wait: float, force: bool, lazy: bool, every: bool, if_dead: bool
 ) -> int:
     """Unmount the zcfuse mount at MOUNTPOINT and end its daemon.
 
-    A mount whose daemon was killed is cleaned up. A mount that is still busy after the wait stays,
-    and one line names the programs that use it.
+    The command also cleans up a mount whose daemon was killed. A mount that is still busy after
+    the wait stays, and one line names the programs that use it.
     """
     if every == (mountpoint is not None):
         raise click.UsageError("name one MOUNTPOINT, or give --all")
@@ -80,7 +80,7 @@ def umount(
 
 
 def _leave_all(leave: Callable[[MountEntry], None]) -> int:
-    """Unmount what this user may unmount, the last mount first; return the exit status."""
+    """Unmount all mounts that this user may unmount, last first; return the exit status."""
     status = 0
     for entry in reversed(list_mounts()):
         if os.geteuid() in (0, entry.owner[0]):
@@ -116,7 +116,7 @@ def _unmount(entry: MountEntry, wait: float, *, force: bool) -> str:
     try:
         reply = request_unmount(entry, wait, force=force)
     except StatusError as error:
-        # No daemon, or one that does not answer: the mount goes without it.
+        # The daemon is gone or does not answer, so take the mount away without it.
         message = _clean_up(entry, wait)
         return message if error.dead or message else f"{error}: unmounted without it"
     if reply.busy:
@@ -124,13 +124,13 @@ def _unmount(entry: MountEntry, wait: float, *, force: bool) -> str:
     if reply.failed:
         raise CommandError(reply.message)
     if _is_there(entry):
-        # The word of a daemon is not enough: another user may have written it.
+        # Do not trust the daemon's own answer: another user may run it.
         return _clean_up(entry, wait)
     return reply.message
 
 
 def _named(users: Sequence[User]) -> str:
-    """Return the programs that use a mount, the first few by name."""
+    """Return the programs that use a mount, with the names of the first few."""
     if not users:
         return ""
     named = [f"{user.command} ({user.pid}, {user.use})" for user in users[:_MOST_NAMED]]

@@ -1,4 +1,4 @@
-"""``zcfuse bench``: workloads on the backing tree, on mounts of it, and on mounts by peers."""
+"""``zcfuse bench``: measures the backing tree, mounts of it by zcfuse, and mounts by peers."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from zcfuse.cli._errors import CommandError
 from zcfuse.cli._figures import progress, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_cells, print_json, size
 
-_FEWEST_BYTES_A_CALL: Final = 64 << 10  # from here on a row is shown as GB/s
+_FEWEST_BYTES_A_CALL: Final = 64 << 10  # rows of larger calls appear as GB/s
 
 
 class _Wanted(msgspec.Struct, frozen=True):
-    """What the options ask for."""
+    """The choices of the options."""
 
     paths: Sequence[str]
     rounds: int
@@ -59,10 +59,10 @@ _TRANSFER: Final = "transfer"
 
 
 class BenchCommand(click.Command):
-    """``zcfuse bench``, which hands over where its first word is ``transfer``.
+    """``zcfuse bench``, which hands over to another command if its first word is ``transfer``.
 
-    No group: SOURCE stands where a group has the name of its command. A directory of that name is
-    given as ``./transfer``.
+    This cannot be a group, because SOURCE stands in the place of a command's name. A user writes
+    ``./transfer`` for a directory of that name.
     """
 
     def make_context(
@@ -72,7 +72,7 @@ class BenchCommand(click.Command):
         parent: click.Context | None = None,
         **extra: Any,  # noqa: ANN401 (what click passes on)
     ) -> click.Context:
-        """Make the context of the command that the arguments are for."""
+        """Make the context of the command that the arguments name."""
         if args[:1] == [_TRANSFER]:
             from zcfuse.cli.bench._transfer import transfer
 
@@ -80,7 +80,7 @@ class BenchCommand(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Name the other command."""
+        """Add a line about the other command to the help."""
         with formatter.section("Commands"):
             line = (
                 "Ways to move a file's bytes, and what each costs (zcfuse bench transfer --help)."
@@ -95,7 +95,7 @@ class BenchCommand(click.Command):
     default="auto",
     show_default=True,
     metavar="P,...",
-    help=f"Serving paths to mount by, of auto, {', '.join(PATHS)}; or all. Each may be followed by "
+    help=f"Serving paths to mount by: auto, {', '.join(PATHS)}; or all. Each may end in "
     f"{', '.join(f'+{variant}' for variant in VARIANTS)}: without directory leases, with the "
     "promise that the tree does not change, over that transport.",
 )
@@ -118,9 +118,9 @@ class BenchCommand(click.Command):
 @click.option(
     "--layers",
     is_flag=True,
-    help="Instead of SOURCE mount three layers merged that have its files.",
+    help="Spread the files of SOURCE over three layers, and mount these merged.",
 )
-@click.option("--sweep", is_flag=True, help="Instead: which path is best at which request size.")
+@click.option("--sweep", is_flag=True, help="Instead, find the best path for each request size.")
 @json_option
 def bench(
     source: str | None,
@@ -133,13 +133,13 @@ def bench(
     sweep: bool,
     as_json: bool,
 ) -> int:
-    """Measure the tree at SOURCE (left out: a temporary one) as it is and through mounts of it.
+    """Measure the tree at SOURCE (default: a temporary one) directly and through mounts of it.
 
-    SOURCE is only read: its largest file, and the files nearest to 16 KiB. All targets are mounted
-    read-only, measured in rounds in turn, and unmounted. Ratios are to the backing tree: 1 is as
-    fast, 2 takes twice the time. With --tar the files that are opened are put into a temporary
-    archive, which is mounted as well; with --layers into temporary layers, which are mounted in
-    SOURCE's place.
+    The command only reads SOURCE: its largest file, and the files nearest to 16 KiB. It mounts all
+    targets read-only, measures them in turn in each round, and unmounts them. Ratios compare with
+    the backing tree: 1 is as fast, 2 takes twice the time. --tar also mounts a temporary archive
+    of the opened files. --layers puts these files into temporary layers and mounts the layers
+    instead of SOURCE.
     """
     wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers)
     try:
@@ -174,7 +174,7 @@ def _chosen(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def _prepared(source: str | None, files: int) -> Iterator[tuple[SourceTree, str]]:
-    """The tree to measure, and a directory outside of it for the mountpoints."""
+    """Yield the tree to measure, and a directory outside of it for the mount points."""
     if source is not None:
         with mountpoint_outside(source) as base:
             yield survey(source, files), base
@@ -193,7 +193,7 @@ def _measured(tree: SourceTree, base: str, wanted: _Wanted) -> BenchReport:
 def _targets(
     stack: contextlib.ExitStack, tree: SourceTree, base: str, wanted: _Wanted
 ) -> list[Target]:
-    """What is to be mounted; what it is made of lasts as long as `stack`."""
+    """Return the targets to mount. Their temporary files live as long as `stack`."""
     if wanted.layers:
         layers = stack.enter_context(layers_of(tree))
         targets = union_targets(layers, wanted.paths, base)
@@ -226,7 +226,7 @@ def _show(report: BenchReport | SweepReport, as_json: bool) -> None:
 
 
 def report_document(report: BenchReport) -> dict[str, Any]:
-    """The report as plain values, with medians and ratios beside the samples."""
+    """Return the report as plain values, with medians and ratios beside the samples."""
     document: dict[str, Any] = msgspec.to_builtins(report)
     for shown, row in zip(document["rows"], report.rows, strict=True):
         for name, cell in row.cells.items():
@@ -245,8 +245,8 @@ def _print_bench(report: BenchReport) -> None:
     rows = [_cells(row, others) for row in report.rows]
     print_cells("", columns, rows, frozenset({0, 1}))
     click.echo(
-        "\nMedians; in brackets the ratio of the time to that on the backing tree. A call of the "
-        f"client's loop costs {report.loop_us:.2f} us, in every figure. All rounds: --json."
+        "\nMedians, with the ratio to the time on the backing tree in brackets. Every figure "
+        f"includes the client's loop: {report.loop_us:.2f} us a call. All rounds: --json."
     )
     for reason in sorted({cell.reason for row in report.rows for cell in row.cells.values()}):
         if reason:

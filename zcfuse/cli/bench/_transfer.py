@@ -1,4 +1,4 @@
-"""``zcfuse bench transfer``: ways to move a file's bytes, natively and from mounts by each path."""
+"""``zcfuse bench transfer``: measures ways to move a file's bytes, with and without mounts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Command = Callable[..., int]
 
 
 def _names(option: str, known: Sequence[str]) -> Callable[[_Command], _Command]:
-    """An option that takes some of `known`, separated by commas; all of them when left out."""
+    """Make an option that takes some of `known`, separated by commas; the default is all."""
 
     def chosen(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
         if text == "all":
@@ -65,7 +65,7 @@ def _names(option: str, known: Sequence[str]) -> Callable[[_Command], _Command]:
 @click.command()
 @click.argument("source", required=False)
 @click.option(
-    "--size", "wanted", type=Size(), metavar="BYTES", help="To move each time. [default: 64M]"
+    "--size", "wanted", type=Size(), metavar="BYTES", help="Bytes of each transfer. [default: 64M]"
 )
 @click.option(
     "--block",
@@ -73,7 +73,7 @@ def _names(option: str, known: Sequence[str]) -> Callable[[_Command], _Command]:
     default="1M",
     show_default=True,
     metavar="BYTES",
-    help="Of a system call: a multiple of 4096.",
+    help="Bytes of a system call, a multiple of 4096.",
 )
 @_names("methods", [method.name for method in METHODS])
 @_names("columns", COLUMNS)
@@ -98,15 +98,16 @@ def transfer(
     png: str | None,
     as_json: bool,
 ) -> int:
-    """Move the bytes of SOURCE by every method that Linux has, and count what each costs.
+    """Move the bytes of SOURCE by every method that Linux has, and count the cost of each.
 
-    SOURCE is a file, or a directory whose largest file is taken; left out, a temporary file. It is
-    only read: as it is, and from read-only mounts by each serving path. Every method sends the
-    file's beginning to a receiver that compares it, and is then measured in rounds.
+    SOURCE is a file, or a directory of which the command takes the largest file. The default is a
+    temporary file. The command only reads it: directly, and from read-only mounts by each serving
+    path. Each method first sends the file's beginning to a receiver that compares it. Then the
+    command measures the methods in rounds.
 
-    Caches: cold, nothing of the file is in memory; served, the backing file is, the mount's own
-    cache is empty, so that the daemon serves each byte; warm, both are filled. Sinks: tcp is a
-    connection on loopback; copy_file_range takes a file only.
+    Caches: cold, nothing of the file is in memory. Served, the backing file is in memory and the
+    mount's own cache is empty, so the daemon serves each byte. Warm, both are filled. Sinks: tcp
+    is a connection on loopback; copy_file_range takes a file only.
     """
     _require_native()
     _require_places(html, png)
@@ -133,7 +134,7 @@ def _require_native() -> None:
 
 
 def _require_places(html: str | None, png: str | None) -> None:
-    """Refuse before minutes of measuring what could not be written after them."""
+    """Refuse an output that cannot be written, before minutes of measuring."""
     if html is None and png is None:
         return
     option = "--html" if html is not None else "--png"
@@ -148,7 +149,7 @@ def _require_places(html: str | None, png: str | None) -> None:
 
 
 def _write(report: TransferReport, html: str | None, png: str | None) -> None:
-    # matplotlib is an extra, and takes a while to load.
+    # matplotlib is an optional dependency, and takes a while to load.
     if html is not None:
         from zcfuse.bench.transfer import html_of
 

@@ -1,4 +1,4 @@
-"""The tables of ``zcfuse bench transfer`` as text: two for each sink and cache state."""
+"""Prints the tables of ``zcfuse bench transfer``: two for each sink and cache state."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from zcfuse.cli._output import print_cells, print_note, size
 
 _LABELS: Final = {method.name: method.label for method in METHODS}
 _FOOTNOTES: Final = (
-    "Medians; before a + is the client's, behind it the daemon's. Copies are bytes that system "
-    "calls copied for each byte delivered; context switches are voluntary and involuntary ones, "
-    "faults minor and major ones, all of one transfer. Memory is the growth of the resident set, "
-    "mapped pages of the file included. All rounds, with their spread: --json."
+    "Medians: the client's figure, then + and the daemon's. Copies are bytes that system calls "
+    "copied for each byte delivered. Context switches are voluntary and involuntary, faults minor "
+    "and major, all of one transfer. Memory is the growth of the resident set, with mapped pages "
+    "of the file. All rounds, with their spread: --json."
 )
 
 
 def print_report(report: TransferReport) -> None:
-    """Print what was measured where, all tables, and what is not to be had with its reason."""
+    """Print the measured file and machine, all tables, and the reason of each missing figure."""
     machine = report.machine
     note = f" ({report.note})" if report.note else ""
     click.echo(
@@ -85,7 +85,7 @@ def _events(cell: TransferCell) -> str:
 
 
 def _sides(cell: TransferCell, form: str, *names: str, unit: int = 1) -> str:
-    """The sum of some quantities, of the client and where there is one of the daemon."""
+    """Return the sum of some quantities as text, for the client and the daemon, if any."""
     figures = cell.figures
     sides = ("client", "daemon") if cell.samples[0].daemon else ("client",)
     return "+".join(

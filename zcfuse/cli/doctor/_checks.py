@@ -1,8 +1,8 @@
-"""What this machine offers to a mount: probes that look, and say what to do about the rest.
+"""Probes what this machine offers to a mount. Each result names a remedy for a missing part.
 
-Probes change nothing that outlives them. That of passthrough mounts an empty directory of its own
-for a moment, where that is permitted. Where a thing can only be guessed (a kernel's release
-instead of its configuration), the text says so.
+Probes leave the machine as they found it. The probe of passthrough mounts an empty directory for a
+moment, if it may. If a probe can only guess (from a kernel's release, without its configuration),
+the text says so.
 """
 
 import contextlib
@@ -37,17 +37,17 @@ _KERNEL_RING: Final = (6, 14)
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 _RINGS_DISABLED: Final = "/proc/sys/kernel/io_uring_disabled"
 _PAGE: Final = 4096
-# The reply's header, and a page more wherever a part of the file begins or ends within one.
+# The reply's header, and one more page for each part of the file that begins or ends within one.
 _SLOTS_BESIDES_DATA: Final = 4
 _LARGEST_REPLY: Final = 1 << 20
-_ENOUGH_WMEM: Final = 2 * _LARGEST_REPLY + 4096  # the kernel counts its own overhead, twice at most
+_ENOUGH_WMEM: Final = 2 * _LARGEST_REPLY + 4096  # the kernel counts its own overhead, at most twice
 _ENOUGH_MEMLOCK: Final = 64 << 20
 _ANSWER_DEADLINE_S: Final = 10.0
 _STACKED: Final = ("overlay", "ecryptfs", "aufs", "fuse.fuse-overlayfs")
 
 
 class State(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     LIMITED = "limited"
@@ -64,7 +64,7 @@ class Capability(IntEnum):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of `zcfuse doctor`: what was found, and a remedy where something is missing."""
+    """One line of `zcfuse doctor`: the finding, and a remedy if something is missing."""
 
     name: str
     state: State
@@ -73,7 +73,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What several probes need: read once. `capabilities` is the effective set as bits."""
+    """Facts for several probes, read once. `capabilities` is the effective set as bits."""
 
     release: str
     version: tuple[int, int]
@@ -86,7 +86,7 @@ class Machine(msgspec.Struct, frozen=True):
         return bool(self.capabilities >> capability & 1)
 
     def configured(self, option: str) -> str | None:
-        """The value of a kernel option, "y", "m" or "n"; None where that is unknown."""
+        """Return the value of a kernel option, "y", "m" or "n"; None if it is unknown."""
         if not self.config:
             return None
         found = re.search(rf"^{option}=([ym])$", self.config, re.MULTILINE)
@@ -94,7 +94,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 def this_machine() -> Machine:
-    """Look at the running kernel and at this process."""
+    """Read the facts of the running kernel and of this process."""
     release = os.uname().release
     numbers = [int(number) for number in re.findall(r"\d+", release)[:2]]
     status = _read("/proc/self/status")
@@ -128,7 +128,7 @@ def _number(path: str) -> int | None:
 
 
 def check_kernel(machine: Machine) -> Check:
-    """The kernel's release against what needs one."""
+    """Check the kernel's release against the one that passthrough needs."""
     if machine.version >= _KERNEL_PASSTHROUGH:
         return Check("kernel", State.OK, machine.release)
     return Check(
@@ -141,7 +141,7 @@ def check_kernel(machine: Machine) -> Check:
 
 
 def check_device(device: str = "/dev/fuse") -> Check:
-    """Whether /dev/fuse exists and may be opened; opening it alone mounts nothing."""
+    """Check that /dev/fuse exists and that this user may open it. Opening it mounts nothing."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -157,7 +157,7 @@ def check_device(device: str = "/dev/fuse") -> Check:
 
 
 def check_libfuse() -> Check:
-    """Whether pyfuse3 and the libfuse3 that it is linked with can be loaded."""
+    """Check that pyfuse3 and its libfuse3 load."""
     try:
         import pyfuse3
     except ImportError as error:
@@ -166,11 +166,11 @@ def check_libfuse() -> Check:
 
 
 def check_fusermount(machine: Machine) -> Check:
-    """fusermount3, by which an ordinary user mounts."""
+    """Check fusermount3, which ordinary users need to mount."""
     name = "fusermount3"
     program = shutil.which(name)
     if machine.has(Capability.SYS_ADMIN):
-        return Check(name, State.OK, program or "not installed, and not needed by root")
+        return Check(name, State.OK, program or "not installed; root does not need it")
     if program is None:
         return Check(name, State.MISSING, "not installed", "'apt-get install fuse3'")
     with contextlib.suppress(OSError):
@@ -181,7 +181,7 @@ def check_fusermount(machine: Machine) -> Check:
 
 
 def check_mount_helper(path: str = "/sbin/mount.fuse.zcfuse") -> Check:
-    """What mount(8) runs for fstab and for ``mount -t fuse.zcfuse``."""
+    """Check the program that mount(8) runs for fstab and for ``mount -t fuse.zcfuse``."""
     name = "mount helper"
     if os.access(path, os.X_OK):
         return Check(name, State.OK, os.path.realpath(path))
@@ -191,7 +191,7 @@ def check_mount_helper(path: str = "/sbin/mount.fuse.zcfuse") -> Check:
 
 
 def check_allow_other(machine: Machine, path: str = "/etc/fuse.conf") -> Check:
-    """Whether `--allow-other` is permitted."""
+    """Check that this user may mount with `--allow-other`."""
     name = "--allow-other"
     if machine.has(Capability.SYS_ADMIN):
         return Check(name, State.OK, "permitted to root")
@@ -202,7 +202,7 @@ def check_allow_other(machine: Machine, path: str = "/etc/fuse.conf") -> Check:
 
 
 def check_passthrough(machine: Machine) -> Check:
-    """Kernel passthrough, by mounting where that is permitted, else from what the kernel says."""
+    """Check kernel passthrough by a mount if one is permitted, otherwise from the kernel's data."""
     name = "passthrough"
     if machine.version < _KERNEL_PASSTHROUGH:
         remedy = "boot Linux 6.9 or later; splice serves until then"
@@ -222,7 +222,7 @@ def check_passthrough(machine: Machine) -> Check:
 
 @contextlib.contextmanager
 def _probe_mount() -> Iterator[tuple[str, str]]:
-    """The mountpoint and the name of a file in it, mounted by passthrough."""
+    """Mount by passthrough; yield the mount point and the name of a file in it."""
     with tempfile.TemporaryDirectory(prefix="zcfuse-doctor-") as base:
         source, mountpoint = os.path.join(base, "source"), os.path.join(base, "mnt")
         os.mkdir(source)
@@ -235,7 +235,7 @@ def _probe_mount() -> Iterator[tuple[str, str]]:
 
 
 def _tried_passthrough() -> str:
-    """Why a file could not be opened by passthrough; empty where it was."""
+    """Return why a file did not open by passthrough; empty if it did."""
     try:
         with _probe_mount() as (mountpoint, name), client() as reader:
             reader.ask("open", path=os.path.join(mountpoint, name))
@@ -262,11 +262,11 @@ def _status(mountpoint: str) -> StatusDocument:
 def check_ring(
     machine: Machine, parameter: str = _RING_PARAMETER, disabled: str = _RINGS_DISABLED
 ) -> Check:
-    """FUSE over io_uring: in the kernel, switched on, and io_uring itself not forbidden."""
+    """Check FUSE over io_uring: built in, switched on, and io_uring itself permitted."""
     name = "FUSE over io_uring"
     value = _read(parameter).strip()
     if value in ("Y", "1"):
-        # 1: for whoever lacks CAP_SYS_ADMIN and is not in io_uring_group; 2: for all.
+        # 1 forbids io_uring without CAP_SYS_ADMIN and outside of io_uring_group; 2 forbids it all.
         forbidden = _read(disabled).strip()
         if forbidden == "2" or (forbidden == "1" and not machine.has(Capability.SYS_ADMIN)):
             return Check(
@@ -295,7 +295,7 @@ def check_ring(
 
 
 def check_pipe(machine: Machine, path: str = "/proc/sys/fs/pipe-max-size") -> Check:
-    """The largest pipe, which bounds the largest reply that can be spliced in one piece."""
+    """Check the largest pipe, which limits the largest reply that splices in one piece."""
     name = "pipe size"
     size = _number(path)
     if size is None:
@@ -308,13 +308,13 @@ def check_pipe(machine: Machine, path: str = "/proc/sys/fs/pipe-max-size") -> Ch
         return Check(name, State.OK, found)
     remedy = (
         "as root: 'sysctl -w fs.pipe-max-size=2097152' for replies of 1 MiB, and the same in "
-        "/etc/sysctl.d/ for good; requests are made to fit until then"
+        "/etc/sysctl.d/ for good; until then zcfuse asks for smaller requests"
     )
     return Check(name, State.LIMITED, found, remedy)
 
 
 def check_memlock(machine: Machine) -> Check:
-    """How much memory may be locked, for buffers and windows."""
+    """Check how much memory the mount may lock for buffers and windows."""
     name = "locked memory"
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if machine.has(Capability.IPC_LOCK):
@@ -324,13 +324,13 @@ def check_memlock(machine: Machine) -> Check:
         return Check(name, State.OK, found)
     remedy = (
         "put '* - memlock 65536' in /etc/security/limits.d/zcfuse.conf, or LimitMEMLOCK=64M in a "
-        "systemd unit; beyond the limit buffers are used unlocked and status says so"
+        "systemd unit; beyond the limit zcfuse uses unlocked buffers, and status says so"
     )
     return Check(name, State.LIMITED, found, remedy)
 
 
 def check_socket_buffer(machine: Machine, path: str = "/proc/sys/net/core/wmem_max") -> Check:
-    """The largest socket buffer, which bounds messages between the data path and control."""
+    """Check the largest socket buffer, which limits messages between data path and control."""
     name = "socket buffer"
     size = _number(path)
     if size is None:
@@ -341,13 +341,13 @@ def check_socket_buffer(machine: Machine, path: str = "/proc/sys/net/core/wmem_m
         return Check(name, State.OK, _size(size))
     remedy = (
         "as root: 'sysctl -w net.core.wmem_max=4194304', and the same in /etc/sysctl.d/ for good; "
-        "smaller messages are negotiated until then"
+        "until then zcfuse negotiates smaller messages"
     )
     return Check(name, State.LIMITED, _size(size), remedy)
 
 
 def check_request_size(path: str = "/proc/sys/fs/fuse/max_pages_limit") -> Check:
-    """The largest request that the kernel's FUSE makes."""
+    """Check the largest request that the kernel's FUSE sends."""
     name = "largest request"
     pages = _number(path)
     if pages is None:
@@ -367,7 +367,7 @@ _CAPABILITY_USES: Final = {
 
 
 def check_capability(machine: Machine, capability: Capability) -> Check:
-    """One capability, and what it is good for."""
+    """Check one capability, and say what it permits."""
     name = f"CAP_{capability.name}"
     use = _CAPABILITY_USES[capability]
     if machine.has(capability):
@@ -382,30 +382,30 @@ def check_capability(machine: Machine, capability: Capability) -> Check:
 
 
 def check_tracepoints() -> Check:
-    """Whether requests can be counted by the kernel's tracepoints (`zcfuse copies`)."""
+    """Check whether `zcfuse copies` can count requests by the kernel's tracepoints."""
     name = "tracepoints"
     try:
         tracepoint_id("fuse:fuse_request_send")
     except CountUnavailableError as error:
-        remedy = "run 'zcfuse copies' as root; it counts by the ledger alone otherwise"
+        remedy = "run 'zcfuse copies' as root; otherwise it counts by the ledger alone"
         return Check(name, State.LIMITED, str(error), remedy)
     return Check(name, State.OK, "fuse:fuse_request_send can be counted")
 
 
 def check_cachestat() -> Check:
-    """cachestat(2), by which bytes cached twice are found (`zcfuse copies`)."""
+    """Check cachestat(2); `zcfuse copies` uses it to find bytes cached twice."""
     name = "cachestat(2)"
     with tempfile.TemporaryFile() as file:
         try:
             cachestat(file.fileno())
         except OSError as error:
-            remedy = "needs Linux 6.5; 'zcfuse copies' leaves that column out until then"
+            remedy = "needs Linux 6.5; until then 'zcfuse copies' leaves that column out"
             return Check(name, State.LIMITED, str(error.strerror), remedy)
     return Check(name, State.OK, "works")
 
 
 def check_abort(path: str = "/sys/fs/fuse/connections") -> Check:
-    """fusectl, by which a connection that is stuck can be aborted."""
+    """Check fusectl, which can abort a stuck connection."""
     name = "fusectl"
     if os.path.ismount(path):
         return Check(name, State.OK, f"mounted on {path}")
@@ -414,7 +414,7 @@ def check_abort(path: str = "/sys/fs/fuse/connections") -> Check:
 
 
 def check_backing(source: str) -> Check:
-    """Whether the filesystem of `source` is itself stacked, which passthrough counts."""
+    """Check whether the filesystem of `source` is itself stacked, which limits passthrough."""
     name = "backing filesystem"
     path = os.path.realpath(source)
     if not os.path.isdir(path):
@@ -422,8 +422,8 @@ def check_backing(source: str) -> Check:
     kind = filesystem_of(path)
     if kind in _STACKED:
         remedy = (
-            "passthrough fails there with ELOOP: mount with --stack-depth 2 (then no overlayfs can "
-            "be mounted on top of the mount), or keep the files on a volume"
+            "passthrough fails there with ELOOP: mount with --stack-depth 2 (then the mount cannot "
+            "be a layer of an overlayfs), or keep the files on a volume"
         )
         return Check(name, State.LIMITED, f"{path} is on {kind}, a stacked filesystem", remedy)
     return Check(name, State.OK, f"{path} is on {kind}")

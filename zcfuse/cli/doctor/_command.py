@@ -1,4 +1,4 @@
-"""``zcfuse doctor``: what this machine offers, and what to do about what is missing."""
+"""``zcfuse doctor``: says what this machine offers, and how to add the missing parts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from zcfuse.cli.doctor._checks import Check, State, checks
 @click.argument("source", default=".", shell_complete=_completion.directories)
 @json_option
 def doctor(source: str, as_json: bool) -> int:
-    """Say what this machine offers to a mount of SOURCE, and what to do where something is missing.
+    """Say what this machine offers to a mount of SOURCE, and how to add the missing parts.
 
-    Nothing is changed; passthrough is tried out on a mount of its own where that is permitted. The
-    exit status is 0 whatever was found.
+    The command changes nothing. It tries passthrough on a temporary mount if it may mount. The
+    exit status is 0, even if parts are missing.
     """
     with unmounting_when_ended():
         found = checks(source)
@@ -33,7 +33,7 @@ def _print(found: list[Check]) -> None:
     print_cells("", ("", "", ""), rows, frozenset({0, 1, 2}))
     remedies = [check for check in found if check.state is not State.OK]
     if not remedies:
-        click.echo("\nEverything that zcfuse can use is there.")
+        click.echo("\nThis machine has everything that zcfuse can use.")
         return
     click.echo("\nWhat to do:")
     for check in remedies:

@@ -1,4 +1,4 @@
-"""``zcfuse freeze`` and ``zcfuse check``, and the images that ``zcfuse mount`` is given."""
+"""``zcfuse freeze`` and ``zcfuse check``, and the images that ``zcfuse mount`` takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``zcfuse check``: list the files of an image that have changed since they were frozen."""
+"""``zcfuse check``: lists the files that changed after the freezing of an image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from zcfuse.cli.frozen._images import open_image
 @click.argument("image", metavar="IMAGE", shell_complete=_completion.files)
 @json_option
 def check(image: str, as_json: bool) -> int:
-    """List the files that IMAGE names and that are no longer what they were.
+    """List the files of IMAGE that have changed since the freezing.
 
-    Sizes are always compared. Times of modification are where the image was made with --verify, and
-    the bytes where it was made with --digest. Exit status 1 if a file has changed.
+    The command always compares sizes. For an image made with --verify it also compares times of
+    modification, and with --digest the bytes. The exit status is 1 if a file has changed.
     """
     from zcfuse.frozen import CheckSummary, ImageError
     from zcfuse.frozen import check as compare

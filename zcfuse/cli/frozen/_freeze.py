@@ -1,4 +1,4 @@
-"""``zcfuse freeze``: write a tree into an image that the kernel can serve by itself."""
+"""``zcfuse freeze``: writes a tree into an image that the kernel can serve by itself."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def freeze(
     verify: bool,
     digest: bool,
 ) -> int:
-    """Write what SOURCE shows into IMAGE, for 'zcfuse mount IMAGE MOUNTPOINT'.
+    """Write the tree of SOURCE into IMAGE, for 'zcfuse mount IMAGE MOUNTPOINT'.
 
     SOURCE is a directory, an archive, or MODULE:NAME for a tree that a Python module describes.
-    With --tree, --layer, --archive or --archives there is no SOURCE. The image holds names and
-    attributes, and says where the bytes of each file are: those files must stay as they are.
+    With --tree, --layer, --archive or --archives, leave SOURCE out. The image holds names and
+    attributes, and says where the bytes of each file are. Those files must not change.
     """
     wanted = Wanted(
         source=source,
@@ -110,7 +110,7 @@ def _target(option: str | None, first: str | None, second: str | None) -> str:
 
 
 def _write(tree: Tree, target: str, options: Options) -> Summary:
-    """Write the image beside its place and put it there when it is complete."""
+    """Write the image under a temporary name, and rename it when it is complete."""
     from zcfuse.frozen import FreezeError
     from zcfuse.frozen import freeze as write
 

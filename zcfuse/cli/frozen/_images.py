@@ -1,4 +1,4 @@
-"""Trees to be frozen, and images to be mounted, as the command line names them."""
+"""Finds the trees to freeze and the images to mount that a command line names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Freezable(NamedTuple):
-    """A tree to be frozen: what it is called, and the directories that its files lie in."""
+    """A tree to freeze: its name, and the directories with its files."""
 
     name: str
     tree: Tree
@@ -32,7 +32,7 @@ def freezable(wanted: Wanted) -> Freezable:
     """Return the tree that a command line names.
 
     Raises:
-        MountError, CommandError: it cannot be had; the message says why.
+        MountError, CommandError: the tree is unavailable; the message says why.
         UsageError: the arguments contradict each other.
     """
     from zcfuse.tree import Mirror, Union, VirtualTree
@@ -76,7 +76,7 @@ def is_image_file(path: str) -> bool:
 
 
 def load_image(path: str) -> FrozenTree:
-    """Return the tree of an image; raise CommandError with the one line that says what is wrong."""
+    """Return the tree of an image; raise CommandError with the reason in one line."""
     from zcfuse.frozen import FrozenTree, ImageError
 
     try:
@@ -86,7 +86,7 @@ def load_image(path: str) -> FrozenTree:
 
 
 def open_image(path: str) -> FrozenImage:
-    """Return an image that is intact; raise CommandError as `load_image`."""
+    """Return an intact image; raise CommandError as `load_image`."""
     from zcfuse.frozen import FrozenImage, ImageError
 
     try:
@@ -101,6 +101,6 @@ def _require_no_archive_options(given: ArchiveOptions) -> None:
 
 
 def _common(layers: Sequence[str]) -> bytes:
-    """Return the directory that has all layers, so that their paths differ from there on."""
+    """Return the nearest directory that holds all layers."""
     common = os.path.commonpath(layers)
     return os.fsencode(os.path.dirname(common) if common in layers else common)

@@ -1,4 +1,4 @@
-"""The tree that a Python module describes: ``MODULE:NAME``, a Tree, a Dir or what returns one."""
+"""Loads a tree from a Python module: ``MODULE:NAME`` is a Tree, a Dir or a function for one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def is_module_name(text: str) -> bool:
-    """Say whether a SOURCE that is no file names a tree in a module."""
+    """Say whether a SOURCE names a tree in a module and no file."""
     return _NAME.fullmatch(text) is not None and not os.path.lexists(text)
 
 
@@ -25,7 +25,7 @@ def load_module_tree(text: str) -> Tree:
     """Import a module, from the working directory too, and return its tree.
 
     Raises:
-        CommandError: the module, or the tree in it, is missing or is not a tree.
+        CommandError: the module or its tree is missing, or the object is no tree.
     """
     from zcfuse.tree import Dir, Tree, VirtualTree
 

@@ -1,4 +1,4 @@
-"""Indexing archives for a command: which they are, what they are called, and what is wrong."""
+"""Finds, names and indexes archives for a command, and says which of them are damaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zcfuse.tree.archive import Archive, ArchiveError
 
 KEEP: Final = {"cache": "CACHE", "beside": "BESIDE", "no": "NOT"}
-"""What ``--keep-index`` takes, and the member of `Keep` that it stands for."""
+"""The choices of ``--keep-index``, each with its member of `Keep`."""
 
 _ENDINGS: Final = (".tar", ".zip")
 _INDEX_ENDING: Final = ".zcidx"
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """How archives are indexed and shown; None: as `Archive` has it."""
+    """How to index and show archives; None selects the default of `Archive`."""
 
     keep_index: str | None = None
     salvage: bool = False
@@ -40,7 +40,7 @@ class ArchiveOptions:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that may be an archive, of a directory or named by itself; whether it must be one."""
+    """A file that may be an archive, found in a directory or named; says whether it must be one."""
 
     path: str
     directory: str = ""
@@ -48,9 +48,9 @@ class _Candidate:
 
 
 def load_archive(path: str, options: ArchiveOptions) -> Archive:
-    """Return the tree of one archive; raise CommandError with the one line that says what is wrong.
+    """Return the tree of one archive; raise CommandError with the reason in one line.
 
-    To be called before the process forks, as `load_archives`.
+    Call it before the process forks, as `load_archives`.
     """
     with _indexing(1, options) as indexing:
         archive = indexing.load(_Candidate(path), or_else="or a directory")
@@ -63,11 +63,12 @@ def load_archives(
 ) -> tuple[Dir, list[Archive]]:
     """Return a directory that has each archive as a directory, and the archives.
 
-    An archive of `directories` that cannot be shown is left out with a line that says why; files
-    there that are no archives, and are not called as if they were, share one line. What is wrong
-    with one of `files` is raised as CommandError, one line, and so is what leaves no archive at
-    all. To be called before the process forks: then nothing is mounted yet, and who waits sees how
-    far it is.
+    For each broken archive of `directories`, write one warning and leave it out. Other files there
+    that are not archives share one warning. Call it before the process forks: nothing is mounted
+    yet, and the user sees the progress.
+
+    Raises:
+        CommandError: one of `files` is broken, or no archive remains.
     """
     from zcfuse.tree import Dir
     from zcfuse.tree.archive import NotAnArchiveError
@@ -103,11 +104,11 @@ def load_archives(
 
 
 def log_archives(archives: Sequence[Archive]) -> None:
-    """Write to the log what was indexed, and what of it is not shown as it stands there."""
+    """Log each index, and the members that the mount leaves out or changes."""
     if not archives:
         return
-    # Loaded already, with the archives: clients of a mount that answers take descriptors, and a
-    # module that is then opened first could find none left.
+    # This module loaded with the archives. Opening it now could fail, because clients of a mount
+    # that answers take descriptors.
     from zcfuse.tree.archive import printable
 
     for archive in archives:
@@ -139,7 +140,9 @@ class _Indexing:
     def load(self, candidate: _Candidate, or_else: str = "") -> Archive:
         """Return the tree of an archive.
 
-        Raises CommandError, and for a candidate that need not be one NotAnArchiveError and OSError.
+        Raises:
+            CommandError: a required archive is missing or broken.
+            NotAnArchiveError, OSError: an optional candidate is no archive, or did not open.
         """
         from zcfuse.tree.archive import Archive, ArchiveError, Keep, NotAnArchiveError
 
@@ -161,7 +164,7 @@ class _Indexing:
         except ArchiveError as error:
             raise _refused(error) from error
         except OSError as error:
-            # Without descriptors nothing can be said about a file.
+            # Without a free descriptor no file opens, whether it is an archive or not.
             if not candidate.required and error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             raise _unreadable(candidate.path, error) from error
@@ -169,7 +172,7 @@ class _Indexing:
 
 @contextlib.contextmanager
 def _indexing(count: int, options: ArchiveOptions) -> Iterator[_Indexing]:
-    # A large index takes a descriptor for as long as its archive is mounted.
+    # A large index holds a descriptor while its archive is mounted.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     progress = Progress("indexing")
@@ -186,11 +189,11 @@ def _refused(error: ArchiveError, or_else: str = "") -> CommandError:
     from zcfuse.tree.archive import NotAnArchiveError
 
     if isinstance(error, NotAnArchiveError):
-        # The message about a compressed file has its own remedy.
+        # The message about a compressed file names its own remedy.
         remedy = "" if error.compressed else f": name a tar or zip archive {or_else}".rstrip()
         return CommandError(f"{error}{remedy}", usage=True)
     if error.salvageable:
-        return CommandError(f"{error}: get a whole copy, or show what is before that by --salvage")
+        return CommandError(f"{error}: get a whole copy, or show the part before that by --salvage")
     return CommandError(f"{error}: get a whole copy, and mount it when nobody writes to it")
 
 
@@ -204,7 +207,7 @@ def _unreadable(path: str, error: OSError) -> CommandError:
 
 
 def _candidates(directory: str) -> Iterator[_Candidate]:
-    """Yield what is in a directory, by name; without hidden files and kept indexes."""
+    """Yield the files of a directory by name, without hidden files and kept indexes."""
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -224,7 +227,7 @@ def _candidates(directory: str) -> Iterator[_Candidate]:
 
 
 def _is_ours(error: CommandError) -> bool:
-    """Say whether the daemon lacks something that it needs for any archive."""
+    """Say whether the error concerns the daemon's resources, which every archive needs."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
 
@@ -242,11 +245,11 @@ def _warn_of_damage(archive: Archive) -> None:
         from zcfuse.tree.archive import printable
 
         path = printable(archive.index.identity.path)
-        warn(f"zcfuse: {path}: {archive.index.damage}: whatever follows is missing")
+        warn(f"zcfuse: {path}: {archive.index.damage}: everything after that is missing")
 
 
 def _names(paths: Sequence[str]) -> dict[str, str]:
-    """Return what each archive is called: its stem, or its whole name where stems are equal."""
+    """Return the name of each archive: its stem, or its whole name if stems are equal."""
     whole = {path: os.path.basename(path) for path in paths}
     stems = {path: os.path.splitext(name)[0] for path, name in whole.items()}
     times = Counter(stems.values())

@@ -1,4 +1,4 @@
-"""How the kernel would serve what a command line names, without a daemon."""
+"""Describes how the kernel serves the source of a command line without a daemon."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class ByKernel(NamedTuple):
-    """`mount` takes the mount point and whether it is to be ``noexec``.
+    """A mount by the kernel. `mount` takes the mount point and whether the mount is ``noexec``.
 
-    `kind` and `source` are what the mount is called. `automatic` says whether ``--engine auto``
-    chooses it, and `tell` takes the reason why FUSE serves the tree after all.
+    `kind` and `source` name the mount. `automatic` says whether ``--engine auto`` chooses it.
+    `tell` takes the reason why FUSE serves the tree after all.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class ByKernel(NamedTuple):
 
 
 def image_by_kernel(tree: FrozenTree) -> ByKernel:
-    """Return how the kernel mounts an image, which is intact."""
+    """Return how the kernel mounts an intact image."""
     from zcfuse.engine import mount_image
 
     def tell(reason: str) -> None:

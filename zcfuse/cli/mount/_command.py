@@ -32,7 +32,7 @@ _OPTIONS_HELP: Final = (
     "no_prefault, no_directory_lease, immutable, path=, transport=, cache_timeout=, coherence=, "
     "threads=, lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, "
     "archives=, keep_index=, salvage, unpack_budget=, engine=, log_file=, log_level= as the "
-    "options of these names. An option of its own, such as --path, counts before these."
+    "options of these names. A separate option, such as --path, overrides its name in -o."
 )
 
 
@@ -46,7 +46,7 @@ _OPTIONS_HELP: Final = (
     "manifest",
     metavar="F",
     shell_complete=_completion.files,
-    help="Show the tree that a manifest describes (.toml, .jsonl), in the place of SOURCE.",
+    help="Show the tree that a manifest describes (.toml, .jsonl), instead of SOURCE.",
 )
 @click.option(
     "--layer",
@@ -54,9 +54,9 @@ _OPTIONS_HELP: Final = (
     metavar="LAYER",
     multiple=True,
     shell_complete=_completion.files,
-    help="Show several layers as one, in the place of SOURCE; the first is on top. A layer is a"
-    " directory, an archive or a manifest. What overlayfs and OCI images write into their layers"
-    " is understood.",
+    help="Show several layers as one, instead of SOURCE; the first is on top. A layer is a"
+    " directory, an archive or a manifest. The whiteouts of overlayfs and OCI images hide names"
+    " of lower layers.",
 )
 @click.option(
     "--archive",
@@ -64,7 +64,7 @@ _OPTIONS_HELP: Final = (
     metavar="F",
     multiple=True,
     shell_complete=_completion.files,
-    help="Show a tar or zip archive as a directory, in the place of SOURCE; may be given again.",
+    help="Show a tar or zip archive as a directory, instead of SOURCE. Repeat it for several.",
 )
 @click.option(
     "--archives",
@@ -72,23 +72,23 @@ _OPTIONS_HELP: Final = (
     metavar="DIR",
     multiple=True,
     shell_complete=_completion.directories,
-    help="Show each tar or zip archive of DIR as a directory, in the place of SOURCE.",
+    help="Show each tar or zip archive of DIR as a directory, instead of SOURCE.",
 )
 @click.option(
     "--keep-index",
     type=click.Choice(list(KEEP)),
-    help="Where the index of an archive is kept for the next mount: in"
-    " $XDG_CACHE_HOME/zcfuse/archives (or ~/.cache/...), beside it as ARCHIVE.zcidx, or not at all."
+    help="Where to keep the index of an archive for the next mount: in"
+    " $XDG_CACHE_HOME/zcfuse/archives (or ~/.cache/...), beside it as ARCHIVE.zcidx, or nowhere."
     " [default: cache]",
 )
 @click.option(
-    "--salvage", is_flag=True, help="Show what is before the damage or the cut of a tar archive."
+    "--salvage", is_flag=True, help="Show the part of a tar archive before its damage or cut."
 )
 @click.option(
     "--unpack-budget",
     type=Size(),
     metavar="SIZE",
-    help="Memory for the decompressed members of zip archives, of all together. [default: 1G]",
+    help="Memory for the decompressed members of all zip archives together. [default: 1G]",
 )
 @click.option(
     "-o",
@@ -101,9 +101,8 @@ _OPTIONS_HELP: Final = (
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    help="Who answers for the whole mount: the kernel by itself, without a daemon, or FUSE. auto:"
-    " the kernel for a frozen image where root mounts it and needs nothing of FUSE. [default:"
-    " auto]",
+    help="Serve the whole mount by the kernel, without a daemon, or by FUSE. auto: the kernel"
+    " serves a frozen image if root mounts it and no option needs FUSE. [default: auto]",
 )
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option(
@@ -122,7 +121,7 @@ _OPTIONS_HELP: Final = (
     "--cache-timeout",
     type=float,
     metavar="S",
-    help="Seconds for which names and attributes may be cached."
+    help="Seconds for which the kernel may cache names and attributes."
     f" [default: {DEFAULT_CACHE_TIMEOUT_S:g}]",
 )
 @click.option("--allow-other", is_flag=True, default=None, help="Let other users in.")
@@ -138,7 +137,7 @@ _OPTIONS_HELP: Final = (
     type=Size(),
     metavar="SIZE",
     help="Memory that buffers, windows and the files of 'zcfuse warm --lock' may lock, as in 64M."
-    " [default: 64M, or what the limit leaves, and files besides]",
+    " [default: up to 64M for buffers and windows, the rest of the limit for files]",
 )
 @click.option(
     "--no-prefault",
@@ -146,13 +145,13 @@ _OPTIONS_HELP: Final = (
     flag_value=False,
     type=bool,
     default=None,
-    help="Take page faults when they come.",
+    help="Take page faults on use, not in advance.",
 )
 @click.option(
     "--stack-depth",
     type=int,
     metavar="1|2",
-    help="2: pass through files of an overlayfs, too. [default: 1]",
+    help="2 also passes through files of an overlayfs. [default: 1]",
 )
 @click.option(
     "--directory-lease/--no-directory-lease",
@@ -163,22 +162,22 @@ _OPTIONS_HELP: Final = (
 @click.option(
     "--coherence",
     type=click.Choice(list(COHERENCES)),
-    help="How the kernel learns of changes: it asks again after the cache timeout (ttl), or each"
-    " change is pushed to it (push, as root), and it keeps the rest without a limit."
+    help="How the kernel learns of changes: it asks again after the cache timeout (ttl), or the"
+    " daemon pushes each change (push, as root) and the kernel keeps the rest without a limit."
     " [default: ttl]",
 )
 @click.option(
     "--immutable",
     is_flag=True,
     default=None,
-    help="Promise that SOURCE does not change while it is mounted: whatever was looked at, listed,"
-    " opened or read once is answered by the kernel from then on.",
+    help="Promise that SOURCE does not change while it is mounted. After the first look, listing,"
+    " open or read, the kernel then answers from its caches.",
 )
 @click.option(
     "--metrics-listen",
     metavar="[ADDR:]PORT",
-    help="Answer a Prometheus scraper on this port of the loopback interface. Port 0: one that is"
-    " free, which 'zcfuse status' tells.",
+    help="Answer a Prometheus scraper on this port of the loopback interface. Port 0 takes any"
+    " free port; 'zcfuse status' shows it.",
 )
 @click.option(
     "--log-file",
@@ -189,7 +188,7 @@ _OPTIONS_HELP: Final = (
 @click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS),
-    help=f"The least important level that is logged. [default: {DEFAULT_LOG_LEVEL}]",
+    help=f"Log messages of this level and above. [default: {DEFAULT_LOG_LEVEL}]",
 )
 def mount(
     source: str | None,
@@ -210,11 +209,11 @@ def mount(
 ) -> int:
     """Show the directory, archive or image SOURCE at the directory MOUNTPOINT.
 
-    Clients read it; with --rw they also change what a directory holds.
+    Clients read it; with --rw they also change the files of a directory.
 
-    Goes to the background and returns once the mount answers. With --tree, --layer, --archive or
-    --archives there is no SOURCE. With --archive or --archives each archive is a directory, called
-    as the archive without its ending.
+    The command goes to the background and returns once the mount answers. With --tree, --layer,
+    --archive or --archives, leave SOURCE out. With --archive or --archives, each archive appears
+    as a directory with the archive's name, without its ending.
     """
     try:
         said = read_option_texts(option_texts)

@@ -1,4 +1,4 @@
-"""Mounting without a daemon, where ``--engine`` allows it and the kernel can."""
+"""Mounts without a daemon if ``--engine`` allows it and the kernel can serve the source."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 ENGINES: Final = ("auto", "kernel", "fuse")
 
-# Mounts of both engines have these, or an image needs no such option.
+# Both engines have these options, or an image does not need them.
 _OF_BOTH: Final = frozenset({"noexec", "allow_other", "immutable", "source_name"})
 
 
 def mounted_by_kernel(
     shown: Prepared, engine: str, options: MountOptions, *, foreground: bool
 ) -> bool:
-    """Mount by the kernel where that is wanted and possible; return whether it is mounted.
+    """Mount by the kernel if that is wanted and possible; return whether the kernel mounted it.
 
     Parameters:
         shown: what to mount, and where.
         engine: one of ENGINES.
         options: of the mount; most of them only FUSE has.
-        foreground: whether a daemon was asked for that stays in the foreground.
+        foreground: whether the user wants a daemon in the foreground.
 
     Raises:
-        MountError: the kernel was asked for and does not serve it; nothing is mounted.
+        MountError: the user demands the kernel, which cannot serve it; nothing is mounted.
     """
     plan = shown.by_kernel
     if plan is None and engine == "kernel":
@@ -61,7 +61,7 @@ def mounted_by_kernel(
 
 
 def _only_fuse(options: MountOptions, *, foreground: bool) -> str:
-    """Return the options that only FUSE has, as text; empty if there are no such options."""
+    """Return the given options that only FUSE has, as text; empty without such options."""
     usual = MountOptions()
     names = [
         f"--{field.name.replace('_', '-')}"

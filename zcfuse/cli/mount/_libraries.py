@@ -6,7 +6,7 @@ from zcfuse.text import escaped
 
 
 def library_trouble(error: ImportError) -> str:
-    """Return one line about an import that failed: which library is missing, and the remedy."""
+    """Return one line about a failed import: the missing library and the remedy."""
     text = escaped(str(error))
     if "libfuse3" in text:
         return "libfuse3 is not installed: install the package libfuse3-3 (Debian 13: libfuse3-4)"

@@ -1,4 +1,4 @@
-"""Loading a manifest for a command: what is wrong with it, and how far it is."""
+"""Loads a manifest for a command, with its errors in one line and its progress."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def load(path: str) -> ManifestDir:
-    """Return the tree of a manifest; raise CommandError with the one line that tells what is wrong.
+    """Return the tree of a manifest; raise CommandError with the reason in one line.
 
-    To be called before the process forks: then it is done before anything is mounted, and the
-    daemon's own memory never has what only reading needs.
+    Call it before the process forks. Errors then come before the mount, and the daemon's memory
+    stays free of data that only the reading needs.
     """
-    # tomllib and the tree: not for a mount that has no manifest.
+    # Only a mount with a manifest needs tomllib and the tree.
     from zcfuse.tree.manifest import ManifestError, load_manifest
 
     progress = Progress(f"reading {os.path.basename(path)}")
@@ -30,7 +30,7 @@ def load(path: str) -> ManifestDir:
         progress.end()
     if tree.unchecked_files:
         warn(
-            f"zcfuse: {path}: {tree.unchecked_files} of its files were not looked at:"
-            " one that is missing is a missing name"
+            f"zcfuse: {path}: {tree.unchecked_files} of its files were not checked:"
+            " the mount leaves out the names of missing files"
         )
     return tree

@@ -1,7 +1,7 @@
-"""What ``-o`` says: options of a mount, and what else the command line has options for.
+"""Reads the text of ``-o``: options of a mount, and the other options of the command line.
 
-Everything that ``zcfuse mount`` can be told fits into one text, because a line of fstab, a systemd
-unit and mount(8) have no other place for it.
+Every option of ``zcfuse mount`` has a name here, because fstab, systemd units and mount(8) pass
+all options in one text.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from zcfuse.options import parse_mount_options, parse_size, split_options
 _SEVERAL: Final = ("layer", "archive", "archives")
 
 
-# Options of mount(8) itself, and others of any mount that a read-only mount has no use for: it is
-# always nosuid and nodev, and writes no times.
+# Options of mount(8) itself, and general ones that change nothing here. A zcfuse mount is always
+# nosuid and nodev, and writes no access times.
 _OF_ANY_MOUNT: Final = frozenset(
     {"_netdev", "auto", "defaults", "loud", "noauto", "nofail", "silent"}
     | {"group", "nogroup", "nouser", "nousers", "noowner", "owner", "user", "users"}
@@ -56,9 +56,9 @@ OPTION_NAMES: Final = [*(f"{name}=" for name in _CONVERTERS), "salvage"]
 
 @dataclass(slots=True)
 class OptionText:
-    """What was said; None, False or empty is what was not.
+    """The options of one ``-o`` text; those that it leaves out are None, False or empty.
 
-    ``mount`` are keyword arguments of `MountOptions`.
+    ``mount`` holds keyword arguments of `MountOptions`.
     """
 
     mount: dict[str, object] = field(default_factory=dict)
@@ -75,16 +75,16 @@ class OptionText:
 
     @property
     def names_what_is_shown(self) -> bool:
-        """Whether one of the options takes the place of SOURCE."""
+        """Whether one of the options replaces SOURCE."""
         return bool(self.tree or self.layer or self.archive or self.archives)
 
 
 def read_option_texts(texts: Iterable[str], *, sloppy: bool = False) -> OptionText:
-    """Read what was given by ``-o``, once or several times.
+    """Read the texts of one or more ``-o``.
 
     Parameters:
         texts: each as mount(8) writes it.
-        sloppy: leave out what is not known, as ``mount -s`` asks for.
+        sloppy: ignore unknown options, as ``mount -s`` does.
 
     Raises:
         MountError: an option is unknown, lacks its value or is refused.

@@ -1,4 +1,4 @@
-"""Says how far a long start is: to a terminal as a line, to the service manager as a request."""
+"""Shows the progress of a long start on a terminal, and asks the service manager for more time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 from zcfuse.admin import ServiceManager
 
-_PATIENCE_S: Final = 0.5  # without a word to a terminal
+_PATIENCE_S: Final = 0.5  # how long to wait before the first line on a terminal
 _EXTEND_EVERY_S: Final = 10.0
 _EXTEND_BY_S: Final = 600  # as TimeoutStartSec= of the unit
 _WIPE: Final = "\r\x1b[K"
 
 
 class Progress:
-    """Shows `what` and a percentage on standard error, where that is a terminal."""
+    """Shows `what` and a percentage on standard error, if standard error is a terminal."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -24,15 +24,15 @@ class Progress:
         self._extended = self._began
 
     def show(self, done: int, total: int) -> None:
-        """Say how much of it was done."""
+        """Show the finished part of the total."""
         self._say(f"{100 * done // total if total else 100} %")
 
     def count(self, done: int) -> None:
-        """Say how much was done, of a total that is not known."""
+        """Show the finished amount of an unknown total."""
         self._say(f"{done:,}")
 
     def end(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         if self._shown:
             print(_WIPE, end="", file=sys.stderr, flush=True)
 

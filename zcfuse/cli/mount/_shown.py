@@ -1,7 +1,7 @@
-"""What ``zcfuse mount`` is to show: SOURCE, or what stands in its place.
+"""Checks and reads the source of ``zcfuse mount``: SOURCE, or the options that replace it.
 
-All that can be checked is checked, and all that has to be read is read, before the daemon begins:
-an error then needs no way back from it, and nothing is mounted.
+This happens before the daemon starts, so that the command reports an error itself and leaves
+nothing mounted.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from zcfuse.tree import Dir, Tree
     from zcfuse.tree.archive import Archive
 
-# As fstab(5) has it where a filesystem has no source.
+# fstab(5) uses this name for a filesystem without a source.
 NO_SOURCE: Final = "none"
 _MANIFESTS: Final = (".toml", ".jsonl", ".ndjson")
-_LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options of its own to the page
+_LONGEST_NAME_BYTES: Final = 2000  # fusermount3 adds options to the same page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the command line names; one of them, and the options of archives only with those."""
+    """The sources on the command line: one kind, and options of archives only with archives."""
 
     source: str | None
     manifest: str | None
@@ -55,15 +55,15 @@ class Wanted:
     archive_options: ArchiveOptions
 
     def paths(self) -> list[str]:
-        """Return the paths of what is shown."""
+        """Return the paths of the sources."""
         named = (self.source, self.manifest, *self.layers, *self.archives)
         return [path for path in (*named, *self.archive_directories) if path is not None]
 
     def option(self) -> str | None:
-        """Return the option that takes the place of SOURCE, None where none does.
+        """Return the option that replaces SOURCE; None without such an option.
 
         Raises:
-            UsageError: there are several of different kinds.
+            UsageError: options of different kinds replace SOURCE.
         """
         kinds = (
             ("--tree", self.manifest is not None),
@@ -79,7 +79,7 @@ class Wanted:
 
 
 class Prepared(NamedTuple):
-    """What the mount is called, where it is, what makes its tree, and the archives in that."""
+    """A checked mount: its name, its mount point, the maker of its tree, and its archives."""
 
     name: str
     where: str
@@ -89,16 +89,16 @@ class Prepared(NamedTuple):
 
 
 def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Prepared:
-    """Check and read what is to be shown.
+    """Check and read the source of a mount.
 
     Parameters:
-        wanted: what the command line names.
-        mountpoint: its second argument, which is missing where an option stands for the first.
+        wanted: the sources on the command line.
+        mountpoint: the second argument; None if an option replaces the first.
         options: of the mount.
 
     Raises:
-        MountError: something is refused; its message names it and says what to do.
-        UsageError: the arguments do not go together.
+        MountError: a source or an option is unsuitable; the message names it and the remedy.
+        UsageError: the arguments contradict each other.
     """
     option = wanted.option()
     if option is None:
@@ -148,7 +148,7 @@ def _of_archives(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prep
 
 
 def _of_layers(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
-    """Check directories before any file is read, which may take long."""
+    """Check directories first, because reading files may take long."""
     directories = tuple(layer for layer in wanted.layers if not os.path.isfile(layer))
     shown, where = _check(directories, mountpoint, options)
     named = dict(zip(directories, shown, strict=True))
@@ -180,7 +180,7 @@ def _require_no_archive_options(given: ArchiveOptions, shown: str) -> None:
 
 
 def _joined(layers: tuple[str, ...]) -> str:
-    """Return what a union is listed as; mount(2) takes a page at most."""
+    """Return the name of a union in the mount table; mount(2) takes at most a page."""
     name = ":".join(layers)
     if len(os.fsencode(name)) <= _LONGEST_NAME_BYTES or len(layers) == 1:
         return name
@@ -194,7 +194,7 @@ def _given(argument: str | None, name: str) -> str:
 
 
 def _only(option: str, first: str | None, second: str | None) -> str:
-    """Return the mount point where it is the only argument, which click takes for SOURCE."""
+    """Return the mount point if it is the only argument; click takes that for SOURCE."""
     if second is not None and first == NO_SOURCE:
         return second
     if second is not None:
@@ -222,7 +222,7 @@ def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
     return where
 
 
-# Each loads the trees when it is called, after the fork and not for a command that is refused.
+# Each of these loads the trees on its first call: after the fork, and only for a valid command.
 def _mirrored(source: str) -> Tree:
     from zcfuse.tree import Mirror
 

@@ -1,4 +1,4 @@
-"""Starting the daemon of a mount: in the foreground, as a service, or in the background."""
+"""Starts the daemon of a mount in the foreground, as a service, or in the background."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from zcfuse.options import MountOptions
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """Where the daemon logs, and from which level on; None: as is usual."""
+    """The daemon's log file and its lowest level; None selects the default."""
 
     file: str | None = None
     level: str | None = None
 
     @property
     def path(self) -> str | None:
-        """The file's absolute path: a daemon in the background has another directory."""
+        """The file's absolute path, since a daemon in the background changes its directory."""
         return os.path.abspath(self.file) if self.file else None
 
 
@@ -41,7 +41,7 @@ def start(shown: Prepared, options: MountOptions, logging: Logging, *, foregroun
     """Serve a mount, or have a daemon serve it, and return the exit status.
 
     Raises:
-        MountError: it was refused; nothing is left mounted.
+        MountError: the mount failed; nothing stays mounted.
     """
     serve = functools.partial(_serve, shown, options, logging.level or DEFAULT_LOG_LEVEL)
     if foreground:
@@ -65,14 +65,14 @@ def _serve(
 ) -> int:
     watched = service is not None and service.watchdog is not None
     witness = Witness(shown.where) if watched else None
-    # The event loop and pyfuse3: not before the fork, and not for a command that is refused.
+    # The event loop and pyfuse3 load after the fork, and only for a valid command.
     try:
         from zcfuse.control import run_daemon
     except ImportError as error:
         raise MountError(library_trouble(error)) from error
 
     def ready_and_logged() -> None:
-        log_archives(shown.archives)  # not before the daemon has its log
+        log_archives(shown.archives)  # now the daemon has its log
         ready()
 
     return run_daemon(
@@ -89,7 +89,8 @@ def _serve(
 
 def _require_answer(mountpoint: str) -> None:
     if any(m.mountpoint == mountpoint and m.fstype == AUTOFS for m in read_mounts()):
-        # Who comes to an automount before its mount is reported waits for that: for us.
+        # Clients of an automount wait until the service manager hears that the mount is ready.
+        # A look from here would wait in the same way, and so for this process itself.
         return
     answer = probe(mountpoint)
     if answer is not Answer.ALIVE:

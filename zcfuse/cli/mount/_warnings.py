@@ -1,4 +1,4 @@
-"""Warnings about a mount point, one line each, and the replacement of a dead mount there."""
+"""Warns about a mount point, one line each, and replaces a dead mount there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zcfuse.options import MountOptions
 def replace_dead_mount(mountpoint: str) -> None:
     """Remove a zcfuse mount whose daemon is gone, and say so in one line.
 
-    A mount that answers, hangs, or belongs to another user stays, for the checks to refuse it.
+    A mount that answers, hangs or belongs to another user stays; the checks refuse it later.
     """
     entry = mount_at(resolve_mountpoint(mountpoint))
     if entry is None or not entry.is_ours or os.geteuid() not in (0, entry.owner[0]):
@@ -33,7 +33,7 @@ def _taken_away(entry: MountEntry) -> bool:
 
 
 def warn_of_mountpoint(where: str, options: MountOptions, sources: Sequence[str]) -> None:
-    """Warn in one line each that other users stay out, and that the mount hides files.
+    """Warn, each in one line, if the mount shuts other users out or hides files.
 
     Parameters:
         where: the mount point, as the checks return it.
@@ -45,7 +45,7 @@ def warn_of_mountpoint(where: str, options: MountOptions, sources: Sequence[str]
         warn(f"zcfuse: {where}: only root will see the files: add --allow-other for other users")
     entry = mount_at(where)
     if entry is not None and entry.fstype == AUTOFS:
-        return  # to look would be to ask for this mount
+        return  # a look at an automount would ask for this mount
     meant = {os.path.realpath(path) for path in sources}
     meant |= {os.path.dirname(path) for path in meant}
     if where not in meant and _has_entries(where):

@@ -1,8 +1,8 @@
-"""``mount.fuse.zcfuse``: what mount(8) runs for a filesystem of the type fuse.zcfuse.
+"""``mount.fuse.zcfuse``: the program that mount(8) runs for the filesystem type fuse.zcfuse.
 
-From fstab as from the command line: ``mount -t fuse.zcfuse SOURCE MOUNTPOINT -o ...``. Options that
-are of any mount are dealt with here, and all others as ``zcfuse mount -o`` does. The exit statuses
-are those of mount(8).
+mount(8) runs it for a line of fstab and for ``mount -t fuse.zcfuse SOURCE MOUNTPOINT -o ...``. This
+module handles the options that every filesystem has. It handles the others as ``zcfuse mount -o``
+does. Its exit statuses are those of mount(8).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zcfuse.linux import FSTYPE, MountError, enter_mount_namespace
 from zcfuse.options import MountOptions, split_options
 from zcfuse.text import escaped
 
-# mount(8), EXIT STATUS.
+# From mount(8), EXIT STATUS.
 HELPER: Final = Program(f"mount.{FSTYPE}", failed=32, usage=1, interrupted=8)
 
 
@@ -38,12 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", metavar="SOURCE")
 @click.argument("mountpoint", metavar="MOUNTPOINT")
-@click.option("-o", "option_texts", metavar="OPT,...", multiple=True, help="Options, by commas.")
+@click.option(
+    "-o", "option_texts", metavar="OPT,...", multiple=True, help="Options, separated by commas."
+)
 @click.option("-t", "kind", metavar="TYPE", default=FSTYPE, help=f"The type: {FSTYPE}.")
-@click.option("-s", "sloppy", is_flag=True, help="Leave unknown options out.")
-@click.option("-f", "fake", is_flag=True, help="Check all, and do not mount.")
-@click.option("-v", "verbose", is_flag=True, help="Say what was mounted.")
-@click.option("-n", "no_mtab", is_flag=True, help="Does nothing: there is no mtab to write.")
+@click.option("-s", "sloppy", is_flag=True, help="Ignore unknown options.")
+@click.option("-f", "fake", is_flag=True, help="Check everything without mounting.")
+@click.option("-v", "verbose", is_flag=True, help="Report the mount.")
+@click.option("-n", "no_mtab", is_flag=True, help="Accepted without effect, as there is no mtab.")
 @click.option("-N", "namespace", metavar="NS", help="Mount in this mount namespace.")
 def mount_helper(
     source: str,
@@ -58,13 +60,13 @@ def mount_helper(
 ) -> int:
     """Mount SOURCE at MOUNTPOINT for mount(8).
 
-    Where an option (tree, layer, archive, archives) says what is shown, SOURCE is only its name.
+    If an option (tree, layer, archive, archives) replaces SOURCE, SOURCE is only a name.
     """
     if kind not in (FSTYPE, FSTYPE.removeprefix("fuse.")):
         raise CommandError(f"-t {kind}: the type is {FSTYPE}", usage=True)
     said, options, writable = _read(option_texts, sloppy=sloppy)
     if namespace is not None:
-        # There, this directory is not ours any more.
+        # A relative path would have another meaning there.
         mountpoint = os.path.abspath(mountpoint)
         source = source if said.names_what_is_shown else os.path.abspath(source)
         _enter(namespace)
@@ -82,7 +84,7 @@ def mount_helper(
             if not mounted_by_kernel(shown, said.engine or "auto", options, foreground=False):
                 start(shown, replace(options, source_name=source), logging, foreground=False)
     except MountError as error:
-        # Also a missing directory: to mount(8) that is no wrong use but a mount that failed.
+        # mount(8) expects the status of a failed mount even for a missing directory.
         raise CommandError(str(error)) from error
     if verbose:
         click.echo(escaped(f"{HELPER.name}: {source} {'can be ' * fake}mounted on {shown.where}"))
@@ -90,9 +92,10 @@ def mount_helper(
 
 
 def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[OptionText, MountOptions, bool]:
-    """Return what is said about this mount, how it is served, and whether mount(8) said ``rw``.
+    """Return the options of the command, those of the mount, and whether mount(8) wants ``rw``.
 
-    mount(8) writes ``rw`` where nobody said ``ro``, so ``writable`` says that somebody wants it.
+    mount(8) writes ``rw`` unless the user wrote ``ro``, so a user who wants to write says
+    ``writable``.
     """
     ours = []
     writable = True
@@ -100,7 +103,7 @@ def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[OptionText, MountOptio
         if option in ("ro", "rw"):
             writable = option == "rw"
         elif option == "remount":
-            raise CommandError("-o remount: not possible: unmount, and mount anew")
+            raise CommandError("-o remount: not possible: unmount, then mount again")
         else:
             ours.append(f'"{option}"')
     try:
@@ -115,7 +118,7 @@ def _prepare(source: str, mountpoint: str, said: OptionText, options: MountOptio
         named = (said.tree, *said.layer, *said.archive, *said.archives)
         if os.path.isabs(source) and source not in named:
             raise CommandError(
-                f"{source}: an option says what is shown: write {NO_SOURCE} in its place",
+                f"{source}: an option replaces SOURCE: write {NO_SOURCE} in its place",
                 usage=True,
             )
         arguments: tuple[str | None, str | None] = (mountpoint, None)
@@ -133,8 +136,8 @@ def _prepare(source: str, mountpoint: str, said: OptionText, options: MountOptio
 
 
 def _enter(namespace: str) -> None:
-    """Go into a mount namespace, given as mount(8) has it: a process id, or a file."""
-    # Where that is, there need be no Python: all that the daemon needs is loaded before.
+    """Enter a mount namespace, named as in mount(8) by a process id or a file."""
+    # The other namespace may have no Python, so load everything that the daemon needs now.
     import zcfuse.tree.archive
     import zcfuse.tree.manifest  # noqa: F401
     from zcfuse.control import run_daemon  # noqa: F401

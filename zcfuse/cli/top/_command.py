@@ -1,4 +1,4 @@
-"""``zcfuse top``: what a mount is doing now, refreshed until somebody leaves."""
+"""``zcfuse top``: shows what a mount is doing now, and refreshes until the user quits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from zcfuse.cli.top._model import By
 
 _LEAST_INTERVAL_S: Final = 0.1
-# How soon a new size of the terminal shows.
+# Seconds until a new size of the terminal takes effect.
 _LOOK_S: Final = 0.2
 _PIPE_WIDTH: Final = 200
 _END: Final = "\x04"
@@ -45,21 +45,23 @@ _HINT: Final = (
     show_default=True,
     help="Seconds from one refresh to the next.",
 )
-@click.option("--once", is_flag=True, help="Print one view of all since the mount and end.")
+@click.option(
+    "--once", is_flag=True, help="Print one view of all requests since the mount, then end."
+)
 @click.option(
     "--sort",
     "by",
     type=click.Choice(["requests", "bytes"]),
     default="requests",
     show_default=True,
-    help="What the hottest files are ordered by.",
+    help="Order of the hottest files.",
 )
 def top(mountpoint: str, interval: float, once: bool, by: By) -> None:
     """Show what the mount at MOUNTPOINT is doing: requests, latencies, bytes, hottest files.
 
-    Rates and latencies are those since the last refresh. Where standard output is no terminal, one
-    view is printed, as with --once. A latency is the daemon's part of a request, from its receipt
-    until the reply was written.
+    Rates and latencies cover the time since the last refresh. If standard output is no terminal,
+    the command prints one view, as with --once. A latency is the daemon's part of a request, from
+    its receipt until the reply is written.
     """
     document = _read(mountpoint)
     if once or not sys.stdout.isatty():
@@ -79,7 +81,7 @@ def _read_again(mountpoint: str) -> StatusDocument:
     try:
         return read_status(mountpoint)
     except StatusError as error:
-        # What was a mount a moment ago is no wrong argument.
+        # The mount existed a moment ago, so this is no wrong use.
         raise CommandError(f"the mount has gone: {error}") from error
 
 
@@ -99,7 +101,7 @@ def _print_once(document: StatusDocument, by: By) -> None:
 
 
 class _Screen:
-    """The live view: reads, draws, and minds the keyboard in between."""
+    """The live view: reads the status, draws it, and waits for the keyboard."""
 
     def __init__(self, mountpoint: str, interval: float, by: By) -> None:
         self._mountpoint = mountpoint
@@ -111,7 +113,7 @@ class _Screen:
         self._times = (0.0, 0.0)
 
     def run(self, document: StatusDocument) -> None:
-        """Show it until ``q``; KeyboardInterrupt ends it in the same way."""
+        """Show the view until the user presses ``q`` or interrupts it."""
         from rich.console import Console
         from rich.live import Live
 
@@ -143,9 +145,9 @@ class _Screen:
         return render(view, console.width, console.height, _HINT)
 
     def _left_before_refresh(self, console: Console) -> bool:
-        """Wait until the next refresh, a key that changes something or a new size of the terminal.
+        """Wait until the next refresh, a key that changes the view or a new terminal size.
 
-        Returns whether the user wants to leave.
+        Returns whether the user wants to quit.
         """
         drawn = console.size
         while (left := self._times[1] + self._interval - time.monotonic()) > 0:
@@ -162,20 +164,20 @@ class _Screen:
 
 
 def _key(seconds: float) -> str:
-    """Return a key that was pressed within so many seconds, or ""."""
+    """Return a key that the user presses within some seconds, or ""."""
     if not sys.stdin.isatty():
         time.sleep(seconds)
         return ""
     descriptor = sys.stdin.fileno()
     readable, _, _ = select.select([descriptor], [], [], seconds)
-    # Not by sys.stdin, which would keep a second key for itself. At the end of input nobody can
-    # leave any more.
+    # Do not read sys.stdin, which would buffer a second key. At the end of input no key can quit
+    # the view any more.
     return (os.read(descriptor, 1).decode("latin-1") or _END) if readable else ""
 
 
 @contextlib.contextmanager
 def _single_keys() -> Iterator[None]:
-    """Have the terminal pass keys on at once and unseen, where there is one to read from."""
+    """Have the terminal pass keys on at once, without echo, if standard input is a terminal."""
     if not sys.stdin.isatty():
         yield
         return

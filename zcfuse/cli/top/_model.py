@@ -1,7 +1,7 @@
-"""What ``zcfuse top`` shows: two status documents become rows, for the time between them.
+"""Turns two status documents into the rows of ``zcfuse top``, for the time between them.
 
-Pure. `between` makes a `View` of the last document and the one before; without one before, rates
-and times are those since the mount.
+All functions are pure. `between` makes a `View` from the latest document and the one before.
+Without an earlier document, rates and times cover the time since the mount.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PASSTHROUGH: Final = "passthrough"
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Requests of one kind: `rate` a second, `total` since the mount, and how long they took."""
+    """Requests of one kind: `rate` in 1/s, `total` since the mount, and the time they took."""
 
     name: str
     rate: float
@@ -33,10 +33,10 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class PathRow:
-    """A serving path: files opened for it, READs and bytes, and what a READ took.
+    """A serving path: files opened for it, READs and bytes, and the time of a READ.
 
-    `opens` is None for a path that is chosen READ by READ, and the others are None where READs do
-    not come to the daemon. Rates are a second.
+    `opens` is None for a path that the data path chooses for each READ. The others are None if
+    READs do not reach the daemon. Rates are per second.
     """
 
     name: str
@@ -50,7 +50,7 @@ class PathRow:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Why something did not get the best path, and how often."""
+    """The reason why requests missed the best path, and how often."""
 
     reason: str
     rate: float
@@ -59,9 +59,9 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A file that is asked for often; `rate` is of requests or of bytes, a second.
+    """A file with many requests; `rate` is in requests or in bytes per second.
 
-    None where the earlier document did not have it: it may have been asked for before that.
+    `rate` is None if the earlier document lacks the file, whose earlier requests are unknown.
     """
 
     path: str
@@ -71,7 +71,7 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One refresh. `seconds` is the time that rates and latencies are of."""
+    """One refresh. Rates and latencies cover the last `seconds`."""
 
     document: StatusDocument
     seconds: float
@@ -85,7 +85,7 @@ class View:
 
 
 class _Counts:
-    """The counts of a document; all of them zero for None."""
+    """The counts of a document; for None all counts are zero."""
 
     def __init__(self, document: StatusDocument | None) -> None:
         self.datapath = _datapath_of(document)
@@ -93,7 +93,7 @@ class _Counts:
         self.requests = self._counts("requests")
         self.upcalls = self._counts("upcalls")
         if not self.datapath:
-            # Without a data plane every request is Python's.
+            # Without a data path, Python answers every request.
             self.requests = self.upcalls = {
                 name.upper(): count for name, count in control.get("upcalls", {}).items()
             }
@@ -114,10 +114,10 @@ def between(
     """Make a view.
 
     Parameters:
-        earlier: what came before; None for all since the mount.
-        later: what is so now.
-        seconds: the time from the one to the other; without an earlier one it is the uptime.
-        by: what the hottest files are ordered by.
+        earlier: the document before; None covers all time since the mount.
+        later: the latest document.
+        seconds: the time between the two; without `earlier`, the uptime.
+        by: the order of the hottest files.
     """
     if earlier is None or earlier.pid != later.pid:
         earlier, seconds = None, later.uptime_s
@@ -140,7 +140,7 @@ def _datapath_of(document: StatusDocument | None) -> Mapping[str, Any]:
 
 
 class _Change:
-    """From one document's counts to another's."""
+    """The changes from one document's counts to another's."""
 
     def __init__(self, before: _Counts, now: _Counts, seconds: float) -> None:
         self.before = before
@@ -173,7 +173,7 @@ class _Change:
                 row = self._path(name, counts, latencies.get(name, Latency()))
                 rows.append(row if name not in opens else _with_opens(row, opens.pop(name)))
         rows.sort(key=lambda row: (row.byte_rate, row.bytes), reverse=True)
-        # Which path serves the other files is decided READ by READ.
+        # For the other files, the data path chooses a path for each READ.
         return [*first, *rows, *(self._unseen(f"({name})", n) for name, n in opens.items())]
 
     def fallbacks(self) -> list[Fallback]:

@@ -1,7 +1,8 @@
-"""How ``zcfuse top`` looks: a `View` as rich renderables that fit a width and, live, a height.
+"""Draws a `View` of ``zcfuse top`` as rich renderables that fit a width and, if live, a height.
 
-Up to 160 columns the sections stand below one another, from there on side by side. What does not
-fit a height is left out row by row, the least important section first, and says how much.
+Up to 160 columns the sections stand below one another; on wider terminals they stand side by side.
+If the height is too small, sections lose rows, the least important section first. Each such section
+says how many rows it hides.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SIDE_BY_SIDE: Final = 160
 _GAP: Final = 3
 _MOST_FILES: Final = 15
 _WIDE: Final = 90
-# Narrower than this, tables show fewer figures; lower than this, the header has two lines.
+# On a narrower terminal, tables show fewer figures. On a lower one, the header has two lines.
 _NARROW: Final = 76
 _LOW: Final = 18
 _MANY: Final = 1_000_000
@@ -36,24 +37,24 @@ Cells = Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A table: `least` rows are shown even where there is little room."""
+    """A table. It shows `least` rows even if there is little room."""
 
     columns: tuple[str, ...]
     rows: Sequence[Cells]
     least: int
-    # The column of words that takes what the figures leave; it is cut at its beginning or end.
+    # The column of words takes the width that the figures leave. It loses its beginning or end.
     words: int
     cut_beginning: bool = False
 
 
 def render(view: View, width: int, height: int | None, hint: str = "") -> RenderableType:
-    """Return what is to be shown.
+    """Return the drawing of a view.
 
     Parameters:
-        view: what of.
+        view: the view to draw.
         width: columns of the terminal.
-        height: its rows; None for as many as there are.
-        hint: the last line, such as which keys there are.
+        height: rows of the terminal; None shows all rows.
+        hint: the last line, such as the list of keys.
     """
     low = height is not None and height < _LOW
     head: list[RenderableType] = [*_header(view, width, low=low)]
@@ -77,7 +78,7 @@ def render(view: View, width: int, height: int | None, hint: str = "") -> Render
 
 
 def _header(view: View, width: int, *, low: bool) -> list[Text]:
-    """Return the lines above the sections; of a `low` terminal they leave most to these."""
+    """Return the lines above the sections; on a `low` terminal, only a few lines."""
     document = view.document
     datapath: dict[str, Any] = document.datapath or {}
     transport = datapath.get("transport", {}).get("kind", "dev")
@@ -122,7 +123,7 @@ def _uptime(seconds: float) -> str:
 
 
 def _sections(view: View, width: int) -> tuple[list[_Section], list[_Section]]:
-    """Return what stands on the left and on the right, or on top and below."""
+    """Return the sections for the left and the right side, or for top and bottom."""
     left = [_of_requests("operation", view.operations, 3, width)]
     if view.upcalls and view.document.datapath is not None:
         left.append(_of_requests("handed up", view.upcalls, 1, width))
@@ -202,10 +203,10 @@ def _file(row: FileRow, unit: Callable[[float], str]) -> Cells:
 
 
 def _fitted(sections: Sequence[_Section], room: int | None) -> list[_Section]:
-    """Return the sections with as many rows as there is room for; each costs two lines besides."""
+    """Return the sections with as many rows as fit; each section also takes two other lines."""
     if room is None:
         return list(sections)
-    # Each has a heading and, but for the first, an empty line; the last ones matter least.
+    # Each section has a heading and, except the first, an empty line. The last matter least.
     sections = sections[: max((room + 1) // 3, 1)]
     left = room - 2 * len(sections) + 1
     shares = [min(section.least, len(section.rows)) for section in sections]

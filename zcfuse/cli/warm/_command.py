@@ -1,4 +1,4 @@
-"""``zcfuse warm``: read files ahead into the page cache, and keep them in memory."""
+"""``zcfuse warm``: reads files ahead into the page cache, or keeps them in memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from zcfuse.cli.warm._reading import Tally, Warmer
 from zcfuse.linux import MountEntry, resolve_mountpoint
 from zcfuse.text import escaped
 
-# Of one reason. Who has more of them wants --json.
+# Printed paths for each reason; --json has them all.
 _MOST_FAILURES: Final = 5
 
 
 class Summary(msgspec.Struct):
-    """What ``--json`` prints. Sizes in bytes."""
+    """The document of ``--json``. Sizes are in bytes."""
 
     files: int
     bytes: int
@@ -46,14 +46,14 @@ class Summary(msgspec.Struct):
     "limit",
     type=Size(),
     metavar="SIZE",
-    help="Keep the files in memory until they are unmounted, as many as SIZE holds, as in 10G."
-    " The daemon of their mount does so.",
+    help="Have the daemon of the mount keep the files in memory until the mount ends, up to SIZE,"
+    " as in 10G.",
 )
-@click.option("--unlock", "is_unlock", is_flag=True, help="Keep the files in memory no more.")
+@click.option("--unlock", "is_unlock", is_flag=True, help="Stop keeping the files in memory.")
 @click.option(
     "--unlock-all",
     is_flag=True,
-    help="Keep nothing in memory any more: in the mounts that hold a PATH, or in all of yours.",
+    help="Stop keeping any files in memory: in the mounts that hold a PATH, or in all your mounts.",
 )
 @json_option
 def warm(
@@ -61,9 +61,9 @@ def warm(
 ) -> int:
     """Read files, and all files below directories, ahead into the page cache.
 
-    What is read is the cache that serves whoever reads a PATH: under passthrough that of the
-    backing file, else the mount's own. A PATH in no zcfuse mount is warmed as well. Holes are left
-    out. The exit status is 1 where something could not be warmed.
+    The command fills the cache that serves readers of a PATH: under passthrough that of the
+    backing file, otherwise the mount's own. It also warms a PATH outside of all zcfuse mounts. It
+    leaves out holes. The exit status is 1 if a part of a file could not be warmed.
     """
     if sum((limit is not None, is_unlock, unlock_all)) > 1:
         raise click.UsageError("--lock, --unlock and --unlock-all exclude each other: give one")
@@ -114,7 +114,7 @@ def _print(summary: Summary, as_json: bool) -> None:
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:
-    """Print a line for each of the first files of every reason, and how many more there are."""
+    """For each reason, print a line for each of the first files, then the number of the others."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in failures:
         by_reason.setdefault(reason, []).append(path)
@@ -145,7 +145,7 @@ def _warmed(done: Tally, seconds: float) -> list[str]:
     told = [f"{size(done.resident)} in memory before"]
     told.append(f"{size(read)} read in {seconds:.1f} s{rate}")
     if done.unknown:
-        told.append(f"of {size(done.unknown)} it is not known what was there: another user's files")
+        told.append(f"{size(done.unknown)} of another user's files, perhaps in memory before")
     if done.holes:
         told.append(f"{size(done.holes)} of holes left out")
     return told
@@ -165,19 +165,19 @@ def _tell_locked(files: Sequence[Found]) -> None:
     for mount in {file.place.mount for file in files if file.place is not None}:
         try:
             locks = read_status_of(mount).locks
-        except StatusError as error:  # and with its daemon what was locked is gone
+        except StatusError as error:  # the locked pages went away with their daemon
             warn(str(error))
             continue
         held = 0 if locks is None else locks.bytes
         click.echo(
-            f"zcfuse warm: {mount.mountpoint}: {size(held)} are locked, and stay so until it is"
-            " unmounted: see 'zcfuse status', or 'zcfuse warm --unlock-all'",
+            f"zcfuse warm: {mount.mountpoint}: {size(held)} stay locked until the unmount:"
+            " see 'zcfuse status', or 'zcfuse warm --unlock-all'",
             err=True,
         )
 
 
 def _named(paths: Sequence[str]) -> dict[MountEntry, list[bytes]]:
-    """Return what is to be unlocked, by mount. A file that is gone is found by its name."""
+    """Return the files to unlock, by mount. Find a file that is gone by its name."""
     places = Places()
     named: dict[MountEntry, list[bytes]] = {}
     for given in paths:
@@ -185,7 +185,7 @@ def _named(paths: Sequence[str]) -> dict[MountEntry, list[bytes]]:
         if place is None:
             raise CommandError(f"{given}: in no zcfuse mount: nothing of it is locked")
         named.setdefault(place.mount, []).append(place.path)
-    # A whole mount is everything, which is what no paths stand for.
+    # No paths stand for everything in the mount.
     return {mount: [] if b"" in below else below for mount, below in named.items()}
 
 
@@ -224,7 +224,7 @@ def _unlock(named: dict[MountEntry, list[bytes]], as_json: bool) -> int:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on standard error, if that is a terminal."""
+    """Show a bar with rate and time left on standard error, if it is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""What there is to warm: the regular files below some paths, cut into jobs of a bounded size."""
+"""Finds the regular files below some paths and cuts them into jobs of a bounded size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zcfuse.cli._places import Place, Places
 
 
 class Found(NamedTuple):
-    """A regular file; `place` is None where it is in no zcfuse mount."""
+    """A regular file; `place` is None outside of all zcfuse mounts."""
 
     path: str
     size: int
@@ -35,8 +35,8 @@ Failure = tuple[str, str]
 def find_files(paths: Sequence[str], failures: list[Failure]) -> list[Found]:
     """Return the regular files at and below some paths, each once.
 
-    A path that is given may be a symbolic link; those found below a directory are not followed.
-    What cannot be looked at goes into `failures`.
+    Follow a symbolic link that the user names, but no link below a directory. Add paths that
+    cannot be read to `failures`.
     """
     places = Places()
     found: dict[str, Found] = {}
@@ -74,7 +74,7 @@ def _below(directory: str, places: Places, failures: list[Failure]) -> Iterator[
 
 
 def jobs_of(files: Sequence[Found]) -> Iterator[list[Piece]]:
-    """Yield the files in pieces, as many at a time as one request to a daemon may name.
+    """Yield jobs: lists of pieces, each list no longer than one request to a daemon allows.
 
     All pieces of a job are of one mount.
     """
@@ -92,7 +92,7 @@ def jobs_of(files: Sequence[Found]) -> Iterator[list[Piece]]:
 
 
 def pieces_of(file: Found) -> list[Piece]:
-    """Return a file in pieces of at most what one request may name."""
+    """Return a file in pieces, each no larger than one request allows."""
     return [
         Piece(file, offset, min(MOST_BYTES, file.size - offset))
         for offset in range(0, file.size, MOST_BYTES)

@@ -1,7 +1,7 @@
-"""Asking daemons to keep files in memory: the client's side of ``zcfuse warm --lock``.
+"""Asks daemons to keep files in memory: the client's side of ``zcfuse warm --lock``.
 
-One job after the other, so that what there is room for is locked in the order in which it was
-named. The daemon finishes a job that it has begun, and reports it, whatever becomes of the client.
+It sends one job after the other, so that the daemon locks files in the order of the command line.
+The daemon finishes a job that it began and reports it, even if the client ends.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from zcfuse.cli.warm._files import Failure, Piece
 from zcfuse.cli.warm._reading import ranges_of
 from zcfuse.linux import PAGE_BYTES, MountEntry, whole_pages
 
-# For one job: as much as a slow disk may need for that.
+# For one job on a slow disk.
 _PATIENCE_S: Final = 300.0
 _NOWHERE: Final = "in no zcfuse mount: no daemon could keep it in memory"
 
 
 class LockTally(msgspec.Struct):
-    """Bytes, of whole pages: `locked` now, `held` since an earlier time. `left_out` had no room."""
+    """Bytes in whole pages: `locked` now, `held` from before, `left_out` for lack of room."""
 
     locked: int = 0
     held: int = 0
@@ -32,19 +32,19 @@ class LockTally(msgspec.Struct):
 
 
 class Locker:
-    """Locks jobs, up to `limit` bytes in all. `advance` is called with bytes that are done with."""
+    """Locks jobs, up to `limit` bytes in all. Calls `advance` with the number of bytes finished."""
 
     def __init__(self, limit: int, advance: Callable[[int], None]) -> None:
         self.tally = LockTally()
         self.failures: list[Failure] = []
         self._limit = limit
         self._advance = advance
-        # No further piece is tried in a mount that has no room; a smaller one might have found it,
-        # but what is locked would not follow the order any more.
+        # Try no further piece in a mount without room. A smaller piece might fit, but then the
+        # locked files would not follow the order any more.
         self._full: dict[object, str] = {}
 
     def run(self, jobs: Iterable[Sequence[Piece]]) -> None:
-        """Lock all jobs. Raises StatusError where a daemon cannot be asked."""
+        """Lock all jobs. Raises StatusError if a daemon does not answer."""
         for job in jobs:
             self._job(job)
             self._advance(sum(piece.length for piece in job))
@@ -78,12 +78,12 @@ class Locker:
                 self._fail(piece, outcome.reason)
 
     def _divided(self, job: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
-        """Return the first pieces of a job that the limit has room for, and the others."""
+        """Return the first pieces of a job that fit the limit, and the others."""
         left = self._limit - self.tally.locked - self.tally.held
         for count, piece in enumerate(job):
             if piece.length > left:
                 fitting, over = list(job[:count]), list(job[count + 1 :])
-                # Whole pages of what is not aligned may be more than was allowed.
+                # Round down, because whole pages of an unaligned piece may exceed the limit.
                 part = max(0, left) // PAGE_BYTES * PAGE_BYTES
                 if part:
                     fitting.append(piece._replace(length=part))
@@ -99,10 +99,10 @@ class Locker:
 
 
 def unlock(mount: MountEntry, paths: Sequence[bytes]) -> UnlockReply:
-    """Have a daemon unlock files and all below directories; without paths everything.
+    """Have a daemon unlock files and all files below directories; without paths, all files.
 
     Raises:
-        StatusError: the daemon cannot be asked.
+        StatusError: the daemon does not answer.
     """
     files = size = 0
     named = [FileRange(path) for path in paths]

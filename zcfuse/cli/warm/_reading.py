@@ -1,12 +1,12 @@
 """Reading files ahead into the page cache that serves their readers.
 
-A piece of a file is mapped through the mount and populated: under passthrough the mapping is one of
-the backing file, else one of the mount's own file, so that it is always the pages that a reader
-gets, with nothing copied to this process. What mincore(2) says of the mapping is how much of them
-is in memory, before and after.
+A thread maps a piece of a file through the mount and populates the mapping. Under passthrough the
+mapping shows the backing file, otherwise the mount's own file. So these are always the pages that
+readers get, and nothing is copied to this process. mincore(2) counts the pages in memory before and
+after.
 
-A file that is not passed through is read by the daemon from the backing file, whose cache then has
-it a second time. Where it had nothing of a piece before, the daemon is asked to let go of that.
+Without passthrough, the daemon reads the backing file, whose cache then holds a second copy. If
+that cache held nothing of a piece before, the client asks the daemon to drop it there.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from zcfuse.admin.status import Request, StatusError, ask
 from zcfuse.cli.warm._files import Failure, Piece, pieces_of
 from zcfuse.linux import PAGE_BYTES, Mapping, data_ranges, may_ask, nodeid_of, whole_pages
 
-# As many pieces at a time: enough to keep a disk's queue filled, few enough to keep their order.
+# Pieces at a time: enough to keep a disk's queue filled, few enough to keep their order.
 WORKERS: Final = 4
-# What is populated in one call, which cannot be interrupted.
+# Bytes to populate in one call, which no signal can interrupt.
 _STEP_BYTES: Final = 8 << 20
-# With a daemon that may be busy with other clients' files.
+# For the answer of a daemon that may be busy with other clients' files.
 _PATIENCE_S: Final = 30.0
 _NOT_CACHED: Final = "its bytes are made when they are read, and not kept"
-_EVICTED: Final = "memory is short: pages were given up again as soon as they were read"
+_EVICTED: Final = "memory is short: the kernel dropped pages as soon as they were read"
 
 
 class Tally(msgspec.Struct):
-    """What was done, in bytes: `resident` were in memory before, `read` were not.
+    """Bytes by outcome: `resident` were in memory before, `read` were not.
 
-    `unknown` were read too, but the kernel tells only a file's owner what was in memory. `holes`
-    are not read. `spared` were let go of behind the mount, since the mount has them.
+    `unknown` were read too, but only a file's owner learns from the kernel whether they were in
+    memory. `holes` are not read. The daemon dropped `spared` behind the mount, which has them.
     """
 
     resident: int = 0
@@ -51,7 +51,7 @@ class Tally(msgspec.Struct):
 
 
 class Warmer:
-    """Warms jobs in a few threads. `advance` is called with bytes that are done with."""
+    """Warms jobs in a few threads. Calls `advance` with the number of bytes just finished."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.tally = Tally()
@@ -62,7 +62,7 @@ class Warmer:
         self._before: dict[Piece, int] = {}
 
     def run(self, jobs: Iterator[list[Piece]]) -> None:
-        """Warm all jobs; an interrupt leaves what was begun to its end, and raises."""
+        """Warm all jobs. After an interrupt, finish the running steps, then raise it."""
         with ThreadPoolExecutor(WORKERS) as workers:
             running: set[Future[None]] = set()
             try:
@@ -137,7 +137,7 @@ class Warmer:
             mapping.close()
 
     def _count(self, size: int, data: int, before: int, told: bool) -> int:
-        """Enter a piece that was warmed into the tally and return how much was read."""
+        """Add a warmed piece to the tally; return how many bytes were read."""
         resident = min(before, data)
         with self._lock:
             self.tally.holes += max(size, 0) - data
@@ -149,7 +149,7 @@ class Warmer:
         return data - resident
 
     def _look_ahead(self, job: Sequence[Piece]) -> None:
-        """Note what is in memory of a file of several pieces, before readahead goes beyond one."""
+        """Count the resident bytes of all pieces of a file, before readahead crosses pieces."""
         for piece in job:
             if piece.offset or piece.length == piece.file.size:
                 continue
@@ -166,9 +166,9 @@ class Warmer:
                 self.failures.append(failure)
 
     def _cold_behind(self, job: Sequence[Piece]) -> set[Piece]:
-        """Return the pieces of which the backing files' cache has nothing, so that it may lose it.
+        """Return the pieces that the backing files' cache does not hold, and so may drop later.
 
-        Those that pass through are none: that cache is the one that serves them.
+        Pieces under passthrough are not among them, because that cache serves them.
         """
         reply = _asked("caches", job)
         if reply is None:
@@ -183,7 +183,7 @@ class Warmer:
 
 
 def _resident(fd: int, start: int, end: int) -> int:
-    """Return how many bytes of a range are in memory, in whole pages."""
+    """Return how many bytes of a range are in memory, counted in whole pages."""
     if start >= end:
         return 0
     mapping = Mapping(fd, *whole_pages(start, end - start))
@@ -194,10 +194,10 @@ def _resident(fd: int, start: int, end: int) -> int:
 
 
 def _populate(fd: int, mapping: Mapping, offset: int, length: int) -> None:
-    """Read a range in and wait for that. Raises OSError with the reason where it is not all there.
+    """Read a range into memory and wait for it. Raises OSError if a part cannot be read.
 
-    Populating says only that a page is not to be had, and an old kernel cannot do it: then reading
-    tells, or does it.
+    Populating fails without the reason, and old kernels cannot do it. Then read the range, which
+    raises the reason or does the work.
     """
     try:
         if mapping.populate():
@@ -214,7 +214,7 @@ def _populate(fd: int, mapping: Mapping, offset: int, length: int) -> None:
 
 
 def _asked(request: Literal["caches", "spare"], pieces: Sequence[Piece]) -> CacheReply | None:
-    """Ask the daemon of a job's mount about its pieces; None where there is none to ask."""
+    """Ask the daemon of a job's mount about its pieces; None if no daemon answers."""
     place = pieces[0].file.place
     if place is None:
         return None
@@ -227,12 +227,12 @@ def _asked(request: Literal["caches", "spare"], pieces: Sequence[Piece]) -> Cach
 
 
 def ranges_of(pieces: Sequence[Piece]) -> list[FileRange]:
-    """Return pieces as a daemon is asked for them; those that cannot be opened without a nodeid."""
+    """Return pieces in the form of a request; a piece that cannot be opened has no nodeid."""
     return [_range_of(piece) for piece in pieces]
 
 
 def _range_of(piece: Piece) -> FileRange:
-    assert piece.file.place is not None, "only files of a mount are asked about"
+    assert piece.file.place is not None, "a daemon knows only files of its mount"
     nodeid = 0
     try:
         fd = os.open(piece.file.path, os.O_PATH | os.O_CLOEXEC)
