@@ -19,7 +19,7 @@ LAYERS: Final = (
     "text", "linux", "datapath", "options", "tree", "frozen", "fuse", "admin", "engine", "control",
     "audit", "bench", "cli",
 )  # fmt: skip
-# What looks at mounts from outside; a mount never loads it.
+# These packages look at mounts from outside; a mount never loads them.
 OUTSIDE: Final = ("zcfuse.audit", "zcfuse.bench")
 MAY_MEASURE: Final = (*OUTSIDE, "zcfuse.cli.bench", "zcfuse.cli.copies", "zcfuse.cli.doctor")
 _KNOWN: Final = (*LAYERS, "lazy", "main__")
@@ -94,9 +94,9 @@ def _judged(one: Import) -> Iterator[str]:
         yield f"{one.target} is private to {owner}: import {one.name or 'it'} from {owner}"
     # The root package shows names of all others.
     if one.package != "zcfuse" and _layer(one.target) > _layer(one.package):
-        yield f"{one.package} stands below {one.target} and may not import it"
+        yield f"{one.package} stands below {one.target}, so it cannot import from there"
     if _below_any(one.target, OUTSIDE) and not _below_any(one.module, MAY_MEASURE):
-        yield f"a mount must not import {one.target}"
+        yield f"a mount never imports {one.target}"
 
 
 def _owner_of_private(name: str) -> str | None:

@@ -1,7 +1,7 @@
-"""What a mount can be told: `MountOptions`, and how its options are written as text.
+"""The options of a mount: `MountOptions`, and their form as text.
 
-Pure: nothing here looks at the machine (`zcfuse.control._checks` does). It is imported before the
-daemon forks, so it must stay light and start no thread.
+This module is pure; `zcfuse.control._checks` compares the options with the machine. Commands import
+it before the daemon forks, so it must stay light and start no thread.
 """
 
 from __future__ import annotations
@@ -22,22 +22,21 @@ DEFAULT_TRANSPORT: Final = "auto"
 DEFAULT_CACHE_TIMEOUT_S: Final = 1.0
 COHERENCES: Final = ("ttl", "push")
 DEFAULT_COHERENCE: Final = "ttl"
-# 136 years, as the data path has it: what the kernel may believe for as long as it likes.
+# 136 years, as in the data path: the kernel may believe an answer for as long as it likes.
 UNLIMITED_CACHE_TIMEOUT_S: Final = float(2**32 - 1)
-# The paths that cannot do without the message that an open otherwise is.
+# Paths that need a message from the kernel for each open, and why.
 _NOT_IMMUTABLE: Final = {
-    "naive": "path naive has no data plane to do without opens",
-    "passthrough": "an open that sends no message passes no file through",
+    "naive": "path naive needs a message for each open",
+    "passthrough": "passthrough needs a message for each open",
 }
-# Paths on which Python answers, which changes nothing.
+# On these paths Python answers, and it cannot change a tree.
 _NOT_WRITABLE: Final = frozenset({"naive", "upcall"})
-# What pool and windows may lock where it is permitted: some dozens of the largest replies.
+# Bytes that pool and windows may lock if the limit permits: a few dozen of the largest replies.
 DEFAULT_LOCK_BUDGET: Final = 64 << 20
-# struct fuse_init_out: FUSE may be stacked on one filesystem that is itself stacked, no more
-# (Linux 6.9).
+# struct fuse_init_out (Linux 6.9): FUSE may stand on at most one stacked filesystem.
 STACK_DEPTHS: Final = (1, 2)
 DEFAULT_UNMOUNT_WAIT_S: Final = 5.0
-# Well below what the data path gives an upcall (120 s), after which the client gets EIO.
+# Well below 120 s: then the data path gives an upcall up, and the client gets EIO.
 DEFAULT_ANSWER_TIMEOUT_S: Final = 30.0
 
 NO_TIMEOUT_IF_IMMUTABLE: Final = "immutable caches without limit; leave out either of the two"
@@ -47,7 +46,7 @@ _OPTION: Final = re.compile(r'(?:[^",]|"[^"]*"|")+')
 _LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "[::1]": "::1"}
 _LAST_PORT: Final = 65535
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-# What mount(8) may hand on and what holds for every zcfuse mount anyway.
+# mount(8) may pass these options; they hold for every zcfuse mount anyway.
 _ALWAYS_ON: Final = frozenset({"nosuid", "nodev", "default_permissions"})
 
 
@@ -59,40 +58,40 @@ class MountOptions:
         path: serving path: ``passthrough``, ``splice``, ``mmap``, ``pool``, ``upcall`` or
             ``naive``; ``auto`` chooses per file and request.
         transport: how requests reach the daemon: ``dev`` over /dev/fuse,
-            ``uring`` over io_uring, which the kernel must have switched on; ``auto`` uses that
-            where it is on and where the mount does not serve mostly by splice.
+            ``uring`` over io_uring, which must be switched on in the kernel; ``auto`` uses io_uring
+            if it is on and the mount does not serve mostly by splice.
         cache_timeout: for how long the kernel may rely on names and attributes, in seconds (1.0).
-        coherence: how the kernel learns of changes of the backing tree. ``ttl``: it asks again
-            after `cache_timeout`. ``push``: it keeps what it was told without a limit, and each
-            change is pushed to it. Push watches whole filesystems (fanotify), so it needs
-            CAP_SYS_ADMIN, and every writer on them pays for it.
+        coherence: how the kernel learns of changes of the backing tree. ``ttl``: the kernel asks
+            again after `cache_timeout`. ``push``: the daemon pushes each change, and the kernel
+            keeps the rest without a limit. Push watches whole filesystems (fanotify), so it needs
+            CAP_SYS_ADMIN and slows down every writer on them.
         allow_other: let other users than the caller in.
         threads: serving threads of the data path; 0 lets it choose.
         lock_budget: bytes that buffers, windows and the files of ``zcfuse warm --lock`` may lock
-            into memory, all together; None chooses 64 MiB, or what the limit leaves, for buffers
-            and windows, and lets the files have what the limit leaves.
-        prefault: take the page faults of buffers and windows before they are used.
-        stack_depth: 2 also passes files through whose filesystem is itself stacked (overlayfs),
-            and then no overlayfs can be mounted on top of this mount.
-        directory_lease: let the data path answer for a tree that mirrors a directory, without
-            asking Python for names, attributes and opens; where the tree grants no lease, or there
-            is no data path to hold one, it changes nothing.
-        rw: let clients change the tree: for a Mirror, whose files belong to the client that makes
-            them. The data path answers for it, so not for ``naive`` and ``upcall``, not without
-            `directory_lease`, and not `immutable`.
+            into memory together. None allows up to 64 MiB of the limit for buffers and windows,
+            and the rest of the limit for the files.
+        prefault: take the page faults of buffers and windows before their first use.
+        stack_depth: 2 also passes through files of a stacked filesystem (overlayfs); then this
+            mount cannot be a layer of an overlayfs.
+        directory_lease: let the data path answer for names, attributes and opens of a mirrored
+            directory without asking Python. This changes nothing without a data path, or for a
+            tree that grants no lease.
+        rw: let clients change the tree, which must be a Mirror; new files belong to the client that
+            makes them. This needs the data path and `directory_lease`, so not ``naive`` or
+            ``upcall``, and excludes `immutable`.
         immutable: the caller's promise that the backing tree does not change while it is mounted.
-            The kernel may then keep all that it is told, `cache_timeout` notwithstanding, and asks
-            for no open; `directory_lease` is implied. Not for ``naive`` and ``passthrough``.
-        noexec: no program of the mount can be run.
-        source_name: what findmnt shows as the source; None: the tree's own name for itself.
-        unmount_wait: for how long a busy mount is waited for before it is detached by force, in
-            seconds (5.0).
-        metrics_listen: where a scraper of metrics is answered over HTTP, ``PORT`` or
-            ``127.0.0.1:PORT`` (port 0: any that is free, which the status tells); loopback only.
-            None: nowhere.
-        answer_timeout: for how long an async function of the tree's (a dynamic directory's, or that
-            of a Computed file) may take, in seconds (30.0); then it is cancelled, and its client
-            gets ETIMEDOUT.
+            The kernel may then keep every answer, whatever `cache_timeout` says, and sends no
+            opens. Implies `directory_lease`. Not for ``naive`` and ``passthrough``.
+        noexec: the kernel runs no program from the mount.
+        source_name: the source that findmnt shows; None: the tree's own name.
+        unmount_wait: how long to wait for a busy mount before detaching it by force, in seconds
+            (5.0).
+        metrics_listen: the address that answers a scraper of metrics over HTTP, ``PORT`` or
+            ``127.0.0.1:PORT``, on loopback only. Port 0 takes any free port; the status shows it.
+            None: no address.
+        answer_timeout: how long an async function of the tree (for a dynamic directory or a
+            Computed file) may take, in seconds (30.0). Then it is cancelled, and its client gets
+            ETIMEDOUT.
 
     Raises:
         MountError: a value is outside its range.
@@ -153,7 +152,7 @@ class MountOptions:
             raise _refused("answer_timeout", self.answer_timeout, "give seconds, more than 0")
 
     def _check_threads(self) -> None:
-        # The compiled part takes a while to load, and few mounts choose their threads.
+        # The native module takes a while to load, and few mounts set their threads.
         from zcfuse.datapath import MOST_THREADS
 
         if not 0 < self.threads <= MOST_THREADS:
@@ -179,7 +178,7 @@ class MountOptions:
 
     @property
     def effective_cache_timeout(self) -> float:
-        """For how long the kernel may rely on what it is told, in seconds."""
+        """For how long the kernel may rely on answers, in seconds."""
         return UNLIMITED_CACHE_TIMEOUT_S if self.immutable else self.cache_timeout
 
 
@@ -191,7 +190,7 @@ def parse_size(text: str) -> int:
     """Read a size in bytes: ``65536``, ``64K``, ``64M``, ``1.5GiB``; units are powers of 1024.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -207,27 +206,27 @@ def parse_size(text: str) -> int:
 
 
 def split_options(text: str) -> list[str]:
-    """Split the text of ``-o`` at its commas, but for those in double quotes, which are dropped.
+    """Split the text of ``-o`` at commas outside of double quotes, and drop the quotes.
 
-    That is how mount(8) reads it: ``ro,layer="/a,b"``.
+    mount(8) reads it in the same way: ``ro,layer="/a,b"``.
     """
     options = (part.replace('"', "").strip() for part in _OPTION.findall(text))
     return [option for option in options if option]
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """Read where to listen: ``PORT``, ``127.0.0.1:PORT``, ``localhost:PORT`` or ``[::1]:PORT``.
+    """Read an address: ``PORT``, ``127.0.0.1:PORT``, ``localhost:PORT`` or ``[::1]:PORT``.
 
     Returns:
         The loopback address and the port.
 
     Raises:
-        ValueError: it is none, or not of the loopback interface.
+        ValueError: the text is not an address of the loopback interface.
     """
     host, colon, port = text.rpartition(":")
     address = _LOOPBACK.get(host if colon else "127.0.0.1")
     if address is None:
-        raise ValueError("only loopback is listened on; give PORT, 127.0.0.1:PORT or [::1]:PORT")
+        raise ValueError("not a loopback address; give PORT, 127.0.0.1:PORT or [::1]:PORT")
     if not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
         raise ValueError(f"give a port from 1 to {_LAST_PORT}, or 0 for one that is free")
     return address, int(port)
@@ -238,10 +237,10 @@ def parse_mount_options(text: str, others: Collection[str] = ()) -> dict[str, ob
 
     Parameters:
         text: the options.
-        others: names that the caller knows besides, to be suggested for one that is unknown.
+        others: more names that the caller knows, as suggestions for an unknown name.
 
     Returns:
-        Keyword arguments for `MountOptions`, those that were given; the last one of a name counts.
+        Keyword arguments for `MountOptions`, only the given ones. If a name repeats, the last wins.
 
     Raises:
         MountError: an option is unknown, lacks its value or is refused.
@@ -285,7 +284,7 @@ _FLAGS: Final[Mapping[str, Mapping[str, object]]] = {
     **{name: {} for name in _ALWAYS_ON},
     "ro": {"rw": False},
     "rw": {"rw": True},
-    "writable": {"rw": True},  # for mount(8), which writes rw where nobody wished for it
+    "writable": {"rw": True},  # because mount(8) writes rw even if the user did not ask for it
     "allow_other": {"allow_other": True},
     "no_prefault": {"prefault": False},
     "directory_lease": {"directory_lease": True},
