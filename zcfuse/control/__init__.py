@@ -1,4 +1,4 @@
-"""The life of a mount: starting, serving and ending it, in a program or as a daemon.
+"""Starts, serves and ends a mount, in a program or as a daemon.
 
 A command forks before it imports an event loop, so this package loads each name when a caller first
 uses it.

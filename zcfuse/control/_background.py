@@ -1,8 +1,8 @@
-"""Going to the background: the daemon is a child, and its parent returns when the mount answers.
+"""Starts a daemon in the background: a child process. The parent returns once the mount answers.
 
-It forks, so it must run before trio or any thread exists; it imports neither. The child tells its
-parent one line over a pipe: that it is ready, or why not. The pipe's end also says when the child
-died without a word.
+This module forks, so it must run before trio or any thread exists, and it imports neither. The
+child sends its parent one line over a pipe: it is ready, or the reason why not. If the child dies
+first, the pipe closes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import msgspec
 
 from zcfuse.linux import MountError
 
-# Imports, mount(2) or fusermount3, INIT: a second on a slow machine.
+# Imports, mount(2) or fusermount3, and INIT take a second on a slow machine.
 READY_TIMEOUT_S: Final = 30.0
-# For a child that was told to end: a bounded unmount and the end of its threads.
+# For a child that has to end: a bounded unmount and the end of its threads.
 _END_TIMEOUT_S: Final = 20.0
 _POLL_S: Final = 0.02
 
 
 class _Report(msgspec.Struct):
-    """What the child tells: ready, or an error."""
+    """The child's message: ready, or an error."""
 
     ready: bool
     message: str = ""
@@ -42,20 +42,20 @@ def run_in_background(
     *,
     error_output: TextIO | None,
 ) -> int:
-    """Run a daemon in a child of its own session and wait until it is ready.
+    """Run a daemon in a child with a new session, and wait until it is ready.
 
     Parameters:
         daemon: runs in the child; calls its argument when it is ready, and returns the child's
             exit status.
         check: runs in this process once the daemon is ready; raises MountError if the mount does
             not answer.
-        error_output: what the child's standard error becomes once it is ready; None: nothing.
+        error_output: the child's standard error after it is ready; None discards its output.
 
     Returns:
         The process id of the daemon.
 
     Raises:
-        MountError: the daemon was not ready in time, died, or refused; it has ended.
+        MountError: the daemon died, refused, or was not ready in time. No daemon remains.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
@@ -69,7 +69,7 @@ def run_in_background(
         _await_ready(reader, child)
         check()
     except BaseException:
-        # Also when this process is interrupted: nobody would know of the mount.
+        # Also after an interrupt, because the user would not know of the mount.
         end_daemon(child)
         raise
     finally:
@@ -111,7 +111,7 @@ def _how_it_ended(child: int) -> str:
 
 
 def end_daemon(child: int) -> None:
-    """End a daemon of ours: ask it, wait, and kill it if that does not help."""
+    """End the daemon that this process started: ask it, wait, then kill it if it still runs."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
@@ -140,14 +140,14 @@ def _run_child(
     status = 1
     try:
         _close_inherited()
-        # The caller's directory must stay unmountable, and its terminal closable.
+        # Keep neither the caller's directory nor its terminal in use.
         os.chdir("/")
         _redirect(os.devnull, sys.stdin.fileno() if sys.stdin else 0)
         _redirect(os.devnull, 1)
 
         def ready() -> None:
-            # Not earlier: where systemd mounts on demand, the kernel lets nobody but systemd's own
-            # process group pass the mount point (autofs) until the mount is there.
+            # Only now: if systemd mounts on demand (autofs), the kernel lets only systemd's process
+            # group pass the mount point until the mount exists.
             os.setsid()
             _send(writer, _Report(ready=True))
             _end_standard_error(error_output)
@@ -165,7 +165,7 @@ def _run_child(
             writer, _Report(ready=False, message=_encodable(f"the daemon failed: {error!r}"))
         )
     finally:
-        # No handler of the parent's (atexit, buffers) may run twice.
+        # Skip the parent's handlers (atexit, buffers), which must run only once.
         os._exit(status)
 
 
@@ -190,9 +190,9 @@ def _end_standard_error(error_output: TextIO | None) -> None:
 
 
 def _close_inherited() -> None:
-    """Close what the caller let us inherit beyond the standard three: locks, pipes, terminals.
+    """Close the locks, pipes and terminals that the caller passed on, except the standard three.
 
-    Our own descriptors are told apart by not being inheritable (PEP 446).
+    Descriptors that this process opened lack the inheritable flag (PEP 446), and stay open.
     """
     for name in os.listdir("/proc/self/fd"):
         number = int(name)

@@ -1,8 +1,8 @@
-"""What is looked at before anything is mounted: source, mount point, what the options need.
+"""Checks before a mount: the source, the mount point, and the needs of the options.
 
 Each check raises `MountError` with one line that names the file or the option and the remedy.
-Nothing here changes anything. It is imported before the daemon forks, so it must stay light and
-start no thread.
+The checks change nothing. Commands import this module before the daemon forks, so it must stay
+light and start no thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FUSE_CONF: Final = "/etc/fuse.conf"
 
 
 def check_source(source: str) -> str:
-    """Check that a directory can be shown.
+    """Check that a mount can show a directory.
 
     Returns:
         Its absolute path without symlinks.
@@ -55,7 +55,7 @@ def check_source(source: str) -> str:
 
 
 def check_mountpoint(mountpoint: str) -> str:
-    """Check that something can be mounted on a directory.
+    """Check that a directory can become a mount point.
 
     Returns:
         Its absolute path without symlinks.
@@ -65,7 +65,7 @@ def check_mountpoint(mountpoint: str) -> str:
     """
     path = resolve_mountpoint(mountpoint)
     entry = mount_at(path)
-    # systemd's automount lies there until somebody comes, and then under what it has us mount.
+    # systemd's automount waits there for the first client, and stays below the new mount.
     if entry is not None and entry.fstype != AUTOFS:
         raise MountError(f"mount point {mountpoint}: {_busy(entry)}")
     _check_directory(path, mountpoint, "mount point")
@@ -104,13 +104,13 @@ def _check_directory(path: str, given: str, role: str) -> None:
 
 
 def check_apart(source: str, mountpoint: str) -> None:
-    """Check that neither directory lies in the other, also through bind mounts.
+    """Check that neither directory lies in the other, even through bind mounts.
 
     Parameters:
         source, mountpoint: paths as `check_source` and `check_mountpoint` return them.
 
     Raises:
-        MountError: they overlap: the mount would show itself, or hide what it shows.
+        MountError: they overlap, so the mount would show itself or hide its source.
     """
     if _same(source, mountpoint):
         raise MountError(
@@ -130,13 +130,13 @@ def check_apart(source: str, mountpoint: str) -> None:
 
 
 def check_layers(layers: Sequence[str]) -> None:
-    """Check that no directory to be merged lies in another.
+    """Check that no layer lies in another.
 
     Parameters:
         layers: paths as `check_source` returns them.
 
     Raises:
-        MountError: two overlap: names would be below themselves.
+        MountError: two layers overlap, so a directory would appear inside itself.
     """
     for at, layer in enumerate(layers):
         for other in layers[:at]:
@@ -166,10 +166,10 @@ def _same(one: str, other: str) -> bool:
 
 
 def check_options(options: MountOptions) -> None:
-    """Check that this process is permitted what the options demand.
+    """Check that the machine and this process's privileges permit the options.
 
     Raises:
-        MountError: the machine or the process's privileges do not permit it.
+        MountError: one of the options is not permitted or not available.
     """
     if options.path == "passthrough" and not has_initial_capability(Capability.SYS_ADMIN):
         raise MountError(
@@ -201,7 +201,7 @@ def _check_rings() -> None:
 
 
 def _check_allow_other() -> None:
-    # fusermount3 has the last word: it reads the file as root, which this user may not be able to.
+    # If this user cannot read the file, let fusermount3 decide, which reads it as root.
     if os.geteuid() == 0:
         return
     try:
@@ -228,7 +228,7 @@ def _check_lock_budget(budget: int) -> None:
 
 
 def chosen_lock_budget(options: MountOptions) -> int:
-    """Return the lock budget in bytes: as demanded, else 64 MiB or what the limit leaves."""
+    """Return the lock budget in bytes: as demanded, or up to 64 MiB of the limit."""
     if options.lock_budget is not None:
         return options.lock_budget
     room = lockable_bytes()

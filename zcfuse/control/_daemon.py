@@ -1,4 +1,4 @@
-"""The daemon of ``zcfuse mount``: one tree, one mount, signals and the log, start to end."""
+"""The daemon of ``zcfuse mount``: one tree, one mount, its signals and its log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zcfuse.tree import Tree
 
 log = logging.getLogger(__name__)
 
-# A terminal that closes (SIGHUP) must not leave a dead mount behind either.
+# A terminal that closes sends SIGHUP, which must not leave a dead mount behind.
 _ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -41,21 +41,20 @@ def run_daemon(
     """Mount a tree and serve it until it is unmounted or a signal ends it.
 
     Parameters:
-        make_tree: opens what to show; its OSError is that of a source.
-        mountpoint: where, an absolute path.
-        options: how.
-        ready: called once the mount answers; an OSError of it (nobody waits any more) ends the
-            mount.
-        log_to: where the log goes; None: nowhere.
-        log_level: the least important level that is logged, one of `LOG_LEVELS`.
-        service: who waits for the news of a service; None: nobody.
-        witness: who finds out for its watchdog whether the mount answers.
+        make_tree: opens the tree; its OSError is an error of the source.
+        mountpoint: an absolute path.
+        options: of the mount.
+        ready: called once the mount answers. Its OSError (the caller is gone) ends the mount.
+        log_to: the stream of the log; None discards it.
+        log_level: the lowest level to log, one of `LOG_LEVELS`.
+        service: the service manager to inform; None without one.
+        witness: the client that asks for the watchdog whether the mount answers.
 
     Returns:
         The exit status: 0 after an unmount or a signal, 1 if the connection failed or was aborted.
 
     Raises:
-        MountError: it was refused; nothing is left mounted.
+        MountError: the mount failed; nothing stays mounted.
     """
     set_up_logging(log_to, log_level)
     _raise_limits()
@@ -84,11 +83,11 @@ async def _serve(
     service: ServiceManager,
     witness: Witness | None,
 ) -> int:
-    # A signal that comes when all is unmounted already must not spoil the exit status: what trio
-    # restores behind the receiver is what stands here.
+    # After its receiver, trio restores the handlers set here. They keep a signal after the unmount
+    # from spoiling the exit status.
     for number in _ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    # Before the mount: a signal that comes while it is being made must not leave it behind.
+    # Receive signals before the mount, so that a signal during its start cannot leave it behind.
     with trio.open_signal_receiver(*_ENDING_SIGNALS) as signals:
         async with mount(tree, mountpoint, options) as served, trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, signals, served, service)

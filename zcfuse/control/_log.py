@@ -1,7 +1,7 @@
-"""Where a daemon's log goes, and in which form.
+"""Chooses the destination and the format of a daemon's log.
 
-Opened before the fork, so that a wrong path fails the command. A stream that leads to the journal
-gets a level in front of each line, as sd-daemon(3) has it, and no time, which the journal knows.
+The file opens before the fork, so that a wrong path fails the command. In the journal each line
+starts with its level, as in sd-daemon(3), and has no time, which the journal adds.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _DEBUG: Final = 7
 
 
 def open_log(path: str) -> TextIO:
-    """Open a log file to append to, one line at a time; see ``--log-file``.
+    """Open a log file that grows by whole lines; see ``--log-file``.
 
-    A new file has mode 0600, whatever the umask. Nothing is followed or waited for that another
-    user may have put there.
+    A new file has mode 0600, whatever the umask. Another user may have put a link or a FIFO there,
+    so never follow one or wait for a reader.
 
     Raises:
-        MountError: it cannot be opened, or is a symbolic link, a FIFO or a socket.
+        MountError: the file does not open, or is a symbolic link, a FIFO or a socket.
     """
     try:
         fd = _open_to_append(path)
@@ -56,7 +56,7 @@ def open_log(path: str) -> TextIO:
 
 
 def _open_to_append(path: str) -> int:
-    # O_NONBLOCK: a FIFO must not make open(2) wait for a reader.
+    # O_NONBLOCK keeps open(2) from waiting for a reader of a FIFO.
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
@@ -72,14 +72,15 @@ def _open_to_append(path: str) -> int:
 
 
 def foreground_log(path: str | None) -> TextIO:
-    """Return where a daemon in the foreground logs: the file, or standard error."""
+    """Return the log stream of a daemon in the foreground: the file, or standard error."""
     return open_log(path) if path else sys.stderr
 
 
 def background_log(path: str | None) -> TextIO | None:
-    """Return where a daemon in the background logs: the file, else the journal, else nowhere.
+    """Return the log stream of a daemon in the background: the file, the journal, or None.
 
-    The journal only if it has our standard error: then a mount unit of systemd's started us.
+    It is the journal if standard error leads there, since then a systemd mount unit started the
+    command.
     """
     if path:
         return open_log(path)
@@ -87,7 +88,7 @@ def background_log(path: str | None) -> TextIO | None:
 
 
 def is_journal(stream: TextIO) -> bool:
-    """Whether a stream leads to the journal: systemd names its socket (systemd.exec(5))."""
+    """Say whether a stream leads to the journal, whose socket systemd names (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -96,18 +97,18 @@ def is_journal(stream: TextIO) -> bool:
 
 
 def with_priority(text: str, level: int) -> str:
-    """Return a text with its priority in front of every line, for the journal."""
+    """Return a text for the journal, with its priority in front of each line."""
     lowest = _DEBUG if level < logging.INFO else _INFORMATIONAL
     priority = next((number for least, number in _PRIORITIES if level >= least), lowest)
     return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
 
 
 def set_up_logging(log_to: TextIO | None, level: str = DEFAULT_LOG_LEVEL) -> None:
-    """Send this process's log to a stream, None for nowhere; crashes too.
+    """Send this process's log and its crashes to a stream; None discards them.
 
     Parameters:
         log_to: see `foreground_log` and `background_log`.
-        level: the least important level that is written, one of `LOG_LEVELS`.
+        level: the lowest level to write, one of `LOG_LEVELS`.
     """
     if log_to is None:
         logging.basicConfig(handlers=[logging.NullHandler()], force=True)
@@ -120,7 +121,7 @@ def set_up_logging(log_to: TextIO | None, level: str = DEFAULT_LOG_LEVEL) -> Non
 
 
 class _Formatter(logging.Formatter):
-    """Escapes what could forge a line: control characters anywhere, and line ends in a message."""
+    """Escapes control characters, and line ends in a message, so that no text can forge a line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Return the line of a record."""
@@ -128,13 +129,13 @@ class _Formatter(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802, ANN401
-        """Return a traceback whose lines are indented, unlike a record's."""
+        """Return a traceback with indented lines, unlike those of a record."""
         lines = super().formatException(ei).split("\n")
         return "\n".join(f"  {escaped(line)}" for line in lines)
 
 
 class _JournalFormatter(_Formatter):
-    """A message that has several lines, as a traceback has, is as many messages in the journal."""
+    """Gives each line its level: in the journal, each line of a traceback is a separate message."""
 
     def __init__(self) -> None:
         super().__init__(_JOURNAL_FORMAT)

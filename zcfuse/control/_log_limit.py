@@ -1,7 +1,7 @@
 """A log handler that limits each kind of message, so that no client can fill the disk.
 
-A kind is the place in the program that logs. Each kind may write so many messages in a period; one
-line then counts those left out. The handler's lock protects all state.
+A kind is the place in the program that logs. Each kind may write a limited number of messages in a
+period; then one line counts the others. The handler's lock protects all state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Kind = tuple[str, int]
 
 @dataclass
 class _Period:
-    """What one kind has written since `began`, in seconds of the monotonic clock."""
+    """The messages of one kind since `began`, in seconds of the monotonic clock."""
 
     name: str
     level: int
@@ -37,9 +37,9 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         self._periods: dict[_Kind, _Period] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or count it as left out."""
+        """Write a record, or only count it."""
         if record.levelno < logging.WARNING:
-            return super().emit(record)  # no request causes these
+            return super().emit(record)  # no client causes these
         now = time.monotonic()
         self._end_periods(now)
         kind = (record.pathname, record.lineno)
@@ -54,7 +54,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         return None
 
     def close(self) -> None:
-        """Write the counts that are due, and close as any handler does."""
+        """Write the pending counts, and close as any handler does."""
         self.acquire()
         try:
             self._end_periods(float("inf"))

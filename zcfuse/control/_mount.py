@@ -1,7 +1,7 @@
-"""Mounting: what serves a tree is made, attached to the kernel, and undone in the right order.
+"""Makes the parts that serve a tree, attaches them to the kernel, and undoes them in order.
 
-pyfuse3 is one per process, so a process has one mount at a time. `Mount` (_served.py) is what the
-caller holds.
+pyfuse3 serves one mount per process, so a process has one mount at a time. The caller holds a
+`Mount` (_served.py).
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ async def mount(
     """Mount a tree and serve it for the length of an ``async with`` block.
 
     Parameters:
-        tree: what to show; a Tree is closed by the caller, after the block. A Dir may be changed
-            within the block, by tasks of the same trio loop.
-        mountpoint: an existing directory that nothing is mounted on.
-        options: how; None: the defaults.
+        tree: the tree to show. The caller closes a Tree after the block. Tasks of the same trio
+            loop may change a Dir within the block.
+        mountpoint: an existing directory without a mount on it.
+        options: of the mount; None: the defaults.
 
     Raises:
-        MountError: it was refused; nothing is left mounted.
-        TypeError: `tree` is none.
+        MountError: the mount failed; nothing stays mounted.
+        TypeError: `tree` is neither a Dir nor a Tree.
 
-    A cancellation unmounts as the end of the block does: within the bounded wait, then lazily.
+    A cancellation unmounts like the end of the block: within the bounded wait, then lazily.
     """
     shown = _as_tree(tree)
     chosen = options or MountOptions()
@@ -80,7 +80,7 @@ async def mount(
     if chosen.rw:
         _check_writable(shown)
     lock_limit = chosen.lock_budget
-    # Once, and before anything is locked: what the limit leaves gets less then.
+    # Compute it once, before the process locks memory, because that reduces the limit's rest.
     chosen = replace(chosen, lock_budget=chosen_lock_budget(chosen))
     path = check_mountpoint(os.fsdecode(mountpoint))
     if not _busy.acquire(blocking=False):
@@ -125,7 +125,7 @@ def _check_writable(tree: Tree) -> None:
 
 
 def _metrics_server(options: MountOptions) -> MetricsServer | None:
-    """Listen for scrapers, where that is wanted: before anything is mounted."""
+    """Listen for scrapers if an option asks for it; call it before the mount."""
     if options.metrics_listen is None:
         return None
     from zcfuse.admin.metrics import MetricsServer  # its library takes a while to load
@@ -141,7 +141,7 @@ def _prepare(
     options: MountOptions,
     lock_limit: int | None,
 ) -> tuple[Mount, socket.socket]:
-    """Make what serves the mount; *resources* undoes it, pyfuse3 before the data path."""
+    """Make the parts that serve the mount; *resources* closes pyfuse3 before the data path."""
     tree.refuse_device(*kernel.device)
     listener = resources.enter_context(listening(kernel.device))
     datapath: DataPath | None = None
@@ -165,8 +165,7 @@ def _prepare(
     changes = Changes(operations.nodeid, _teller(datapath))
     tree.watch(changes.note)
     resources.callback(tree.watch, None)
-    # libfuse takes a name of this form for a connection that somebody else mounted; it owns the
-    # descriptor from here.
+    # For a name of this form, libfuse serves an existing connection. It owns the descriptor now.
     try:
         pyfuse3.init(operations, f"/dev/fd/{channel}", set())
     except BaseException:
@@ -196,7 +195,7 @@ def _file_requests(
     options: MountOptions,
     lock_limit: int | None,
 ) -> FileRequests:
-    """Make what answers about files; `lock_limit` is the lock budget that was asked for, if any."""
+    """Make the answers about files. `lock_limit` is the lock budget of the options, if any."""
 
     def serve(backing: BackingFile) -> tuple[str, str]:
         if datapath is None:
@@ -218,7 +217,7 @@ def _as_tree(tree: Tree | Dir) -> Tree:
 
 
 def _teller(datapath: DataPath | None) -> Callable[[int, bytes], None]:
-    """Return what has the kernel forget a name, and when its directory was last changed."""
+    """Return a function that has the kernel forget a name and its directory's attributes."""
 
     def tell(nodeid: int, name: bytes) -> None:
         if datapath is None:
@@ -234,7 +233,7 @@ def _teller(datapath: DataPath | None) -> Callable[[int, bytes], None]:
 
 
 def _fence_directory(resources: contextlib.ExitStack) -> str:
-    """Make a directory that only this daemon writes to; *resources* removes it."""
+    """Make a private directory of this daemon; *resources* removes it."""
     place = "/run" if os.access("/run", os.W_OK) else None
     directory = tempfile.mkdtemp(prefix="zcfuse-fence-", dir=place)
     resources.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -244,7 +243,7 @@ def _fence_directory(resources: contextlib.ExitStack) -> str:
 def _make_datapath(
     channel: int, kernel: KernelMount, options: MountOptions, tree: Tree, fence: str
 ) -> tuple[DataPath, int]:
-    # Late, so that a naive mount works where the native module was not built.
+    # Import late, so that a naive mount works without the native module.
     from zcfuse.datapath import Config, DataPath, upcall_pair
 
     ours, theirs, message_bytes = upcall_pair(_MESSAGE_BYTES)
@@ -277,7 +276,7 @@ def _make_datapath(
 
 
 def _unmount_at_once(kernel: KernelMount) -> None:
-    """Leave nothing mounted when the beginning or the orderly end failed."""
+    """Remove the mount if its start or its orderly end failed."""
     if kernel.entry() is None:
         return
     try:

@@ -1,11 +1,10 @@
-"""A mount while this process serves it, in the caller's trio loop.
+"""A mount that this process serves in the caller's trio loop.
 
-Its tasks: the control plane (pyfuse3), the watch on the data path, the status socket, and the one
-that unmounts. The order at the end matters: unmount (or detach and abort), then end pyfuse3, which
-still owns its end of the socket pair, and only then stop the data path.
+Its tasks are the control plane (pyfuse3), the watch on the data path, the status socket, and the
+unmount. The order at the end matters: first unmount (or detach and abort), then end pyfuse3, which
+still owns its end of the socket pair, then stop the data path.
 
-Nothing here looks at the mount point while it is served: this thread is the one that would have to
-answer.
+Never look at the mount point in this module: this thread would wait for its own answer.
 """
 
 from __future__ import annotations
@@ -55,18 +54,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The kernel sends INIT the moment the mount exists; more than this means that the data path is
-# stuck.
+# The kernel sends INIT as soon as the mount exists. After a longer wait the data path is stuck.
 _INIT_TIMEOUT_S: Final = 10.0
 _INIT_POLL_S: Final = 0.005
-# How long an ended connection may take to be noticed, a handler to return, a last answer to go
-# out.
+# Time to notice the end of a connection, for a handler to return, for a last answer to go out.
 _CHANNEL_GRACE_S: Final = 2.0
 _CONTROL_GRACE_S: Final = 5.0
 _REPLY_GRACE_S: Final = 1.0
-# What umount2(2) or fusermount3 may take beyond the wait for a busy mount.
+# Time that umount2(2) or fusermount3 may take beyond the wait for a busy mount.
 _UNMOUNT_CALL_S: Final = 30.0
-# Deep enough that two of the largest requests are under way while a third is consumed.
+# Room for two of the largest requests on their way while a client consumes a third.
 _READ_AHEAD_KIB: Final = 4096
 
 UNMOUNTED: Final = "unmounted"
@@ -74,18 +71,18 @@ ABORTED: Final = "aborted"
 
 
 class AnnouncedOperations(Operations):
-    """Operations that know whether the kernel has greeted us (INIT)."""
+    """Operations that know whether the kernel has sent INIT."""
 
     initialised = False
 
     def init(self) -> None:
-        """Take note; called in the trio thread while INIT is being answered."""
+        """Record INIT; called in the trio thread before the answer goes out."""
         super().init()
         self.initialised = True
 
 
 class Mount:
-    """A mount that is being served."""
+    """A mount in service."""
 
     def __init__(
         self,
@@ -115,7 +112,7 @@ class Mount:
         self._detached = trio.Event()
         self._ended = trio.Event()
         self._control_done = trio.Event()
-        # A cancellation of the caller must not end what the unmount relies on.
+        # A cancellation of the caller must not end tasks that the unmount needs.
         self._host_scope = trio.CancelScope(shield=True)
         self._control_scope = trio.CancelScope()
         self._tasks_scope = trio.CancelScope()
@@ -127,7 +124,7 @@ class Mount:
 
     @property
     def mountpoint(self) -> str:
-        """Where it is mounted: an absolute path without symlinks."""
+        """The mount point: an absolute path without symlinks."""
         return self._kernel.mountpoint
 
     @property
@@ -137,7 +134,7 @@ class Mount:
 
     @property
     def outcome(self) -> UnmountOutcome:
-        """How the unmount went, once it has ended."""
+        """The outcome of the unmount; None before its end."""
         return self._outcome
 
     def statistics(self) -> dict[str, dict[str, Any] | None]:
@@ -148,7 +145,7 @@ class Mount:
         }
 
     def status(self) -> StatusDocument:
-        """Return what the status socket answers."""
+        """Return the status document, as on the status socket."""
         datapath = self._datapath_statistics()
         if datapath is not None:
             latencies = msgspec.convert(datapath["latency"], Latencies)
@@ -171,39 +168,39 @@ class Mount:
         )
 
     def answer_scrapers(self, server: MetricsServer) -> None:
-        """Have a server of metrics tell what `status` returns, until it is closed."""
+        """Have a server of metrics answer with `status` until it closes."""
         self._metrics = server.address
         server.start(self.status)
 
     def revoke_lease(self) -> None:
         """Ask the tree for every name and open from now on, instead of its leased directories.
 
-        The kernel is told to ask again. Files that are open stay as they are until they are closed;
-        a mount whose tree leases nothing is not changed.
+        The kernel drops what it keeps and asks again. Open files stay as they are until they close.
+        Without leases, nothing changes.
         """
         if self._directory_leases is not None:
             self._directory_leases.revoke()
 
     async def told(self) -> None:
-        """Wait until the kernel knows what was changed in the tree (`Dir.replace` and the like).
+        """Wait until the kernel knows of the changes in the tree (`Dir.replace` and the like).
 
-        Who opens a name after that gets what it means now. Not to be awaited by a function that
-        answers for the tree: the client that waits for that may be in the kernel's way. A
-        cancellation ends the waiting only.
+        A later open gets the file that the name means now. Do not await it in a function that
+        answers for the tree: the client of that answer may block the kernel. A cancellation ends
+        only the waiting.
         """
         await self._changes.told()
 
     async def sync(self, wait: float = 30.0) -> bool:
         """Wait until the kernel knows of each change of the backing tree that returned before.
 
-        A look at the mount that begins after it returns sees those changes. A cancellation leaves
-        the fence to its thread, which ends within `wait`.
+        A client that looks after this call sees those changes. After a cancellation the fence stays
+        with its thread, which ends within `wait`.
 
         Parameters:
             wait: for how long, in seconds.
 
         Returns:
-            False once the time has passed, and where changes are not pushed (``coherence``).
+            False after the time has passed, or if ``coherence`` is not ``push``.
         """
         if self._datapath is None:
             return False
@@ -211,10 +208,10 @@ class Mount:
         return await trio.to_thread.run_sync(sync, abandon_on_cancel=True)
 
     def request_end(self, wait: float | None = None) -> None:
-        """Begin to unmount and return at once; a second call no longer waits for a busy mount.
+        """Begin to unmount and return at once. After a second call, do not wait for a busy mount.
 
         Parameters:
-            wait: for how long a busy mount is waited for, in seconds; None: as the options say.
+            wait: how long to wait for a busy mount, in seconds; None: as the options say.
         """
         if self._end_requested.is_set():
             self._hurry.set()
@@ -224,23 +221,23 @@ class Mount:
         self._end_requested.set()
 
     async def wait_ended(self) -> str:
-        """Wait until the connection has ended, whoever ended it.
+        """Wait until the connection has ended, for any reason.
 
         Returns:
-            ``unmounted``, ``aborted``, or what failed.
+            ``unmounted``, ``aborted``, or the failure.
         """
         await self._ended.wait()
         return self._reason
 
     async def unmount(self, wait: float | None = None) -> UnmountOutcome:
-        """Unmount and return how it went; bounded, and harmless once it is unmounted."""
+        """Unmount within a bounded time and return the outcome. Repeated calls are harmless."""
         if not self._end_requested.is_set():
             self.request_end(wait)
         await self._detached.wait()
         return self._outcome
 
     async def _host(self, listener: socket.socket) -> None:
-        """Run everything that serves the mount, until `_end`."""
+        """Run all tasks that serve the mount, until `_end`."""
         with self._host_scope:
             async with trio.open_nursery() as replies:
                 with self._tasks_scope:
@@ -254,7 +251,7 @@ class Mount:
                 replies.cancel_scope.deadline = trio.current_time() + _REPLY_GRACE_S
 
     async def _wait_answering(self) -> None:
-        """Wait until the kernel and we have agreed (INIT); tune what can be tuned only then."""
+        """Wait for INIT, then tune the settings that need its result."""
         with trio.move_on_after(_INIT_TIMEOUT_S):
             while not (self._initialised() or self._ended.is_set()):
                 await trio.sleep(_INIT_POLL_S)
@@ -265,7 +262,7 @@ class Mount:
             transport = self._transport()
             log.info("transport: %s %s", transport["kind"], transport["reason"])
         if self._ended.is_set():
-            # Somebody was quick to unmount it; its device number may be another's by now.
+            # Another process unmounted it already; its device number may be reused by now.
             return
         if self.options.path == "passthrough" and not self._greeting()["passthrough"]:
             raise no_kernel_passthrough()
@@ -274,7 +271,7 @@ class Mount:
             log.info("readahead stays as it is: %s", refused)
 
     def _read_ahead_kib(self) -> int:
-        """Return the readahead in whole requests: what is over would be a small one each time."""
+        """Return the readahead in whole requests; a remainder would cost a small request each."""
         if self._datapath is None:
             return _READ_AHEAD_KIB
         request = int(self._greeting()["max_pages"]) * os.sysconf("SC_PAGESIZE") // 1024
@@ -286,11 +283,11 @@ class Mount:
         return self._operations.initialised
 
     def _greeting(self) -> dict[str, Any]:
-        """Return what INIT negotiated, as the data path has it."""
+        """Return the result of INIT from the data path."""
         return msgspec.convert((self._datapath_statistics() or {}).get("init"), dict[str, Any])
 
     def _transport(self) -> dict[str, Any]:
-        """Return what the data path tells of its channel."""
+        """Return the data path's description of its channel."""
         return msgspec.convert((self._datapath_statistics() or {}).get("transport"), dict[str, Any])
 
     def _datapath_statistics(self) -> dict[str, object] | None:
@@ -333,8 +330,7 @@ class Mount:
                 )
             if self._datapath is not None:
                 self._datapath.expect_end()
-            # The filesystem may live on in another mount namespace; who serves it goes
-            # nevertheless.
+            # The filesystem may live on in another mount namespace, but its daemon ends here.
             with trio.move_on_after(_CHANNEL_GRACE_S):
                 await self._ended.wait()
             if not self._ended.is_set():
@@ -362,9 +358,9 @@ class Mount:
         return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
 
     async def _unmount_politely(self, wait: float | None) -> UnmountOutcome:
-        """Unmount unless somebody uses the mount, which is then served on.
+        """Unmount, or keep serving if a program uses the mount.
 
-        A cancellation leaves the attempt to its thread, which ends within `wait` seconds.
+        After a cancellation the attempt stays with its thread, which ends within `wait` seconds.
         """
         seconds = self._wait if wait is None else wait
         attempt = functools.partial(unmount_within, self._kernel, seconds, force=False)
@@ -372,7 +368,7 @@ class Mount:
 
     async def _explain(self, files: Sequence[FileRange]) -> Reply:
         if len(files) != 1:
-            return Refusal(message="one file is explained at a time")
+            return Refusal(message="name one file to explain")
         datapath, (file,) = self._datapath, files
         open_as = datapath.serves(file.nodeid) if datapath is not None else ""
         leases = self._directory_leases
@@ -394,7 +390,7 @@ class Mount:
 def _described(options: MountOptions) -> dict[str, object]:
     described: dict[str, object] = msgspec.to_builtins(replace(options, source_name=None))
     if options.immutable:
-        described.update(cache_timeout=None, directory_lease=True)  # as it implies
+        described.update(cache_timeout=None, directory_lease=True)  # immutable implies these
     return {**described, "read_only": not options.rw}
 
 
@@ -412,7 +408,7 @@ async def serving(served: Mount, listener: socket.socket) -> AsyncIterator[None]
             await served._wait_answering()
             yield
         except (Exception, KeyboardInterrupt) as error:
-            # Raised behind the nursery, so that the caller gets it as it is and not in a group.
+            # Raise it outside of the nursery, so that the caller gets no exception group.
             body_error = error
         finally:
             with trio.CancelScope(shield=True):

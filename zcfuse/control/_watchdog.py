@@ -1,8 +1,8 @@
-"""Telling the watchdog that the mount is alive, for as long as it is.
+"""Pings the watchdog of the service manager while the mount is alive.
 
-Three things must hold. The trio loop runs: the pings are a task of it. The data path has threads
-that serve and none that is stopped, and can still add up its counters, for which it takes its
-locks. And a client gets an answer from the mount: the `Witness`.
+Three conditions must hold. The trio loop runs, since it also runs the pings. The data path has
+serving threads, all of which run, and it can take its locks to add up its counters. And a client of
+the mount, the `Witness`, gets an answer.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ log = logging.getLogger(__name__)
 _TASKS: Final = "/proc/self/task"
 # Threads whose work may be to wait for a backing filesystem.
 _WAITING_ROLES: Final = frozenset({"serve", "ring", "read"})
-# Without one of each of these nothing is served. Others may end early and leave their counters: the
-# threads of a ring that is not to be had.
+# Serving needs at least one thread of each of these. Others may end early and leave their counters,
+# such as the threads of an unavailable ring.
 _NEEDED: Final = (frozenset({"serve", "ring"}), frozenset({"relay"}))
-# proc_pid_stat(5): uninterruptible sleep; what is stopped or traced; what has ended.
+# proc_pid_stat(5): uninterruptible sleep; stopped or traced; ended.
 _WAITS_FOR_DISK: Final = "D"
 _STOPPED: Final = frozenset("Tt")
 _ENDED: Final = frozenset({"", "Z", "X"})
 
 
 class Watched(Protocol):
-    """What `zcfuse.control._served.Mount` offers."""
+    """The part of `zcfuse.control._served.Mount` that the watchdog needs."""
 
     def statistics(self) -> Mapping[str, Any]:
         """The counts of both planes; ``datapath`` is None without one."""
 
 
 async def keep_watch(service: ServiceManager, served: Watched, witness: Witness) -> None:
-    """Ping the watchdog twice in its time for as long as the mount is alive; until cancelled.
+    """Ping the watchdog twice in each of its periods while the mount is alive, until cancelled.
 
     Parameters:
-        service: whose watchdog it is; without one this returns at once.
+        service: the owner of the watchdog; without a watchdog, return at once.
         served: the mount.
-        witness: its client.
+        witness: the client of the mount.
     """
     if service.watchdog is None:
         return
@@ -61,7 +61,7 @@ async def keep_watch(service: ServiceManager, served: Watched, witness: Witness)
 
 
 async def _trouble(served: Watched, witness: Witness, within: float) -> tuple[str, bool]:
-    """Return what is wrong, "" if nothing is, and whether a restart would help."""
+    """Return the trouble, or "", and whether a restart would help."""
     threads = (served.statistics()["datapath"] or {}).get("threads", ())
     trouble = _trouble_of_threads(threads)
     if trouble:
@@ -87,7 +87,7 @@ def _trouble_of_threads(threads: Iterable[Mapping[str, Any]]) -> str:
 
 
 async def _answered(witness: Witness, within: float) -> bool:
-    """Whether the mount answers in so many seconds; an answer that is late is that to the next."""
+    """Say whether the mount answers in time. A late answer counts for the next question."""
     witness.ask()
     with trio.move_on_after(within):
         await trio.lowlevel.wait_readable(witness)

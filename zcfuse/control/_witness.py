@@ -1,7 +1,7 @@
-"""A client of the mount that the daemon brings along, so as to hear whether the mount answers.
+"""A client of the mount, in a child process of the daemon, that tests whether the mount answers.
 
-It forks, so it must be made before trio or any thread exists; it imports neither. A process of its
-own, because a daemon that waits for itself could not even be killed.
+It forks, so it must start before trio or any thread exists, and it imports neither. It is a
+separate process, because a daemon that waits for itself could not even be killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn
 
 
 class Witness:
-    """A client of the mount, made by fork: before there are threads, an event loop or the mount.
+    """A client of the mount. Its constructor forks: before threads, an event loop and the mount.
 
     It ends when this process does.
     """
@@ -29,32 +29,32 @@ class Witness:
         self._asked = False
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable once an answer is there."""
+        """Return the descriptor that becomes readable with an answer."""
         return self._socket.fileno()
 
     def ask(self) -> None:
-        """Have the witness ask the mount, unless it still waits for an earlier answer."""
+        """Have the witness ask the mount, unless an earlier question is still open."""
         if not self._asked:
             with contextlib.suppress(OSError):
                 self._socket.send(b"?")
             self._asked = True
 
     def hear(self) -> None:
-        """Take the answer; that the witness was killed is one, for it says nothing of the mount."""
+        """Take the answer. A killed witness counts as one, as it says nothing about the mount."""
         with contextlib.suppress(OSError):
             self._socket.recv(1)
         self._asked = False
 
 
 def _bear_witness(channel: socket.socket, mountpoint: str) -> NoReturn:
-    # Nothing of the parent's may run here: no exception leaves, no buffer is flushed twice.
+    # Keep the parent's code from running here: let no exception out, flush no buffer twice.
     with contextlib.suppress(BaseException):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a whole service may be told to end
+            signal.signal(number, signal.SIG_IGN)  # the signal may go to the whole service
         os.chdir("/")
         while channel.recv(1):
             with contextlib.suppress(OSError):
-                # Always asks the daemon; attributes might come from the kernel's cache.
+                # This always reaches the daemon; attributes might come from the kernel's cache.
                 os.statvfs(mountpoint)
             channel.send(b"!")
     os._exit(0)
