@@ -106,7 +106,7 @@ async def test_the_ranges_of_a_file_stay_locked_whatever_each_is_made_of(backing
     ("path", "word"),
     [
         (b"bytes", "in memory already"),
-        (b"computed", "made by a program"),
+        (b"computed", "a program makes its bytes"),
         (b"missing", "ENOENT"),
         (b"nothing", "ENOENT"),
         (b"d", "EISDIR"),

@@ -269,7 +269,7 @@ def test_a_client_that_is_ended_leaves_nothing_locked_that_status_does_not_tell(
         lambda: (locks(daemon) or {"bytes": 0})["bytes"] == max(locked(daemon) - before, 0)
     )
     if client.returncode == 130:
-        assert b"are locked, and stay so until it is unmounted" in errors
+        assert b"stay locked until the unmount" in errors
     found = locks(daemon)
     assert found is None or found["present"] == found["bytes"]
 
@@ -297,7 +297,7 @@ def test_what_a_program_makes_is_not_kept_and_says_so(shows) -> None:
     assert (result.returncode, result.stdout.count("\n")) == (1, 1)
     assert f"{program.path('made')}: its bytes are made when they are read" in result.stdout
     result = run_zcfuse("warm", "--lock", "1M", program.mountpoint)
-    assert f"{program.path('made')}: its bytes are made by a program" in result.stdout
+    assert f"{program.path('made')}: a program makes its bytes" in result.stdout
     assert f"{program.path('bytes')}: in memory already" in result.stdout
 
 

@@ -1,8 +1,8 @@
-"""What clients ask about files of the mount: to lock, to unlock, how a file is served.
+"""Answers requests of clients about files of the mount: lock, unlock, explain.
 
-Runs on the trio thread. The tree is asked there, as for any request of the kernel; whatever may
-wait for a disk or lock memory runs in worker threads, few at a time, so that the loop and the data
-path never wait for it.
+This module runs on the trio thread and asks the tree there, as for any request of the kernel. Work
+that may wait for a disk or lock memory runs in a few worker threads. So neither the loop nor the
+data path waits for it.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from zcfuse.tree import Answer, BackingFile, Extent, Node, Tree, Who
 
 log = logging.getLogger(__name__)
 
-# Two: one may wait for a disk while the other's pages come from memory.
+# Two workers: one may wait for a disk while the other's pages come from memory.
 _THREADS: Final = 2
-# Each holds one of the few places that the status socket has, for as long as its disk may hang.
+# Each request holds one of the few places of the status socket while its disk hangs.
 _MOST_LOCKING: Final = 8
 _RETRY_S: Final = 0.01
-_NO_BYTES: Final = "its bytes are made by a program when they are read: there is nothing to keep"
+_NO_BYTES: Final = "a program makes its bytes when they are read: there is nothing to keep"
 
 _T = TypeVar("_T")
 
 Serve = Callable[[BackingFile], tuple[str, str]]
-"""How an open file would be served: the mode, and why by none that is better."""
+"""How the data path would serve an open file: the mode, and why not a better one."""
 
 
 class FileRequests:
     """Answers for the files of one mount.
 
     Parameters:
-        tree: what is shown.
-        locks: the files that are kept in memory.
-        serve: what the data path would do with an open file.
-        node_of: returns the node that the kernel knows by a nodeid; OSError where there is none.
-        answer_timeout: for how long the tree may take, in seconds.
+        tree: the tree of the mount.
+        locks: the files kept in memory.
+        serve: says how the data path would serve an open file.
+        node_of: returns the node of a nodeid of the kernel; raises OSError for an unknown one.
+        answer_timeout: how long the tree may take, in seconds.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class FileRequests:
         self._node_of = node_of
         self._answer_timeout = answer_timeout
         self._workers = trio.CapacityLimiter(_THREADS)
-        # Of its own: a disk that hangs must not keep anybody from seeing or releasing what is
-        # locked.
+        # A separate limit, so that a hanging disk keeps no user from seeing or releasing locked
+        # files.
         self._reporters = trio.CapacityLimiter(_THREADS)
         self._locking = 0
         self.locks: Final = locks
@@ -82,15 +82,15 @@ class FileRequests:
     async def answer(self, request: Request) -> Reply:
         """Answer a request to lock, to unlock, or about the page cache.
 
-        A cancellation leaves the range that is being locked to its thread, which records it.
+        After a cancellation, the current range stays with its thread, which records it.
         """
         if len(request.files) > MOST_FILES:
             return Refusal(message=f"more than {MOST_FILES} files in one request")
         if request.request == "lock":
             if self._locking >= _MOST_LOCKING:
                 return Refusal(
-                    message=f"{_MOST_LOCKING} requests to lock files are not answered yet: does a"
-                    " disk hang? Try again later"
+                    message=f"{_MOST_LOCKING} requests to lock files still wait for an answer: does"
+                    " a disk hang? Try again later"
                 )
             self._locking += 1
             try:
@@ -102,7 +102,7 @@ class FileRequests:
         return await self.caches(request.files, drop=request.request == "spare")
 
     async def lock(self, files: Sequence[FileRange]) -> LockReply:
-        """Lock ranges one after the other; those behind one that found no room are not tried."""
+        """Lock ranges one after the other. After one without room, skip the others."""
         outcomes: list[LockOutcome] = []
         for file in files:
             await trio.lowlevel.checkpoint()  # requests of the kernel come in between
@@ -116,7 +116,7 @@ class FileRequests:
         return LockReply(outcomes)
 
     async def unlock(self, files: Sequence[FileRange]) -> UnlockReply:
-        """Unlock files and all below directories; none named: everything."""
+        """Unlock files and all files below directories; without names, everything."""
         count = size = 0
         paths: list[bytes | None] = [file.path for file in files]
         for path in paths or [None]:
@@ -127,9 +127,9 @@ class FileRequests:
         return UnlockReply(count, size)
 
     async def caches(self, files: Sequence[FileRange], *, drop: bool) -> CacheReply:
-        """Say what serves files, and what is in memory of them behind the mount.
+        """Say how files are served, and how much of them is in memory behind the mount.
 
-        With `drop` that is let go of first: the mount's own cache has it now.
+        With `drop`, first drop it from memory there, because the mount's own cache has it now.
         """
         states = []
         for file in files:
@@ -138,7 +138,7 @@ class FileRequests:
         return CacheReply(states)
 
     async def report(self) -> LockReport | None:
-        """Return what is locked, as it is in memory now; None where nothing is."""
+        """Return the locked files with their bytes in memory now; None without any."""
         if not self.locks.locked_bytes:
             return None
         return await self._in_thread(self.locks.report, self._reporters)
@@ -146,11 +146,11 @@ class FileRequests:
     async def chain(self, file: FileRange) -> list[Node]:
         """Return the nodes from the root to a file.
 
-        It is looked up by its names; where answers depend on who asks, its nodeid says which it is,
-        and what is between is left out.
+        Look the file up by its names. If answers depend on the client, use the nodeid instead, and
+        leave out the nodes between.
 
         Raises:
-            OSError: there is none.
+            OSError: there is no such file.
         """
         who = Who(os.geteuid(), os.getegid(), 0)
         chain = [self._tree.root]
@@ -164,10 +164,10 @@ class FileRequests:
 
     @asynccontextmanager
     async def opened(self, node: Node) -> AsyncIterator[BackingFile]:
-        """Open a file of the tree, waiting, bounded, for what holds it up; close it behind.
+        """Open a file of the tree within a bounded time; close it after the block.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: the file does not open.
         """
         deadline = trio.current_time() + self._answer_timeout
         while True:
@@ -221,7 +221,7 @@ class FileRequests:
 
 @contextlib.contextmanager
 def _failing_as_eio() -> Iterator[None]:
-    """Let a tree that fails otherwise than by OSError fail by EIO, as to the kernel."""
+    """Turn each exception of the tree except OSError into EIO, as the kernel would get."""
     try:
         yield
     except OSError:
@@ -232,20 +232,20 @@ def _failing_as_eio() -> Iterator[None]:
 
 
 class _Work:
-    """Locking a range of one file. Has copies of its descriptors, which `run` closes."""
+    """Locks a range of one file. It has copies of its descriptors, which `run` closes."""
 
     def __init__(self, locks: FileLocks, file: FileRange, extents: Sequence[Extent]) -> None:
         self._locks = locks
         self._path = file.path
         self._made_of = files_of(extents)
         self._ranges = backing_ranges(extents, file.offset, file.length)
-        # As objects, so that they are closed too where no thread ever takes the work up.
+        # Objects close their descriptors even if no thread ever runs the job.
         self._files = {
             fd: os.fdopen(os.dup(fd), "rb", buffering=0) for fd in {fd for fd, *_ in self._ranges}
         }
 
     def run(self) -> LockOutcome:
-        """Lock it; in a worker thread, for to look for holes may already take a disk."""
+        """Lock the range; call it in a worker thread, because even finding holes may use a disk."""
         with contextlib.ExitStack() as files:
             for file in self._files.values():
                 files.enter_context(file)
@@ -258,9 +258,9 @@ class _Work:
 
 
 def resident(backing: BackingFile, offset: int, length: int) -> int | None:
-    """Return how many bytes of a range the backing files' cache holds, in whole pages.
+    """Return how many bytes of a range the backing files' cache holds, counted in whole pages.
 
-    None where the kernel does not tell (cachestat(2)).
+    Return None if the kernel cannot say (cachestat(2)).
     """
     from zcfuse.linux import cachestat
 
@@ -281,5 +281,5 @@ def _drop(backing: BackingFile, file: FileRange) -> None:
 def _reason(error: OSError) -> str:
     number = error.errno or 0
     if error.strerror != os.strerror(number):
-        return str(error.strerror)  # in words of ours
+        return str(error.strerror)  # the message of this program
     return f"{errno.errorcode.get(number, number)}: {error.strerror}"

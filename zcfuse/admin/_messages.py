@@ -1,8 +1,8 @@
-"""What a client may ask a daemon about files of its mount, and the answers: messages only.
+"""The messages between a client and a daemon about files of a mount: requests and answers.
 
-A file is named by its path from the root of the mount. Where the client has it open and its kernel
-says by which nodeid (name_to_handle_at(2)), that is sent too: a policy is then not asked for the
-name once more, in the name of somebody else.
+A message names a file by its path from the root of the mount. If the client has the file open and
+its kernel reveals the nodeid (name_to_handle_at(2)), the client sends that too. Then the daemon
+does not look the name up again as another user.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Final
 
 import msgspec
 
-# A request names so many files at most, which also bounds its size in bytes.
+# The most files in a request, which also limits its size in bytes.
 MOST_FILES: Final = 64
-# One lock is made in one system call, which cannot be broken off: some tenths of a second.
+# One system call makes one lock, and no signal can interrupt it: some tenths of a second.
 MOST_BYTES: Final = 64 << 20
 
 
 class FileRange(msgspec.Struct, frozen=True):
-    """`length` bytes of a file from `offset`. `nodeid`: as the client's kernel has it, or 0."""
+    """`length` bytes of a file from `offset`. `nodeid` is from the client's kernel, or 0."""
 
     path: bytes
     nodeid: int = 0
@@ -27,10 +27,10 @@ class FileRange(msgspec.Struct, frozen=True):
 
 
 class LockOutcome(msgspec.Struct, frozen=True):
-    """What came of locking one range; bytes are those of whole pages of the backing files.
+    """The outcome of locking one range, in bytes of whole pages of the backing files.
 
-    `locked` were locked now, `held` had been locked before; `reason` says why not all are, or "".
-    `refused`: that there is no more room, so that there is no use in asking for further ranges.
+    `locked` were locked now, `held` before. `reason` says why some are unlocked, or is "".
+    `refused` says that there is no more room, so the client should ask for no further ranges.
     """
 
     locked: int
@@ -46,19 +46,19 @@ class LockReply(msgspec.Struct, frozen=True, tag="locked"):
 
 
 class UnlockReply(msgspec.Struct, frozen=True, tag="unlocked"):
-    """How many files, and bytes of them, are locked no more."""
+    """The number of unlocked files and bytes."""
 
     files: int
     bytes: int
 
 
 class CacheState(msgspec.Struct, frozen=True):
-    """What serves a file's readers, and how much of it the page cache holds behind the mount.
+    """How a file's readers are served, and how much of it is in memory behind the mount.
 
-    `mode` is "passthrough", "cached", "upcall" or "naive", or "" where the file could not be asked
-    about. `backing_bytes` are those of its range in the backing files' cache, None where the kernel
-    does not tell this user. `twice`: what is read of the file stays in two caches, the mount's own
-    and the backing file's.
+    `mode` is "passthrough", "cached", "upcall" or "naive", or "" if the daemon could not find out.
+    `backing_bytes` of the range are in the backing files' cache; None if the kernel hides that from
+    this user. `twice` says that bytes read from the file stay in two caches, the mount's own and
+    the backing file's.
     """
 
     mode: str
@@ -73,9 +73,9 @@ class CacheReply(msgspec.Struct, frozen=True, tag="caches"):
 
 
 class LockedFile(msgspec.Struct, frozen=True):
-    """A file with locked ranges. `present` of its `bytes` are in memory; `note` says why not all.
+    """A file with locked ranges. `present` of its `bytes` are in memory; `note` says why not more.
 
-    A note also tells of a file that has been replaced or removed: what is locked is the old one.
+    A note also says if the file was replaced or removed; then the old file is locked.
     """
 
     path: str
@@ -85,10 +85,10 @@ class LockedFile(msgspec.Struct, frozen=True):
 
 
 class LockReport(msgspec.Struct, frozen=True):
-    """All that is locked of a mount's files, in bytes of whole pages.
+    """All locked bytes of a mount's files, in whole pages.
 
-    `limit` is the lock budget that these share with buffers and windows, None where none was set.
-    `listed` are files, those with a note first; there may be more.
+    `limit` is the lock budget that these share with buffers and windows; None without one.
+    `listed` are the first files, those with a note before the others.
     """
 
     files: int

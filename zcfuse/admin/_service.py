@@ -1,7 +1,7 @@
-"""Telling the service manager how it goes: readiness, state, watchdog (sd_notify(3)).
+"""Informs the service manager: readiness, state, watchdog (sd_notify(3)).
 
-One datagram a message over the socket that ``NOTIFY_SOCKET`` names. Without that variable, that is
-where no service manager waits for anything, every call does nothing.
+Each message is one datagram to the socket that ``NOTIFY_SOCKET`` names. Without that variable no
+service manager waits, and every call does nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-# The manager reads at once; one that does not must not keep the event loop for long.
+# The manager reads at once. A slow manager must not block the event loop for long.
 _SEND_TIMEOUT_S: Final = 1.0
 
 
 class ServiceManager:
-    """Who started this process as a service, if anybody did.
+    """The service manager that started this process, if any.
 
     Parameters:
-        address: of the notification socket: a path, or ``@`` and an abstract name; "": nobody.
-        watchdog: the longest pause between two `alive`, in seconds; None: there is no watchdog.
+        address: the notification socket: a path, or ``@`` and an abstract name; "" without one.
+        watchdog: the longest pause between two `alive`, in seconds; None without a watchdog.
     """
 
     def __init__(self, address: str = "", watchdog: float | None = None) -> None:
@@ -32,7 +32,7 @@ class ServiceManager:
 
     @classmethod
     def of_environment(cls) -> ServiceManager:
-        """Take what the environment says, and take it out of it: it is not for our children."""
+        """Read the environment's variables and remove them, so that children do not see them."""
         address = os.environ.pop("NOTIFY_SOCKET", "")
         microseconds = os.environ.pop("WATCHDOG_USEC", "")
         process = os.environ.pop("WATCHDOG_PID", "")
@@ -44,25 +44,25 @@ class ServiceManager:
 
     @staticmethod
     def extend_start(seconds: int) -> None:
-        """Ask for `seconds` more until the service is up, before there is a `ServiceManager`."""
+        """Ask for `seconds` more for the start; this works before a `ServiceManager` exists."""
         address = os.environ.get("NOTIFY_SOCKET", "")
         if address.startswith(("/", "@")):
             ServiceManager(address)._send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000}")
 
     def ready(self, status: str) -> None:
-        """Tell that the service is up, and what it does."""
+        """Report that the service is up, with its state in one line."""
         self._send("READY=1", f"STATUS={status}")
 
     def status(self, text: str) -> None:
-        """Tell what the service does at the moment, in one line."""
+        """Report the state of the service in one line."""
         self._send(f"STATUS={text}")
 
     def alive(self) -> None:
-        """Put the watchdog off."""
+        """Ping the watchdog."""
         self._send("WATCHDOG=1")
 
     def stopping(self, why: str) -> None:
-        """Tell that the service ends; once, further calls do nothing."""
+        """Report that the service ends. Further calls do nothing."""
         if not self._stopping:
             self._stopping = True
             self._send("STOPPING=1", f"STATUS={why}")

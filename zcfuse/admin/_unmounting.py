@@ -1,7 +1,7 @@
-"""Taking a mount away within a bounded time: first politely, then lazily.
+"""Unmounts within a bounded time: first regularly, then lazily.
 
-Blocking and without any event loop, so that the daemon (from a worker thread) and ``zcfuse
-umount`` share it.
+The functions block and need no event loop, so that the daemon (in a worker thread) and ``zcfuse
+umount`` share them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _RETRY_S: Final = 0.1
 
 
 class Unmountable(Protocol):
-    """What `zcfuse.linux._mounting.KernelMount` offers."""
+    """The part of `zcfuse.linux._mounting.KernelMount` that this module needs."""
 
     @property
     def mountpoint(self) -> str:
-        """The path for messages."""
+        """The mount point, for messages."""
 
     def unmount(self) -> None:
         """Unmount, or raise OSError(EBUSY)."""
 
     def abandon(self) -> None:
-        """Detach although it is busy, and end the connection."""
+        """Detach the mount even if it is busy, and end the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnmountOutcome:
-    """How an unmount went: ``message`` is empty, or one line for the user.
+    """The outcome of an unmount: ``message`` is empty, or one line for the user.
 
-    ``busy``: it failed only because somebody uses the mount.
+    ``busy``: it failed only because a program uses the mount.
     """
 
     lazy: bool
@@ -51,16 +51,16 @@ def unmount_within(
     *,
     force: bool = True,
 ) -> UnmountOutcome:
-    """Unmount; what is still busy after *wait* seconds is detached lazily, its connection ended.
+    """Unmount. If the mount is busy after *wait* seconds, detach it and end its connection.
 
     Parameters:
-        mount: what to unmount.
-        wait: seconds for which EBUSY is waited out.
-        hurry: when set, the waiting ends at once.
-        force: whether to detach a busy mount; without, it stays mounted.
+        mount: the mount.
+        wait: how long to retry after EBUSY, in seconds.
+        hurry: ends the waiting at once when set.
+        force: whether to detach a busy mount; otherwise it stays mounted.
 
     Returns:
-        How it went; nothing is raised, so that a caller who is ending anyway can go on.
+        The outcome. This raises no error, so that a caller that is ending can go on.
     """
     pause = hurry or threading.Event()
     deadline = time.monotonic() + wait

@@ -1,6 +1,6 @@
-"""How a file is served and why not better: the document, and the advice that follows from it.
+"""The document that explains how a file is served and why not better, and its advice.
 
-Pure: made of what `zcfuse.admin.explain._inquiry` found out. The command prints it.
+All functions are pure. `zcfuse.admin.explain._inquiry` finds the facts; the command prints them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import msgspec
 class BackingPart(msgspec.Struct, frozen=True):
     """A run of bytes of a real file. `path` is as the daemon sees it; "" stands for a hole.
 
-    `length` is None where it goes to the end of the file. `stacked`: the filesystem is one that
-    lies on others. `cached_bytes` of it are in the backing file's page cache, None where the kernel
-    does not tell the daemon.
+    `length` is None for a run to the end of the file. `stacked`: the filesystem lies on others.
+    `cached_bytes` of the run are in the backing file's page cache; None if the kernel hides that
+    from the daemon.
     """
 
     path: str
@@ -28,7 +28,7 @@ class BackingPart(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A serving path: for which reads it is used ("" for none), and why not for more."""
+    """A serving path: the reads that use it ("" for none), and why not more."""
 
     path: str
     used: str
@@ -36,9 +36,9 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Names(msgspec.Struct, frozen=True):
-    """Who answers for the file's name, attributes and opens: the data path or Python, and why.
+    """Says whether the data path or Python answers for names, attributes and opens, and why.
 
-    `timeout_s` is for how long the kernel may believe the answer, None: without limit.
+    `timeout_s` is how long the kernel may believe the answer, in seconds; None: without limit.
     """
 
     leased: bool
@@ -49,10 +49,10 @@ class Names(msgspec.Struct, frozen=True):
 class Served(msgspec.Struct, frozen=True):
     """How reads of the file travel.
 
-    `mode`: passthrough, cached, upcall, naive, or "" of what is no regular file or cannot be
-    opened; then `reason` has the error. `open_as`: how it is served to those who have it open now,
-    "" where nobody has. `forced`: the path that the mount or the entry demands, "" where neither
-    does. `locked_bytes` of it are kept in memory.
+    `mode`: passthrough, cached, upcall or naive. It is "" for a file that is not regular or does
+    not open; then `reason` has the error. `open_as`: how programs that have it open now are served;
+    "" without any. `forced`: the path that the mount or the entry demands, or "". `locked_bytes` of
+    the file are locked in memory.
     """
 
     mode: str
@@ -64,9 +64,9 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, tag="explained"):
-    """All that a daemon knows of how one file is served. `parts` are the first of `parts_in_all`.
+    """The daemon's knowledge of how one file is served. `parts` are the first of `parts_in_all`.
 
-    `fallbacks` are counted of the whole mount since it began, by reason.
+    `fallbacks` counts those of the whole mount since its start, by reason.
     """
 
     pid: int
@@ -91,8 +91,8 @@ _NO_PRIVILEGE: Final = (
     "mount as root (CAP_SYS_ADMIN): the kernel then reads the backing file itself (passthrough)"
 )
 _STACKED: Final = (
-    "mount with --stack-depth 2: the kernel then reads the file itself, but no overlayfs can be"
-    " mounted on top"
+    "mount with --stack-depth 2: the kernel then reads the file itself, but the mount cannot be a"
+    " layer of an overlayfs"
 )
 _STACKED_TWICE: Final = (
     "keep the data on a filesystem that lies on fewer others, such as a volume of the container:"
@@ -102,34 +102,34 @@ _TOO_OLD: Final = (
     "boot Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH: the kernel then reads the file itself"
 )
 _PARTS: Final = (
-    f"{GOOD} for a file that is a part of others: a whole file (File, Mirror) could be passed"
+    f"{GOOD} for a file that is a part of others: the kernel passes only whole files (File, Mirror)"
     " through"
 )
 _IMMUTABLE: Final = (
-    f"{GOOD} for files that are small or read again; a huge file that is read once is quicker"
-    " without --immutable, by passthrough"
+    f"{GOOD} for small files and for repeated reads; one read of a huge file is quicker by"
+    " passthrough, without --immutable"
 )
 
-# By what a reason begins with; the first that fits counts.
+# Advice by the beginning of a reason; the first match wins.
 _REMEDIES: Final[tuple[tuple[str, str], ...]] = (
     ("passthrough: EPERM", _NO_PRIVILEGE),
     ("passthrough: ELOOP", _STACKED),
     ("passthrough: ENOSYS", _TOO_OLD),
     ("passthrough: the file is made of extents", _PARTS),
     ("passthrough: not on an immutable mount", _IMMUTABLE),
-    ("passthrough: ", "see in ioctl(2) and the kernel's log what that errno means: {reason}"),
+    ("passthrough: ", "look up that errno in ioctl(2) and the kernel's log: {reason}"),
 )
 
-# What each counted reason says, by what it begins with: (in other words, what to do).
+# By the beginning of a counted reason: (the reason in other words, the remedy).
 _MEANINGS: Final[tuple[tuple[str, str], ...]] = (
     ("passthrough: EPERM", "the daemon may not hand files to the kernel: mount as root"),
     ("passthrough: ELOOP", "the backing filesystem lies on others: --stack-depth 2"),
     ("passthrough: ENOSYS", "the kernel has no passthrough: Linux 6.9 or later"),
     ("passthrough: the file is made of extents", "the kernel passes only whole files through"),
-    ("passthrough: not on an immutable mount", "an immutable mount does without opens instead"),
-    ("passthrough: READ all the same", "readahead and fadvise send READ also then; harmless"),
+    ("passthrough: not on an immutable mount", "an immutable mount avoids opens instead"),
+    ("passthrough: READ all the same", "readahead and fadvise send READ even then; harmless"),
     ("passthrough: ", "the kernel refused the backing file, with this errno"),
-    ("splice: too small", "a small read costs less copied; nothing to mend"),
+    ("splice: too small", "a small read costs less copied; harmless"),
     ("splice: the pipe is too short", "raise the sysctl fs.pipe-max-size, or mount as root"),
     ("splice: no pipe", "the daemon's user has too many pipes: sysctl fs.pipe-user-pages-soft"),
     ("splice: the backing filesystem refused", "it has no splice: reads are copied by pool"),
@@ -149,12 +149,12 @@ _MEANINGS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def meaning(reason: str) -> str:
-    """Return a counted reason in other words, with what to do about it; "" for an unknown one."""
+    """Return a counted reason in other words, with its remedy; "" for an unknown one."""
     return next((text for start, text in _MEANINGS if reason.startswith(start)), "")
 
 
 def advice(found: Explanation) -> str:
-    """Return one line on what would make it better."""
+    """Return one line of advice."""
     served = found.served
     if not served.mode:
         return f"it cannot be opened: {served.reason}" if served.reason else _about_names(found)
@@ -169,7 +169,7 @@ def advice(found: Explanation) -> str:
 def _about_names(found: Explanation) -> str:
     if found.names.leased or found.options.get("directory_lease", True):
         return GOOD
-    return "mount without --no-directory-lease: Python is then asked neither for names nor opens"
+    return "mount without --no-directory-lease: names and opens then need no Python"
 
 
 def _about_upcalls(found: Explanation) -> str:
@@ -194,4 +194,4 @@ def _about_cached(found: Explanation) -> str:
     where = "mount with --path auto"
     if served.forced and found.options.get("path") != served.forced:
         where = f"leave path={served.forced!r} out where the tree makes this entry"
-    return f"{where}: the file is then passed through where that is possible"
+    return f"{where}: the kernel then passes the file through if it can"

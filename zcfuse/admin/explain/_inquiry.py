@@ -1,7 +1,7 @@
-"""Finding out how a file of the mount is served: the tree, the data path and the kernel are asked.
+"""Asks the tree, the data path and the kernel how a file of the mount is served.
 
-Runs on the trio thread, for one request of the status socket. The backing file is opened for it, as
-for a client, and the data path tries what it would do with it; nothing of that is counted.
+It runs on the trio thread, for one request of the status socket. It opens the backing file, as for
+a client, and the data path tries how it would serve the file. No counter counts this.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zcfuse.options import UNLIMITED_CACHE_TIMEOUT_S
 from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Lease, Node, Tree
 
 _MOST_PARTS: Final = 8
-# Filesystems that are made of others, so that passthrough counts a level of stacking.
+# Filesystems that lie on others, so that passthrough counts a level of stacking.
 _STACKED: Final = frozenset({"overlay", "ecryptfs"})
 _MEMORY: Final = "/memfd:"
 _KERNEL_FACTS: Final = (
@@ -53,12 +53,12 @@ async def explain(
     """Explain how a file is served.
 
     Parameters:
-        file: which; of its nodeid follows who answers for its name.
-        requests: finds and opens it.
-        tree: what is shown.
-        status: the mount's, of now.
-        leases: the directory leases, None where the mount has none.
-        open_as: how the data path serves the nodeid now, "" where it does not.
+        file: the file; its nodeid shows whether the data path answers for its name.
+        requests: finds and opens the file.
+        tree: the tree of the mount.
+        status: the status of the mount now.
+        leases: the directory leases; None without any.
+        open_as: how the data path serves the nodeid now, or "".
 
     Raises:
         OSError: there is no such file.
@@ -91,7 +91,7 @@ async def explain(
 
 
 class _Opened(msgspec.Struct):
-    """What opening a file tells; the fields are those of `Served` and `Explanation`."""
+    """Facts from opening a file; the fields are those of `Served` and `Explanation`."""
 
     forced: str
     mode: str = ""
@@ -108,7 +108,7 @@ async def _open(requests: FileRequests, node: Node, into: _Opened) -> None:
             if backing.extents:
                 into.forced = backing.path or into.forced
             elif into.mode == "upcall" and into.forced != "upcall":
-                into.forced = ""  # what a program makes goes by upcall, whatever is demanded
+                into.forced = ""  # only upcall serves bytes that a program makes
     except OSError as error:
         into.reason = error.strerror or str(error)
 
@@ -151,7 +151,7 @@ def _parts(backing: BackingFile) -> list[BackingPart]:
 
 
 def _filesystem(fd: int, mounts: Sequence[MountEntry]) -> str:
-    """Return the type of the filesystem that an open file is on, "unknown" if it is not listed."""
+    """Return the type of an open file's filesystem, or "unknown" if no list names it."""
     number = 0
     with contextlib.suppress(OSError, StopIteration), open(f"/proc/self/fdinfo/{fd}") as file:
         number = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
@@ -159,7 +159,7 @@ def _filesystem(fd: int, mounts: Sequence[MountEntry]) -> str:
 
 
 def _steps(mode: str, reason: str, forced: str, ring: bool) -> list[Step]:
-    """Return the serving paths from the best to the one that is taken."""
+    """Return the serving paths from the best to the chosen one."""
     if mode in ("", "passthrough"):
         return [Step("passthrough", "all reads and mappings", "")] if mode else []
     asked = f"path {forced} is demanded" if forced else ""
@@ -216,7 +216,7 @@ def _timeout(options: Mapping[str, object]) -> float | None:
 def _lease(
     file: FileRange, chain: Sequence[Node], tree: Tree
 ) -> tuple[Lease | None, Sequence[bytes]]:
-    """Return the lease that there may be of a directory on the way, and the names from there on."""
+    """Return the lease of a directory on the way, if any, and the names below it."""
     names = [name for name in file.path.split(b"/") if name]
     lease, below = None, names
     for depth, node in enumerate(chain):
@@ -232,7 +232,7 @@ def _not_leased(
     options: Mapping[str, object],
     leases: DirectoryLeases | None,
 ) -> str:
-    """Return why the data path does not answer for a node, "" where it should."""
+    """Return why the data path does not answer for a node; "" if it should."""
     if options.get("path") in ("naive", "upcall"):
         return f"path {options['path']} leaves everything to Python"
     if leases is None:
@@ -244,5 +244,5 @@ def _not_leased(
     for kept in lease.kept:
         if below[: kept.count(b"/") + 1] == kept.split(b"/"):
             return f"the tree keeps {printable(os.fsdecode(kept))!r} for its own policy"
-    # The data path hands up the entries of such a tree that only Python can answer for.
+    # For such a tree the data path hands up the entries that only Python can answer.
     return _BY_PYTHON if lease.described is not None else ""

@@ -1,14 +1,14 @@
-"""The files that a mount keeps in memory: ranges of backing files, mapped and locked.
+"""Keeps files of a mount in memory: maps and locks ranges of backing files.
 
-Every call but `totals` may block on a disk or read a page table: they are for worker threads, never
-for the trio loop. What a thread has locked it records itself, so that neither a client that goes
-away nor a cancelled task leaves anything locked that is not reported. No lock is held while a file
-is read in.
+Every call except `totals` may block on a disk or read a page table, so call them in worker threads,
+never in the trio loop. The thread that locks a range also records it. So the report has every
+locked range, even if a client leaves or a task is cancelled. Threads hold no mutex while they read
+a file in.
 
-A mapping keeps its file as an open descriptor would, but needs none. A file that is truncated
-loses the pages behind its end also here, and those of the large folio that is split there, which
-nobody maps anew; one that is replaced stays locked as it was. `report` says both, neither harms the
-process, which touches no mapped byte, and locking the file again mends it.
+A mapping keeps its file like an open descriptor, but needs none. A truncated file loses the locked
+pages behind its end, and those of a large folio that the kernel splits there. A replaced file stays
+locked as it was. `report` shows both cases, and locking the file again repairs them. Neither harms
+the process, which touches no mapped byte.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from zcfuse.tree import HOLE, Extent
 
 _MAPS: Final = "/proc/self/maps"
 _MOST_LISTED: Final = 1000
-# A mapping costs as much as some pages; smaller holes are locked with what is around them.
+# A mapping costs as much as some pages, so the lock of a range includes its smaller holes.
 _LEAST_HOLE: Final = 1 << 20
-# Nor are smaller parts tried of what does not find room as a whole.
+# If a piece finds no room, try no smaller part of it than this.
 _LEAST_PART: Final = 1 << 20
 _MEMORY: Final = b"/memfd:"
 
 _HELD: Final = "locked already"
 
-REPLACED: Final = "replaced, moved or removed: what is locked is the file that was there"
+REPLACED: Final = "replaced, moved or removed: the file that was there is still locked"
 TRUNCATED: Final = "truncated: not all of it is locked any more; lock it again"
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Whole pages of one file: which (device, inode number) and path, from where, how many bytes.
+    """Whole pages of one file: its (device, inode number), its path, offset and length in bytes.
 
-    The path is what the process's own descriptor says of it.
+    The path comes from the process's own descriptor.
     """
 
     fd: int
@@ -76,24 +76,24 @@ class FileLocks:
 
     @property
     def locked_bytes(self) -> int:
-        """How many bytes are locked."""
+        """The number of locked bytes."""
         return self._locked_bytes
 
     def bytes_of(self, path: bytes) -> int:
-        """Return how many bytes of one file are locked."""
+        """Return the number of locked bytes of one file."""
         with self._lock:
             return sum(one.piece.length for one in self._files.get(path, ()))
 
     def lock(
         self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
     ) -> LockOutcome:
-        """Read pieces of a file's backing files in and keep them in memory.
+        """Read pieces of a file's backing files into memory and keep them there.
 
         Parameters:
             path: of the file in the mount.
-            pieces: what to lock; their descriptors are used during the call only.
-            files: all that the file is made of, also beside the pieces, see `files_of`: what is
-                locked of others is of a file that was replaced.
+            pieces: the pieces to lock; this uses their descriptors only during the call.
+            files: all backing files of the file, even outside of the pieces, see `files_of`. Locked
+                ranges of other files belong to a replaced file.
         """
         self._drop_outdated(path, pieces, files)
         left = self._missing(path, pieces)
@@ -103,7 +103,7 @@ class FileLocks:
             piece = left.pop()
             reason = self._room.take(piece.length)
             if reason and piece.length > _LEAST_PART:
-                # There may be room for a part of it.
+                # A part of it may find room.
                 middle = piece.offset + whole_pages(0, piece.length // 2)[1]
                 end = piece.offset + piece.length
                 left += [piece.part(middle, end), piece.part(piece.offset, middle)]
@@ -122,7 +122,7 @@ class FileLocks:
         return LockOutcome(locked, held)
 
     def unlock(self, path: bytes | None) -> tuple[int, int]:
-        """Unlock a file, or all below a directory, or (None) everything; return files and bytes."""
+        """Unlock a file, all below a directory, or (None) everything; return files and bytes."""
         below = b"" if not path else path + b"/"
         with self._lock:
             chosen = [
@@ -134,14 +134,14 @@ class FileLocks:
         return len(chosen), self._release(gone)
 
     def totals(self) -> LockReport:
-        """Return what was locked, without looking at whether it still is."""
+        """Return the recorded locks, without checking them."""
         with self._lock:
             return LockReport(
                 len(self._files), self._locked_bytes, self._locked_bytes, self._room.limit, 0, []
             )
 
     def report(self) -> LockReport:
-        """Look at what is locked now, in the page table and by name, and return it."""
+        """Check the locks in the page table and by name, and return those in place now."""
         with self._lock:
             files = [(path, list(locked)) for path, locked in self._files.items()]
         mapped = _mapped_files()
@@ -158,13 +158,13 @@ class FileLocks:
         )
 
     def close(self) -> None:
-        """Unlock everything, and whatever is still being locked when it is done."""
+        """Unlock everything, and each range in progress as soon as its lock is done."""
         with self._lock:
             self._closed = True
         self.unlock(None)
 
     def _missing(self, path: bytes, pieces: Sequence[Piece]) -> list[Piece]:
-        """Return what of the pieces is not locked yet."""
+        """Return the parts of the pieces that are still to lock."""
         with self._lock:
             return self._missing_now(path, pieces)
 
@@ -185,7 +185,7 @@ class FileLocks:
     def _drop_outdated(
         self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
     ) -> None:
-        """Unlock what is of files that are behind the path no more, and what has lost pages."""
+        """Unlock ranges of files that the path no longer shows, and ranges that lost pages."""
         with self._lock:
             known = list(self._files.get(path, ()))
         gone = {id(one) for one in known if _is_outdated(one, pieces, files)}
@@ -197,9 +197,9 @@ class FileLocks:
         self._release([one for one in now if id(one) in gone])
 
     def _lock_taken(self, path: bytes, piece: Piece) -> str:
-        """Lock a piece for which there is room; return "" or why it could not be locked.
+        """Lock a piece for which there is room; return "" or why the lock failed.
 
-        `_HELD`: another thread, asked for the same, has locked all of it meanwhile.
+        `_HELD`: another thread with the same request has locked all of it meanwhile.
         """
         try:
             mapping = Mapping(piece.fd, piece.offset, piece.length)
@@ -234,10 +234,10 @@ class FileLocks:
 def backing_ranges(
     extents: Sequence[Extent], offset: int, length: int
 ) -> list[tuple[int, int, int]]:
-    """Return the (descriptor, offset, length) of what a range of a file is made of, but for holes.
+    """Return the (descriptor, offset, length) of the parts of a file's range, without holes.
 
     Parameters:
-        extents: what the file is made of.
+        extents: the extents of the file.
         offset, length: the range, in bytes.
     """
     found = []
@@ -254,10 +254,10 @@ def backing_ranges(
 
 
 def files_of(extents: Sequence[Extent]) -> dict[tuple[int, int], int]:
-    """Return which files extents are of, by (device, inode number), and their sizes in bytes.
+    """Return the files of extents by (device, inode number), with their sizes in bytes.
 
     Raises:
-        OSError: one cannot be looked at.
+        OSError: fstat(2) fails for one.
     """
     found = map(os.fstat, {extent.fd for extent in extents if extent.fd != HOLE})
     return {(status.st_dev, status.st_ino): status.st_size for status in found}
@@ -267,7 +267,7 @@ def pieces_of(extents: Sequence[Extent], offset: int, length: int) -> list[Piece
     """Return the whole pages of backing files that hold a range of a file, without holes.
 
     Raises:
-        OSError: a backing file cannot be looked at. EOPNOTSUPP: its bytes are in memory already.
+        OSError: a backing file cannot be read. EOPNOTSUPP: its bytes are in memory already.
     """
     found: list[Piece] = []
     for part in backing_ranges(extents, offset, length):
@@ -292,20 +292,20 @@ def _pieces_of_file(fd: int, offset: int, length: int) -> list[Piece]:
 
 
 class _Mapped:
-    """What the kernel says that this process has mapped, and from which files."""
+    """The kernel's list of this process's mappings and their files."""
 
     def __init__(self, ranges: list[tuple[int, int, bytes]]) -> None:
         self._starts = [start for start, _, _ in ranges]
         self._ranges = ranges
 
     def path(self, address: int) -> bytes:
-        """Return the path of the file that is mapped at an address, b"" where none is."""
+        """Return the path of the file that is mapped at an address, or b""."""
         at = bisect.bisect_right(self._starts, address) - 1
         return self._ranges[at][2] if at >= 0 and address < self._ranges[at][1] else b""
 
 
 def _mapped_files() -> _Mapped:
-    """Read this process's mappings; a file that has lost its name is marked (proc_pid_maps(5))."""
+    """Read this process's mappings; the kernel marks files without a name (proc_pid_maps(5))."""
     ranges = []
     with open(_MAPS, "rb") as file:
         for line in file:
@@ -317,7 +317,7 @@ def _mapped_files() -> _Mapped:
 
 
 def _described(path: bytes, locked: Sequence[_Locked], mapped: _Mapped) -> LockedFile:
-    # A mapping that was closed meanwhile has the address 0.
+    # A mapping that has closed meanwhile has the address 0.
     alive = [one for one in locked if one.mapping.address]
     size = sum(one.piece.length for one in alive)
     present = sum(one.mapping.present() for one in alive) * PAGE_BYTES
@@ -330,9 +330,9 @@ def _described(path: bytes, locked: Sequence[_Locked], mapped: _Mapped) -> Locke
 def _is_outdated(
     locked: _Locked, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
 ) -> bool:
-    """Say whether a locked piece is of another file than those, behind its end, or lost pages.
+    """Say whether a locked piece is of another file, lies behind the end, or lost pages.
 
-    The page table is looked at only for what is asked for: a large file is locked in many pieces.
+    Look into the page table only for the requested ranges, since a large file has many pieces.
     """
     own = locked.piece
     size = files.get(own.file)
@@ -348,11 +348,11 @@ def _is_outdated(
 
 
 def _is_elsewhere(locked: _Locked, mapped: _Mapped) -> bool:
-    """Say whether a locked file is no longer what its path leads to."""
+    """Say whether the path now leads to another file than the locked one."""
     piece = locked.piece
     if mapped.path(locked.mapping.address) == piece.path:
         return False
-    # Of a file on a stacked filesystem an older kernel names the one below.
+    # On a stacked filesystem, an older kernel names the file below.
     try:
         status = os.stat(piece.path)
     except OSError:
@@ -362,14 +362,14 @@ def _is_elsewhere(locked: _Locked, mapped: _Mapped) -> bool:
 
 def _mapping_reason(error: OSError) -> str:
     if error.errno == errno.ENOMEM:
-        return "no further mapping is to be had: raise the sysctl vm.max_map_count"
+        return "the process has too many mappings: raise the sysctl vm.max_map_count"
     return f"cannot be mapped: {error.strerror}"
 
 
 def _lock_reason(error: OSError, piece: Piece) -> str:
     if os.fstat(piece.fd).st_size < piece.offset + piece.length - PAGE_BYTES + 1:
-        return "truncated while it was being locked"
+        return "truncated during the lock"
     if error.errno == errno.EFAULT:
-        return "a page of it could not be read from its disk"
+        return "the disk could not read a page of it"
     name = errno.errorcode.get(error.errno or 0, str(error.errno))
     return f"the kernel did not lock it: {name} ({error.strerror})"

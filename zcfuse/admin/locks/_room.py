@@ -1,6 +1,6 @@
-"""How much more may be locked: the mount's budget, the process's limit, the machine's memory.
+"""Limits locked memory: by the mount's budget, the process's limit and the machine's memory.
 
-Any thread may ask. Whoever takes gives back the same number of bytes.
+Any thread may call it. Each taker gives the same number of bytes back.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from zcfuse.linux import lockable_bytes
 
 _MEMINFO: Final = "/proc/meminfo"
 _CGROUPS: Final = "/sys/fs/cgroup"
-# What stays free for everything else: locked pages cannot be reclaimed, and a machine that has no
-# others kills processes.
+# Memory that stays free for other purposes. The kernel cannot reclaim locked pages, and without
+# other pages it kills processes.
 _RESERVE_SHARE: Final = 16
 _MIB: Final = 1 << 20
 
@@ -51,13 +51,13 @@ class OwnBudget:
 
 
 class LockRoom:
-    """Says whether a number of bytes may be locked, and counts them.
+    """Grants a number of bytes to lock, and counts them.
 
     Parameters:
-        limit: the lock budget that was asked for when the mount was made, in bytes; None: none was,
-            so that only the process's limit and the machine's memory bound what is locked.
-        budget: what counts against the limit, with all else that is locked.
-        lockable: returns what RLIMIT_MEMLOCK leaves, None: no limit.
+        limit: the lock budget of the mount's options, in bytes; None: only the process's limit and
+            the machine's memory limit the locks.
+        budget: counts all locked bytes of the mount against the limit.
+        lockable: returns the rest of RLIMIT_MEMLOCK in bytes; None: no limit.
         spare: returns the bytes that can be locked without harm to the machine.
     """
 
@@ -75,11 +75,11 @@ class LockRoom:
         self._spare = spare or spare_memory
 
     def take(self, size: int) -> str:
-        """Take so many bytes; return "" or why that is not possible."""
+        """Take so many bytes; return "" or why that fails."""
         left = self._lockable()
         if left is not None and size > left:
             return (
-                f"{_text(left)} left of what the daemon may lock (RLIMIT_MEMLOCK):"
+                f"{_text(left)} left of the daemon's limit (RLIMIT_MEMLOCK):"
                 " raise 'ulimit -l' before mounting, or mount as root"
             )
         spare = self._spare()
@@ -93,13 +93,13 @@ class LockRoom:
         return ""
 
     def give(self, size: int) -> None:
-        """Give bytes back that were taken."""
+        """Give bytes back."""
         if self.limit is not None:
             self._budget.give_lock_budget(size)
 
 
 def spare_memory() -> int:
-    """Return the bytes that can still be locked: by /proc/meminfo, and by the cgroup's limit."""
+    """Return the bytes that can still be locked, by /proc/meminfo and the cgroup's limit."""
     facts = _meminfo()
     spare = facts["MemAvailable"] - facts["MemTotal"] // _RESERVE_SHARE
     return max(0, min([spare, *_cgroup_spares()]))
@@ -112,7 +112,7 @@ def _meminfo() -> dict[str, int]:
 
 
 def _cgroup_spares() -> list[int]:
-    """Return what the memory limits of the process's cgroup and of those above it leave (v2)."""
+    """Return the rest of the memory limits of the process's cgroup and its parents (v2)."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             own = next((line[3:].strip() for line in file if line.startswith("0::")), "/")

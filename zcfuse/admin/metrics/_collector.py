@@ -1,9 +1,9 @@
-"""A status document as Prometheus metrics: a collector for the official client library.
+"""Turns a status document into Prometheus metrics, for the official client library.
 
-Pure: a document goes in, metric families come out. Every series has the label `mountpoint`, so
-that the text of several mounts may stand in one file. The values of the other labels are bounded:
+It is pure: a document goes in, metric families come out. Every series has the label `mountpoint`,
+so that one file can hold the text of several mounts. Other labels have a bounded set of values:
 operations, paths, roles and errnos by their nature, reasons of fallbacks by number. Names of files
-are no labels.
+are never labels.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from zcfuse.admin.status import StatusDocument
 from zcfuse.datapath import Latency
 
 _NS_PER_S: Final = 1e9
-# Powers of two nanoseconds, at which buckets of the data path's histograms begin: from 2 us in
-# steps of two to 17 ms, where most requests end, then in steps of four to 69 s.
+# Powers of two nanoseconds, where buckets of the data path's histograms begin. They go from 2 us in
+# factors of two to 17 ms, which covers most requests, then in factors of four to 69 s.
 _POWERS: Final = (*range(11, 25), *range(26, 37, 2))
 _BOUNDS_NS: Final = tuple(1 << power for power in _POWERS)
 _MOST_REASONS: Final = 50
 _OTHER: Final = "other"
-# Threads of the data path, and the one of the trio loop; its helpers are numbered without end.
+# Threads of the data path and the trio loop's thread, without its helpers of unlimited number.
 _ROLES: Final = frozenset({"control", "serve", "ring", "read", "relay", "notify", "prefault"})
 
 _PATHS: Final = (
@@ -59,7 +59,7 @@ class StatusCollector(Collector):
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: a registry need not ask the daemon before the first scrape."""
+        """Return nothing, so that a registry does not ask the daemon before the first scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -76,7 +76,7 @@ class StatusCollector(Collector):
 
 
 class _Families:
-    """Makes families whose series have the mount point and at most one label of their own."""
+    """Makes families whose series have the mount point and at most one other label."""
 
     def __init__(self, mountpoint: str) -> None:
         self._mountpoint = mountpoint
@@ -116,9 +116,9 @@ class _Families:
 
 
 def cumulative(latency: Latency) -> list[tuple[str, float]]:
-    """Return (upper bound in s, how many took no longer), up to ``+Inf``.
+    """Return (upper bound in s, number of requests up to it), up to ``+Inf``.
 
-    The bounds are where buckets begin, so that nothing is estimated.
+    Buckets begin at the bounds, so these numbers are exact.
     """
     result = []
     buckets = iter(latency.buckets)
@@ -144,7 +144,7 @@ def _of_mount(family: _Families, document: StatusDocument) -> Iterator[Metric]:
             "transport": str(transport.get("kind", "dev")),
         },
     )
-    yield family.gauge("uptime_seconds", "Seconds since it was mounted.", document.uptime_s)
+    yield family.gauge("uptime_seconds", "Seconds since the mount.", document.uptime_s)
     usage: Counter[str] = Counter()
     for thread in document.threads:
         role = thread.role if thread.role in _ROLES else _OTHER
@@ -223,7 +223,7 @@ def _of_reads(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Metric
 def _of_memory(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Metric]:
     locked, limit = datapath["lock_budget"]
     yield family.gauge("locked_bytes", "Memory that buffers and windows have locked.", locked)
-    yield family.gauge("lock_budget_bytes", "What they may lock.", limit)
+    yield family.gauge("lock_budget_bytes", "The limit of that memory.", limit)
 
 
 def _bounded(counts: Mapping[str, int]) -> dict[str, int]:

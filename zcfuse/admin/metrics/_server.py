@@ -1,9 +1,9 @@
-"""Metrics over HTTP, for a scraper on the same machine.
+"""Serves metrics over HTTP to a scraper on the same machine.
 
-A thread of its own accepts, others answer: neither the trio loop nor the data path waits for a
-scraper. The trio loop is only asked for the status document, at its next turn. Every request is
-bounded in time, and so is their number at a time. Loopback is no protection against other users of
-the machine: they see the names of source and mount point, and counts, but no name of a file.
+A separate thread accepts connections and others answer, so neither the trio loop nor the data path
+waits for a scraper. The trio loop only makes the status document, at its next turn. Requests have a
+limit in time and in number. Loopback does not keep other users of the machine out. They see counts
+and the names of source and mount point, but no name of a file.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ log = logging.getLogger(__name__)
 
 # From accept(2) to the last byte of the answer; a scraper waits for ten seconds.
 _REQUEST_S: Final = 3.0
-# For the trio loop to get to it.
+# Seconds that the trio loop may take for its turn.
 _STATUS_S: Final = 2.0
 _END_S: Final = 2.0
 _MOST_REQUESTS: Final = 4
 
 ReadStatus = Callable[[], StatusDocument]
-_Request = socket.socket | tuple[bytes, socket.socket]  # as socketserver has it
+_Request = socket.socket | tuple[bytes, socket.socket]  # as in socketserver
 
 
 class _Handler(WSGIRequestHandler):
-    """Answers one request, within a bounded time however slowly it is sent."""
+    """Answers one request within a bounded time, even if the client sends slowly."""
 
     def setup(self) -> None:
         super().setup()
@@ -61,11 +61,11 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    """One thread a request, a few at a time; who comes beyond that is hung up on."""
+    """Answers each request in a thread, a few at a time, and hangs up on further clients."""
 
     daemon_threads = True
     block_on_close = False
-    timeout = 1.0  # for accept(2), where the connection that select(2) saw is gone again
+    timeout = 1.0  # for accept(2), if the connection that select(2) saw is gone again
 
     def __init__(self, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -73,7 +73,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        # Not as HTTPServer has it, which asks a name server who we are.
+        # HTTPServer would ask a name server for this machine's name.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()
@@ -98,10 +98,10 @@ class MetricsServer:
     """Listens from the start, and answers from `start` to `close`.
 
     Parameters:
-        listen: where, as `parse_listen` reads it.
+        listen: the address, as `parse_listen` reads it.
 
     Raises:
-        MountError: the port cannot be had.
+        MountError: the port is unavailable.
     """
 
     def __init__(self, listen: str) -> None:
@@ -110,20 +110,20 @@ class MetricsServer:
             self._server = _Server(host, port)
         except OSError as error:
             raise MountError(
-                f"--metrics-listen {listen}: {error.strerror}: choose another port, or 0 for one"
-                " that is free"
+                f"--metrics-listen {listen}: {error.strerror}: choose another port, or 0 for any"
+                " free one"
             ) from error
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
         self._thread: threading.Thread | None = None
 
     @property
     def address(self) -> str:
-        """Where it listens: ``127.0.0.1:9464``."""
+        """The address of the server: ``127.0.0.1:9464``."""
         host, port = self._server.server_address[:2]
         return f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
 
     def start(self, read: ReadStatus) -> None:
-        """Answer from now on, by what `read` returns in the trio loop that calls this."""
+        """Answer from now on. `read` runs in the trio loop of the caller."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(StatusCollector(_in_trio(read, trio.lowlevel.current_trio_token())))
         self._server.set_app(_unavailable_without(make_wsgi_app(registry)))
@@ -131,7 +131,7 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening. A request that is being answered has a moment to be done."""
+        """Stop listening. Requests in progress have a moment to finish."""
         os.close(self._waker)
         if self._thread is not None:
             self._thread.join(_END_S)
@@ -147,7 +147,7 @@ class MetricsServer:
 
 
 def _in_trio(read: ReadStatus, token: trio.lowlevel.TrioToken) -> ReadStatus:
-    """Return what has `read` called by the trio loop, and waits a bounded time for it."""
+    """Return a function that calls `read` in the trio loop and waits for it, bounded."""
 
     def ask() -> StatusDocument:
         answer: queue.SimpleQueue[StatusDocument | Exception] = queue.SimpleQueue()
@@ -168,7 +168,7 @@ def _in_trio(read: ReadStatus, token: trio.lowlevel.TrioToken) -> ReadStatus:
 
 
 def _unavailable_without(app: WSGIApplication) -> WSGIApplication:
-    """Return a WSGI application that answers 503 where the daemon does not get to it."""
+    """Return a WSGI application that answers 503 if the daemon is too busy."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:

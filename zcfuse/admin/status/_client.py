@@ -1,4 +1,4 @@
-"""Asking a daemon for its status, or to unmount. Blocking; every wait is bounded."""
+"""Asks a daemon for its status, or to unmount. The calls block; every wait is bounded."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from zcfuse.admin.status._document import (
 from zcfuse.admin.status._registry import connect, peer_credentials
 from zcfuse.linux import Answer, MountEntry, mount_at, probe, resolve_mountpoint
 
-# What the daemon may need beyond the wait for a busy mount: its data path's threads end, its last
-# reply goes out.
+# Time that the daemon may need after the wait for a busy mount, to end the threads of its data path
+# and send its last reply.
 _ENDING_S: Final = 15.0
 _ALIVE_S: Final = 3.0
 
 
 class StatusError(Exception):
-    """A daemon could not be asked; the text is one line with the remedy.
+    """A daemon did not answer; the text is one line with the remedy.
 
     Parameters:
         usage: True if the path is not a zcfuse mount at all.
-        dead: True if the mount is there and its daemon is gone.
+        dead: True if the mount exists but its daemon is gone.
     """
 
     def __init__(self, message: str, *, usage: bool = False, dead: bool = False) -> None:
@@ -47,7 +47,7 @@ def find_mount(mountpoint: str | bytes | os.PathLike[str]) -> MountEntry:
     """Return the zcfuse mount at a path.
 
     Raises:
-        StatusError: nothing is mounted there, or something else.
+        StatusError: there is no mount, or a mount of another kind.
     """
     path = resolve_mountpoint(mountpoint)
     entry = mount_at(path)
@@ -71,17 +71,17 @@ def read_status(
     """Ask the daemon of a mount for its status.
 
     Parameters:
-        mountpoint: where it is mounted.
+        mountpoint: the mount point.
         timeout: for the answer, in seconds.
 
     Raises:
-        StatusError: it is no zcfuse mount, or its daemon is gone, or it did not answer.
+        StatusError: it is no zcfuse mount, or its daemon is gone or does not answer.
     """
     return read_status_of(find_mount(mountpoint), timeout=timeout)
 
 
 def read_status_of(entry: MountEntry, *, timeout: float = EXCHANGE_TIMEOUT_S) -> StatusDocument:
-    """Ask the daemon of a mount that was found already; see `read_status`."""
+    """Ask the daemon of a known mount; see `read_status`."""
     with _connect(entry, timeout) as client:
         reply = _exchange(client, Request("status"), entry, timeout)
     if isinstance(reply, StatusDocument):
@@ -96,11 +96,11 @@ def ask(entry: MountEntry, request: Request, *, timeout: float = EXCHANGE_TIMEOU
 
     Parameters:
         entry: the mount.
-        request: what is asked.
+        request: the question.
         timeout: for the answer, in seconds.
 
     Raises:
-        StatusError: its daemon is gone, did not answer in time, or refused.
+        StatusError: the daemon is gone, did not answer in time, or refused.
     """
     with _connect(entry, timeout) as client:
         return _exchange(client, request, entry, timeout)
@@ -111,16 +111,16 @@ def request_unmount(entry: MountEntry, wait: float, *, force: bool = True) -> Un
 
     Parameters:
         entry: the mount.
-        wait: for how long the daemon waits for a busy mount, in seconds.
-        force: whether it then detaches the mount; without, the mount stays and is served on.
+        wait: how long the daemon waits for a busy mount, in seconds.
+        force: whether the daemon then detaches the mount; otherwise the mount stays in service.
 
     Returns:
-        How the unmount went.
+        The outcome of the unmount.
 
     Raises:
         StatusError: the daemon is gone or did not answer in time.
     """
-    # A daemon that hangs is found out here, and not after all the time that an unmount may take.
+    # Find a hanging daemon here, and not after the long time that an unmount may take.
     read_status_of(entry, timeout=_ALIVE_S)
     timeout = wait + _ENDING_S
     with _connect(entry, timeout) as client:
@@ -204,12 +204,12 @@ def _exchange(client: socket.socket, request: Request, entry: MountEntry, timeou
 
 
 def _watch_daemon(client: socket.socket) -> Callable[[float], bool]:
-    """Return a function that waits, bounded in seconds, until the daemon's process has ended."""
+    """Return a function that waits a bounded time until the daemon's process has ended."""
     pid, _ = peer_credentials(client)
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
-        # Gone already, or in a process namespace of its own, where its number says nothing to us.
+        # The process is gone, or is in another process namespace, so its number means nothing here.
         return lambda _seconds: True
 
     def wait(seconds: float) -> bool:

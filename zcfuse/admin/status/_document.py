@@ -1,8 +1,7 @@
-"""The status document: what a daemon tells about itself, and the messages of its status socket.
+"""The status document of a daemon, and the messages of its status socket.
 
 The protocol: the client sends one line of JSON (`Request`), the daemon answers with one line
-(`Reply`) and closes. Nothing here does input or output
-except `thread_usage`, which reads ``/proc``.
+(`Reply`) and closes. Only `thread_usage` does input: it reads ``/proc``.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from zcfuse.admin._messages import (
 )
 from zcfuse.admin.explain import Explanation
 
-# A request names a few files of up to PATH_MAX bytes; whoever sends more is not our client.
+# A request names a few files of up to PATH_MAX bytes; a larger one is not from this program.
 MAX_REQUEST_BYTES: Final = 1 << 19
-# A status document has some kilobytes; the bound keeps a client from reading for ever.
+# A status document has some kilobytes; this keeps a client from reading without end.
 MAX_REPLY_BYTES: Final = 16 << 20
-# For how long a daemon may take to send or read a message, in seconds.
+# How long a daemon may take to send or read a message, in seconds.
 EXCHANGE_TIMEOUT_S: Final = 5.0
 
 _TASKS: Final = "/proc/self/task"
@@ -37,7 +36,7 @@ _MAJOR_FAULTS: Final = 9
 
 
 class ThreadUsage(msgspec.Struct, frozen=True):
-    """What the kernel counted for one thread of the daemon since it began."""
+    """The kernel's counts for one thread of the daemon since the thread's start."""
 
     role: str
     tid: int
@@ -48,10 +47,10 @@ class ThreadUsage(msgspec.Struct, frozen=True):
 
 
 class HotFile(msgspec.Struct, frozen=True):
-    """A file that is asked for often; `path` is from the mount point.
+    """A file with many requests; `path` starts at the mount point.
 
-    Counted since the file came among those that are watched, so it may be less than there was. The
-    READs of a file in passthrough are the kernel's, and are not seen.
+    Counting starts when the data path begins to watch the file, so the counts may be too low. The
+    kernel answers READs under passthrough itself, so the counts leave them out.
     """
 
     path: str
@@ -61,17 +60,17 @@ class HotFile(msgspec.Struct, frozen=True):
 
     @property
     def requests(self) -> int:
-        """OPENs and READs."""
+        """The sum of OPENs and READs."""
         return self.opens + self.reads
 
 
 class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     """Everything ``zcfuse status`` shows; ``datapath`` is None for a naive mount.
 
-    ``tree`` is what the tree has to tell: by section, then by name. ``locks`` are the files that
-    are kept in memory, None where there are none. ``hot_files`` are those that are asked for most,
-    and ``metrics`` is where a scraper is listened for, "" where it is not. ``version`` is that of
-    the daemon, which is not that of the command where zcfuse was upgraded since the mount.
+    ``tree`` holds the tree's own figures, by section, then by name. ``locks`` are the files kept in
+    memory; None without any. ``hot_files`` are the files with the most requests. ``metrics`` is the
+    address for a scraper, or "". ``version`` is that of the daemon; the command's version differs
+    after an upgrade of zcfuse.
     """
 
     pid: int
@@ -91,12 +90,12 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a client asks; ``wait_s``: how long a busy mount or a fence is waited for, in seconds.
+    """A client's request; ``wait_s``: how long to wait for a busy mount or a fence, in seconds.
 
-    None: as the mount has it.
+    None: as the mount's options say.
 
-    ``files`` are those to explain (one), to lock, to unlock with all that is below them (none: all
-    that is locked), to tell the cache state of, or to drop from the cache behind the mount.
+    ``files`` are the files of the request. "explain" takes one. "unlock" includes all files below
+    directories, and without files it unlocks everything.
     ``force``: whether an unmount detaches a mount that is still busy after the wait.
     """
 
@@ -107,9 +106,9 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class UnmountReply(msgspec.Struct, frozen=True, tag="unmounted"):
-    """How the unmount went; ``message`` is empty or one line for the user.
+    """The outcome of the unmount; ``message`` is empty or one line for the user.
 
-    ``busy``: somebody uses the mount, which therefore stays.
+    ``busy``: a program uses the mount, which therefore stays.
     """
 
     failed: bool
@@ -118,13 +117,13 @@ class UnmountReply(msgspec.Struct, frozen=True, tag="unmounted"):
 
 
 class SyncReply(msgspec.Struct, frozen=True, tag="synced"):
-    """Whether each change that returned before the request is known to the kernel."""
+    """Says whether the kernel knows of each change that returned before the request."""
 
     done: bool
 
 
 class Refusal(msgspec.Struct, frozen=True, tag="refused"):
-    """Why there is no answer."""
+    """The reason for no answer."""
 
     message: str
 
@@ -142,7 +141,7 @@ Reply = (
 
 
 def printable(path: str) -> str:
-    """Return a file name as text that can be encoded: bytes that are no UTF-8 become ``\\xNN``."""
+    """Return a file name as text that can be encoded; bytes outside of UTF-8 become ``\\xNN``."""
     return printable_bytes(os.fsencode(path))
 
 
@@ -152,17 +151,17 @@ def printable_bytes(path: bytes) -> str:
 
 
 def thread_usage(roles: Mapping[int, str]) -> list[ThreadUsage]:
-    """Read what the kernel counted for each thread of this process.
+    """Read the kernel's counts for each thread of this process.
 
     Parameters:
-        roles: names by thread id; others are called by what they call themselves.
+        roles: names by thread id; other threads keep their own names.
     """
     usage = []
     for name in sorted(os.listdir(_TASKS), key=int):
         try:
             usage.append(_usage_of(int(name), roles))
         except (OSError, ValueError, IndexError):
-            # The thread ended between the listing and the reading.
+            # The thread ended after the listing.
             continue
     return usage
 

@@ -1,9 +1,9 @@
-"""The files that are asked for most, by name: the data path counts node ids, control knows names.
+"""Names the files with the most requests: the data path counts node ids, control knows names.
 
-Belongs to the trio thread. What is told is for people, and bounded: a few dozen files. The kernel
-may forget a node and know the file by another one later: names that were found once are kept while
-the node is counted, and what is known by one name is told together. A node that was forgotten
-before anybody asked has no name, and is left out.
+This module belongs to the trio thread. The list is for people, and has at most a few dozen files.
+The kernel may forget a node and later use another one for the same file. So the module keeps a name
+while the data path counts its node, and adds up the counts of one name. It leaves out a node that
+the kernel forgot before the first request for the list.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Final, Protocol
 
 from zcfuse.admin.status._document import HotFile, printable_bytes
 
-# By requests, and as many by bytes: more than a screen shows.
+# Files by requests, and as many by bytes: more than a screen shows.
 MOST: Final = 20
-# Of those that the data path counts; some of them have no name, or share one.
+# Nodes to take from the data path; some of them have no name, or share one.
 _COUNTED: Final = 60
 
 
 class Counts(Protocol):
-    """What the data path offers."""
+    """The part of the data path that this module needs."""
 
     def hot_files(self, most: int, /) -> list[tuple[int, int, int, int, int, bytes]]:
         """Return (nodeid, opens, reads, bytes, root, path below the root) for each file."""
 
 
 class HotFiles:
-    """The hottest files of one mount. `path_of` names a node of control's, None if it cannot."""
+    """The hottest files of one mount. `path_of` names a node of control; None if it cannot."""
 
     def __init__(self, datapath: Counts, path_of: Callable[[int], bytes | None]) -> None:
         self._datapath = datapath
@@ -35,7 +35,7 @@ class HotFiles:
         self._names: dict[int, str] = {}
 
     def now(self) -> list[HotFile]:
-        """Return them as they are now, the most requests first."""
+        """Return the hottest files now, those with the most requests first."""
         names: dict[int, str] = {}
         files: dict[str, HotFile] = {}
         for nodeid, opens, reads, size, root, below in self._datapath.hot_files(_COUNTED):

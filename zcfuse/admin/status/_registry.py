@@ -1,10 +1,10 @@
-"""Where the daemons' status sockets are, and which zcfuse mounts exist.
+"""Finds the zcfuse mounts and the status sockets of their daemons.
 
-A socket is named after its filesystem's device number, which is unique on the machine while the
-mount exists (also across mount namespaces), so nothing has to be kept in step: the mounts
-themselves are the registry. The directory belongs to one user and is 0700; it is opened once and
-then used through its descriptor, so that nobody can swap it between the check and the use, and the
-length of its path does not matter (unix(7): 108 bytes).
+A socket has the name of its filesystem's device number, which is unique on the machine while the
+mount exists, even across mount namespaces. So the mounts themselves are the registry. The directory
+belongs to one user and has mode 0700. A process opens it once and then uses its descriptor, so that
+no other user can swap it after the check. The length of its path is then no problem either (unix(7)
+allows 108 bytes).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from zcfuse.linux import MountEntry, MountError, read_mounts
 DIRECTORY_NAME: Final = "zcfuse"
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# Connections that wait to be accepted; status clients are few and quick.
+# Pending connections; status clients are few and quick.
 _BACKLOG: Final = 16
-# struct ucred: unix(7).
+# struct ucred, see unix(7).
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
@@ -43,14 +43,14 @@ def socket_name(device: tuple[int, int]) -> str:
 
 
 def runtime_directories(uid: int) -> list[str]:
-    """Return where a user's daemons may have their sockets, the preferred place first."""
+    """Return the directories for the sockets of a user's daemons, the preferred one first."""
     return [*_fixed_directories(uid), *_others_in_tmp(uid)]
 
 
 def _fixed_directories(uid: int) -> list[str]:
     places = []
     environment = os.environ.get("XDG_RUNTIME_DIR", "")
-    # su and sudo may leave the caller's own variable to somebody else.
+    # Under su and sudo the variable may still be that of the calling user.
     if uid == os.geteuid() and os.path.isabs(environment) and _owner(environment) == uid:
         places.append(os.path.join(environment, DIRECTORY_NAME))
     if uid == 0:
@@ -60,9 +60,9 @@ def _fixed_directories(uid: int) -> list[str]:
 
 
 def _others_in_tmp(uid: int) -> list[str]:
-    """Return the user's directories in /tmp that have a random ending.
+    """Return the user's directories in /tmp with a random ending.
 
-    A daemon makes one where another user has taken the fixed name.
+    A daemon makes such a directory if another user has taken the fixed name.
     """
     try:
         with os.scandir("/tmp") as found:
@@ -85,28 +85,28 @@ def _owner(path: str) -> int:
 
 @contextmanager
 def listening(device: tuple[int, int]) -> Iterator[socket.socket]:
-    """Listen on the status socket of a mount; the socket's file is removed at the end.
+    """Listen on the status socket of a mount; remove the socket's file at the end.
 
     Raises:
-        MountError: none of the user's runtime directories can be used.
+        MountError: the user has no usable runtime directory.
     """
     directory = _own_directory()
     name = socket_name(device)
     path = f"/proc/self/fd/{directory}/{name}"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
-            # The number is ours now, so a file of that name belongs to a daemon that is gone.
+            # This mount has the number now, so a file of that name belongs to a dead daemon.
             _remove(directory, name)
             listener.bind(path)
             os.chmod(path, 0o600)
             listener.listen(_BACKLOG)
-            # Held to the end: the socket is closed by then, and the inode number of a file that is
-            # gone is soon another's.
+            # Keep the file open to the end. The socket closes earlier, and then a new file could
+            # get the same inode number.
             own = os.open(name, _HANDLE_FLAGS, dir_fd=directory)
             try:
                 yield listener
             finally:
-                # The next mount may have the number by now, and its socket the name.
+                # By now the next mount may have the number, and its socket the name.
                 if _inode(directory, name) == os.fstat(own).st_ino:
                     _remove(directory, name)
                 os.close(own)
@@ -147,15 +147,15 @@ def _own_directory() -> int:
         reasons.append(f"/tmp: {error.strerror}")
     raise MountError(
         f"no directory for the status socket ({'; '.join(reasons)}):"
-        " set XDG_RUNTIME_DIR to one of yours"
+        " set XDG_RUNTIME_DIR to a directory that you own"
     )
 
 
 def open_directory(place: str, uid: int) -> int:
-    """Open a runtime directory and make sure that only *uid* can have put anything into it.
+    """Open a runtime directory and check that only *uid* can have written to it.
 
     Raises:
-        OSError: it is missing, somebody else's (EPERM), or others may write to it (EPERM).
+        OSError: it is missing, or another user owns it or may write to it (EPERM).
     """
     descriptor = os.open(place, _DIRECTORY_FLAGS)
     status = os.fstat(descriptor)
@@ -172,11 +172,11 @@ def connect(device: tuple[int, int], uid: int, timeout: float) -> socket.socket 
 
     Parameters:
         device: the mount's device number.
-        uid: the user whose daemon it is.
+        uid: the user of the daemon.
         timeout: for the connection and every later call on the socket, in seconds.
 
     Returns:
-        The connected socket, or None if no daemon listens.
+        The connected socket; None if no daemon listens.
     """
     for place in runtime_directories(uid):
         try:
@@ -200,7 +200,7 @@ class _HasOptions(Protocol):
 
 
 def peer_credentials(connection: _HasOptions) -> tuple[int, int]:
-    """Return (process id, user id) of an AF_UNIX connection's other end, on the kernel's word."""
+    """Return (process id, user id) of an AF_UNIX connection's other end, from the kernel."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return pid, uid

@@ -1,8 +1,8 @@
-"""The daemon's end of the status socket, served in the daemon's trio nursery.
+"""Serves the daemon's end of the status socket, in the daemon's trio nursery.
 
-Only the same user and root get an answer, after the kernel's word on who they are (SO_PEERCRED,
-unix(7)); the directory and the socket's mode keep others out before that. Every exchange is
-bounded in bytes and in time, so that a client that says nothing costs one task for a few seconds.
+Only the same user and root get an answer; the kernel identifies them (SO_PEERCRED, unix(7)). Before
+that, the directory and the socket's mode keep others out. Every exchange has a limit in bytes and
+in time, so a silent client costs one task for a few seconds.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ async def serve_status(listener: socket.socket, respond: Responder, replies: tri
     Parameters:
         listener: a listening AF_UNIX stream socket; closed at the end.
         respond: makes the answer to a request.
-        replies: where answers are made; it outlives this call, so a cancellation lets answers
-            under way go out.
+        replies: the nursery of the answers. It outlives this call, so a cancellation lets answers
+            on their way go out.
     """
     listener.setblocking(False)
     clients = trio.CapacityLimiter(_MAX_CLIENTS)
