@@ -143,4 +143,4 @@ def test_a_source_beside_a_manifest_is_refused(zcfuse, source, mountpoint):
 
 @pytest.mark.parametrize("arguments", [(), ("--tree", "t.toml"), ("source",)])
 def test_a_missing_argument_is_told(zcfuse, arguments):
-    refused(zcfuse("mount", *arguments), 2, "Missing argument")
+    refused(zcfuse("mount", *arguments), 2, "MOUNTPOINT")

@@ -25,7 +25,7 @@ _print(_report(differences=("bytes copied in: 2 counted by the daemon, 3 by the 
 """
 TRANSFER = """
 import pickle, sys
-from zcfuse.cli._transfer_tables import print_report
+from zcfuse.cli.bench._transfer_tables import print_report
 with open(sys.argv[1], "rb") as file:
     print_report(pickle.load(file))
 """
@@ -65,7 +65,7 @@ def beginning_with(lines: list[str], name: str) -> list[str]:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_table_of_copies_fits(width: int):
     lines = at_terminal(width, "-c", COPIES)
-    table = lines[2 : lines.index(next(line for line in lines if line.startswith("Events are")))]
+    table = lines[2 : lines.index(next(line for line in lines if line.startswith("Each figure")))]
     assert max(map(len, lines[1:])) <= width
     names = ("naive", "native", "passthrough")
     blocks = [len(beginning_with(table, name)) for name in names]
