@@ -1,10 +1,10 @@
-"""What a mount shows: trees of nodes, their attributes and the files behind them.
+"""Trees: the nodes that a mount shows, their attributes and the files behind them.
 
-Nothing here knows of FUSE. A `Mirror` is the tree of one real directory. A `Dir` is put together
-by a program from `File`, `Slice`, `Concat`, `Zeros`, `Bytes`, `Computed`, `Symlink`, further
-directories and other trees; `VirtualTree` is the tree that shows it. A tree may be used from any
-thread, one that shows a `Dir` from that of its mount; its calls are plain blocking system calls
-that never wait for a writer, a lease or the mount that shows the tree.
+Nothing here knows of FUSE. A `Mirror` is the tree of one real directory. A program builds a `Dir`
+from `File`, `Slice`, `Concat`, `Zeros`, `Bytes`, `Computed`, `Symlink`, further directories and
+other trees; `VirtualTree` shows it. Any thread may use a tree; a tree that shows a `Dir` belongs to
+its mount's thread. A tree makes plain blocking system calls that never wait for a writer, a lease
+or the mount that shows the tree.
 """
 
 from zcfuse.tree._beneath import Beneath

@@ -1,9 +1,9 @@
-"""Opening paths strictly beneath a directory, without ever entering one refused filesystem.
+"""Opens paths strictly beneath a directory, and never enters one refused filesystem.
 
-No symbolic link is followed and no mount of the refused device is walked into: a request to the
-mount that this process serves would wait for this process for ever. The kernel checks all of it in
-one call (openat2, Linux 5.6) as long as the path stays on the root's own mount; a path over other
-mounts, or an older kernel, is walked name by name.
+Opening follows no symbolic link and enters no mount of the refused device: a request to the mount
+that this process serves would wait for this process forever. The kernel checks a whole path in one
+call (openat2, Linux 5.6) if the path stays on the root's mount. For other paths and older kernels,
+this module walks name by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RESOLVE: Final = (
     | linux.RESOLVE_NO_XDEV
 )
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# What openat2 gives where it does not exist, or where a container's filter does not know it.
+# The errnos if openat2 does not exist, or if a container's filter does not know it.
 _NO_OPENAT2: Final = frozenset({errno.ENOSYS, errno.EPERM})
 
 
@@ -34,20 +34,19 @@ class Beneath:
     __slots__ = ("_openat2", "_refused", "fd")
 
     def __init__(self, fd: int, *, openat2: bool = True) -> None:
-        """Take over `fd`; openat2=False walks name by name even where the kernel need not."""
+        """Take over `fd`; openat2=False always walks name by name."""
         self.fd = fd
         self._refused = -1
         self._openat2 = openat2 and self._has_openat2()
 
     def refuse(self, device: int) -> None:
-        """Raise ELOOP from now on for what lies on `device` (as Status.device has it)."""
+        """Raise ELOOP from now on for files on `device` (as in Status.device)."""
         self._refused = device
 
     def open(self, names: Sequence[bytes], flags: int) -> int:
         """Open the path made of `names`; none of them may be a dot name or hold a slash.
 
-        Raises OSError: ELOOP or ENOTDIR where a symbolic link is in the way, ELOOP at the refused
-        device.
+        Raises OSError: ELOOP or ENOTDIR at a symbolic link, ELOOP at the refused device.
         """
         if self._openat2:
             try:
@@ -63,7 +62,7 @@ class Beneath:
         return self._accept(statx(directory, name, flags))
 
     def examine(self, fd: int) -> Status:
-        """Return the status of an open file or O_PATH descriptor, likewise."""
+        """Return the status of an open descriptor, without asking a refused device."""
         return self._accept(statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC))
 
     def step(self, directory: int, name: bytes) -> int:
@@ -83,7 +82,7 @@ class Beneath:
             os.close(fd)
 
     def __del__(self) -> None:
-        # A mirror that was made in passing, below a directory of a program's own.
+        # Frees a mirror that was made briefly, below a program's directory.
         self.close()
 
     def _accept(self, status: Status) -> Status:

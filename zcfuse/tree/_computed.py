@@ -14,11 +14,11 @@ Read: TypeAlias = Callable[[int, int], Awaitable[bytes]]
 class Computed(Entry):
     """A file of `size` bytes that ``await read(offset, size)`` makes, each time they are read.
 
-    Every read of a client is an upcall, past the kernel's page cache, so such a file cannot be
-    mapped shared. `read` is called in a trio task of the mount's, several at once, with a range
-    that lies within the file, and must return exactly so many bytes: anything else, and any
-    exception but OSError, is EIO to the client and a line in the log. One that is not back within
-    the mount's `answer_timeout` is cancelled, and is ETIMEDOUT.
+    A client's read is always an upcall, past the kernel's page cache, so clients cannot map such a
+    file shared. The mount calls `read` in a trio task, several at once, with a range within the
+    file. `read` must return exactly that many bytes. For any other result, and for any exception
+    but OSError, the client gets EIO and the log a line. After the mount's `answer_timeout` the call
+    is cancelled, and the client gets ETIMEDOUT.
 
     Parameters:
         size: in bytes.
@@ -26,7 +26,7 @@ class Computed(Entry):
         attributes: mode (0o444), uid, gid and mtime (when the tree was made), as `Entry` has them.
 
     Raises:
-        TypeError: `size` is no int, `read` is no function, or a path is given: there is one only.
+        TypeError: `size` is no int, `read` is no function, or a path is given.
         ValueError: `size` is negative or beyond 2**63 - 1.
     """
 
@@ -42,7 +42,7 @@ class Computed(Entry):
         self.read = read
 
     def key(self) -> object:
-        """Return the size, which function it is and the attributes."""
+        """Return the size, the function and the attributes."""
         return "computed", self.size, _which(self.read), attributes_key(self)
 
     def describe(self) -> str:
@@ -52,7 +52,7 @@ class Computed(Entry):
 
 
 def _which(function: Read) -> object:
-    """Return what tells a function from others; a method is made anew each time it is named."""
+    """Return a value that identifies a function; a bound method is a new object on each access."""
     if isinstance(function, MethodType):
         return id(function.__self__), id(function.__func__)
     return id(function)

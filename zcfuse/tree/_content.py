@@ -1,7 +1,7 @@
-"""Files that are made of other files: whole ones, pieces, sequences of pieces, and holes.
+"""Files made of other files: whole ones, slices, concatenations and holes.
 
-Where a file's bytes lie is found out when it is looked at or opened, not when the entry is made:
-files are opened by path when a client opens the node, and no descriptor is kept for an entry.
+An entry holds paths, not descriptors. A tree finds a file's bytes when a client looks at the node
+or opens it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Blob(Entry):
 class File(Blob):
     """A whole regular file.
 
-    Its size is that of the file, wherever that ends when it is read, and it passes through where
-    the kernel allows it. Symbolic links in `file` are followed, by the daemon and with its rights,
-    each time it is looked at or opened; a relative path is taken from the working directory of now.
+    It has the file's size at the time of a read, and uses passthrough if the kernel allows it. At
+    each look and open the daemon follows symbolic links in `file`, with its own rights. A relative
+    path starts at the present working directory.
 
     Parameters:
-        file: path of the file, which need not exist yet. What is no regular file cannot be looked
-            up: EISDIR for a directory, EINVAL for a FIFO, socket or device, which is never waited
-            for; a missing file is a missing name.
+        file: path of a regular file, which may not exist yet: then the name is missing. For other
+            kinds a lookup fails: EISDIR for a directory; EINVAL for a FIFO, socket or device, which
+            the daemon never waits for.
         attributes: mode (the file's permission bits), uid, gid, mtime (the file's) and path, as
             `Entry` has them.
 
@@ -74,9 +74,8 @@ class File(Blob):
 class Slice(Blob):
     """`length` bytes of a file or of another entry, from `offset` on.
 
-    Where the file has fewer bytes the slice ends with the file, as pread(2) would: its size is what
-    there is. Within a `Concat` nothing follows such a slice, so that no byte is ever shown at
-    another offset than was said.
+    If the file has fewer bytes, the slice ends with the file, like pread(2). Within a `Concat` such
+    a slice ends the whole file, so that no byte appears at a wrong offset.
 
     Parameters:
         of: a path, or a File, Slice, Concat, Zeros or Bytes.
@@ -129,11 +128,10 @@ class Slice(Blob):
 
 
 class Concat(Blob):
-    """The parts one behind the other.
+    """The parts, one after the other.
 
-    A part's place follows from the sizes of those before it when the file is opened, and holds
-    until it is closed: a file that grows meanwhile shows no more. A part that ends before it should
-    ends the whole, as a file that was truncated.
+    An open fixes each part's offset from the sizes of the parts before it. Until the close, a file
+    that grows shows no more bytes. A part that is too short ends the whole file, like a truncation.
 
     Parameters:
         parts: each a path or a File, Slice, Concat, Zeros or Bytes.
@@ -141,7 +139,7 @@ class Concat(Blob):
             youngest file's) and path, as `Entry` has them.
 
     Raises:
-        TypeError: a part has no bytes that could be put together.
+        TypeError: a part has no bytes to concatenate.
     """
 
     __slots__ = ("_digest", "parts")

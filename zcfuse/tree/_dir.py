@@ -1,7 +1,7 @@
-"""Directories of a program's own: with fixed names, changed by the program, or asked for each time.
+"""Directories that a program makes: fixed, changed while mounted, or computed at each request.
 
-A `Dir` may be changed while it is mounted, in the trio thread that mounts it. It tells the trees
-that show it, and they tell the kernel.
+The program may change a mounted `Dir` in the trio thread that mounts it. The Dir notifies the trees
+that show it, and they notify the kernel.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ NAME_BYTES: Final = 255  # NAME_MAX (limits.h), as on most filesystems
 _SERIAL: Final = itertools.count(1)
 
 Held: TypeAlias = "Content | PathLike"
-"""What a directory may be given: an entry, a tree, or the path of a file."""
+"""The contents that a directory accepts: an entry, a tree, or the path of a file."""
 
 
 class _Place(Protocol):
-    """Where a directory is shown."""
+    """A place that shows a directory."""
 
     def name_changed(self, name: bytes) -> None:
-        """Take note that a name means something else now."""
+        """Note that a name means something else now."""
 
 
 class Dir(Entry):
     """A directory.
 
-    It holds what it is given, by name. A subclass that defines ``lookup`` or ``list`` is asked
-    instead, each time and with the process that asks: such a directory is *dynamic*. Unless it says
-    ``volatile = False`` nothing that it answers is cached, neither what a name means nor which
-    names there are, so that each client gets its own answer.
+    It holds entries by name. A subclass that defines ``lookup`` or ``list`` is *dynamic*: the mount
+    asks it at each request and passes the client's process. The kernel caches no answer of a
+    dynamic directory, neither meanings of names nor listings, so that each client gets a separate
+    answer. ``volatile = False`` permits caching.
 
     Clients that have a file open keep its bytes when the program removes or replaces it. A listing
-    under way leaves out names that are gone, and may show names that came after it began.
+    in progress leaves out removed names, and may show names added after it began.
 
     Parameters:
-        entries: what the directory holds, by name. A name is text, or bytes where it is no text. A
-            path stands for the `File` of that path.
-        key: of a dynamic directory's answer that is a directory made anew each time: equal keys
-            under one name are one directory to the client. None: every Dir is a directory of its
-            own. Its repr must say all of it.
+        entries: the contents by name. A name is text, or bytes if it is not valid text. A path
+            stands for the `File` of that path.
+        key: identifies a directory that a dynamic directory makes again for each answer: equal keys
+            under one name are one directory to the client. None: every Dir object is a different
+            directory. The key's repr must be complete.
         attributes: mode (0o555), uid, gid and mtime (of the last change), as `Entry` has them.
 
     Raises:
-        TypeError: what is to be held is no entry and no tree.
+        TypeError: a value is neither an entry nor a tree nor a path.
         ValueError: a name is empty, a dot name, longer than 255 bytes, or has a slash or a NUL.
 
-    A Dir put in two places is two directories with the same contents.
+    A Dir in two places is two directories with the same contents.
     """
 
     __slots__ = (
@@ -69,15 +69,15 @@ class Dir(Entry):
 
     kind = stat.S_IFDIR
     volatile: bool = False
-    """Whether what it answers may not be cached; True by itself in a dynamic subclass."""
+    """Whether the kernel must not cache its answers; True by default in a dynamic subclass."""
     dynamic: bool = False
-    """Whether `lookup` or `list` is a subclass's own; never set it."""
+    """Whether a subclass defines `lookup` or `list`; never set it."""
     by_value: bool = True
-    """Whether `names` and `get` say all that it holds at any time; False where a subclass overrides
-    one of them, unless it says otherwise: the program must then announce every change."""
+    """Whether `names` and `get` always give the whole contents. By default False if a subclass
+    overrides one of them. A subclass that sets it to True must announce every change."""
     _says_volatile: bool = False
     entry_origin: str = ""
-    """What is said of its entries behind what they are themselves, as in " (of a manifest)"."""
+    """A suffix for descriptions of its entries, such as " (of a manifest)"."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401 - object's
         super().__init_subclass__(**arguments)
@@ -107,37 +107,37 @@ class Dir(Entry):
             self._put(checked_name(name), content_of(entry, name))
 
     async def lookup(self, name: str, who: Who) -> Content | None:
-        """Return what `name` is to the process `who`. To be overridden.
+        """Return the meaning of `name` to the process `who`. Override it.
 
-        Runs in a trio task of the mount's, several at once. None or FileNotFoundError: there is no
-        such name. Another OSError is the client's errno; any other exception is EIO to the client,
-        with a traceback in the log. One that is not back within the mount's `answer_timeout` is
-        cancelled, which is ETIMEDOUT to the client.
+        The mount runs it in a trio task, several at once. None or FileNotFoundError: the name is
+        missing. The client gets the errno of any other OSError. For other exceptions the client
+        gets EIO and the log a traceback. After the mount's `answer_timeout` the call is cancelled,
+        and the client gets ETIMEDOUT.
         """
         return self.get(name)
 
     async def list(self, who: Who) -> Iterable[str]:
-        """Return the names that the process `who` sees. To be overridden.
+        """Return the names that the process `who` sees. Override it.
 
-        A mapping from names to entries spares a `lookup` of each name, and may make its values when
-        they are asked for. Exceptions and time are as `lookup` has them.
+        A mapping from names to entries saves a `lookup` of each name, and may make its values on
+        access. Exceptions and the time-out work as for `lookup`.
         """
         return [os.fsdecode(name) for name in self.names()]
 
     def get(self, name: str | bytes) -> Content | None:
-        """Return what `name` means, None where it is missing.
+        """Return the meaning of `name`, or None if it is missing.
 
-        A subclass may override it and `names` for content that is made when it is asked for,
-        the same for everybody. It must not wait.
+        A subclass may override it and `names` to make entries on demand, the same for every client.
+        It must not wait.
         """
         return self._entries.get(os.fsencode(name))
 
     def names(self) -> Iterable[bytes]:
-        """Return the names that it holds; a sequence that is not mutable is not copied."""
+        """Return the names; callers copy a mutable sequence."""
         return tuple(self._entries)
 
     def directories(self) -> int | None:
-        """Return how many of the names are directories, None if that is not known."""
+        """Return the number of subdirectories, or None if unknown."""
         known = type(self).names is Dir.names and not self.dynamic
         return self._directories if known else None
 
@@ -145,7 +145,7 @@ class Dir(Entry):
         """Hold `entry` as `name` from now on.
 
         Raises:
-            FileExistsError: the name is there already.
+            FileExistsError: the name exists already.
             TypeError, ValueError: as for the constructor.
         """
         checked = checked_name(name)
@@ -155,7 +155,7 @@ class Dir(Entry):
         self._tell(checked)
 
     def replace(self, name: str | bytes, entry: Held) -> Content | None:
-        """Hold `entry` as `name` from now on, and return what it was before.
+        """Hold `entry` as `name` from now on; return the old entry.
 
         Clients that have the old file open keep its bytes. Raises TypeError and ValueError as the
         constructor does.
@@ -168,12 +168,12 @@ class Dir(Entry):
         return before
 
     def remove(self, name: str | bytes) -> Content:
-        """Hold nothing as `name` any more, and return what it was.
+        """Remove `name` and return its entry.
 
         Clients that have the file open keep its bytes.
 
         Raises:
-            FileNotFoundError: the name is not there.
+            FileNotFoundError: the name is missing.
         """
         checked = os.fsencode(name)
         before = self._take(checked)
@@ -183,38 +183,38 @@ class Dir(Entry):
         return before
 
     def changed(self, *names: str | bytes) -> None:
-        """Have the kernel ask again what these names mean.
+        """Make the kernel ask again for these names.
 
-        For a dynamic directory whose answers are cached, and for one that overrides `get`.
+        Needed for a dynamic directory whose answers are cached, and for one that overrides `get`.
         """
         for name in names:
             self._tell(checked_name(name))
 
     @property
     def changed_ns(self) -> int:
-        """When a name last came or went, in nanoseconds since the epoch."""
+        """The time of the last change of names, in nanoseconds since the epoch."""
         return self._changed_ns
 
     def key(self) -> object:
-        """Return which directory it is, and the attributes."""
+        """Return the directory's identity and the attributes."""
         return "dir", self._key, attributes_key(self)
 
     def show(self, place: _Place) -> None:
-        """Tell `place` of changes for as long as it lives. For trees."""
+        """Notify `place` of changes while it lives. For trees."""
         if self._places is None:
             self._places = weakref.WeakSet()
         self._places.add(place)
 
     @classmethod
     def from_paths(cls, paths: Mapping[str, Held], /) -> Dir:
-        """Return a directory with all the directories that `paths` need.
+        """Return a directory, with every subdirectory that `paths` need.
 
         Parameters:
-            paths: what the tree holds, by its path from the top: ``{"train/1.jpg": "/data/x.jpg"}``
-                shows a file in a directory. A path as value stands for the `File` of that path.
+            paths: the contents by path from the top: ``{"train/1.jpg": "/data/x.jpg"}`` shows a
+                file in a directory. A path as value stands for the `File` of that path.
 
         Raises:
-            TypeError: a value is no path, no entry and no tree.
+            TypeError: a value is neither a path nor an entry nor a tree.
             ValueError: a path has a part that is no name, or leads through a file.
         """
         top = cls()
@@ -266,7 +266,7 @@ class Dir(Entry):
 
 
 def _directory_at(top: Dir, path: str, wanted: str, made: dict[str, Dir]) -> Dir:
-    """Return the directory at `path`, made where it is missing; `wanted` is what needs it."""
+    """Return the directory at `path`; make it if missing. `wanted` is the path that needs it."""
     at = top
     parts = path.split("/")
     for depth, part in enumerate(parts, 1):
@@ -282,7 +282,7 @@ def _directory_at(top: Dir, path: str, wanted: str, made: dict[str, Dir]) -> Dir
 
 
 def checked_name(name: str | bytes) -> bytes:
-    """Return a name as the kernel has it; raise TypeError or ValueError for what is none."""
+    """Return a name as bytes; raise TypeError or ValueError for an invalid one."""
     if not isinstance(name, str | bytes):
         raise TypeError(f"a name must be str or bytes, not {name!r}")
     encoded = os.fsencode(name)

@@ -1,9 +1,8 @@
 """A tree that shows one real directory as it is.
 
-No descriptor is kept for a node. Every access opens the node's path afresh, beneath the root and
-over no symbolic link, and makes sure by (device, inode number, time of birth) that it has got what
-the node stands for; else ESTALE. Filesystems without a time of birth cannot tell a reused inode
-number from the file that had it before.
+Nodes hold no descriptors. Each access opens the node's path again, beneath the root and without
+symbolic links. Then it compares (device, inode number, time of birth) with the node and raises
+ESTALE if they differ. On filesystems without times of birth, a reused inode number goes unnoticed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _PATH: Final = os.O_PATH | os.O_NOFOLLOW
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW
 
-# The path no longer leads to the node: something else is there, or nothing is.
+# The path no longer leads to the node.
 _GONE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 )
@@ -40,22 +39,22 @@ _LOCAL: Final = frozenset(
     {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0xF2F52010, 0x2FC12FC1}
     | {0x858458F6, 0xE0F5E1E2, 0x73717368}
 )
-# Those that are made of others, so that the kernel counts a level of stacking: overlayfs, ecryptfs.
+# Filesystems made of others, which the kernel counts as a level of stacking: overlayfs, ecryptfs.
 _STACKED: Final = frozenset({0x794C7630, 0xF15F})
 _IDENTITY: Final = struct.Struct("=QQqQ")
 _MASK64: Final = 2**64 - 1
-# What a subclass may have of its own without its answers being others than a mirror's.
+# A subclass that overrides only these still answers like a mirror.
 _FREE: Final = frozenset(
     {"__init__", "close", "describe", "keeps", "lease", "lease_of", "refuse_device", "watch"}
 )
 
 
 class Mirror(Tree):
-    """Shows the directory `source`. Raises OSError where it cannot be opened.
+    """Shows the directory `source`. Raises OSError if it cannot be opened.
 
-    A mount of the tree inside its own source would have to ask itself: name the mount's device by
-    `refuse_device` as soon as it is known. `openat2=False` does without that system call. `stacked`
-    tells whether the source's filesystem is one that lies on others, such as overlayfs.
+    A mount of the tree inside its source would have to ask itself, so pass the mount's device to
+    `refuse_device` as soon as it exists. `openat2=False` avoids that system call. `stacked` is True
+    if the source's filesystem lies on others, such as overlayfs.
     """
 
     root: MirrorNode
@@ -79,11 +78,11 @@ class Mirror(Tree):
         self.root = MirrorNode(self._identity(status), None, b"")
 
     def refuse_device(self, major: int, minor: int) -> None:
-        """Answer ELOOP for whatever lies on this device, and never send it a request."""
+        """Raise ELOOP for files on this device, and never send it a request."""
         self._beneath.refuse(device_number(major, minor))
 
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
-        """Return what `name` stands for in `directory` now."""
+        """Return the present meaning of `name` in `directory`."""
         parent = self._own(directory)
         if name == b".":
             return parent, self.attributes(parent)
@@ -113,7 +112,7 @@ class Mirror(Tree):
             self.leave(fd)
 
     def open(self, node: Node) -> BackingFile:
-        """Open a regular file: EISDIR for a directory, ESTALE for anything else."""
+        """Open a regular file: EISDIR for a directory, ESTALE for other kinds."""
         mirrored = self._own(node)
         try:
             # Only an owner may ask not to change the time of access (open(2)).
@@ -170,10 +169,10 @@ class Mirror(Tree):
             self.leave(fd)
 
     def lease(self) -> int | None:
-        """Return the root's descriptor, unless a subclass answers anything in its own way.
+        """Return the root's descriptor, unless a subclass overrides any answer.
 
-        A subclass that does so below certain names alone says by `keeps` which they are; then the
-        rest is leased.
+        A subclass that overrides answers only below certain names returns those from `keeps`; then
+        it leases the rest.
         """
         if not self._openat2 or (self._differs() and not self.keeps()):
             return None
@@ -184,17 +183,17 @@ class Mirror(Tree):
         return MirrorNode(packed_identity(identity), self._own(directory), name)
 
     def describe(self, node: Node) -> str:
-        """Return which file it mirrors."""
+        """Return the file that it mirrors."""
         whose = "mirror" if type(self) is Mirror else f"mirror ({type(self).__qualname__})"
         return f"{whose} of {os.fsdecode(self.place(node))}"
 
     def place(self, node: Node) -> bytes:
-        """Return the path that leads to a node now, as far as this process can tell."""
+        """Return the present path of a node, as far as this process knows."""
         root = os.readlink(b"/proc/self/fd/%d" % self._beneath.fd)
         return os.path.join(root, *next(self._own(node).paths()))
 
     def _differs(self) -> bool:
-        """Say whether any method but those that build and close is not a Mirror's own."""
+        """Return whether a subclass overrides a method besides those that build and close."""
         return any(
             name in vars(self) or getattr(type(self), name) is not getattr(Mirror, name)
             for name, value in {**vars(Tree), **vars(Mirror)}.items()
@@ -202,7 +201,7 @@ class Mirror(Tree):
         )
 
     def close(self) -> None:
-        """Close the root; open files and listings of the tree stay usable only as far as open."""
+        """Close the root; open files and listings can still use their own descriptors."""
         self._beneath.close()
 
     def enter(self, directory: Node) -> int:
@@ -210,7 +209,7 @@ class Mirror(Tree):
         return self._open(self._own(directory), _PATH | os.O_DIRECTORY)[0]
 
     def leave(self, fd: int) -> None:
-        """Close a descriptor of ours, unless it is the root's."""
+        """Close a descriptor from `enter`, unless it is the root's."""
         if fd != self._beneath.fd:
             os.close(fd)
 
@@ -263,9 +262,9 @@ class Mirror(Tree):
         return status if self._current(status) else statx(fd, b"", AT_EMPTY_PATH)
 
     def _identity(self, status: Status) -> bytes:
-        # The mount is part of it where it is not the root's: a directory that is bound to two
-        # places is two directories to a client's kernel, which allows each only one parent. So is
-        # the type, which alone tells apart what a filesystem without times of birth reuses.
+        # A mount other than the root's is part of the identity: a directory bound to two places is
+        # two directories, because a client's kernel allows each only one parent. So is the type,
+        # the only difference after reuse on a filesystem without times of birth.
         mount = status.mount if status.mount != self._mount else 0
         kind = stat.S_IFMT(status.attributes.mode)
         return _IDENTITY.pack(
@@ -280,14 +279,14 @@ class Mirror(Tree):
 
 
 def packed_identity(identity: Identity) -> bytes:
-    """Return an identity, of a file on the source's own mount, as nodes have it."""
+    """Return the identity of a file on the source's mount in the form that nodes hold."""
     return _IDENTITY.pack(
         identity.device, identity.ino, identity.btime_ns, stat.S_IFMT(identity.kind)
     )
 
 
 def mixed_ino(device: int, ino: int) -> int:
-    """Return one 64-bit number, the same every time, for an inode of a device that is not ours."""
+    """Return a stable 64-bit number for an inode of another device than the source's."""
     value = (device * 0x9E3779B97F4A7C15 + ino) & _MASK64
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK64
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK64

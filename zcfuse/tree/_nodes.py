@@ -1,4 +1,4 @@
-"""The nodes of a mirror: an identity and the names by which it was found. No descriptor."""
+"""The nodes of a mirror: an identity and the names that lookups used, without descriptors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final
 
 from zcfuse.tree._types import Node
 
-# Names kept for an inode with many links, the newest first. A client that comes by a forgotten one
-# gets ESTALE, upon which its kernel looks the path up and the name is known again.
+# Names kept for an inode with many links, the newest first. A client that uses a forgotten name
+# gets ESTALE; then its kernel looks the path up, and the name is known again.
 _LINKS_KEPT: Final = 8
-# Renames outside can leave remembered parents that form a ring; no real path is as deep as this.
+# Outsiders' renames can leave remembered parents that form a cycle; real paths are shorter.
 _DEPTH_LIMIT: Final = 65_536
 
 
@@ -28,7 +28,7 @@ class MirrorNode(Node):
         self._others: tuple[tuple[MirrorNode, bytes], ...] = ()
 
     def merge(self, other: Node) -> None:
-        """Go by the name of `other` first from now on, and by the earlier ones after that."""
+        """Try the name of `other` first from now on, then the earlier ones."""
         if not isinstance(other, MirrorNode) or other is self or other.parent is None:
             return
         if self.parent is None or (other.parent is self.parent and other.name == self.name):
@@ -49,7 +49,7 @@ class MirrorNode(Node):
 
 
 class UnseenNode(MirrorNode):
-    """A name that is listed but whose status could not be had, as without search permission."""
+    """A listed name without a status, for example for lack of search permission."""
 
     __slots__ = ()
 

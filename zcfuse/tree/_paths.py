@@ -1,10 +1,10 @@
-"""Opening files by path as open(2) does, symbolic links followed, but never our own mount's.
+"""Opens files by path like open(2), with symbolic links, but never on our own mount.
 
-The thread that opens is the one that would have to answer a request to the mount, so a path that
-leads into it must be refused before the kernel sends any. The kernel sees to that in one call while
-the path stays on one mount (openat2, RESOLVE_NO_XDEV, Linux 5.6): it is asked from the mount that
-the path lies on as far as its text tells. What crosses mounts on the way, through a symbolic link
-for instance, is walked name by name, each looked at before it is entered.
+The opening thread also answers the mount's requests, so it must refuse a path into the mount before
+the kernel sends any request. One call checks a path that stays on one mount (openat2,
+RESOLVE_NO_XDEV, Linux 5.6). It starts at the mount point that the path's text names. A path that
+crosses mounts, for example by a symbolic link, is walked name by name, with a check before each
+step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, device_number, statx
 
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS: Final = 40  # as many symbolic links as the kernel follows (path_resolution(7))
-# Not there, or a container's filter does not know it; EXDEV: the path leaves the mount.
+# openat2 is missing, or a container's filter does not know it; EXDEV: the path leaves the mount.
 _TO_BE_WALKED: Final = frozenset({errno.EXDEV, errno.ENOSYS, errno.EPERM})
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 # Columns of /proc/self/mountinfo (proc_pid_mountinfo(5)).
@@ -38,12 +38,12 @@ class PathOpener:
         self._mountpoints = frozenset({b"/"})
 
     def refuse_device(self, major: int, minor: int) -> None:
-        """Raise ELOOP from now on for what lies on this device."""
+        """Raise ELOOP from now on for files on this device."""
         self._refused = device_number(major, minor)
         self._mountpoints = _mountpoints(b"%d:%d" % (major, minor))
 
     def open(self, path: bytes, flags: int) -> int:
-        """Open an absolute path. Raises OSError; ELOOP where it leads into the refused device."""
+        """Open an absolute path. Raises OSError: ELOOP if it leads into the refused device."""
         if self._refused < 0:
             return os.open(path, flags | os.O_CLOEXEC)
         try:
@@ -64,7 +64,7 @@ class PathOpener:
             os.close(mount)
 
     def _top(self, path: bytes) -> bytes:
-        """Return the mount point that a path's directory lies on, as far as its text tells."""
+        """Return the mount point of a path's directory, judged by its text."""
         directory = path.rpartition(b"/")[0]
         while directory and directory not in self._mountpoints:
             directory = directory.rpartition(b"/")[0]
@@ -111,7 +111,7 @@ class PathOpener:
 
 
 def absolute(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
-    """Return a path as bytes, from the root on; raise ValueError for one that is none."""
+    """Return an absolute path as bytes; raise ValueError for an invalid path."""
     name = os.fsencode(path)
     if not name or b"\0" in name:
         raise ValueError(f"not a path: {path!r}")
@@ -119,7 +119,7 @@ def absolute(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes
 
 
 def _names(path: bytes) -> list[bytes]:
-    """Return the names of a path, the last one first, without those that lead nowhere."""
+    """Return the names of a path, the last one first, without empty names and "."."""
     return [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
 
 
@@ -128,9 +128,9 @@ def _is_below(path: bytes, directory: bytes) -> bool:
 
 
 def _mountpoints(refused: bytes) -> frozenset[bytes]:
-    """Return where filesystems are mounted, but for the refused one's places.
+    """Return all mount points except the refused device's.
 
-    What is mounted below that is left out as well: the way there leads through it.
+    It also leaves out mounts below those, because their paths lead through them.
     """
     with open("/proc/self/mountinfo", "rb") as file:
         mounts = [line.split(b" ") for line in file]

@@ -1,4 +1,4 @@
-"""What the trees that stand in a directory have to tell, put together."""
+"""Joins the reports of the trees in a directory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from zcfuse.tree._dir import Dir
 from zcfuse.tree._types import Tree
 
 MOST_NAMES: Final = 20_000
-"""Names that are looked through: some 20 ms, for which the mount answers nobody else."""
+"""Limit of names to search. It takes about 20 ms, and the mount answers no request meanwhile."""
 
 
 def report_of(directory: Dir) -> Mapping[str, Mapping[str, object]]:
     """Return the reports of all trees in a directory and below it, one section after the other.
 
-    Directories that make their contents when they are asked are not looked into, nor anything
-    behind the first `MOST_NAMES` names.
+    Skips directories that make their contents on demand, and stops after `MOST_NAMES` names.
     """
     sections: dict[str, dict[str, object]] = {}
     for tree in _trees(directory):

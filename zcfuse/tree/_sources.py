@@ -1,7 +1,7 @@
 """The real files behind one entry, while it is looked at or open, and the runs of their bytes.
 
-A `Sources` is made for one look or one open and used by one thread. Looking needs one descriptor at
-a time, whatever the number of files; open files keep theirs until `close`.
+A `Sources` serves one look or one open, in one thread. A look uses one descriptor at a time,
+whatever the number of files. Open files keep their descriptors until `close`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from zcfuse.tree._paths import PathOpener
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 
-# O_NONBLOCK: a FIFO must not make open(2) wait for a writer. What it is, is looked at afterwards.
+# O_NONBLOCK: a FIFO must not make open(2) wait for a writer. A later check finds its kind.
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 ACCESS_ACL: Final = b"system.posix_acl_access"
 
 Stamp = tuple[tuple[int, int, int], ...]
-"""Which files they are: (device, inode number, time of birth) of each, in order of first use."""
+"""The files' identities: (device, inode number, time of birth) of each, in order of first use."""
 
 
 class Source(msgspec.Struct, eq=False):
-    """A file: `fd` is -1 while it is only looked at.
+    """A file; `fd` is -1 unless the file is kept open.
 
-    `acl` is the file's access ACL in the kernel's form (acl(5)), empty where it has none. Memory
-    that the tree holds has `status` None, and `owner` closes its descriptor.
+    `acl` is the file's access ACL in the kernel's form (acl(5)), or empty. For memory that the tree
+    holds, `status` is None, and `owner` closes the descriptor.
     """
 
     fd: int
@@ -45,9 +45,9 @@ class Source(msgspec.Struct, eq=False):
 
 
 class Run(msgspec.Struct, frozen=True, eq=False):
-    """So many bytes of a source from `offset`; without a source, so many zeros.
+    """`length` bytes of a source from `offset`; without a source, zeros.
 
-    `open_ended`: it ends where the file ends, and was `length` bytes long when it was looked at.
+    `open_ended`: it ends with the file, and had `length` bytes at the last look.
     """
 
     source: Source | None
@@ -57,7 +57,7 @@ class Run(msgspec.Struct, frozen=True, eq=False):
 
 
 class Runs(msgspec.Struct, frozen=True, eq=False):
-    """The bytes of an entry. Not `complete`: the last run ends where a file lacks what follows."""
+    """The bytes of an entry. `complete` is False if the last run ends early, with its file."""
 
     runs: tuple[Run, ...]
     complete: bool = True
@@ -88,9 +88,9 @@ class Runs(msgspec.Struct, frozen=True, eq=False):
 
 
 def joined(parts: Iterable[Runs]) -> Runs:
-    """Return the runs of several parts as those of one, as far as the first incomplete one.
+    """Join the runs of several parts, up to the first incomplete part.
 
-    Raises OSError: EOVERFLOW where the parts are longer than a file can be.
+    Raises OSError: EOVERFLOW if the parts exceed the largest file size.
     """
     found: list[Run] = []
     size = 0
@@ -121,7 +121,7 @@ class Sources:
     __slots__ = ("_by_path", "_keep", "_opener")
 
     def __init__(self, opener: PathOpener, *, keep: bool) -> None:
-        """`keep`: open the files for reading and keep them open; else only look at them."""
+        """`keep`: open the files and keep them open; otherwise only look at them."""
         self._opener = opener
         self._keep = keep
         self._by_path: dict[bytes, Source] = {}
@@ -129,8 +129,7 @@ class Sources:
     def of(self, path: bytes) -> Source:
         """Return a regular file by its path.
 
-        Raises OSError: EISDIR for a directory, EINVAL for anything else that is no regular file,
-        and whatever opening it gives.
+        Raises OSError: EISDIR for a directory, EINVAL for other kinds, and the errors of open(2).
         """
         source = self._by_path.get(path)
         if source is None:
@@ -139,16 +138,16 @@ class Sources:
 
     @property
     def statuses(self) -> list[Status]:
-        """What the files are, in order of first use."""
+        """The files' statuses, in order of first use."""
         return [source.status for source in self._by_path.values() if source.status is not None]
 
     @property
     def acls(self) -> set[bytes]:
-        """The different access ACLs of the files; an empty one is that of a file without."""
+        """The different access ACLs of the files; empty for a file without one."""
         return {source.acl for source in self._by_path.values() if source.status is not None}
 
     def stamp(self) -> Stamp:
-        """Return which files they are."""
+        """Return the files' identities."""
         return tuple((one.device, one.attributes.ino, one.btime_ns) for one in self.statuses)
 
     def refresh(self) -> None:

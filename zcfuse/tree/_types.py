@@ -1,7 +1,7 @@
 """The vocabulary of a tree: nodes, attributes, backing files, listings and the Tree itself.
 
-A tree is asked by path of identity, not by descriptor: it hands out nodes, gets them back as
-arguments, and says ESTALE when a node is no longer what it was.
+A tree hands out nodes and gets them back as arguments. It raises ESTALE if a node has become
+another file.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import msgspec
 from zcfuse.linux import Attributes as Attributes
 
 WHOLE_FILE: Final = 2**64 - 1
-"""Extent.length: to the end of the file, wherever that is when it is read."""
+"""Extent.length: to the end of the file at the time of the read."""
 
 HOLE: Final = -1
-"""Extent.fd: no file, but so many zeros."""
+"""Extent.fd of a run of zeros."""
 
 _T = TypeVar("_T")
 
 Answer: TypeAlias = _T | Awaitable[_T]
-"""What a tree returns at once, or will: then it is awaited, for a bounded time."""
+"""A tree's answer, or an awaitable of it, which the mount awaits for a bounded time."""
 
 
 class BeingMadeError(BlockingIOError):
-    """An open that comes too early: the tree itself is making the bytes. Asking again succeeds."""
+    """The tree is still making the file's bytes. A later open succeeds."""
 
 
 class Who(msgspec.Struct, frozen=True, gc=False):
-    """The process that asks: its effective user and group, and its process id.
+    """The client's process: its effective user and group, and its process id.
 
     `pid` is 0 for a process that the daemon's pid namespace does not show.
     """
@@ -45,7 +45,7 @@ class Who(msgspec.Struct, frozen=True, gc=False):
 
 
 class StatFs(msgspec.Struct, frozen=True, gc=False):
-    """What statvfs(3) says: sizes of blocks and of names in bytes, the others are counts."""
+    """The result of statvfs(3): sizes of blocks and names are bytes, the others are counts."""
 
     bsize: int
     frsize: int
@@ -59,9 +59,9 @@ class StatFs(msgspec.Struct, frozen=True, gc=False):
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
-    """What a file is, whatever its name: equal for hard links, not for a reused inode number.
+    """A file's identity, whatever its name: equal for hard links, different for a reused inode.
 
-    `device` is major << 32 | minor, `kind` the S_IFMT bits of the mode; `btime_ns` is 0 where the
+    `device` is major << 32 | minor, `kind` the S_IFMT bits of the mode; `btime_ns` is 0 if the
     filesystem has no times of birth. `layer` counts the directories of a union from the top.
     """
 
@@ -85,13 +85,13 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """All that there is to say about a tree that does not change by itself: an archive's members.
+    """A complete description of an immutable tree: an archive's members.
 
-    `sections` returns the entries, nodes, pieces and names of an archive's index, byte for byte, in
-    all `size` bytes; OSError where they cannot be read. `open` returns a descriptor of the archive,
-    which the caller closes; ESTALE once it has changed. `version` is its size in bytes and its
-    times of modification and change in nanoseconds, as they must still be when a member is opened.
-    A node's inode number is `first_ino` and its own; all belongs to `uid` and `gid` where given.
+    `sections` returns the entries, nodes, pieces and names of an archive's index, `size` bytes in
+    all, or raises OSError. `open` returns a descriptor of the archive, which the caller closes; it
+    raises ESTALE if the archive has changed. `version` is the archive's size in bytes and its times
+    of modification and change in nanoseconds; opening a member requires the same version. A node's
+    inode number is `first_ino` plus the node's number. `uid` and `gid` own all nodes, if given.
     """
 
     size: int
@@ -104,17 +104,17 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 GivenValues: TypeAlias = tuple[int | None, int | None, int | None, int | None, str]
-"""Mode, uid, gid and mtime in ns, None where none was given, and the serving path or ""."""
+"""Mode, uid, gid and mtime in ns, each a value or None, and the serving path or ""."""
 
 Term: TypeAlias = tuple[object, ...]
 """A part of a file's bytes: kind, offset, length, and a path, a descriptor or a number of parts."""
 
 EntryDescription: TypeAlias = tuple[bytes, int, GivenValues | None, int, int, object]
-"""An entry: name, kind, what it was given, key, time in ns, and by its kind what it is."""
+"""An entry: name, kind, given values, key, time in ns, and data that depend on the kind."""
 
 
 class DescribedRoot(msgspec.Struct, frozen=True):
-    """The top of a tree that is described: its owner, which all have that were given none."""
+    """The top of a described tree: its owner also owns entries without one."""
 
     uid: int
     gid: int
@@ -125,24 +125,24 @@ class DescribedRoot(msgspec.Struct, frozen=True):
 
 
 class IndexSink(Protocol):
-    """Where a tree is described: the data path's index. A directory is a number, 0 the root."""
+    """The data path's index, which a tree fills. A directory is a number, 0 the root."""
 
     def put(self, directory: int, entries: list[EntryDescription], time_ns: int) -> list[int]:
-        """Hold entries from now on, each in the place of one of its name; return their numbers."""
+        """Put entries, which replace others of their names; return their numbers."""
 
     def remove(self, directory: int, name: bytes, time_ns: int) -> None:
-        """Hold nothing of this name any more."""
+        """Remove an entry."""
 
     def failed(self) -> None:
-        """Answer nothing any more: what is held is not what the tree says."""
+        """Stop answering, because the index differs from the tree."""
 
 
 class DescribedTree(ABC):
-    """A tree that can be described by values, for the data plane to answer from."""
+    """A tree that describes itself by values, so that the data plane can answer for it."""
 
     @abstractmethod
     def root(self) -> DescribedRoot:
-        """Return what there is to say of the root itself."""
+        """Return the description of the root."""
 
     @abstractmethod
     def publish(self, sink: IndexSink) -> None:
@@ -150,17 +150,17 @@ class DescribedTree(ABC):
 
     @abstractmethod
     def number(self, node: Node) -> int | None:
-        """Return by which number the sink knows a directory, None if it does not."""
+        """Return the sink's number of a directory, None if it has none."""
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """A directory that a node mirrors name by name, for the data plane to answer from.
+    """Lets the data plane answer for the directory that a node mirrors name by name.
 
-    `fd` is a descriptor of it (O_PATH will do) and stays the tree's; `kept` is what the tree
-    answers for itself below it, as `Tree.keeps` says. With `layers` the node shows what those
-    leases do, merged, the topmost first, as `Union` has it; `fd` is then the topmost's, and
-    `sees_trusted` says whether this process is shown `trusted.` attributes. With `catalogue`
-    or `described` that says all, and `fd` is -1.
+    `fd` is a descriptor of the directory (O_PATH suffices); the tree owns it. `kept` are the paths
+    that the tree answers for itself (`Tree.keeps`). With `layers` the node shows those leases
+    merged, the topmost first, like `Union`; `fd` is then the topmost's, and `sees_trusted` says
+    whether this process sees `trusted.` attributes. With `catalogue` or `described` that is the
+    whole lease, and `fd` is -1.
     """
 
     fd: int
@@ -174,9 +174,9 @@ class Lease(msgspec.Struct, frozen=True):
 class Node:
     """A file, directory or link of a tree. Only the tree that made it knows more about it.
 
-    `identity` is equal for the names of one inode and differs when an inode number was reused.
-    `volatile` says that nothing told about the node may be cached by whoever asked: of a directory,
-    neither which names it holds nor which are missing.
+    `identity` is equal for the names of one inode and differs when an inode number was reused. The
+    kernel must not cache answers about a `volatile` node; for a directory that includes listings
+    and missing names.
     """
 
     __slots__ = ()
@@ -185,7 +185,7 @@ class Node:
     volatile: bool = False
 
     def merge(self, other: Node) -> None:
-        """Learn from `other`, found later under the same identity, by which other name to go."""
+        """Take over the name of `other`, which a later lookup found with the same identity."""
 
 
 class BackingFile(ABC):
@@ -196,7 +196,7 @@ class BackingFile(ABC):
     @property
     @abstractmethod
     def extents(self) -> Sequence[Extent]:
-        """The runs of bytes that make up the file, in order."""
+        """The runs of bytes of the file, in order."""
 
     @abstractmethod
     def pread(self, size: int, offset: int) -> bytes:
@@ -208,7 +208,7 @@ class BackingFile(ABC):
 
     @property
     def path(self) -> str:
-        """The serving path for this file alone; "": as the mount serves the others.
+        """The serving path for this file alone; "" for the mount's default.
 
         One of ``auto``, ``upcall``, ``pool``, ``mmap``, ``splice``, ``passthrough``. Under
         ``upcall`` no extent is used, and every read calls `read`.
@@ -217,18 +217,18 @@ class BackingFile(ABC):
 
     @property
     def direct(self) -> bool:
-        """Whether reads go past the client kernel's page cache."""
+        """Whether reads bypass the client kernel's page cache."""
         return False
 
     @abstractmethod
     def attributes(self) -> Attributes:
-        """Return the file's attributes, also once no name leads to it any more."""
+        """Return the file's attributes, even after it has lost its last name."""
 
     def version(self) -> tuple[int, int]:
-        """Return two numbers that are others once the bytes have changed.
+        """Return two numbers that differ after the bytes have changed.
 
-        The second is the time of the last change that could be seen, in nanoseconds since the
-        epoch: a further one within the same tick of a filesystem's clock may not be seen.
+        The second is the time of the last visible change, in nanoseconds since the epoch. A further
+        change within the same tick of the filesystem's clock may stay invisible.
         """
         attributes = self.attributes()
         return attributes.size, attributes.mtime_ns
@@ -247,9 +247,8 @@ class Listing(ABC):
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
         """Yield (offset to go on from, name, node, attributes) from offset `start`, 0 at first.
 
-        "." and ".." are included, names that have vanished since are skipped. An offset stands
-        for the same name for the whole life of the listing. Close the iterator if it is left
-        early.
+        It includes "." and "..", and skips names that have vanished since. An offset stands for the
+        same name for the whole life of the listing. Close the iterator if it is left early.
         """
 
     @abstractmethod
@@ -258,19 +257,19 @@ class Listing(ABC):
 
 
 class Tree(ABC):
-    """What a mount shows. Every method may raise OSError, and its errno reaches the client.
+    """The tree that a mount shows. Methods may raise OSError; its errno reaches the client.
 
-    `lookup_for` and `listing_for` may return an awaitable instead, which runs in the mount's trio
-    task for that request; nothing else is awaited.
+    Of its methods, only `lookup_for` and `listing_for` may return an awaitable, which runs in the
+    mount's trio task for that request.
 
-    ENOENT from `lookup` means that the directory is there and the name is not. ESTALE says that
-    the node is no longer to be had under any name known; the client's kernel then looks its path
-    up afresh. Any other exception costs the client EIO and is logged.
+    ENOENT from `lookup`: the directory exists, but lacks the name. ESTALE: the known names no
+    longer lead to the node; the client's kernel then looks its path up again. For any other
+    exception the client gets EIO and the log a line.
     """
 
     root: Node
     in_parts: bool = False
-    """Whether most of its files are parts of files: no passthrough, but splice serves them."""
+    """Whether most of its files are parts of files; splice serves those, without passthrough."""
 
     @abstractmethod
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
@@ -297,30 +296,30 @@ class Tree(ABC):
         """Return the sizes and free space of the filesystem behind the tree."""
 
     def lookup_for(self, directory: Node, name: bytes, who: Who) -> Answer[tuple[Node, Attributes]]:
-        """Return what `lookup` does, to the process that asks.
+        """Return what `lookup` does, for the client's process.
 
         A directory whose answers depend on `who` must be `volatile`.
         """
         return self.lookup(directory, name)
 
     def listing_for(self, node: Node, who: Who) -> Answer[Listing]:
-        """Return what `listing` does, to the process that asks."""
+        """Return what `listing` does, for the client's process."""
         return self.listing(node)
 
     def refuse_device(self, major: int, minor: int) -> None:
-        """Answer ELOOP for whatever lies on this device: it is the mount that shows the tree."""
+        """Raise ELOOP for files on this device, which is the mount that shows the tree."""
         return
 
     def watch(self, changed: Callable[[Node, bytes], None] | None) -> None:
-        """Have `changed` called with (directory, name) when a name has come to stand for another.
+        """Call `changed` with (directory, name) when a name gets another meaning.
 
-        Called in the task that makes the change; None: no longer. A tree that only mirrors what
-        others change need not know of it.
+        The task that makes the change calls it. None ends the calls. A tree that only mirrors
+        others' changes can ignore this.
         """
         return
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
-        """Return an extended attribute; ENODATA where there is none of that name."""
+        """Return an extended attribute; ENODATA if the node lacks it."""
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 
     def listxattr(self, node: Node) -> Sequence[bytes]:
@@ -328,10 +327,10 @@ class Tree(ABC):
         return ()
 
     def access(self, node: Node, mask: int, uid: int, gids: Collection[int]) -> bool:
-        """Say whether a user may use the node as `mask` (of R_OK, W_OK, X_OK) asks, by its mode.
+        """Return whether the mode lets a user access the node as in `mask` (R_OK, W_OK, X_OK).
 
-        Nothing may be written. Mounts have `default_permissions`, where the kernel decides this
-        itself from mode and ACL and never asks; the answer is for callers of the library.
+        It never permits writing. Mounts have `default_permissions`, so the kernel decides from mode
+        and ACL and never asks. This answer is for callers of the library.
         """
         attributes = self.attributes(node)
         if mask & os.W_OK:
@@ -348,10 +347,10 @@ class Tree(ABC):
         return mask & ~granted & 7 == 0
 
     def lease_of(self, node: Node) -> Lease | None:
-        """Return the directory that a node mirrors name by name, None where there is none.
+        """Return the directory that a node mirrors name by name, or None.
 
-        Asked of each node that the kernel comes to know. A Tree that shows one directory as its
-        root overrides `lease` and `keeps` instead.
+        The mount asks for each node that becomes known to the kernel. A Tree whose root is one
+        directory overrides `lease` and `keeps` instead.
         """
         fd = self.lease() if node is self.root else None
         return None if fd is None else Lease(fd, self.keeps())
@@ -359,47 +358,45 @@ class Tree(ABC):
     def lease(self) -> int | None:
         """Return a descriptor of the directory that the root mirrors name by name, or None.
 
-        A tree that returns one lets the data plane answer for all of it from that directory: no
-        other method is called then, but for what lies behind other mounts, for what the tree
-        `keeps` and for directories that were revoked. So a tree whose answers depend on anything
-        but the directory, on who asks for instance, keeps the names concerned or returns None. The
-        descriptor stays the tree's.
+        With a descriptor, the data plane answers for the whole tree from that directory. It calls
+        other methods only behind other mounts, for names that the tree `keeps` and for revoked
+        directories. So a tree keeps names whose answers depend on anything but the directory, such
+        as the client, or returns None. The tree owns the descriptor.
         """
         return None
 
     def keeps(self) -> Collection[bytes]:
-        """Return what the tree answers for itself below the directory that it leases.
+        """Return the paths below the leased directory that the tree answers for itself.
 
-        Each is a path from that directory, such as ``b"a/b"``, of something that need not exist
-        (yet); all below it is kept as well. Asked once, when the mount begins. It goes by the name
-        by which a client comes: a file that has a second link elsewhere is leased there. The
-        listing of the directory above a kept name is the leased directory's own.
+        Each is relative to that directory, such as ``b"a/b"``, and may not exist (yet). Everything
+        below it is kept as well. The mount asks once, at its start. Only the client's name counts:
+        a file with a second link elsewhere is leased there. Listings of the directory above a kept
+        name come from the leased directory.
         """
         return ()
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node that the data plane found as `name` in `directory`.
 
-        Called for what lies below a leased directory when the data plane hands a request about it
-        back. It need not exist any more. ESTALE where the tree leases nothing.
+        The mount calls it when the data plane hands up a request for a node below a leased
+        directory. The file may be gone by then. Raises ESTALE if the tree leases nothing.
         """
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def describe(self, node: Node) -> str:
-        """Return in a few words what the node is, for `zcfuse explain`.
+        """Describe the node in a few words, for `zcfuse explain`.
 
-        Such as ``mirror of /data/a``: what shows it, and of which real file or by which program.
+        Example: ``mirror of /data/a``. Name the tree, and the real file or program behind the node.
         """
         return f"node of the program's own tree {type(self).__qualname__}"
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
-        """Return what the tree has to tell in the status of its mount: by section, then by name.
+        """Return the tree's part of its mount's status: by section, then by name.
 
-        Values are such as JSON has. Trees that stand in one another put the names of a section
-        together.
+        Values have JSON types. Nested trees merge the names of a section.
         """
         return {}
 
     def close(self) -> None:
-        """Free what the tree holds; a second call does nothing."""
+        """Free the tree's resources; a second call does nothing."""
         return

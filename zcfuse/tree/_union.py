@@ -1,9 +1,8 @@
 """A tree that shows several layers as one, the first on top of the others.
 
-What overlayfs and OCI images write into their layers is understood: whiteouts, opaque directories,
-metacopy and redirect. A layer is a directory or a tree. A directory is mirrored, with all that a
-mirror promises: no symbolic link is followed, nothing outside of the layer is reached, and no
-descriptor is kept for a node.
+It understands the marks of overlayfs and OCI images: whiteouts, opaque directories, metacopy and
+redirect. A layer is a directory or a tree. A mirror shows a directory, with a mirror's promises: it
+follows no symbolic link, stays inside the layer, and keeps no descriptor for a node.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from zcfuse.tree.virtual import VirtualTree
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 
-# What a subclass may have of its own without its answers being others than a union's.
+# A subclass that overrides only these still answers like a union.
 _FREE: Final = frozenset(
     {"__init__", "close", "describe", "lease_layers", "lease_of", "refuse_device", "watch"}
 )
@@ -56,13 +55,13 @@ class Union(Tree):
     """Shows `layers` merged, the topmost first.
 
     Parameters:
-        layers: one at least: paths of directories, none inside another, and trees, such as an
-            `Archive` or a `Dir`. Trees stay the caller's.
-        trusted: whether the process sees `trusted.overlay.` attributes; None: find out. Where it
-            does not, a file that is one hole may be a metacopy, and opening it is EIO.
+        layers: at least one: paths of separate directories, and trees such as an `Archive` or a
+            `Dir`, which the caller owns.
+        trusted: whether the process sees `trusted.overlay.` attributes; None: find out. If it does
+            not, a file that is one hole may be a metacopy, and an open of it fails with EIO.
 
     Raises:
-        OSError: a layer cannot be opened; ELOOP: it is inside another, or there twice.
+        OSError: a layer cannot be opened; ELOOP: layers overlap.
         ValueError: there is no layer.
     """
 
@@ -90,12 +89,12 @@ class Union(Tree):
         self.root = UnionNode(None, b"", _root_parts(self._layers))
 
     def refuse_device(self, major: int, minor: int) -> None:
-        """Answer ELOOP for whatever lies on this device, and never send it a request."""
+        """Raise ELOOP for files on this device, and never send it a request."""
         for layer in self._layers:
             layer.refuse_device(major, minor)
 
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
-        """Return what `name` stands for in `directory` now."""
+        """Return the present meaning of `name` in `directory`."""
         parent = _own(directory)
         if name == b".":
             return parent, self.attributes(parent)
@@ -122,7 +121,7 @@ class Union(Tree):
     def open(self, node: Node) -> BackingFile:
         """Open a regular file.
 
-        Raises OSError: EIO where it may be a metacopy, which this process could not tell.
+        Raises OSError: EIO if it may be a metacopy, and this process cannot see the mark.
         """
         shown = _own(node)
         file = shown.top.layer.open(shown.top.node)
@@ -147,7 +146,7 @@ class Union(Tree):
         return self._layers[0].statfs()
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
-        """Return an extended attribute of the topmost part; the marks of a layer are none."""
+        """Return an extended attribute of the topmost part; a layer's marks do not count."""
         top = _own(node).top
         return top.layer.getxattr(top.node, backing_xattr(name))
 
@@ -157,9 +156,9 @@ class Union(Tree):
         return shown_xattrs(top.layer.listxattr(top.node))
 
     def lease_layers(self) -> Sequence[Lease]:
-        """Return the leases of the layers, unless a subclass answers anything in its own way.
+        """Return the leases of the layers, unless a subclass overrides any answer.
 
-        None where the data plane cannot answer for one of them: a policy, say.
+        Returns none of them if the data plane cannot answer for one, for example for a policy.
         """
         if self._differs():
             return ()
@@ -169,11 +168,11 @@ class Union(Tree):
 
     @property
     def sees_trusted(self) -> bool:
-        """Whether all marks can be seen, and not only those of ordinary users."""
+        """Whether the process sees all marks, not only those of ordinary users."""
         return self._trusted
 
     def lease_of(self, node: Node) -> Lease | None:
-        """Return the layers, of the root, where `lease_layers` has any."""
+        """Return the layers as the root's lease, if `lease_layers` returns any."""
         layers = self.lease_layers() if node is self.root else ()
         if not layers:
             return None
@@ -195,7 +194,7 @@ class Union(Tree):
         return UnionNode(parent, name, (Part(at.layer, adopted),))
 
     def describe(self, node: Node) -> str:
-        """Return which layer it is of, or how many are merged."""
+        """Return its layer, or the number of merged directories."""
         shown = _own(node)
         top = shown.top
         where = os.fsdecode(top.layer.place(top.node))
@@ -209,7 +208,7 @@ class Union(Tree):
         return f"union, file of {of}"
 
     def _differs(self) -> bool:
-        """Say whether any method but those that build and close is not a Union's own."""
+        """Return whether a subclass overrides a method besides those that build and close."""
         return any(
             name in vars(self) or getattr(type(self), name) is not getattr(Union, name)
             for name, value in {**vars(Tree), **vars(Union)}.items()
@@ -217,7 +216,7 @@ class Union(Tree):
         )
 
     def close(self) -> None:
-        """Close the layers; open files and listings stay usable only as far as open."""
+        """Close the layers; open files and listings can still use their own descriptors."""
         for layer in self._layers:
             layer.close()
 
@@ -235,9 +234,10 @@ class Union(Tree):
     def entry(
         self, directory: UnionNode, parts: Sequence[Part], name: bytes
     ) -> tuple[UnionNode, Attributes]:
-        """Return what `name` is in `directory`, whose parts `entered` has opened.
+        """Return the meaning of `name` in `directory`, whose parts `entered` has opened.
 
-        Raises OSError: EIO where a part of it is elsewhere and cannot be had; the log says why.
+        Raises OSError: EIO if a part of it lies elsewhere and cannot be used; the log gives the
+        reason.
         """
         found = search(parts, self.root.parts, name)
         if found.refused:
@@ -254,7 +254,7 @@ def _layer_of(source: Source, index: int, numbers_of: int | None, openat2: bool)
 
 
 def _root_parts(layers: Sequence[AnyLayer]) -> tuple[Part, ...]:
-    """Return the layers down to the first whose root an image has made opaque."""
+    """Return the layers down to the first with a root that an image made opaque."""
     last = next((layer.index for layer in layers if layer.is_opaque()), len(layers) - 1)
     return tuple(Part(layer, layer.root) for layer in layers[: last + 1])
 
@@ -276,7 +276,7 @@ def _refuse(part: Part, name: bytes, reason: str) -> NoReturn:
 
 
 def _require_apart(layer: AnyLayer, source: Source, others: Sequence[AnyLayer]) -> None:
-    """Raise ELOOP where a layer is another or lies in one, or another lies in it."""
+    """Raise ELOOP if a layer overlaps with another."""
     above = layer.above()
     for other in others:
         theirs = other.above()

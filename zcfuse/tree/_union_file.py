@@ -31,7 +31,7 @@ class MetacopyFile(RegularFile):
 
 
 def is_all_hole(file: RegularFile) -> bool:
-    """Say whether a file has a size but no byte of its own, as a metacopy has."""
+    """Return whether a file has a size but no data, like a metacopy."""
     try:
         os.lseek(file.fileno(), 0, os.SEEK_DATA)
     except OSError as error:

@@ -32,7 +32,7 @@ _MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 class AnyLayer(Protocol):
     """The questions that a union asks a layer; `index` counts from the top.
 
-    A directory that is `enter`ed is looked into by the descriptor that this returns.
+    Lookups in a directory use the descriptor that `enter` returned.
     """
 
     index: int
@@ -65,7 +65,7 @@ class AnyLayer(Protocol):
         """Give back what `enter` returned."""
 
     def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
-        """Return what the layer says of a name."""
+        """Look a name up."""
 
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in a directory, each with its d_type, whiteouts included."""
@@ -92,17 +92,17 @@ class AnyLayer(Protocol):
         """Return the node that the data plane found."""
 
     def lease_root(self) -> Lease | None:
-        """Return what the data plane answers from, None where it cannot."""
+        """Return a lease for the data plane, or None if it cannot answer."""
 
     def place(self, node: Node) -> bytes:
-        """Return where a node is, or what it is."""
+        """Return a node's place or a description of it."""
 
     def close(self) -> None:
         """Free what the layer holds."""
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """What one layer has under a name. `covers`: the layers below show nothing of theirs."""
+    """One layer's file under a name. `covers`: it hides the layers below."""
 
     layer: AnyLayer
     node: Node
@@ -117,11 +117,11 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Whiteout:
-    """A layer says that there is no such name in the layers below."""
+    """A layer hides a name of the layers below."""
 
 
 class Missing:
-    """A layer has nothing to say about a name. `number`: with which errno."""
+    """A layer lacks a name; `number` is the errno of its lookup."""
 
     __slots__ = ("number",)
 
@@ -132,7 +132,7 @@ class Missing:
 class Layer(Mirror):
     """A directory among several; `index` counts from the top.
 
-    `numbers_of` is the device whose inode numbers are shown as they are; None: the layer's own.
+    Clients see the inode numbers of the device `numbers_of` unchanged; None: the layer's device.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Layer(Mirror):
 
     @property
     def fd(self) -> int:
-        """The root, an O_PATH descriptor of the layer's own."""
+        """The root's O_PATH descriptor, which the layer owns."""
         return self._beneath.fd
 
     def is_opaque(self) -> bool:
@@ -189,7 +189,7 @@ class Layer(Mirror):
         return file
 
     def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
-        """Return what the layer says of `name` in `directory`, which is open as `fd`."""
+        """Look `name` up in `directory`, which is open as `fd`."""
         try:
             return self._found(fd, self._own(directory), name)
         except OSError as error:

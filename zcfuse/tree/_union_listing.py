@@ -1,7 +1,7 @@
 """The listing of a merged directory: the names of all layers at one moment.
 
-What a name stands for, a whiteout among them, is found when it is asked for, and as a lookup finds
-it, so that a listing and a lookup never disagree. Memory is that of the names of one directory.
+The listing looks each name up when it reaches it, so that listings and lookups agree, also about
+whiteouts. It holds only the names of one directory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The nodes of a union: what each layer has of a file or directory. No descriptor."""
+"""The nodes of a union: each layer's parts of a file or directory, without descriptors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class UnionNode(Node):
     `parts` are the directories that are merged, the topmost first, or one other file. `data` has
     the bytes of a metacopy.
 
-    The identity is made of all parts, so that a directory is another one once a layer below begins
-    to have a part of it.
+    The identity depends on all parts, so a directory becomes another one when a lower layer adds a
+    part.
     """
 
     __slots__ = ("data", "identity", "name", "parent", "parts")
@@ -43,7 +43,7 @@ class UnionNode(Node):
         return self.parts[0]
 
     def merge(self, other: Node) -> None:
-        """Go by the names of `other` first from now on."""
+        """Try the names of `other` first from now on."""
         if not isinstance(other, UnionNode) or other is self or self.parent is None:
             return
         for mine, found in zip(self.parts, other.parts, strict=True):
@@ -74,7 +74,7 @@ def node_of(parent: UnionNode, name: bytes, found: Found) -> UnionNode:
 
 
 def merged_attributes(top: Attributes, parts: int, data: Attributes | None) -> Attributes:
-    """Return what is shown: the topmost's, and what overlayfs has of the others.
+    """Return the attributes that clients see: the topmost part's, with overlayfs's changes.
 
     A merged directory's link count would be the number of directories in one layer, so it is 1;
     the blocks of a metacopy are those of the file that has the bytes.

@@ -1,4 +1,4 @@
-"""A layer of a union that is a tree and no directory: an archive, a manifest, a program's `Dir`.
+"""A layer of a union that is a tree: an archive, a manifest, a program's `Dir`.
 
 Names that begin with ``.wh.`` hide names of the layers below, as in an OCI image layer. Extended
 attributes of such a layer mark nothing.
@@ -59,7 +59,7 @@ class TreeLayer:
         """Do nothing: `enter` opened nothing."""
 
     def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
-        """Return what the layer says of `name` in `directory`."""
+        """Look `name` up in `directory`."""
         try:
             node, attributes = self.tree.lookup(directory, name)
         except OSError as error:

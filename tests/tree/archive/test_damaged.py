@@ -235,7 +235,7 @@ def test_a_sparse_map_in_order_is_taken(tmp_path):
         ([(0, 512), (5000, 512)], 5000, "its sparse map is not in order"),
         ([(0, 100), (1000, 512)], 5000, "its sparse map is not aligned to blocks"),
         ([(0, 2**40)], 2**41, "the archive ends before the member does"),
-        ([(0, 512)], 2**63, "its size is none that a file can have"),
+        ([(0, 512)], 2**63, "no file can have its size"),
     ],
 )
 def test_a_sparse_map_that_makes_no_sense_cannot_be_read(tmp_path, pieces, size, reason):

@@ -11,7 +11,7 @@ LONG = "x" * 256
 
 # A node on line 3 of a manifest, and the error.
 BAD_NODES = [
-    ({"path": "a"}, "line 3: says nothing of what is there: give one of file, text, base64, "
+    ({"path": "a"}, "line 3: has no content: give one of file, text, base64, "
      "zeros, symlink, parts, mirror, dir"),
     ({"zeros": 1}, "line 3: path: is missing"),
     ({"path": "", "zeros": 1}, "line 3: path: is empty"),
@@ -38,7 +38,7 @@ BAD_NODES = [
     ({"path": "d", "dir": True}, "line 3: path: d is given twice (line 2)"),
     ({"path": "d", "zeros": 1}, "line 3: path: d is a directory already (line 2)"),
     ({"path": "ok/a/b", "zeros": 1},
-     "line 3: path: ok would have to be a directory, and is none (line 1)"),
+     "line 3: path: ok must be a directory, but is not (line 1)"),
     ({"path": "a", "file": "ten", "offset": -1}, "line 3: offset: must be 0 or more"),
     ({"path": "a", "file": "ten", "length": 2**63},
      "line 3: length: must be 9223372036854775807 or less"),
@@ -97,7 +97,7 @@ BAD_NODES = [
      "line 3: parts[1].symlink: a part has no such field: it has file, offset, length, text,"),
     ({"path": "a", "parts": [{"zeros": 1}, {"file": "ten", "offset": 11}]},
      "line 3: parts[1].offset: 11 lies beyond the 10 bytes of ten"),
-    ({"path": "a", "parts": [{}]}, "line 3: parts[0]: says nothing of what is there: give one of"),
+    ({"path": "a", "parts": [{}]}, "line 3: parts[0]: has no content: give one of"),
     ({"path": "a", "parts": [{"zeros": 1, "length": 1}]},
      "line 3: parts[0].length: goes with file only"),
 ]  # fmt: skip
@@ -197,7 +197,7 @@ def test_bytes_that_are_no_text_are_told_with_their_line(manifests):
 
 def test_the_first_of_several_contradictions_is_told(manifests):
     nodes = [{"path": path, "zeros": 1} for path in ("b/x", "a", "c", "a/y", "c", "b")]
-    assert manifests.lines_error(*nodes).startswith("line 4: path: a would have to be a directory")
+    assert manifests.lines_error(*nodes).startswith("line 4: path: a must be a directory")
 
 
 def test_an_error_says_what_it_is_about_in_parts_too(manifests, tmp_path):

@@ -72,7 +72,7 @@ class CheckedFile:
             whole = len(found) == length
             if not whole or zlib.crc32(view[at : at + BLOCK_BYTES]) != self._sums[number]:
                 name = os.readlink(f"/proc/self/fd/{self._fd}")
-                raise DamagedIndexError(name, f"block {number} is not what was written")
+                raise DamagedIndexError(name, f"block {number} does not match its checksum")
         return found
 
     def close(self) -> None:

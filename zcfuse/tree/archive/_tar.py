@@ -182,7 +182,7 @@ def _place(record: Record, header: tarfile.TarInfo, size: int) -> None:
         record.size = int(header.pax_headers.get("GNU.sparse.realsize", header.size))
     if not 0 <= record.size <= LARGEST_SIZE:
         record.size = 0
-        _give_up(record, "its size is none that a file can have")
+        _give_up(record, "no file can have its size")
     elif sparse is None and not header.pax_headers.keys().isdisjoint(SPARSE_SIZES):
         _give_up(record, "it is sparse, and its map is missing")
     elif sparse is None:

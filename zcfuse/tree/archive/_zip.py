@@ -160,7 +160,7 @@ def _place(record: Record, info: zipfile.ZipInfo, raw: bytes, fd: int, size: int
     kind = METHODS.get(info.compress_type)
     if record.size > LARGEST_SIZE:
         record.size = 0
-        return _give_up(record, "its size is none that a file can have")
+        return _give_up(record, "no file can have its size")
     if info.flag_bits & (ENCRYPTED | PATCH):
         return _give_up(record, "it is encrypted")
     if kind is None:

@@ -259,7 +259,7 @@ def _require_one(part: Part, contents: tuple[str, ...]) -> None:
     values = ((name, getattr(part, name)) for name in contents)
     given = [name for name, value in values if value is not None and value is not False]
     if not given:
-        raise Problem("", f"says nothing of what is there: give one of {', '.join(contents)}")
+        raise Problem("", f"has no content: give one of {', '.join(contents)}")
     if len(given) > 1:
         raise Problem(given[1], f"there is {given[0]} already: give one of them")
 

@@ -24,7 +24,7 @@ class ManifestError(ValueError):
         self.reason = reason
 
 
-class Problem(Exception):  # noqa: N818 - no error of its own: a ManifestError is made of it
+class Problem(Exception):  # noqa: N818 - the caller makes a ManifestError of it
     """An error in a node, from code without line numbers.
 
     `position` is the node's position by its reader's count, or -1 for the one being added. `other`

@@ -110,7 +110,7 @@ def _problem(nodes: Rows, one: int, other: int) -> Problem:
     if kinds[one] == DIRECTORY:
         reason = f"{path} is a directory already"
     elif kinds[other] == DIRECTORY:
-        reason = f"{path} would have to be a directory, and is none"
+        reason = f"{path} must be a directory, but is not"
     else:
         reason = f"{path} is given twice"
     return Problem("path", reason, position=nodes.positions[other], other=nodes.positions[one])

@@ -1,4 +1,4 @@
-"""A static `Dir` as values, for the data path to answer from without asking.
+"""Describes a static `Dir` by values, so that the data path answers without asking.
 
 The mount describes all entries of a `Dir` and of each `Dir` below it once, and each change later.
 Some names the data path hands up to Python: `Computed` bytes, other trees, dynamic directories, and
@@ -78,7 +78,7 @@ class DescribedDir(DescribedTree):
         self._fill(sink, self._tree.root, 0)
 
     def withdraw(self) -> None:
-        """Describe no change any more."""
+        """Stop describing changes."""
         self._sink = None
         self._places.clear()
 

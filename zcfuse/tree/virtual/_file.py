@@ -16,9 +16,9 @@ _BLOCK: Final = 512
 
 
 class BlobFile(BackingFile):
-    """An open file that is made of runs. Owns the sources; `describe` gives its attributes.
+    """An open file made of runs. It owns the sources; `describe` gives its attributes.
 
-    Where the runs lie is as it was when the file was opened, until it is closed.
+    The open fixes the runs' places until the close.
     """
 
     __slots__ = ("_describe", "_path", "_runs", "_sources")
@@ -33,7 +33,7 @@ class BlobFile(BackingFile):
 
     @property
     def extents(self) -> Sequence[Extent]:
-        """The runs; one that ends where its file ends is as long as the file will be."""
+        """The runs; an open-ended run extends to the end of its file at the time of a read."""
         return [_extent(run) for run in self._runs.runs]
 
     @property
@@ -53,17 +53,17 @@ class BlobFile(BackingFile):
             part = bytes(wanted) if run.source is None else _pread(run, wanted, offset)
             found += part
             if len(part) < wanted or len(found) == size:
-                break  # a file that ends sooner than it did ends the whole
+                break  # a file that became shorter ends the whole
             offset = 0
         return bytes(found)
 
     def attributes(self) -> Attributes:
-        """Return the attributes, with the size that there is by now."""
+        """Return the attributes, with the present size."""
         self._sources.refresh()
         return self._describe(Runs(tuple(_still_there(self._runs.runs))))
 
     def version(self) -> tuple[int, int]:
-        """Return what the files behind it say, whatever time the entry shows."""
+        """Return the version of the files behind it, whatever time the entry shows."""
         self._sources.refresh()
         found = [(one.attributes.size, one.attributes.mtime_ns) for one in self._sources.statuses]
         return hash(tuple(found)), max((mtime for _, mtime in found), default=0)
@@ -102,7 +102,7 @@ class ComputedFile(BackingFile):
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     def read(self, size: int, offset: int) -> Answer[bytes]:
-        """Return an awaitable of exactly the bytes that the range has."""
+        """Return an awaitable of exactly the range's bytes."""
         wanted = min(size, self._entry.size - offset)
         return b"" if wanted <= 0 else self._made(offset, wanted)
 
@@ -115,7 +115,7 @@ class ComputedFile(BackingFile):
 
     async def _made(self, offset: int, size: int) -> bytes:
         data = await self._entry.read(offset, size)
-        # A short one would be taken for the end of the file, of a long one the rest would be lost.
+        # The kernel would take short data for the end of the file, and lose the rest of long data.
         if not isinstance(data, bytes | bytearray | memoryview) or len(data) != size:
             found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
             raise ValueError(f"read({offset}, {size}) of a Computed file returned {found}")
@@ -128,7 +128,7 @@ def regular(mode: int) -> int:
 
 
 def blocks_of(runs: Runs) -> int:
-    """Return how many blocks of 512 bytes hold data: those of the file itself if it is whole."""
+    """Return the number of 512-byte blocks with data; for a whole file, the file's own blocks."""
     if len(runs.runs) == 1 and runs.runs[0].open_ended and runs.runs[0].offset == 0:
         source = runs.runs[0].source
         if source is not None and source.status is not None:
@@ -154,7 +154,7 @@ def _pread(run: Run, size: int, offset: int) -> bytes:
 
 
 def _still_there(runs: Sequence[Run]) -> Sequence[Run]:
-    """Return the runs as far as their files have the bytes by now."""
+    """Return the runs as far as their files still have the bytes."""
     found: list[Run] = []
     for run in runs:
         if run.source is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zcfuse.tree.virtual._tree import VirtualTree
 
 _DOTS: Final = 2
-# The name is not there: its file is missing, or is the mount's own.
+# The name is missing: its file is missing, or lies on the mount itself.
 _SKIPPED: Final = frozenset({errno.ENOENT, errno.ELOOP})
 
 
@@ -31,7 +31,7 @@ class DirListing(Listing):
         names: Sequence[bytes],
         meaning: Callable[[bytes], Content | None],
     ) -> None:
-        """`meaning` returns what a name is when it is asked for, None once it is gone."""
+        """`meaning` returns a name's present entry, None if it is gone."""
         self._tree = tree
         self._directory = directory
         self._names = names

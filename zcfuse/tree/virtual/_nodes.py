@@ -1,8 +1,8 @@
 """The nodes of a virtual tree: an entry or a node of another tree, at a place.
 
-A node is made when somebody asks, and kept for as long as the kernel knows it. Who a node is, is a
-digest of its place, of its entry's key and of which files are behind it: the same each time it is
-looked up, another one when the name has come to mean something else.
+A lookup makes a node, which lives while the kernel knows it. A node's identity is a digest of its
+place, its entry's key and the files behind it. The identity stays the same until the name gets
+another meaning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zcfuse.tree.virtual._tree import VirtualTree
 
 _DIGEST_BYTES: Final = 16
-# No ordinary filesystem has inode numbers as large, so that those of a mirror are others.
+# Ordinary filesystems have smaller inode numbers, so those of a mirror differ.
 _INO_BIT: Final = 1 << 63
 
 
@@ -41,7 +41,7 @@ class EntryNode(Node):
 
 
 class DirNode(EntryNode):
-    """A directory of a program's own."""
+    """A `Dir` at a place."""
 
     __slots__ = ("__weakref__", "tree")
 
@@ -60,11 +60,11 @@ class DirNode(EntryNode):
 
     @property
     def volatile(self) -> bool:  # type: ignore[override]  # a property serves where it is read
-        """Whether nothing that the directory answers may be cached."""
+        """Whether the kernel must not cache the directory's answers."""
         return self.directory.volatile
 
     def merge(self, other: Node) -> None:
-        """Go by the newest of several objects that stand for one directory."""
+        """Use the newest of several objects that stand for one directory."""
         if isinstance(other, DirNode) and other.entry is not self.entry:
             self.entry = other.directory
             other.directory.show(self)
@@ -96,16 +96,16 @@ class GraftNode(Node):
 
     @property
     def identity(self) -> Hashable:  # type: ignore[override]  # a property serves where it is read
-        """Where the tree is and who the node is in it."""
+        """The tree's place and the node's identity in it."""
         return self.graft.identity, self.inner.identity
 
     @property
     def volatile(self) -> bool:  # type: ignore[override]
-        """What the other tree says."""
+        """The other tree's answer."""
         return self.inner.volatile
 
     def merge(self, other: Node) -> None:
-        """Let the inner node learn from the other's."""
+        """Merge the inner nodes."""
         if isinstance(other, GraftNode) and other.inner is not self.inner:
             self.inner.merge(other.inner)
 

@@ -1,7 +1,7 @@
-"""The tree that shows a directory of a program's own, with all that is below it.
+"""The tree that shows a program's directory and everything below it.
 
-It holds no descriptors and knows no node but its root: a node is made when it is looked up and
-belongs to whoever asked. Used in the trio thread of the mount that shows it.
+It holds no descriptors and only its root node: a lookup makes a node, which belongs to the caller.
+Used in the trio thread of the mount that shows it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ _ROOT_IDENTITY: Final = identity_of(b"", b"", "root")
 
 
 class VirtualTree(Tree):
-    """Shows `root`. The directory may be shown by several trees; none of them owns it.
+    """Shows `root`. Several trees may show one directory; none of them owns it.
 
-    Who made the tree owns all entries that do not say otherwise.
+    The user who makes the tree owns entries without an owner.
     """
 
     in_parts = True
@@ -73,12 +73,12 @@ class VirtualTree(Tree):
         self._values = DescribedDir(self)
 
     def refuse_device(self, major: int, minor: int) -> None:
-        """Answer ELOOP for files and trees that lie on this device."""
+        """Raise ELOOP for files and trees on this device."""
         self._refused = (major, minor)
         self._opener.refuse_device(major, minor)
 
     def watch(self, changed: Callable[[Node, bytes], None] | None) -> None:
-        """Have `changed` called when a Dir is changed."""
+        """Call `changed` when a Dir changes."""
         self._changed = changed
         if changed is None:
             self._values.withdraw()
@@ -90,7 +90,7 @@ class VirtualTree(Tree):
             self._changed(directory, name)
 
     def lookup(self, directory: Node, name: bytes) -> Found:
-        """Return what `name` stands for, in a directory that is not dynamic."""
+        """Return the meaning of `name` in a directory that is not dynamic."""
         if isinstance(directory, GraftNode):
             return self._from(directory, directory.graft.tree.lookup(directory.inner, name))
         parent = _directory(directory)
@@ -100,7 +100,7 @@ class VirtualTree(Tree):
         return self._found(parent, name, parent.directory.get(_short(name)))
 
     def lookup_for(self, directory: Node, name: bytes, who: Who) -> Answer[Found]:
-        """Return what `name` stands for, to the process that asks."""
+        """Return the meaning of `name` for the client's process."""
         if isinstance(directory, GraftNode):
             answer = directory.graft.tree.lookup_for(directory.inner, name, who)
             if isinstance(answer, Awaitable):
@@ -111,7 +111,7 @@ class VirtualTree(Tree):
         return self.lookup(directory, name)
 
     def attributes(self, node: Node) -> Attributes:
-        """Return the node's attributes; ESTALE once other files are behind it."""
+        """Return the node's attributes; ESTALE if other files are behind it now."""
         if isinstance(node, GraftNode):
             return node.graft.tree.attributes(node.inner)
         own = _own(node)
@@ -129,7 +129,7 @@ class VirtualTree(Tree):
         return entry.target
 
     def open(self, node: Node) -> BackingFile:
-        """Open a file; ESTALE where other files are behind it than when it was looked up."""
+        """Open a file; ESTALE if other files are behind it than at the lookup."""
         if isinstance(node, GraftNode):
             return node.graft.tree.open(node.inner)
         own = _own(node)
@@ -148,7 +148,7 @@ class VirtualTree(Tree):
         return DirListing(self, own, _unchanging(own.directory.names()), own.directory.get)
 
     def listing_for(self, node: Node, who: Who) -> Answer[Listing]:
-        """Return the names of a directory, for the process that asks."""
+        """Return the names of a directory for the client's process."""
         if isinstance(node, GraftNode):
             answer = node.graft.tree.listing_for(node.inner, who)
             if isinstance(answer, Awaitable):
@@ -158,11 +158,11 @@ class VirtualTree(Tree):
         return self._listed(own, who) if own.directory.dynamic else self.listing(own)
 
     def statfs(self) -> StatFs:
-        """Return no sizes: what is shown may lie on any number of filesystems."""
+        """Return no sizes, because the files may lie on many filesystems."""
         return StatFs(_BLOCK_BYTES, _BLOCK_BYTES, 0, 0, 0, 0, 0, 0, NAME_BYTES)
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
-        """Return an extended attribute: of another tree's node any, of files the access ACL."""
+        """Return an extended attribute; a file has only the access ACL."""
         if isinstance(node, GraftNode):
             return node.graft.tree.getxattr(node.inner, name)
         acl = self._acl(_own(node)) if name == ACCESS_ACL else b""
@@ -175,22 +175,22 @@ class VirtualTree(Tree):
         return (ACCESS_ACL,) if self._acl(_own(node)) else ()
 
     def access(self, node: Node, mask: int, uid: int, gids: Collection[int]) -> bool:
-        """Say whether a user may use the node, as the tree says that it is of."""
+        """Return the answer of the node's tree."""
         if isinstance(node, GraftNode):
             return node.graft.tree.access(node.inner, mask, uid, gids)
         return super().access(node, mask, uid, gids)
 
     def lease_of(self, node: Node) -> Lease | None:
-        """Return what a node of another tree mirrors, and of the root what it holds by value."""
+        """Return the lease of another tree's node, or the root's description by value."""
         if isinstance(node, GraftNode):
             return node.graft.tree.lease_of(node.inner)
-        # A subclass may answer in its own way.
+        # A subclass may answer differently.
         if node is self.root and type(self) is VirtualTree and by_value(self.root.directory):
             return Lease(-1, described=self._values)
         return None
 
     def describe(self, node: Node) -> str:
-        """Return what kind of entry it is, or what the tree says that it is of."""
+        """Return the kind of entry, or the description by the node's tree."""
         if isinstance(node, GraftNode):
             return node.graft.tree.describe(node.inner)
         own = _own(node)
@@ -201,7 +201,7 @@ class VirtualTree(Tree):
         return f"{entry.describe()}{origin}"
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
-        """Return what the trees that stand in the directory have to tell."""
+        """Return the reports of the trees in the directory."""
         return report_of(self.root.directory)
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
@@ -215,11 +215,11 @@ class VirtualTree(Tree):
 
     @property
     def owner(self) -> tuple[int, int, int]:
-        """Who owns what was given no owner (uid, gid), and when the tree was made (ns)."""
+        """The owner of entries without one (uid, gid), and the time when the tree was made (ns)."""
         return self._uid, self._gid, self._made_ns
 
     def place(self, parent: DirNode, name: bytes, content: Content) -> Found:
-        """Return the node of what a directory holds as `name`."""
+        """Return the node of a directory's content `name`."""
         if isinstance(content, Tree):
             return self._grafted(parent, name, content)
         if isinstance(content, Blob):
@@ -244,7 +244,7 @@ class VirtualTree(Tree):
         return self._found(parent, name, await parent.directory.lookup(os.fsdecode(name), who))
 
     async def _listed(self, node: DirNode, who: Who) -> Listing:
-        """Ask a dynamic directory for its names, and what each of them is if it does not say."""
+        """Ask a dynamic directory for its names, and for each entry unless it gave a mapping."""
         listed = await node.directory.list(who)
         if isinstance(listed, Mapping):
             by_name = {checked_name(name): name for name in listed}
@@ -304,7 +304,7 @@ class VirtualTree(Tree):
         return BlobFile(sources, runs, path, lambda now: self._described(node, now, sources))
 
     def _described(self, node: EntryNode, runs: Runs, sources: Sources) -> Attributes:
-        """Return the attributes of a file by those of the files behind it."""
+        """Return a file's attributes, from those of the files behind it."""
         mode, atime, mtime, ctime = _MODES[stat.S_IFREG], 0, 0, 0
         for index, status in enumerate(sources.statuses):
             found = status.attributes
