@@ -82,10 +82,10 @@ def zcfuse_target(
 
 
 def peer_targets(source: str, base: str) -> list[Target]:
-    """The other programs, mounted in directories of `base`; those not installed say so.
+    """The other programs, mounted in directories of `base`; a missing program reports that.
 
-    No distribution has libfuse's example passthrough_hp. It takes part if it is in the PATH, and
-    also over a ring if both the program and the kernel support that.
+    libfuse's example passthrough_hp takes part if it is in the PATH, and also over a ring if both
+    the program and the kernel support that. Distributions do not package it.
     """
     commands = {
         "mergerfs": ("mergerfs", "-f", "-o", _MERGERFS_OPTIONS),

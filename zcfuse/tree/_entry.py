@@ -1,7 +1,7 @@
 """Entries: the values that a program builds a tree from before it mounts anything.
 
-An entry is not a node. It has no name and no place; a `Dir` gives it both, and a tree makes a node
-of it at the first lookup. Any thread may make and read entries.
+An entry is not a node: a `Dir` gives it a name and a place, and a tree makes a node of it at the
+first lookup. Any thread may make and read entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGEST_ID: Final = 2**32 - 2  # uid_t without -1, which chown(2) takes for "lea
 
 
 class Overrides(msgspec.Struct, frozen=True, gc=False):
-    """Attributes that an entry was given by keyword, None where it was not."""
+    """The attributes that the program gave an entry by keyword; None for the others."""
 
     mode: int | None = None
     uid: int | None = None
@@ -39,7 +39,7 @@ _NOTHING: Final = (None,) * 5
 
 
 class Given(TypedDict, total=False):
-    """The keyword arguments that every entry takes; `Entry` says what they are."""
+    """The keyword arguments of every entry, as in `Entry`."""
 
     mode: int | None
     uid: int | None
@@ -49,16 +49,16 @@ class Given(TypedDict, total=False):
 
 
 class Entry:
-    """Something that a `Dir` can hold. Use a subclass.
+    """The base class of a `Dir`'s contents. Use a subclass.
 
     Parameters:
-        mode: permission bits, as for chmod(2); None: as the subclass says.
+        mode: permission bits, as for chmod(2); None: the subclass's default.
         uid: owner; None: the user who mounts.
         gid: group; None: the group of the user who mounts.
-        mtime: time of last modification, in seconds since the epoch; None: as the subclass says.
+        mtime: time of last modification, in seconds since the epoch; None: the subclass's default.
         path: the serving path for this file alone, one of ``auto``, ``upcall``, ``pool``, ``mmap``,
-            ``splice`` and ``passthrough``; None: as the mount serves the others. The mount
-            replaces an unavailable path by the next best, and counts the reason.
+            ``splice`` and ``passthrough``; None: the mount's choice. If a path is unavailable, the
+            mount uses the next best and counts the reason.
 
     Raises:
         TypeError, ValueError: an attribute has the wrong type or is out of range.
@@ -90,19 +90,19 @@ class Entry:
 
     @property
     def overrides(self) -> Overrides:
-        """The attributes that were given by keyword."""
+        """The attributes that the program gave by keyword."""
         return self._overrides
 
     @property
     def is_plain(self) -> bool:
-        """Whether no attribute was given by keyword."""
+        """Whether the program gave no attribute by keyword."""
         return self._overrides is _NONE
 
     def key(self) -> object:
-        """Return a value that identifies the entry, and whose repr is complete.
+        """Return a value that identifies the entry; its repr must be complete.
 
-        Two entries with equal keys that are found under one name of one directory are one file: one
-        inode number, one page cache. If the keys differ, the kernel sees another file there.
+        If a name's entry is replaced by one with an equal key, the kernel sees the same file, with
+        one inode number and one page cache. With another key it sees another file.
         """
         raise NotImplementedError(f"{type(self).__name__} is no entry: use one of its subclasses")
 
@@ -115,7 +115,7 @@ class Entry:
 
 
 Content: TypeAlias = "Entry | Tree"
-"""A directory holds an entry, or a whole tree, such as a Mirror, which it shows below a name."""
+"""The content of a name in a `Dir`: an entry, or a whole tree, such as a Mirror."""
 
 
 class Symlink(Entry):
@@ -145,7 +145,7 @@ class Symlink(Entry):
 
 
 def attributes_key(entry: Entry) -> object:
-    """Return what an entry was given by keyword, for its key."""
+    """Return the attributes given by keyword, for an entry's key."""
     return None if entry.overrides is _NONE else msgspec.structs.astuple(entry.overrides)
 
 

@@ -6,12 +6,11 @@ def transfer(
 ) -> dict[str, int | str]:
     """Move the first `size` bytes of `path` to the descriptor `sink`, `block` bytes a call.
 
-    `kind` is one of tcp, unix, null and file. A socket is shut down for writing at the end, and its
-    other end has to answer with the number of bytes that it received, in eight bytes.
+    `kind` is one of tcp, unix, null and file. At the end a socket is shut down for writing, and its
+    other end must reply with the number of bytes received, in eight bytes.
 
-    Returns the sums of the system calls' return values, what the work cost this process, and a
-    `note` on what was not as asked. Raises OSError with the errno of what was refused. The GIL is
-    released throughout.
+    Returns the sums of the system calls' return values, the cost for this process, and a `note` on
+    deviations from the request. Raises OSError if a system call fails. Releases the GIL throughout.
     """
 
 def latency(path: str, pages: int, mapped: bool, prefaulted: bool, seed: int) -> dict[str, int]:
