@@ -367,3 +367,108 @@ def look(fake):
         found = {name for name, _, _ in fake.some(node, handle, 0)}
         assert found <= {b".", b"..", b"same", b"top", b"middle", b"bottom"}
         fake.release(node, handle, RELEASEDIR)
+
+
+LARGE = 4000  # names, more than a serving thread reads by itself
+LISTER = 1000  # an ordinary user
+
+
+@pytest.fixture
+def large(union, layers):
+    """A data path with a large merged directory, and the node of that."""
+    for number in range(LARGE):
+        (layers[number % 3] / "d" / f"{number:0200}").touch()
+    fake = union()
+    return fake, fake.look(ROOT, b"d").nodeid
+
+
+def half_read(fake, node, uid=0):
+    """A handle of which one reply was read, and the errno of that."""
+    handle, _ = fake.open(node, opcode=OPENDIR)
+    body = struct.pack("=QQIIQII", handle, 0, 4096, 0, 0, 0, 0)
+    return handle, fake.request(READDIR, node, body, uid=uid).errorname
+
+
+def rest(fake, node, handle, offset=0):
+    found = []
+    while some := fake.some(node, handle, offset, 1 << 16, READDIR):
+        found += [name for name, *_ in some]
+        offset = some[-1][1]
+    return found
+
+
+def share_one(fake, node, listings):
+    """Half-read listings that share one snapshot: its changes have settled by then."""
+    for _ in range(1000):
+        handles = [half_read(fake, node)[0] for _ in range(listings)]
+        if fake.statistics().directories.snapshots == 1:
+            return handles
+        for handle in handles:
+            fake.release(node, handle, RELEASEDIR)
+    raise AssertionError("the listings share nothing")
+
+
+def test_listings_of_a_directory_share_one_snapshot_until_the_last_is_closed(large):
+    fake, node = large
+    handles = share_one(fake, node, 20)
+    found = fake.statistics().directories
+    assert 200 * LARGE < found.snapshot_bytes < 300 * LARGE
+    lists = [rest(fake, node, handle) for handle in handles[:3]]
+    assert lists[0] == lists[1] == lists[2]
+    assert len(set(lists[0])) == len(lists[0]) == LARGE + 2 + 4
+    for handle in handles:
+        assert fake.statistics().directories.snapshots > 0
+        fake.release(node, handle, RELEASEDIR)
+    found = fake.statistics().directories
+    assert (found.snapshots, found.snapshot_bytes) == (0, 0)
+    assert found.listings_waited > 0
+
+
+def test_half_read_listings_keep_no_descriptors(large):
+    fake, node = large
+    before = _descriptors()
+    share_one(fake, node, 20)
+    assert _descriptors() < before + 10
+
+
+def test_a_change_is_in_the_next_listing_and_leaves_those_under_way_alone(large, union, layers):
+    fake, node = large
+    for number in range(6):
+        (old,) = share_one(fake, node, 1)
+        first = fake.some(node, old, 0, 4096, READDIR)
+        before = [name for name, *_ in first] + rest(fake, node, old, first[-1][1])
+        (layers[number % 3] / "d" / f"new{number}").touch()
+        (layers[(number + 1) % 3] / "d" / f"{number:0200}").unlink(missing_ok=True)
+        if number % 2:
+            hide_by_name(layers[0], f"{number + 100:0200}")
+        new, _ = fake.open(node, opcode=OPENDIR)
+        # As a data path that has never listed it does.
+        other = union()
+        separate = other.list(other.look(ROOT, b"d").nodeid, 1 << 16, READDIR)
+        assert rest(fake, node, new) == list(separate)
+        assert f"new{number}".encode() in separate
+        # The kernel may go on in the middle of a reply.
+        for at in (0, len(first) // 2, len(first) - 1):
+            assert rest(fake, node, old, first[at][1]) == before[at + 1 :]
+        fake.release(node, old, RELEASEDIR)
+        fake.release(node, new, RELEASEDIR)
+
+
+def test_who_keeps_too_many_snapshots_is_refused_and_others_are_not(large, layers):
+    fake, node = large
+    handles = []
+    for number in range(1000):
+        (layers[0] / "d" / f"changed{number % 2}").touch()
+        os.utime(layers[0] / "d")  # another version, so that nothing is shared
+        handle, error = half_read(fake, node, LISTER)
+        handles.append(handle)
+        if error != "OK":
+            break
+    found = fake.statistics().directories
+    assert (error, found.snapshots_refused) == ("ENOMEM", 1)
+    assert 64 << 20 < found.snapshot_bytes < (64 << 20) + 600 * LARGE
+    others = [half_read(fake, node, uid) for uid in (0, LISTER + 1)]
+    assert [error for _, error in others] == ["OK", "OK"]
+    for handle in handles:
+        fake.release(node, handle, RELEASEDIR)
+    assert half_read(fake, node, LISTER)[1] == "OK"

@@ -135,6 +135,11 @@ class Directories(msgspec.Struct, frozen=True):
     `descriptors` of at most `descriptor_limit`; `hits` and `misses` count its look-ups. `reopened`
     counts opens that found their file's lease. The indexes of `archives` take `archive_bytes`; the
     `entries` of programs' directories take `entry_bytes`.
+
+    Listings of merged directories hold `snapshots` of names, in `snapshot_bytes`.
+    `snapshots_made` counts all snapshots, `snapshots_shared` the listings that took another one's,
+    `snapshots_refused` the listings (ENOMEM) of users whose snapshots took too many bytes.
+    `listings_waited` counts READDIRs that a thread for listings answered.
     """
 
     leased: int = 0
@@ -145,6 +150,12 @@ class Directories(msgspec.Struct, frozen=True):
     hits: int = 0
     misses: int = 0
     listings: int = 0
+    snapshots: int = 0
+    snapshot_bytes: int = 0
+    snapshots_made: int = 0
+    snapshots_shared: int = 0
+    snapshots_refused: int = 0
+    listings_waited: int = 0
     open_files: int = 0
     kept_files: int = 0
     reopened: int = 0
@@ -187,7 +198,7 @@ class Coherence(msgspec.Struct, frozen=True):
 
 
 class Thread(msgspec.Struct, frozen=True):
-    """A thread of the data path: its role (serve, ring, read, relay, notify, prefault) and id."""
+    """A data path thread: its role (serve, ring, read, list, relay, notify, prefault), id."""
 
     role: str
     tid: int

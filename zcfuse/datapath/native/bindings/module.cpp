@@ -85,7 +85,9 @@ void lease_union(zc::DataPath& path, std::uint64_t nodeid,
         layers.push_back(handle != nullptr ? handle->source
                                            : zc::DirectorySource::open(std::get<int>(layer)));
     }
-    path.state().mirrors.lease(nodeid, zc::OverlaySource::make(std::move(layers), sees_trusted));
+    auto& mirrors = path.state().mirrors;
+    mirrors.lease(nodeid,
+                  zc::OverlaySource::make(std::move(layers), sees_trusted, mirrors.snapshots()));
 }
 
 // [(nodeid, name, device, inode number, time of birth, type, layer)], the leased directory first.

@@ -221,6 +221,12 @@ nb::dict directories_of(const zc::State& state,
     directories["hits"] = hits;
     directories["misses"] = misses;
     directories["listings"] = stats.listings;
+    directories["snapshots"] = stats.snapshots.count;
+    directories["snapshot_bytes"] = stats.snapshots.bytes;
+    directories["snapshots_made"] = stats.snapshots.made;
+    directories["snapshots_shared"] = stats.snapshots.shared;
+    directories["snapshots_refused"] = stats.snapshots.refused;
+    directories["listings_waited"] = state.listings.pushed();
     directories["open_files"] = stats.files.used;
     directories["kept_files"] = stats.files.kept;
     directories["reopened"] = backing_hits;

@@ -108,6 +108,35 @@ class ReadWorker {
     RingReader reader_;
 };
 
+// Serves READDIRs that have to read a whole directory first.
+class ListingWorker {
+  public:
+    explicit ListingWorker(std::shared_ptr<State> state)
+        : state_(std::move(state)),
+          counts_(state_->ledger.join("list")),
+          context_{*state_, *counts_, {}} {
+        context_.lists = true;
+    }
+    void run() {
+        while (auto job = state_->listings.next()) {
+            {
+                const Turn turn(*counts_);
+                if (!ops::serve(context_, {job->channel, job->header, job->body})) {
+                    // Revoked meanwhile, and control knows nothing of a handle of the data path.
+                    job->channel->reply_error(job->header.unique, -ESTALE);
+                }
+                counts_->answered(job->header.opcode, job->since);
+            }
+            state_->listings.done(*job);
+        }
+    }
+
+  private:
+    std::shared_ptr<State> state_;
+    std::shared_ptr<ThreadCounts> counts_;
+    ops::Context context_;
+};
+
 // Reads what changes on the backing filesystems.
 class ChangeReader {
   public:
@@ -265,11 +294,16 @@ void DataPath::start() {
     const std::size_t readers = state_->coherence ? 1 : 0;
     const auto ready = std::make_shared<std::latch>(
         servers + 2 +
-        static_cast<std::ptrdiff_t>(queues.size() + workers + watchers + pushers + readers));
+        static_cast<std::ptrdiff_t>(queues.size() + ListingQueue::kThreads + workers + watchers +
+                                    pushers + readers));
     for (const auto& queue : queues) {
         threads_.push_back(counted_thread(state_, "zcfuse-ring", ready, [queue](const auto& state) {
             return RingThread(state, queue);
         }));
+    }
+    for (std::size_t i = 0; i < ListingQueue::kThreads; ++i) {
+        threads_.push_back(counted_thread(state_, "zcfuse-list", ready,
+                                          [](const auto& state) { return ListingWorker(state); }));
     }
     for (std::size_t i = 0; i < workers; ++i) {
         threads_.push_back(counted_thread(state_, "zcfuse-read", ready,
@@ -316,6 +350,7 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     state_->notifier.stop();
     state_->upcalls.wake();
     state_->workers.stop();
+    state_->listings.stop();
     state_->scheduling.stop();
     if (state_->coherence) {
         state_->coherence->stop();
@@ -376,6 +411,7 @@ void DataPath::sever() {
     state_->notifier.stop();
     state_->upcalls.wake();
     state_->workers.stop();
+    state_->listings.stop();
     state_->scheduling.stop();
     if (state_->coherence) {
         state_->coherence->stop();

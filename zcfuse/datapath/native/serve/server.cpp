@@ -38,7 +38,7 @@ Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> chan
     : state_(std::move(state)),
       channel_(std::move(channel)),
       counts_(state_->ledger.join(channel_->is_ring() ? "ring" : "serve")),
-      context_{*state_, *counts_, {}, {}},
+      context_{*state_, *counts_, {}},
       ring_reader_(policy_of(*state_), counts_),
       buffer_(state_->config.read_only ? kRequestBytes : kWritableRequestBytes) {
     if (channel_->is_ring()) {
@@ -142,8 +142,10 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
         default:
             break;
     }
+    context_.elsewhere = false;
+    context_.received = received_;
     if (ops::serve(context_, {channel_, header, body})) {
-        return Fate::finished;
+        return context_.elsewhere ? Fate::elsewhere : Fate::finished;
     }
     if (static_cast<abi::Opcode>(header.opcode) == abi::Opcode::statx && !state_->mirrors.none()) {
         return hand_up_statx(header, body);

@@ -14,6 +14,7 @@
 #include "serve/inode_numbers.hpp"
 #include "serve/lease.hpp"
 #include "serve/ledger.hpp"
+#include "serve/listing_queue.hpp"
 #include "serve/lock_budget.hpp"
 #include "serve/negotiation.hpp"
 #include "serve/nodes/mirrors.hpp"
@@ -56,6 +57,7 @@ struct State {
     Upcalls upcalls;
     ReadQueue reads;
     ReadWorkers workers;
+    ListingQueue listings;
     Scheduling scheduling;
     WaitingSeeks seeks;
     std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone

@@ -456,6 +456,8 @@ void Mirrors::tidy() {
     if (nodes_peak_ >= kWorthTrimming && nodes < nodes_peak_ / 2) {
         ::malloc_trim(0);  // free() keeps what lies between nodes that are left
         nodes_peak_ = nodes;
+    } else if (snapshots_->take_freed()) {
+        ::malloc_trim(0);
     }
     const auto now = sys::coarse_milliseconds();
     files_.drop_unused(now - kKeepUnusedMs);
@@ -489,6 +491,7 @@ Mirrors::Statistics Mirrors::statistics() const {
     sum.directories = cache_.size();
     sum.directory_limit = cache_.capacity();
     sum.listings = listings_.size() + parked_.size();
+    sum.snapshots = snapshots_->statistics();
     sum.files = files_.statistics();
     return sum;
 }

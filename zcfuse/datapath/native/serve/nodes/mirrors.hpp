@@ -42,6 +42,7 @@
 #include "serve/nodes/orphans.hpp"
 #include "serve/nodes/parked_listings.hpp"
 #include "serve/nodes/table.hpp"
+#include "serve/sources/snapshots.hpp"
 #include "sys/files.hpp"
 
 namespace zc {
@@ -173,6 +174,8 @@ class Mirrors {
     Orphans& orphans() noexcept { return orphans_; }
     OpenDirectories& listings() noexcept { return listings_; }
     ParkedListings& parked() noexcept { return parked_; }
+    // Of merged directories, for each source of several layers.
+    const std::shared_ptr<Snapshots>& snapshots() const noexcept { return snapshots_; }
 
     struct Statistics {
         std::size_t leased = 0;  // directories and indexes
@@ -185,6 +188,7 @@ class Mirrors {
         std::size_t directories = 0;  // in the cache
         std::size_t directory_limit = 0;
         std::size_t listings = 0;
+        Snapshots::Statistics snapshots;
         OpenFiles::Statistics files;
     };
     Statistics statistics() const;
@@ -217,6 +221,7 @@ class Mirrors {
     Orphans orphans_;
     OpenDirectories listings_;
     ParkedListings parked_;
+    const std::shared_ptr<Snapshots> snapshots_ = std::make_shared<Snapshots>();
     std::atomic<bool> any_{false};
     std::atomic<bool> any_overlays_{false};
     std::atomic<bool> any_pushed_{false};

@@ -12,9 +12,9 @@
 //     node's identity now, so that a close and an open see the file that is there.
 #include <cerrno>
 
+#include "serve/mtime.hpp"
 #include "serve/open_reply.hpp"
 #include "serve/ops/change.hpp"
-#include "serve/ops/mtime.hpp"
 #include "serve/ops/open_lease.hpp"
 
 namespace zc::ops {

@@ -8,7 +8,7 @@
 // changes, the kernel keeps the listing until a change comes.
 #include <algorithm>
 
-#include "serve/ops/mtime.hpp"
+#include "serve/mtime.hpp"
 #include "serve/ops/operation.hpp"
 
 namespace zc::ops {

@@ -51,6 +51,11 @@ struct Context {
     ThreadCounts& counts;
     std::vector<std::byte> buffer;  // for a reply of any size
     ThreadIdentity identity{};
+    // Whether this thread reads whole directories; others put such a request into the queue.
+    bool lists = false;
+    // Another thread answers the request at hand, and counts it.
+    bool elsewhere = false;
+    Clock::time_point received{};  // when the request at hand was taken off its channel
 
     Mirrors& mirrors() const noexcept { return state.mirrors; }
 };

@@ -137,11 +137,13 @@ int find(Context& context, const Request& request, const abi::ReadIn& read,
     return into ? 0 : -EBADF;
 }
 
-// Opens a listing again that had to be closed. A rewind of a listing opened at a later position
-// also opens it again: on ext4 a descriptor whose first getdents64 found the end lists nothing
-// after a seek to 0.
+// Opens a listing again that had to be closed, or that cannot begin a second pass. A rewind of a
+// listing opened at a later position also opens it again: on ext4 a descriptor whose first
+// getdents64 found the end lists nothing after a seek to 0.
 int reopen(Context& context, std::uint64_t nodeid, const abi::ReadIn& read, OpenDirectory& opened) {
-    if (opened.listing && !(opened.reopened && read.offset == 0)) {
+    const bool rewinds =
+        read.offset == 0 && opened.listing && (opened.reopened || !opened.listing->can_rewind());
+    if (opened.listing && !rewinds) {
         return 0;
     }
     OpenDirectory fresh;
@@ -157,6 +159,16 @@ int reopen(Context& context, std::uint64_t nodeid, const abi::ReadIn& read, Open
     return 0;
 }
 
+// Leaves the request to a thread for listings.
+bool list_elsewhere(Context& context, const Request& request) {
+    context.elsewhere = true;
+    context.state.listings.push({request.channel,
+                                 request.header,
+                                 {request.body.begin(), request.body.end()},
+                                 context.received});
+    return true;
+}
+
 bool list(Context& context, const Request& request, bool plus) {
     abi::ReadIn read{};
     if (!request.parse(read)) {
@@ -166,11 +178,26 @@ bool list(Context& context, const Request& request, bool plus) {
     if (const int error = find(context, request, read, opened); error != 0) {
         return request.failed(error);
     }
-    const std::lock_guard guard(opened->lock);
+    std::unique_lock guard(opened->lock, std::defer_lock);
+    if (context.lists) {
+        guard.lock();
+    } else if (!guard.try_lock()) {
+        return list_elsewhere(context, request);  // such a thread may have the lock
+    }
     if (const int error = reopen(context, request.header.nodeid, read, *opened); error != 0) {
         return request.failed(error);
     }
     auto& names = *opened->listing;
+    if (names.must_gather(read.offset)) {
+        const auto effort = context.lists ? Listing::Effort::all : Listing::Effort::little;
+        const int error = names.gather(effort, request.header.uid);
+        if (error == Listing::kTooLong) {
+            return list_elsewhere(context, request);
+        }
+        if (error != 0) {
+            return request.failed(error);
+        }
+    }
     Reply reply(context, request, names, plus, std::min<std::size_t>(read.size, kLargestReply));
     int more = names.seek(read.offset);
     Listing::Entry entry;

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "serve/ops/mtime.hpp"
+#include "serve/mtime.hpp"
 #include "serve/sources/hashing.hpp"
 #include "sys/files.hpp"
 
@@ -325,7 +325,7 @@ Blob::Times Blob::times() const noexcept {
 
 bool Blob::is_settled() const noexcept {
     return std::all_of(sources_.begin(), sources_.end(), [](const Source& one) {
-        return one.is_memory || ops::mtime_is_settled(one.status);
+        return one.is_memory || mtime_is_settled(one.status);
     });
 }
 

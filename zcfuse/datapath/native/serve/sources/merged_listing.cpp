@@ -2,9 +2,14 @@
 
 #include <dirent.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <limits>
+#include <new>
 #include <string>
-#include <unordered_set>
 #include <utility>
+
+#include "serve/sources/name_set.hpp"
 
 namespace zc {
 
@@ -45,88 +50,204 @@ class OneLayer final : public Listing {
     const ListedLayer layer_;
 };
 
-class Merged final : public Listing {
+// One pass over the layers of a directory, the topmost first.
+class Pass {
   public:
-    explicit Merged(std::vector<ListedLayer> layers) noexcept : layers_(std::move(layers)) {}
+    Pass(const std::vector<ListedLayer>& layers, std::size_t most) : layers_(layers), left_(most) {}
 
-    int seek(std::uint64_t position) override {
-        if (position == 0 || names_.empty()) {
-            if (const int error = read(); error < 0) {
-                names_.clear();
+    // 0, -errno, or Listing::kTooLong after more entries than allowed.
+    int run() {
+        for (const auto& layer : layers_) {
+            if (const int error = read(layer, &layer == &layers_.back()); error != 0) {
                 return error;
             }
         }
-        position_ = position;
         return 0;
     }
-
-    int peek(Entry& into) override {
-        if (position_ >= names_.size()) {
-            return 0;
-        }
-        const auto& name = names_[position_];
-        into = {name.ino, position_ + 1, name.type, text_.data() + name.start, name.length};
-        return 1;
+    Snapshot take() {
+        Snapshot made{std::move(names_), taken_.take_text(), nullptr};
+        made.names.shrink_to_fit();
+        made.text.shrink_to_fit();
+        return made;
     }
-
-    void skip() override { ++position_; }
-    // Positions are those of one snapshot.
-    bool can_resume() const noexcept override { return names_.empty(); }
 
   private:
-    struct Name {
-        std::uint64_t ino;
-        std::size_t start;  // in text_, with its NUL
-        std::uint16_t length;
-        unsigned char type;
-    };
-    // Which names the layers so far have, or have taken away.
-    using Taken = std::unordered_set<std::string>;
-
-    int read() {
-        names_.clear();
-        text_.clear();
-        Taken taken;
-        for (const auto& layer : layers_) {
-            if (const int error = read(layer, taken); error < 0) {
-                return error;
-            }
-        }
-        return 0;
-    }
-
-    int read(const ListedLayer& layer, Taken& taken) {
-        Taken covered;  // by a `.wh.` name, which speaks of the layers below its own
+    // The names of the lowest layer hide nothing, so that nobody has to know them.
+    int read(const ListedLayer& layer, bool lowest) {
+        std::vector<std::string> covered;  // by a `.wh.` name: in the layers below its own
         int more = layer.names->seek(0);
         if (more < 0) {
             return more;
         }
-        for (Entry entry; (more = layer.names->peek(entry)) == 1; layer.names->skip()) {
-            const std::string name(entry.text());
+        Listing::Entry entry;
+        for (; (more = layer.names->peek(entry)) == 1; layer.names->skip()) {
+            if (left_-- == 0) {
+                return Listing::kTooLong;
+            }
+            const auto name = entry.text();
             if (is_reserved(name)) {
-                covered.insert(name.substr(whiteout_of("").size()));
-            } else if (taken.insert(name).second && !is_whiteout(*layer.directory, entry)) {
-                names_.push_back(
-                    {entry.ino, text_.size(), static_cast<std::uint16_t>(name.size()), entry.type});
-                text_.append(name).push_back('\0');
+                if (!lowest) {
+                    covered.emplace_back(name.substr(whiteout_of("").size()));
+                }
+            } else if (!taken_.contains(name) && !add(layer, entry, lowest)) {
+                return -EOVERFLOW;
             }
         }
-        taken.merge(covered);
+        for (const auto& name : covered) {
+            const auto start = taken_.append(name);
+            if (!start) {
+                return -EOVERFLOW;
+            }
+            taken_.insert(*start, name.size());
+        }
         return more;
     }
 
-    const std::vector<ListedLayer> layers_;
-    std::vector<Name> names_;
-    std::string text_;
+    bool add(const ListedLayer& layer, const Listing::Entry& entry, bool lowest) {
+        const bool hidden = is_whiteout(*layer.directory, entry);
+        if (hidden && lowest) {
+            return true;
+        }
+        const auto start = taken_.append(entry.text());
+        if (!start) {
+            return false;
+        }
+        if (!hidden) {
+            names_.push_back(
+                {entry.ino, *start, static_cast<std::uint16_t>(entry.length), entry.type});
+        }
+        if (!lowest) {
+            taken_.insert(*start, entry.length);
+        }
+        return true;
+    }
+
+    const std::vector<ListedLayer>& layers_;
+    std::size_t left_;  // entries
+    std::vector<Snapshot::Name> names_;
+    NameSet taken_;  // what the layers so far have, or have taken away
+};
+
+class Merged final : public Listing {
+  public:
+    Merged(std::vector<ListedLayer> layers, std::shared_ptr<Snapshots> snapshots,
+           std::uint64_t source)
+        : layers_(std::move(layers)), snapshots_(std::move(snapshots)), source_(source) {}
+
+    bool must_gather(std::uint64_t position) const noexcept override {
+        return !snapshot_ || (position == 0 && !fresh_);
+    }
+
+    int gather(Effort effort, std::uint32_t uid) override {
+        const bool admitted = snapshots_->admits(uid);
+        if (effort == Effort::little && admitted) {
+            if (const int error = pass(kLittle, uid, nullptr); error != kTooLong) {
+                return error;
+            }
+        }
+        Snapshots::Version version;
+        bool told = false;  // whether the version tells of each change
+        if (const int error = begin(version, told); error != 0) {
+            return error;
+        }
+        if (auto found = told ? snapshots_->find(version) : nullptr) {
+            use(std::move(found));
+            return 0;
+        }
+        if (!admitted) {
+            snapshots_->refused();
+            return -ENOMEM;
+        }
+        return effort == Effort::little
+                   ? kTooLong
+                   : pass(std::numeric_limits<std::size_t>::max(), uid, told ? &version : nullptr);
+    }
+
+    int seek(std::uint64_t position) override {
+        const int error = must_gather(position) ? gather(Effort::all, 0) : 0;
+        position_ = error == 0 ? position : position_;
+        return error;
+    }
+
+    int peek(Entry& into) override {
+        if (position_ >= snapshot_->names.size()) {
+            return 0;
+        }
+        const auto& name = snapshot_->names[position_];
+        into = {name.ino, position_ + 1, name.type, snapshot_->text.data() + name.start,
+                name.length};
+        return 1;
+    }
+
+    void skip() override {
+        ++position_;
+        fresh_ = false;
+    }
+    // Positions are those of one snapshot.
+    bool can_resume() const noexcept override { return !snapshot_; }
+    bool can_rewind() const noexcept override { return fresh_ || !layers_.empty(); }
+
+  private:
+    // Entries that a serving thread reads by itself: some milliseconds' worth.
+    static constexpr std::size_t kLittle = 2048;
+
+    int pass(std::size_t most, std::uint32_t uid, const Snapshots::Version* version) {
+        try {
+            Pass pass(layers_, most);
+            const int error = pass.run();
+            if (error == 0) {
+                use(snapshots_->add(pass.take(), uid, version));
+            }
+            return error;
+        } catch (const std::bad_alloc&) {
+            return -ENOMEM;
+        }
+    }
+
+    void use(Snapshots::Ref snapshot) {
+        snapshot_ = std::move(snapshot);
+        fresh_ = true;
+        layers_.clear();  // and their descriptors
+    }
+
+    // Opens the layers' listings again, and says what the directory is before any name is read.
+    int begin(Snapshots::Version& version, bool& told) {
+        version.push_back(source_);
+        told = true;
+        for (auto& layer : layers_) {
+            Found found;
+            std::vector<struct ::statx> statuses;
+            if (const int error = layer.directory->list(layer.names, statuses); error != 0) {
+                return error;
+            }
+            told = told && layer.directory->find("", found) == 0 &&
+                   (layer.fixed || !statuses.empty()) &&
+                   std::all_of(statuses.begin(), statuses.end(), Snapshots::is_settled);
+            version.insert(version.end(), {found.identity.ino, found.identity.birth,
+                                           found.identity.lease, statuses.size()});
+            for (const auto& status : statuses) {
+                Snapshots::add_to(version, status);
+            }
+        }
+        return 0;
+    }
+
+    std::vector<ListedLayer> layers_;  // none once there is a snapshot
+    const std::shared_ptr<Snapshots> snapshots_;
+    const std::uint64_t source_;
+    Snapshots::Ref snapshot_;
+    bool fresh_ = false;  // no entry was read since the snapshot was taken
 };
 
 }  // namespace
 
-std::unique_ptr<Listing> merge_listings(std::vector<ListedLayer> layers) {
+std::unique_ptr<Listing> merge_listings(std::vector<ListedLayer> layers,
+                                        std::shared_ptr<Snapshots> snapshots,
+                                        std::uint64_t source) {
     if (layers.size() == 1) {
         return std::make_unique<OneLayer>(std::move(layers.front()));
     }
-    return std::make_unique<Merged>(std::move(layers));
+    return std::make_unique<Merged>(std::move(layers), std::move(snapshots), source);
 }
 
 }  // namespace zc

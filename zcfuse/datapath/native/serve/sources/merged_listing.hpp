@@ -1,13 +1,14 @@
 // The names of a directory that several layers have, each once, without what is hidden.
 //
-// The listing of one layer uses that layer's positions. A listing of several layers reads all names
-// when a pass begins, because positions of several filesystems cannot be mixed. Its positions count
-// the names of that snapshot.
+// The listing of one layer uses that layer's positions and streams. A listing of several layers
+// reads all names when a pass begins, because positions of several filesystems cannot be mixed. Its
+// positions count the names of that snapshot, and it keeps no descriptor beside it.
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "serve/sources/snapshots.hpp"
 #include "serve/sources/source.hpp"
 
 namespace zc {
@@ -15,9 +16,11 @@ namespace zc {
 struct ListedLayer {
     SourceDirectory::Ref directory;
     std::unique_ptr<Listing> names;
+    bool fixed = false;  // its names never change
 };
 
-// The topmost first, one at least.
-std::unique_ptr<Listing> merge_listings(std::vector<ListedLayer> layers);
+// The topmost first, one at least. `source` is a number that no other source of layers has.
+std::unique_ptr<Listing> merge_listings(std::vector<ListedLayer> layers,
+                                        std::shared_ptr<Snapshots> snapshots, std::uint64_t source);
 
 }  // namespace zc

@@ -1,6 +1,7 @@
 #include "serve/sources/overlay.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <system_error>
 #include <utility>
@@ -11,6 +12,8 @@
 namespace zc {
 
 namespace {
+
+std::atomic<std::uint64_t> last_number{0};
 
 bool is_missing(int error) noexcept {
     return error == -ENOENT || error == -ENAMETOOLONG;
@@ -137,12 +140,13 @@ class OverlaySource::At final : public SourceDirectory {
     int list(std::unique_ptr<Listing>& into, std::vector<struct ::statx>& versions) const override {
         std::vector<ListedLayer> layers;
         for (const auto& part : parts_) {
-            layers.push_back({part.directory, nullptr});
+            const bool fixed = source_->layers_[part.layer]->freshness() == Freshness::fixed;
+            layers.push_back({part.directory, nullptr, fixed});
             if (const int error = part.directory->list(layers.back().names, versions); error != 0) {
                 return error;
             }
         }
-        into = merge_listings(std::move(layers));
+        into = merge_listings(std::move(layers), source_->snapshots_, source_->number_);
         return 0;
     }
 
@@ -292,8 +296,11 @@ class OverlaySource::At final : public SourceDirectory {
     std::vector<Part> parts_;  // the topmost first
 };
 
-OverlaySource::OverlaySource(Layers layers, bool sees_trusted)
-    : layers_(std::move(layers)), sees_trusted_(sees_trusted) {
+OverlaySource::OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots)
+    : layers_(std::move(layers)),
+      sees_trusted_(sees_trusted),
+      snapshots_(std::move(snapshots)),
+      number_(++last_number) {
     home_ = layers_.front()->volume(0).device;
     for (const auto& layer : layers_) {
         first_.push_back(count_);
@@ -328,11 +335,13 @@ void OverlaySource::set_pushed() const noexcept {
     }
 }
 
-std::shared_ptr<const OverlaySource> OverlaySource::make(Layers layers, bool sees_trusted) {
+std::shared_ptr<const OverlaySource> OverlaySource::make(Layers layers, bool sees_trusted,
+                                                         std::shared_ptr<Snapshots> snapshots) {
     if (layers.empty()) {
         throw std::system_error(EINVAL, std::generic_category(), "leasing no layer");
     }
-    return std::shared_ptr<const OverlaySource>(new OverlaySource(std::move(layers), sees_trusted));
+    return std::shared_ptr<const OverlaySource>(
+        new OverlaySource(std::move(layers), sees_trusted, std::move(snapshots)));
 }
 
 SourceDirectory::Ref OverlaySource::root() const {

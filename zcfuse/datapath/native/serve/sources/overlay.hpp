@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "serve/sources/snapshots.hpp"
 #include "serve/sources/source.hpp"
 
 namespace zc {
@@ -19,7 +20,9 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     // `sees_trusted`: this process is shown `trusted.` attributes. Where it is not, a file that is
     // one hole may be a metacopy, and opening it is control's. Throws std::system_error where there
     // is no layer.
-    static std::shared_ptr<const OverlaySource> make(Layers layers, bool sees_trusted);
+    static std::shared_ptr<const OverlaySource> make(
+        Layers layers, bool sees_trusted,
+        std::shared_ptr<Snapshots> snapshots = std::make_shared<Snapshots>());
 
     Kind kind() const noexcept override { return Kind::overlay; }
     Freshness freshness() const noexcept override;
@@ -36,11 +39,13 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
 
   private:
     class At;
-    OverlaySource(Layers layers, bool sees_trusted);
+    OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots);
     void show(std::size_t parts, struct ::statx& status) const noexcept;
 
     const Layers layers_;
     const bool sees_trusted_;
+    const std::shared_ptr<Snapshots> snapshots_;
+    const std::uint64_t number_;        // among all sources
     std::vector<std::uint32_t> first_;  // the number of each layer's first identity
     std::uint32_t count_ = 0;
     std::uint64_t home_ = 0;  // the device whose inode numbers are shown as they are

@@ -71,6 +71,14 @@ class Listing {
     Listing& operator=(const Listing&) = delete;
     virtual ~Listing() = default;
 
+    // Whether seek() has to read all names first. Their number has no bound, so a serving thread
+    // calls gather(little), which returns kTooLong where that is much, and a thread for listings
+    // calls gather(all). Both count what they keep for a user: 0, -errno; -ENOMEM where the user
+    // keeps too much.
+    enum class Effort : std::uint8_t { little, all };
+    static constexpr int kTooLong = 2;
+    virtual bool must_gather(std::uint64_t /*position*/) const noexcept { return false; }
+    virtual int gather(Effort, std::uint32_t /*uid*/) { return 0; }
     // Goes to where an entry's `next` said; 0 begins a pass. 0 or -errno.
     virtual int seek(std::uint64_t position) = 0;
     // The entry at hand, valid until the next call: 1, 0 at the end, or -errno.
@@ -78,6 +86,8 @@ class Listing {
     virtual void skip() = 0;
     // Whether a new listing goes on from a position of this one.
     virtual bool can_resume() const noexcept { return true; }
+    // Whether seek(0) begins another pass of this one; otherwise that takes a new listing.
+    virtual bool can_rewind() const noexcept { return true; }
     // Says what the entry at hand is; false where the directory has to be asked for it.
     virtual bool found(Found&) { return false; }
     std::uint64_t position() const noexcept { return position_; }

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace zc::ops {
+namespace zc {
 
 inline std::uint64_t mtime_of(const struct ::statx& status) noexcept {
     return static_cast<std::uint64_t>(status.stx_mtime.tv_sec) * 1'000'000'000 +
@@ -16,15 +16,18 @@ inline std::uint64_t mtime_of(const struct ::statx& status) noexcept {
 // A file may change twice within one tick of its filesystem's clock, with one mtime. Until that has
 // moved on, the mtime proves nothing: a tick of the kernel's coarse clock is 10 ms at most, and a
 // filesystem that keeps no fractions counts in steps of up to 2 s.
-inline bool mtime_is_settled(const struct ::statx& status) noexcept {
+inline bool is_settled(const statx_timestamp& time) noexcept {
     constexpr std::int64_t kTick = 50'000'000;
     constexpr std::int64_t kWholeSecondsTick = 2'100'000'000;
     struct ::timespec now {};
     ::clock_gettime(CLOCK_REALTIME, &now);
-    const auto age = (now.tv_sec - status.stx_mtime.tv_sec) * 1'000'000'000 + now.tv_nsec -
-                     status.stx_mtime.tv_nsec;
-    const auto tick = status.stx_mtime.tv_nsec != 0 ? kTick : kWholeSecondsTick;
+    const auto age = (now.tv_sec - time.tv_sec) * 1'000'000'000 + now.tv_nsec - time.tv_nsec;
+    const auto tick = time.tv_nsec != 0 ? kTick : kWholeSecondsTick;
     return age >= tick || age <= -tick;
 }
 
-}  // namespace zc::ops
+inline bool mtime_is_settled(const struct ::statx& status) noexcept {
+    return is_settled(status.stx_mtime);
+}
+
+}  // namespace zc
