@@ -15,7 +15,7 @@ enum class TransportWish : std::uint8_t { automatic, dev, uring };
 // Throws std::invalid_argument, naming what is allowed.
 Mode parse_mode(const std::string& name);
 
-// More threads only add memory, for each has a pipe and a buffer.
+// Further threads only cost memory, a pipe and a buffer each.
 constexpr unsigned kMostThreads = 64;
 
 struct Config {
@@ -30,8 +30,8 @@ struct Config {
         120;  // seconds until an upcall is answered EIO in control's place
     std::uint32_t cache_timeout =
         1000;  // milliseconds for which the kernel may cache names and attributes
-    // The promise that the backing tree does not change: names and attributes are believed without
-    // limit, whatever cache_timeout says, and opens need no message.
+    // The promise that the backing tree does not change: the kernel caches names and attributes
+    // without limit, whatever cache_timeout is, and opens need no message.
     bool immutable = false;
     // Whether changes of the backing filesystems are pushed to the kernel (serve/coherence). A
     // fence needs a directory that this process alone writes to.

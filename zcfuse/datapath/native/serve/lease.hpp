@@ -1,5 +1,4 @@
-// Leases: what control installs so that the data path may answer for an open file without an
-// upcall.
+// Leases, which control installs so that the data path answers for open files without upcalls.
 //
 // A FileLease belongs to a node, not to an open: the kernel demands one mode (cached or
 // passthrough) and one backing id for all opens of an inode, from the first open to the last
@@ -30,8 +29,8 @@ namespace zc {
 
 class WindowCache;
 
-// A run of bytes of a backing file. kWholeFile as length: to the end of the file, wherever that is
-// when it is read; only the last extent may have it.
+// A run of bytes of a backing file. Length kWholeFile means to the end of the file at the time of
+// the read; only the last extent may have it.
 inline constexpr std::uint64_t kWholeFile = ~std::uint64_t{0};
 
 struct Extent {
@@ -54,7 +53,7 @@ inline constexpr const char* kMadeOfExtents = "passthrough: the file is made of 
 // as data and cost no memory. Null if memfd_create fails.
 std::shared_ptr<const sys::UniqueFd> hole_file();
 
-// A number for a backing file that no other one has had.
+// A new number for a backing file, never used before.
 std::uint64_t next_file_id() noexcept;
 
 // A part of one extent that a request covers.
@@ -121,11 +120,11 @@ class FileLease {
     std::shared_ptr<const OpenStatus> shown_;
 };
 
-// In shards with a lock each, so that clients of different files do not wait for one another.
+// Each shard has a lock, so that clients of different files do not wait for one another.
 class LeaseTable {
   public:
     std::shared_ptr<const FileLease> find(std::uint64_t nodeid) const;
-    // Returns the lease that was there before, for the caller to drop outside of every lock.
+    // Returns the former lease, for the caller to drop outside of every lock.
     std::shared_ptr<const FileLease> put(std::uint64_t nodeid,
                                          std::shared_ptr<const FileLease> lease);
     std::shared_ptr<const FileLease> take(std::uint64_t nodeid);

@@ -1,12 +1,12 @@
-// READ: the bytes of a leased file, by the best path that there is for this request.
+// READ: serves the bytes of a leased file by the best path for the request.
 //
-// One Reader a serving thread: it owns that thread's pipe and buffer, so nothing here is locked.
-// The lease is shared with other readers of the same file and immutable. A READ may race with:
+// Each serving thread has a Reader, which owns the thread's pipe and buffer without locks. The
+// lease is shared with other readers of the same file and immutable. A READ may race with:
 //   - an outsider who truncates the file: a short read, as natively. This process never
 //     touches a byte of a mapping, so it gets no SIGBUS; vmsplice reports EFAULT before anything is
 //     sent.
 //   - a revoke: the lease that this READ holds stays whole until the reply is out.
-//   - an abort or a killed client: the reply is refused with ENOENT, counted, and that is all.
+//   - an abort or a killed client: the kernel refuses the reply with ENOENT, which is counted.
 // In each case the reader answers the request exactly once, and leaves the pipe empty.
 #pragma once
 
@@ -47,7 +47,7 @@ class Reader {
         Acquired window;
         std::size_t size;
     };
-    // Nothing was sent and another path must answer, for that reason.
+    // The reason why this path sent nothing and another path must answer.
     using NotServed = std::optional<Reason>;
 
     bool fits() const noexcept;

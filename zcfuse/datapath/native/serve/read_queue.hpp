@@ -1,9 +1,8 @@
-// How many serving threads may be at a READ at once. A READ waits for its backing file, and while
-// every thread did so nobody would take LOOKUPs off the channel: one thread is always left for
-// them, and a READ that comes meanwhile waits here for the next thread that has finished one.
+// Limits how many serving threads serve READs at once. A READ waits for its backing file; if all
+// threads did, LOOKUPs would stay on the channel. So one thread always remains for LOOKUPs, and a
+// further READ waits here until a thread has finished one.
 //
-// Thread-safe; the lock is innermost. A reply may be written by any thread, to the request's
-// channel.
+// Thread-safe; the lock is innermost. Any thread may write a reply to the request's channel.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +36,7 @@ class ReadQueue {
   public:
     explicit ReadQueue(std::size_t threads) : limit_(std::max<std::size_t>(threads, 2) - 1) {}
 
-    // The job, to be served by the caller, or nothing where it has to wait.
+    // Returns the job for the caller to serve, or nothing if the job must wait.
     std::optional<ReadJob> begin(ReadJob job) {
         const std::lock_guard guard(lock_);
         if (active_ == limit_) {

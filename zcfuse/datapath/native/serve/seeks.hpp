@@ -1,8 +1,9 @@
-// LSEEK, for where the data and the holes of a file are.
+// LSEEK, which finds data and holes of a file.
 //
-// Control knows no LSEEK. Of a file that was opened without a message and has no lease, control is
-// asked for a byte instead, which makes it open the file and lease it; the seek waits here for that
-// reply. Thread-safe; the lock is innermost. A seek whose upcall was given up stays: it is small.
+// Control knows no LSEEK. A file opened without a message may lack a lease. Then the data path asks
+// control for one byte instead, so that control opens and leases the file; the seek waits here for
+// the reply. Thread-safe; the lock is innermost. A seek stays if its upcall is given up, because it
+// is small.
 #pragma once
 
 #include <cstdint>

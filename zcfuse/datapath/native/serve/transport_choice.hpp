@@ -1,6 +1,6 @@
-// Which transport a mount gets: /dev/fuse, or a ring beside it. Decided in two steps, because the
-// kernel says only in INIT what it offers, and because nothing can be undone after INIT's reply:
-// make_rings() before anything is served, begin_rings() by the relay with that reply.
+// Chooses a mount's transport: /dev/fuse alone, or a ring beside it. The choice has two steps,
+// because the kernel makes its offer only in INIT, and INIT's reply is final: make_rings() runs
+// before serving starts, and the relay calls begin_rings() with the reply.
 #pragma once
 
 #include <memory>
@@ -30,9 +30,9 @@ TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits
 // Locks the prefaulted pages of the entries' buffers, as far as the budget allows.
 void lock_ring_buffers(State& state);
 
-// After INIT's reply: lets the queues register where it accepted the ring. Where they cannot, the
-// kernel would wait for them: then the ring is withdrawn, or the connection ended where it was
-// demanded. Bounded.
+// Lets the queues register after INIT's reply accepted the ring. If they cannot, the kernel would
+// wait for them; so this withdraws the ring, or ends the connection if the user demanded a ring.
+// Bounded.
 void begin_rings(State& state, bool replied);
 
 }  // namespace zc

@@ -1,15 +1,15 @@
-// Which windows there are, and which of them goes first when room is needed.
+// The table of windows, which chooses the next window to evict.
 //
-// A window is in use while anybody but the table holds it. Those in use are never evicted; they may
-// be forgotten, and then die with their last holder. So more than `cap_bytes` is mapped only for as
-// long as one reply takes. Locked and unlocked windows have a list each, most recent first: room
-// below the cap is made from both, room in the lock budget by unlocking the locked one that was
-// used longest ago, if that was long enough ago: where the budget is small against what is being
-// read, handing its locks round would cost more (0.6 ms a window of 4 KiB pages) than it gives. The
-// unlocked window stays mapped: reads of it can fault from now on, but do not map it again.
+// A window is in use while another holder than the table has it. The table never evicts those. It
+// may forget them, and then they die with their last holder; so mappings exceed `cap_bytes` only
+// while a reply is being made. Locked and unlocked windows have separate lists, most recent first.
+// Evictions below the cap take from both lists. Room in the lock budget comes from the longest
+// unused locked window, if that is old enough. With a small budget, passing locks around would cost
+// more (0.6 ms per window of 4 KiB pages) than it gains. An unlocked window stays mapped: later
+// reads may fault, but need no new mapping.
 //
-// Thread-safe: one mutex, a leaf. Under it a window is mapped, but never unmapped, populated or
-// locked: those it hands out, and the caller drops or unlocks them after the call.
+// Thread-safe: one mutex, a leaf. The table maps windows under the mutex. It hands out windows to
+// unmap or unlock, and the caller does that after the call.
 #pragma once
 
 #include <chrono>
@@ -44,7 +44,7 @@ class WindowTable {
 
     struct Found {
         WindowRef window;         // null without a window of at least the wanted length
-        bool wants_next = false;  // so much of it was asked for that the next one is due
+        bool wants_next = false;  // reads have come far enough to map the next one
     };
     // `end` is where in the window the request ends, `asked` how many of its bytes it asks for.
     // A window that is too short (the file grew) is dropped.

@@ -1,22 +1,21 @@
-// Serving path `mmap`: which pieces of memory hold the bytes that a request asks for.
+// Serving path `mmap`: finds the pieces of memory that hold a request's bytes.
 //
 // Files are mapped in windows (4 MiB unless told otherwise, aligned in the file), read-only and
-// shared with the page cache. The serving thread makes the mapping, so that the borrowed descriptor
-// is used during the call only; the one prefaulting thread, role "prefault", populates the window
-// and locks it within the budget, and the serving thread waits for that. Reading on prefetches the
-// next window. Without `prefault` there is no such thread: nothing is populated or locked, and the
-// caller's vmsplice takes the faults.
+// shared with the page cache. The serving thread makes the mapping, so that it uses the borrowed
+// descriptor only during the call. The prefaulting thread populates the window and locks it within
+// the budget, while the serving thread waits. Sequential reads prefetch the next window. Without
+// `prefault` this thread does not exist, and the caller's vmsplice takes the faults.
 //
-// The caller hands the pieces to vmsplice and NEVER touches their bytes: where the file was
-// truncated that is SIGBUS. vmsplice gives -EFAULT there, or a short count, and the caller serves
-// by another path. A pipe holds its own references to the pages, so the holder may go as soon as
+// The caller hands the pieces to vmsplice and NEVER touches their bytes, which would raise SIGBUS
+// after a truncation. vmsplice then returns -EFAULT or a short count, and the caller serves by
+// another path. A pipe holds its own references to the pages, so the holder may go as soon as
 // vmsplice has returned.
 //
 // A window that was mapped before its file was truncated and written again serves the new bytes
 // (the mapping is shared), with page faults in the serving thread.
 //
-// Lock order: WindowTable's mutex and Prefaulter's are leaves, none is taken while the other is
-// held. Thread-safe; destroy it when acquire() has returned everywhere, which stop() sees to.
+// Lock order: WindowTable's mutex and Prefaulter's are leaves; a thread holds one at a time.
+// Thread-safe; call stop() before destroying it, so that every acquire() has returned.
 #pragma once
 
 #include <sys/types.h>
@@ -43,7 +42,7 @@ struct WindowOptions {
     // not memory. Both must have room for three windows a serving thread.
     std::size_t cap_bytes = std::size_t{4} << 30;
     std::size_t cap_windows = 8192;  // small files; vm.max_map_count is 65530
-    // How long a window must not have been used to lose its lock to a new one.
+    // How long a window must be unused before it loses its lock to a new one.
     std::chrono::milliseconds lock_idle{1000};
     std::chrono::milliseconds wait{10'000};  // for the prefaulting thread, before -ETIMEDOUT
 };

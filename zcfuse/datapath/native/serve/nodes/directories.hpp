@@ -1,11 +1,11 @@
-// The directories that are open now, by nodeid: a bounded cache, because a node keeps no descriptor
-// and a path is long to walk.
+// A bounded cache of open directories by nodeid, because nodes keep no descriptors and walking a
+// path is slow.
 //
-// What is cached was beneath its root when `checked`. Where others may change the tree, whoever
-// uses it must have that confirmed once it is older than the cache timeout.
+// A cached directory was beneath its root at the time `checked`. If others may change the tree, a
+// user must check again after the cache timeout.
 //
-// Threads: any. A Directory is shared and stays open for as long as somebody uses it. The lock is
-// innermost; nothing is closed under it.
+// Threads: any. A Directory is shared and stays open while a request uses it. The lock is
+// innermost, and directories are closed outside of it.
 #pragma once
 
 #include <atomic>
@@ -39,7 +39,7 @@ struct Directory {
     std::int64_t checked = 0;  // coarse milliseconds
     mutable std::atomic<bool> used{true};
 
-    // An identity as the source has it, of one as the table of nodes has it.
+    // Converts an identity of the table of nodes into the source's.
     Identity within(Identity identity) const noexcept {
         identity.lease -= root->number;
         return identity;

@@ -1,8 +1,8 @@
-// The files below leased directories that clients have open, and, for a while, those that they had
-// open: a FileLease each, with one descriptor and one backing id for all opens of the node.
+// The files below leased directories that clients have open or closed recently. Each node has one
+// FileLease, with one descriptor and one backing id for all opens.
 //
 // The kernel demands one mode and one backing id of an inode from its first open to its last
-// release, so a second open takes the lease that is there. An unused lease stays for a while, which
+// release, so a second open takes the existing lease. An unused lease stays for a while, which
 // saves the next open from registering the file again. It does not stay long: it keeps a deleted
 // file's space allocated.
 //
@@ -36,9 +36,9 @@ class OpenFiles {
     Lease in_use(std::uint64_t nodeid) const;
     // Counts an open and returns the lease that serves it; nullptr without a lease.
     Lease open(std::uint64_t nodeid);
-    // A lease that is less than it could be is not kept: the next open may do better.
+    // Do not keep a lease with a poor path: the next open may get a better one.
     enum class Keep : bool { no, yes };
-    // Counts an open, by `lease` unless another was there first.
+    // Counts an open and returns its lease: `lease`, or another thread's earlier one.
     Lease open_with(std::uint64_t nodeid, Lease lease, Keep keep);
     // `for_writing`: the open that ends was one.
     void release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writing = false);
@@ -59,13 +59,13 @@ class OpenFiles {
     Lease keep(std::uint64_t nodeid, Lease lease, std::int64_t now_ms);
     void used(std::uint64_t nodeid, std::int64_t now_ms);
 
-    // Each lets go of unused leases: of one node, of those unused since `until_ms`, all.
+    // Each drops unused leases: of one node, those unused since `until_ms`, all.
     void drop(std::uint64_t nodeid);
     void drop_unused(std::int64_t until_ms);
     void drop_unused();
-    // Those whose file has lost its last name: its space and its inode number are wanted.
+    // Drops leases of files without a name, to free their space and inode numbers.
     void drop_deleted();
-    // Everything, whoever still uses it.
+    // Drops all leases, even those in use.
     void clear();
 
     struct Statistics {

@@ -1,6 +1,6 @@
-// Nodes whose last name a client removed while the kernel still knows them: a working directory, a
-// file that somebody holds by O_PATH. No path leads to them any more, so an O_PATH descriptor of
-// each is kept until the kernel forgets the node.
+// Nodes that lost their last name while the kernel still knows them, such as a client's working
+// directory. They have no path any more, so the table keeps an O_PATH descriptor of each until the
+// kernel forgets the node.
 //
 // Threads: any; the lock is innermost. Beyond the limit a node is not kept, and answers ESTALE.
 #pragma once
