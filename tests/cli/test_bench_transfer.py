@@ -63,9 +63,9 @@ def test_without_a_source_a_temporary_file_is_measured():
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("--methods", "teleport"), "--methods teleport: choose of read+write"),
-        (("--sinks", "udp"), "--sinks udp: choose of tcp"),
-        (("--columns", "upcall"), "--columns upcall: choose of backing"),
+        (("--methods", "teleport"), "--methods teleport: choose one of read+write"),
+        (("--sinks", "udp"), "--sinks udp: choose one of tcp"),
+        (("--columns", "upcall"), "--columns upcall: choose one of backing"),
         (("--caches", ","), "--caches: name at least one of cold"),
         (("--methods", "sendfile", "--sinks", "file"), "nothing to measure"),
         (("--block", "1000"), "multiple of 4096"),

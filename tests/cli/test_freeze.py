@@ -28,7 +28,7 @@ def image(tmp_path):
 def test_a_frozen_directory_is_mounted_from_its_image(tree, image, zcfuse, mounted):
     told = zcfuse("freeze", str(tree), image)
     assert (told.returncode, told.stderr) == (0, "")
-    assert "directories               2" in told.stdout
+    assert "directories             2" in told.stdout
     daemon = mounted(source=image)
     assert daemon.run("cat", daemon.path("d", "f")).stdout == b"hello\n"
     assert daemon.run("stat", "--format=%h", daemon.path("linked")).stdout == b"2\n"

@@ -213,6 +213,6 @@ def test_the_command_of_the_unit_serves_what_its_file_says(source, mountpoint, t
 def test_time_passes_for_nobody_without_a_manager(mounted):
     daemon = mounted(env={"NOTIFY_SOCKET": "/nowhere/notify"})
     deadline = time.monotonic() + DEADLINE_S
-    while "was not told" not in daemon.log() and time.monotonic() < deadline:
+    while "did not get" not in daemon.log() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert "the service manager was not told READY=1: " in daemon.log()
+    assert "the service manager did not get READY=1: " in daemon.log()

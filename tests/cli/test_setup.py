@@ -90,7 +90,7 @@ def test_a_second_run_changes_nothing(setup, root):
     result = setup()
     assert result.returncode == 0
     assert {name: (root / name).lstat().st_ino for name in below(root)} == before
-    assert {line.split(":")[0] for line in result.stdout.splitlines()} == {"is there"}
+    assert {line.split(":")[0] for line in result.stdout.splitlines()} == {"exists"}
 
 
 def test_a_dry_run_says_the_same_and_does_nothing(setup, root):

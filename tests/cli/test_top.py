@@ -285,7 +285,7 @@ def test_the_live_view_says_that_the_mount_has_gone(mounted, terminal):
     live.wait_for("last 0.")
     daemon.unmount()
     assert live.end() == 1
-    assert "the mount has gone" in live.shown
+    assert "the mount is gone" in live.shown
 
 
 def test_a_mount_that_nobody_has_asked_anything_is_shown():

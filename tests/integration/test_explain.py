@@ -150,7 +150,7 @@ def test_an_ordinary_user_is_told_that_passthrough_needs_a_privilege(
     # The file is root's, so the kernel does not report its pages to this user.
     assert told["daemon"]["parts"][0]["cached_bytes"] is None
     shown = run_zcfuse("explain", path, user=ordinary_user)
-    assert "not told to this user" in shown.stdout
+    assert "hidden from this user" in shown.stdout
     assert shown.stdout.splitlines()[-1] == f"advice: {told['advice']}"
 
 
@@ -286,7 +286,7 @@ def test_what_depends_on_who_asks_is_told_not_to_be_cached(program) -> None:
     told = explained(program.path("policy"))
     assert told["daemon"]["volatile"] is True
     assert told["daemon"]["names"]["timeout_s"] == 0
-    assert "depends on who asks" in run_zcfuse("explain", program.path("policy")).stdout
+    assert "depends on the client" in run_zcfuse("explain", program.path("policy")).stdout
 
 
 def test_a_file_that_is_not_there_is_one_line(program) -> None:

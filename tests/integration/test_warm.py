@@ -147,7 +147,7 @@ def test_what_cannot_be_warmed_is_named_and_the_rest_is_warmed(mounted, source) 
     assert f"{missing}: No such file or directory" in result.stdout
     assert "/dev/null: neither a regular file nor a directory" in result.stdout
     assert "3.0 MiB" in result.stderr
-    assert "2 could not be (all) warmed" in result.stderr
+    assert "2 could not be fully warmed" in result.stderr
 
 
 @requires("ordinary user", "fusermount3")

@@ -76,4 +76,4 @@ class ServiceManager:
                 channel.settimeout(_SEND_TIMEOUT_S)
                 channel.sendto(b"\n".join(lines), self._address)
         except OSError as error:
-            log.warning("the service manager was not told %s: %s", assignments[0], error)
+            log.warning("the service manager did not get %s: %s", assignments[0], error)

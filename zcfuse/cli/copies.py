@@ -107,7 +107,7 @@ def _chosen(names: Sequence[str]) -> Sequence[Case]:
     unknown = set(names) - {case.path for case in CASES}
     if unknown:
         known = ", ".join(dict.fromkeys(case.path for case in CASES))
-        raise CommandError(f"--path {unknown.pop()}: choose of {known}", usage=True)
+        raise CommandError(f"--path {unknown.pop()}: choose one of {known}", usage=True)
     return [case for case in CASES if not names or case.path in names]
 
 
@@ -214,7 +214,7 @@ def _print_model(report: Report) -> None:
     models = [report.classic, *(row.model for row in report.rows if row.model is not None)]
     rows = [
         [
-            model.path if model.measured else f"{model.path} (as the books have it)",
+            model.path if model.measured else f"{model.path} (from the literature)",
             f"{model.user_space:.2f}",
             f"{model.in_kernel:.0f}",
             f"{model.client_reads:.2f}",

@@ -194,13 +194,13 @@ def _options(found: Explanation) -> Iterator[str]:
 def _names(found: Explanation) -> str:
     if found.names.leased:
         return "answered by the data path, under a directory lease"
-    return f"asked of Python: {found.names.reason}"
+    return f"answered by Python: {found.names.reason}"
 
 
 def _timeout(found: Explanation) -> str:
     seconds = found.names.timeout_s
     if found.volatile:
-        return "not at all: what is answered depends on who asks"
+        return "not at all: the answer depends on the client"
     if seconds is not None:
         return f"for {seconds:g} s"
     return "for good: the mount is immutable" if found.options.get("immutable") else "for good"
@@ -216,7 +216,7 @@ def _served(found: Explanation) -> str:
     }
     text = f"{served.mode}: {words.get(served.mode, served.mode)} (tried now)"
     if served.open_as and served.open_as != served.mode:
-        text += f"; as it is open now: {served.open_as}"
+        text += f"; programs that have it open use: {served.open_as}"
     return text
 
 
@@ -246,7 +246,7 @@ def _filesystem(part: BackingPart) -> str:
 
 
 def _known(cached: int | None) -> str:
-    return "not told to this user" if cached is None else size(cached)
+    return "hidden from this user" if cached is None else size(cached)
 
 
 def _kernel_lines(found: Explanation) -> Iterator[tuple[str, str]]:
@@ -267,7 +267,7 @@ def _kernel_lines(found: Explanation) -> Iterator[tuple[str, str]]:
 
 def _no_passthrough(found: Explanation) -> str:
     if found.options.get("immutable"):
-        return "not asked for: the mount is immutable"
+        return "not requested: the mount is immutable"
     if found.options.get("path") not in ("auto", "passthrough"):
-        return f"not asked for: path {found.options.get('path')} is demanded"
+        return f"not requested: path {found.options.get('path')} is demanded"
     return "not offered by this kernel"

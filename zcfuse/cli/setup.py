@@ -247,12 +247,12 @@ def _install(items: list[_Item], *, dry_run: bool) -> None:
     strange = [item.path for item in items if not item.is_there() and not item.may_be_replaced()]
     if strange:
         raise CommandError(
-            f"{', '.join(strange)}: not of zcfuse, and left alone: nothing was changed; move it"
+            f"{', '.join(strange)}: not of zcfuse: nothing was changed; move it"
             " away, or choose another --prefix"
         )
     for item in items:
         if item.is_there():
-            click.echo(f"is there: {item}")
+            click.echo(f"exists: {item}")
         elif dry_run:
             click.echo(f"would {'link' if item.link else 'write'} {item}")
         else:

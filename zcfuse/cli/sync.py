@@ -35,6 +35,6 @@ def sync(mountpoint: str, wait: float) -> None:
         raise CommandError(str(error), usage=error.usage) from error
     if not isinstance(reply, SyncReply) or not reply.done:
         raise CommandError(
-            f"{entry.mountpoint}: no change was waited for: see 'coherence' in"
+            f"{entry.mountpoint}: did not wait for changes: see 'coherence' in"
             f" 'zcfuse status {entry.mountpoint}'"
         )

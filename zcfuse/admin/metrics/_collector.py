@@ -164,7 +164,7 @@ def _of_control(family: _Families, document: StatusDocument) -> Iterator[Metric]
         yield family.gauge(name, text, control.get(name, 0) + directories.get(name, 0))
     yield family.counter(
         "python_requests",
-        "Requests that Python was asked for, by operation.",
+        "Requests to Python, by operation.",
         "operation",
         control.get("upcalls", {}),
     )

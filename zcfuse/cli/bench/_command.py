@@ -165,10 +165,13 @@ def _chosen(text: str) -> list[str]:
         for variant in variants:
             if variant not in VARIANTS:
                 raise CommandError(
-                    f"--paths {name}: behind a path choose of +{', +'.join(VARIANTS)}", usage=True
+                    f"--paths {name}: after a path choose one of +{', +'.join(VARIANTS)}",
+                    usage=True,
                 )
         if path not in known:
-            raise CommandError(f"--paths {name}: choose of {', '.join(known)}, or all", usage=True)
+            raise CommandError(
+                f"--paths {name}: choose one of {', '.join(known)}, or all", usage=True
+            )
     return names
 
 

@@ -46,7 +46,7 @@ def _names(option: str, known: Sequence[str]) -> Callable[[_Command], _Command]:
         for name in names:
             if name not in known:
                 raise CommandError(
-                    f"--{option} {name}: choose of {', '.join(known)}, or all", usage=True
+                    f"--{option} {name}: choose one of {', '.join(known)}, or all", usage=True
                 )
         if not names:
             raise CommandError(f"--{option}: name at least one of {', '.join(known)}", usage=True)

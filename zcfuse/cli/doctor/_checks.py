@@ -148,12 +148,12 @@ def check_device(device: str = "/dev/fuse") -> Check:
         remedy = f"'modprobe fuse'; in a container start it with '--device {device}'"
         return Check(device, State.MISSING, "does not exist", remedy)
     except PermissionError:
-        remedy = f"as root: 'chmod 666 {device}' (as distributions have it)"
-        return Check(device, State.MISSING, "may not be opened", remedy)
+        remedy = f"as root: 'chmod 666 {device}' (the default of distributions)"
+        return Check(device, State.MISSING, "this user cannot open it", remedy)
     except OSError as error:
         remedy = f"'modprobe fuse'; 'ls -l {device}' should show a device 10, 229"
         return Check(device, State.MISSING, str(error.strerror), remedy)
-    return Check(device, State.OK, "may be opened")
+    return Check(device, State.OK, "this user can open it")
 
 
 def check_libfuse() -> Check:
@@ -185,7 +185,7 @@ def check_mount_helper(path: str = "/sbin/mount.fuse.zcfuse") -> Check:
     name = "mount helper"
     if os.access(path, os.X_OK):
         return Check(name, State.OK, os.path.realpath(path))
-    found = "leads nowhere" if os.path.islink(path) else "is not there"
+    found = "is a broken link" if os.path.islink(path) else "does not exist"
     remedy = "for fstab and 'mount -t fuse.zcfuse': 'zcfuse setup' as root"
     return Check(name, State.LIMITED, f"{path} {found}", remedy)
 
@@ -194,11 +194,11 @@ def check_allow_other(machine: Machine, path: str = "/etc/fuse.conf") -> Check:
     """Check that this user may mount with `--allow-other`."""
     name = "--allow-other"
     if machine.has(Capability.SYS_ADMIN):
-        return Check(name, State.OK, "permitted to root")
+        return Check(name, State.OK, "root may use it")
     if re.search(r"^\s*user_allow_other\s*$", _read(path), re.MULTILINE):
         return Check(name, State.OK, f"permitted by user_allow_other in {path}")
     remedy = f"as root: put the line 'user_allow_other' in {path}"
-    return Check(name, State.LIMITED, "only root may", remedy)
+    return Check(name, State.LIMITED, "only root may use it", remedy)
 
 
 def check_passthrough(machine: Machine) -> Check:
@@ -209,13 +209,13 @@ def check_passthrough(machine: Machine) -> Check:
         return Check(name, State.MISSING, f"not in Linux {machine.release}", remedy)
     if machine.configured("CONFIG_FUSE_PASSTHROUGH") == "n":
         remedy = "boot a kernel built with CONFIG_FUSE_PASSTHROUGH=y; splice serves until then"
-        return Check(name, State.MISSING, "left out of this kernel", remedy)
+        return Check(name, State.MISSING, "missing from this kernel", remedy)
     if not machine.has(Capability.SYS_ADMIN):
         remedy = "run the mount as root; splice serves an ordinary user"
         return Check(name, State.MISSING, "needs CAP_SYS_ADMIN in the daemon", remedy)
     reason = _tried_passthrough()
     if not reason:
-        return Check(name, State.OK, "works (a file was opened that way)")
+        return Check(name, State.OK, "works (opened a file that way)")
     remedy = "'zcfuse status' names the reason for each file; splice serves where it fails"
     return Check(name, State.MISSING, reason, remedy)
 
@@ -378,7 +378,7 @@ def check_capability(machine: Machine, capability: Capability) -> Check:
         if machine.uid == 0
         else f"run as root, or AmbientCapabilities={name} in a systemd unit"
     )
-    return Check(name, State.LIMITED, f"not there; it would allow {use}", remedy)
+    return Check(name, State.LIMITED, f"missing; it would permit {use}", remedy)
 
 
 def check_tracepoints() -> Check:

@@ -157,7 +157,7 @@ def _print(target: str, summary: Summary) -> None:
             "bytes of files": size(about.data_bytes),
             "copied into the image": size(about.copied_bytes),
             "size of the image": size(summary.image_bytes),
-            "files that blocks lie in": len(about.devices),
+            "files that hold blocks": len(about.devices),
             "engines": "FUSE" if about.fuse_only else "kernel, FUSE",
             "time": f"{summary.seconds:.1f} s",
         },

@@ -194,7 +194,7 @@ def _refused(error: ArchiveError, or_else: str = "") -> CommandError:
         return CommandError(f"{error}{remedy}", usage=True)
     if error.salvageable:
         return CommandError(f"{error}: get a whole copy, or show the part before that by --salvage")
-    return CommandError(f"{error}: get a whole copy, and mount it when nobody writes to it")
+    return CommandError(f"{error}: get a whole copy, and mount it when no program writes to it")
 
 
 def _unreadable(path: str, error: OSError) -> CommandError:

@@ -76,7 +76,7 @@ def mount_helper(
         shown = _prepare(source, mountpoint, said, options)
         if writable and not options.rw:
             warn(
-                f"{HELPER.name}: {mountpoint}: mounted read-only: say 'ro' in its options,"
+                f"{HELPER.name}: {mountpoint}: mounted read-only: write 'ro' in its options,"
                 " or 'writable' to change the tree"
             )
         if not fake:

@@ -82,7 +82,7 @@ def _read_again(mountpoint: str) -> StatusDocument:
         return read_status(mountpoint)
     except StatusError as error:
         # The mount existed a moment ago, so this is no wrong use.
-        raise CommandError(f"the mount has gone: {error}") from error
+        raise CommandError(f"the mount is gone: {error}") from error
 
 
 def _print_once(document: StatusDocument, by: By) -> None:

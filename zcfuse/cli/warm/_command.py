@@ -133,7 +133,7 @@ def _line(summary: Summary) -> str:
     if summary.locked is not None:
         told += _locked(summary.locked)
     if summary.failures:
-        told.append(f"{len({path for path, _ in summary.failures}):,} could not be (all) warmed")
+        told.append(f"{len({path for path, _ in summary.failures}):,} could not be fully warmed")
     if summary.interrupted:
         told.append("interrupted")
     return "; ".join(told)
