@@ -1,5 +1,5 @@
-// Registers backing files with the kernel for passthrough, and says why where that cannot be.
-// Thread-safe; the lock is innermost and not held while the kernel is called.
+// Registers backing files with the kernel for passthrough, or gives the reason against it.
+// Thread-safe; the lock is innermost, and calls to the kernel are made outside of it.
 #pragma once
 
 #include <memory>
@@ -19,9 +19,10 @@ class Backings {
     Backings(Mode mode, const Negotiation& negotiation) noexcept
         : mode_(mode), negotiation_(negotiation) {}
 
-    // nullptr: nothing is registered any more.
+    // nullptr ends registrations.
     void set_session(std::shared_ptr<const DeviceChannel> session);
-    // (nullptr, why not) where the file cannot pass through; ("" where nobody wants it to).
+    // Returns (nullptr, reason) if the file cannot pass through; the reason is "" if passthrough is
+    // not wanted.
     std::pair<std::shared_ptr<const BackingId>, std::string> add(int fd) const;
 
   private:

@@ -1,10 +1,10 @@
-// Acting as the client that sent a request: its user, its group, its supplementary groups and its
-// umask, so that a new file belongs to its creator and the backing filesystem checks, counts and
-// clears what it would for that client.
+// Acts as the client that sent a request: with its user, groups and umask. So a new file belongs to
+// its creator, and the backing filesystem applies the client's permissions and quotas, and clears
+// set-id bits as for that client.
 //
-// The thread has an empty list of supplementary groups. The kernel has checked the client's
-// permission on the mount (default_permissions); the groups are read from /proc only where the
-// backing filesystem refuses without them, or where a set-group-id bit depends on them.
+// The thread has no supplementary groups. The kernel has checked the client's permission on the
+// mount (default_permissions). So the thread reads the client's groups from /proc only if the
+// backing filesystem refuses without them, or if a set-group-id bit depends on them.
 //
 // A daemon that may not change its user refuses the changes of all other users with EACCES.
 //
@@ -23,7 +23,7 @@ namespace zc {
 // The user and group of a serving thread while it acts for itself.
 class ThreadIdentity {
   public:
-    // To be called by the thread itself. Only the first call does something.
+    // The thread itself calls this. Only the first call has an effect.
     void prepare() noexcept;
     bool may_act_as_others() const noexcept { return may_; }
     uid_t uid() const noexcept { return uid_; }
@@ -46,7 +46,7 @@ class AsCaller {
     AsCaller& operator=(const AsCaller&) = delete;
     ~AsCaller();
 
-    // Takes the client's supplementary groups; false where that changes nothing.
+    // Takes the client's supplementary groups; false if that changes nothing.
     bool take_groups();
     // 0, or -EACCES where this process may not act for the client.
     int error() const noexcept { return error_; }

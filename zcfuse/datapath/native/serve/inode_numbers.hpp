@@ -1,5 +1,5 @@
-// The st_ino that clients see of each node. pyfuse3 has one number for the node id and for st_ino,
-// and ours are node ids; the real ones are put into the replies on their way down. Thread-safe: the
+// The st_ino that clients see of each node. pyfuse3 uses one number for node id and st_ino, so its
+// replies carry node ids; the data path replaces them by the real inode numbers. Thread-safe: the
 // lock is innermost and held for one look-up.
 #pragma once
 
@@ -23,7 +23,7 @@ class InodeNumbers {
             numbers_.erase(nodeid);
         }
     }
-    // The number of a node that none was set for is the node id itself.
+    // Without a number set, returns the node id itself.
     std::uint64_t of(std::uint64_t nodeid) const {
         const std::shared_lock guard(lock_);
         const auto found = numbers_.find(nodeid);

@@ -1,8 +1,8 @@
-// How an OPEN is answered for a file that has a lease.
+// The reply to an OPEN of a leased file.
 //
-// Whoever answers an OPEN, the data path or control, must answer by the lease that the node has:
-// the kernel refuses (EIO) an inode that is open in cached and in passthrough mode at once, or with
-// two backing ids. So the flags that say which are set here and nowhere else.
+// The data path and control must both answer an OPEN by the node's lease: the kernel refuses (EIO)
+// an inode that is open in cached and in passthrough mode at once, or with two backing ids. So only
+// this file sets the flags for the mode.
 #pragma once
 
 #include "abi/fuse.hpp"

@@ -1,4 +1,5 @@
-// STATX for control: it knows none, so it is asked by a GETATTR, and its reply becomes a STATX's.
+// Translates STATX for control, which knows only GETATTR: the request becomes a GETATTR, and the
+// reply a STATX's.
 //
 // No state; any thread.
 #pragma once
@@ -15,12 +16,11 @@ namespace zc {
 // A request that is made from another.
 using MadeRequest = std::array<std::byte, sizeof(abi::InHeader) + sizeof(abi::ReadIn)>;
 
-// The GETATTR that stands for a STATX, in `into`; empty for a STATX that is cut short.
+// Makes the GETATTR for a STATX in `into`; empty for a truncated STATX.
 std::span<const std::byte> statx_upcall(abi::InHeader header, std::span<const std::byte> body,
                                         MadeRequest& into) noexcept;
-// Answers the STATX by the GETATTR's reply, which is amended already; false for one that is an
-// error. An ENOSYS of control would end STATX for leased nodes too, so it becomes EOPNOTSUPP where
-// there are any.
+// Answers the STATX by the amended reply to the GETATTR; false for an error. An ENOSYS would end
+// STATX for leased nodes too, so with leases it becomes EOPNOTSUPP.
 bool answer_statx(const Channel& channel, std::uint64_t unique, std::span<std::byte> reply,
                   bool any_leased) noexcept;
 

@@ -1,4 +1,4 @@
-// The mounts of others on directories of our mount, as this mount namespace shows them.
+// Other mounts on directories of our mount, in this mount namespace.
 //
 // Threads: any. The list is read again when the kernel says that a mount has changed (POLLPRI of
 // /proc/self/mountinfo: proc_pid_mountinfo(5)).
@@ -18,9 +18,8 @@ class MountsBelow {
     explicit MountsBelow(std::string mountpoint);
 
     bool any();
-    // Whether one lies on the name in the directory at `path` (from the root of a source), or
-    // further down. Where a source begins below the mount point is not known here, so a path
-    // counts wherever it ends.
+    // Whether a mount lies on the name in the directory at `path` (from the root of a source), or
+    // below it. This class does not know where a source begins, so it compares the ends of paths.
     bool is_above_one(std::string_view path, std::string_view name);
 
   private:

@@ -1,19 +1,19 @@
-// Pushes what has changed to the kernel: a few threads, each with a queue.
+// Pushes changes to the kernel, from a few threads with a queue each.
 //
 // INVAL_ENTRY waits in the kernel for a LOOKUP or READDIRPLUS of the same directory. So all pushes
-// that concern a directory go to one queue, and a slow directory delays only what shares its queue.
-// A queue that grows past its limit is dropped: forget_everything() then makes the kernel ask again
-// for everything it knows, which costs less than that many pushes.
+// for one directory go to one queue, and a slow directory delays only that queue. A queue beyond
+// its limit is dropped; then forget_everything() makes the kernel ask again for everything, which
+// costs less than so many pushes.
 //
 // Rules that a push follows (each was needed to leave nothing stale):
 //   - a name: INVAL_ENTRY, then INVAL_INODE of its directory, whose listing the kernel may have.
-//   - INVAL_INODE that answers ENOENT for a node that we know means that the reply which introduces
-//     the node is still on its way. INVAL_ENTRY of each of its names waits for that reply; then
-//     INVAL_INODE again finds the node.
+//   - If INVAL_INODE fails with ENOENT for a node that we know, the reply that introduces the node
+//     is still in flight. INVAL_ENTRY of each of its names waits for that reply; then a second
+//     INVAL_INODE finds the node.
 //   - a name on or above a foreign mount is left out: INVAL_ENTRY would detach that mount.
 //
-// Threads: post() and statistics() from any; run() is each pusher's own. Lock order: a queue's lock
-// is innermost, and nothing is sent under it.
+// Threads: any thread calls post() and statistics(); each pusher calls run(). Lock order: a queue's
+// lock is innermost, and a pusher sends outside of it.
 #pragma once
 
 #include <atomic>
@@ -34,7 +34,7 @@
 
 namespace zc {
 
-// Names what the kernel must ask again for. A node id of 0 stands for no node.
+// A change to push: the kernel must ask again for these. Node id 0 means no node.
 struct Push {
     std::uint64_t directory = 0;
     std::string name;  // in `directory`
@@ -46,7 +46,7 @@ struct Push {
 class Pushers {
   public:
     static constexpr std::size_t kThreads = 4;
-    // Pushes that wait, in one queue. Beyond that a new epoch costs less.
+    // The limit of pushes in one queue; beyond it a new epoch costs less.
     static constexpr std::size_t kMostWaiting = 16'384;
 
     Pushers(Mirrors& mirrors, const Negotiation& negotiation);

@@ -1,24 +1,24 @@
 // Watches the filesystems below leased directories, and pushes each change to the kernel, which
 // may then keep names, attributes, listings and links without a time limit.
 //
-// An event names a directory, a name in it and a file by file handles. A handle is opened and
-// looked at, which gives the identity that the node table knows. A file that is gone by then needs
-// nothing: the event of its name is behind it in the queue, or has been read.
+// An event names a directory, a name in it and a file by file handles. The watcher opens a handle
+// and looks at the file, to get the identity in the node table. A file that is gone by then needs
+// no push: the event of its name follows in the queue, or has been read.
 //
-// Who must come first, so that no change is lost between a look and its reply:
-//   - a node is in the table before the look whose attributes are replied (ops: count, then look
-//     again), so an event from then on finds it.
-//   - the filesystem is watched before a lease says that it is.
+// Two orders ensure that no change gets lost between a look and its reply:
+//   - a node enters the table before the look that the reply shows (ops: count, then look again),
+//     so a later event finds it.
+//   - watching a filesystem begins before its lease counts as pushed.
 //
-// What a layer of a union does to a directory may change everything that is merged below it, under
-// nodes that stay the same. Such a change makes the kernel ask again for everything, once for all
-// events that are read together.
+// A change of a directory in a union's layer may change everything merged below it, under the same
+// nodes. Such a change makes the kernel ask again for everything, once for all events read
+// together.
 //
-// A fence is a name that sync() makes in a directory that we alone write. Events stand in the order
-// in which they happened, so its event comes after those of every change that returned before.
+// A fence is a name that sync() makes in a directory that only this process writes to. Events come
+// in order, so the fence's event follows those of all earlier changes.
 //
-// Threads: run() is one thread's. watch() and sync() from any; sync() waits, so not from a thread
-// that serves. Lock order: watched_lock_ and fence_lock_ are innermost.
+// Threads: one thread calls run(), any thread watch() and sync(); but sync() waits, so serving
+// threads must not call it. Lock order: watched_lock_ and fence_lock_ are innermost.
 #pragma once
 
 #include <array>
@@ -51,13 +51,13 @@ class Coherence {
     static constexpr std::array<const char*, 4> kRefusals{"", "not_permitted", "filesystem",
                                                           "queue"};
 
-    // `fence_directory`: nobody but this process writes to it; "": there is no fence.
+    // `fence_directory`: only this process writes to it; "" for no fence.
     Coherence(Mirrors& mirrors, const Negotiation& negotiation, std::string fence_directory);
     Coherence(const Coherence&) = delete;
     Coherence& operator=(const Coherence&) = delete;
 
-    // Watches what a lease shows. The lease is pushed from then on where that returns none; what is
-    // refused is counted.
+    // Watches the filesystems of a lease. If it returns `none`, the lease's changes are pushed from
+    // then on; refusals are counted.
     Refusal watch(const std::shared_ptr<const LeaseRoot>& root);
     // Reads events until stop(). A signal must interrupt the thread then.
     void run();

@@ -145,28 +145,29 @@ class Mirrors {
     void forget_directories() { cache_.clear(); }
 
     std::shared_ptr<const LeaseRoot> root_of(std::uint64_t nodeid) const;
-    // The kernel knows nothing of the node any more.
+    // Drops what is kept for a node, because the kernel has forgotten it.
     void forgotten(std::uint64_t nodeid);
-    // The lease that a node belongs to, revoked or not; nullptr for one that is not ours.
+    // The lease that a node belongs to, revoked or not; nullptr for control's nodes.
     std::shared_ptr<const LeaseRoot> root_above(std::uint64_t nodeid) const;
-    // Gives descriptors back when the process has run out of them.
+    // Closes unused descriptors when the process runs out of them.
     void give_back_descriptors();
-    // Call this now and then: it lets go of objects that were kept for too long.
+    // Drops objects that were kept for too long. Call it now and then.
     void tidy();
     void clear();
 
     std::uint32_t cache_timeout_ms() const noexcept { return cache_timeout_ms_; }
     Validity validity(Freshness freshness) const noexcept;
-    // A source whose changes are pushed is shown from now on.
+    // Notes that changes of at least one source are pushed.
     void set_any_pushed() noexcept { any_pushed_.store(true, std::memory_order_release); }
-    // Before a node is looked at: a change from then on is pushed. Nothing where none is pushed.
+    // Call this before a look at a node, so that later changes of it are pushed. Does nothing
+    // without pushes.
     void hold(std::uint64_t nodeid, NodeTable::Held what) {
         if (any_pushed_.load(std::memory_order_acquire)) {
             nodes_.hold(nodeid, what);
         }
     }
-    // Directories came, went or were renamed: what is open of others may no longer be beneath their
-    // root, or lack a part that a layer has now.
+    // Directories were made, removed or renamed. Cached ones may have left their root, or lack a
+    // part that a layer has now, so all are dropped.
     void directories_changed() { cache_.clear(); }
     NodeTable& nodes() noexcept { return nodes_; }
     const NodeTable& nodes() const noexcept { return nodes_; }
@@ -181,7 +182,7 @@ class Mirrors {
         std::size_t leased = 0;  // directories and indexes
         std::size_t indexes = 0;
         std::size_t index_bytes = 0;
-        std::size_t entries = 0;  // that control has described
+        std::size_t entries = 0;  // described by control
         std::size_t entry_bytes = 0;
         std::size_t nodes = 0;
         std::size_t node_bytes = 0;

@@ -1,9 +1,8 @@
-// Opens files by path as open(2) does, symbolic links followed, but never our own mount's.
+// Opens files by path like open(2), with symbolic links, but never on our own mount.
 //
-// A request to our own mount might wait for the thread that sends it. So each name on the way is
-// opened with O_PATH, and its device is looked at before anything is asked of it. A directory that
-// was found so is kept open and believed for a second at most; the last name is looked at each
-// time.
+// A request to our own mount might wait for the thread that sends it. So each step opens a name
+// with O_PATH and checks its device before any request to it. A directory found this way stays open
+// and counts as valid for at most one second; the last name is checked each time.
 //
 // Threads: any. The lock is innermost; descriptors are closed outside of it.
 #pragma once
@@ -29,16 +28,17 @@ struct BackingPath {
 
 class BackingPaths {
   public:
-    // `trust_ms`: for how long a directory is believed.
+    // `trust_ms`: milliseconds for which a directory counts as valid.
     BackingPaths(std::int64_t trust_ms, std::size_t limit) noexcept
         : trust_ms_(trust_ms), limit_(limit) {}
 
-    // The device of our own mount: ELOOP for what lies on it. Before there are threads.
+    // Makes files on our own mount's device fail with ELOOP. Call it before threads start.
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept;
 
     // The present status of a regular file; EISDIR for a directory, EINVAL for any other kind.
     int look(const BackingPath& path, struct ::statx& into);
-    // Opens it for reading and says what it is. kHandUp where another process holds a lease of it.
+    // Opens a regular file for reading and returns its status. kHandUp if another process holds a
+    // lease of it.
     int open(const BackingPath& path, sys::UniqueFd& into, struct ::statx& status);
     // Its access ACL in the kernel's form (acl(5)), empty where it has none.
     int acl(const BackingPath& path, std::string& into);

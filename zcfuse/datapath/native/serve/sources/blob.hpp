@@ -1,8 +1,8 @@
 // The bytes of one entry of an index, as an expression: whole files, memory and zeros, slices of
-// them and their concatenations. It is looked at or opened, and comes to runs of bytes then.
+// them and their concatenations. A look or an open turns it into runs of bytes.
 //
-// What it comes to is the same as of the entry in Python (zcfuse/tree/_content.py, _sources.py,
-// _virtual.py), which a test compares. Threads: values, each used by one thread.
+// The result equals the entry's in Python (zcfuse/tree/_content.py, _sources.py, virtual/_file.py);
+// a test compares them. Threads: one thread uses a value.
 #pragma once
 
 #include <sys/stat.h>
@@ -17,8 +17,8 @@
 
 namespace zc {
 
-// A term of the expression. The terms lie in prefix order: a slice is followed by what it is of, a
-// concatenation by its `count` parts.
+// A term of the expression. The terms are in prefix order: a slice comes before its term, a
+// concatenation before its `count` parts.
 struct BlobTerm {
     enum class Kind : std::uint8_t { file, memory, zeros, slice, concat };
     Kind kind = Kind::zeros;
@@ -38,7 +38,7 @@ class Blob {
     // Looks again at the files of a lease that open() made, by their descriptors.
     int look_at_open(const std::vector<BlobTerm>& terms, const FileLease& lease);
 
-    // Which files they are; never 0. Which sizes and times they have.
+    // A number for the files' identities, never 0; and one for their sizes and times.
     std::uint64_t stamp() const noexcept;
     std::uint64_t version() const noexcept;
     std::uint64_t size() const noexcept;

@@ -1,7 +1,7 @@
-// The source that shows what an index says (nodes/catalogue.hpp): the members of an archive, say.
-// It asks no filesystem for a name, so its answers hold until it is replaced.
+// The source that shows an index (nodes/catalogue.hpp), for example an archive's members. It asks
+// no filesystem for a name, so its answers hold until it is replaced.
 //
-// An open directory is a number. An identity is the inode number that is shown.
+// An open directory is a number. Its identity is the inode number that clients see.
 #pragma once
 
 #include <memory>

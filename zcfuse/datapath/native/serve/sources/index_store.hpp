@@ -1,4 +1,4 @@
-// The memory of a LiveIndex: a record a node, the terms of its bytes, names, and a hash of names.
+// The memory of a LiveIndex: a record per node, the terms of its bytes, names, and a hash of names.
 //
 // A million files take about 110 bytes each: 48 for the record, 24 for a term, 6 in the hash, 4 in
 // the directory, the rest for the names. Threads: the owner's lock guards all.
@@ -18,7 +18,7 @@
 
 namespace zc {
 
-// Values by number; a number is used again once it was given back.
+// Values by number; freed numbers are reused.
 template <typename Value>
 class Pool {
   public:
@@ -83,7 +83,7 @@ enum class EntryKind : std::uint8_t { none, directory, symlink, blob, handed_up 
 
 struct IndexRecord {
     std::uint64_t key = 0;     // of its place and what it is; of what is handed up the inode number
-    std::uint64_t serial = 0;  // no two records have had the same
+    std::uint64_t serial = 0;  // unique among all records ever
     std::uint32_t parent = 0;
     std::uint32_t order = 0;  // of its name in the directory
     std::uint32_t name = 0;   // in the arena
@@ -128,7 +128,7 @@ class IndexStore {
 
     // The directory of a path; equal texts have one id while any entry has it.
     BackingPath path_of(std::string_view absolute);
-    // The descriptor of a memory: equal ones are kept once. Null where it cannot be copied.
+    // The descriptor of a memory; equal ones share it. Null if it cannot be copied.
     std::shared_ptr<const sys::UniqueFd> memory_of(int fd);
 
     std::size_t bytes() const noexcept;

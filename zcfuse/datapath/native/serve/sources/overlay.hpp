@@ -1,8 +1,8 @@
-// The source that shows several sources as one, the topmost first. The search through them is the
-// kernel's (fs/overlayfs/namei.c); what leads elsewhere (metacopy, redirect) is handed up.
+// The source that shows several sources as one, the topmost first. It searches them as the kernel
+// does (fs/overlayfs/namei.c), and hands up metacopies and redirects.
 //
-// An open directory holds what each layer has of it. These parts follow from those of the directory
-// above, so that nothing is kept with a node but the layer that shows it.
+// An open directory holds each layer's part of it. These parts follow from those of the directory
+// above, so a node keeps only the layer that shows it.
 #pragma once
 
 #include <memory>
@@ -17,9 +17,8 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
   public:
     using Layers = std::vector<std::shared_ptr<const Source>>;
 
-    // `sees_trusted`: this process is shown `trusted.` attributes. Where it is not, a file that is
-    // one hole may be a metacopy, and opening it is control's. Throws std::system_error where there
-    // is no layer.
+    // `sees_trusted`: this process sees `trusted.` attributes. If not, a file that is one hole may
+    // be a metacopy, and control opens it. Throws std::system_error without a layer.
     static std::shared_ptr<const OverlaySource> make(
         Layers layers, bool sees_trusted,
         std::shared_ptr<Snapshots> snapshots = std::make_shared<Snapshots>());

@@ -5,9 +5,9 @@
 //
 // Invariants:
 //   - Each call returns 0, a -errno for the client, or kHandUp: control has to answer.
-//   - A call that names a `wanted` file answers for that very file; -ESTALE where the name leads to
-//     another by now. An identity never comes to stand for another file.
-//   - No symbolic link is followed and no other mount entered: that is kHandUp.
+//   - A call with a `wanted` identity answers for that file only; -ESTALE if the name leads to
+//     another by now. An identity never passes to another file.
+//   - A source follows no symbolic link and enters no other mount; it returns kHandUp instead.
 //
 // Threads: any, at once. An open directory keeps its source alive; a Listing has one user at a
 // time.
@@ -33,8 +33,8 @@ namespace zc {
 
 inline constexpr int kHandUp = 1;
 
-// How a source's answers come to an end: after a while, because others change the tree and say
-// nothing; never; or when the source says so.
+// How long a source's answers hold: for a time, because others change the tree silently; forever;
+// or until the source reports a change.
 enum class Freshness : std::uint8_t { timed, fixed, pushed };
 
 // The file under a name. `identity.lease` counts the layers of the source.
@@ -45,7 +45,7 @@ struct Found {
 
 struct Opened {
     std::vector<Extent> extents;
-    // Its size and mtime are others once the bytes have changed.
+    // Its size or mtime changes with the bytes.
     struct ::statx status {};
     std::optional<Mode> mode;                 // of this file alone
     bool keeps = true;                        // whether a later open finds the same extents
@@ -54,7 +54,7 @@ struct Opened {
 
 using Bytes = std::vector<std::byte>;
 
-// A pass over the names of a directory, "." and ".." among them.
+// A pass over the names of a directory, including "." and "..".
 class Listing {
   public:
     struct Entry {
@@ -79,16 +79,16 @@ class Listing {
     static constexpr int kTooLong = 2;
     virtual bool must_gather(std::uint64_t /*position*/) const noexcept { return false; }
     virtual int gather(Effort, std::uint32_t /*uid*/) { return 0; }
-    // Goes to where an entry's `next` said; 0 begins a pass. 0 or -errno.
+    // Goes to the position in an entry's `next`; 0 begins a pass. Returns 0 or -errno.
     virtual int seek(std::uint64_t position) = 0;
     // The entry at hand, valid until the next call: 1, 0 at the end, or -errno.
     virtual int peek(Entry& into) = 0;
     virtual void skip() = 0;
-    // Whether a new listing goes on from a position of this one.
+    // Whether a new listing can continue at a position of this one.
     virtual bool can_resume() const noexcept { return true; }
     // Whether seek(0) begins another pass of this one; otherwise that takes a new listing.
     virtual bool can_rewind() const noexcept { return true; }
-    // Says what the entry at hand is; false where the directory has to be asked for it.
+    // Describes the entry at hand; false if the caller must look it up in the directory.
     virtual bool found(Found&) { return false; }
     std::uint64_t position() const noexcept { return position_; }
 
@@ -160,14 +160,14 @@ class Source {
         return status.stx_ino;
     }
 
-    // How many layers its identities count, and what lies under one.
+    // The number of layers in its identities, and the filesystem under one.
     struct Volume {
         std::uint64_t device = 0;  // major << 32 | minor; 0: no device
         bool has_births = false;   // times of birth are in the identities
     };
     virtual std::uint32_t layers() const noexcept { return 1; }
     virtual Volume volume(std::uint32_t layer) const = 0;
-    // Descriptors that an open directory takes at most.
+    // The most descriptors that an open directory takes.
     virtual std::size_t descriptors() const noexcept { return 1; }
     // The real directories that it shows, for a watch on their filesystems; a source without any
     // adds none. `first` is the number of its first layer.
@@ -176,7 +176,7 @@ class Source {
         int fd = -1;  // the source's
     };
     virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
-    // Every change of its real directories is pushed to the kernel from now on.
+    // From now on every change of its real directories is pushed to the kernel.
     virtual void set_pushed() const noexcept {}
     // Whether control is never needed below it.
     virtual bool is_complete() const noexcept { return true; }
