@@ -39,7 +39,7 @@ class ListingQueue {
         {
             const std::lock_guard guard(lock_);
             if (stopping_) {
-                return;  // after the connection's end: nobody waits
+                return;  // the connection ended: no client waits
             }
             const auto uid = job.header.uid;
             auto& jobs = jobs_[uid];

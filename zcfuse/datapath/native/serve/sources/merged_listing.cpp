@@ -72,7 +72,7 @@ class Pass {
     }
 
   private:
-    // The names of the lowest layer hide nothing, so that nobody has to know them.
+    // The names of the lowest layer hide nothing, so they need no place in `taken_`.
     int read(const ListedLayer& layer, bool lowest) {
         std::vector<std::string> covered;  // by a `.wh.` name: in the layers below its own
         int more = layer.names->seek(0);
@@ -146,7 +146,7 @@ class Merged final : public Listing {
             }
         }
         Snapshots::Version version;
-        bool told = false;  // whether the version tells of each change
+        bool told = false;  // whether each change shows in the version
         if (const int error = begin(version, told); error != 0) {
             return error;
         }

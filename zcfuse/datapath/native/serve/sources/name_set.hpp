@@ -1,5 +1,5 @@
-// Names with one text for all, for a pass over the layers of a directory: a hash table of 12 bytes
-// a name beside the text, which becomes that of the snapshot.
+// A set of names for a pass over the layers of a directory: one text, and a hash table of 12 bytes
+// per name. The text becomes the snapshot's.
 //
 // Threads: one at a time.
 #pragma once

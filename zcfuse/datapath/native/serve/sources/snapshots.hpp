@@ -1,9 +1,9 @@
 // The names of merged directories as one pass over their layers found them.
 //
-// Several listings share one snapshot: a listing takes the snapshot of another one if nothing in
-// the directory has changed since that pass began, so that a pass of its own would find the same.
-// The last listing that uses a snapshot frees it. Each snapshot counts for the user who caused the
-// pass, because its size is the directory's.
+// Several listings share one snapshot: a listing takes another one's snapshot if nothing in the
+// directory has changed since that pass began, because another pass would find the same. The last
+// listing that uses a snapshot frees it. Each snapshot counts for the user who caused the pass,
+// because its size is the directory's.
 //
 // Threads: any; the lock is innermost. A snapshot does not change.
 #pragma once
@@ -56,7 +56,7 @@ struct Snapshot {
 class Snapshots : public std::enable_shared_from_this<Snapshots> {
   public:
     using Ref = std::shared_ptr<const Snapshot>;
-    // What a directory was when a pass over it began.
+    // The state of a directory when a pass over it began.
     using Version = std::vector<std::uint64_t>;
 
     // Further passes of a user are refused while the snapshots of the earlier ones take more. One
@@ -67,7 +67,7 @@ class Snapshots : public std::enable_shared_from_this<Snapshots> {
     // Whether a change after now shows in the times of a status.
     static bool is_settled(const struct ::statx& status) noexcept;
 
-    // The snapshot that a pass over this version would make again; nullptr where there is none.
+    // The snapshot of this version, which a pass would make again; nullptr if the table has none.
     Ref find(const Version& version);
     // Whether a pass may begin for a user.
     bool admits(std::uint32_t uid) const;
