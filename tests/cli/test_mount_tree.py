@@ -87,7 +87,7 @@ def test_relative_paths_are_those_of_whoever_mounts(mount_tree, source, mountpoi
     assert run("cat", f"{mountpoint}/a") == shard
 
 
-def test_a_first_lookup_is_one_upcall(mount_tree, source, mountpoint, status):
+def test_lookups_in_a_manifest_send_no_upcall(mount_tree, source, mountpoint, status):
     write(source, "shard", "x" * 1000)
     lines = (
         f'{{"path":"{n % 10}/{n}","file":"shard","offset":{n},"length":1}}\n' for n in range(1000)
@@ -96,9 +96,8 @@ def test_a_first_lookup_is_one_upcall(mount_tree, source, mountpoint, status):
     run("stat", *(f"{mountpoint}/{n}" for n in range(10)))
     before = status()["control"]["upcalls"]
     run("stat", *(f"{mountpoint}/{n % 10}/{n}" for n in range(100)))
-    after = status()["control"]["upcalls"]
-    assert after["lookup"] - before["lookup"] == 100
-    assert sum(after.values()) - sum(before.values()) == 100
+    assert status()["control"]["upcalls"] == before
+    assert status()["datapath"]["requests"]["LOOKUP"] >= 110
 
 
 def test_a_million_nodes_are_mounted_within_the_memory_that_is_promised(
@@ -141,6 +140,13 @@ def test_a_source_beside_a_manifest_is_refused(zcfuse, source, mountpoint):
     refused(zcfuse("mount", "--tree", "t.toml", source, mountpoint), 2, "SOURCE", source)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--tree", "t.toml"), ("source",)])
-def test_a_missing_argument_is_told(zcfuse, arguments):
-    refused(zcfuse("mount", *arguments), 2, "MOUNTPOINT")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "SOURCE and MOUNTPOINT"),
+        (("--tree", "t.toml"), "MOUNTPOINT"),
+        (("source",), "MOUNTPOINT"),
+    ],
+)
+def test_a_missing_argument_is_named(zcfuse, arguments, words):
+    refused(zcfuse("mount", *arguments), 2, words)

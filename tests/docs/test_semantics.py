@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Daemon, Mounter, requires
+from tests.support import Daemon, Mounter, let_everyone_reach, requires
 from tests.support._user import CHECKOUT
 
 PATHS = ("auto", "splice", "mmap", "pool", "upcall", "naive")
@@ -199,8 +199,7 @@ def test_an_acl_is_enforced_for_other_users(mounted: Mounter, source: str, tmp_p
     daemon = mounted("--allow-other")
     daemon.run("setfacl", "-m", "u:65534:r", os.path.join(source, "granted"))
     daemon.run("setfacl", "-m", "u:65534:r,m::-", os.path.join(source, "masked"))
-    for directory in (str(tmp_path), str(tmp_path.parent), str(tmp_path.parent.parent)):
-        os.chmod(directory, os.stat(directory).st_mode | 0o011)
+    let_everyone_reach(tmp_path)
     become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat"]
     results = [
         daemon.run(*become, daemon.path(name), check=False).returncode

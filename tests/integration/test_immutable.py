@@ -500,7 +500,8 @@ def test_after_a_revoke_names_come_from_python_and_reads_go_on(program) -> None:
     assert after == ["after 3000", "first ['big', 'dir'] 12", "3000 False"]
     assert upcalls["lookup"] >= 1
     assert upcalls["read"] >= 1
-    assert upcalls["readdir"] >= 1
+    # Which of the two the kernel sends depends on the listings before.
+    assert upcalls.get("readdir", 0) + upcalls.get("readdirplus", 0) >= 1
     assert upcalls.get("open", 0) == 0
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.client import Client, Pair
 from tests.integration.conftest import PASSTHROUGH, kernel_mount, serving, write
-from tests.support import Mounter, OrdinaryUser, requires, skip_unless
+from tests.support import Mounter, OrdinaryUser, let_everyone_reach, requires, skip_unless
 
 pytestmark = requires("mounting", "root")
 
@@ -37,8 +37,7 @@ def directories(
     """The mount of one directory, and another like it."""
     skip_unless("mounting", "root")
     base = tmp_path_factory.mktemp("writable")
-    for directory in (base, base.parent, base.parent.parent):
-        directory.chmod(0o755)
+    let_everyone_reach(base)
     source, twin = str(base / "source"), str(base / "twin")
     for directory in (source, twin):
         os.mkdir(directory)

@@ -12,6 +12,7 @@ from tests.support._capabilities import (
     skip_unless,
 )
 from tests.support._daemon import ClientHungError, Daemon, DaemonError, Mounter
+from tests.support._directories import let_everyone_reach
 from tests.support._kernel import MOUNT_FUSECTL, FuseMount, abort, find_mount, fuse_mounts
 from tests.support._user import OrdinaryUser
 
@@ -27,6 +28,7 @@ __all__ = [
     "abort",
     "find_mount",
     "fuse_mounts",
+    "let_everyone_reach",
     "missing",
     "offers_everything",
     "requires",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import requires
+from tests.support import let_everyone_reach, requires
 
 pytestmark = pytest.mark.usefixtures("descriptors")
 
@@ -134,6 +134,5 @@ def test_names_without_search_permission_are_listed_and_not_to_be_cached(source,
     (source / "d").mkdir()
     (source / "d/f").touch()
     os.chmod(source / "d", 0o744)
-    for path in (source, source.parent, source.parent.parent, source.parent.parent.parent):
-        os.chmod(path, os.stat(path).st_mode | 0o755)
+    let_everyone_reach(source)
     assert child(AS_NOBODY, source) == "f 0o100000 True\ndenied\n"
