@@ -1,8 +1,8 @@
 """Answers requests of clients about files of the mount: lock, unlock, explain.
 
-This module runs on the trio thread and asks the tree there, as for any request of the kernel. Work
-that may wait for a disk or lock memory runs in a few worker threads. So neither the loop nor the
-data path waits for it.
+This module runs on the trio thread and asks the tree, and the files that it opens, as for any
+request of the kernel. Work that may wait for a disk or lock memory runs in a few worker threads. So
+neither the loop nor the data path waits for it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from zcfuse.admin._messages import (
 )
 from zcfuse.admin.locks import FileLocks, backing_ranges, files_of, pieces_of
 from zcfuse.admin.status import Refusal, Reply, Request
+from zcfuse.fuse import FarCalls
 from zcfuse.linux import whole_pages
-from zcfuse.tree import Answer, BackingFile, Extent, Node, Tree, Who
+from zcfuse.tree import Answer, Attributes, BackingFile, Extent, Node, Tree, Who
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,21 @@ Serve = Callable[[BackingFile], tuple[str, str]]
 """How the data path would serve an open file: the mode, and why not a better one."""
 
 
+class Opened:
+    """A file that is open for one request, near or, where `mount` is not None, far."""
+
+    def __init__(self, backing: BackingFile, far: FarCalls, mount: int | None) -> None:
+        self.backing: Final = backing
+        self._far = far
+        self._mount = mount
+
+    async def ask(self, call: Callable[[BackingFile], _T]) -> _T:
+        """Make a call that may wait for the file's filesystem."""
+        if self._mount is None:
+            return call(self.backing)
+        return await self._far.run(self._mount, functools.partial(call, self.backing))
+
+
 class FileRequests:
     """Answers for the files of one mount.
 
@@ -58,6 +74,7 @@ class FileRequests:
         serve: says how the data path would serve an open file.
         node_of: returns the node of a nodeid of the kernel; raises OSError for an unknown one.
         answer_timeout: how long the tree may take, in seconds.
+        far: makes the calls that may meet a filesystem that does not answer; None: a separate one.
     """
 
     def __init__(
@@ -67,11 +84,13 @@ class FileRequests:
         serve: Serve,
         node_of: Callable[[int], Node],
         answer_timeout: float,
+        far: FarCalls | None = None,
     ) -> None:
         self._tree = tree
         self.serve = serve
         self._node_of = node_of
         self._answer_timeout = answer_timeout
+        self._far = far or FarCalls(answer_timeout)
         self._workers = trio.CapacityLimiter(_THREADS)
         # A separate limit, so that a hanging disk keeps no user from seeing or releasing locked
         # files.
@@ -156,14 +175,16 @@ class FileRequests:
         chain = [self._tree.root]
         for name in filter(None, file.path.split(b"/")):
             if chain[-1].volatile and file.nodeid:
-                return [*chain, self._node_of(file.nodeid)]
+                known = functools.partial(self._node_of, file.nodeid)
+                return [*chain, (await self._far.ask(known))[0]]
             with _failing_as_eio():
-                node, _ = await self._answered(self._tree.lookup_for(chain[-1], name, who))
+                look = functools.partial(self._tree.lookup_for, chain[-1], name, who)
+                node, _ = await self._answered((await self._far.ask(look))[0])
             chain.append(node)
         return chain
 
     @asynccontextmanager
-    async def opened(self, node: Node) -> AsyncIterator[BackingFile]:
+    async def opened(self, node: Node) -> AsyncIterator[Opened]:
         """Open a file of the tree within a bounded time; close it after the block.
 
         Raises:
@@ -173,40 +194,49 @@ class FileRequests:
         while True:
             try:
                 with _failing_as_eio():
-                    backing = self._tree.open(node)
+                    open_it = functools.partial(self._tree.open, node)
+                    backing, mount = await self._far.ask(open_it, _close)
                 break
             except BlockingIOError:
                 if trio.current_time() > deadline:
                     raise
             await trio.sleep(_RETRY_S)
         try:
-            yield backing
+            yield Opened(backing, self._far, mount)
         finally:
-            backing.close()
+            if mount is None:
+                backing.close()
+            else:
+                self._far.close_later(backing.close)
 
     async def _lock(self, file: FileRange) -> LockOutcome:
         if not 0 <= file.length <= MOST_BYTES or file.offset < 0:
             raise OSError(errno.EINVAL, f"more than {MOST_BYTES >> 20} MiB in one request")
         node = (await self.chain(file))[-1]
-        async with self.opened(node) as backing:
-            if self.serve(backing)[0] == "upcall":
+        async with self.opened(node) as opened:
+            if (await opened.ask(self.serve))[0] == "upcall":
                 return LockOutcome(0, 0, _NO_BYTES)
-            work = _Work(self.locks, file, backing.extents)
+            work = _Work(self.locks, file, opened.backing.extents)
         return await self._in_thread(work.run, self._workers)
 
     async def _cache(self, file: FileRange, *, drop: bool) -> CacheState:
         try:
             node = (await self.chain(file))[-1]
-            async with self.opened(node) as backing:
-                mode, _ = self.serve(backing)
-                if mode == "passthrough" or backing.direct or node.volatile:
+            async with self.opened(node) as opened:
+                mode, _ = await opened.ask(self.serve)
+                if mode == "passthrough" or opened.backing.direct or node.volatile:
                     return CacheState(mode)
                 if drop:
-                    _drop(backing, file)
-                return CacheState(mode, resident(backing, file.offset, file.length), twice=True)
+                    await opened.ask(lambda backing: _drop(backing, file))
+                held = await opened.ask(lambda backing: resident(backing, file.offset, file.length))
+                return CacheState(mode, held, twice=True)
         except OSError as error:
             log.debug("%r: %s", file.path, error)
             return CacheState("")
+
+    async def attributes(self, node: Node) -> Attributes:
+        """Return a node's attributes."""
+        return (await self._far.ask(lambda: self._tree.attributes(node)))[0]
 
     async def _answered(self, answer: Answer[_T]) -> _T:
         if not isinstance(answer, Awaitable):
@@ -271,6 +301,10 @@ def resident(backing: BackingFile, offset: int, length: int) -> int | None:
         except OSError:
             return None
     return total
+
+
+def _close(backing: BackingFile) -> None:
+    backing.close()
 
 
 def _drop(backing: BackingFile, file: FileRange) -> None:

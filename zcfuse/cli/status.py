@@ -108,7 +108,15 @@ def _print_first_screen(document: StatusDocument) -> None:
     _print_hot_files(document.hot_files[:_FIRST_FILES])
     _print_archives(document.tree.get("archives", {}), _FIRST_ARCHIVES)
     print_images(document.tree.get("images", {}))
+    _print_far(document.control)
     _print_counts("errors replied", document.control.get("errors"))
+
+
+def _print_far(control: Mapping[str, Any]) -> None:
+    """Print the calls to filesystems that do not answer, where there were any."""
+    far = control.get("far", {})
+    if far.get("timed_out") or far.get("refused"):
+        _print_counts("calls to filesystems that may not answer", far)
 
 
 def _print(document: StatusDocument) -> None:
@@ -137,6 +145,7 @@ def _print(document: StatusDocument) -> None:
     _print_archives(document.tree.get("archives", {}), _MOST_ARCHIVES)
     print_images(document.tree.get("images", {}))
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
+    _print_far(document.control)
     _print_counts("errors replied", document.control.get("errors"))
     _print_threads(document.threads)
 

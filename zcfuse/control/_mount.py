@@ -205,7 +205,8 @@ def _file_requests(
 
     budget = datapath if datapath is not None else OwnBudget(lock_limit or 0)
     locks = FileLocks(LockRoom(lock_limit, budget))
-    return FileRequests(tree, locks, serve, operations.node, options.answer_timeout)
+    timeout = options.answer_timeout
+    return FileRequests(tree, locks, serve, operations.node, timeout, operations.far)
 
 
 def _as_tree(tree: Tree | Dir) -> Tree:

@@ -12,6 +12,7 @@ from zcfuse._lazy import lazy
 if TYPE_CHECKING:
     from zcfuse.fuse._changes import Changes as Changes
     from zcfuse.fuse._directory_leases import DirectoryLeases as DirectoryLeases
+    from zcfuse.fuse._far import FarCalls as FarCalls
     from zcfuse.fuse._operations import Operations as Operations
     from zcfuse.fuse._operations import OperationsStatistics as OperationsStatistics
 else:
@@ -20,6 +21,7 @@ else:
         {
             "_changes": ("Changes",),
             "_directory_leases": ("DirectoryLeases",),
+            "_far": ("FarCalls",),
             "_operations": (
                 "Operations",
                 "OperationsStatistics",

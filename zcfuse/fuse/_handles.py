@@ -105,22 +105,33 @@ class Leases(Protocol):
         """
 
 
-class _OpenFile:
-    __slots__ = ("backing", "nodeid", "opens")
+class OpenFile:
+    """A file that clients have open. `far` is the mount that may not answer for it, or None."""
+
+    __slots__ = ("backing", "far", "nodeid", "opens")
 
     def __init__(self, nodeid: int, backing: BackingFile) -> None:
         self.nodeid = nodeid
         self.backing = backing
+        self.far: int | None = None
         self.opens = 0
 
 
 class OpenFiles:
-    """The files that clients have open, by handle and by node. Owns their BackingFiles."""
+    """The files that clients have open, by handle and by node. Owns their BackingFiles.
 
-    def __init__(self, leases: Leases | None) -> None:
+    `close_later` closes what is far in another thread.
+    """
+
+    def __init__(
+        self,
+        leases: Leases | None,
+        close_later: Callable[[Callable[[], None]], None] = lambda close: close(),
+    ) -> None:
         self._leases = leases
-        self._by_handle: dict[int, _OpenFile] = {}
-        self._by_nodeid: dict[int, _OpenFile] = {}
+        self._close_later = close_later
+        self._by_handle: dict[int, OpenFile] = {}
+        self._by_nodeid: dict[int, OpenFile] = {}
         self._next = 1
 
     def __len__(self) -> int:
@@ -131,31 +142,54 @@ class OpenFiles:
         """Number of opens not yet released."""
         return len(self._by_handle)
 
-    def open(self, nodeid: int, open_backing: Callable[[], BackingFile]) -> int:
-        """Return a new handle of the node; the first one calls `open_backing`."""
+    def again(self, nodeid: int) -> int | None:
+        """Return a new handle of a node that is open already, None if it is not."""
         opened = self._by_nodeid.get(nodeid)
-        if opened is None:
-            opened = _OpenFile(nodeid, open_backing())
-            self._install(opened)
-            self._by_nodeid[nodeid] = opened
-        opened.opens += 1
-        handle = self._next
-        self._next += 1
-        self._by_handle[handle] = opened
-        return handle
+        return None if opened is None else self._handle(opened)
 
-    def backing(self, handle: int) -> BackingFile:
+    def leased(self, nodeid: int, backing: BackingFile) -> OpenFile:
+        """Install the lease of a file that was opened. Any thread may call it; `add` is next."""
+        if self._leases is not None:
+            try:
+                extents = [(run.fd, run.offset, run.length) for run in backing.extents]
+                self._leases.install(nodeid, extents, backing.path)
+            except BaseException:
+                backing.close()
+                raise
+        return OpenFile(nodeid, backing)
+
+    def add(self, opened: OpenFile, far: int | None) -> int:
+        """Return a new handle of a node; a file that another open brought meanwhile is used."""
+        before = self._by_nodeid.get(opened.nodeid)
+        if before is not None:
+            self._close_later(opened.backing.close)
+            return self._handle(before)
+        opened.far = far
+        self._by_nodeid[opened.nodeid] = opened
+        return self._handle(opened)
+
+    def discard(self, opened: OpenFile) -> None:
+        """Close a file that nobody waits for any more. Any thread may call it."""
+        try:
+            if self._leases is not None and opened.nodeid not in self._by_nodeid:
+                self._leases.revoke(opened.nodeid)
+        finally:
+            opened.backing.close()
+
+    def opened(self, handle: int) -> OpenFile:
         """Return the file behind a handle; OSError(EBADF) if it is not open."""
-        return self._opened(handle).backing
+        try:
+            return self._by_handle[handle]
+        except KeyError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
 
-    def of_node(self, nodeid: int) -> BackingFile | None:
+    def of_node(self, nodeid: int) -> OpenFile | None:
         """Return the file that some client has open under this node."""
-        opened = self._by_nodeid.get(nodeid)
-        return None if opened is None else opened.backing
+        return self._by_nodeid.get(nodeid)
 
     def release(self, handle: int) -> None:
         """Give a handle back; the last one of a node closes its file."""
-        opened = self._opened(handle)
+        opened = self.opened(handle)
         del self._by_handle[handle]
         opened.opens -= 1
         if opened.opens == 0:
@@ -170,28 +204,18 @@ class OpenFiles:
         for opened in files:
             self._close(opened)
 
-    def _opened(self, handle: int) -> _OpenFile:
-        try:
-            return self._by_handle[handle]
-        except KeyError:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+    def _handle(self, opened: OpenFile) -> int:
+        opened.opens += 1
+        handle = self._next
+        self._next += 1
+        self._by_handle[handle] = opened
+        return handle
 
-    def _install(self, opened: _OpenFile) -> None:
-        if self._leases is None:
-            return
-        try:
-            extents = [(run.fd, run.offset, run.length) for run in opened.backing.extents]
-            self._leases.install(opened.nodeid, extents, opened.backing.path)
-        except BaseException:
-            opened.backing.close()
-            raise
-
-    def _close(self, opened: _OpenFile) -> None:
-        try:
-            if self._leases is not None:
-                self._leases.revoke(opened.nodeid)
-        finally:
-            opened.backing.close()
+    def _close(self, opened: OpenFile) -> None:
+        if opened.far is None:
+            self.discard(opened)
+        else:
+            self._close_later(lambda: self.discard(opened))
 
 
 class _OpenDirectory:

@@ -1,20 +1,23 @@
 """The FUSE operations: handlers for pyfuse3 that ask a Tree.
 
 Runs on the trio thread only. A handler decodes, asks the tree by plain system calls (a trip to a
-worker thread costs more than the call), and replies. It awaits only a tree's awaitable answers, for
-a bounded time, and in `open` another process that must give up a lease first. The mount is
-read-only: a change of the tree fails with EROFS. Only POLL gets ENOSYS, because the kernel applies
-an ENOSYS to the whole mount.
+worker thread costs more than the call), and replies. A call that leads to a filesystem that may not
+answer runs in a worker thread instead. A handler awaits only such calls and a tree's awaitable
+answers, for a bounded time, and in `open` another process that must give up a lease first. The
+mount is read-only: a change of the tree fails with EROFS. Only POLL gets ENOSYS, because the kernel
+applies an ENOSYS to the whole mount.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -22,15 +25,28 @@ import pyfuse3
 import trio
 
 from zcfuse.fuse._directory_leases import DirectoryLeases
+from zcfuse.fuse._far import FarCalls, FarStatistics
 from zcfuse.fuse._handlers import LOG, Tally, handler, of_type
-from zcfuse.fuse._handles import Leases, OpenDirectories, OpenFiles
+from zcfuse.fuse._handles import Leases, OpenDirectories, OpenFile, OpenFiles
 from zcfuse.fuse._implicit import ImplicitHandles, implied_node
 from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
 from zcfuse.fuse._readonly import ReadOnlyOperations
 from zcfuse.fuse._waiting import WaitingOpens
 from zcfuse.linux import process_may_administer
 from zcfuse.options import DEFAULT_ANSWER_TIMEOUT_S
-from zcfuse.tree import Answer, Attributes, BeingMadeError, Identity, Listing, Node, Tree, Who
+from zcfuse.tree import (
+    Answer,
+    Attributes,
+    BeingMadeError,
+    FarError,
+    Identity,
+    Listing,
+    Node,
+    Tree,
+    Who,
+    near_only,
+    set_ask_far,
+)
 
 # fcntl(2): the holder of a lease has lease-break-time (/proc/sys/fs), by default 45 s.
 _LEASE_BREAK_SECONDS: Final = 50.0
@@ -47,6 +63,8 @@ _SECOND_NS: Final = 1_000_000_000
 _ACL_NAMES: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
 _NOBODY: Final = Who(65534, 65534, 0)
 _DOTS: Final = frozenset({b".", b".."})
+# Entries that a worker thread looks at before the reply is asked whether it has room for them.
+_FAR_ENTRIES: Final = 64
 
 _T = TypeVar("_T")
 
@@ -57,7 +75,8 @@ class OperationsStatistics(msgspec.Struct, frozen=True):
     """The requests that reached Python. `read_bytes` is the sum of pread's results.
 
     `upcalls` counts by operation, `errors` by the errno's name. A lookup of a missing name counts
-    as one of `negative_lookups`, not as an error.
+    as one of `negative_lookups`, not as an error. `far` counts the calls to filesystems that may
+    not answer.
     """
 
     upcalls: dict[str, int]
@@ -69,6 +88,7 @@ class OperationsStatistics(msgspec.Struct, frozen=True):
     open_directories: int
     waiting_opens: int
     refused_opens: int
+    far: FarStatistics
     read_requests: int
     read_bytes: int
     replied_bytes: int
@@ -107,7 +127,9 @@ class Operations(ReadOnlyOperations):
         self._direct = direct
         self._readdir_reply = readdir_reply
         self._nodes = NodeTable(tree.root, self._adopt)
-        self._files = OpenFiles(leases)
+        self.far = FarCalls(answer_timeout)
+        set_ask_far(self._asked)
+        self._files = OpenFiles(leases, self.far.close_later)
         self._directories = OpenDirectories(self._listing)
         self._implicit_files = ImplicitHandles(self._files.release)
         self._implicit_directories = ImplicitHandles(self._directories.release)
@@ -131,6 +153,7 @@ class Operations(ReadOnlyOperations):
             open_directories=len(self._directories),
             waiting_opens=len(self._waiting),
             refused_opens=self._waiting.refused,
+            far=self.far.statistics(),
             read_requests=self._reads["requests"],
             read_bytes=self._reads["bytes"],
             replied_bytes=self._reads["replied"],
@@ -153,6 +176,7 @@ class Operations(ReadOnlyOperations):
 
     def close(self) -> None:
         """Close clients' open files; call it after pyfuse3's loop, before the data path stops."""
+        set_ask_far(None)
         self._files.close()
         self._directories.close()
 
@@ -161,15 +185,15 @@ class Operations(ReadOnlyOperations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Look a name up; the kernel may cache that a name is missing."""
-        directory = self._nodes.node(parent_inode)
+        directory = await self._node(parent_inode)
         try:
-            found = self._tree.lookup_for(directory, name, _who(ctx))
+            found = await self._asked(lambda: self._tree.lookup_for(directory, name, _who(ctx)))
             node, attributes = await self._answered(found)
         except FileNotFoundError:
             self._negative_lookups += 1
             return self._absent(directory)
         entry = self._found(directory, node, attributes)
-        entry.st_ino = self._count_lookup(node, attributes, parent_inode, name)
+        entry.st_ino = await self._count_lookup(node, attributes, parent_inode, name)
         return entry
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -187,9 +211,12 @@ class Operations(ReadOnlyOperations):
     @handler
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Return attributes; an open file's come from its descriptor."""
-        node = self._nodes.node(inode)
-        backing = self._files.of_node(inode)
-        attributes = self._tree.attributes(node) if backing is None else backing.attributes()
+        node = await self._node(inode)
+        opened = self._files.of_node(inode)
+        if opened is None:
+            attributes = await self._asked(lambda: self._tree.attributes(node))
+        else:
+            attributes = await self._of_file(opened, opened.backing.attributes)
         entry = self._filled(node, attributes)
         entry.st_ino = inode
         return entry
@@ -197,7 +224,8 @@ class Operations(ReadOnlyOperations):
     @handler
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """Return the target of a symbolic link."""
-        return of_type(bytes, self._tree.readlink(self._nodes.node(inode)))
+        node = await self._node(inode)
+        return of_type(bytes, await self._asked(lambda: self._tree.readlink(node)))
 
     @handler
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -206,11 +234,11 @@ class Operations(ReadOnlyOperations):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         handle = await self._open(inode, ctx.uid)
         try:
-            backing = self._files.backing(handle)
-            keep_cache = (
-                self._unchanged(inode, *backing.version()) and not self._nodes.node(inode).volatile
-            )
-            direct = self._direct or backing.direct
+            opened = self._files.opened(handle)
+            version = await self._of_file(opened, opened.backing.version)
+            volatile = self._nodes.node(inode).volatile
+            keep_cache = self._unchanged(inode, *version) and not volatile
+            direct = self._direct or opened.backing.direct
             return pyfuse3.FileInfo(fh=handle, direct_io=direct, keep_cache=keep_cache)
         except BaseException:
             self._files.release(handle)
@@ -219,7 +247,8 @@ class Operations(ReadOnlyOperations):
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Serve a read that the data path hands up: by os.pread, or from a program."""
-        answer = self._files.backing(await self._file_handle(fh)).read(size, off)
+        opened = self._files.opened(await self._file_handle(fh))
+        answer = await self._of_file(opened, lambda: opened.backing.read(size, off))
         found = of_type(bytes, await self._answered(answer))
         reply = found if len(found) <= size else found[:size]
         self._reads["requests"] += 1
@@ -243,7 +272,7 @@ class Operations(ReadOnlyOperations):
     @handler
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """List a directory; its entries' attributes are read later, by readdir."""
-        return await self._directories.open(self._nodes.node(inode), _who(ctx))
+        return await self._directories.open(await self._node(inode), _who(ctx))
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -254,21 +283,20 @@ class Operations(ReadOnlyOperations):
         """
         fh = await self._directory_handle(fh)
         directory = self._directories.node(fh)
-        entries = (await self._directories.listing(fh, start_id)).entries(start_id)
+        listing = await self._directories.listing(fh, start_id)
         replied = False
         try:
-            for found in entries:
-                if _is_beyond_the_protocol(found[3]):
-                    LOG.warning("%r is not listed: its size fits no file", found[1])
-                    continue
-                if not self._reply_entry(token, directory, found):
-                    break
-                replied = True
+            async with contextlib.aclosing(self._entries(listing, start_id)) as entries:
+                async for found in entries:
+                    if _is_beyond_the_protocol(found[3]):
+                        LOG.warning("%r is not listed: its size fits no file", found[1])
+                        continue
+                    if not await self._reply_entry(token, directory, found):
+                        break
+                    replied = True
         except Exception:
             if not replied:
                 raise
-        finally:
-            _close(entries)
 
     @handler
     async def releasedir(self, fh: int) -> None:
@@ -282,7 +310,7 @@ class Operations(ReadOnlyOperations):
     @handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Return the sizes of the filesystem behind the tree."""
-        found = self._tree.statfs()
+        found = await self._asked(self._tree.statfs)
         data = pyfuse3.StatvfsData()
         data.f_bsize, data.f_frsize = found.bsize, found.frsize
         data.f_blocks, data.f_bfree, data.f_bavail = found.blocks, found.bfree, found.bavail
@@ -298,7 +326,8 @@ class Operations(ReadOnlyOperations):
         (fs/fuse/acl.c). So a backing filesystem without ACLs gives ENODATA.
         """
         try:
-            return of_type(bytes, self._tree.getxattr(self._nodes.node(inode), name))
+            node = await self._node(inode)
+            return of_type(bytes, await self._asked(lambda: self._tree.getxattr(node, name)))
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP and name in _ACL_NAMES:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
@@ -307,7 +336,8 @@ class Operations(ReadOnlyOperations):
     @handler
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """Return names; `trusted.` ones by capability, as a kernel filesystem does."""
-        found = self._tree.listxattr(self._nodes.node(inode))
+        node = await self._node(inode)
+        found = await self._asked(lambda: self._tree.listxattr(node))
         names = [of_type(bytes, name) for name in found]
         if not any(map(_is_trusted, names)) or process_may_administer(ctx.pid):
             return names
@@ -321,7 +351,8 @@ class Operations(ReadOnlyOperations):
             gids |= pyfuse3.get_sup_groups(ctx.pid)
         except OSError:
             LOG.debug("the groups of process %d cannot be read", ctx.pid)
-        return bool(self._tree.access(self._nodes.node(inode), mode, ctx.uid, gids))
+        node = await self._node(inode)
+        return bool(await self._asked(lambda: self._tree.access(node, mode, ctx.uid, gids)))
 
     def _adopt(self, nodeid: int) -> Node | None:
         """Make the node of a nodeid that the data path gave out; None if it knows none."""
@@ -352,14 +383,23 @@ class Operations(ReadOnlyOperations):
 
     async def _open(self, nodeid: int, uid: int) -> int:
         """Return a new handle of a node for a user; wait, bounded, for another process's lease."""
-        node = self._nodes.node(nodeid)
+        node = await self._node(nodeid)
         try:
-            return self._files.open(nodeid, lambda: self._tree.open(node))
+            return await self._open_now(nodeid, node)
         except BeingMadeError:
             return await self._open_later(nodeid, node)
         except BlockingIOError:
             with self._waiting.place(uid):
                 return await self._open_later(nodeid, node)
+
+    async def _open_now(self, nodeid: int, node: Node) -> int:
+        handle = self._files.again(nodeid)
+        if handle is not None:
+            return handle
+        opened, far = await self.far.ask(
+            lambda: self._files.leased(nodeid, self._tree.open(node)), self._files.discard
+        )
+        return self._files.add(opened, far)
 
     async def _open_later(self, nodeid: int, node: Node) -> int:
         deadline = trio.current_time() + _LEASE_BREAK_SECONDS
@@ -368,7 +408,7 @@ class Operations(ReadOnlyOperations):
             await trio.sleep(pause)
             pause = min(2 * pause, _LEASE_LONGEST_PAUSE_SECONDS)
             try:
-                return self._files.open(nodeid, lambda: self._tree.open(node))
+                return await self._open_now(nodeid, node)
             except BlockingIOError:
                 if trio.current_time() > deadline:
                     raise
@@ -380,7 +420,7 @@ class Operations(ReadOnlyOperations):
             return fh
         handle = self._implicit_files.find(nodeid)
         if handle is None:
-            self._require_cacheable(nodeid)
+            await self._require_cacheable(nodeid)
             handle = await self._open(nodeid, _NOBODY.uid)
             self._implicit_files.keep(nodeid, handle)
         return handle
@@ -392,15 +432,15 @@ class Operations(ReadOnlyOperations):
             return fh
         handle = self._implicit_directories.find(nodeid)
         if handle is None:
-            self._require_cacheable(nodeid)
+            await self._require_cacheable(nodeid)
             # The message names no opener; such directories look the same to every client.
-            handle = await self._directories.open(self._nodes.node(nodeid), _NOBODY)
+            handle = await self._directories.open(await self._node(nodeid), _NOBODY)
             self._implicit_directories.keep(nodeid, handle)
         return handle
 
-    def _require_cacheable(self, nodeid: int) -> None:
+    async def _require_cacheable(self, nodeid: int) -> None:
         """Refuse volatile nodes: the kernel caches files that it opens without a message."""
-        if self._nodes.node(nodeid).volatile:
+        if (await self._node(nodeid)).volatile:
             LOG.warning("a volatile node cannot be opened on an immutable mount")
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -441,13 +481,17 @@ class Operations(ReadOnlyOperations):
         entry.entry_timeout = entry.attr_timeout = 0 if directory.volatile else self._timeout
         return entry
 
-    def _count_lookup(self, node: Node, attributes: Attributes, parent: int, name: bytes) -> int:
+    async def _count_lookup(
+        self, node: Node, attributes: Attributes, parent: int, name: bytes
+    ) -> int:
         """Count the lookup that a reply is about to report to the kernel; return the nodeid."""
         nodeid, new = self._nodes.count_lookup(node, parent, name)
         if new:
             self._show_ino(nodeid, attributes.ino)
-            if self._directory_leases is not None:
-                self._directory_leases.grant(nodeid, node)
+            leases = self._directory_leases
+            if leases is not None:
+                with contextlib.suppress(OSError):  # Python answers for what cannot be asked
+                    await self._asked(lambda: leases.grant(nodeid, node))
         return nodeid
 
     def _forgotten(self, nodeids: Sequence[int]) -> None:
@@ -458,7 +502,45 @@ class Operations(ReadOnlyOperations):
             self._directory_leases.forget(nodeids)
 
     async def _listing(self, node: Node, who: Who) -> Listing:
-        return await self._answered(self._tree.listing_for(node, who))
+        found = await self._asked(lambda: self._tree.listing_for(node, who))
+        return await self._answered(found)
+
+    async def _entries(
+        self, listing: Listing, start: int
+    ) -> AsyncGenerator[tuple[int, bytes, Node, Attributes], None]:
+        """Yield a listing's entries as `Listing.entries` does."""
+        while True:
+            entries = listing.entries(start)
+            try:
+                while True:
+                    with near_only:
+                        found = next(entries, None)
+                    if found is None:
+                        return
+                    yield found
+                    start = found[0]
+            except FarError as error:
+                mount = error.mount
+            finally:
+                _close(entries)
+            some = functools.partial(_some_entries, listing, start)
+            batch = await self.far.run(mount, some)
+            for found in batch:
+                yield found
+                start = found[0]
+            if len(batch) < _FAR_ENTRIES:
+                return
+
+    async def _asked(self, call: Callable[[], _T]) -> _T:
+        """Make a call to the tree without waiting here for a filesystem that may not answer."""
+        return (await self.far.ask(call))[0]
+
+    async def _node(self, nodeid: int) -> Node:
+        return await self._asked(lambda: self._nodes.node(nodeid))
+
+    async def _of_file(self, opened: OpenFile, call: Callable[[], _T]) -> _T:
+        """Make a call to an open file, likewise."""
+        return call() if opened.far is None else await self.far.run(opened.far, call)
 
     async def _answered(self, answer: Answer[_T]) -> _T:
         """Return the tree's answer; await it for a bounded time if it is awaitable."""
@@ -469,7 +551,7 @@ class Operations(ReadOnlyOperations):
         LOG.error("the tree gave no answer within %g s", self._answer_timeout)
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
-    def _reply_entry(
+    async def _reply_entry(
         self,
         token: pyfuse3.ReaddirToken,
         directory: Node,
@@ -484,7 +566,7 @@ class Operations(ReadOnlyOperations):
             entry.st_ino = shown or ROOT_NODEID
             return self._readdir_reply(token, name, entry, offset)
         parent = self._nodes.nodeid(directory) or 0
-        entry.st_ino = self._count_lookup(node, attributes, parent, name)
+        entry.st_ino = await self._count_lookup(node, attributes, parent, name)
         if self._readdir_reply(token, name, entry, offset):
             return True
         if self._nodes.forget(entry.st_ino, 1):
@@ -503,6 +585,14 @@ def _is_trusted(name: bytes) -> bool:
 
 def _who(ctx: pyfuse3.RequestContext) -> Who:
     return Who(ctx.uid, ctx.gid, ctx.pid)
+
+
+def _some_entries(listing: Listing, start: int) -> list[tuple[int, bytes, Node, Attributes]]:
+    entries = listing.entries(start)
+    try:
+        return list(itertools.islice(entries, _FAR_ENTRIES))
+    finally:
+        _close(entries)
 
 
 def _close(entries: object) -> None:

@@ -38,6 +38,7 @@ from zcfuse.linux._mount_probe import Answer, probe
 from zcfuse.linux._mount_table import FSTYPE, MountEntry, mount_at, read_mounts, resolve_mountpoint
 from zcfuse.linux._mounting import KernelMount, MountError, attach, check_device, unmount
 from zcfuse.linux._namespaces import enter_mount_namespace
+from zcfuse.linux._near import NEAR_MOUNTS
 from zcfuse.linux._privileges import (
     Capability,
     has_initial_capability,
@@ -59,6 +60,7 @@ __all__ = [
     "AT_SYMLINK_NOFOLLOW",
     "FSTYPE",
     "LONGEST_STRING",
+    "NEAR_MOUNTS",
     "PAGE_BYTES",
     "RESOLVE_BENEATH",
     "RESOLVE_NO_MAGICLINKS",

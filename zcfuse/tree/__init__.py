@@ -3,8 +3,9 @@
 Nothing here knows of FUSE. A `Mirror` is the tree of one real directory. A program builds a `Dir`
 from `File`, `Slice`, `Concat`, `Zeros`, `Bytes`, `Computed`, `Symlink`, further directories and
 other trees; `VirtualTree` shows it. Any thread may use a tree; a tree that shows a `Dir` belongs to
-its mount's thread. A tree makes plain blocking system calls that never wait for a writer, a lease
-or the mount that shows the tree.
+its mount's thread and the worker threads that this one uses. A tree makes plain blocking system
+calls that never wait for a writer, a lease or the mount that shows the tree. Within `near_only`
+they do not wait for other processes or machines either.
 """
 
 from zcfuse.tree._beneath import Beneath
@@ -15,6 +16,7 @@ from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import Content, Entry, Symlink
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import Mirror
+from zcfuse.tree._near import FarError, near_only, set_ask_far
 from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._types import (
     HOLE,
@@ -61,6 +63,7 @@ __all__ = [
     "Entry",
     "EntryDescription",
     "Extent",
+    "FarError",
     "File",
     "GivenValues",
     "Identity",
@@ -79,4 +82,6 @@ __all__ = [
     "VirtualTree",
     "Who",
     "Zeros",
+    "near_only",
+    "set_ask_far",
 ]

@@ -3,7 +3,8 @@
 Opening follows no symbolic link and enters no mount of the refused device: a request to the mount
 that this process serves would wait for this process forever. The kernel checks a whole path in one
 call (openat2, Linux 5.6) if the path stays on the root's mount. For other paths and older kernels,
-this module walks name by name.
+this module walks name by name. Within `near_only` a walk ends before a filesystem that may
+not answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from zcfuse import linux
-from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, Status, statx
+from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, NEAR_MOUNTS, Status, statx
+from zcfuse.tree._near import FarError, must_stay_near, require_near_mount, require_near_name
 
 PATH_BYTES: Final = 4095  # PATH_MAX without its NUL; longer paths are opened in pieces
 _RESOLVE: Final = (
@@ -31,12 +33,14 @@ _NO_OPENAT2: Final = frozenset({errno.ENOSYS, errno.EPERM})
 class Beneath:
     """Opens names beneath a root directory. Owns the root's O_PATH descriptor."""
 
-    __slots__ = ("_openat2", "_refused", "fd")
+    __slots__ = ("_mount", "_near", "_openat2", "_refused", "fd")
 
     def __init__(self, fd: int, *, openat2: bool = True) -> None:
         """Take over `fd`; openat2=False always walks name by name."""
         self.fd = fd
         self._refused = -1
+        self._mount = statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC).mount
+        self._near = NEAR_MOUNTS.is_near(self._mount)
         self._openat2 = openat2 and self._has_openat2()
 
     def refuse(self, device: int) -> None:
@@ -48,6 +52,7 @@ class Beneath:
 
         Raises OSError: ELOOP or ENOTDIR at a symbolic link, ELOOP at the refused device.
         """
+        self.require_near()
         if self._openat2:
             try:
                 return self._open_pieces(names, flags | os.O_NOFOLLOW)
@@ -58,6 +63,8 @@ class Beneath:
 
     def look(self, directory: int, name: bytes) -> Status:
         """Return the status of `name` in the open directory, without asking a refused device."""
+        self.require_near()
+        require_near_name(name)
         flags = linux.AT_SYMLINK_NOFOLLOW | linux.AT_NO_AUTOMOUNT | linux.AT_STATX_DONT_SYNC
         return self._accept(statx(directory, name, flags))
 
@@ -67,6 +74,8 @@ class Beneath:
 
     def step(self, directory: int, name: bytes) -> int:
         """Open `name` in the open directory as O_PATH, a symbolic link itself included."""
+        self.require_near()
+        require_near_name(name)
         fd = os.open(name, _STEP, dir_fd=directory)
         try:
             self.examine(fd)
@@ -74,6 +83,11 @@ class Beneath:
             os.close(fd)
             raise
         return fd
+
+    def require_near(self) -> None:
+        """Raise FarError where this thread must stay near and the root's filesystem is far."""
+        if not self._near and must_stay_near():
+            raise FarError(self._mount)
 
     def close(self) -> None:
         """Close the root's descriptor."""
@@ -88,6 +102,10 @@ class Beneath:
     def _accept(self, status: Status) -> Status:
         if status.device == self._refused:
             raise OSError(errno.ELOOP, "this is the mount's own filesystem")
+        if status.mount != self._mount:
+            require_near_mount(status.mount)
+        elif not self._near:
+            self.require_near()
         return status
 
     def _has_openat2(self) -> bool:

@@ -139,6 +139,7 @@ class Mirror(Tree):
 
     def statfs(self) -> StatFs:
         """Return the state of the filesystem that the source is on."""
+        self._beneath.require_near()
         found = os.fstatvfs(self._beneath.fd)
         return StatFs(
             bsize=found.f_bsize,
@@ -176,6 +177,7 @@ class Mirror(Tree):
         """
         if not self._openat2 or (self._differs() and not self.keeps()):
             return None
+        self._beneath.require_near()  # whoever leases it asks it
         return self._beneath.fd
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:

@@ -4,7 +4,7 @@ The opening thread also answers the mount's requests, so it must refuse a path i
 the kernel sends any request. One call checks a path that stays on one mount (openat2,
 RESOLVE_NO_XDEV, Linux 5.6). It starts at the mount point that the path's text names. A path that
 crosses mounts, for example by a symbolic link, is walked name by name, with a check before each
-step.
+step. Within `near_only` such a path, and one into a filesystem that may not answer, is not walked.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 
 from zcfuse import linux
 from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, device_number, statx
+from zcfuse.tree._near import FarError, must_stay_near, require_near_path
 
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS: Final = 40  # as many symbolic links as the kernel follows (path_resolution(7))
@@ -44,13 +45,16 @@ class PathOpener:
 
     def open(self, path: bytes, flags: int) -> int:
         """Open an absolute path. Raises OSError: ELOOP if it leads into the refused device."""
-        if self._refused < 0:
+        require_near_path(path)
+        if self._refused < 0 and not must_stay_near():
             return os.open(path, flags | os.O_CLOEXEC)
         try:
             return self._open_on_its_mount(path, flags)
         except OSError as error:
             if error.errno not in _TO_BE_WALKED:
                 raise
+        if must_stay_near():
+            raise FarError(0)
         return self._walk(path, flags)
 
     def _open_on_its_mount(self, path: bytes, flags: int) -> int:

@@ -180,6 +180,7 @@ class Layer(Mirror):
 
     def lease_root(self) -> Lease | None:
         """Return the layer's directory, None without openat2."""
+        self._beneath.require_near()  # whoever leases it asks it
         return Lease(self.fd) if self._openat2 else None
 
     def open(self, node: Node) -> RegularFile:

@@ -68,7 +68,7 @@ async def explain(
     datapath = status.datapath or {}
     transport = msgspec.convert(datapath.get("transport", {}), dict[str, Any])
     found = _Opened(forced=_forced(status.options))
-    if stat.S_ISREG(tree.attributes(node).mode):
+    if stat.S_ISREG((await requests.attributes(node)).mode):
         await _open(requests, node, found)
     steps = _steps(found.mode, found.reason, found.forced, transport.get("kind") == "uring")
     locked = requests.locks.bytes_of(file.path)
@@ -102,9 +102,10 @@ class _Opened(msgspec.Struct):
 
 async def _open(requests: FileRequests, node: Node, into: _Opened) -> None:
     try:
-        async with requests.opened(node) as backing:
-            into.mode, into.reason = requests.serve(backing)
-            into.parts, into.parts_in_all = _parts(backing), len(backing.extents)
+        async with requests.opened(node) as opened:
+            backing = opened.backing
+            into.mode, into.reason = await opened.ask(requests.serve)
+            into.parts, into.parts_in_all = await opened.ask(_parts), len(backing.extents)
             if backing.extents:
                 into.forced = backing.path or into.forced
             elif into.mode == "upcall" and into.forced != "upcall":

@@ -23,6 +23,8 @@ class SharedArchive:
 
     def take(self) -> int:
         """Return the descriptor, borrowed until give_back(); ESTALE if the archive has changed."""
+        # Before the lock, which a thread that waits for the filesystem may hold.
+        self._index.place.require_near()
         with self._lock:
             if self._fd < 0:
                 self._fd = self._index.open()

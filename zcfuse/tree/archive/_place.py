@@ -13,6 +13,8 @@ import threading
 import weakref
 from typing import Final
 
+from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, statx
+from zcfuse.tree._near import require_near_mount, require_near_name
 from zcfuse.tree.archive._errors import NotAnArchiveError
 from zcfuse.tree.archive._identity import ArchiveIdentity, identify
 
@@ -27,6 +29,7 @@ class _Directory:
     def __init__(self, path: bytes) -> None:
         self.fd = -1
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.mount = statx(self.fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC).mount
 
     def __del__(self) -> None:
         fd, self.fd = self.fd, -1
@@ -64,6 +67,7 @@ class ArchivePlace:
 
         Raises OSError: ESTALE if it was replaced or changed.
         """
+        self.require_near()
         try:
             fd = os.open(self._name, flags, dir_fd=self._directory.fd)
         except OSError as error:
@@ -78,6 +82,11 @@ class ArchivePlace:
     def check_unchanged(self, identity: ArchiveIdentity) -> None:
         """Raise as open_unchanged() would."""
         os.close(self.open_unchanged(identity, LOOK))
+
+    def require_near(self) -> None:
+        """Raise FarError where this thread must stay near and the archive is far."""
+        require_near_mount(self._directory.mount)
+        require_near_name(self._name)
 
     def _stale(self) -> OSError:
         return OSError(errno.ESTALE, "the archive has changed since it was indexed", self.path)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final, Protocol
 
+from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, statx
+from zcfuse.tree._near import require_near_mount
 from zcfuse.tree.archive._errors import DamagedIndexError
 from zcfuse.tree.archive._reader import read_at
 
@@ -53,6 +55,7 @@ class CheckedFile:
     def __init__(self, fd: int, start: int, size: int, sums: memoryview) -> None:
         """Take over `fd`; `size` bytes from `start` on have a CRC-32 per block in `sums`."""
         self._fd = fd
+        self._mount = statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC).mount
         self._start = start
         self._size = size
         self._sums = sums
@@ -63,6 +66,7 @@ class CheckedFile:
 
     def blocks(self, first: int, count: int) -> bytes:
         """Return several adjacent blocks, with one read."""
+        require_near_mount(self._mount)
         offset = first * BLOCK_BYTES
         length = min(count * BLOCK_BYTES, self._size - offset)
         found = read_at(self._fd, length, self._start + offset)

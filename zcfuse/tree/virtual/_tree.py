@@ -26,6 +26,7 @@ from zcfuse.tree._computed import Computed
 from zcfuse.tree._content import Blob, content_of
 from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
 from zcfuse.tree._entry import Content, Symlink
+from zcfuse.tree._near import ask_far
 from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._report import report_of
 from zcfuse.tree._sources import ACCESS_ACL, LOG, Runs, Sources
@@ -241,7 +242,8 @@ class VirtualTree(Tree):
         return self.place(parent, name, content_of(content, name))
 
     async def _asked(self, parent: DirNode, name: bytes, who: Who) -> Found:
-        return self._found(parent, name, await parent.directory.lookup(os.fsdecode(name), who))
+        content = await parent.directory.lookup(os.fsdecode(name), who)
+        return await ask_far(lambda: self._found(parent, name, content))
 
     async def _listed(self, node: DirNode, who: Who) -> Listing:
         """Ask a dynamic directory for its names, and for each entry unless it gave a mapping."""
