@@ -248,3 +248,34 @@ def test_an_ordinary_user_mounts_reads_and_unmounts(ordinary_user, zcfuse, statu
     assert zcfuse("umount", mountpoint, user=ordinary_user).returncode == 0
     assert find_mount(mountpoint, ordinary_user.mountinfo_pid) is None
     assert ended(document["pid"])
+
+
+def test_hidden_names_are_not_shown(zcfuse, source, mountpoint):
+    for name in ("kept", "a.tmp", ".git", "b.bak"):
+        with open(os.path.join(source, name), "w") as file:
+            file.write(name)
+    arguments = ("--hide", "*.tmp", "--hide", ".git", "-o", "hide=*.bak")
+    result = zcfuse("mount", *arguments, source, mountpoint)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = subprocess.run(["ls", "-A", mountpoint], capture_output=True, text=True, timeout=20)
+    assert set(found.stdout.split()) == set(os.listdir(source)) - {"a.tmp", ".git", "b.bak"}
+    assert zcfuse("umount", mountpoint).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--hide", "[a"], "--hide: pattern '[a': a [ is not closed"),
+        (["--hide", "a//b"], "--hide: pattern 'a//b': each part of it has to be a name"),
+        (["--hide", "a", "--rw"], "rw: only a directory can be changed, and all of it"),
+        (["--hide", "a", "--engine", "kernel"], "--hide"),
+        (["-o", "hide="], "-o hide=: needs a value"),
+    ],
+)
+def test_what_a_filter_cannot_do_is_refused_in_one_line(
+    zcfuse, source, mountpoint, arguments, words
+):
+    result = zcfuse("mount", *arguments, source, mountpoint)
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -32,6 +32,7 @@ from zcfuse.bench._targets import (
     tar_targets,
     zcfuse_target,
 )
+from zcfuse.bench._views import view_targets, views_of
 from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
 
 __all__ = [
@@ -81,6 +82,8 @@ __all__ = [
     "temporary_tree",
     "union_peer_targets",
     "union_targets",
+    "view_targets",
+    "views_of",
     "zcfuse_command",
     "zcfuse_target",
 ]

@@ -40,7 +40,7 @@ from zcfuse.linux import (
     has_initial_capability,
 )
 from zcfuse.options import MountOptions
-from zcfuse.tree import BackingFile, Dir, Mirror, Tree, Union, VirtualTree
+from zcfuse.tree import BackingFile, Dir, Filter, Mirror, Tree, Union, VirtualTree
 
 if TYPE_CHECKING:
     from zcfuse.admin.metrics import MetricsServer
@@ -116,10 +116,10 @@ async def mount(
 
 def _check_writable(tree: Tree) -> None:
     lease = tree.lease_of(tree.root)
-    if lease is None or lease.catalogue is not None or lease.layers:
+    if lease is None or lease.catalogue is not None or lease.layers or lease.filters:
         raise MountError(
-            "rw: only a directory can be changed: leave rw out, or mount a Mirror that"
-            " overrides nothing",
+            "rw: only a directory can be changed, and all of it: leave rw out, or mount a Mirror"
+            " that overrides nothing",
             usage=True,
         )
 
@@ -252,7 +252,7 @@ def _make_datapath(
     config.path = options.path
     config.transport = options.transport
     config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
-    config.source_stacked = isinstance(tree, Mirror | Union) and tree.stacked
+    config.source_stacked = isinstance(tree, Filter | Mirror | Union) and tree.stacked
     config.source_in_parts = tree.in_parts
     config.threads = options.threads
     config.stack_depth = options.stack_depth

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import WHOLE_FILE as WHOLE_FILE
     from zcfuse.datapath._native import Config as Config
     from zcfuse.datapath._native import DataPath as DataPath
+    from zcfuse.datapath._native import NamePatterns as NamePatterns
     from zcfuse.datapath._native import Source as Source
     from zcfuse.datapath._native import arm_faults as arm_faults
+    from zcfuse.datapath._native import filter_source as filter_source
     from zcfuse.datapath._native import index_source as index_source
     from zcfuse.datapath._native import upcall_pair as upcall_pair
     from zcfuse.datapath._statistics import Directories as Directories
@@ -43,8 +45,10 @@ else:
                 "WHOLE_FILE",
                 "Config",
                 "DataPath",
+                "NamePatterns",
                 "Source",
                 "arm_faults",
+                "filter_source",
                 "index_source",
                 "upcall_pair",
             ),

@@ -129,6 +129,11 @@ class DataPath:
         Opens are handed up if the version differs now, or if the archive does not hold the member's
         bytes as they are. `uid` and `gid` own all members, unless None.
         """
+    def filter_lease(self, nodeid: int, patterns: NamePatterns, above: bytes) -> None:
+        """Filter what is leased at a node, before the kernel hears of it; OSError for no lease.
+
+        `above` is the path of the node from where the patterns count.
+        """
     def lease_index(
         self,
         nodeid: int,
@@ -225,6 +230,31 @@ class DataPath:
 
 class Source:
     """Answers for a subtree: names, attributes, extents. Immutable, for any thread."""
+
+class NamePatterns:
+    """Which names a filter shows, and as what. Immutable, for any thread.
+
+    `hide` and `show` are globs, `rename` pairs of an old and a new name. Raises ValueError for what
+    is none.
+    """
+
+    def __init__(
+        self, hide: Sequence[bytes], show: Sequence[bytes], rename: Sequence[tuple[bytes, bytes]]
+    ) -> None: ...
+    def hides(self, above: bytes, name: bytes, directory: bool) -> bool:
+        """Say whether a name is hidden in the directory at the path `above`, b"" for the root."""
+    def renames(self) -> bool:
+        """Say whether there are new names."""
+    def shown(self, name: bytes) -> bytes:
+        """Return as what a name is shown."""
+    def originals(self, name: bytes) -> list[bytes]:
+        """Return the names that would be shown as this one; the first that is there counts."""
+
+def filter_source(source: int | Source, patterns: NamePatterns, above: bytes) -> Source:
+    """Return the source that shows another one, or the directory of a descriptor, filtered.
+
+    `above` is the path of its root from where the patterns count.
+    """
 
 def index_source(
     sections: tuple[bytes, bytes, bytes, bytes],

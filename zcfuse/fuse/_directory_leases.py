@@ -88,6 +88,8 @@ class DirectoryLeases:
         except OSError as error:
             log.info("no directory lease: %s", error)
             return
+        for patterns, above in lease.filters:
+            self._datapath.filter_lease(nodeid, patterns, above)
         self._leased.add(nodeid)
         if self._push and lease.catalogue is None:
             self._push_changes(nodeid)
@@ -107,7 +109,7 @@ class DirectoryLeases:
         if size and not self._has_room(size):
             return False
         layers = [
-            one.fd if one.catalogue is None else _index_source(one.catalogue)
+            _filtered(one.fd if one.catalogue is None else _index_source(one.catalogue), one)
             for one in lease.layers
         ]
         self._datapath.lease_union(nodeid, layers, lease.sees_trusted)
@@ -194,6 +196,15 @@ def _index_source(catalogue: Catalogue) -> Source:
         )
     finally:
         os.close(fd)
+
+
+def _filtered(source: int | Source, lease: Lease) -> int | Source:
+    """Return a layer with the filters of its lease."""
+    for patterns, above in lease.filters:
+        from zcfuse.datapath import filter_source  # compiled
+
+        source = filter_source(source, patterns, above)
+    return source
 
 
 class _Sink:

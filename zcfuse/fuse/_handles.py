@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from zcfuse.tree import BackingFile, EntryDescription, GivenValues, Listing, Node, Who
 
 if TYPE_CHECKING:
-    from zcfuse.datapath import Source
+    from zcfuse.datapath import NamePatterns, Source
 
 
 class Leases(Protocol):
@@ -45,6 +45,9 @@ class Leases(Protocol):
         self, nodeid: int, layers: Sequence[int | Source], sees_trusted: bool, /
     ) -> None:
         """Answer for merged layers, the topmost first, and everything below them."""
+
+    def filter_lease(self, nodeid: int, patterns: NamePatterns, above: bytes, /) -> None:
+        """Filter what is leased at a node."""
 
     def lease_catalogue(
         self,

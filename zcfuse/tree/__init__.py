@@ -15,6 +15,7 @@ from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
 from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import Content, Entry, Symlink
 from zcfuse.tree._file import RegularFile
+from zcfuse.tree._filter import Filter
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._near import FarError, near_only, set_ask_far
 from zcfuse.tree._paths import PathOpener
@@ -65,6 +66,7 @@ __all__ = [
     "Extent",
     "FarError",
     "File",
+    "Filter",
     "GivenValues",
     "Identity",
     "IndexSink",

@@ -11,11 +11,14 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from zcfuse.linux import Attributes as Attributes
+
+if TYPE_CHECKING:
+    from zcfuse.datapath import NamePatterns
 
 WHOLE_FILE: Final = 2**64 - 1
 """Extent.length: to the end of the file at the time of the read."""
@@ -160,7 +163,8 @@ class Lease(msgspec.Struct, frozen=True):
     that the tree answers for itself (`Tree.keeps`). With `layers` the node shows those leases
     merged, the topmost first, like `Union`; `fd` is then the topmost's, and `sees_trusted` says
     whether this process sees `trusted.` attributes. With `catalogue` or `described` that is the
-    whole lease, and `fd` is -1.
+    whole lease, and `fd` is -1. `filters` apply to all of that, the first one first: patterns, and
+    the node's path for their comparison.
     """
 
     fd: int
@@ -169,6 +173,7 @@ class Lease(msgspec.Struct, frozen=True):
     sees_trusted: bool = True
     catalogue: Catalogue | None = None
     described: DescribedTree | None = None
+    filters: Sequence[tuple[NamePatterns, bytes]] = ()
 
 
 class Node:

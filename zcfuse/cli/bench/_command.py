@@ -35,6 +35,8 @@ from zcfuse.bench import (
     temporary_tree,
     union_peer_targets,
     union_targets,
+    view_targets,
+    views_of,
     zcfuse_target,
 )
 from zcfuse.cli import _completion
@@ -53,6 +55,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     peers: bool
     tar: bool
     layers: bool
+    views: bool
 
 
 _TRANSFER: Final = "transfer"
@@ -120,6 +123,11 @@ class BenchCommand(click.Command):
     is_flag=True,
     help="Spread the files of SOURCE over three layers, and mount these merged.",
 )
+@click.option(
+    "--views",
+    is_flag=True,
+    help="Also mount described views of the files: whole files, slices of a shard, a filter.",
+)
 @click.option("--sweep", is_flag=True, help="Instead, find the best path for each request size.")
 @json_option
 def bench(
@@ -130,6 +138,7 @@ def bench(
     peers: bool,
     tar: bool,
     layers: bool,
+    views: bool,
     sweep: bool,
     as_json: bool,
 ) -> int:
@@ -141,7 +150,7 @@ def bench(
     of the opened files. --layers puts these files into temporary layers and mounts the layers
     instead of SOURCE.
     """
-    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers)
+    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers, views)
     try:
         with unmounting_when_ended(), _prepared(source, files) as (tree, base):
             if sweep:
@@ -205,6 +214,10 @@ def _targets(
         mounted = [(path, os.path.join(base, path)) for path in wanted.paths]
         targets = [zcfuse_target(path, tree.root, mountpoint) for path, mountpoint in mounted]
         targets += peer_targets(tree.root, base) if wanted.peers else []
+    if wanted.views:
+        manifests = stack.enter_context(views_of(tree))
+        for path in wanted.paths:
+            targets += view_targets(tree, manifests, path, base)
     if wanted.tar:
         archive = stack.enter_context(tar_of(tree))
         targets += tar_targets(archive, base, f"{archive}.index")

@@ -31,7 +31,7 @@ _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, rw, noexec, allow_other, "
     "no_prefault, no_directory_lease, immutable, path=, transport=, cache_timeout=, coherence=, "
     "threads=, lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, "
-    "archives=, keep_index=, salvage, unpack_budget=, engine=, log_file=, log_level= as the "
+    "archives=, hide=, keep_index=, salvage, unpack_budget=, engine=, log_file=, log_level= as the "
     "options of these names. A separate option, such as --path, overrides its name in -o."
 )
 
@@ -174,6 +174,13 @@ _OPTIONS_HELP: Final = (
     " open or read, the kernel then answers from its caches.",
 )
 @click.option(
+    "--hide",
+    metavar="PATTERN",
+    multiple=True,
+    help="Do not show what matches, such as .git or '*.tmp'; may be given again. A pattern with a /"
+    " is for a path from the root, one with a / at its end for directories.",
+)
+@click.option(
     "--metrics-listen",
     metavar="[ADDR:]PORT",
     help="Answer a Prometheus scraper on this port of the loopback interface. Port 0 takes any"
@@ -200,6 +207,7 @@ def mount(
     keep_index: str | None,
     salvage: bool,
     unpack_budget: int | None,
+    hide: tuple[str, ...],
     option_texts: tuple[str, ...],
     engine: str | None,
     foreground: bool,
@@ -224,6 +232,7 @@ def mount(
             layers=layers + said.layer,
             archives=archives + said.archive,
             archive_directories=archive_directories + said.archives,
+            hide=hide + said.hide,
             archive_options=ArchiveOptions(
                 keep_index or said.keep_index,
                 salvage or said.salvage,

@@ -43,7 +43,7 @@ def mounted_by_kernel(
         return False
     from zcfuse.engine import KernelRefusalError, choose, remember
 
-    only_fuse = _only_fuse(options, foreground=foreground)
+    only_fuse = _only_fuse(options, foreground=foreground, hides=shown.hides)
     try:
         chosen = choose(engine, lambda: plan.mount(shown.where, noexec=options.noexec), only_fuse)
     except KernelRefusalError as error:
@@ -60,7 +60,7 @@ def mounted_by_kernel(
     return True
 
 
-def _only_fuse(options: MountOptions, *, foreground: bool) -> str:
+def _only_fuse(options: MountOptions, *, foreground: bool, hides: bool) -> str:
     """Return the given options that only FUSE has, as text; empty without such options."""
     usual = MountOptions()
     names = [
@@ -68,4 +68,5 @@ def _only_fuse(options: MountOptions, *, foreground: bool) -> str:
         for field in dataclasses.fields(MountOptions)
         if field.name not in _OF_BOTH and getattr(options, field.name) != getattr(usual, field.name)
     ]
+    names += ["--hide"] if hides else []
     return " and ".join([*names, *(["--foreground"] if foreground else [])])

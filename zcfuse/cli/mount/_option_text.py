@@ -16,7 +16,7 @@ from zcfuse.control import LOG_LEVELS
 from zcfuse.linux import MountError
 from zcfuse.options import parse_mount_options, parse_size, split_options
 
-_SEVERAL: Final = ("layer", "archive", "archives")
+_SEVERAL: Final = ("layer", "archive", "archives", "hide")
 
 
 # Options of mount(8) itself, and general ones that change nothing here. A zcfuse mount is always
@@ -45,6 +45,7 @@ _CONVERTERS: Final[dict[str, Callable[[str], object]]] = {
     "layer": str,
     "archive": str,
     "archives": str,
+    "hide": str,
     "keep_index": _one_of(KEEP),
     "unpack_budget": parse_size,
     "engine": _one_of(ENGINES),
@@ -66,6 +67,7 @@ class OptionText:
     layer: tuple[str, ...] = ()
     archive: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
     keep_index: str | None = None
     salvage: bool = False
     unpack_budget: int | None = None

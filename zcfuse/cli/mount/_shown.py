@@ -30,7 +30,7 @@ from zcfuse.control import (
     check_options,
     check_source,
 )
-from zcfuse.linux import check_device
+from zcfuse.linux import MountError, check_device
 from zcfuse.options import MountOptions
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Wanted:
     archives: tuple[str, ...]
     archive_directories: tuple[str, ...]
     archive_options: ArchiveOptions
+    hide: tuple[str, ...] = ()
 
     def paths(self) -> list[str]:
         """Return the paths of the sources."""
@@ -86,6 +87,7 @@ class Prepared(NamedTuple):
     make_tree: Callable[[], Tree]
     archives: Sequence[Archive] = ()
     by_kernel: ByKernel | None = None
+    hides: bool = False
 
 
 def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Prepared:
@@ -100,6 +102,15 @@ def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Pr
         MountError: a source or an option is unsuitable; the message names it and the remedy.
         UsageError: the arguments contradict each other.
     """
+    prepared = _prepared(wanted, mountpoint, options)
+    if not wanted.hide:
+        return prepared
+    _require_patterns(wanted.hide)
+    make_tree = functools.partial(_filtered, prepared.make_tree, wanted.hide)
+    return prepared._replace(make_tree=make_tree, hides=True)
+
+
+def _prepared(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Prepared:
     option = wanted.option()
     if option is None:
         if wanted.source is None:
@@ -222,6 +233,15 @@ def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
     return where
 
 
+def _require_patterns(hide: Sequence[str]) -> None:
+    from zcfuse.datapath import NamePatterns
+
+    try:
+        NamePatterns([os.fsencode(pattern) for pattern in hide], [], [])
+    except ValueError as error:
+        raise MountError(f"--hide: {error}", usage=True) from error
+
+
 # Each of these loads the trees on its first call: after the fork, and only for a valid command.
 def _mirrored(source: str) -> Tree:
     from zcfuse.tree import Mirror
@@ -233,6 +253,12 @@ def _merged(layers: Sequence[str | Tree | Dir]) -> Tree:
     from zcfuse.tree import Union
 
     return Union(layers)
+
+
+def _filtered(make_tree: Callable[[], Tree], hide: Sequence[str]) -> Tree:
+    from zcfuse.tree import Filter
+
+    return Filter(make_tree(), hide=hide)
 
 
 def _put_together(root: Dir) -> Tree:

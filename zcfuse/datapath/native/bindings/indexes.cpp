@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "serve/sources/filter_source.hpp"
 #include "serve/sources/live_index.hpp"
 #include "sys/files.hpp"
 
@@ -106,8 +107,11 @@ LiveIndex::Spec spec_of(nb::handle value) {
 // Control alone changes it: to all others a source is const.
 std::shared_ptr<LiveIndex> live_index(const DataPath& path, std::uint64_t nodeid) {
     const auto root = path.state().mirrors.root_of(nodeid);
-    const auto source = root ? std::const_pointer_cast<Source>(root->source) : nullptr;
-    auto index = std::dynamic_pointer_cast<LiveIndex>(source);
+    auto source = root ? root->source : nullptr;
+    while (const auto filter = std::dynamic_pointer_cast<const FilterSource>(source)) {
+        source = filter->inner();
+    }
+    auto index = std::dynamic_pointer_cast<LiveIndex>(std::const_pointer_cast<Source>(source));
     if (index == nullptr) {
         throw std::system_error(ENOENT, std::generic_category(), "no index is leased");
     }

@@ -23,72 +23,16 @@
 #include <variant>
 
 #include "bindings/indexes.hpp"
+#include "bindings/sources.hpp"
 #include "bindings/statistics.hpp"
 #include "serve/datapath.hpp"
 #include "serve/sources/directory_source.hpp"
-#include "serve/sources/index_source.hpp"
-#include "serve/sources/overlay.hpp"
 #include "sys/faults.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
-
-// Of RLIMIT_NOFILE, for archives; members of those beyond it are opened by control.
-constexpr std::size_t kArchiveShare = 8;
-
-std::string bytes_of(const nb::bytes& bytes) {
-    return {bytes.c_str(), bytes.size()};
-}
-
-using Version = std::tuple<std::uint64_t, std::int64_t, std::int64_t>;
-
-// A source that Python holds.
-struct SourceHandle {
-    std::shared_ptr<const zc::Source> source;
-};
-
-// The descriptor is copied.
-SourceHandle index_source(const std::array<nb::bytes, 4>& sections, int fd, const Version& version,
-                          std::uint64_t first_ino, std::optional<std::uint32_t> uid,
-                          std::optional<std::uint32_t> gid) {
-    zc::Catalogue::Sections copied{bytes_of(sections[0]), bytes_of(sections[1]),
-                                   bytes_of(sections[2]), bytes_of(sections[3])};
-    const nb::gil_scoped_release released;
-    zc::sys::UniqueFd file;
-    if (const int error = fd >= 0 ? zc::sys::dup_cloexec(fd, file) : 0; error < 0) {
-        throw std::system_error(-error, std::generic_category(), "copying a descriptor");
-    }
-    const auto& [size, mtime_ns, ctime_ns] = version;
-    return {zc::IndexSource::make(std::make_shared<const zc::Catalogue>(
-        std::move(copied), zc::Catalogue::Version{size, mtime_ns, ctime_ns},
-        zc::Catalogue::Shown{first_ino, uid, gid}, std::move(file)))};
-}
-
-void lease_catalogue(zc::DataPath& path, std::uint64_t nodeid,
-                     const std::array<nb::bytes, 4>& sections, int fd, const Version& version,
-                     std::uint64_t first_ino, std::optional<std::uint32_t> uid,
-                     std::optional<std::uint32_t> gid) {
-    auto& mirrors = path.state().mirrors;
-    const bool room = mirrors.statistics().indexes < zc::sys::descriptor_limit() / kArchiveShare;
-    mirrors.lease(nodeid,
-                  index_source(sections, room ? fd : -1, version, first_ino, uid, gid).source);
-}
-
-// Each layer is the descriptor of a directory, or a source.
-void lease_union(zc::DataPath& path, std::uint64_t nodeid,
-                 const std::vector<std::variant<int, SourceHandle>>& given, bool sees_trusted) {
-    zc::OverlaySource::Layers layers;
-    for (const auto& layer : given) {
-        const auto* handle = std::get_if<SourceHandle>(&layer);
-        layers.push_back(handle != nullptr ? handle->source
-                                           : zc::DirectorySource::open(std::get<int>(layer)));
-    }
-    auto& mirrors = path.state().mirrors;
-    mirrors.lease(nodeid,
-                  zc::OverlaySource::make(std::move(layers), sees_trusted, mirrors.snapshots()));
-}
 
 // [(nodeid, name, device, inode number, time of birth, type, layer)], the leased directory first.
 nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
@@ -220,9 +164,6 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
                                            std::move(paths));
             },
             "nodeid"_a, "root_fd"_a, "kept"_a = nb::make_tuple())
-        .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a, Released())
-        .def("lease_catalogue", &lease_catalogue, "nodeid"_a, "sections"_a, "fd"_a, "version"_a,
-             nb::kw_only(), "first_ino"_a, "uid"_a.none(), "gid"_a.none())
         .def(
             "refuse_device",
             [](DataPath& path, std::uint32_t major, std::uint32_t minor) {
@@ -294,9 +235,7 @@ NB_MODULE(_native, module) {
     bind_config(module);
     auto datapath = bind_datapath(module);
     zc::bindings::add_indexes(datapath);
-    nb::class_<SourceHandle>(module, "Source");
-    module.def("index_source", &index_source, "sections"_a, "fd"_a, "version"_a, nb::kw_only(),
-               "first_ino"_a, "uid"_a.none(), "gid"_a.none());
+    zc::bindings::add_sources(module, datapath);
     module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
     module.def(
         "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);

@@ -10,10 +10,13 @@
 #include <utility>
 
 #include "serve/sources/name_set.hpp"
+#include "sys/files.hpp"
 
 namespace zc {
 
 namespace {
+
+constexpr std::int64_t kTrustedMs = 1000;
 
 bool is_whiteout(const SourceDirectory& directory, const Listing::Entry& entry) {
     Found found;
@@ -60,6 +63,9 @@ class Pass {
         for (const auto& layer : layers_) {
             if (const int error = read(layer, &layer == &layers_.back()); error != 0) {
                 return error;
+            }
+            if (number_ < Snapshot::kAnyLayer) {
+                ++number_;
             }
         }
         return 0;
@@ -114,7 +120,7 @@ class Pass {
         }
         if (!hidden) {
             names_.push_back(
-                {entry.ino, *start, static_cast<std::uint16_t>(entry.length), entry.type});
+                {entry.ino, *start, static_cast<std::uint16_t>(entry.length), entry.type, number_});
         }
         if (!lowest) {
             taken_.insert(*start, entry.length);
@@ -123,7 +129,8 @@ class Pass {
     }
 
     const std::vector<ListedLayer>& layers_;
-    std::size_t left_;  // entries
+    std::size_t left_;         // entries
+    std::uint8_t number_ = 0;  // of the layer at hand
     std::vector<Snapshot::Name> names_;
     NameSet taken_;  // what the layers so far have, or have taken away
 };
@@ -131,14 +138,18 @@ class Pass {
 class Merged final : public Listing {
   public:
     Merged(std::vector<ListedLayer> layers, std::shared_ptr<Snapshots> snapshots,
-           std::uint64_t source)
-        : layers_(std::move(layers)), snapshots_(std::move(snapshots)), source_(source) {}
+           std::uint64_t source, LookInLayer look)
+        : layers_(std::move(layers)),
+          snapshots_(std::move(snapshots)),
+          source_(source),
+          look_(std::move(look)) {}
 
     bool must_gather(std::uint64_t position) const noexcept override {
         return !snapshot_ || (position == 0 && !fresh_);
     }
 
     int gather(Effort effort, std::uint32_t uid) override {
+        gathered_ms_ = sys::coarse_milliseconds();
         const bool admitted = snapshots_->admits(uid);
         if (effort == Effort::little && admitted) {
             if (const int error = pass(kLittle, uid, nullptr); error != kTooLong) {
@@ -182,6 +193,16 @@ class Merged final : public Listing {
     void skip() override {
         ++position_;
         fresh_ = false;
+    }
+    // An older snapshot may lack a name that a layer above shows by now.
+    bool found(Found& into) override {
+        const bool young = sys::coarse_milliseconds() - gathered_ms_ < kTrustedMs;
+        if (!look_ || !young || position_ >= snapshot_->names.size()) {
+            return false;
+        }
+        const auto& name = snapshot_->names[position_];
+        return name.layer != Snapshot::kAnyLayer &&
+               look_(name.layer, snapshot_->text.data() + name.start, into) == 0;
     }
     // Positions are those of one snapshot.
     bool can_resume() const noexcept override { return !snapshot_; }
@@ -235,6 +256,8 @@ class Merged final : public Listing {
     std::vector<ListedLayer> layers_;  // none once there is a snapshot
     const std::shared_ptr<Snapshots> snapshots_;
     const std::uint64_t source_;
+    const LookInLayer look_;
+    std::int64_t gathered_ms_ = 0;  // coarse
     Snapshots::Ref snapshot_;
     bool fresh_ = false;  // no entry was read since the snapshot was taken
 };
@@ -242,12 +265,13 @@ class Merged final : public Listing {
 }  // namespace
 
 std::unique_ptr<Listing> merge_listings(std::vector<ListedLayer> layers,
-                                        std::shared_ptr<Snapshots> snapshots,
-                                        std::uint64_t source) {
+                                        std::shared_ptr<Snapshots> snapshots, std::uint64_t source,
+                                        LookInLayer look) {
     if (layers.size() == 1) {
         return std::make_unique<OneLayer>(std::move(layers.front()));
     }
-    return std::make_unique<Merged>(std::move(layers), std::move(snapshots), source);
+    return std::make_unique<Merged>(std::move(layers), std::move(snapshots), source,
+                                    std::move(look));
 }
 
 }  // namespace zc

@@ -5,6 +5,8 @@
 // positions count the names of that snapshot, and it keeps no descriptor beside it.
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -19,8 +21,14 @@ struct ListedLayer {
     bool fixed = false;  // its names never change
 };
 
-// The topmost first, one at least. `source` is a number that no other source of layers has.
+// Describes a name in the listed layer that shows it. Returns 0, or an error if the directory must
+// be searched.
+using LookInLayer = std::function<int(std::size_t layer, const char* name, Found&)>;
+
+// The topmost first, one at least. `source` is a number that no other source of layers has. A
+// snapshot knows the layer of each name, so `look` needs no search; it may be empty.
 std::unique_ptr<Listing> merge_listings(std::vector<ListedLayer> layers,
-                                        std::shared_ptr<Snapshots> snapshots, std::uint64_t source);
+                                        std::shared_ptr<Snapshots> snapshots, std::uint64_t source,
+                                        LookInLayer look);
 
 }  // namespace zc

@@ -38,7 +38,7 @@ bool may_be_metacopy(const Opened& opened) {
 
 }  // namespace
 
-class OverlaySource::At final : public SourceDirectory {
+class OverlaySource::At final : public SourceDirectory, public std::enable_shared_from_this<At> {
   public:
     explicit At(std::shared_ptr<const OverlaySource> source) noexcept
         : source_(std::move(source)) {}
@@ -56,7 +56,10 @@ class OverlaySource::At final : public SourceDirectory {
         for (const auto& part : parts_) {
             error = part.directory->find(name, into);
             if (!is_missing(error)) {
-                return judge(part, name, error, into);
+                const int covered = is_covered_above(part, name);
+                return covered < 0    ? covered
+                       : covered == 1 ? -ENOENT
+                                      : judge(part, name, error, into);
             }
         }
         return error;
@@ -146,7 +149,17 @@ class OverlaySource::At final : public SourceDirectory {
                 return error;
             }
         }
-        into = merge_listings(std::move(layers), source_->snapshots_, source_->number_);
+        // A change that is pushed must show in every look after it. A listing keeps no descriptor,
+        // so it keeps no directory.
+        LookInLayer look;
+        if (source_->freshness() != Freshness::pushed) {
+            look = [at = weak_from_this()](std::size_t part, const char* name, Found& found) {
+                const auto directory = at.lock();
+                return directory ? directory->find_in(part, name, found) : -ESTALE;
+            };
+        }
+        into = merge_listings(std::move(layers), source_->snapshots_, source_->number_,
+                              std::move(look));
         return 0;
     }
 
@@ -165,6 +178,11 @@ class OverlaySource::At final : public SourceDirectory {
         const Part* part = nullptr;
         Identity wanted;  // as the layer has it
     };
+
+    int find_in(std::size_t part, const char* name, Found& into) const {
+        const int error = parts_[part].directory->find(name, into);
+        return is_missing(error) ? error : judge(parts_[part], name, error, into);
+    }
 
     int itself(Found& into) const {
         const int error = parts_.front().directory->find("", into);
@@ -189,11 +207,8 @@ class OverlaySource::At final : public SourceDirectory {
         return {};
     }
 
-    // Judges a name by the topmost layer that has it.
+    // Judges a name by the topmost layer that has it; no layer above hides the name.
     int judge(const Part& part, const char* name, int error, Found& into) const {
-        if (const int covered = is_covered_above(part, name); covered != 0) {
-            return covered < 0 ? covered : -ENOENT;
-        }
         if (error != 0) {
             return error;
         }

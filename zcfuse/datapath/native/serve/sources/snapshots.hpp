@@ -45,7 +45,9 @@ struct Snapshot {
         std::uint32_t start;  // in `text`; a NUL follows the name
         std::uint16_t length;
         unsigned char type;
+        std::uint8_t layer;  // of the listed layers; kAnyLayer: one behind these
     };
+    static constexpr std::uint8_t kAnyLayer = 255;
     std::vector<Name> names;
     std::string text;
     std::unique_ptr<const SnapshotCharge> charge;

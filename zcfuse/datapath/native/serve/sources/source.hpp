@@ -141,7 +141,7 @@ class SourceDirectory {
 
 class Source {
   public:
-    enum class Kind : std::uint8_t { directory, overlay, index };
+    enum class Kind : std::uint8_t { directory, overlay, index, filter };
 
     Source() = default;
     Source(const Source&) = delete;

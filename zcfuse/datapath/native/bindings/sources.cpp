@@ -1,0 +1,184 @@
+#include "bindings/sources.hpp"
+
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <cerrno>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "serve/sources/directory_source.hpp"
+#include "serve/sources/filter_source.hpp"
+#include "serve/sources/index_source.hpp"
+#include "serve/sources/overlay.hpp"
+#include "sys/files.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace zc::bindings {
+
+namespace {
+
+// Of RLIMIT_NOFILE, for archives; members of those beyond it are opened by control.
+constexpr std::size_t kArchiveShare = 8;
+
+std::string bytes_of(const nb::bytes& bytes) {
+    return {bytes.c_str(), bytes.size()};
+}
+
+using Version = std::tuple<std::uint64_t, std::int64_t, std::int64_t>;
+
+// A source that Python holds.
+struct SourceHandle {
+    std::shared_ptr<const Source> source;
+};
+
+// The descriptor is copied.
+SourceHandle index_source(const std::array<nb::bytes, 4>& sections, int fd, const Version& version,
+                          std::uint64_t first_ino, std::optional<std::uint32_t> uid,
+                          std::optional<std::uint32_t> gid) {
+    Catalogue::Sections copied{bytes_of(sections[0]), bytes_of(sections[1]), bytes_of(sections[2]),
+                               bytes_of(sections[3])};
+    const nb::gil_scoped_release released;
+    sys::UniqueFd file;
+    if (const int error = fd >= 0 ? sys::dup_cloexec(fd, file) : 0; error < 0) {
+        throw std::system_error(-error, std::generic_category(), "copying a descriptor");
+    }
+    const auto& [size, mtime_ns, ctime_ns] = version;
+    return {IndexSource::make(std::make_shared<const Catalogue>(
+        std::move(copied), Catalogue::Version{size, mtime_ns, ctime_ns},
+        Catalogue::Shown{first_ino, uid, gid}, std::move(file)))};
+}
+
+void lease_catalogue(DataPath& path, std::uint64_t nodeid, const std::array<nb::bytes, 4>& sections,
+                     int fd, const Version& version, std::uint64_t first_ino,
+                     std::optional<std::uint32_t> uid, std::optional<std::uint32_t> gid) {
+    auto& mirrors = path.state().mirrors;
+    const bool room = mirrors.statistics().indexes < sys::descriptor_limit() / kArchiveShare;
+    mirrors.lease(nodeid,
+                  index_source(sections, room ? fd : -1, version, first_ino, uid, gid).source);
+}
+
+using AnySource = std::variant<int, SourceHandle>;
+
+// The descriptor of a directory, which is copied, or a source.
+std::shared_ptr<const Source> source_of(const AnySource& given) {
+    const auto* handle = std::get_if<SourceHandle>(&given);
+    return handle != nullptr ? handle->source : DirectorySource::open(std::get<int>(given));
+}
+
+void lease_union(DataPath& path, std::uint64_t nodeid, const std::vector<AnySource>& given,
+                 bool sees_trusted) {
+    OverlaySource::Layers layers;
+    for (const auto& layer : given) {
+        layers.push_back(source_of(layer));
+    }
+    auto& mirrors = path.state().mirrors;
+    mirrors.lease(nodeid,
+                  OverlaySource::make(std::move(layers), sees_trusted, mirrors.snapshots()));
+}
+
+// Python's own object would need the GIL where the last source of it ends.
+struct PatternsHandle {
+    std::shared_ptr<const NamePatterns> patterns;
+};
+
+NamePatterns::Texts texts_of(const std::vector<nb::bytes>& given) {
+    NamePatterns::Texts texts;
+    for (const auto& one : given) {
+        texts.push_back(bytes_of(one));
+    }
+    return texts;
+}
+
+void make_patterns(PatternsHandle* into, const std::vector<nb::bytes>& hide,
+                   const std::vector<nb::bytes>& show,
+                   const std::vector<std::pair<nb::bytes, nb::bytes>>& rename) {
+    NamePatterns::Renames renames;
+    for (const auto& [from, to] : rename) {
+        renames.emplace_back(bytes_of(from), bytes_of(to));
+    }
+    new (into) PatternsHandle{
+        std::make_shared<const NamePatterns>(texts_of(hide), texts_of(show), renames)};
+}
+
+nb::bytes to_bytes(const std::string& text) {
+    return nb::bytes(text.data(), text.size());
+}
+
+SourceHandle filter_source(const AnySource& source, const PatternsHandle& patterns,
+                           const nb::bytes& above) {
+    return {FilterSource::make(source_of(source), patterns.patterns, bytes_of(above))};
+}
+
+void filter_lease(const DataPath& path, std::uint64_t nodeid, const PatternsHandle& patterns,
+                  const nb::bytes& above) {
+    auto& mirrors = path.state().mirrors;
+    const auto root = mirrors.root_of(nodeid);
+    if (root == nullptr) {
+        throw std::system_error(ENOENT, std::generic_category(), "filtering what is not leased");
+    }
+    mirrors.lease(nodeid, FilterSource::make(root->source, patterns.patterns, bytes_of(above)),
+                  root->kept);
+}
+
+void add_patterns(nb::module_& module) {
+    nb::class_<PatternsHandle>(module, "NamePatterns")
+        .def("__init__", &make_patterns, "hide"_a, "show"_a, "rename"_a)
+        .def(
+            "hides",
+            [](const PatternsHandle& self, const nb::bytes& above, const nb::bytes& name,
+               bool directory) {
+                return self.patterns->hides({above.c_str(), above.size()},
+                                            {name.c_str(), name.size()}, directory);
+            },
+            "above"_a, "name"_a, "directory"_a)
+        .def("renames", [](const PatternsHandle& self) { return self.patterns->renames(); })
+        .def(
+            "shown",
+            [](const PatternsHandle& self, const nb::bytes& name) {
+                return to_bytes(self.patterns->shown({name.c_str(), name.size()}));
+            },
+            "name"_a)
+        .def(
+            "originals",
+            [](const PatternsHandle& self, const nb::bytes& name) {
+                nb::list found;
+                for (const auto& one : self.patterns->originals({name.c_str(), name.size()})) {
+                    found.append(to_bytes(one));
+                }
+                return found;
+            },
+            "name"_a);
+}
+
+}  // namespace
+
+void add_sources(nb::module_& module, nb::class_<DataPath>& datapath) {
+    nb::class_<SourceHandle>(module, "Source");
+    add_patterns(module);
+    module.def("index_source", &index_source, "sections"_a, "fd"_a, "version"_a, nb::kw_only(),
+               "first_ino"_a, "uid"_a.none(), "gid"_a.none());
+    module.def("filter_source", &filter_source, "source"_a, "patterns"_a, "above"_a);
+    datapath
+        .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a,
+             nb::call_guard<nb::gil_scoped_release>())
+        .def("lease_catalogue", &lease_catalogue, "nodeid"_a, "sections"_a, "fd"_a, "version"_a,
+             nb::kw_only(), "first_ino"_a, "uid"_a.none(), "gid"_a.none())
+        .def("filter_lease", &filter_lease, "nodeid"_a, "patterns"_a, "above"_a);
+}
+
+}  // namespace zc::bindings
