@@ -21,7 +21,9 @@ NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path
 
 HOSTILE_SECONDS ?= 600
 .PHONY: help demo test check docs setup bench coherence conformance proof hostile clean
+.PHONY: dist test-install
 .PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
+.PHONY: packages-dist packages-install
 .PHONY: FORCE
 
 help:
@@ -36,6 +38,8 @@ help:
 	  'make conformance  run the external suites that are installed (pjdfstest, fsx) on a writable mount' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
 	  'make hostile  for 10 minutes one user attacks a mount, and another one must get answers' \
+	  'make dist     packages for pip and Debian in dist/; SUITES="bookworm trixie" for these' \
+	  'make test-install  install them in bare systems and use them there, as root' \
 	  'make clean    remove what the above made inside the checkout'
 
 setup: $(STAMPS)/build
@@ -43,54 +47,63 @@ setup: $(STAMPS)/build
 demo: $(STAMPS)/build
 	@scripts/demo
 
-test: $(STAMPS)/build packages-test
+test: $(STAMPS)/build $(STAMPS)/develop packages-test
 	@scripts/tests $(PYTEST_ARGS)
 
-check: $(STAMPS)/build packages-check
+check: $(STAMPS)/build $(STAMPS)/develop packages-check
 	@scripts/check $(JOBS)
 
 # What the theme says about its successor is no warning about these pages. With --quiet mkdocs would
 # not count warnings. Nothing of the data path is asked, so it need not be built.
-docs: $(STAMPS)/venv
+docs: $(STAMPS)/develop
 	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo 'open build/site/index.html; to search it: $(PY) -m http.server -b localhost -d build/site'
 
-coherence: $(STAMPS)/build packages-test packages-coherence
+coherence: $(STAMPS)/build $(STAMPS)/develop packages-test packages-coherence
 	@ZCFUSE_COHERENCE_ROUNDS=$(or $(ROUNDS),10000) $(PY) -m pytest tests/coherence $(PYTEST_ARGS)
 
-bench: $(STAMPS)/build packages-bench
+bench: $(STAMPS)/build $(STAMPS)/develop packages-bench packages-test
 	@scripts/bench $(BENCH_ARGS)
 
 conformance: $(STAMPS)/build
 	@scripts/conformance $(CONFORMANCE_ARGS)
 
-proof: $(STAMPS)/build $(STAMPS)/proof packages-test packages-proof
+proof: $(STAMPS)/build $(STAMPS)/develop $(STAMPS)/proof packages-test packages-proof
 	@scripts/proof $(PROOF_ARGS)
 
-hostile: $(STAMPS)/build packages-test
+hostile: $(STAMPS)/build $(STAMPS)/develop packages-test
 	@ZCFUSE_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(PY) -m pytest -q tests/integration/test_other_users.py
+
+dist: packages-dist $(if $(SUITES),packages-install)
+	@JOBS=$(JOBS) scripts/dist $(SUITES)
+
+test-install: packages-dist packages-install
+	@JOBS=$(JOBS) scripts/test-install $(SUITES)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zcfuse tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # No stamps: what is installed is the machine's business, and asking takes a tenth of a second.
-packages-build packages-test packages-check packages-bench packages-coherence packages-proof:
+packages-build packages-test packages-check packages-bench packages-coherence packages-proof packages-dist packages-install:
 	@scripts/packages $(@:packages-%=%)
 
 $(STAMPS)/venv: pyproject.toml scripts/venv | packages-build
 	@scripts/venv $(PYTHON) $(VENV)
 	@mkdir -p $(@D) && touch $@
 
+# What developers use, and a demonstration does not.
+$(STAMPS)/develop: pyproject.toml scripts/venv | $(STAMPS)/venv
+	@scripts/venv $(PYTHON) $(VENV) test check plots docs
+	@touch $@
+
 $(STAMPS)/proof: pyproject.toml scripts/venv | $(STAMPS)/venv
 	@scripts/venv $(PYTHON) $(VENV) proof
 	@touch $@
 
 $(STAMPS)/build: $(STAMPS)/venv CMakeLists.txt $(NATIVE) $(STAMPS)/files
-	@echo '==> building zcfuse'
 	@touch $@.began
-	@CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PY) -m pip install --quiet --disable-pip-version-check \
-	  --no-build-isolation --no-deps --config-settings=editable.mode=redirect --editable .
+	@scripts/build $(JOBS)
 	@mv $@.began $@
 
 # The names of the sources: a file that was added or removed is no newer than any stamp.

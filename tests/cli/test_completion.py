@@ -60,6 +60,12 @@ def test_commands_and_options(complete):
     assert complete("completion", "") == ["bash", "zsh", "fish"]
 
 
+def test_bench_has_a_command_and_takes_directories(complete):
+    assert complete("bench", "") == ["compopt -o dirnames", "transfer"]
+    assert complete("bench", "x") == ["compopt -o dirnames"]
+    assert "--html" in complete("bench", "transfer", "--h")
+
+
 def test_what_options_take(complete):
     assert complete("mount", "--path", "p") == ["pool", "passthrough"]
     assert complete("mount", "--transport", "u") == ["uring"]

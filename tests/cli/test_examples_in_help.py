@@ -17,7 +17,7 @@ NAMES = GROUP.list_commands(click.Context(GROUP))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_has_examples_that_it_accepts(name):
     command = GROUP.get_command(click.Context(GROUP), name)
-    assert command.epilog or "format_epilog" in vars(type(command))
+    assert EXAMPLES[name]
     for line in EXAMPLES.get(name, ()):
         words = shlex.split(re.sub(r"sudo |source <\(|\)| \|.*", "", line))
         assert words[:2] == ["zcfuse", name]

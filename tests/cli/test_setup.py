@@ -15,10 +15,10 @@ from zcfuse.cli.setup import _closed_to_others as closed_to_others
 HELPER = "sbin/mount.fuse.zcfuse"
 UNIT = "usr/local/lib/systemd/system/zcfuse@.service"
 MANUAL = "usr/local/share/man/man1/zcfuse.1"
+PAGES = {path.name for path in Path(CHECKOUT, "zcfuse/share/man").glob("*.[0-9]")}
 FILES = {
     UNIT,
-    MANUAL,
-    "usr/local/share/man/man8/mount.fuse.zcfuse.8",
+    *(f"usr/local/share/man/man{page[-1]}/{page}" for page in PAGES),
     "usr/local/share/bash-completion/completions/zcfuse",
     "usr/local/share/zsh/site-functions/_zcfuse",
     "usr/local/share/fish/vendor_completions.d/zcfuse.fish",
@@ -77,11 +77,13 @@ def test_everybody_may_read_what_a_cautious_root_puts_in_place(setup, root):
 
 def test_pip_puts_the_same_files_into_its_prefix():
     with open(os.path.join(CHECKOUT, "CMakeLists.txt")) as file:
-        installed = {line for line in file.read().split() if line.startswith("${share}/")}
+        words = {word for word in file.read().split() if word.startswith("${share}/")}
     share = Path(CHECKOUT, "zcfuse/share")
     files = {str(path.relative_to(share)) for path in share.rglob("*") if path.is_file()}
-    assert installed == {f"${{share}}/{name}" for name in files if not name.endswith(".in")}
-    assert len(installed) == len(FILES)
+    # The pages are installed by a pattern.
+    named = {name for name in files if not name.startswith("man/")}
+    assert words == {"${share}/man/", *(f"${{share}}/{name}" for name in named)}
+    assert len(named) + len(PAGES) == len(FILES)
 
 
 def test_a_second_run_changes_nothing(setup, root):
@@ -139,7 +141,7 @@ def test_a_user_without_root_gets_what_needs_none(setup, root, tmp_path):
     local = f"{tmp_path}/.local/".lstrip("/")
     assert below(root) == {
         f"{local}bin/zcfuse",
-        f"{local}share/man/man1/zcfuse.1",
+        *(f"{local}share/man/man1/{page}" for page in PAGES if page.endswith(".1")),
         f"{local}share/bash-completion/completions/zcfuse",
         f"{local}share/zsh/site-functions/_zcfuse",
         f"{local}share/fish/vendor_completions.d/zcfuse.fish",

@@ -9,17 +9,41 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from tests.docs.blocks import Block
-from tests.docs.sandbox import Sandbox
-from tests.support import missing
+from tests.support import FuseMount, missing
 
 _PREPARE: Final = os.path.join(os.path.dirname(__file__), "prepare")
 
 
 class PageError(AssertionError):
     """A block does not do what its page says."""
+
+
+class System(Protocol):
+    """Where the blocks run: a sandbox on this machine, or a system made for the test."""
+
+    def inside(self, text: str) -> str:
+        """`text` with what a page names replaced by what stands for it here."""
+
+    def shell(self, text: str) -> tuple[int, str]:
+        """Run `text` in the page's shell; status and output."""
+
+    def python(self, text: str) -> tuple[int, str]:
+        """Run `text` in the page's interpreter; status and output."""
+
+    def prepare(self, text: str) -> tuple[int, str]:
+        """Run `text`, which makes the files that a page assumes; status and output."""
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file that a page shows."""
+
+    def mounts(self) -> list[FuseMount]:
+        """The mounts that the page made."""
+
+    def unmount(self, mounts: list[FuseMount]) -> None:
+        """Unmount, by force if necessary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +90,7 @@ def _squeezed(text: str) -> str:
 class Page:
     """Runs blocks in a sandbox; see `run`."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: System) -> None:
         self._sandbox = sandbox
 
     def prepare(self, page: str) -> None:
@@ -75,7 +99,7 @@ class Page:
         path = os.path.join(_PREPARE, f"{name}.sh")
         if os.path.exists(path):
             with open(path) as file:
-                status, output = self._sandbox.shell(file.read())
+                status, output = self._sandbox.prepare(file.read())
             if status != 0:
                 raise PageError(f"{path} ended with {status}:\n{output}")
 

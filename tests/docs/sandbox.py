@@ -110,6 +110,10 @@ class Sandbox:
         """Run `text` in the page's shell; status and output."""
         return self._run("bash", text)
 
+    def prepare(self, text: str) -> tuple[int, str]:
+        """Run `text`, which makes the files that the page assumes; status and output."""
+        return self.shell(text)
+
     def python(self, text: str) -> tuple[int, str]:
         """Run `text` in the page's interpreter, in one namespace."""
         return self._run("python", text)

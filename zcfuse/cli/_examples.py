@@ -27,6 +27,9 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
     "copies": ("zcfuse copies --size 64M", "zcfuse copies --path pool --path splice"),
     "doctor": ("zcfuse doctor", "zcfuse doctor --json"),
     "completion": ("source <(zcfuse completion bash)",),
+    "sync": ("zcfuse sync /mnt/zc",),
+    "bench": ("zcfuse bench /data", "zcfuse bench --tar --paths auto,splice /data"),
+    "bench transfer": ("zcfuse bench transfer --html report.html /data/model.bin",),
     "setup": ("sudo zcfuse setup --dry-run", "zcfuse setup --user"),
 }
 """The commands that a user types first."""

@@ -32,8 +32,6 @@ _MARK_WITHIN: Final = 512
 # Places below the prefix, from file_hierarchy(7), systemd.unit(5) and each shell's documentation.
 _FILES: Final = {
     "lib/systemd/system/zcfuse@.service": "systemd/zcfuse@.service",
-    "share/man/man1/zcfuse.1": "man/zcfuse.1",
-    "share/man/man8/mount.fuse.zcfuse.8": "man/mount.fuse.zcfuse.8",
     "share/bash-completion/completions/zcfuse": "completions/zcfuse",
     "share/zsh/site-functions/_zcfuse": "completions/_zcfuse",
     "share/fish/vendor_completions.d/zcfuse.fish": "completions/zcfuse.fish",
@@ -148,13 +146,20 @@ def _items(prefix: str, root: str, *, for_user: bool) -> Iterator[_Item]:
     yield _Item(below_root(f"{prefix}/bin/zcfuse"), link=os.path.join(scripts, "zcfuse"))
     if os.path.realpath(prefix) == os.path.realpath(sysconfig.get_path("data")):
         return  # pip put the files there
-    for target, name in _FILES.items():
+    for target, name in {**_FILES, **_manual_pages()}.items():
         if not (for_user and target.startswith(_ROOT_ONLY)):
             with open(os.path.join(_SHARE, name), "rb") as file:
                 content = file.read()
             if name.startswith("systemd/"):
                 content = _with_command(content, os.path.join(scripts, "zcfuse"))
             yield _Item(below_root(f"{prefix}/{target}"), content)
+
+
+def _manual_pages() -> dict[str, str]:
+    names = sorted(os.listdir(os.path.join(_SHARE, "man")))
+    return {
+        f"share/man/man{name[-1]}/{name}": f"man/{name}" for name in names if name[-1].isdigit()
+    }
 
 
 def _with_command(unit: bytes, path: str) -> bytes:

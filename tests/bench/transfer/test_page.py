@@ -112,6 +112,21 @@ def test_the_page_shows_medians_with_their_spread_and_reasons(page: str):
     assert "as &lt;noted&gt;" in page
 
 
+def test_the_page_begins_with_its_title_and_the_fastest_method_of_each_path(page: str):
+    assert "<title>Ways to move the bytes of &lt;file&gt;</title>" in page
+    summary = re.search(r"<p>The fastest .*?</table>", page[: page.index("<svg")], re.DOTALL)
+    assert summary is not None
+    assert "<b>0.50</b> GB/s<br>sendfile" in summary[0]
+    assert page.index(summary[0]) < page.index("<th>kernel</th>")
+
+
+def test_every_plot_is_there_for_a_phone_too_and_narrow(page: str):
+    shown = re.findall(r'<div class="(desk|phone)"><svg[^>]*?viewBox="0 0 ([\d.]+)', page)
+    assert [kind for kind, _ in shown] == ["desk", "phone"] * 3
+    assert all(float(width) < 400 for kind, width in shown if kind == "phone")
+    assert "@media (max-width: 46rem)" in page
+
+
 def test_the_plots_take_the_colours_of_the_page_in_light_and_dark(page: str):
     assert "prefers-color-scheme: dark" in page
     assert "currentColor" in page

@@ -1,5 +1,6 @@
 """A report as one self-contained HTML page: plots, tables, and the machine."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from typing import Final
@@ -20,7 +21,9 @@ _STYLE: Final = """
 body { margin: 0 auto; padding: 1rem; max-width: 82rem; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem }
-svg { display: block; width: 100%; height: auto; min-width: 46rem }
+svg { display: block; width: 100%; height: auto }
+.phone { display: none }
+@media (max-width: 46rem) { .desk { display: none } .phone { display: block } }
 .wide { overflow-x: auto; margin: 0.5rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: 0.35rem 0.8rem 0.35rem 0; text-align: left; vertical-align: top;
@@ -45,10 +48,11 @@ resident set, including mapped pages of the file.
 def html_of(report: TransferReport) -> str:
     """Return the page. Raises `ImportError` if matplotlib is not installed."""
     plots = {plot.name: plot for plot in plots_of(report)}
-    title = f"Transfer tables: {escape(report.source)}"
+    title = f"Ways to move the bytes of {escape(os.path.basename(report.source))}"
     body = "\n".join(
         [
             f"<h1>{title}</h1>",
+            _summary(report),
             _machine(report),
             f"<p>{_READING.strip()}</p>",
             *(_sink(report, sink, plots) for sink in report.plan.sinks),
@@ -62,6 +66,35 @@ def html_of(report: TransferReport) -> str:
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def _summary(report: TransferReport) -> str:
+    """The fastest method from each column, to each receiver: the first thing to know."""
+    rows = []
+    for sink in report.plan.sinks:
+        cells = [cell for cell in report.cells if cell.sink == sink and cell.samples]
+        for cache in report.plan.caches:
+            found = [_fastest(cells, column, cache) for column in report.columns]
+            if any(found):
+                rows.append([f"{SINK_LABELS[sink]}, {cache}", *found])
+    if not rows:
+        return "<p>Nothing was measured; the reasons are at the end.</p>"
+    where = (
+        f"{escape(report.source)} on {escape(report.machine.filesystem)},"
+        f" Linux {escape(report.machine.kernel)}"
+    )
+    return f"<p>The fastest method for each serving path: {where}.</p>" + _table(
+        ["", *report.columns], rows
+    )
+
+
+def _fastest(cells: Sequence[TransferCell], column: str, cache: str) -> str:
+    of_column = [cell for cell in cells if (cell.column, cell.cache) == (column, cache)]
+    if not of_column:
+        return ""
+    best = max(of_column, key=lambda cell: cell.figures["gb_per_s"].median)
+    speed = best.figures["gb_per_s"].median
+    return f"<b>{speed:.2f}</b> GB/s<br>{escape(_LABELS[best.method])}"
 
 
 def _machine(report: TransferReport) -> str:
@@ -94,7 +127,9 @@ def _pairs(pairs: dict[str, str]) -> str:
 
 def _plot(plots: dict[str, Plot], name: str) -> str:
     found = plots.get(name)
-    return f'<div class="wide">{svg(found)}</div>' if found else ""
+    if not found:
+        return ""
+    return f'<div class="desk">{svg(found)}</div><div class="phone">{svg(found, phone=True)}</div>'
 
 
 def _sink(report: TransferReport, sink: str, plots: dict[str, Plot]) -> str:

@@ -38,24 +38,28 @@ _PERCENTILE_MARKS: Final = dict(
 _ROW_INCHES: Final = 0.42
 _FRAME_INCHES: Final = 1.5
 _WIDTH_INCHES: Final = 11.0
+_PHONE_INCHES: Final = 4.4  # a phone's width at which 9 points are legible
+_LEGEND_COLUMNS: Final = 3  # on a phone
 _DPI: Final = 110
 _TICKS: Final = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _TICKS_US: Final = tuple(10.0**power for power in range(-1, 6))
 
 
 class Theme(msgspec.Struct, frozen=True):
-    """The colours of everything except data."""
+    """The colours of everything except data, and whether panels are below one another."""
 
     name: str
     ink: str
     grid: str
     paper: str
+    phone: bool = False
 
 
 LIGHT: Final = Theme("light", "#1d1d1f", "#d8d8dc", "#ffffff")
 DARK: Final = Theme("dark", "#ececf0", "#3c3c42", "#161618")
 # Unique colours that `svg()` replaces by the page's.
 _PAGE: Final = Theme("page", "#010203", "#040506", "none")
+_PHONE: Final = Theme("phone", "#010203", "#040506", "none", phone=True)
 
 
 class Plot(msgspec.Struct, frozen=True):
@@ -90,9 +94,9 @@ def png(plot: Plot, theme: Theme) -> bytes:
     return _saved(plot, theme, "png")
 
 
-def svg(plot: Plot) -> str:
+def svg(plot: Plot, *, phone: bool = False) -> str:
     """A figure as an SVG element for an HTML page, in the colours of the text around it."""
-    text = _saved(plot, _PAGE, "svg").decode()
+    text = _saved(plot, _PHONE if phone else _PAGE, "svg").decode()
     text = text[text.index("<svg") :]
     text = text.replace(_PAGE.ink, "currentColor").replace(_PAGE.grid, "var(--grid)")
     return text.replace("<svg", f'<svg role="img" aria-label="{plot.title}"', 1)
@@ -108,7 +112,8 @@ def _saved(plot: Plot, theme: Theme, kind: str) -> bytes:
         "ytick.color": theme.ink,
         "grid.color": theme.grid,
         "font.size": 9.0,
-        "svg.hashsalt": plot.name,  # otherwise two figures of one page share element names
+        # Otherwise two figures of one page share element names.
+        "svg.hashsalt": f"{plot.name} {theme.name}",
     }
     stream = io.BytesIO()
     with rc_context(settings):
@@ -132,13 +137,17 @@ def _drawing(
     return lambda theme: draw(theme, cells, title)
 
 
-def _panels(names: Sequence[str], rows: Sequence[str], title: str) -> tuple[Canvas, list[Axes]]:
+def _panels(
+    theme: Theme, names: Sequence[str], rows: Sequence[str], title: str
+) -> tuple[Canvas, list[Axes]]:
     """A canvas with one panel per name, all with the same rows, the first row on top."""
     height = _FRAME_INCHES + _ROW_INCHES * max(len(rows), 3)
-    canvas = Canvas(figsize=(_WIDTH_INCHES, height), layout="constrained")
-    canvas.suptitle(title, fontweight="bold")
-    made = canvas.subplots(1, len(names), sharey=True, squeeze=False)
-    panels = list(made[0])
+    size = (_PHONE_INCHES, height * len(names)) if theme.phone else (_WIDTH_INCHES, height)
+    canvas = Canvas(figsize=size, layout="constrained")
+    canvas.suptitle(title, fontweight="bold", wrap=True)
+    shape = (len(names), 1) if theme.phone else (1, len(names))
+    made = canvas.subplots(*shape, sharey=True, squeeze=False)
+    panels = list(made.flat)
     for panel, name in zip(panels, names, strict=True):
         panel.set_title(name, fontsize=9)
         panel.set_yticks(range(len(rows)), rows)
@@ -160,10 +169,9 @@ def _logarithmic(panel: Axes, ticks: Sequence[float], least: float, most: float)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
-def _legend(canvas: Canvas, handles: Sequence[Line2D | Patch]) -> None:
-    canvas.legend(
-        handles=list(handles), loc="outside lower center", ncols=len(handles), frameon=False
-    )
+def _legend(theme: Theme, canvas: Canvas, handles: Sequence[Line2D | Patch]) -> None:
+    columns = min(len(handles), _LEGEND_COLUMNS) if theme.phone else len(handles)
+    canvas.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _speed(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
@@ -171,7 +179,7 @@ def _speed(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
     methods = list(dict.fromkeys(cell.method for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
     caches = list(dict.fromkeys(cell.cache for cell in cells))
-    canvas, panels = _panels(caches, [_LABELS[method] for method in methods], title)
+    canvas, panels = _panels(theme, caches, [_LABELS[method] for method in methods], title)
     found = [cell.figures["gb_per_s"] for cell in cells]
     least, most = min(one.least for one in found), max(one.most for one in found)
     for cell in cells:
@@ -190,7 +198,7 @@ def _speed(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
             linewidth=0.4,
         )
         _logarithmic(panel, _TICKS, least, most)
-    _legend(canvas, [_handle(column) for column in columns])
+    _legend(theme, canvas, [_handle(column) for column in columns])
     return canvas
 
 
@@ -209,7 +217,7 @@ def _cpu(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
     """The client's and the daemon's time in one bar, one panel per column."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    canvas, panels = _panels(columns, [_LABELS[method] for method in methods], title)
+    canvas, panels = _panels(theme, columns, [_LABELS[method] for method in methods], title)
     most = 0.0
     for cell in cells:
         client = cell.figures["client_cpu_s_per_gb"].median
@@ -225,7 +233,9 @@ def _cpu(theme: Theme, cells: Sequence[TransferCell], title: str) -> Canvas:
     for panel in panels:
         panel.set_xlim(0, most * 1.3)
         panel.set_xlabel("s per GB")
-    _legend(canvas, [Patch(color=_CLIENT, label="client"), Patch(color=_DAEMON, label="daemon")])
+    _legend(
+        theme, canvas, [Patch(color=_CLIENT, label="client"), Patch(color=_DAEMON, label="daemon")]
+    )
     return canvas
 
 
@@ -234,7 +244,7 @@ def _latency(theme: Theme, cells: Sequence[LatencyCell], title: str) -> Canvas:
     keys = list(dict.fromkeys((cell.column, cell.prefaulted) for cell in cells))
     rows = [f"{column}, {'prefaulted' if done else 'untouched'}" for column, done in keys]
     accesses = [access for access in ACCESSES if any(cell.access == access for cell in cells)]
-    canvas, panels = _panels(accesses, rows, title)
+    canvas, panels = _panels(theme, accesses, rows, title)
     reached = [
         getattr(figure, bound) / 1000
         for cell in cells
@@ -250,7 +260,7 @@ def _latency(theme: Theme, cells: Sequence[LatencyCell], title: str) -> Canvas:
         Line2D([], [], color=theme.ink, marker=marker, linestyle="", markersize=5, label=label)
         for label, marker in _PERCENTILE_MARKS.values()
     ]
-    _legend(canvas, marks)
+    _legend(theme, canvas, marks)
     return canvas
 
 

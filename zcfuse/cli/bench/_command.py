@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from zcfuse.bench import (
     BACKING,
@@ -91,8 +92,17 @@ class BenchCommand(click.Command):
             formatter.write_dl([(_TRANSFER, line)])
 
 
+def _sources(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the other command beside the directories."""
+    commands = [CompletionItem(_TRANSFER)] if _TRANSFER.startswith(incomplete) else []
+    # bash forgets what comes before directories.
+    return _completion.directories(context, parameter, incomplete) + commands
+
+
 @click.command(cls=BenchCommand)
-@click.argument("source", required=False, shell_complete=_completion.directories)
+@click.argument("source", required=False, shell_complete=_sources)
 @click.option(
     "--paths",
     default="auto",
