@@ -144,30 +144,38 @@ class DataPath:
         given: tuple[int | None, int | None, int | None, int | None, str] | None,
         key: int,
         time_ns: int,
+        asks: bool = False,
     ) -> None:
         """Answer for the entries of a program's directory, which index_put() adds.
 
         `uid`, `gid` and `made_ns` are the defaults for the entries' owner, group and time. `given`,
-        `key` and `time_ns` describe the directory itself, as in index_put().
+        `key`, `time_ns` and `asks` describe the directory itself, as in index_put().
         """
     def index_put(
         self,
         nodeid: int,
         directory: int,
-        entries: Sequence[tuple[bytes, int, tuple[object, ...] | None, int, int, object]],
+        entries: Sequence[
+            tuple[bytes, int, tuple[object, ...] | None, int, int, object]
+            | tuple[bytes, int, tuple[object, ...] | None, int, int, object, int]
+        ],
         time_ns: int,
     ) -> list[int]:
         """Put entries into a directory of a node's index; return their numbers.
 
         Each is (name, kind, given, key, time in ns, value). `given` is mode, uid, gid and mtime in
         ns, each a value or None, and the serving path. Directory 0 is the root. Kind 1 is a
-        directory, 2 a symlink to `value`, 3 a file of the terms in `value`; kind 4 is handed up,
-        and its `value` is (type, inode number). A term is (kind, offset, length, source). Its kind
-        0 is a file by path, 1 memory by descriptor and whether it is all of it, 2 zeros, 3 a slice
-        of the next term, 4 a concatenation of the next terms, by their number.
+        directory; a true `value` hands up its listing and the names that it lacks. Kind 2 is a
+        symlink to `value`, 3 a file of the terms in `value`; kind 4 is handed up, and its `value`
+        is (type, inode number). A term is (kind, offset, length, source). Its kind 0 is a file by
+        path, 1 memory by descriptor and whether it is all of it, 2 zeros, 3 a slice of the next
+        term, 4 a concatenation of the next terms, by their number.
 
-        Raises OSError where a directory, a descriptor or a number is missing.
+        A seventh value is the time in ms after which the entry counts as missing. Raises OSError
+        where a directory, a descriptor or a number is missing.
         """
+    def index_ino(self, nodeid: int, number: int) -> int:
+        """Return the inode number that clients see of an entry, 0 if its files are missing."""
     def index_remove(self, nodeid: int, directory: int, name: bytes, time_ns: int) -> None:
         """Remove an entry from a directory of a node's index."""
     def index_nodeid(self, nodeid: int, directory: int) -> int:

@@ -140,6 +140,7 @@ class DirectoryLeases:
             given=root.given,
             key=root.key,
             time_ns=root.time_ns,
+            asks=root.asks,
         )
         self._described[nodeid] = described
         described.publish(_Sink(self._datapath, nodeid, self.revoke))
@@ -218,6 +219,10 @@ class _Sink:
     def put(self, directory: int, entries: list[EntryDescription], time_ns: int) -> list[int]:
         """Put entries into a directory; return their numbers."""
         return self._datapath.index_put(self._nodeid, directory, entries, time_ns)
+
+    def ino(self, number: int) -> int:
+        """Return the inode number that clients see of an entry, or 0."""
+        return self._datapath.index_ino(self._nodeid, number)
 
     def remove(self, directory: int, name: bytes, time_ns: int) -> None:
         """Remove an entry from a directory."""

@@ -72,6 +72,7 @@ class Leases(Protocol):
         given: GivenValues | None,
         key: int,
         time_ns: int,
+        asks: bool,
     ) -> None:
         """Answer for a program's directory; index_put() adds its entries."""
 
@@ -79,6 +80,9 @@ class Leases(Protocol):
         self, nodeid: int, directory: int, entries: list[EntryDescription], time_ns: int, /
     ) -> list[int]:
         """Put entries into a directory of a node's index; return their numbers."""
+
+    def index_ino(self, nodeid: int, number: int, /) -> int:
+        """Return the inode number that clients see of an entry of the index, or 0."""
 
     def index_remove(self, nodeid: int, directory: int, name: bytes, time_ns: int, /) -> None:
         """Remove an entry from a directory of a node's index."""

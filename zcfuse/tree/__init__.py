@@ -16,6 +16,7 @@ from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import Content, Entry, Symlink
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._filter import Filter
+from zcfuse.tree._leased import Leased
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._near import FarError, near_only, set_ask_far
 from zcfuse.tree._paths import PathOpener
@@ -71,6 +72,7 @@ __all__ = [
     "Identity",
     "IndexSink",
     "Lease",
+    "Leased",
     "Listing",
     "Mirror",
     "Node",

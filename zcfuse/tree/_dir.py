@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack
 
 from zcfuse.tree._content import content_of
 from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key
+from zcfuse.tree._leased import Leased
 from zcfuse.tree._types import Tree, Who
 
 NAME_BYTES: Final = 255  # NAME_MAX (limits.h), as on most filesystems
@@ -75,6 +76,9 @@ class Dir(Entry):
     by_value: bool = True
     """Whether `names` and `get` always give the whole contents. By default False if a subclass
     overrides one of them. A subclass that sets it to True must announce every change."""
+    leases: bool = False
+    """Whether `lookup` may return `Leased` answers. The data path then holds them, and the program
+    must call `changed` when one ends early."""
     _says_volatile: bool = False
     entry_origin: str = ""
     """A suffix for descriptions of its entries, such as " (of a manifest)"."""
@@ -106,7 +110,7 @@ class Dir(Entry):
         for name, entry in (entries or {}).items():
             self._put(checked_name(name), content_of(entry, name))
 
-    async def lookup(self, name: str, who: Who) -> Content | None:
+    async def lookup(self, name: str, who: Who) -> Content | Leased | None:
         """Return the meaning of `name` to the process `who`. Override it.
 
         The mount runs it in a trio task, several at once. None or FileNotFoundError: the name is

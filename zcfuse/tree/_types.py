@@ -112,8 +112,12 @@ GivenValues: TypeAlias = tuple[int | None, int | None, int | None, int | None, s
 Term: TypeAlias = tuple[object, ...]
 """A part of a file's bytes: kind, offset, length, and a path, a descriptor or a number of parts."""
 
-EntryDescription: TypeAlias = tuple[bytes, int, GivenValues | None, int, int, object]
-"""An entry: name, kind, given values, key, time in ns, and data that depend on the kind."""
+EntryDescription: TypeAlias = (
+    tuple[bytes, int, GivenValues | None, int, int, object]
+    | tuple[bytes, int, GivenValues | None, int, int, object, int]
+)
+"""An entry: name, kind, given values, key, time in ns, data that depend on the kind, and the
+milliseconds for which it is valid, if they are limited."""
 
 
 class DescribedRoot(msgspec.Struct, frozen=True):
@@ -125,6 +129,7 @@ class DescribedRoot(msgspec.Struct, frozen=True):
     given: GivenValues | None
     key: int
     time_ns: int
+    asks: bool = False
 
 
 class IndexSink(Protocol):
@@ -135,6 +140,9 @@ class IndexSink(Protocol):
 
     def remove(self, directory: int, name: bytes, time_ns: int) -> None:
         """Remove an entry."""
+
+    def ino(self, number: int) -> int:
+        """Return the inode number that clients see of an entry, 0 if its files are missing."""
 
     def failed(self) -> None:
         """Stop answering, because the index differs from the tree."""

@@ -62,19 +62,27 @@ class DescribedDir(DescribedTree):
         self._tree = tree
         self._sink: IndexSink | None = None
         self._places: dict[DirNode, _Place] = {}
+        self._asking: dict[bytes, DirNode] = {}
 
     def root(self) -> DescribedRoot:
         """Return the attributes and the key of the root itself."""
         directory = self._tree.root.directory
         uid, gid, made_ns = self._tree.owner
         return DescribedRoot(
-            uid, gid, made_ns, _given(directory), _key(directory), directory.changed_ns
+            uid,
+            gid,
+            made_ns,
+            _given(directory),
+            _key(directory),
+            directory.changed_ns,
+            asks(directory),
         )
 
     def publish(self, sink: IndexSink) -> None:
         """Describe all entries to `sink`, and each change from now on."""
         self._sink = sink
         self._places.clear()
+        self._asking.clear()
         self._fill(sink, self._tree.root, 0)
 
     def withdraw(self) -> None:
@@ -100,14 +108,43 @@ class DescribedDir(DescribedTree):
             self.withdraw()
             sink.failed()
 
+    def lease(
+        self, node: DirNode, name: bytes, content: Content, valid_for: float | None
+    ) -> int | None:
+        """Describe an answer for everyone, valid for so many seconds.
+
+        Returns the inode number that clients see, or None if Python must go on answering.
+        """
+        node = self._asking.get(node.identity, node)
+        sink, place = self._sink, self._places.get(node)
+        if sink is None or place is None:
+            return None
+        try:
+            spec = self._entry(node, name, content)
+            if spec[1] == _HANDED_UP:
+                return None
+            self._drop(place.below.pop(name, None))
+            # A millisecond at least: 0 would be no time at all.
+            limit = () if valid_for is None else (max(1, round(valid_for * 1000)),)
+            leased: EntryDescription = (*spec[:6], *limit)
+            number = sink.put(place.number, [leased], node.directory.changed_ns)[0]
+            if is_described(content):
+                self._fill(sink, self._child(node, place, name, content), number)
+            return sink.ino(number) or None
+        except Exception:
+            LOG.exception("a leased answer cannot be described to the data path")
+            self.withdraw()
+            sink.failed()
+            return None
+
     def _describe(self, sink: IndexSink, node: DirNode, place: _Place, name: bytes) -> None:
         directory = node.directory
-        content = directory.get(name)
+        content = None if asks(directory) else directory.get(name)
         if content is None:
             sink.remove(place.number, name, directory.changed_ns)
             return
         numbers = sink.put(place.number, [self._entry(node, name, content)], directory.changed_ns)
-        if by_value(content):
+        if is_described(content):
             self._fill(sink, self._child(node, place, name, content), numbers[0])
 
     def _fill(self, sink: IndexSink, top: DirNode, number: int) -> None:
@@ -117,12 +154,15 @@ class DescribedDir(DescribedTree):
             node, number = left.pop()
             place = self._places[node] = _Place(number)
             directory = node.directory
+            if asks(directory):
+                self._asking[node.identity] = node
+                continue
             entries = _entries(directory)
             while batch := list(islice(entries, _BATCH)):
                 specs = [self._entry(node, name, content) for name, content in batch]
                 numbers = sink.put(number, specs, directory.changed_ns)
                 for (name, content), found in zip(batch, numbers, strict=True):
-                    if by_value(content):
+                    if is_described(content):
                         left.append((self._child(node, place, name, content), found))
 
     def _child(self, node: DirNode, place: _Place, name: bytes, content: Content) -> DirNode:
@@ -135,14 +175,18 @@ class DescribedDir(DescribedTree):
     def _drop(self, node: DirNode | None) -> None:
         left = [] if node is None else [node]
         while left:
-            place = self._places.pop(left.pop(), None)
+            at = left.pop()
+            if self._asking.get(at.identity) is at:
+                del self._asking[at.identity]
+            place = self._places.pop(at, None)
             if place is not None:
                 left.extend(place.below.values())
 
     def _entry(self, node: DirNode, name: bytes, content: Content) -> EntryDescription:
-        if by_value(content):
+        if is_described(content):
             assert isinstance(content, Dir)
-            return name, _DIRECTORY, _given(content), _key(content), content.changed_ns, None
+            key, changed_ns = _key(content), content.changed_ns
+            return name, _DIRECTORY, _given(content), key, changed_ns, asks(content)
         if type(content) is Symlink and _fits(content):
             return name, _SYMLINK, _given(content), 0, 0, content.target
         terms = _terms(content) if isinstance(content, Blob) and _fits(content) else None
@@ -175,6 +219,16 @@ def _entries(directory: Dir) -> Iterator[tuple[bytes, Content]]:
 def by_value(content: object) -> bool:
     """Whether it is a directory whose entries can be described."""
     return isinstance(content, Dir) and content.by_value and _fits(content)
+
+
+def asks(content: object) -> bool:
+    """Whether it is a dynamic directory whose leased answers can be described."""
+    return isinstance(content, Dir) and content.dynamic and content.leases and _fits(content)
+
+
+def is_described(content: object) -> bool:
+    """Whether the data path knows it as a directory."""
+    return by_value(content) or asks(content)
 
 
 def _fits(entry: Entry) -> bool:

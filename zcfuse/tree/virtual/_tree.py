@@ -21,11 +21,14 @@ from collections.abc import (
 )
 from typing import Final
 
+import msgspec
+
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._computed import Computed
 from zcfuse.tree._content import Blob, content_of
 from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
 from zcfuse.tree._entry import Content, Symlink
+from zcfuse.tree._leased import Leased
 from zcfuse.tree._near import ask_far
 from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._report import report_of
@@ -42,7 +45,8 @@ from zcfuse.tree._types import (
     Tree,
     Who,
 )
-from zcfuse.tree.virtual._described import DescribedDir, by_value
+from zcfuse.tree.virtual._answers import EVERYONE, Answers
+from zcfuse.tree.virtual._described import DescribedDir, asks, is_described
 from zcfuse.tree.virtual._file import BlobFile, ComputedFile, blocks_of
 from zcfuse.tree.virtual._listing import DirListing, GraftListing
 from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, identity_of
@@ -72,6 +76,7 @@ class VirtualTree(Tree):
         self._made_ns = time.time_ns()
         self.root = DirNode(self, root, None, b"", _ROOT_IDENTITY)
         self._values = DescribedDir(self)
+        self._answers = Answers()
 
     def refuse_device(self, major: int, minor: int) -> None:
         """Raise ELOOP for files and trees on this device."""
@@ -86,6 +91,7 @@ class VirtualTree(Tree):
 
     def name_changed(self, directory: DirNode, name: bytes) -> None:
         """Pass on that `name` in `directory` means something else now."""
+        self._answers.drop(directory.identity, name)
         self._values.changed(directory, name)
         if self._changed is not None:
             self._changed(directory, name)
@@ -186,7 +192,7 @@ class VirtualTree(Tree):
         if isinstance(node, GraftNode):
             return node.graft.tree.lease_of(node.inner)
         # A subclass may answer differently.
-        if node is self.root and type(self) is VirtualTree and by_value(self.root.directory):
+        if node is self.root and type(self) is VirtualTree and is_described(self.root.directory):
             return Lease(-1, described=self._values)
         return None
 
@@ -209,7 +215,11 @@ class VirtualTree(Tree):
         """Return a node that the data plane found, of another tree or of a directory by value."""
         if isinstance(directory, GraftNode):
             return directory.beside(directory.graft.tree.adopt(directory.inner, name, identity))
-        content = directory.directory.get(name) if isinstance(directory, DirNode) else None
+        content: Content | None = None
+        if isinstance(directory, DirNode) and asks(directory.directory):
+            content = self._answers.get(directory.identity, name, EVERYONE)
+        elif isinstance(directory, DirNode):
+            content = directory.directory.get(name)
         if isinstance(directory, DirNode) and content is not None:
             return self.place(directory, name, content)[0]
         return super().adopt(directory, name, identity)
@@ -242,8 +252,32 @@ class VirtualTree(Tree):
         return self.place(parent, name, content_of(content, name))
 
     async def _asked(self, parent: DirNode, name: bytes, who: Who) -> Found:
-        content = await parent.directory.lookup(os.fsdecode(name), who)
-        return await ask_far(lambda: self._found(parent, name, content))
+        content, ino = await self._answer(parent, name, who)
+        node, attributes = await ask_far(lambda: self._found(parent, name, content))
+        if ino is not None:
+            attributes = msgspec.structs.replace(attributes, ino=ino)
+        return node, attributes
+
+    async def _answer(
+        self, parent: DirNode, name: bytes, who: Who
+    ) -> tuple[object | None, int | None]:
+        """Return a policy's answer, and the inode number that the data path shows of it, if any."""
+        directory, place = parent.directory, parent.identity
+        kept = self._answers.get(place, name, who.uid)
+        if kept is not None:
+            return kept, None
+        drops = self._answers.drops
+        found = await directory.lookup(os.fsdecode(name), who)
+        if not isinstance(found, Leased):
+            return found, None
+        if not directory.leases:
+            raise TypeError(f"{type(directory).__qualname__} returns Leased: set leases = True")
+        content, ino = found.entry, None
+        if self._answers.drops == drops:
+            self._answers.keep(place, name, who.uid, found)
+            if found.for_everyone:
+                ino = self._values.lease(parent, name, content, found.valid_for)
+        return content, ino
 
     async def _listed(self, node: DirNode, who: Who) -> Listing:
         """Ask a dynamic directory for its names, and for each entry unless it gave a mapping."""
@@ -256,7 +290,7 @@ class VirtualTree(Tree):
         meanings: dict[bytes, Content | Exception | None] = {}
         for name in _names(listed):
             try:
-                found = await node.directory.lookup(os.fsdecode(name), who)
+                found, _ = await self._answer(node, name, who)
                 meanings[name] = _content(found)
             except OSError as error:
                 meanings[name] = error

@@ -81,7 +81,7 @@ void add_term(nb::handle value, LiveIndex::Spec& into) {
     into.terms.push_back(std::move(made));
 }
 
-// (name, kind, given, key, time in ns, value)
+// (name, kind, given, key, time in ns, value, and perhaps for how many ms)
 LiveIndex::Spec spec_of(nb::handle value) {
     const auto entry = nb::cast<nb::tuple>(value);
     LiveIndex::Spec spec;
@@ -90,7 +90,13 @@ LiveIndex::Spec spec_of(nb::handle value) {
     spec.given = given_of(entry[2]);
     spec.key = nb::cast<std::uint64_t>(entry[3]);
     spec.time_ns = nb::cast<std::int64_t>(entry[4]);
-    if (spec.kind == EntryKind::symlink) {
+    if (entry.size() > 6) {
+        const auto valid_ms = nb::cast<std::int64_t>(entry[6]);
+        spec.valid_until_ms = sys::coarse_milliseconds() + valid_ms;
+    }
+    if (spec.kind == EntryKind::directory) {
+        spec.asks = nb::cast<bool>(entry[5]);
+    } else if (spec.kind == EntryKind::symlink) {
         spec.target = text_of(entry[5]);
     } else if (spec.kind == EntryKind::handed_up) {
         const auto shown = nb::cast<nb::tuple>(entry[5]);
@@ -119,7 +125,8 @@ std::shared_ptr<LiveIndex> live_index(const DataPath& path, std::uint64_t nodeid
 }
 
 void lease_index(DataPath& path, std::uint64_t nodeid, std::uint32_t uid, std::uint32_t gid,
-                 std::int64_t made_ns, nb::handle given, std::uint64_t key, std::int64_t time_ns) {
+                 std::int64_t made_ns, nb::handle given, std::uint64_t key, std::int64_t time_ns,
+                 bool asks) {
     auto& state = path.state();
     const auto attributes = given_of(given);
     const auto limit =
@@ -129,7 +136,7 @@ void lease_index(DataPath& path, std::uint64_t nodeid, std::uint32_t uid, std::u
     const auto refused = state.mirrors.refused_device();
     index->refuse_device(static_cast<std::uint32_t>(refused >> 32),
                          static_cast<std::uint32_t>(refused));
-    index->set_root(attributes, key, time_ns);
+    index->set_root(attributes, key, time_ns, asks);
     state.mirrors.lease(nodeid, std::move(index));
 }
 
@@ -169,8 +176,14 @@ std::uint64_t index_nodeid(const DataPath& path, std::uint64_t nodeid, std::uint
 void add_indexes(nb::class_<DataPath>& datapath) {
     datapath
         .def("lease_index", &lease_index, "nodeid"_a, nb::kw_only(), "uid"_a, "gid"_a, "made_ns"_a,
-             "given"_a.none(), "key"_a, "time_ns"_a)
+             "given"_a.none(), "key"_a, "time_ns"_a, "asks"_a = false)
         .def("index_put", &index_put, "nodeid"_a, "directory"_a, "entries"_a, "time_ns"_a)
+        .def(
+            "index_ino",
+            [](const DataPath& path, std::uint64_t nodeid, std::uint32_t number) {
+                return live_index(path, nodeid)->ino_of_entry(number);
+            },
+            "nodeid"_a, "number"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("index_remove", &index_remove, "nodeid"_a, "directory"_a, "name"_a, "time_ns"_a)
         .def("index_nodeid", &index_nodeid, "nodeid"_a, "directory"_a);
 }

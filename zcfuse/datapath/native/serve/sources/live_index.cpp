@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "serve/sources/hashing.hpp"
+#include "sys/files.hpp"
 
 namespace zc {
 
@@ -60,7 +61,7 @@ LiveIndex::Snapshot LiveIndex::snapshot(std::uint32_t number) const {
         found.time_ns = time == times_.end() ? shown_.made_ns : time->second;
     } else if (found.record.kind == EntryKind::directory) {
         const auto& directory = directories_.at(number);
-        found.directories = directory.directories;
+        found.links = directory.asks ? 1 : 2 + directory.directories;
         found.time_ns = directory.time_ns;
     } else if (found.record.kind == EntryKind::symlink) {
         found.text = store_.texts.at(found.record.place, found.record.extra);
@@ -72,6 +73,24 @@ bool LiveIndex::is_there(const Place& place) const {
     return store_.records[place.number].serial == place.serial;
 }
 
+bool LiveIndex::has_ended(std::uint32_t number) const {
+    const auto end = ends_.find(number);
+    return end != ends_.end() && sys::coarse_milliseconds() >= end->second;
+}
+
+std::uint64_t LiveIndex::ino_of_entry(std::uint32_t number) const {
+    Snapshot entry;
+    {
+        const std::shared_lock guard(lock_);
+        if (number >= store_.records.extent() || store_.records[number].kind == EntryKind::none) {
+            return 0;
+        }
+        entry = snapshot(number);
+    }
+    Found found;
+    return examine(entry, found) == 0 ? found.status.stx_ino : 0;
+}
+
 int LiveIndex::entry_at(const Place& place, std::string_view name, Snapshot& into) const {
     const std::shared_lock guard(lock_);
     if (!is_there(place)) {
@@ -81,11 +100,16 @@ int LiveIndex::entry_at(const Place& place, std::string_view name, Snapshot& int
         return -ENAMETOOLONG;
     }
     const auto found = name.empty() ? std::optional(place.number) : store_.find(place.number, name);
-    if (!found) {
-        return -ENOENT;
+    if (!found || (!name.empty() && has_ended(*found))) {
+        return directories_.at(place.number).asks ? kHandUp : -ENOENT;
     }
     into = snapshot(*found);
     return 0;
+}
+
+bool LiveIndex::asks(const Place& place) const {
+    const std::shared_lock guard(lock_);
+    return is_there(place) && directories_.at(place.number).asks;
 }
 
 // The status of the parent directory; the root is its own parent.
@@ -147,7 +171,7 @@ struct ::statx LiveIndex::shown(const Snapshot& entry, const Blob& blob) const {
     made.stx_mtime = time_of((given.set & kGivenMtime) != 0 ? given.mtime_ns : times.modified);
     made.stx_ctime = time_of(times.changed);
     made.stx_mode = static_cast<std::uint16_t>(type_of(kind) | (mode & kPermissions));
-    made.stx_nlink = kind == EntryKind::directory ? 2 + entry.directories : 1;
+    made.stx_nlink = entry.links;
     made.stx_uid = (given.set & kGivenUid) != 0 ? given.uid : shown_.uid;
     made.stx_gid = (given.set & kGivenGid) != 0 ? given.gid : shown_.gid;
     return made;
@@ -355,6 +379,9 @@ class LiveIndex::At final : public SourceDirectory {
     }
 
     int list(std::unique_ptr<Listing>& into, std::vector<struct ::statx>& versions) const override {
+        if (source_->asks(place_)) {
+            return kHandUp;
+        }
         Found found;
         if (const int error = find("", found); error != 0) {
             return error;

@@ -44,12 +44,15 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
         std::uint64_t ino = 0;     // of what is handed up, with its type
         std::uint32_t type = 0;
         std::string target;
-        std::vector<BlobTerm> terms;     // without their paths and memories
-        std::vector<std::string> paths;  // of the terms that are files, in order
-        std::vector<int> memories;       // of the terms that are memory, in order; borrowed
+        bool asks = false;                // of a directory: control answers for other names in it
+        std::int64_t valid_until_ms = 0;  // coarse; 0: no limit. Then the name is control's again
+        std::vector<BlobTerm> terms;      // without their paths and memories
+        std::vector<std::string> paths;   // of the terms that are files, in order
+        std::vector<int> memories;        // of the terms that are memory, in order; borrowed
     };
     // Sets what the root was given, and when it was last changed.
-    void set_root(const GivenAttributes& given, std::uint64_t key, std::int64_t time_ns);
+    void set_root(const GivenAttributes& given, std::uint64_t key, std::int64_t time_ns,
+                  bool asks = false);
     // Puts entries into a directory, each in the place of one of its name, and returns their
     // numbers. A directory is always a new one. Throws std::system_error; what came before is done.
     std::vector<std::uint32_t> put(std::uint32_t directory, std::vector<Spec> specs,
@@ -57,6 +60,8 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
     void remove(std::uint32_t directory, std::string_view name, std::int64_t time_ns);
     // The identity of a directory; ino 0 for an unknown number.
     Identity identity_of(std::uint32_t directory) const;
+    // The inode number that clients see of an entry now; 0 if its files are missing.
+    std::uint64_t ino_of_entry(std::uint32_t number) const;
     void refuse_device(std::uint32_t major, std::uint32_t minor) noexcept {
         paths_.refuse_device(major, minor);
     }
@@ -80,6 +85,7 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
         std::uint32_t next_order = 0;
         std::uint32_t directories = 0;
         std::int64_t time_ns = 0;
+        bool asks = false;
     };
     // A directory of an At: the number may have come to be another entry's.
     struct Place {
@@ -92,12 +98,16 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
         IndexRecord record;
         GivenAttributes given;
         std::vector<BlobTerm> terms;
-        std::string text;  // of a symlink the target
-        std::uint32_t directories = 0;
+        std::string text;         // of a symlink the target
+        std::uint32_t links = 1;  // 1 for a directory: the number of directories in it is unknown
         std::int64_t time_ns = 0;
     };
     Snapshot snapshot(std::uint32_t number) const;
     bool is_there(const Place& place) const;
+    // Whether control answers for the names that a directory does not hold, and lists it.
+    bool asks(const Place& place) const;
+    // Whether an entry's time is over.
+    bool has_ended(std::uint32_t number) const;
     // Each returns 0, -errno or kHandUp. `name` "" is the directory itself.
     int entry_at(const Place& place, std::string_view name, Snapshot& into) const;
     int above(const Place& place, Found& into) const;
@@ -110,6 +120,7 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
 
     std::uint32_t put_one(std::uint32_t directory, Spec& spec);
     void describe(IndexRecord& record, Spec& spec);
+    void set_end(std::uint32_t number, const Spec& spec);
     std::uint64_t key_of(const Spec& spec, std::uint64_t above) const;
     void resolve(Spec& spec);
     void detach(std::uint32_t number);
@@ -122,6 +133,7 @@ class LiveIndex final : public Source, public std::enable_shared_from_this<LiveI
     IndexStore store_;
     std::unordered_map<std::uint32_t, Directory> directories_;
     std::unordered_map<std::uint32_t, std::int64_t> times_;  // only of blobs with a time
+    std::unordered_map<std::uint32_t, std::int64_t> ends_;   // of entries that are valid for a time
     std::atomic<std::size_t> handed_up_{0};
     std::uint64_t last_serial_ = 0;
 };

@@ -33,12 +33,15 @@ LiveIndex::LiveIndex(const Shown& shown, std::int64_t trust_ms, std::size_t desc
     directories_[kRoot].time_ns = shown.made_ns;
 }
 
-void LiveIndex::set_root(const GivenAttributes& given, std::uint64_t key, std::int64_t time_ns) {
+void LiveIndex::set_root(const GivenAttributes& given, std::uint64_t key, std::int64_t time_ns,
+                         bool asks) {
     const std::unique_lock guard(lock_);
     auto& root = store_.records[kRoot];
     root.key = mix(key, std::string_view("root"));
     root.given = store_.keep_given(given);
     directories_[kRoot].time_ns = time_ns;
+    directories_[kRoot].asks = asks;
+    handed_up_ += asks ? 1 : 0;
 }
 
 std::vector<std::uint32_t> LiveIndex::put(std::uint32_t directory, std::vector<Spec> specs,
@@ -93,6 +96,7 @@ std::uint32_t LiveIndex::put_one(std::uint32_t directory, Spec& spec) {
     if (const auto known = store_.find(directory, spec.name)) {
         const auto& record = store_.records[*known];
         if (record.key == key && record.kind == spec.kind && spec.kind != EntryKind::directory) {
+            set_end(*known, spec);
             return *known;
         }
         detach(*known);
@@ -116,13 +120,25 @@ std::uint32_t LiveIndex::put_one(std::uint32_t directory, Spec& spec) {
     if (spec.kind == EntryKind::blob && spec.time_ns != 0) {
         times_[number] = spec.time_ns;
     } else if (spec.kind == EntryKind::directory) {
-        directories_[number].time_ns = spec.time_ns;
+        auto& made = directories_[number];
+        made.time_ns = spec.time_ns;
+        made.asks = spec.asks;
+        handed_up_ += spec.asks ? 1 : 0;
     }
+    set_end(number, spec);
     const bool shows_directory =
         spec.kind == EntryKind::directory ||
         (spec.kind == EntryKind::handed_up && S_ISDIR(static_cast<mode_t>(spec.type)));
     directories_.at(directory).directories += shows_directory ? 1 : 0;
     return number;
+}
+
+void LiveIndex::set_end(std::uint32_t number, const Spec& spec) {
+    if (spec.valid_until_ms == 0) {
+        ends_.erase(number);
+    } else {
+        ends_[number] = spec.valid_until_ms;
+    }
 }
 
 void LiveIndex::describe(IndexRecord& record, Spec& spec) {
@@ -185,6 +201,7 @@ void LiveIndex::release(std::uint32_t number) {
                 store_.unlink(child);
                 left.push_back(child);
             }
+            handed_up_ -= directories_.at(at).asks ? 1 : 0;
             directories_.erase(at);
         } else if (record.kind == EntryKind::blob) {
             store_.drop_terms(record);
@@ -194,6 +211,7 @@ void LiveIndex::release(std::uint32_t number) {
         } else if (record.kind == EntryKind::handed_up) {
             --handed_up_;
         }
+        ends_.erase(at);
         store_.texts.remove(record.name, record.name_length);
         store_.drop_given(record.given);
         store_.records.remove(at);

@@ -1,0 +1,288 @@
+"""Leased answers of a policy: the data path gives them, until they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.integration.client import Client
+from tests.integration.conftest import Shows
+from tests.integration.counts import eventually
+from tests.integration.program import Program
+from tests.integration.test_random_trees import examples
+from tests.support import requires, skip_unless
+
+pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
+
+OTHER_UID: Final = 54321
+POLICY: Final = """
+asked = []
+meanings = {}
+
+class Policy(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        asked.append((name, who.uid))
+        return meanings[name](who) if name in meanings else None
+    async def list(self, who):
+        return list(meanings)
+
+"""
+
+
+def upcalls(program: Program) -> dict[str, int]:
+    """What Python was asked, but for the kernel's FORGETs of nodes that Python made."""
+    counted = program.statistics()["datapath"]["upcalls"]
+    return {name: count for name, count in counted.items() if "FORGET" not in name}
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> str:
+    (tmp_path / "where").mkdir()
+    for number in range(100):
+        (tmp_path / "where" / str(number)).write_bytes(b"%d" % number * 10)
+    return str(tmp_path / "where")
+
+
+def test_an_answer_for_everyone_costs_one_call_of_the_policy(shows: Shows, where: str) -> None:
+    source = f"""{POLICY}
+meanings.update({{f"n{{n}}": lambda who, n=n: Leased(File(f"{{where}}/{{n}}"), for_everyone=True)
+                 for n in range(100)}})
+meanings["below"] = lambda who: Leased(Dir({{"a": Bytes(b"aa")}}, key=1), for_everyone=True)
+meanings["link"] = lambda who: Leased(Symlink("n1"), for_everyone=True)
+tree = Dir({{"policy": Policy()}})
+options = MountOptions(cache_timeout=0)
+"""
+    program, client = shows(source, where=where)
+    look = "[os.stat(p(f'policy/n{n}')).st_size for n in range(100)]"
+    sizes = client.value(look)
+    assert client.value("os.readlink(p('policy/link')), content('policy/below/a')") == (
+        b"n1",
+        b"aa",
+    )
+    inodes = client.value("[os.stat(p(f'policy/n{n}')).st_ino for n in range(100)]")
+    before = upcalls(program)
+    assert client.value(look) == sizes
+    read = client.value("[content(f'policy/n{n}') for n in range(100)]")
+    assert read == [b"%d" % n * 10 for n in range(100)]
+    assert client.value("os.readlink(p('policy/link')), content('policy/below/a')") == (
+        b"n1",
+        b"aa",
+    )
+    assert client.value("os.lstat(p('policy')).st_nlink") == 1
+    assert upcalls(program) == before
+    assert client.value("[os.stat(p(f'policy/n{n}')).st_ino for n in range(100)]") == inodes
+    assert len(program.run("return asked")) == 102
+    assert client.outcome("os.stat(p('policy/missing'))") == "ENOENT"
+    assert len(client.value("os.listdir(p('policy'))")) == 102
+    assert len(program.run("return asked")) == 103
+
+
+def test_the_first_answer_and_the_later_ones_are_one_inode(shows: Shows, where: str) -> None:
+    source = f"""{POLICY}
+meanings["a"] = lambda who: Leased(File(where + "/7"), for_everyone=True)
+tree = Policy()
+options = MountOptions(cache_timeout=0)
+"""
+    _, client = shows(source, where=where)
+    first = client.value("os.fstat(opened('a')).st_ino")
+    assert client.value("os.stat(p('a')).st_ino") == first
+
+
+def test_an_answer_ends_when_its_time_is_over(shows: Shows, where: str) -> None:
+    source = f"""{POLICY}
+meanings["a"] = lambda who: Leased(Bytes(b"%d" % len(asked)), valid_for=0.2, for_everyone=True)
+tree = Policy()
+options = MountOptions(cache_timeout=0)
+"""
+    _, client = shows(source, where=where)
+    assert client.value("content('a')") == b"1"
+    assert eventually(lambda: client.outcome("content('a')") not in (b"1", "ESTALE"))
+
+
+def test_changed_ends_an_answer_at_once(shows: Shows, where: str) -> None:
+    source = f"""{POLICY}
+version = [1]
+meanings["a"] = lambda who: Leased(Bytes(b"version %d" % version[0]), for_everyone=True)
+tree = Policy()
+options = MountOptions(cache_timeout=60)
+"""
+    program, client = shows(source, where=where)
+    for version in range(1, 4):
+        assert client.value("content('a'), content('a')") == (b"version %d" % version,) * 2
+        assert len(program.run("return asked")) == version
+        program.run("version[0] += 1; tree.changed('a'); await served.told()")
+    program.run("del meanings['a']; tree.changed('a'); await served.told()")
+    assert client.outcome("content('a')") == "ENOENT"
+
+
+def test_an_answer_that_was_overtaken_by_a_change_is_not_leased(shows: Shows, where: str) -> None:
+    source = """
+class Policy(Dir):
+    leases = True
+    calls = 0
+    async def lookup(self, name, who):
+        Policy.calls += 1
+        found = Bytes(b"%d" % Policy.calls)
+        if Policy.calls == 1:
+            self.changed(name)
+        return Leased(found, for_everyone=True)
+    async def list(self, who):
+        return []
+
+tree = Policy()
+options = MountOptions(cache_timeout=0)
+"""
+    _, client = shows(source, where=where)
+    client.outcome("content('a')")
+    assert client.value("content('a')") == b"2"
+    assert client.value("content('a')") == b"2"
+
+
+@requires("root")
+def test_another_user_gets_another_answer(public: str, shows: Shows) -> None:
+    source = f"""{POLICY}
+meanings["mine"] = lambda who: Leased(Bytes(b"for %d" % who.uid))
+meanings["ours"] = lambda who: Leased(Bytes(b"from %d" % who.uid), for_everyone=True)
+tree = Policy()
+options = MountOptions(cache_timeout=60, allow_other=True)
+"""
+    program, client = shows(source, at=f"{public}/mnt")
+    other = Client(program.mountpoint, program, uid=OTHER_UID)
+    try:
+        for _ in range(2):
+            assert client.value("content('mine')") == b"for 0"
+            assert other.value("content('mine')") == b"for %d" % OTHER_UID
+            assert client.value("content('ours')") == other.value("content('ours')") == b"from 0"
+        asked = program.run("return asked")
+        assert sorted(asked) == [("mine", 0), ("mine", OTHER_UID), ("ours", 0)]
+    finally:
+        other.close()
+
+
+def test_what_only_python_can_serve_is_leased_by_python(shows: Shows, where: str) -> None:
+    source = f"""{POLICY}
+async def made(offset, size):
+    return b"c" * size
+meanings["computed"] = lambda who: Leased(Computed(5, made), for_everyone=True)
+meanings["mirror"] = lambda who: Leased(shown, for_everyone=True)
+shown = Mirror(where)
+tree = Policy()
+options = MountOptions(cache_timeout=0)
+"""
+    program, client = shows(source, where=where)
+    for _ in range(2):
+        assert client.value("content('computed'), content('mirror/7')") == (b"ccccc", b"7" * 10)
+    assert len(program.run("return asked")) == 2
+
+
+def test_a_lease_of_a_class_that_announces_none_is_refused(shows: Shows, where: str) -> None:
+    source = """
+class Policy(Dir):
+    async def lookup(self, name, who):
+        return Leased(Bytes(b"x"))
+
+tree = Policy()
+"""
+    program, client = shows(source, where=where)
+    assert client.outcome("content('a')") == "EIO"
+    assert "set leases = True" in program.log()
+
+
+def test_after_a_revoke_python_gives_the_answer(shows: Shows, where: str) -> None:
+    source = f"""{POLICY}
+meanings["a"] = lambda who: Leased(Bytes(b"a"), for_everyone=True)
+tree = Dir({{"policy": Policy()}})
+options = MountOptions(cache_timeout=0)
+"""
+    program, client = shows(source, where=where)
+    assert client.value("content('policy/a'), content('policy/a')") == (b"a", b"a")
+    program.run("served.revoke_lease()")
+    assert client.value("content('policy/a')") == b"a"
+    assert client.value("os.listdir(p('policy'))") == [b"a"]
+
+
+@pytest.fixture(scope="module")
+def both(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[list[tuple[Program, Client]]]:
+    """The same policy twice: with leased answers, and asked each time."""
+    skip_unless("mounting")
+    shown = []
+    for leases in (True, False):
+        base = tmp_path_factory.mktemp("shown")
+        (base / "mnt").mkdir()
+        source = f"""
+meanings = {{}}
+
+class Policy(Dir):
+    leases = {leases}
+    async def lookup(self, name, who):
+        found = meanings.get(name)
+        return Leased(found, for_everyone=ord(name[0]) % 3 != 0) if found and {leases} else found
+    async def list(self, who):
+        return sorted(meanings)
+
+tree = Dir({{"policy": Policy(key=1)}})
+options = MountOptions(cache_timeout=60)
+"""
+        program = Program(source, str(base / "mnt"), str(base / "log"))
+        shown.append((program, Client(program.mountpoint, program)))
+    try:
+        yield shown
+    finally:
+        for program, client in shown:
+            client.close()
+            program.end()
+
+
+MEANINGS: Final = st.sampled_from(
+    [
+        "Bytes(b'x')",
+        "Bytes(b'yy', mode=0o600)",
+        "Zeros(9)",
+        "Symlink('z')",
+        "Concat(['/etc/passwd'])",
+        "Dir({'in': Bytes(b'i'), 'sub': Dir({'deep': Zeros(3)}, key=2)}, key=3)",
+        "None",
+    ]
+)
+STEPS: Final = st.lists(st.tuples(st.sampled_from("abc"), MEANINGS), min_size=1, max_size=8)
+SEEN: Final = """[(one, outcome(one)) for one in
+                ('a', 'b', 'c', 'a/in', 'b/sub/deep', 'c/sub', 'a/none')]"""
+OUTCOME: Final = """
+def outcome(name):
+    try:
+        found = os.lstat(p('policy/' + name))
+        if stat.S_ISREG(found.st_mode):
+            return found.st_mode, found.st_size, content('policy/' + name)
+        if stat.S_ISLNK(found.st_mode):
+            return found.st_mode, os.readlink(p('policy/' + name))
+        return found.st_mode, found.st_nlink, sorted(os.listdir(p('policy/' + name)))
+    except OSError as error:
+        return errno.errorcode[error.errno]
+"""
+
+
+@examples(25)
+@given(steps=STEPS)
+def test_leased_answers_are_the_answers_of_the_policy(
+    both: list[tuple[Program, Client]], steps: list[tuple[str, str]]
+) -> None:
+    for _, client in both:
+        client.value(f"exec({OUTCOME!r}, globals())")
+    for name, meaning in [*steps, *((name, "None") for name in "abc")]:
+        seen: list[Any] = []
+        for program, client in both:
+            program.run(
+                f"meanings.pop({name!r}, None)\nfound = {meaning}\n"
+                f"if found is not None: meanings[{name!r}] = found\n"
+                f"tree['policy'].changed({name!r}); await served.told()"
+            )
+            seen.append((client.value(SEEN), client.value(SEEN)))
+        assert seen[0] == seen[1]
