@@ -156,7 +156,10 @@ def _print(report: Report) -> None:
     baseline = naive.median if naive is not None else None
     common = _common_notes(report)
     rows = [_cells(row, baseline, common) for row in report.rows]
-    print_cells("", _COLUMNS, rows, frozenset({0, len(_COLUMNS) - 1}))
+    # Without notes the last column would be empty.
+    shown = len(_COLUMNS) if any(row[-1] for row in rows) else len(_COLUMNS) - 1
+    cells = [row[:shown] for row in rows]
+    print_cells("", _COLUMNS[:shown], cells, frozenset({0, len(_COLUMNS) - 1}))
     click.echo()
     print_note(_FOOTNOTES)
     for note in sorted(common):
