@@ -20,7 +20,8 @@ STAMPS := $(VENV)/stamps-$(shell pwd -P | cksum | cut -d' ' -f1)
 NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path '*/tests' -prune -o -type f -print 2>/dev/null)
 
 HOSTILE_SECONDS ?= 600
-.PHONY: help demo test check docs setup bench coherence conformance proof hostile clean
+FUZZ_SECONDS ?= 600
+.PHONY: help demo test check docs setup bench coherence conformance proof hostile fuzz sanitize clean
 .PHONY: dist test-install
 .PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
 .PHONY: packages-dist packages-install
@@ -38,6 +39,8 @@ help:
 	  'make conformance  run the external suites that are installed (pjdfstest, fsx) on a writable mount' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
 	  'make hostile  for 10 minutes one user attacks a mount, and another one must get answers' \
+	  'make fuzz     change archives at random and index them, for 10 minutes' \
+	  'make sanitize  the daemon and clients under ASan+UBSan and under TSan' \
 	  'make dist     packages for pip and Debian in dist/; SUITES="bookworm trixie" for these' \
 	  'make test-install  install them in bare systems and use them there, as root' \
 	  'make clean    remove what the above made inside the checkout'
@@ -73,6 +76,12 @@ proof: $(STAMPS)/build $(STAMPS)/develop $(STAMPS)/proof packages-test packages-
 
 hostile: $(STAMPS)/build $(STAMPS)/develop packages-test
 	@ZCFUSE_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(PY) -m pytest -q tests/integration/test_other_users.py
+
+fuzz: $(STAMPS)/build $(STAMPS)/develop packages-test
+	@PYTHONPATH=. $(PY) -m tests.tree.archive.fuzz $(FUZZ_SECONDS)
+
+sanitize: $(STAMPS)/build $(STAMPS)/develop packages-test packages-check
+	@scripts/sanitize $(JOBS)
 
 dist: packages-dist $(if $(SUITES),packages-install)
 	@JOBS=$(JOBS) scripts/dist $(SUITES)

@@ -190,6 +190,13 @@ def test_the_unit_hides_neither_the_mount_nor_a_call_that_the_daemon_needs():
     assert {"Type", "NotifyAccess", "WatchdogSec", "Restart", "LimitMEMLOCK"} <= settings
 
 
+def test_the_unit_starts_within_a_finite_time():
+    with open(UNIT) as file:
+        limit = re.search(r"^TimeoutStartSec=(\w+)$", file.read(), re.MULTILINE)
+    assert limit is not None
+    assert 0 < int(limit[1]) <= 3600
+
+
 def test_the_command_of_the_unit_serves_what_its_file_says(source, mountpoint, told):
     values = {"SOURCE": source, "MOUNTPOINT": mountpoint, "OPTIONS": "path=pool,threads=1"}
     with open(UNIT) as file:

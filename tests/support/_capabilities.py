@@ -207,6 +207,40 @@ def _eviction() -> str:
     return f"files in {tempfile.gettempdir()} stay in the page cache"
 
 
+def _loop() -> str:
+    """A filesystem in a file."""
+    with tempfile.TemporaryDirectory() as directory:
+        script = (
+            'cd "$0" && truncate -s 16M i && mkfs.ext4 -q i && mkdir m && mount -o loop i m'
+            " && umount m"
+        )
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, directory]
+        return _root() or _tried(*command)
+
+
+def memory_cgroups() -> str:
+    """The directory in which groups with a limit of memory can be made, or ""."""
+    for directory, file in (
+        ("/sys/fs/cgroup", "memory.max"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+    ):
+        probe = os.path.join(directory, f"zcfuse-probe-{os.getpid()}")
+        try:
+            os.mkdir(probe)
+        except OSError:
+            continue
+        try:
+            if os.access(os.path.join(probe, file), os.W_OK):
+                return directory
+        finally:
+            os.rmdir(probe)
+    return ""
+
+
+def _memory_cgroup() -> str:
+    return _root() or ("" if memory_cgroups() else "no cgroup with a limit of memory can be made")
+
+
 def _rings_of_programs() -> str:
     """io_uring_setup(2), which some containers forbid."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -264,6 +298,8 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "erofs": _Capability(_erofs, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "autofs": _Capability(_autofs, True),
+    "loop": _Capability(_loop, True),
+    "memory cgroup": _Capability(_memory_cgroup, True),
     "io_uring": _Capability(_rings, True),
     # For systems other than Debian.
     "man": _Capability(_program("man"), True),

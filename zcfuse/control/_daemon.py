@@ -99,7 +99,7 @@ async def _serve(
             nursery.cancel_scope.cancel()
     if outcome.message:
         log.warning("%s", outcome.message)
-    if reason != UNMOUNTED and not outcome.lazy:
+    if served.failed or (reason != UNMOUNTED and not outcome.lazy):
         log.error("%s: the connection ended: %s", mountpoint, reason)
         return 1
     log.info("unmounted %s", mountpoint)

@@ -118,6 +118,7 @@ class Mount:
         self._tasks_scope = trio.CancelScope()
         self._thread = threading.get_native_id()
         self._reason = ""
+        self._failed = False
         self._outcome = UnmountOutcome(lazy=False, failed=False, message="")
         self.source: Final = source
         self.options: Final = options
@@ -136,6 +137,11 @@ class Mount:
     def outcome(self) -> UnmountOutcome:
         """The outcome of the unmount; None before its end."""
         return self._outcome
+
+    @property
+    def failed(self) -> bool:
+        """Whether the control plane failed, which ends the mount."""
+        return self._failed
 
     def statistics(self) -> dict[str, dict[str, Any] | None]:
         """Return the counts of both planes: ``control``, and ``datapath`` (None if naive)."""
@@ -310,6 +316,7 @@ class Mount:
                 await pyfuse3.main()
         except Exception as error:
             log.exception("the control plane failed")
+            self._failed = True
             self._finish(f"the control plane failed: {error}")
             self.request_end(0)
         finally:
