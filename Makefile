@@ -65,7 +65,7 @@ docs: $(STAMPS)/develop
 coherence: $(STAMPS)/build $(STAMPS)/develop packages-test packages-coherence
 	@ZCFUSE_COHERENCE_ROUNDS=$(or $(ROUNDS),10000) $(PY) -m pytest tests/coherence $(PYTEST_ARGS)
 
-bench: $(STAMPS)/build $(STAMPS)/develop packages-bench packages-test
+bench: $(STAMPS)/build $(STAMPS)/develop packages-bench
 	@scripts/bench $(BENCH_ARGS)
 
 conformance: $(STAMPS)/build
