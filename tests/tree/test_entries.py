@@ -1,6 +1,8 @@
 """Entries as values: refused arguments, and equality of entries."""
 
 import os
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,22 @@ def test_directories_are_made_for_paths():
     assert list(tree["a"]["b"]) == ["1", "2"]
     assert tree["a"]["b"]["1"].key() == File("/x").key()
     assert tree.directories() == 1
+
+
+def test_many_paths_keep_only_names_and_paths():
+    number = 5000
+    tracemalloc.start()
+    try:
+        tree = Dir.from_paths({f"d/{n:09}.jpg": f"/data/{n:09}.jpg" for n in range(number)})
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    strings = sys.getsizeof(b"000000000.jpg") + sys.getsizeof(b"/data/000000000.jpg")
+    entry = sys.getsizeof(File("/x"))
+    table = sys.getsizeof(dict.fromkeys(range(number))) / number
+    assert size / number < strings + table + entry
+    assert tree["d"].remove("000000001.jpg").key() == File("/data/000000001.jpg").key()
+    assert tree["d"].replace("000000002.jpg", "/y").key() == File("/data/000000002.jpg").key()
 
 
 @pytest.mark.parametrize(

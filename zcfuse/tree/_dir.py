@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol, TypeAlias, Unpack
 
-from zcfuse.tree._content import content_of
+from zcfuse.tree._content import File, content_of
 from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key
 from zcfuse.tree._leased import Leased
 from zcfuse.tree._types import Tree, Who
@@ -103,7 +103,8 @@ class Dir(Entry):
     ) -> None:
         super().__init__(**attributes)
         self._key = ("made", next(_SERIAL)) if key is None else ("given", key)
-        self._entries: dict[bytes, Content] = {}
+        # The path of a plain file stands for its File, which would take more memory.
+        self._entries: dict[bytes, Content | bytes] = {}
         self._directories = 0
         self._places: weakref.WeakSet[Any] | None = None
         self._changed_ns = time.time_ns()
@@ -134,7 +135,7 @@ class Dir(Entry):
         A subclass may override it and `names` to make entries on demand, the same for every client.
         It must not wait.
         """
-        return self._entries.get(os.fsencode(name))
+        return _entry(self._entries.get(os.fsencode(name)))
 
     def names(self) -> Iterable[bytes]:
         """Return the names; callers copy a mutable sequence."""
@@ -231,14 +232,19 @@ class Dir(Entry):
             checked = checked_name(name)
             if checked in directory._entries:
                 raise ValueError(f"{path!r} is a directory and an entry")
-            directory._put(checked, content_of(entry, path))
+            content = content_of(entry, path)
+            if type(content) is File and content.is_plain:
+                directory._entries[checked] = content.file
+            else:
+                directory._put(checked, content)
         return top
 
     def __contains__(self, name: str | bytes) -> bool:
         return os.fsencode(name) in self._entries
 
     def __getitem__(self, name: str | bytes) -> Content:
-        return self._entries[os.fsencode(name)]
+        held = self._entries[os.fsencode(name)]
+        return File(held) if isinstance(held, bytes) else held
 
     def __iter__(self) -> Iterator[str]:
         return map(os.fsdecode, tuple(self._entries))
@@ -258,7 +264,7 @@ class Dir(Entry):
         self._directories += _is_directory(entry)
 
     def _take(self, name: bytes) -> Content | None:
-        entry = self._entries.pop(name, None)
+        entry = _entry(self._entries.pop(name, None))
         if entry is not None:
             self._directories -= _is_directory(entry)
         return entry
@@ -267,6 +273,10 @@ class Dir(Entry):
         self._changed_ns = time.time_ns()
         for place in tuple(self._places or ()):
             place.name_changed(name)
+
+
+def _entry(held: Content | bytes | None) -> Content | None:
+    return File(held) if isinstance(held, bytes) else held
 
 
 def _directory_at(top: Dir, path: str, wanted: str, made: dict[str, Dir]) -> Dir:
