@@ -2,9 +2,9 @@
 
 `mount` shows a tree in the filesystem for as long as a trio block runs. A `Dir` is put together
 from files, pieces of files, bytes and other directories; `Mirror` is the tree of one backing
-directory, `Union` that of several, merged, `Archive` that of a tar or zip archive. Subclass `Dir`
-for a policy of your own: Python is asked for names and attributes, and once per open; the bytes are
-served by the data path or by the kernel.
+directory, `Union` that of several, merged, `Archive` that of a tar or zip archive, `Remote` that
+of a bucket or a server. Subclass `Dir` for a policy of your own: Python is asked for names and
+attributes, and once per open; the bytes are served by the data path or by the kernel.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from zcfuse.control import Mount, mount
     from zcfuse.linux import MountError
     from zcfuse.options import MountOptions
+    from zcfuse.remote import Remote
     from zcfuse.tree.archive import Archive, ArchiveError
     from zcfuse.tree.manifest import ManifestDir, ManifestError, load_manifest
 else:
@@ -51,6 +52,7 @@ else:
             "control": ("Mount", "mount"),
             "linux": ("MountError",),
             "options": ("MountOptions",),
+            "remote": ("Remote",),
             "tree.archive": ("Archive", "ArchiveError"),
             "tree.manifest": ("ManifestDir", "ManifestError", "load_manifest"),
         },
@@ -81,6 +83,7 @@ __all__ = [
     "MountError",
     "MountOptions",
     "Node",
+    "Remote",
     "Slice",
     "StatFs",
     "Symlink",

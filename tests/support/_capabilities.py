@@ -309,6 +309,8 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
+    # Drivers of remote sources.
+    **{name: _Capability(_package(name), True) for name in ("fsspec", "aiohttp", "s3fs", "moto")},
     # `make proof` installs these.
     "java": _Capability(_program("javac"), True),
     "debootstrap": _Capability(_program("debootstrap"), True),

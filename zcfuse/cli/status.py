@@ -107,6 +107,7 @@ def _print_first_screen(document: StatusDocument) -> None:
         _print_lock_totals(document.locks)
     _print_hot_files(document.hot_files[:_FIRST_FILES])
     _print_archives(document.tree.get("archives", {}), _FIRST_ARCHIVES)
+    _print_remotes(document.tree.get("remotes", {}))
     print_images(document.tree.get("images", {}))
     _print_far(document.control)
     _print_counts("errors replied", document.control.get("errors"))
@@ -143,6 +144,7 @@ def _print(document: StatusDocument) -> None:
         _print_locks(document.locks)
     _print_hot_files(document.hot_files)
     _print_archives(document.tree.get("archives", {}), _MOST_ARCHIVES)
+    _print_remotes(document.tree.get("remotes", {}))
     print_images(document.tree.get("images", {}))
     _print_counts("upcalls answered in Python", document.control.get("upcalls"))
     _print_far(document.control)
@@ -286,6 +288,17 @@ def _print_archives(archives: Mapping[str, Any], most: int) -> None:
     print_table(title, _ARCHIVE_COLUMNS, rows[:most])
     _print_reasons("members of archives left out or changed", notes)
     _print_reasons("members that could not be decompressed", failures)
+
+
+def _print_remotes(remotes: Mapping[str, Any]) -> None:
+    """Print the counts of each remote source that are not zero."""
+    for url, told in remotes.items():
+        counts = {
+            name.replace("_", " "): size(value) if name.endswith("_bytes") else value
+            for name, value in told.items()
+            if value and name != "workers"
+        }
+        print_table(url, ("", ""), list(counts.items()))
 
 
 def _print_counts(title: str, counts: object) -> None:

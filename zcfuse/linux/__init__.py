@@ -3,6 +3,7 @@
 Only this package uses ctypes. Nothing here knows of trees or of FUSE requests.
 """
 
+from zcfuse.linux._arguments import hide_in_arguments
 from zcfuse.linux._connection import abort_file, set_read_ahead
 from zcfuse.linux._files import (
     AT_EMPTY_PATH,
@@ -91,6 +92,7 @@ __all__ = [
     "enter_mount_namespace",
     "filesystem_type",
     "has_initial_capability",
+    "hide_in_arguments",
     "lockable_bytes",
     "may_ask",
     "mount_at",

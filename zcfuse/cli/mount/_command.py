@@ -13,6 +13,7 @@ from zcfuse.cli._parameters import Size
 from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
 from zcfuse.cli.mount._engine import ENGINES, mounted_by_kernel
 from zcfuse.cli.mount._option_text import read_option_texts
+from zcfuse.cli.mount._remote import RemoteOptions, hide_secrets
 from zcfuse.cli.mount._shown import Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
 from zcfuse.cli.mount._warnings import replace_dead_mount, warn_of_mountpoint
@@ -31,8 +32,9 @@ _OPTIONS_HELP: Final = (
     "Options as mount(8) writes them, separated by commas: ro, rw, noexec, allow_other, "
     "no_prefault, no_directory_lease, immutable, path=, transport=, cache_timeout=, coherence=, "
     "threads=, lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, "
-    "archives=, hide=, keep_index=, salvage, unpack_budget=, engine=, log_file=, log_level= as the "
-    "options of these names. A separate option, such as --path, overrides its name in -o."
+    "archives=, hide=, keep_index=, salvage, unpack_budget=, option=, cache_dir=, cache_size=, "
+    "cache_floor=, connections=, engine=, log_file=, log_level= as the options of these names. "
+    "A separate option, such as --path, overrides its name in -o."
 )
 
 
@@ -89,6 +91,37 @@ _OPTIONS_HELP: Final = (
     type=Size(),
     metavar="SIZE",
     help="Memory for the decompressed members of all zip archives together. [default: 1G]",
+)
+@click.option(
+    "--option",
+    "driver_options",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option of the driver of a URL, as fsspec names it. The mount hides the value from"
+    " ps(1) once it has read it.",
+)
+@click.option(
+    "--cache-dir",
+    metavar="DIR",
+    shell_complete=_completion.directories,
+    help="Where to keep fetched bytes of a URL. Mounts may share it."
+    " [default: $XDG_CACHE_HOME/zcfuse/remote or ~/.cache/...]",
+)
+@click.option(
+    "--cache-size",
+    metavar="SIZE",
+    help="Limit of that directory, as in 50G, or a share of its disk. [default: 20%]",
+)
+@click.option(
+    "--cache-floor",
+    metavar="SIZE",
+    help="Space to leave free on that disk, as in 10G, or a share of it. [default: 1%]",
+)
+@click.option(
+    "--connections",
+    type=int,
+    metavar="N",
+    help="Requests to the server of a URL at a time. [default: 16]",
 )
 @click.option(
     "-o",
@@ -208,6 +241,11 @@ def mount(
     salvage: bool,
     unpack_budget: int | None,
     hide: tuple[str, ...],
+    driver_options: tuple[str, ...],
+    cache_dir: str | None,
+    cache_size: str | None,
+    cache_floor: str | None,
+    connections: int | None,
     option_texts: tuple[str, ...],
     engine: str | None,
     foreground: bool,
@@ -215,7 +253,7 @@ def mount(
     log_level: str | None,
     **given: object,
 ) -> int:
-    """Show the directory, archive or image SOURCE at the directory MOUNTPOINT.
+    """Show the directory, archive, image or URL SOURCE at the directory MOUNTPOINT.
 
     Clients read it; with --rw they also change the files of a directory.
 
@@ -238,7 +276,15 @@ def mount(
                 salvage or said.salvage,
                 said.unpack_budget if unpack_budget is None else unpack_budget,
             ),
+            remote_options=RemoteOptions(
+                driver_options + said.option,
+                cache_dir or said.cache_dir,
+                cache_size or said.cache_size,
+                cache_floor or said.cache_floor,
+                said.connections if connections is None else connections,
+            ),
         )
+        hide_secrets(wanted.source if wanted.is_remote else None, wanted.remote_options)
         where = mountpoint if wanted.option() is None else mountpoint or source
         if where is not None:
             replace_dead_mount(where)

@@ -16,7 +16,7 @@ from zcfuse.control import LOG_LEVELS
 from zcfuse.linux import MountError
 from zcfuse.options import parse_mount_options, parse_size, split_options
 
-_SEVERAL: Final = ("layer", "archive", "archives", "hide")
+_SEVERAL: Final = ("layer", "archive", "archives", "hide", "option")
 
 
 # Options of mount(8) itself, and general ones that change nothing here. A zcfuse mount is always
@@ -48,6 +48,11 @@ _CONVERTERS: Final[dict[str, Callable[[str], object]]] = {
     "hide": str,
     "keep_index": _one_of(KEEP),
     "unpack_budget": parse_size,
+    "option": str,
+    "cache_dir": str,
+    "cache_size": str,
+    "cache_floor": str,
+    "connections": int,
     "engine": _one_of(ENGINES),
     "log_file": str,
     "log_level": _one_of(LOG_LEVELS),
@@ -71,6 +76,11 @@ class OptionText:
     keep_index: str | None = None
     salvage: bool = False
     unpack_budget: int | None = None
+    option: tuple[str, ...] = ()
+    cache_dir: str | None = None
+    cache_size: str | None = None
+    cache_floor: str | None = None
+    connections: int | None = None
     engine: str | None = None
     log_file: str | None = None
     log_level: str | None = None

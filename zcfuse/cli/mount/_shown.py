@@ -23,6 +23,7 @@ from zcfuse.cli.mount._by_kernel import (
     layers_by_kernel,
 )
 from zcfuse.cli.mount._manifest import load
+from zcfuse.cli.mount._remote import NO_OPTIONS, RemoteOptions, remote_maker, shown_remote
 from zcfuse.control import (
     check_apart,
     check_layers,
@@ -32,6 +33,7 @@ from zcfuse.control import (
 )
 from zcfuse.linux import MountError, check_device
 from zcfuse.options import MountOptions
+from zcfuse.remote import is_url
 
 if TYPE_CHECKING:
     from zcfuse.tree import Dir, Tree
@@ -54,11 +56,18 @@ class Wanted:
     archive_directories: tuple[str, ...]
     archive_options: ArchiveOptions
     hide: tuple[str, ...] = ()
+    remote_options: RemoteOptions = NO_OPTIONS
 
     def paths(self) -> list[str]:
         """Return the paths of the sources."""
-        named = (self.source, self.manifest, *self.layers, *self.archives)
+        source = None if self.is_remote else self.source
+        named = (source, self.manifest, *self.layers, *self.archives)
         return [path for path in (*named, *self.archive_directories) if path is not None]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether SOURCE is a URL."""
+        return self.option() is None and self.source is not None and is_url(self.source)
 
     def option(self) -> str | None:
         """Return the option that replaces SOURCE; None without such an option.
@@ -112,6 +121,10 @@ def prepare(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Pr
 
 def _prepared(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> Prepared:
     option = wanted.option()
+    if not wanted.is_remote and wanted.remote_options != NO_OPTIONS:
+        raise click.UsageError(
+            "--option, --cache-dir, --cache-size, --cache-floor and --connections are for URLs"
+        )
     if option is None:
         if wanted.source is None:
             raise click.UsageError("name SOURCE and MOUNTPOINT")
@@ -131,6 +144,8 @@ def _prepared(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> 
 
 def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
     source = _given(wanted.source, "SOURCE")
+    if wanted.is_remote:
+        return _of_url(source, wanted, mountpoint, options)
     if is_image_file(source):
         _require_no_archive_options(wanted.archive_options, source)
         where = check_mountpoint(mountpoint)
@@ -145,6 +160,13 @@ def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
     (shown,), where = _check((source,), mountpoint, options)
     make_tree = functools.partial(_mirrored, shown)
     return Prepared(shown, where, make_tree, by_kernel=directory_by_kernel(shown))
+
+
+def _of_url(source: str, wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
+    _require_no_archive_options(wanted.archive_options, shown_remote(source))
+    make_tree = remote_maker(source, wanted.remote_options, options)
+    where = _check_mountpoint(mountpoint, options)
+    return Prepared(shown_remote(source), where, make_tree)
 
 
 def _of_archives(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:

@@ -19,11 +19,13 @@ from zcfuse.cli._errors import CommandError, Program, run, warn
 from zcfuse.cli.mount._archives import ArchiveOptions
 from zcfuse.cli.mount._engine import mounted_by_kernel
 from zcfuse.cli.mount._option_text import OptionText, read_option_texts
+from zcfuse.cli.mount._remote import RemoteOptions, hide_secrets, shown_remote
 from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, Wanted, prepare
 from zcfuse.cli.mount._starting import Logging, start
 from zcfuse.cli.mount._warnings import replace_dead_mount
 from zcfuse.linux import FSTYPE, MountError, enter_mount_namespace
 from zcfuse.options import MountOptions, split_options
+from zcfuse.remote import is_url
 from zcfuse.text import escaped
 
 # From mount(8), EXIT STATUS.
@@ -68,7 +70,8 @@ def mount_helper(
     if namespace is not None:
         # A relative path would have another meaning there.
         mountpoint = os.path.abspath(mountpoint)
-        source = source if said.names_what_is_shown else os.path.abspath(source)
+        is_path = not said.names_what_is_shown and not is_url(source)
+        source = os.path.abspath(source) if is_path else source
         _enter(namespace)
     try:
         if not fake:
@@ -82,12 +85,14 @@ def mount_helper(
         if not fake:
             logging = Logging(said.log_file, said.log_level)
             if not mounted_by_kernel(shown, said.engine or "auto", options, foreground=False):
-                start(shown, replace(options, source_name=source), logging, foreground=False)
+                name = shown_remote(source) if is_url(source) else source
+                start(shown, replace(options, source_name=name), logging, foreground=False)
     except MountError as error:
         # mount(8) expects the status of a failed mount even for a missing directory.
         raise CommandError(str(error)) from error
     if verbose:
-        click.echo(escaped(f"{HELPER.name}: {source} {'can be ' * fake}mounted on {shown.where}"))
+        name = shown_remote(source) if is_url(source) else source
+        click.echo(escaped(f"{HELPER.name}: {name} {'can be ' * fake}mounted on {shown.where}"))
     return 0
 
 
@@ -131,7 +136,11 @@ def _prepare(source: str, mountpoint: str, said: OptionText, options: MountOptio
         archives=said.archive,
         archive_directories=said.archives,
         archive_options=ArchiveOptions(said.keep_index, said.salvage, said.unpack_budget),
+        remote_options=RemoteOptions(
+            said.option, said.cache_dir, said.cache_size, said.cache_floor, said.connections
+        ),
     )
+    hide_secrets(wanted.source if wanted.is_remote else None, wanted.remote_options)
     return prepare(wanted, arguments[1], options)
 
 

@@ -1,0 +1,48 @@
+"""A web server with files, and mounts of it that share a cache directory."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.remote.server import WebServer
+from tests.support import Daemon, Mounter, skip_unless
+
+MIB = 1 << 20
+LARGE = random.Random(18).randbytes(9 * MIB + 4321)
+SMALL = b"a few bytes\n"
+
+Shown = Callable[..., Daemon]
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    """Serves "large" and "small"."""
+    skip_unless("fsspec", "aiohttp")
+    server = WebServer({"large": LARGE, "small": SMALL})
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> str:
+    """A cache directory, which the mounts make."""
+    return str(tmp_path / "cache")
+
+
+@pytest.fixture
+def shown(web: WebServer, cache: str, mounted: Mounter, tmp_path: Path) -> Shown:
+    """Mounts the server: ``shown(*options)``; each mount has its own directory."""
+    made = 0
+
+    def show(*options: str, **keywords: object) -> Daemon:
+        nonlocal made
+        made += 1
+        where = tmp_path / f"mnt-{made}"
+        where.mkdir()
+        limits = ("--cache-dir", cache, "--cache-floor", "0")
+        keywords.setdefault("source", web.url)
+        return mounted(*limits, *options, mountpoint=str(where), **keywords)
+
+    return show

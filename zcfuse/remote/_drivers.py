@@ -1,0 +1,264 @@
+"""Questions of a worker to a server: names, facts of one name, and ranges of bytes, through fsspec.
+
+Each function blocks its thread. HTTP and S3 have their own way to read a range: one request, which
+the server refuses if the file has changed. Other drivers look at the file again after each read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+from zcfuse.remote._messages import Info
+from zcfuse.remote._source import scheme_of
+
+_NAME_BYTES: Final = 255
+_SECOND_NS: Final = 1_000_000_000
+# Names of facts, in lower case: drivers spell them in several ways.
+_VERSIONS: Final = ("etag", "e_tag", "md5", "content_md5", "content-md5")
+_TIMES: Final = (
+    *("lastmodified", "last_modified", "last-modified", "mtime"),
+    *("modificationtime", "updated", "created"),
+)
+_GONE: Final = frozenset({404, 410, 412, 416})
+_REFUSED: Final = frozenset({401, 403})
+_WHOLE, _PARTIAL, _REDIRECT, _MISSING = 200, 206, 300, 404
+
+
+class ChangedError(OSError):
+    """The file has another version at the server."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ESTALE, os.strerror(errno.ESTALE), path)
+
+
+class RefusedError(OSError):
+    """The server refuses; a further attempt is useless."""
+
+
+class AnswerError(Exception):
+    """The server answered something unusable; a further attempt may help."""
+
+
+class Driver:
+    """A filesystem of fsspec, below the directory of a URL. Any thread may use it."""
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        import fsspec
+
+        self._fs: Any
+        self._fs, root = fsspec.core.url_to_fs(
+            url, use_listings_cache=False, skip_instance_cache=True, **options
+        )
+        scheme = scheme_of(url)
+        self._is_http = scheme in {"http", "https"}
+        self._is_s3 = scheme in {"s3", "s3a"}
+        self.root = str(root).rstrip("/") + ("/" if self._is_http else "")
+
+    def list(self, path: str, timeout: float) -> tuple[list[Info], int, bool]:
+        """Return the entries of a directory, the keys left out, and whether the list is whole."""
+        try:
+            found = self._fs.ls(path, detail=True, **self._limited(timeout))
+        except FileNotFoundError:
+            if self._is_http:
+                return [], 0, False  # a server may have files and no page that lists them
+            if path.strip("/") == self.root.strip("/"):
+                return [], 0, True
+            raise
+        entries, left_out = named(self._fact(path, item) for item in found)
+        return entries, left_out, bool(entries) or not self._is_http
+
+    def look(self, path: str, name: bytes, timeout: float) -> Info | None:
+        """Return the facts of a name in a directory, None if it is missing."""
+        if self._is_http:
+            text = os.fsdecode(name)
+            return self._look_http(path.rstrip("/") + "/" + quote(text), name, timeout)
+        try:
+            item = self._fs.info(
+                f"{path.rstrip('/')}/{os.fsdecode(name)}", **self._limited(timeout)
+            )
+        except FileNotFoundError:
+            return None
+        return self._fact(path, item)
+
+    def read(self, info: Info, start: int, length: int, timeout: float) -> bytes:
+        """Return exactly a range of the version that `info` has; ChangedError if that is gone."""
+        if self._is_http:
+            data = self._read_http(info, start, length, timeout)
+        elif self._is_s3:
+            data = self._read_s3(info, start, length, timeout)
+        else:
+            limits = self._limited(timeout)
+            data = self._fs.cat_file(info.path, start=start, end=start + length, **limits)
+            above = info.path.rpartition("/")[0]
+            if self._fact(above, self._fs.info(info.path, **limits)).version != info.version:
+                raise ChangedError(info.path)
+        if len(data) != length:
+            raise AnswerError(f"{len(data)} bytes came instead of {length}")
+        return data
+
+    def _limited(self, timeout: float) -> dict[str, float]:
+        return {"timeout": timeout} if self._fs.async_impl else {}
+
+    def _fact(self, above: str, item: Mapping[str, Any]) -> Info:
+        """Return an item of fsspec as a message. The name may be none; `named` finds that out."""
+        path = str(item["name"])
+        rest = path[len(above.rstrip("/")) + 1 :] if path.startswith(above.rstrip("/")) else path
+        is_directory = item.get("type") == "directory"
+        if self._is_http:
+            rest = unquote(rest.rstrip("/")) if not urlsplit(path).query else "/"
+        elif is_directory:
+            rest = rest.removesuffix("/")
+        elif item.get("type") == "other":
+            rest = "/"  # neither a file nor a directory has this name
+        size = item.get("size")
+        item = {name.lower(): value for name, value in item.items()}
+        time_ns = _time_ns(item)
+        tag = next((str(item[name]) for name in _VERSIONS if item.get(name)), "")
+        version = f"{size} {tag or time_ns}"
+        return Info(_encoded(rest), path, is_directory, size, time_ns, version)
+
+    def _look_http(self, url: str, name: bytes, timeout: float) -> Info | None:
+        async def ask() -> Info | None:
+            session = await self._fs.set_session()
+            keywords = self._keywords({"Accept-Encoding": "identity"})
+            async with session.head(url, allow_redirects=True, **keywords) as answer:
+                if answer.status == _MISSING:
+                    return None
+                _check_status(answer.status, url)
+                headers = answer.headers
+                size = int(headers["Content-Length"]) if "Content-Length" in headers else None
+                found = self._fact(url.rpartition("/")[0], {"name": url, "size": size, **headers})
+                return Info(name, url, url.endswith("/"), size, found.mtime_ns, found.version)
+
+        return self._run(ask, timeout)  # type: ignore[no-any-return]
+
+    def _read_http(self, info: Info, start: int, length: int, timeout: float) -> bytes:
+        async def ask() -> bytes:
+            session = await self._fs.set_session()
+            wanted = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{start + length - 1}"}
+            async with session.get(info.path, **self._keywords(wanted)) as answer:
+                _check_status(answer.status, info.path)
+                self._check_same(answer, info)
+                data = bytes(await answer.read())
+                if answer.status == _WHOLE and len(data) == info.size:
+                    return data[start : start + length]  # the server knows no ranges
+                said = answer.headers.get("Content-Range", "")
+                if answer.status != _PARTIAL or not said.startswith(f"bytes {start}-"):
+                    raise AnswerError(f"status {answer.status}, Content-Range {said!r}")
+                return data
+
+        return self._run(ask, timeout)  # type: ignore[no-any-return]
+
+    def _check_same(self, answer: Any, info: Info) -> None:  # noqa: ANN401 - of aiohttp
+        """Raise ChangedError if an answer names another version than `info`."""
+        headers = answer.headers
+        whole = headers.get("Content-Range", "").rpartition("/")[2]
+        size = int(whole) if whole.isdigit() else info.size
+        found = self._fact("", {"name": info.path, "size": size, **headers})
+        if found.version != info.version:
+            raise ChangedError(info.path)
+
+    def _read_s3(self, info: Info, start: int, length: int, timeout: float) -> bytes:
+        async def ask() -> bytes:
+            bucket, key, _ = self._fs.split_path(info.path)
+            tag = info.version.partition(" ")[2]
+            same = {"IfMatch": tag} if tag.startswith('"') else {}
+            answer = await self._fs._call_s3(
+                "get_object",
+                Bucket=bucket,
+                Key=key,
+                Range=f"bytes={start}-{start + length - 1}",
+                **same,
+                **self._fs.req_kw,
+            )
+            async with answer["Body"] as body:
+                return bytes(await body.read())
+
+        try:
+            return self._run(ask, timeout)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            raise ChangedError(info.path) from None
+        except OSError as error:
+            if "PreconditionFailed" in repr(error) or "pre-conditions" in str(error):
+                raise ChangedError(info.path) from None
+            raise
+
+    def _keywords(self, headers: Mapping[str, str]) -> dict[str, Any]:
+        keywords = dict(self._fs.kwargs)
+        keywords["headers"] = {**keywords.get("headers", {}), **headers}
+        return keywords
+
+    def _run(self, ask: Any, timeout: float) -> Any:  # noqa: ANN401 - a coroutine function
+        from fsspec.asyn import sync
+
+        return sync(self._fs.loop, ask, timeout=timeout)
+
+
+def named(facts: Iterable[Info]) -> tuple[list[Info], int]:
+    """Return the entries whose names a directory can have, and how many keys it cannot show.
+
+    A file that is also a directory's prefix is left out; so is a file of unknown size elsewhere.
+    """
+    by_name: dict[bytes, Info] = {}
+    left_out = 0
+    for info in facts:
+        name = info.name
+        if not name and (info.is_directory or not info.size):
+            continue  # the marker of the directory itself
+        bad = not name or name in (b".", b"..") or b"/" in name or b"\0" in name
+        if bad or len(name) > _NAME_BYTES:
+            left_out += 1
+            continue
+        before = by_name.get(name)
+        if before is not None:
+            left_out += 1
+            if before.is_directory:
+                continue
+        by_name[name] = info
+    return list(by_name.values()), left_out
+
+
+def _check_status(status: int, path: str) -> None:
+    if status in _GONE:
+        raise ChangedError(path)
+    if status in _REFUSED:
+        raise RefusedError(errno.EACCES, os.strerror(errno.EACCES), path)
+    if status >= _REDIRECT:
+        raise AnswerError(f"status {status}")
+
+
+def _encoded(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return b""
+
+
+def _time_ns(item: Mapping[str, Any]) -> int:
+    for name in _TIMES:
+        value = item.get(name)
+        if isinstance(value, str):
+            value = _parsed(value)
+        if isinstance(value, datetime.datetime):
+            if value.tzinfo is None:
+                value = value.replace(tzinfo=datetime.UTC)
+            since = value - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+            return since // datetime.timedelta(microseconds=1) * 1000
+        if isinstance(value, int | float):
+            return int(value * _SECOND_NS)
+    return 0
+
+
+def _parsed(text: str) -> datetime.datetime | None:
+    for parse in (datetime.datetime.fromisoformat, email.utils.parsedate_to_datetime):
+        try:
+            return parse(text)
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,390 @@
+"""Files of a remote tree: versions that are partly in the cache, and their opens.
+
+Belongs to the trio thread of the mount. An open of a complete, verified version is a plain file, so
+the kernel serves it. Other opens read here: present bytes from the cache file, others once a
+worker has fetched them. Several reads of a missing range wait for one fetch.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+import trio
+
+from zcfuse.remote._cache import BLOCK_BYTES, PIECE_BYTES, Cache, Entry, key_of, pieces_of
+from zcfuse.remote._fetchers import Answer, Fetchers, awaited
+from zcfuse.remote._messages import AHEAD, CHECKING, DEMANDED, Ensure, Ensured, Evict, Evicted, Info
+from zcfuse.remote._source import place_of
+from zcfuse.tree import Answer as TreeAnswer
+from zcfuse.tree import Attributes, BackingFile, BeingMadeError, Extent, RegularFile
+
+# An open waits for the digests of a kept file up to this size; larger files are verified meanwhile.
+_AWAITED_BYTES: Final = 64 << 20
+_MOST_BLOCKS_AHEAD: Final = 8
+# The kernel sends the reads of one sequential reader a little out of order.
+_NEAR_BYTES: Final = 256 << 10
+_GRACE_S: Final = 2.0
+_MOST_ASKS: Final = 4
+_MOST_VERSIONS: Final = 10_000
+_EVICT_EVERY_BYTES: Final = 256 << 20
+
+
+class Counts(msgspec.Struct):
+    """Counts of a mount's files. They leave out bytes that the kernel served by itself."""
+
+    hits: int = 0
+    misses: int = 0
+    fetched_bytes: int = 0
+    requests: int = 0
+    retries: int = 0
+    failures: int = 0
+    damaged: int = 0
+    evicted_bytes: int = 0
+    complete_opens: int = 0
+    partial_opens: int = 0
+
+
+class Store:
+    """The versions that a mount knows, its cache and its workers."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        fetchers: Fetchers,
+        url: str,
+        identity: str,
+        deadline_s: float,
+        changed: Callable[[str], None],
+    ) -> None:
+        self.cache = cache
+        self.fetchers = fetchers
+        self.counts = Counts()
+        self.deadline_s = deadline_s
+        self.changed = changed
+        self._url = url
+        self._identity = identity
+        self._versions: dict[str, Version] = {}
+        self._until_eviction = 0
+        self._evicting: Answer | None = None
+
+    def open(self, info: Info, attributes: Attributes) -> BackingFile:
+        """Open a version. Raises BeingMadeError while a kept file of modest size is verified."""
+        key = key_of(self._identity, info.path, info.version)
+        version = self._versions.get(key)
+        if version is None:
+            if len(self._versions) >= _MOST_VERSIONS:
+                self._versions = {k: one for k, one in self._versions.items() if one.is_open}
+            version = self._versions[key] = Version(self, key, info)
+        return version.open(attributes)
+
+    def place(self, path: str) -> str:
+        """Return the URL of a file, without parts that may be secret."""
+        return place_of(self._url, path)
+
+    def fetched(self, done: Ensured) -> None:
+        """Count a worker's answer; have the cache cut back once in a while."""
+        counts = self.counts
+        counts.fetched_bytes += done.fetched_bytes
+        counts.requests += done.requests
+        counts.retries += done.retries
+        counts.damaged += done.damaged
+        self._until_eviction -= done.fetched_bytes
+        if self._evicting is not None and self._evicting.done():
+            answer, self._evicting = self._evicting, None
+            if answer.exception() is None:
+                reply = answer.result()
+                counts.evicted_bytes += reply.freed_bytes if isinstance(reply, Evicted) else 0
+        if done.fetched_bytes and self._until_eviction <= 0 and self._evicting is None:
+            self.evict()
+
+    def evict(self) -> None:
+        """Have a worker remove what is beyond the limits of the cache."""
+        self._until_eviction = _EVICT_EVERY_BYTES
+        self._evicting = self.fetchers.ask(Evict)
+
+
+class Version:
+    """One version of a file: which of its pieces this mount has verified, and who fetches others.
+
+    `good` has a byte a piece. It holds while the entry is open, or its data file has the stamp that
+    it had at the last close.
+    """
+
+    def __init__(self, store: Store, key: str, info: Info) -> None:
+        assert info.size is not None
+        self.key = key
+        self.info = info
+        self.size = info.size
+        self._store = store
+        self._good = bytearray(pieces_of(self.size))
+        self._flights: dict[Answer, tuple[int, int]] = {}
+        self._check: Answer | None = None
+        self._checked = False
+        self._entry: Entry | None = None
+        self._opens = 0
+        self._stamp: tuple[int, int, int] | None = None
+        self._next = -1
+        self._ahead = 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a partial open holds it."""
+        return self._opens > 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every piece is there and verified."""
+        return self._good.count(1) == len(self._good)
+
+    def open(self, attributes: Attributes) -> BackingFile:
+        """Return an open file: a plain one if the version is complete."""
+        entry = self._enter()
+        try:
+            self._collect()
+            if not self._checked and self._wait_for_check(entry):
+                raise BeingMadeError(errno.EAGAIN, "the cache file is being verified")
+            entry.use()
+            if self.size and self.is_complete:
+                found = RegularFile(
+                    self._store.cache.reader(self.key, entry.stamp()), lambda _: attributes
+                )
+                self._store.counts.complete_opens += 1
+            else:
+                self._store.counts.partial_opens += 1
+                self._opens += 1
+                return RemoteFile(self, attributes)
+        finally:
+            if not self._opens:
+                self._leave()
+        return found
+
+    def close(self) -> None:
+        """Note that one partial open is closed."""
+        self._opens -= 1
+        if not self._opens:
+            self._collect()
+            self._leave()
+
+    def kept(self, size: int, offset: int) -> bytes | None:
+        """Return a range if it is there and verified, without waiting."""
+        self._collect()
+        first, end = offset // PIECE_BYTES, pieces_of(offset + size)
+        if self._good.find(0, first, end) >= 0:
+            return None
+        assert self._entry is not None
+        return os.pread(self._entry.data, size, offset)
+
+    async def fetch(self, size: int, offset: int) -> bytes:
+        """Return a range once workers have made it present. Raises OSError as they fail."""
+        store = self._store
+        end = time.monotonic() + store.deadline_s + _GRACE_S
+        self._ask(size, offset, self._is_next(size, offset))
+        asks = 1
+        while (data := self.kept(size, offset)) is None:
+            left = end - time.monotonic()
+            flight = self._flight_over(offset, size)
+            if flight is None and asks < _MOST_ASKS:
+                asks += 1  # the answer is gone with an earlier state of the cache file
+                self._ask(size, offset, sequential=False)
+                continue
+            if flight is None or left <= 0:
+                store.counts.failures += 1
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            try:
+                await awaited(flight, left)
+            except OSError as error:
+                store.counts.failures += 1
+                if error.errno in (errno.ESTALE, errno.ENOENT):
+                    store.changed(self.info.path)
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+                raise
+            await trio.lowlevel.checkpoint()
+        return data
+
+    def note(self, size: int, offset: int) -> None:
+        """Note a read that found its bytes; fetch ahead for a sequential reader."""
+        if self._is_next(size, offset):
+            self._ask(size, offset, sequential=True)
+
+    def _is_next(self, size: int, offset: int) -> bool:
+        """Say whether a read goes on from the last one; note where the next one would begin."""
+        near = self._next >= 0 and abs(offset - self._next) <= _NEAR_BYTES
+        goes_on = near and offset + size > self._next
+        if goes_on or not near:
+            self._next = offset + size
+        if not near:
+            self._ahead = 1
+        return goes_on
+
+    def _ask(self, size: int, offset: int, sequential: bool) -> None:
+        """Ask workers for what is missing of a range, and for more if the reader is sequential."""
+        first, end = offset // PIECE_BYTES, pieces_of(offset + size)
+        if not sequential:
+            self._demand(first, end, DEMANDED)
+            return
+        block = BLOCK_BYTES // PIECE_BYTES
+        self._demand(first, min(-(-end // block) * block, len(self._good)), DEMANDED)
+        here = first // block
+        for number in range(here + 1, here + 1 + self._ahead):
+            if number * block < len(self._good):
+                stop = min((number + 1) * block, len(self._good))
+                if self._demand(number * block, stop, AHEAD):
+                    self._ahead = min(self._ahead + 1, _MOST_BLOCKS_AHEAD)
+
+    def _demand(self, first: int, end: int, priority: int) -> bool:
+        """Ask for the pieces that are neither there nor asked for; return whether there are any."""
+        wanted = self._good[first:end]
+        for start, stop in self._flights.values():
+            low, high = max(start, first), min(stop, end)
+            if low < high:
+                wanted[low - first : high - first] = b"\1" * (high - low)
+        asked = False
+        for start, stop in _runs(wanted, first, BLOCK_BYTES // PIECE_BYTES):
+            asked = True
+            offset = start * PIECE_BYTES
+            length = min(stop * PIECE_BYTES, self.size) - offset
+            self._flights[self._requested(offset, length, priority)] = (start, stop)
+        return asked
+
+    def _requested(self, offset: int, length: int, priority: int) -> Answer:
+        store = self._store
+        seconds = 0.0 if store.fetchers.is_offline else store.deadline_s
+        fetch = priority != CHECKING
+        return store.fetchers.ask(
+            lambda number: Ensure(
+                number, self.key, self.info, offset, length, fetch, seconds, priority
+            )
+        )
+
+    def _flight_over(self, offset: int, size: int) -> Answer | None:
+        """Return the first request, ended or not, for a missing piece of a range."""
+        missing = self._good.find(0, offset // PIECE_BYTES, pieces_of(offset + size))
+        for flight, (start, stop) in self._flights.items():
+            if start <= missing < stop:
+                return flight
+        return None
+
+    def _collect(self) -> None:
+        """Take the answers that have arrived. A reader that waits for one also gets its error."""
+        for flight in [one for one in self._flights if one.done()]:
+            del self._flights[flight]
+            if flight.exception() is None:
+                self._take(flight)
+        if self._check is not None and self._check.done():
+            check, self._check = self._check, None
+            self._checked = True
+            if check.exception() is None:
+                self._take(check)
+
+    def _take(self, answer: Answer) -> None:
+        done = answer.result()
+        assert isinstance(done, Ensured)
+        for offset, length in done.good:
+            first, stop = offset // PIECE_BYTES, pieces_of(offset + length)
+            self._good[first:stop] = b"\1" * (stop - first)
+        self._store.fetched(done)
+
+    def _wait_for_check(self, entry: Entry) -> bool:
+        """Have the kept ranges verified, once; return whether the open should wait for that."""
+        if self._check is None:
+            if entry.is_new or not self.size:
+                self._checked = True
+                return False
+            self._check = self._requested(0, self.size, CHECKING)
+        return self.size <= _AWAITED_BYTES
+
+    def _enter(self) -> Entry:
+        """Return the open entry. Trust nothing of it that changed since the last close."""
+        if self._entry is not None:
+            return self._entry
+        info = self.info
+        place = self._store.place(info.path)
+        entry = self._store.cache.open(self.key, self.size, place, info.version)
+        if entry.stamp() != self._stamp:
+            self._good = bytearray(len(self._good))
+            # Another daemon writes at this moment: reads verify what they need.
+            self._checked = self._check is not None
+            self._check = None
+            self._flights.clear()
+        self._entry = entry
+        return entry
+
+    def _leave(self) -> None:
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._stamp = entry.stamp()
+            entry.close()
+
+
+class RemoteFile(BackingFile):
+    """An open of a version that is not complete, or was not when it was opened."""
+
+    __slots__ = ("_attributes", "_version")
+
+    def __init__(self, version: Version, attributes: Attributes) -> None:
+        self._version: Version | None = version
+        self._attributes = attributes
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """None: a lease could not wait for missing bytes."""
+        return ()
+
+    @property
+    def path(self) -> str:
+        """By upcall."""
+        return "upcall"
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return a range that is there; EAGAIN if it is not."""
+        version, wanted = self._range(size, offset)
+        data = b"" if wanted <= 0 else version.kept(wanted, offset)
+        if data is None:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return data
+
+    def read(self, size: int, offset: int) -> TreeAnswer[bytes]:
+        """Return a range, or an awaitable of it if some of it is missing."""
+        version, wanted = self._range(size, offset)
+        if wanted <= 0:
+            return b""
+        data = version.kept(wanted, offset)
+        counts = version._store.counts
+        if data is None:
+            counts.misses += 1
+            return version.fetch(wanted, offset)
+        counts.hits += 1
+        version.note(wanted, offset)
+        return data
+
+    def attributes(self) -> Attributes:
+        """Return the attributes of the version."""
+        return self._attributes
+
+    def close(self) -> None:
+        """Close the version; a second call does nothing."""
+        version, self._version = self._version, None
+        if version is not None:
+            version.close()
+
+    def _range(self, size: int, offset: int) -> tuple[Version, int]:
+        version = self._version
+        if version is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return version, min(size, version.size - offset)
+
+
+def _runs(wanted: bytearray, first: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of zeros as (start, stop), each within one block of `most` pieces."""
+    at = wanted.find(0)
+    while at >= 0:
+        block_end = ((first + at) // most + 1) * most - first
+        stop = wanted.find(1, at)
+        stop = min(len(wanted) if stop < 0 else stop, block_end)
+        yield first + at, first + stop
+        at = wanted.find(0, stop)
