@@ -167,3 +167,23 @@ def test_the_whole_tree_is_read_only(shows, where) -> None:
     _, client = shows(MIRRORS, where=where)
     for change in ("os.unlink(p('file'))", "os.mkdir(p('new'))", "open(p('file'), 'w')"):
         assert client.outcome(change) == "EROFS"
+
+
+@pytest.mark.parametrize(
+    "tree", ["Mirror(where)", "Union([where, below])", "Dir({'a': File(where + '/a')})"]
+)
+def test_the_kernel_asks_once_for_an_acl_that_is_absent(shows, tmp_path, tree) -> None:
+    for name in ("where", "below"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_bytes(b"a")
+    program, client = shows(
+        f"tree = {tree}; options = MountOptions(cache_timeout=60)",
+        where=str(tmp_path / "where"),
+        below=str(tmp_path / "below"),
+    )
+    client.value("os.stat(p('a')).st_size")
+    before = program.statistics()["datapath"]["requests"].get("GETXATTR", 0)
+    for _ in range(5):
+        asked = client.outcome("os.getxattr(p('a'), 'system.posix_acl_access')")
+        assert asked in ("ENODATA", "EOPNOTSUPP")
+    assert program.statistics()["datapath"]["requests"]["GETXATTR"] - before == 1
