@@ -1,6 +1,7 @@
 """A FUSE filesystem of real files whose bytes never pass through the daemon.
 
-`mount` shows a tree in the filesystem for as long as a trio block runs. A `Dir` is put together
+`mount` shows a tree in the filesystem for as long as a trio block runs, `serve` does for programs
+without trio. A `Dir` is put together
 from files, pieces of files, bytes and other directories; `Mirror` is the tree of one backing
 directory, `Union` that of several, merged, `Archive` that of a tar or zip archive, `Remote` that
 of a bucket or a server. Subclass `Dir` for a policy of your own: Python is asked for names and
@@ -38,7 +39,7 @@ from zcfuse.tree import (
 )
 
 if TYPE_CHECKING:
-    from zcfuse.control import Mount, mount
+    from zcfuse.control import Mount, ServedMount, mount, serve
     from zcfuse.linux import MountError
     from zcfuse.options import MountOptions
     from zcfuse.remote import Remote
@@ -49,7 +50,7 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "control": ("Mount", "mount"),
+            "control": ("Mount", "ServedMount", "mount", "serve"),
             "linux": ("MountError",),
             "options": ("MountOptions",),
             "remote": ("Remote",),
@@ -84,6 +85,7 @@ __all__ = [
     "MountOptions",
     "Node",
     "Remote",
+    "ServedMount",
     "Slice",
     "StatFs",
     "Symlink",
@@ -94,4 +96,5 @@ __all__ = [
     "__version__",
     "load_manifest",
     "mount",
+    "serve",
 ]

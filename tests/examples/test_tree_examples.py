@@ -138,3 +138,28 @@ def test_index_shards_writes_a_manifest_that_shows_their_members(
     run("tar", "-xf", shards[1], "-C", f"{source}/unpacked")
     assert run("diff", "-r", f"{source}/unpacked", f"{mountpoint}/001") == ""
     assert run(*zcfuse, "umount", mountpoint) == ""
+
+
+def test_serve_views_shows_a_split_while_a_command_runs(
+    programs: Programs, source: str, mountpoint: str
+) -> None:
+    for number in range(50):
+        with open(os.path.join(source, f"{number}.txt"), "w") as file:
+            file.write(f"{number}\n")
+    command = f"cat {mountpoint}/train/* {mountpoint}/val/* | sort -n; ls {mountpoint}"
+    shown = programs.run("serve_views.py", source, mountpoint, "sh", "-c", command)
+    first, *lines = shown.splitlines()
+    assert first == f"{source} is mounted on {mountpoint}"
+    assert lines == [*map(str, range(50)), "train", "val"]
+    assert find_mount(mountpoint) is None
+
+
+def test_trace_opens_tells_what_a_command_opened(
+    programs: Programs, source: str, mountpoint: str
+) -> None:
+    for name, size in [("used", 5), ("unused", 6)]:
+        with open(os.path.join(source, name), "wb") as file:
+            file.write(bytes(size))
+    shown = programs.run("trace_opens.py", source, mountpoint, "cat", f"{mountpoint}/used")
+    assert "used: 5 bytes, " in shown
+    assert "unused" not in shown

@@ -129,7 +129,7 @@ def test_extents_are_what_a_file_is_made_of(data):
     tree, node, _ = shown(Concat([Slice(data, 0, 10), Slice(data, 10, 5), Zeros(7), data]))
     opened = tree.open(node)
     first, hole, last = opened.extents
-    assert (first.offset, first.length, last.offset, last.length) == (0, 15, 0, 200)
+    assert (first.offset, first.length, last.offset, last.length) == (0, 15, 0, WHOLE_FILE)
     assert (hole.fd, hole.length) == (HOLE, 7)
     assert first.fd == last.fd >= 0
     opened.close()

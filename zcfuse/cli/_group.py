@@ -23,6 +23,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Show what a mount negotiated, served and fell back from.",
     ),
     "top": ("zcfuse.cli.top:top", "Show live what a mount is doing."),
+    "trace": ("zcfuse.cli.trace:trace", "Show each request that a mount answers."),
     "explain": (
         "zcfuse.cli.explain:explain",
         "Say how a file is served, and why not better.",

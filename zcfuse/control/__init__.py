@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from zcfuse.control._log import with_priority as with_priority
     from zcfuse.control._mount import mount as mount
     from zcfuse.control._served import Mount as Mount
+    from zcfuse.control._thread import ServedMount as ServedMount
+    from zcfuse.control._thread import serve as serve
     from zcfuse.control._witness import Witness as Witness
 else:
     __getattr__ = lazy(
@@ -52,6 +54,7 @@ else:
             ),
             "_mount": ("mount",),
             "_served": ("Mount",),
+            "_thread": ("ServedMount", "serve"),
             "_witness": ("Witness",),
         },
     )

@@ -11,7 +11,7 @@ import os
 import platform
 import stat
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from zcfuse.linux import (
     Capability,
@@ -23,6 +23,9 @@ from zcfuse.linux import (
     resolve_mountpoint,
 )
 from zcfuse.options import DEFAULT_LOCK_BUDGET, MountOptions
+
+if TYPE_CHECKING:
+    from zcfuse.tree import Lease, Tree
 
 PASSTHROUGH_KERNEL: Final = "6.9"
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
@@ -241,3 +244,36 @@ def no_kernel_passthrough() -> MountError:
         f"--path passthrough: this kernel ({platform.release()}) does not offer it: it needs"
         f" Linux {PASSTHROUGH_KERNEL} or later with CONFIG_FUSE_PASSTHROUGH; use --path auto"
     )
+
+
+def shortfalls(tree: Tree, options: MountOptions) -> list[str]:
+    """Return a line for each option that cannot do for this tree what it promises.
+
+    The mount works without it, only slower or with staler answers; an option that would do harm is
+    refused instead. To be asked once the tree's root is leased.
+    """
+    if not options.immutable and options.coherence != "push":
+        return []
+    lease = tree.lease_of(tree.root)
+    lines = []
+    if options.immutable:
+        why = _not_whole(lease)
+        if why:
+            lines.append(f"immutable: {why}, so each open still sends a message")
+    if options.coherence == "push" and (lease is None or lease.described is not None):
+        lines.append(
+            "coherence=push: this tree is no directory, so its files are looked at again after the"
+            " cache timeout"
+        )
+    return lines
+
+
+def _not_whole(lease: Lease | None) -> str:
+    """Return why the data path does not answer for the whole of a tree, "" where it does."""
+    if lease is None:
+        return "Python answers for this tree"
+    if lease.kept:
+        return f"the tree keeps {len(lease.kept)} of its paths for its own policy"
+    if lease.described is not None and lease.described.handed_up:
+        return f"Python answers for {lease.described.handed_up:,} of its entries"
+    return ""

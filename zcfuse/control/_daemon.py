@@ -6,7 +6,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TextIO
 
 import trio
@@ -32,7 +32,7 @@ def run_daemon(
     mountpoint: str,
     options: MountOptions,
     *,
-    ready: Callable[[], None],
+    ready: Callable[[Sequence[str]], None],
     log_to: TextIO | None,
     log_level: str = DEFAULT_LOG_LEVEL,
     service: ServiceManager | None = None,
@@ -44,7 +44,8 @@ def run_daemon(
         make_tree: opens the tree; its OSError is an error of the source.
         mountpoint: an absolute path.
         options: of the mount.
-        ready: called once the mount answers. Its OSError (the caller is gone) ends the mount.
+        ready: called once the mount answers, with a line for each option that cannot do what it
+            promises. Its OSError (the caller is gone) ends the mount.
         log_to: the stream of the log; None discards it.
         log_level: the lowest level to log, one of `LOG_LEVELS`.
         service: the service manager to inform; None without one.
@@ -79,7 +80,7 @@ async def _serve(
     tree: Tree,
     mountpoint: str,
     options: MountOptions,
-    ready: Callable[[], None],
+    ready: Callable[[Sequence[str]], None],
     service: ServiceManager,
     witness: Witness | None,
 ) -> int:
@@ -91,7 +92,7 @@ async def _serve(
     with trio.open_signal_receiver(*_ENDING_SIGNALS) as signals:
         async with mount(tree, mountpoint, options) as served, trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, signals, served, service)
-            ready()
+            ready(served.shortfalls)
             log.info("process %d serves %s at %s", os.getpid(), served.source, served.mountpoint)
             service.ready(f"serves {served.source} at {served.mountpoint}")
             reason = await _watched_until_ended(served, service, witness)

@@ -1,7 +1,7 @@
 """Makes the parts that serve a tree, attaches them to the kernel, and undoes them in order.
 
-pyfuse3 serves one mount per process, so a process has one mount at a time. The caller holds a
-`Mount` (_served.py).
+Each mount of a process has a separate pyfuse3, and may have a separate trio loop. The caller holds
+a `Mount` (_served.py).
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -30,7 +29,7 @@ from zcfuse.control._checks import (
     chosen_lock_budget,
 )
 from zcfuse.control._served import AnnouncedOperations, Mount, serving
-from zcfuse.fuse import Changes, DirectoryLeases, Operations
+from zcfuse.fuse import Changes, DirectoryLeases, Operations, Session, own_session
 from zcfuse.linux import (
     Capability,
     KernelMount,
@@ -50,8 +49,6 @@ log = logging.getLogger(__name__)
 
 # The largest message between kernel and data path: 1 MiB of data and its headers.
 _MESSAGE_BYTES: Final = (1 << 20) + 4096
-
-_busy = threading.Lock()
 
 
 @asynccontextmanager
@@ -83,8 +80,6 @@ async def mount(
     # Compute it once, before the process locks memory, because that reduces the limit's rest.
     chosen = replace(chosen, lock_budget=chosen_lock_budget(chosen))
     path = check_mountpoint(os.fsdecode(mountpoint))
-    if not _busy.acquire(blocking=False):
-        raise MountError("this process serves a mount already: pyfuse3 can serve one a process")
     source = chosen.source_name or "zcfuse"
     metrics: MetricsServer | None = None
     try:
@@ -101,8 +96,13 @@ async def mount(
         with contextlib.ExitStack() as resources:
             resources.callback(kernel.close)
             try:
-                served, listener = _prepare(resources, shown, kernel, source, chosen, lock_limit)
+                session = _session(resources)
+                served, listener = _prepare(
+                    resources, shown, kernel, session, source, chosen, lock_limit
+                )
                 async with serving(served, listener):
+                    for line in served.shortfalls:
+                        log.warning("%s: %s", path, line)
                     if metrics is not None:
                         served.answer_scrapers(metrics)
                     yield served
@@ -111,7 +111,13 @@ async def mount(
     finally:
         if metrics is not None:
             metrics.close()
-        _busy.release()
+
+
+def _session(resources: contextlib.ExitStack) -> Session:
+    try:
+        return resources.enter_context(own_session())
+    except OSError as error:
+        raise MountError(f"a further mount of this process: {error.strerror}") from error
 
 
 def _check_writable(tree: Tree) -> None:
@@ -137,6 +143,7 @@ def _prepare(
     resources: contextlib.ExitStack,
     tree: Tree,
     kernel: KernelMount,
+    session: Session,
     source: str,
     options: MountOptions,
     lock_limit: int | None,
@@ -160,18 +167,21 @@ def _prepare(
         leases=datapath,
         directory_leases=directory_leases,
         answer_timeout=options.answer_timeout,
+        session=session,
     )
     resources.callback(operations.close)
-    changes = Changes(operations.nodeid, _teller(datapath))
+    changes = Changes(operations.nodeid, _teller(datapath, session))
     tree.watch(changes.note)
     resources.callback(tree.watch, None)
     # For a name of this form, libfuse serves an existing connection. It owns the descriptor now.
+    if datapath is None:
+        resources.enter_context(_kept_from_children(channel))
     try:
-        pyfuse3.init(operations, f"/dev/fd/{channel}", set())
+        session.init(operations, f"/dev/fd/{channel}", set())
     except BaseException:
         os.close(channel)
         raise
-    resources.callback(pyfuse3.close, unmount=False)
+    resources.callback(session.close, False)
     if datapath is not None:
         datapath.refuse_device(*kernel.device)
         if directory_leases is not None:
@@ -186,6 +196,32 @@ def _prepare(
         kernel, source, options, operations, datapath, directory_leases, changes, tree, files
     )
     return served, listener
+
+
+# Descriptors of connections without a data path, which guards its own (sys/fork_guard.hpp).
+_not_for_children: set[int] = set()
+
+
+def _replace_in_child() -> None:
+    """Give up the connections in a forked child: clients would wait for it if the parent died."""
+    if _not_for_children:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for descriptor in _not_for_children:
+            os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
+        _not_for_children.clear()
+
+
+os.register_at_fork(after_in_child=_replace_in_child)
+
+
+@contextlib.contextmanager
+def _kept_from_children(descriptor: int) -> Iterator[None]:
+    _not_for_children.add(descriptor)
+    try:
+        yield
+    finally:
+        _not_for_children.discard(descriptor)
 
 
 def _file_requests(
@@ -217,15 +253,15 @@ def _as_tree(tree: Tree | Dir) -> Tree:
     return tree
 
 
-def _teller(datapath: DataPath | None) -> Callable[[int, bytes], None]:
+def _teller(datapath: DataPath | None, session: Session) -> Callable[[int, bytes], None]:
     """Return a function that has the kernel forget a name and its directory's attributes."""
 
     def tell(nodeid: int, name: bytes) -> None:
         if datapath is None:
             with contextlib.suppress(FileNotFoundError):
-                pyfuse3.invalidate_entry(pyfuse3.InodeT(nodeid), pyfuse3.FileNameT(name))
+                session.invalidate_entry(pyfuse3.InodeT(nodeid), pyfuse3.FileNameT(name))
             with contextlib.suppress(FileNotFoundError):
-                pyfuse3.invalidate_inode(pyfuse3.InodeT(nodeid), attr_only=True)
+                session.invalidate_inode(pyfuse3.InodeT(nodeid), True)
             return
         datapath.invalidate_entry(nodeid, name)
         datapath.invalidate_inode(nodeid, -1, 0)
@@ -258,6 +294,7 @@ def _make_datapath(
     config.stack_depth = options.stack_depth
     config.lock_budget = options.lock_budget or 0
     config.prefault = options.prefault
+    config.hot_files = options.hot_files
     config.read_only = not options.rw
     config.cache_timeout = round(options.cache_timeout * 1000)
     config.immutable = options.immutable

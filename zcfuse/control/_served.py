@@ -10,24 +10,26 @@ Never look at the mount point in this module: this thread would wait for its own
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import pyfuse3
 import trio
 
 from zcfuse import __version__
 from zcfuse.admin import FileRange, FileRequests, UnmountOutcome, unmount_within
 from zcfuse.admin.explain import explain
 from zcfuse.admin.status import (
+    MOST_HOT_FILES,
+    HotFile,
     HotFiles,
     Refusal,
     Reply,
@@ -39,14 +41,13 @@ from zcfuse.admin.status import (
     serve_status,
     thread_usage,
 )
-from zcfuse.control._checks import (
-    no_kernel_passthrough,
-)
+from zcfuse.admin.trace import POLL_S, Event, Tracer, events_of
+from zcfuse.control._checks import no_kernel_passthrough, shortfalls
 from zcfuse.datapath import Latencies
 from zcfuse.fuse import Changes, DirectoryLeases, Operations
 from zcfuse.linux import KernelMount, MountError, set_read_ahead
-from zcfuse.options import MountOptions
-from zcfuse.tree import Tree
+from zcfuse.options import DEFAULT_HOT_FILES, MountOptions
+from zcfuse.tree import Tree, VirtualTree, move_file
 
 if TYPE_CHECKING:
     from zcfuse.admin.metrics import MetricsServer
@@ -65,6 +66,10 @@ _REPLY_GRACE_S: Final = 1.0
 _UNMOUNT_CALL_S: Final = 30.0
 # Room for two of the largest requests on their way while a client consumes a third.
 _READ_AHEAD_KIB: Final = 4096
+
+# The status socket's readers name themselves; these are the program's own.
+_READERS: Final = itertools.count(1)
+_NO_DATAPATH: Final = "the mount has no data path to trace (--path naive)"
 
 UNMOUNTED: Final = "unmounted"
 ABORTED: Final = "aborted"
@@ -103,7 +108,14 @@ class Mount:
         self._datapath = datapath
         self._directory_leases = directory_leases
         self._changes = changes
-        self._hot_files = None if datapath is None else HotFiles(datapath, operations.path_of)
+        # A size that somebody chose is also how many are told.
+        told = 0 if options.hot_files == DEFAULT_HOT_FILES else options.hot_files
+        self._hot_files = (
+            None
+            if datapath is None
+            else HotFiles(datapath, operations.path_of, max(told, MOST_HOT_FILES))
+        )
+        self._tracer = None if datapath is None else Tracer(datapath, operations.path_of)
         self._metrics = ""
         self._began = time.monotonic()
         self._wait = options.unmount_wait
@@ -132,6 +144,11 @@ class Mount:
     def device(self) -> tuple[int, int]:
         """The (major, minor) number of the mounted filesystem."""
         return self._kernel.device
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """A line for each option that cannot do for this tree what it promises."""
+        return shortfalls(self._tree, self.options)
 
     @property
     def outcome(self) -> UnmountOutcome:
@@ -168,10 +185,57 @@ class Mount:
             threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
             tree=self._tree.report(),
             locks=self._files.locks.totals() if self._files.locks.locked_bytes else None,
-            hot_files=self._hot_files.now() if self._hot_files is not None else [],
+            hot_files=self.hot_files(),
             metrics=self._metrics,
             version=__version__,
         )
+
+    def hot_files(self) -> list[HotFile]:
+        """Return the files that are asked for most, by name: their opens, reads and bytes.
+
+        How many it counts is an option (``hot_files``). Of a passthrough file it knows the opens
+        only, for the kernel answers the reads.
+        """
+        return self._hot_files.now() if self._hot_files is not None else []
+
+    def events(self, every: float = POLL_S) -> AsyncGenerator[Event, None]:
+        """Trace the mount: return each request that it answers from now on, some time later.
+
+        Requests that the kernel answers itself are not seen: names, attributes and pages that it
+        has, and the reads of a passthrough file, of which only the open is. Close the iterator to
+        end the trace (`contextlib.aclosing`). It ends by itself with the mount, and where nobody
+        asks for the next event for 10 s.
+
+        Parameters:
+            every: seconds between two looks. Each serving thread keeps 8,192 events between them;
+                what is beyond is counted in `Event.lost`.
+
+        Raises:
+            RuntimeError: somebody traces already, or the mount has no data path.
+        """
+        if self._tracer is None:
+            raise RuntimeError(_NO_DATAPATH)
+        reader = f"events {next(_READERS)}"
+        try:
+            self._tracer.drain(reader)
+        except PermissionError as error:
+            raise RuntimeError(str(error)) from None
+        return self._events(self._tracer, reader, every)
+
+    async def _events(
+        self, tracer: Tracer, reader: str, every: float
+    ) -> AsyncGenerator[Event, None]:
+        try:
+            while True:
+                ended = self._ended.is_set()
+                for event in events_of(tracer.drain(reader)):
+                    yield event
+                if ended:
+                    return
+                with trio.move_on_after(every):
+                    await self._ended.wait()
+        finally:
+            tracer.end(reader)
 
     def answer_scrapers(self, server: MetricsServer) -> None:
         """Have a server of metrics answer with `status` until it closes."""
@@ -195,6 +259,32 @@ class Mount:
         only the waiting.
         """
         await self._changes.told()
+
+    async def move(self, path: str, to: str | bytes | os.PathLike[str]) -> None:
+        """Serve a file from another place from now on: from a faster disk, for instance.
+
+        Clients that open the file after that read `to`. Clients that have it open keep the old one,
+        mapped or not, until the last close. The file shows the mode, the owner and the time that it
+        had. It is a new file to clients, with another inode number, because the kernel ties the
+        pages and the passthrough of an inode to one backing file.
+
+        Parameters:
+            path: of the file, from the root of the mount. It must be a `File` that a `Dir` holds.
+            to: a regular file with the same bytes, which the caller vouches for. Only the size is
+                compared.
+
+        Raises:
+            FileNotFoundError: there is no such entry, or no file `to`.
+            TypeError: it is no File, or a directory on the way is no Dir that holds its entries.
+            ValueError: the sizes differ.
+
+        Returns once the kernel knows; not to be awaited by a function that answers for the tree. A
+        cancellation ends only the waiting.
+        """
+        if not isinstance(self._tree, VirtualTree):
+            raise TypeError(f"move: only a file of a Dir can be moved, not one of {self._tree!r}")
+        move_file(self._tree.root.directory, path, to)
+        await self.told()
 
     async def sync(self, wait: float = 30.0) -> bool:
         """Wait until the kernel knows of each change of the backing tree that returned before.
@@ -313,7 +403,7 @@ class Mount:
     async def _run_control(self) -> None:
         try:
             with self._control_scope:
-                await pyfuse3.main()
+                await self._operations.session.main()
         except Exception as error:
             log.exception("the control plane failed")
             self._failed = True
@@ -354,6 +444,8 @@ class Mount:
             return await self._explain(request.files)
         if request.request == "sync":
             return SyncReply(done=await self.sync(request.wait_s or 0.0))
+        if request.request in ("trace", "untrace"):
+            return self._traced(request)
         if request.request != "unmount":
             return await self._files.answer(request)
         if not request.force:
@@ -363,6 +455,18 @@ class Mount:
                 return UnmountReply(failed=True, message=message, busy=polite.busy)
         outcome = await self.unmount(request.wait_s)
         return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
+
+    def _traced(self, request: Request) -> Reply:
+        if self._tracer is None:
+            return Refusal(message=_NO_DATAPATH)
+        if request.request == "untrace":
+            reply = self._tracer.drain(request.reader)
+            self._tracer.end(request.reader)
+            return reply
+        try:
+            return self._tracer.drain(request.reader)
+        except PermissionError as error:
+            return Refusal(message=str(error))
 
     async def _unmount_politely(self, wait: float | None) -> UnmountOutcome:
         """Unmount, or keep serving if a program uses the mount.
@@ -385,7 +489,7 @@ class Mount:
             return Refusal(message=f"the tree has no such file: {error.strerror}")
 
     async def _end_control(self) -> None:
-        pyfuse3.terminate()
+        self._operations.session.terminate()
         with trio.move_on_after(_CONTROL_GRACE_S):
             await self._control_done.wait()
         if not self._control_done.is_set():

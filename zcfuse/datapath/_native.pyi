@@ -17,6 +17,7 @@ class Config:
     lock_budget: int
     """Bytes that pool buffers and windows may lock in memory."""
     prefault: bool
+    hot_files: int
     read_only: bool
     upcall_timeout: int
     """Seconds after which the data path answers an upcall with EIO in control's place."""
@@ -231,6 +232,20 @@ class DataPath:
         Counts start when the file enters the sketch, which has room for some hundred files, and
         never overstate. They exclude reads by passthrough.
         """
+    def trace(self, most: int) -> None:
+        """Note each request that is answered from now on: so many a thread between two drains.
+
+        0: no more. What was noted before and not drained is dropped.
+        """
+    def drain_trace(self) -> tuple[bytes, int, list[tuple[int, int, bytes]]]:
+        """Return what was noted since the last call: packed events, and how many were lost.
+
+        Last, for each node in them: (nodeid, the nodeid of the leased directory above it, its path
+        from there), as `hot_files` tells them.
+        """
+    @staticmethod
+    def operations() -> list[str]:
+        """Return the names of the kernel's operations, by their numbers."""
     def expect_end(self) -> None:
         """Announce an intended end of the connection."""
     def stop(self) -> bool:

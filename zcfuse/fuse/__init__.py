@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from zcfuse.fuse._far import FarCalls as FarCalls
     from zcfuse.fuse._operations import Operations as Operations
     from zcfuse.fuse._operations import OperationsStatistics as OperationsStatistics
+    from zcfuse.fuse._sessions import Session as Session
+    from zcfuse.fuse._sessions import own_session as own_session
 else:
     __getattr__ = lazy(
         __name__,
@@ -26,5 +28,6 @@ else:
                 "Operations",
                 "OperationsStatistics",
             ),
+            "_sessions": ("Session", "own_session"),
         },
     )

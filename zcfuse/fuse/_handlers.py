@@ -16,6 +16,8 @@ from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeV
 import pyfuse3
 import trio
 
+from zcfuse.fuse._sessions import Session
+
 LOG: Final = logging.getLogger("zcfuse.control")
 
 # The kernel ignores a reply with an errno outside this range (fs/fuse/dev.c), and the client would
@@ -38,6 +40,7 @@ class Tally:
 
 class _Tallied(Protocol):
     tally: Tally
+    session: Session
 
 
 _S = TypeVar("_S", bound=_Tallied)
@@ -55,12 +58,12 @@ def handler(
         try:
             return await method(self, *args, **kwargs)
         except (pyfuse3.FUSEError, OSError) as error:
-            _reply_error(self.tally, error.errno)
+            _reply_error(self, error.errno)
         except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException:
             LOG.exception("%s failed with something that is no OSError", operation)
-            _reply_error(self.tally, errno.EIO)
+            _reply_error(self, errno.EIO)
 
     return handle
 
@@ -72,10 +75,10 @@ def of_type(kind: type[_T], value: object) -> _T:
     return value
 
 
-def _reply_error(tally: Tally, number: int | None) -> NoReturn:
+def _reply_error(operations: _Tallied, number: int | None) -> NoReturn:
     if number is None or not 0 < number < _ERRNO_LIMIT:
         number = errno.EIO
     elif number == errno.ENOSYS:
         number = errno.EOPNOTSUPP
-    tally.errors[errno.errorcode.get(number, str(number))] += 1
-    raise pyfuse3.FUSEError(number) from None
+    operations.tally.errors[errno.errorcode.get(number, str(number))] += 1
+    raise operations.session.FUSEError(number) from None

@@ -139,6 +139,7 @@ class OpenFiles:
         self._close_later = close_later
         self._by_handle: dict[int, OpenFile] = {}
         self._by_nodeid: dict[int, OpenFile] = {}
+        self._clients: dict[int, Who] = {}
         self._next = 1
 
     def __len__(self) -> int:
@@ -190,6 +191,15 @@ class OpenFiles:
         except KeyError:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
 
+    def opened_for(self, handle: int, who: Who) -> None:
+        """Note the process that a handle was opened for."""
+        self._clients[handle] = who
+
+    def client(self, handle: int) -> Who:
+        """Return the process that a handle was opened for; OSError(EBADF) if it is not open."""
+        self.opened(handle)
+        return self._clients[handle]
+
     def of_node(self, nodeid: int) -> OpenFile | None:
         """Return the file that some client has open under this node."""
         return self._by_nodeid.get(nodeid)
@@ -197,6 +207,7 @@ class OpenFiles:
     def release(self, handle: int) -> None:
         """Give a handle back; the last one of a node closes its file."""
         opened = self.opened(handle)
+        self._clients.pop(handle, None)
         del self._by_handle[handle]
         opened.opens -= 1
         if opened.opens == 0:
@@ -208,6 +219,7 @@ class OpenFiles:
         files = list(self._by_nodeid.values())
         self._by_nodeid.clear()
         self._by_handle.clear()
+        self._clients.clear()
         for opened in files:
             self._close(opened)
 

@@ -31,6 +31,7 @@ from zcfuse.fuse._handles import Leases, OpenDirectories, OpenFile, OpenFiles
 from zcfuse.fuse._implicit import ImplicitHandles, implied_node
 from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
 from zcfuse.fuse._readonly import ReadOnlyOperations
+from zcfuse.fuse._sessions import FIRST, ReaddirReply, Session
 from zcfuse.fuse._waiting import WaitingOpens
 from zcfuse.linux import process_may_administer
 from zcfuse.options import DEFAULT_ANSWER_TIMEOUT_S
@@ -44,8 +45,9 @@ from zcfuse.tree import (
     Node,
     Tree,
     Who,
+    begin_ask_far,
+    end_ask_far,
     near_only,
-    set_ask_far,
 )
 
 # fcntl(2): the holder of a lease has lease-break-time (/proc/sys/fs), by default 45 s.
@@ -67,8 +69,6 @@ _DOTS: Final = frozenset({b".", b".."})
 _FAR_ENTRIES: Final = 64
 
 _T = TypeVar("_T")
-
-ReaddirReply = Callable[[pyfuse3.ReaddirToken, bytes, pyfuse3.EntryAttributes, int], bool]
 
 
 class OperationsStatistics(msgspec.Struct, frozen=True):
@@ -100,8 +100,8 @@ class Operations(ReadOnlyOperations):
     The kernel may cache names and attributes for `cache_timeout` seconds. `leases` is the data path
     or None; `directory_leases` are its leases for directories. `direct` opens files past the
     kernel's page cache. An awaitable answer of the tree may take `answer_timeout` seconds; then the
-    client gets ETIMEDOUT. The caller keeps the tree; `close` closes only the files that clients
-    opened.
+    client gets ETIMEDOUT. `session` is the pyfuse3 that calls it. The caller keeps the tree;
+    `close` closes only the files that clients opened.
     """
 
     supports_dot_lookup = False
@@ -117,18 +117,20 @@ class Operations(ReadOnlyOperations):
         directory_leases: DirectoryLeases | None = None,
         direct: bool = False,
         answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S,
-        readdir_reply: ReaddirReply = pyfuse3.readdir_reply,
+        session: Session = FIRST,
+        readdir_reply: ReaddirReply | None = None,
     ) -> None:
         super().__init__()
         self.tally = Tally()
+        self.session = session
         self._tree = tree
         self._timeout = cache_timeout
         self._leases = leases
         self._direct = direct
-        self._readdir_reply = readdir_reply
+        self._readdir_reply = readdir_reply or session.readdir_reply
         self._nodes = NodeTable(tree.root, self._adopt)
         self.far = FarCalls(answer_timeout)
-        set_ask_far(self._asked)
+        begin_ask_far(self._asked)
         self._files = OpenFiles(leases, self.far.close_later)
         self._directories = OpenDirectories(self._listing)
         self._implicit_files = ImplicitHandles(self._files.release)
@@ -176,7 +178,7 @@ class Operations(ReadOnlyOperations):
 
     def close(self) -> None:
         """Close clients' open files; call it after pyfuse3's loop, before the data path stops."""
-        set_ask_far(None)
+        end_ask_far(self._asked)
         self._files.close()
         self._directories.close()
 
@@ -232,14 +234,14 @@ class Operations(ReadOnlyOperations):
         """Open for reading; the kernel keeps its pages if the last open saw the same file."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        handle = await self._open(inode, ctx.uid)
+        handle = await self._open(inode, _who(ctx))
         try:
             opened = self._files.opened(handle)
             version = await self._of_file(opened, opened.backing.version)
             volatile = self._nodes.node(inode).volatile
             keep_cache = self._unchanged(inode, *version) and not volatile
             direct = self._direct or opened.backing.direct
-            return pyfuse3.FileInfo(fh=handle, direct_io=direct, keep_cache=keep_cache)
+            return self.session.FileInfo(fh=handle, direct_io=direct, keep_cache=keep_cache)
         except BaseException:
             self._files.release(handle)
             raise
@@ -247,8 +249,9 @@ class Operations(ReadOnlyOperations):
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Serve a read that the data path hands up: by os.pread, or from a program."""
-        opened = self._files.opened(await self._file_handle(fh))
-        answer = await self._of_file(opened, lambda: opened.backing.read(size, off))
+        handle = await self._file_handle(fh)
+        opened, who = self._files.opened(handle), self._files.client(handle)
+        answer = await self._of_file(opened, lambda: opened.backing.read_for(size, off, who))
         found = of_type(bytes, await self._answered(answer))
         reply = found if len(found) <= size else found[:size]
         self._reads["requests"] += 1
@@ -311,7 +314,7 @@ class Operations(ReadOnlyOperations):
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Return the sizes of the filesystem behind the tree."""
         found = await self._asked(self._tree.statfs)
-        data = pyfuse3.StatvfsData()
+        data = self.session.StatvfsData()
         data.f_bsize, data.f_frsize = found.bsize, found.frsize
         data.f_blocks, data.f_bfree, data.f_bavail = found.blocks, found.bfree, found.bavail
         data.f_files, data.f_ffree, data.f_favail = found.files, found.ffree, found.favail
@@ -346,11 +349,7 @@ class Operations(ReadOnlyOperations):
     @handler
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         """Answer access(2). Not called under `default_permissions`."""
-        gids = {ctx.gid}
-        try:
-            gids |= pyfuse3.get_sup_groups(ctx.pid)
-        except OSError:
-            LOG.debug("the groups of process %d cannot be read", ctx.pid)
+        gids = {ctx.gid} | _who(ctx).groups
         node = await self._node(inode)
         return bool(await self._asked(lambda: self._tree.access(node, mode, ctx.uid, gids)))
 
@@ -381,16 +380,19 @@ class Operations(ReadOnlyOperations):
         if self._leases is not None:
             self._leases.set_ino(nodeid, ino)
 
-    async def _open(self, nodeid: int, uid: int) -> int:
-        """Return a new handle of a node for a user; wait, bounded, for another process's lease."""
+    async def _open(self, nodeid: int, who: Who) -> int:
+        """Return a new handle of a node; wait, bounded, for another process's lease."""
         node = await self._node(nodeid)
+        await self._answered(self._tree.may_open(node, who))
         try:
-            return await self._open_now(nodeid, node)
+            handle = await self._open_now(nodeid, node)
         except BeingMadeError:
-            return await self._open_later(nodeid, node)
+            handle = await self._open_later(nodeid, node)
         except BlockingIOError:
-            with self._waiting.place(uid):
-                return await self._open_later(nodeid, node)
+            with self._waiting.place(who.uid):
+                handle = await self._open_later(nodeid, node)
+        self._files.opened_for(handle, who)
+        return handle
 
     async def _open_now(self, nodeid: int, node: Node) -> int:
         handle = self._files.again(nodeid)
@@ -421,7 +423,7 @@ class Operations(ReadOnlyOperations):
         handle = self._implicit_files.find(nodeid)
         if handle is None:
             await self._require_cacheable(nodeid)
-            handle = await self._open(nodeid, _NOBODY.uid)
+            handle = await self._open(nodeid, _NOBODY)
             self._implicit_files.keep(nodeid, handle)
         return handle
 
@@ -452,7 +454,7 @@ class Operations(ReadOnlyOperations):
         return same
 
     def _filled(self, node: Node, attributes: Attributes) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
+        entry = self.session.EntryAttributes()
         entry.entry_timeout = entry.attr_timeout = 0 if node.volatile else self._timeout
         entry.st_mode = attributes.mode
         entry.st_nlink = attributes.nlink
@@ -476,7 +478,7 @@ class Operations(ReadOnlyOperations):
         return entry
 
     def _absent(self, directory: Node) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
+        entry = self.session.EntryAttributes()
         entry.st_ino = 0
         entry.entry_timeout = entry.attr_timeout = 0 if directory.volatile else self._timeout
         return entry

@@ -12,12 +12,14 @@ from typing import NoReturn
 import pyfuse3
 
 from zcfuse.fuse._handlers import Tally, handler
+from zcfuse.fuse._sessions import Session
 
 
 class ReadOnlyOperations(pyfuse3.Operations):
-    """pyfuse3.Operations that change nothing. `tally` is set by the subclass."""
+    """pyfuse3.Operations that change nothing. The subclass sets `tally` and `session`."""
 
     tally: Tally
+    session: Session
 
     @handler
     async def setattr(

@@ -38,6 +38,8 @@ STACK_DEPTHS: Final = (1, 2)
 DEFAULT_UNMOUNT_WAIT_S: Final = 5.0
 # Well below 120 s: then the data path gives an upcall up, and the client gets EIO.
 DEFAULT_ANSWER_TIMEOUT_S: Final = 30.0
+DEFAULT_HOT_FILES: Final = 256
+_MOST_HOT_FILES: Final = 1 << 20
 
 NO_TIMEOUT_IF_IMMUTABLE: Final = "immutable caches without limit; leave out either of the two"
 
@@ -92,6 +94,8 @@ class MountOptions:
         answer_timeout: how long an async function of the tree (for a dynamic directory or a
             Computed file) may take, in seconds (30.0). Then it is cancelled, and its client gets
             ETIMEDOUT.
+        hot_files: how many files each serving thread counts by name (256), for ``zcfuse top`` and
+            the status. Give the number of open files to count all of them; each takes 48 bytes.
 
     Raises:
         MountError: a value is outside its range.
@@ -114,6 +118,7 @@ class MountOptions:
     unmount_wait: float = DEFAULT_UNMOUNT_WAIT_S
     metrics_listen: str | None = None
     answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S
+    hot_files: int = DEFAULT_HOT_FILES
 
     def __post_init__(self) -> None:
         if self.path not in SERVING_PATHS:
@@ -150,6 +155,9 @@ class MountOptions:
                 raise _refused("metrics_listen", self.metrics_listen, str(error)) from error
         if not (math.isfinite(self.answer_timeout) and self.answer_timeout > 0):
             raise _refused("answer_timeout", self.answer_timeout, "give seconds, more than 0")
+        if not 0 < self.hot_files <= _MOST_HOT_FILES:
+            remedy = f"give a number from 1 to {_MOST_HOT_FILES}"
+            raise _refused("hot_files", self.hot_files, remedy)
 
     def _check_threads(self) -> None:
         # The native module takes a while to load, and few mounts set their threads.
@@ -301,5 +309,6 @@ _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
     "threads": int,
     "lock_budget": parse_size,
     "stack_depth": int,
+    "hot_files": int,
     "metrics_listen": str,
 }

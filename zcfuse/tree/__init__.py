@@ -10,16 +10,18 @@ they do not wait for other processes or machines either.
 
 from zcfuse.tree._beneath import Beneath
 from zcfuse.tree._bytes import Bytes
-from zcfuse.tree._computed import Computed
+from zcfuse.tree._computed import Computed, Read
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
-from zcfuse.tree._dir import Dir
-from zcfuse.tree._entry import Content, Entry, Symlink
+from zcfuse.tree._dir import Dir, DirPlace, Held
+from zcfuse.tree._entry import Content, Entry, Given, Overrides, PathLike, Symlink
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._filter import Filter
 from zcfuse.tree._leased import Leased
 from zcfuse.tree._mirror import Mirror
-from zcfuse.tree._near import FarError, near_only, set_ask_far
+from zcfuse.tree._move import move_file
+from zcfuse.tree._near import FarError, begin_ask_far, end_ask_far, near_only
 from zcfuse.tree._paths import PathOpener
+from zcfuse.tree._sources import Run, Runs, Sources
 from zcfuse.tree._types import (
     HOLE,
     WHOLE_FILE,
@@ -62,13 +64,16 @@ __all__ = [
     "DescribedRoot",
     "DescribedTree",
     "Dir",
+    "DirPlace",
     "Entry",
     "EntryDescription",
     "Extent",
     "FarError",
     "File",
     "Filter",
+    "Given",
     "GivenValues",
+    "Held",
     "Identity",
     "IndexSink",
     "Lease",
@@ -76,9 +81,15 @@ __all__ = [
     "Listing",
     "Mirror",
     "Node",
+    "Overrides",
+    "PathLike",
     "PathOpener",
+    "Read",
     "RegularFile",
+    "Run",
+    "Runs",
     "Slice",
+    "Sources",
     "StatFs",
     "Symlink",
     "Tree",
@@ -86,6 +97,8 @@ __all__ = [
     "VirtualTree",
     "Who",
     "Zeros",
+    "begin_ask_far",
+    "end_ask_far",
+    "move_file",
     "near_only",
-    "set_ask_far",
 ]

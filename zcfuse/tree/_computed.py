@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from types import MethodType
 from typing import TypeAlias, Unpack
 
 from zcfuse.tree._entry import Entry, Given, attributes_key, whole_number
+from zcfuse.tree._types import Who
 
-Read: TypeAlias = Callable[[int, int], Awaitable[bytes]]
+Read: TypeAlias = Callable[..., Awaitable[bytes]]
+"""``read(offset, size)``, or ``read(offset, size, who)`` for bytes that depend on the client."""
 
 
 class Computed(Entry):
@@ -22,7 +25,8 @@ class Computed(Entry):
 
     Parameters:
         size: in bytes.
-        read: async function of (offset, size), both in bytes, that returns bytes.
+        read: async function of (offset, size), both in bytes, that returns bytes. If it has a
+            parameter called ``who``, it gets the `Who` that opened the file by that name.
         attributes: mode (0o444), uid, gid and mtime (when the tree was made), as `Entry` has them.
 
     Raises:
@@ -30,7 +34,7 @@ class Computed(Entry):
         ValueError: `size` is negative or beyond 2**63 - 1.
     """
 
-    __slots__ = ("read", "size")
+    __slots__ = ("_asks_who", "read", "size")
 
     def __init__(self, size: int, read: Read, **attributes: Unpack[Given]) -> None:
         if attributes.get("path") is not None:
@@ -40,15 +44,29 @@ class Computed(Entry):
             raise TypeError(f"read must be an async function, not {read!r}")
         self.size = whole_number("size", size)
         self.read = read
+        self._asks_who = _has_parameter(read, "who")
 
     def key(self) -> object:
         """Return the size, the function and the attributes."""
         return "computed", self.size, _which(self.read), attributes_key(self)
 
+    def made_for(self, who: Who, offset: int, size: int) -> Awaitable[bytes]:
+        """Return what `read` answers to a process. For trees."""
+        if self._asks_who:
+            return self.read(offset, size, who=who)
+        return self.read(offset, size)
+
     def describe(self) -> str:
         """Return which function makes its bytes."""
         name = getattr(self.read, "__qualname__", type(self.read).__qualname__)
         return f"Computed: {self.size:,} bytes that the function {name} makes at each read"
+
+
+def _has_parameter(function: Read, name: str) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # one of a compiled module may have no signature
+        return False
 
 
 def _which(function: Read) -> object:

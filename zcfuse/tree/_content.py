@@ -130,8 +130,9 @@ class Slice(Blob):
 class Concat(Blob):
     """The parts, one after the other.
 
-    An open fixes each part's offset from the sizes of the parts before it. Until the close, a file
-    that grows shows no more bytes. A part that is too short ends the whole file, like a truncation.
+    An open fixes each part's offset from the sizes of the parts before it. Until the close, a part
+    that grows shows no more bytes, except the last one: ``tail -f`` follows a log at the end. A
+    part that is too short ends the whole file, like a truncation.
 
     Parameters:
         parts: each a path or a File, Slice, Concat, Zeros or Bytes.

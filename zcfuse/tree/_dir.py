@@ -26,7 +26,7 @@ Held: TypeAlias = "Content | PathLike"
 """The contents that a directory accepts: an entry, a tree, or the path of a file."""
 
 
-class _Place(Protocol):
+class DirPlace(Protocol):
     """A place that shows a directory."""
 
     def name_changed(self, name: bytes) -> None:
@@ -75,10 +75,11 @@ class Dir(Entry):
     """Whether a subclass defines `lookup` or `list`; never set it."""
     by_value: bool = True
     """Whether `names` and `get` always give the whole contents. By default False if a subclass
-    overrides one of them. A subclass that sets it to True must announce every change."""
+    overrides one of them or `may_open`. A subclass that sets it to True must announce every
+    change."""
     leases: bool = False
     """Whether `lookup` may return `Leased` answers. The data path then holds them, and the program
-    must call `changed` when one ends early."""
+    must call `changed` when one ends early. Not together with `may_open`."""
     _says_volatile: bool = False
     entry_origin: str = ""
     """A suffix for descriptions of its entries, such as " (of a manifest)"."""
@@ -87,7 +88,11 @@ class Dir(Entry):
         super().__init_subclass__(**arguments)
         cls.dynamic = cls.lookup is not Dir.lookup or cls.list is not Dir.list
         if "by_value" not in vars(cls):
-            cls.by_value = not cls.dynamic and cls.get is Dir.get and cls.names is Dir.names
+            cls.by_value = not cls.dynamic and all(
+                getattr(cls, name) is getattr(Dir, name) for name in ("get", "names", "may_open")
+            )
+        if cls.leases and cls.may_open is not Dir.may_open:
+            raise TypeError(f"{cls.__name__}: leased answers are opened without may_open")
         if "volatile" in vars(cls):
             cls._says_volatile = True
         elif not cls._says_volatile:
@@ -128,6 +133,13 @@ class Dir(Entry):
         access. Exceptions and the time-out work as for `lookup`.
         """
         return [os.fsdecode(name) for name in self.names()]
+
+    async def may_open(self, name: str, who: Who) -> None:
+        """Raise OSError where the process `who` may not open the file `name`. To be overridden.
+
+        Called at each open, also of a file that others have open. Exceptions and time are as
+        `lookup` has them. Python is asked for each open in a directory that overrides it.
+        """
 
     def get(self, name: str | bytes) -> Content | None:
         """Return the meaning of `name`, or None if it is missing.
@@ -204,7 +216,7 @@ class Dir(Entry):
         """Return the directory's identity and the attributes."""
         return "dir", self._key, attributes_key(self)
 
-    def show(self, place: _Place) -> None:
+    def show(self, place: DirPlace) -> None:
         """Notify `place` of changes while it lives. For trees."""
         if self._places is None:
             self._places = weakref.WeakSet()

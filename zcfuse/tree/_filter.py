@@ -155,6 +155,10 @@ class Filter(Tree):
         """Return the target of a symbolic link."""
         return self._tree.readlink(_own(node).inner)
 
+    def may_open(self, node: Node, who: Who) -> Answer[None]:
+        """Ask the inner tree."""
+        return self._tree.may_open(_own(node).inner, who)
+
     def open(self, node: Node) -> BackingFile:
         """Open a regular file."""
         return self._tree.open(_own(node).inner)
@@ -324,6 +328,11 @@ class _Described(DescribedTree):
     def publish(self, sink: IndexSink) -> None:
         """Describe all entries, hidden ones too."""
         self._inner.publish(sink)
+
+    @property
+    def handed_up(self) -> int:
+        """The count of the tree beneath."""
+        return self._inner.handed_up
 
     def number(self, node: Node) -> int | None:
         """Return the sink's number of a directory."""

@@ -38,7 +38,9 @@ class AskFar(Protocol):
 
 class _Thread(threading.local):
     near_only = False
-    ask_far: AskFar | None = None
+
+    def __init__(self) -> None:
+        self.ask_far: list[AskFar] = []
 
 
 _thread: Final = _Thread()
@@ -92,12 +94,17 @@ def require_near_path(path: bytes) -> None:
             raise FarError(mount)
 
 
-def set_ask_far(ask: AskFar | None) -> None:
-    """Say how tasks of this thread make calls that may go far."""
-    _thread.ask_far = ask
+def begin_ask_far(ask: AskFar) -> None:
+    """Say how tasks of this thread make calls that may go far; the latest one counts."""
+    _thread.ask_far.append(ask)
+
+
+def end_ask_far(ask: AskFar) -> None:
+    """Take back what `begin_ask_far` said. Another mount of the thread may have said the same."""
+    if ask in _thread.ask_far:
+        _thread.ask_far.remove(ask)
 
 
 async def ask_far(call: Callable[[], _T]) -> _T:
-    """Make a call of a task that may go far: as `set_ask_far` says, otherwise here."""
-    ask = _thread.ask_far
-    return call() if ask is None else await ask(call)
+    """Make a call of a task that may go far: as `begin_ask_far` says, otherwise here."""
+    return await _thread.ask_far[-1](call) if _thread.ask_far else call()

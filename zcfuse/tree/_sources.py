@@ -90,10 +90,13 @@ class Runs(msgspec.Struct, frozen=True, eq=False):
 def joined(parts: Iterable[Runs]) -> Runs:
     """Join the runs of several parts, up to the first incomplete part.
 
+    The last part keeps an open end.
+
     Raises OSError: EOVERFLOW if the parts exceed the largest file size.
     """
     found: list[Run] = []
     size = 0
+    part = Runs(())
     for part in parts:
         size += part.size
         if size > LARGEST:
@@ -106,7 +109,17 @@ def joined(parts: Iterable[Runs]) -> Runs:
                 found.append(Run(run.source, run.offset, run.length))
         if not part.complete:
             return Runs(tuple(found), False)
+    if part.runs and part.runs[-1].open_ended:
+        _grow_at_end(found, part.runs[-1])
     return Runs(tuple(found))
+
+
+def _grow_at_end(found: list[Run], run: Run) -> None:
+    """Let the last run end where its file ends; an empty file may grow too."""
+    if not run.length:
+        found.append(run)
+    last = found[-1]
+    found[-1] = Run(last.source, last.offset, last.length, open_ended=True)
 
 
 def _follows(run: Run, other: Run) -> bool:

@@ -39,12 +39,32 @@ class BeingMadeError(BlockingIOError):
 class Who(msgspec.Struct, frozen=True, gc=False):
     """The client's process: its effective user and group, and its process id.
 
-    `pid` is 0 for a process that the daemon's pid namespace does not show.
+    Parameters:
+        uid: its user, by whom the kernel checks permissions.
+        gid: its group.
+        pid: which of its threads asks; 0 for one that the daemon's pid namespace does not show.
     """
 
     uid: int
     gid: int
     pid: int
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """The supplementary groups, as `/proc/PID/status` tells them at this moment.
+
+        Each use reads that file. A FUSE request does not carry the groups, so there is a race: the
+        client may change its groups after it asked. If a signal ends it, another process may even
+        have its pid. Decide by `uid` and `gid` where that matters. Empty for a process that
+        cannot be looked at.
+        """
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                text = file.read()
+        except OSError:
+            return frozenset()
+        _, _, after = text.partition(b"\nGroups:")
+        return frozenset(map(int, after.partition(b"\n")[0].split()))
 
 
 class StatFs(msgspec.Struct, frozen=True, gc=False):
@@ -151,6 +171,11 @@ class IndexSink(Protocol):
 class DescribedTree(ABC):
     """A tree that describes itself by values, so that the data plane can answer for it."""
 
+    @property
+    @abstractmethod
+    def handed_up(self) -> int:
+        """The number of described entries that only the tree can answer for."""
+
     @abstractmethod
     def root(self) -> DescribedRoot:
         """Return the description of the root."""
@@ -219,6 +244,14 @@ class BackingFile(ABC):
         """Return what `pread` does, or an awaitable of it."""
         return self.pread(size, offset)
 
+    def read_for(self, size: int, offset: int, who: Who) -> Answer[bytes]:
+        """Return what `read` does, to the process that opened the file.
+
+        Bytes that depend on `who` must be read past the page cache (`direct`), which all clients
+        share.
+        """
+        return self.read(size, offset)
+
     @property
     def path(self) -> str:
         """The serving path for this file alone; "" for the mount's default.
@@ -272,8 +305,8 @@ class Listing(ABC):
 class Tree(ABC):
     """The tree that a mount shows. Methods may raise OSError; its errno reaches the client.
 
-    Of its methods, only `lookup_for` and `listing_for` may return an awaitable, which runs in the
-    mount's trio task for that request.
+    Of its methods, only `lookup_for`, `listing_for` and `may_open` may return an awaitable, which
+    runs in the mount's trio task for that request.
 
     ENOENT from `lookup`: the directory exists, but lacks the name. ESTALE: the known names no
     longer lead to the node; the client's kernel then looks its path up again. For any other
@@ -318,6 +351,14 @@ class Tree(ABC):
     def listing_for(self, node: Node, who: Who) -> Answer[Listing]:
         """Return what `listing` does, for the client's process."""
         return self.listing(node)
+
+    def may_open(self, node: Node, who: Who) -> Answer[None]:
+        """Raise OSError, EACCES for instance, where the process that asks may not open the file.
+
+        Called before each `open`, and for each client of a file that others have open already:
+        these share one file, so different bytes for different clients must be different nodes.
+        """
+        return None
 
     def refuse_device(self, major: int, minor: int) -> None:
         """Raise ELOOP for files on this device, which is the mount that shows the tree."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zcfuse.admin.status._document import UnmountReply as UnmountReply
     from zcfuse.admin.status._document import printable as printable
     from zcfuse.admin.status._document import thread_usage as thread_usage
+    from zcfuse.admin.status._hot_files import MOST_HOT_FILES as MOST_HOT_FILES
     from zcfuse.admin.status._hot_files import HotFiles as HotFiles
     from zcfuse.admin.status._registry import list_mounts as list_mounts
     from zcfuse.admin.status._registry import listening as listening
@@ -51,7 +52,7 @@ else:
                 "printable",
                 "thread_usage",
             ),
-            "_hot_files": ("HotFiles",),
+            "_hot_files": ("MOST_HOT_FILES", "HotFiles"),
             "_registry": (
                 "list_mounts",
                 "listening",

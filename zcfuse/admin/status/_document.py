@@ -20,6 +20,7 @@ from zcfuse.admin._messages import (
     UnlockReply,
 )
 from zcfuse.admin.explain import Explanation
+from zcfuse.admin.trace import TraceReply
 
 # A request names a few files of up to PATH_MAX bytes; a larger one is not from this program.
 MAX_REQUEST_BYTES: Final = 1 << 19
@@ -95,14 +96,26 @@ class Request(msgspec.Struct, frozen=True):
     None: as the mount's options say.
 
     ``files`` are the files of the request. "explain" takes one. "unlock" includes all files below
-    directories, and without files it unlocks everything.
+    directories, and without files it unlocks everything. ``reader`` names the reader of a trace.
     ``force``: whether an unmount detaches a mount that is still busy after the wait.
     """
 
-    request: Literal["status", "unmount", "explain", "lock", "unlock", "caches", "spare", "sync"]
+    request: Literal[
+        "status",
+        "unmount",
+        "explain",
+        "lock",
+        "unlock",
+        "caches",
+        "spare",
+        "sync",
+        "trace",
+        "untrace",
+    ]
     wait_s: float | None = None
     files: list[FileRange] = []
     force: bool = True
+    reader: str = ""
 
 
 class UnmountReply(msgspec.Struct, frozen=True, tag="unmounted"):
@@ -136,6 +149,7 @@ Reply = (
     | LockReply
     | UnlockReply
     | CacheReply
+    | TraceReply
     | Refusal
 )
 

@@ -14,9 +14,9 @@ from typing import Final, Protocol
 from zcfuse.admin.status._document import HotFile, printable_bytes
 
 # Files by requests, and as many by bytes: more than a screen shows.
-MOST: Final = 20
-# Nodes to take from the data path; some of them have no name, or share one.
-_COUNTED: Final = 60
+MOST_HOT_FILES: Final = 20
+# Further nodes to take from the data path; some of them have no name, or share one.
+_SPARE: Final = 40
 
 
 class Counts(Protocol):
@@ -27,10 +27,17 @@ class Counts(Protocol):
 
 
 class HotFiles:
-    """The hottest files of one mount. `path_of` names a node of control; None if it cannot."""
+    """The hottest files of one mount.
 
-    def __init__(self, datapath: Counts, path_of: Callable[[int], bytes | None]) -> None:
+    `path_of` names a node of control's, None if it cannot. `most` are told by requests, and as
+    many by bytes.
+    """
+
+    def __init__(
+        self, datapath: Counts, path_of: Callable[[int], bytes | None], most: int = MOST_HOT_FILES
+    ) -> None:
         self._datapath = datapath
+        self._most = most
         self._path_of = path_of
         self._names: dict[int, str] = {}
 
@@ -38,7 +45,8 @@ class HotFiles:
         """Return the hottest files now, those with the most requests first."""
         names: dict[int, str] = {}
         files: dict[str, HotFile] = {}
-        for nodeid, opens, reads, size, root, below in self._datapath.hot_files(_COUNTED):
+        counted = self._datapath.hot_files(self._most + _SPARE)
+        for nodeid, opens, reads, size, root, below in counted:
             name = self._named(root, below) or self._names.get(nodeid)
             if name is None:
                 continue
@@ -50,7 +58,7 @@ class HotFiles:
         self._names = names
         by_requests = sorted(files.values(), key=lambda file: (-file.requests, -file.bytes))
         by_bytes = sorted(files.values(), key=lambda file: -file.bytes)
-        chosen = {*by_requests[:MOST], *by_bytes[:MOST]}
+        chosen = {*by_requests[: self._most], *by_bytes[: self._most]}
         return [file for file in by_requests if file in chosen]
 
     def _named(self, root: int, below: bytes) -> str | None:

@@ -66,9 +66,9 @@ def freeze(
 ) -> int:
     """Write the tree of SOURCE into IMAGE, for 'zcfuse mount IMAGE MOUNTPOINT'.
 
-    SOURCE is a directory, an archive, or MODULE:NAME for a tree that a Python module describes.
-    With --tree, --layer, --archive or --archives, leave SOURCE out. The image holds names and
-    attributes, and says where the bytes of each file are. Those files must not change.
+    SOURCE is a directory, an archive, or MODULE:NAME or FILE.py:NAME for a tree that Python
+    describes. With --tree, --layer, --archive or --archives, leave SOURCE out. The image holds
+    names and attributes, and says where the bytes of each file are. Those files must not change.
     """
     wanted = Wanted(
         source=source,

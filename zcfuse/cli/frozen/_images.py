@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from zcfuse.cli._errors import CommandError
-from zcfuse.cli.frozen._module_tree import is_module_name, load_module_tree
+from zcfuse.cli._program_tree import is_program, load_program_tree
 from zcfuse.cli.mount import ArchiveOptions, load, load_archive, load_archives
 from zcfuse.control import check_layers, check_source
 
@@ -58,8 +58,8 @@ def freezable(wanted: Wanted) -> Freezable:
     if os.path.isfile(source):
         return Freezable(os.path.abspath(source), load_archive(source, wanted.archive_options))
     _require_no_archive_options(wanted.archive_options)
-    if is_module_name(source):
-        return Freezable(source, load_module_tree(source))
+    if is_program(source):
+        return Freezable(source, load_program_tree(source))
     shown = check_source(source)
     return Freezable(shown, Mirror(shown), [os.fsencode(shown)])
 

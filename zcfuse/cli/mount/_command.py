@@ -34,7 +34,8 @@ _OPTIONS_HELP: Final = (
     "threads=, lock_budget=, stack_depth=, metrics_listen=, and tree=, layer=, archive=, "
     "archives=, hide=, keep_index=, salvage, unpack_budget=, option=, cache_dir=, cache_size=, "
     "cache_floor=, connections=, engine=, log_file=, log_level= as the options of these names. "
-    "A separate option, such as --path, overrides its name in -o."
+    "A separate option, such as --path, overrides its name in -o. "
+    "hot_files=: how many files each thread counts by name, 256 unless given."
 )
 
 
@@ -254,6 +255,9 @@ def mount(
     **given: object,
 ) -> int:
     """Show the directory, archive, image or URL SOURCE at the directory MOUNTPOINT.
+
+    SOURCE may also be MODULE:NAME or FILE.py:NAME, a tree that Python describes: a Dir or a Tree of
+    that name, or a function that returns one.
 
     Clients read it; with --rw they also change the files of a directory.
 

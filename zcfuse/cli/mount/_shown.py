@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from zcfuse.cli._program_tree import is_program, load_program_tree
 from zcfuse.cli.frozen import is_image_file, load_image
 from zcfuse.cli.mount._archives import ArchiveOptions, load_archive, load_archives
 from zcfuse.cli.mount._by_kernel import (
@@ -157,6 +158,10 @@ def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
         archive = load_archive(source, wanted.archive_options)
         return Prepared(os.path.abspath(source), where, lambda: archive, [archive])
     _require_no_archive_options(wanted.archive_options, source)
+    if is_program(source):
+        where = _check_mountpoint(mountpoint, options)
+        made = load_program_tree(source)
+        return Prepared(_named(source), where, lambda: made)
     (shown,), where = _check((source,), mountpoint, options)
     make_tree = functools.partial(_mirrored, shown)
     return Prepared(shown, where, make_tree, by_kernel=directory_by_kernel(shown))
@@ -203,6 +208,12 @@ def _of_layers(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
     make_tree = functools.partial(_merged, layers)
     by_kernel = layers_by_kernel(shown) if len(shown) == len(layers) else None
     return Prepared(_joined(names), where, make_tree, archives, by_kernel)
+
+
+def _named(program: str) -> str:
+    """Return what a program's tree is listed as: of a file, the absolute path."""
+    where, _, name = program.rpartition(":")
+    return f"{os.path.abspath(where)}:{name}" if where.endswith(".py") else program
 
 
 def _require_no_archive_options(given: ArchiveOptions, shown: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
 from zcfuse.admin import ServiceManager
+from zcfuse.cli._errors import warn
 from zcfuse.cli.mount._archives import log_archives
 from zcfuse.cli.mount._libraries import library_trouble
 from zcfuse.cli.mount._shown import Prepared
@@ -45,7 +46,7 @@ def start(shown: Prepared, options: MountOptions, logging: Logging, *, foregroun
     """
     serve = functools.partial(_serve, shown, options, logging.level or DEFAULT_LOG_LEVEL)
     if foreground:
-        return serve(foreground_log(logging.path), lambda: None, ServiceManager.of_environment())
+        return serve(foreground_log(logging.path), None, ServiceManager.of_environment())
     log_to = background_log(logging.path)
     run_in_background(
         functools.partial(serve, log_to),
@@ -60,7 +61,7 @@ def _serve(
     options: MountOptions,
     log_level: str,
     log_to: TextIO | None,
-    ready: Callable[[], None],
+    ready: Callable[[], None] | None,
     service: ServiceManager | None = None,
 ) -> int:
     watched = service is not None and service.watchdog is not None
@@ -71,15 +72,19 @@ def _serve(
     except ImportError as error:
         raise MountError(library_trouble(error)) from error
 
-    def ready_and_logged() -> None:
+    def ready_and_told(shortfalls: Sequence[str]) -> None:
         log_archives(shown.archives)  # now the daemon has its log
+        if ready is None:
+            return
+        for line in shortfalls:  # the log has them too, but the caller does not read it
+            warn(f"zcfuse: {shown.where}: {line}")
         ready()
 
     return run_daemon(
         shown.make_tree,
         shown.where,
         options,
-        ready=ready_and_logged,
+        ready=ready_and_told,
         log_to=log_to,
         log_level=log_level,
         service=service,

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from zcfuse.admin.status import StatusError, list_mounts, read_status_of
+from zcfuse.cli import _completion
 from zcfuse.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, CommandError, warn
 from zcfuse.cli._output import json_option, print_json, size
 from zcfuse.cli._parameters import Size
@@ -55,9 +56,22 @@ class Summary(msgspec.Struct):
     is_flag=True,
     help="Stop keeping any files in memory: in the mounts that hold a PATH, or in all your mounts.",
 )
+@click.option(
+    "--from",
+    "list_file",
+    metavar="FILE",
+    shell_complete=_completion.files,
+    help="Warm the paths that a file lists, one on each line, besides PATH, in this order;"
+    " 'zcfuse trace --format files' writes such a file.",
+)
 @json_option
 def warm(
-    paths: tuple[str, ...], limit: int | None, is_unlock: bool, unlock_all: bool, as_json: bool
+    paths: tuple[str, ...],
+    list_file: str | None,
+    limit: int | None,
+    is_unlock: bool,
+    unlock_all: bool,
+    as_json: bool,
 ) -> int:
     """Read files, and all files below directories, ahead into the page cache.
 
@@ -67,6 +81,8 @@ def warm(
     """
     if sum((limit is not None, is_unlock, unlock_all)) > 1:
         raise click.UsageError("--lock, --unlock and --unlock-all exclude each other: give one")
+    if list_file is not None:
+        paths = (*paths, *_listed(list_file))
     if not paths and not unlock_all:
         raise click.MissingParameter(param_hint="'PATH...'", param_type="argument")
     try:
@@ -75,6 +91,14 @@ def warm(
         return _warm(paths, limit, as_json)
     except StatusError as error:
         raise CommandError(str(error), usage=error.usage) from error
+
+
+def _listed(list_file: str) -> list[str]:
+    try:
+        with open(list_file, "rb") as file:
+            return [os.fsdecode(line) for line in file.read().split(b"\n") if line]
+    except OSError as error:
+        raise CommandError(f"--from {list_file}: {error.strerror}", usage=True) from error
 
 
 def _warm(paths: Sequence[str], limit: int | None, as_json: bool) -> int:

@@ -63,6 +63,12 @@ class DescribedDir(DescribedTree):
         self._sink: IndexSink | None = None
         self._places: dict[DirNode, _Place] = {}
         self._asking: dict[bytes, DirNode] = {}
+        self._by_python = 0
+
+    @property
+    def handed_up(self) -> int:
+        """The number of entries described so far that only Python can answer for."""
+        return self._by_python
 
     def root(self) -> DescribedRoot:
         """Return the attributes and the key of the root itself."""
@@ -200,6 +206,7 @@ class DescribedDir(DescribedTree):
 
     def _handed_up(self, node: DirNode, name: bytes, content: Content) -> tuple[int, int]:
         """Return the type and the inode number of an entry that Python answers for."""
+        self._by_python += 1
         kind = content.kind if isinstance(content, Entry) else stat.S_IFDIR
         try:
             _, attributes = self._tree.place(node, name, content)

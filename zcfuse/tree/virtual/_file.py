@@ -10,7 +10,7 @@ from typing import Final
 
 from zcfuse.tree._computed import Computed
 from zcfuse.tree._sources import Run, Runs, Sources
-from zcfuse.tree._types import HOLE, WHOLE_FILE, Answer, Attributes, BackingFile, Extent
+from zcfuse.tree._types import HOLE, WHOLE_FILE, Answer, Attributes, BackingFile, Extent, Who
 
 _BLOCK: Final = 512
 
@@ -98,13 +98,13 @@ class ComputedFile(BackingFile):
         return True
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Refuse: the bytes have to be awaited (`read`)."""
+        """Refuse: the bytes have to be awaited (`read_for`)."""
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
-    def read(self, size: int, offset: int) -> Answer[bytes]:
+    def read_for(self, size: int, offset: int, who: Who) -> Answer[bytes]:
         """Return an awaitable of exactly the range's bytes."""
         wanted = min(size, self._entry.size - offset)
-        return b"" if wanted <= 0 else self._made(offset, wanted)
+        return b"" if wanted <= 0 else self._made(offset, wanted, who)
 
     def attributes(self) -> Attributes:
         """Return the attributes as they were at the open."""
@@ -113,8 +113,8 @@ class ComputedFile(BackingFile):
     def close(self) -> None:
         """There is nothing to close."""
 
-    async def _made(self, offset: int, size: int) -> bytes:
-        data = await self._entry.read(offset, size)
+    async def _made(self, offset: int, size: int, who: Who) -> bytes:
+        data = await self._entry.made_for(who, offset, size)
         # The kernel would take short data for the end of the file, and lose the rest of long data.
         if not isinstance(data, bytes | bytearray | memoryview) or len(data) != size:
             found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__

@@ -135,6 +135,15 @@ class VirtualTree(Tree):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return entry.target
 
+    def may_open(self, node: Node, who: Who) -> Answer[None]:
+        """Ask the directory that holds the file, where it wants to be asked."""
+        if isinstance(node, GraftNode):
+            return node.graft.tree.may_open(node.inner, who)
+        own = _own(node)
+        if own.parent is None or type(own.parent.directory).may_open is Dir.may_open:
+            return None
+        return own.parent.directory.may_open(os.fsdecode(own.name), who)
+
     def open(self, node: Node) -> BackingFile:
         """Open a file; ESTALE if other files are behind it than at the lookup."""
         if isinstance(node, GraftNode):

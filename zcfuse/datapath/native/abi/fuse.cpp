@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "abi/fuse_changes.hpp"
+
 namespace zc::abi {
 
 std::string_view opcode_name(std::uint32_t opcode) noexcept {
@@ -25,6 +27,43 @@ std::string_view opcode_name(std::uint32_t opcode) noexcept {
         "SETUPMAPPING", "REMOVEMAPPING", "SYNCFS",
         "TMPFILE",      "STATX",         "COPY_FILE_RANGE_64"};
     return opcode < names.size() ? names[opcode] : names[0];
+}
+
+std::string_view entry_name(const InHeader& header, std::span<const std::byte> body) noexcept {
+    std::size_t before = 0;  // bytes of the structure that precedes the name
+    switch (static_cast<Opcode>(header.opcode)) {
+        case Opcode::lookup:
+        case Opcode::unlink:
+        case Opcode::rmdir:
+        case Opcode::symlink:
+            break;
+        case Opcode::mkdir:
+            before = sizeof(MkdirIn);
+            break;
+        case Opcode::link:
+            before = sizeof(LinkIn);
+            break;
+        case Opcode::rename:
+            before = sizeof(RenameIn);
+            break;
+        case Opcode::rename2:
+            before = sizeof(Rename2In);
+            break;
+        case Opcode::mknod:
+            before = sizeof(MknodIn);
+            break;
+        case Opcode::create:
+            before = sizeof(CreateIn);
+            break;
+        default:
+            return {};
+    }
+    if (body.size() <= before) {
+        return {};
+    }
+    const auto rest = body.subspan(before);
+    const std::string_view text{reinterpret_cast<const char*>(rest.data()), rest.size()};
+    return text.substr(0, text.find('\0'));
 }
 
 std::string_view init_flag_name(unsigned bit) noexcept {

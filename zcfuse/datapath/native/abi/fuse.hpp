@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace zc::abi {
@@ -122,6 +123,9 @@ struct InHeader {
     std::uint16_t padding;
 };
 static_assert(sizeof(InHeader) == 40);
+
+// The name in a directory that a request is about: "" for a request about a node itself.
+std::string_view entry_name(const InHeader& header, std::span<const std::byte> body) noexcept;
 
 struct OutHeader {
     std::uint32_t len;

@@ -25,6 +25,7 @@
 #include "bindings/indexes.hpp"
 #include "bindings/sources.hpp"
 #include "bindings/statistics.hpp"
+#include "bindings/trace.hpp"
 #include "serve/datapath.hpp"
 #include "serve/sources/directory_source.hpp"
 #include "sys/faults.hpp"
@@ -48,6 +49,14 @@ nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
                                      one.identity.type, one.layer));
     }
     return result;
+}
+
+std::vector<std::string> operations() {
+    std::vector<std::string> names;
+    for (std::uint32_t opcode = 0; opcode < zc::abi::kOpcodes; ++opcode) {
+        names.emplace_back(zc::abi::opcode_name(opcode));
+    }
+    return names;
 }
 
 using Extents = std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>;
@@ -111,6 +120,7 @@ void bind_config(nb::module_& module) {
         .def_rw("stack_depth", &zc::Config::stack_depth)
         .def_rw("lock_budget", &zc::Config::lock_budget)
         .def_rw("prefault", &zc::Config::prefault)
+        .def_rw("hot_files", &zc::Config::hot_files)
         .def_rw("read_only", &zc::Config::read_only)
         .def_rw("upcall_timeout", &zc::Config::upcall_timeout)
         .def_rw("message_bytes", &zc::Config::message_bytes)
@@ -214,6 +224,11 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
             "parent"_a, "name"_a)
         .def("statistics", &zc::bindings::statistics)
         .def("hot_files", &zc::bindings::hot_files, "most"_a)
+        .def(
+            "trace", [](DataPath& path, std::size_t most) { path.state().ledger.trace(most); },
+            "most"_a, Released())
+        .def("drain_trace", &zc::bindings::drain_trace)
+        .def_static("operations", &operations)
         .def("expect_end", &DataPath::expect_end)
         .def(
             "stop", [](DataPath& path) { return path.stop(); }, Released());

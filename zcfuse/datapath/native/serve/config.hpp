@@ -25,6 +25,7 @@ struct Config {
         1;  // of stacked filesystems below us that passthrough allows: 1 or 2
     std::size_t lock_budget = 64 << 20;  // bytes
     bool prefault = true;
+    std::size_t hot_files = 256;  // files whose requests each thread counts by file
     bool read_only = true;
     std::uint32_t upcall_timeout =
         120;  // seconds until an upcall is answered EIO in control's place

@@ -98,7 +98,7 @@ class ReadWorker {
         while (auto job = state_->workers.next()) {
             const Turn turn(*counts_);
             reader_.serve(*job, RingReader::Wait::allowed);
-            counts_->answered_read(job->nodeid, job->served, job->since);
+            counts_->answered_read(job->asked, job->served, job->since);
         }
     }
 
@@ -125,7 +125,9 @@ class ListingWorker {
                     // Revoked meanwhile, and control knows nothing of a handle of the data path.
                     job->channel->reply_error(job->header.unique, -ESTALE);
                 }
-                counts_->answered(job->header.opcode, job->since);
+                const auto& header = job->header;
+                counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode,
+                                  job->since);
             }
             state_->listings.done(*job);
         }

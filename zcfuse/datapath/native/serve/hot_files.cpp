@@ -1,16 +1,11 @@
 #include "serve/hot_files.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace zc {
 
 namespace {
-
-// Nodeids are counted up, in steps of a power of two (nodes/table.hpp): spread by the golden ratio.
-std::size_t set_of(std::uint64_t nodeid) noexcept {
-    static_assert(HotFiles::kSets == 32);
-    return static_cast<std::size_t>((nodeid * 0x9E37'79B9'7F4A'7C15ULL) >> 59);
-}
 
 void add(FileUse& to, const FileUse& more) noexcept {
     to.opens += more.opens;
@@ -19,6 +14,15 @@ void add(FileUse& to, const FileUse& more) noexcept {
 }
 
 }  // namespace
+
+HotFiles::HotFiles(std::size_t places)
+    : sets_(std::bit_ceil(std::max<std::size_t>((places + kWays - 1) / kWays, 1))) {}
+
+// Nodeids are counted up, in steps of a power of two (nodes/table.hpp): spread by the golden ratio.
+HotFiles::Set& HotFiles::set_of(std::uint64_t nodeid) noexcept {
+    const auto spread = (nodeid * 0x9E37'79B9'7F4A'7C15ULL) >> 32;
+    return sets_[static_cast<std::size_t>(spread) & (sets_.size() - 1)];
+}
 
 HotFiles::Place& HotFiles::place_of(Set& set, std::uint64_t nodeid) noexcept {
     const auto own = std::find_if(set.begin(), set.end(),
@@ -34,7 +38,7 @@ HotFiles::Place& HotFiles::place_of(Set& set, std::uint64_t nodeid) noexcept {
 }
 
 void HotFiles::add(std::uint64_t nodeid, const FileUse& more) noexcept {
-    auto& set = sets_[set_of(nodeid)];
+    auto& set = set_of(nodeid);
     const std::lock_guard guard(lock_);
     auto& place = place_of(set, nodeid);
     place.weight += more.requests();

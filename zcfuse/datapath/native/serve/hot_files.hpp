@@ -1,4 +1,4 @@
-// Finds the most requested files with a space-saving sketch (Metwally and others, 2005) of fixed
+// Finds the most requested files with a space-saving sketch (Metwally and others, 2005) of one
 // size; each serving thread has one. A nodeid hashes to eight places. A new file replaces the
 // lightest file there and inherits its weight, so that popular files stay. The report counts
 // requests since the file took its place: it never overstates, and is exact for a file that never
@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 namespace zc {
 
@@ -26,9 +27,11 @@ struct FileUse {
 
 class HotFiles {
   public:
-    static constexpr std::size_t kSets = 32;
     static constexpr std::size_t kWays = 8;
-    static constexpr std::size_t kPlaces = kSets * kWays;
+    static constexpr std::size_t kPlaces = 256;
+
+    // Room for `places` files, rounded up to a power of two.
+    explicit HotFiles(std::size_t places = kPlaces);
 
     void opened(std::uint64_t nodeid) noexcept { add(nodeid, {1, 0, 0}); }
     void read(std::uint64_t nodeid, std::uint64_t bytes) noexcept { add(nodeid, {0, 1, bytes}); }
@@ -45,9 +48,10 @@ class HotFiles {
     using Set = std::array<Place, kWays>;
     void add(std::uint64_t nodeid, const FileUse& more) noexcept;
     static Place& place_of(Set& set, std::uint64_t nodeid) noexcept;
+    Set& set_of(std::uint64_t nodeid) noexcept;
 
     mutable std::mutex lock_;
-    std::array<Set, kSets> sets_{};
+    std::vector<Set> sets_;  // a power of two of them
 };
 
 }  // namespace zc

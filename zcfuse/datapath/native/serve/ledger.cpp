@@ -15,6 +15,12 @@ std::string_view path_name(Path path) noexcept {
     return names[static_cast<std::size_t>(path)];
 }
 
+Way way_of(Path path) noexcept {
+    static constexpr std::array<Way, static_cast<std::size_t>(Path::count_)> ways{
+        Way::upcall, Way::pool, Way::mmap, Way::splice};
+    return ways[static_cast<std::size_t>(path)];
+}
+
 std::string_view reason_text(Reason reason) noexcept {
     static constexpr std::array<std::string_view, static_cast<std::size_t>(Reason::count_)> texts{
         "splice: too small, cheaper copied",
@@ -39,12 +45,35 @@ std::string_view reason_text(Reason reason) noexcept {
 }
 
 std::shared_ptr<ThreadCounts> Ledger::join(std::string role) {
-    auto counts = std::make_shared<ThreadCounts>();
+    auto counts = std::make_shared<ThreadCounts>(hot_places_);
     counts->role = std::move(role);
     counts->tid = sys::thread_id();
     const std::lock_guard guard(lock_);
+    if (traced_ > 0) {
+        counts->trace.begin(traced_);
+    }
     threads_.push_back(counts);
     return counts;
+}
+
+void Ledger::trace(std::size_t most) {
+    const std::lock_guard guard(lock_);
+    traced_ = most;
+    for (const auto& thread : threads_) {
+        if (most > 0) {
+            thread->trace.begin(most);
+        } else {
+            thread->trace.end();
+        }
+    }
+}
+
+std::uint64_t Ledger::drain(std::vector<Event>& into) const {
+    std::uint64_t lost = 0;
+    for (const auto& thread : threads()) {
+        lost += thread->trace.drain(into);
+    }
+    return lost;
 }
 
 void Ledger::opened(std::string_view mode, const std::string& reason) {

@@ -22,6 +22,7 @@
 #include "abi/fuse.hpp"
 #include "serve/hot_files.hpp"
 #include "serve/latency.hpp"
+#include "serve/trace.hpp"
 
 namespace zc {
 
@@ -69,14 +70,19 @@ struct Served {
     std::uint64_t bytes = 0;
 };
 
+Way way_of(Path path) noexcept;
+
 // The counters of one thread. Only that thread adds.
 struct alignas(64) ThreadCounts {
+    explicit ThreadCounts(std::size_t hot_places = HotFiles::kPlaces) : files(hot_places) {}
+
     std::string role;
     pid_t tid = 0;
     std::array<Count, abi::kOpcodes> requests;
     std::array<Count, abi::kOpcodes> upcalls;
     std::array<Latency, abi::kOpcodes> latency;
     HotFiles files;
+    Trace trace;
     std::array<PathCounts, static_cast<std::size_t>(Path::count_)> paths;
     std::array<Count, static_cast<std::size_t>(Reason::count_)> reasons;
     Count malformed;
@@ -88,16 +94,24 @@ struct alignas(64) ThreadCounts {
 
     PathCounts& path(Path which) noexcept { return paths[static_cast<std::size_t>(which)]; }
     // A request that was taken at `since` is dealt with now.
-    void answered(std::uint32_t opcode, Clock::time_point since) noexcept {
-        latency[slot(opcode)].add(Clock::now() - since);
+    void answered(const Asked& asked, std::uint32_t opcode, Clock::time_point since) noexcept {
+        const auto taken = Clock::now() - since;
+        latency[slot(opcode)].add(taken);
+        if (trace.on()) {
+            trace.note(asked, opcode, taken);
+        }
     }
     // The same of a READ of a file.
-    void answered_read(std::uint64_t nodeid, const Served& served,
-                       Clock::time_point since) noexcept {
+    void answered_read(const Asked& asked, const Served& served, Clock::time_point since) noexcept {
+        constexpr auto opcode = static_cast<std::uint32_t>(abi::Opcode::read);
         const auto taken = Clock::now() - since;
-        latency[slot(static_cast<std::uint32_t>(abi::Opcode::read))].add(taken);
+        latency[slot(opcode)].add(taken);
         path(served.path).latency.add(taken);
-        files.read(nodeid, served.bytes);
+        files.read(asked.nodeid, served.bytes);
+        if (trace.on()) {
+            trace.travels(way_of(served.path), served.bytes);
+            trace.note(asked, opcode, taken);
+        }
     }
     void because(Reason reason) noexcept { reasons[static_cast<std::size_t>(reason)].add(); }
     static std::size_t slot(std::uint32_t opcode) noexcept {
@@ -123,6 +137,9 @@ class Turn {
 
 class Ledger {
   public:
+    // `hot_places`: files that each thread counts by name.
+    explicit Ledger(std::size_t hot_places = HotFiles::kPlaces) : hot_places_(hot_places) {}
+
     // The counters of the calling thread, which stay readable after it ended.
     std::shared_ptr<ThreadCounts> join(std::string role);
     // The outcome of one open: how the file will be served, and why not better ("" when it is
@@ -132,6 +149,13 @@ class Ledger {
     // Waits until the requests that threads are at now have been counted, 5 ms at most: what a
     // client has been answered is then in the counts that are read next.
     void settle() const;
+
+    // Has every thread note what it answers from now on, up to `most` events between two drains;
+    // 0: no more. Throws std::bad_alloc.
+    void trace(std::size_t most);
+    // Appends what was noted since the last drain, a thread behind the other. Returns how many
+    // events were lost.
+    std::uint64_t drain(std::vector<Event>& into) const;
 
     std::vector<std::shared_ptr<ThreadCounts>> threads() const;
     std::map<std::string, std::uint64_t> opens() const;
@@ -146,6 +170,8 @@ class Ledger {
   private:
     mutable std::mutex lock_;  // innermost: nothing is called under it
     std::vector<std::shared_ptr<ThreadCounts>> threads_;
+    const std::size_t hot_places_;
+    std::size_t traced_ = 0;
     std::map<std::string, std::uint64_t> opens_;
     std::map<std::string, std::uint64_t> open_reasons_;
 };

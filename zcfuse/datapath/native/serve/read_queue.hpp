@@ -26,7 +26,7 @@ struct ReadJob {
     std::uint64_t unique;
     abi::ReadIn request;
     std::shared_ptr<const FileLease> lease;
-    std::uint64_t nodeid = 0;
+    Asked asked{};              // without a name
     Clock::time_point since{};  // when the request was taken off its channel
     std::size_t have = 0;       // bytes that lie in the request's own buffer already
     Served served{};

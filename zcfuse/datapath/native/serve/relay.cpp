@@ -28,6 +28,10 @@ std::size_t largest_message(const State& state) {
     return std::max(kSmallestBuffer, data + sys::page_bytes());
 }
 
+Asked asked(const Upcall& upcall) noexcept {
+    return {upcall.nodeid, upcall.pid, upcall.uid, upcall.name};
+}
+
 }  // namespace
 
 Relay::Relay(std::shared_ptr<State> state)
@@ -91,7 +95,8 @@ void Relay::look_through() {
 }
 
 void Relay::given_up(const Upcall& upcall) noexcept {
-    counts_->answered(upcall.opcode, upcall.since);
+    counts_->trace.travels(Way::upcall, 0);
+    counts_->answered(asked(upcall), upcall.opcode, upcall.since);
 }
 
 // Takes all replies that are there. Returns false when control has closed its end.
@@ -151,9 +156,10 @@ void Relay::route(std::span<std::byte> message) {
     if (const auto upcall = state_->upcalls.take(header.unique)) {
         forward(*upcall, header.unique, message);
         if (static_cast<abi::Opcode>(upcall->opcode) == abi::Opcode::read) {
-            counts_->answered_read(upcall->nodeid, served_, upcall->since);
+            counts_->answered_read(asked(*upcall), served_, upcall->since);
         } else {
-            counts_->answered(upcall->opcode, upcall->since);
+            counts_->trace.travels(Way::upcall, 0);
+            counts_->answered(asked(*upcall), upcall->opcode, upcall->since);
         }
     } else {
         state_->upcalls.undo(message);

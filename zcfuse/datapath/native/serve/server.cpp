@@ -26,6 +26,10 @@ bool parse(std::span<const std::byte> bytes, Structure& into) noexcept {
     return true;
 }
 
+Asked asked(const abi::InHeader& header, std::span<const std::byte> body = {}) noexcept {
+    return {header.nodeid, header.pid, header.uid, abi::entry_name(header, body)};
+}
+
 }  // namespace
 
 ReadPolicy policy_of(const State& state) {
@@ -117,7 +121,7 @@ void Server::dispatch(std::span<const std::byte> message) {
         fate = hand_up(header, message);
     }
     if (fate == Fate::finished) {
-        counts_->answered(header.opcode, received_);
+        counts_->answered(asked(header, message.subspan(sizeof header)), header.opcode, received_);
     }
 }
 
@@ -185,13 +189,13 @@ Server::Fate Server::serve_read(const abi::InHeader& header, std::span<const std
         }
         return Fate::up;
     }
-    ReadJob read{channel_, header.unique, request, lease, header.nodeid, received_};
+    ReadJob read{channel_, header.unique, request, lease, asked(header), received_};
     return reader_ ? read_by_channel(std::move(read)) : read_by_ring(std::move(read));
 }
 
 Server::Fate Server::read_by_ring(ReadJob read) {
     if (ring_reader_.serve(read, RingReader::Wait::never)) {
-        counts_->answered_read(read.nodeid, read.served, read.since);
+        counts_->answered_read(read.asked, read.served, read.since);
     } else {
         state_->workers.push(std::move(read));
     }
@@ -202,7 +206,7 @@ Server::Fate Server::read_by_channel(ReadJob read) {
     auto job = state_->reads.begin(std::move(read));
     while (job) {
         const auto served = reader_->serve(*job->channel, job->unique, job->request, *job->lease);
-        counts_->answered_read(job->nodeid, served, job->since);
+        counts_->answered_read(job->asked, served, job->since);
         job = state_->reads.next();
     }
     return Fate::elsewhere;

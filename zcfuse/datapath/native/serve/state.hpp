@@ -35,6 +35,7 @@ struct State {
     State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits, unsigned threads)
         : config(settings),
           mode(parse_mode(settings.path)),
+          ledger(settings.hot_files),
           mirrors(leases, settings),
           negotiation(settings, limits),
           backings(mode, negotiation),

@@ -4,16 +4,19 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <system_error>
 
 #include "abi/fuse_uring.hpp"
 #include "sys/faults.hpp"
+#include "sys/fork_guard.hpp"
 
 namespace zc::sys {
 
 struct Uring::Ring {
     io_uring ring{};
     bool open = false;
+    std::optional<ForkGuard> guard;  // its registered file is the connection
 };
 
 namespace {
@@ -62,6 +65,8 @@ Uring::Uring(unsigned commands, int device) : ring_(std::make_unique<Ring>()) {
         throw refused("io_uring_setup", error);
     }
     ring_->open = true;
+    ::io_uring_ring_dontfork(&ring_->ring);
+    ring_->guard.emplace(ring_->ring.ring_fd);
     error = ::io_uring_register_files(&ring_->ring, &device, 1);
     if (error < 0) {
         close();
@@ -140,6 +145,7 @@ unsigned Uring::ready() const noexcept {
 void Uring::close() noexcept {
     if (ring_->open) {
         ring_->open = false;
+        ring_->guard.reset();
         ::io_uring_queue_exit(&ring_->ring);
     }
 }

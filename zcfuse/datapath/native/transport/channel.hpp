@@ -11,6 +11,7 @@
 #include <span>
 
 #include "abi/fuse.hpp"
+#include "sys/fork_guard.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
@@ -53,7 +54,8 @@ class Channel {
 // the kernel. Safe from several threads at once.
 class DeviceChannel final : public Channel {
   public:
-    DeviceChannel(sys::UniqueFd fd, bool device) noexcept : fd_(std::move(fd)), device_(device) {}
+    DeviceChannel(sys::UniqueFd fd, bool device) noexcept
+        : fd_(std::move(fd)), guard_(fd_.get()), device_(device) {}
 
     ssize_t receive(std::span<std::byte> buffer) const noexcept override {
         return sys::read(fd_.get(), buffer.data(), buffer.size());
@@ -76,6 +78,7 @@ class DeviceChannel final : public Channel {
 
   private:
     sys::UniqueFd fd_;
+    sys::ForkGuard guard_;
     bool device_;
 };
 

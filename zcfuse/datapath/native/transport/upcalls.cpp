@@ -68,7 +68,13 @@ bool Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
                       std::span<const std::byte> request,
                       std::chrono::steady_clock::time_point since, std::uint32_t asked_as) {
     const auto header = header_of(request);
-    const Upcall upcall{channel, asked_as != 0 ? asked_as : header.opcode, header.nodeid, since};
+    const Upcall upcall{channel,
+                        asked_as != 0 ? asked_as : header.opcode,
+                        header.nodeid,
+                        since,
+                        header.pid,
+                        header.uid,
+                        std::string(abi::entry_name(header, request.subspan(sizeof header)))};
     const bool replied = wants_reply(header);
     bool wake_relay = false;
     ssize_t sent = -EPIPE;

@@ -19,6 +19,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -33,6 +34,9 @@ struct Upcall {
     std::uint32_t opcode;
     std::uint64_t nodeid;
     std::chrono::steady_clock::time_point since;
+    std::uint32_t pid;
+    std::uint32_t uid;
+    std::string name;  // what a LOOKUP asks for
 };
 
 class Upcalls {

@@ -167,6 +167,8 @@ bool open(Context& context, const Request& request) {
     }
     abi::OpenOut out{kOwnBit, 0, 0};
     answer_by(lease.get(), out);
+    context.counts.trace.travels(lease->passthrough() ? Way::passthrough : Way::cached,
+                                 status.stx_size);
     if (!lease->passthrough()) {
         context.mirrors().hold(nodeid, NodeTable::Held::pages);
         out.open_flags |=

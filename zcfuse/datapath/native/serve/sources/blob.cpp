@@ -129,6 +129,13 @@ int Blob::join(const Terms& terms, std::size_t& at, BackingPaths& paths, Runs& i
             append(into.runs, run);
         }
         into.complete = found.complete;
+        const bool grows = found.complete && !found.runs.empty() && found.runs.back().open_ended;
+        if (part + 1 == count && grows) {
+            if (found.runs.back().length == 0) {
+                into.runs.push_back(found.runs.back());  // an empty file, which may grow
+            }
+            into.runs.back().open_ended = true;
+        }
     }
     return 0;
 }

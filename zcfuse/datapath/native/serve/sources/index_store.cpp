@@ -134,9 +134,15 @@ BackingPath IndexStore::path_of(std::string_view absolute) {
 }
 
 std::uint32_t IndexStore::use_directory(const BackingPath& path) {
-    const auto number = directory_numbers_.at(*path.directory);
-    ++directories_[number].uses;
-    return number;
+    const auto known = directory_numbers_.find(*path.directory);
+    if (known != directory_numbers_.end()) {
+        ++directories_[known->second].uses;
+        return known->second;
+    }
+    // The entry that this one replaces was the last in the directory, which went with it.
+    const auto made = directories_.add({path.directory, path.directory_id, 1});
+    directory_numbers_.emplace(*path.directory, made);
+    return made;
 }
 
 std::shared_ptr<const sys::UniqueFd> IndexStore::memory_of(int fd) {

@@ -1,0 +1,1 @@
+head --bytes=1M /dev/urandom >/data/model.bin
