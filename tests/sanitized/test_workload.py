@@ -89,6 +89,9 @@ def working(tmp_path: Path, source: str, changing: str, *options: str) -> Iterat
     log = str(tmp_path / "log")
     daemon = Daemon(source, str(mountpoint), *options, log=log, env=environment, under=under)
     try:
+        if SANITIZED:
+            # A data path without sanitizers would find nothing either.
+            assert environment["ZCFUSE_NATIVE"] in Path(f"/proc/{daemon.pid}/maps").read_text()
         argv = (str(CLIENTS), daemon.mountpoint, changing, str(SECONDS))
         done = daemon.run(sys.executable, *argv, timeout=SECONDS + SLACK_S)
         assert int(done.stdout) > 0
