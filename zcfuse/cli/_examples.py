@@ -10,6 +10,7 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
         "zcfuse mount /data /mnt/zc",
         "sudo zcfuse mount --allow-other --immutable /data/train /mnt/zc",
         "zcfuse mount photos.zip ~/mnt",
+        "zcfuse mount s3://bucket/prefix ~/mnt",
         "zcfuse mount --layer changes --layer base ~/mnt",
     ),
     "umount": (
@@ -32,6 +33,7 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
         "zcfuse warm --lock 2G /mnt/zc/train",
         "zcfuse warm --from used.txt",
     ),
+    "cache": ("zcfuse cache list", "zcfuse cache prune --cache-size 50G"),
     "copies": ("zcfuse copies --size 64M", "zcfuse copies --path pool --path splice"),
     "doctor": ("zcfuse doctor", "zcfuse doctor --json"),
     "completion": ("source <(zcfuse completion bash)",),

@@ -37,6 +37,10 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "zcfuse.cli.warm:warm",
         "Read files ahead into the page cache; keep them in memory.",
     ),
+    "cache": (
+        "zcfuse.cli.cache:cache",
+        "Show or clean the cache of the files of buckets and servers.",
+    ),
     "copies": ("zcfuse.cli.copies:copies", "Count the copies that each serving path makes."),
     "doctor": (
         "zcfuse.cli.doctor:doctor",
