@@ -1,16 +1,21 @@
 """A worker and a server's faults, without a mount: right bytes, or an error and none."""
 
+import stat
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
 
 from tests.remote.conftest import LARGE
 from tests.remote.server import FAULTS, WebServer
+from tests.support import skip_unless
+from zcfuse.remote import Remote
 from zcfuse.remote._cache import PIECE_BYTES, key_of
 from zcfuse.remote._drivers import named
 from zcfuse.remote._messages import Ensure, Ensured, Failed, Info, Look, Looked, Setup
 from zcfuse.remote._source import identity_of, place_of, shown_url
 from zcfuse.remote._worker import Worker
+from zcfuse.tree import Filter, Union, Who
 
 
 @pytest.fixture
@@ -47,6 +52,31 @@ def test_another_version_is_refused(worker: Worker, web: WebServer):
     reply = worker.answer(Ensure(2, key, info, 0, PIECE_BYTES, True, 1.0))
     assert isinstance(reply, Failed)
     assert not reply.unreachable
+
+
+def test_a_tree_that_waits_for_a_server_is_no_layer_and_cannot_be_filtered(tmp_path: Path):
+    skip_unless("fsspec")
+    remote = Remote(f"file://{tmp_path}", cache_dir=str(tmp_path / "cache"))
+    for make in (lambda: Union([remote, str(tmp_path)]), lambda: Filter(remote, hide=["x"])):
+        with pytest.raises(TypeError, match="waits for a server"):
+            make()
+    remote.close()
+
+
+async def test_a_lookup_never_stops_a_trio_thread(tmp_path: Path):
+    skip_unless("fsspec")
+    remote = Remote(f"file://{tmp_path}", cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(OSError, match="not supported"):
+        remote.lookup(remote.root, b"x")
+    answer = remote.lookup_for(remote.root, b"cache", Who(0, 0, 0))
+    assert isinstance(answer, Awaitable)
+    _, attributes = await answer
+    assert stat.S_ISDIR(attributes.mode)
+    # Now the listing answers at once, for present and missing names.
+    assert remote.lookup_for(remote.root, b"cache", Who(0, 0, 0)) != answer
+    with pytest.raises(FileNotFoundError):
+        remote.lookup_for(remote.root, b"x", Who(0, 0, 0))
+    remote.close()
 
 
 def _fact(name: bytes, *, is_directory: bool = False, size: int = 1) -> Info:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
+import trio
 
 from zcfuse.options import DEFAULT_CACHE_TIMEOUT_S
 from zcfuse.remote._cache import Cache, check_limit, default_directory
@@ -96,6 +97,8 @@ class Remote(Tree):
         ValueError: no driver knows the scheme, or a value is out of its range.
     """
 
+    waits = True
+
     root: RemoteNode
 
     def __init__(
@@ -148,6 +151,7 @@ class Remote(Tree):
         known = self._known(own, name)
         if known is not None:
             return known
+        _require_may_wait()
         names = self._young(own.info.path)
         if names is None:
             names = self._waited_names(own.info.path, sizes=False)
@@ -187,6 +191,7 @@ class Remote(Tree):
         own = _directory(node)
         names = self._young(own.info.path)
         if names is None or _lacks_sizes(names):
+            _require_may_wait()
             names = self._waited_names(own.info.path, sizes=True)
         return _RemoteListing(self, own, names)
 
@@ -414,6 +419,12 @@ class _RemoteListing(Listing):
     def close(self) -> None:
         """Free the names."""
         self._infos = ()
+
+
+def _require_may_wait() -> None:
+    """Raise EOPNOTSUPP in a trio thread, which would stop every request of its mount."""
+    if trio.lowlevel.in_trio_run():
+        raise _error(errno.EOPNOTSUPP)
 
 
 def _lacks_size(info: Info) -> bool:

@@ -112,6 +112,9 @@ class Filter(Tree):
             self._tree: Tree = VirtualTree(tree)
         else:
             self._tree = tree if isinstance(tree, Tree) else Mirror(tree)
+        if self._tree.waits:
+            kind = type(self._tree).__name__
+            raise TypeError(f"a {kind} waits for a server: it cannot be filtered")
         self.in_parts = self._tree.in_parts
         self.stacked = bool(getattr(self._tree, "stacked", False))
         self.root = FilterNode(self._tree.root, None, b"")

@@ -316,6 +316,9 @@ class Tree(ABC):
     root: Node
     in_parts: bool = False
     """Whether most of its files are parts of files; splice serves those, without passthrough."""
+    waits: bool = False
+    """Whether `lookup` and `listing` wait for a server, so that a mount calls only `lookup_for` and
+    `listing_for`. Neither a Union nor a Filter can show such a tree."""
 
     @abstractmethod
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:

@@ -249,6 +249,8 @@ def _layer_of(source: Source, index: int, numbers_of: int | None, openat2: bool)
     if isinstance(source, Dir):
         source = VirtualTree(source)
     if isinstance(source, Tree):
+        if source.waits:
+            raise TypeError(f"a {type(source).__name__} waits for a server: it cannot be a layer")
         return TreeLayer(source, index)
     return Layer(source, index, numbers_of, openat2=openat2)
 

@@ -168,6 +168,8 @@ def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
 
 
 def _of_url(source: str, wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
+    if wanted.hide:
+        raise click.UsageError("--hide: not for a URL")
     _require_no_archive_options(wanted.archive_options, shown_remote(source))
     make_tree = remote_maker(source, wanted.remote_options, options)
     where = _check_mountpoint(mountpoint, options)
