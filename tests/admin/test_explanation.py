@@ -1,90 +1,74 @@
-"""Texts and advice for a daemon's reasons, without a mount."""
-
-import re
-from pathlib import Path
+"""Advice of an explanation, and the table of reasons that it takes it from."""
 
 import pytest
 
-from zcfuse.admin.explain._document import (
-    GOOD,
-    Explanation,
-    Names,
-    Served,
-    advice,
-    meaning,
-)
+from zcfuse.admin.explain import Explanation, advice
+from zcfuse.admin.explain._document import Names, Served
 from zcfuse.admin.explain._inquiry import _steps
-
-SERVE = Path(__file__).parents[2] / "zcfuse" / "datapath" / "native" / "serve"
-_REASON = re.compile(r'"((?:passthrough|splice|mmap|pool|no lease|zero-message opens): [^"]+)"')
-
-
-def recorded_reasons():
-    """Every reason that the data path's sources can record."""
-    return sorted(
-        {
-            reason
-            for name in ("ledger.cpp", "backings.cpp", "datapath.cpp")
-            for reason in _REASON.findall((SERVE / name).read_text())
-        }
-    )
+from zcfuse.datapath import REASONS as RECORDED
+from zcfuse.reasons import GOOD, REASONS, coded, reason_advice, reason_line, reason_text
 
 
-def found(mode="cached", reason="", *, forced="", options=None, leased=True):
+def found(mode="cached", reason="", *, forced="", by_option=False, names=""):
+    steps = _steps(mode, reason, forced, by_option, ring=False)
     return Explanation(
         pid=1,
         source="/source",
         mountpoint="/mnt",
-        options={"path": "auto", "stack_depth": 1, "directory_lease": True, **(options or {})},
+        options={},
         node="",
         volatile=False,
-        names=Names(leased, "", 1.0),
+        names=Names(not names, names, 1.0),
         parts=[],
         parts_in_all=0,
         kernel={},
         transport="dev",
         transport_reason="",
-        served=Served(mode, reason, "", forced, [], 0),
+        served=Served(mode, reason, "", forced, steps, 0),
         fallbacks={},
     )
 
 
-def test_there_are_as_many_reasons_as_the_sources_are_thought_to_have():
-    assert len(recorded_reasons()) >= 20
+def test_every_code_that_the_data_path_records_has_words():
+    assert len(set(RECORDED)) == len(RECORDED) >= 30
+    assert [code for code in RECORDED if code not in REASONS] == []
 
 
-@pytest.mark.parametrize("reason", recorded_reasons())
-def test_every_recorded_reason_is_told_in_other_words(reason):
-    assert meaning(reason)
+@pytest.mark.parametrize("code", REASONS)
+def test_words_fit_one_line_and_contain_the_detail(code):
+    reason = coded(code, "EXDEV")
+    shown_words = (reason_text(reason), reason_advice(reason))
+    for words, shown in zip(REASONS[code], shown_words, strict=True):
+        assert ("EXDEV" in shown) == ("{}" in words)
+        assert "\n" not in shown
+        assert "{}" not in shown
 
 
-def test_an_errno_that_nobody_expected_is_understood_all_the_same():
-    assert meaning("passthrough: EXDEV")
-    assert "EXDEV" in advice(found(reason="passthrough: EXDEV"))
-
-
-def test_an_unknown_reason_has_no_words():
-    assert meaning("something else") == ""
+def test_a_code_without_words_is_shown_as_it_is():
+    assert reason_text("of another version: x") == "of another version: x"
+    assert reason_advice("of another version") == ""
+    assert reason_line("ring_no_device") == reason_text("ring_no_device")
+    with pytest.raises(KeyError):
+        coded("of_another_version", "x")
 
 
 @pytest.mark.parametrize(
     ("explanation", "words"),
     [
         (found("passthrough"), GOOD),
-        (
-            found("passthrough", leased=False, options={"directory_lease": False}),
-            "without --no-directory-lease",
-        ),
-        (found(reason="passthrough: EPERM (needs CAP_SYS_ADMIN)"), "as root"),
-        (found(reason="passthrough: ELOOP (...)"), "--stack-depth 2"),
-        (found(reason="passthrough: ELOOP (...)", options={"stack_depth": 2}), "fewer others"),
-        (found(reason="passthrough: ENOSYS (...)"), "Linux 6.9"),
-        (found(reason="passthrough: the file is made of extents"), GOOD),
-        (found(reason="passthrough: not on an immutable mount (...)"), "without --immutable"),
-        (found(forced="pool", options={"path": "pool"}), "--path auto"),
+        (found("passthrough", names="names_lease_off"), "without --no-directory-lease"),
+        (found("passthrough", names="names_by_tree"), GOOD),
+        (found(reason="passthrough_not_permitted"), "as root"),
+        (found(reason="passthrough_stacked"), "--stack-depth 2"),
+        (found(reason="passthrough_stacked_twice"), "fewer others"),
+        (found(reason="passthrough_not_offered"), "Linux 6.9"),
+        (found(reason="passthrough_refused: EXDEV"), "EXDEV"),
+        (found(reason="passthrough_extents"), GOOD),
+        (found(reason="passthrough_immutable"), "without --immutable"),
+        (found(forced="pool", by_option=True), "--path auto"),
         (found(forced="pool"), "leave path='pool' out"),
-        (found("naive", options={"path": "naive"}), "without --path naive"),
-        (found("upcall", options={"path": "upcall"}), "without --path upcall"),
+        (found("naive", forced="naive", by_option=True), "--path auto"),
+        (found("upcall", forced="upcall", by_option=True), "--path auto"),
         (found("upcall", forced="upcall"), "leave path='upcall' out"),
         (found("upcall"), "Bytes"),
         (found("", "Input/output error"), "cannot be opened: Input/output error"),
@@ -100,8 +84,8 @@ def test_the_advice_names_what_would_help(explanation, words):
     ("mode", "reason", "forced", "ring", "used"),
     [
         ("passthrough", "", "", False, ["passthrough"]),
-        ("cached", "passthrough: EPERM", "", False, ["splice", "pool"]),
-        ("cached", "passthrough: EPERM", "", True, ["pool"]),
+        ("cached", "passthrough_not_permitted", "", False, ["splice", "pool"]),
+        ("cached", "passthrough_not_permitted", "", True, ["pool"]),
         ("cached", "", "mmap", False, ["mmap"]),
         ("cached", "", "splice", False, ["splice"]),
         ("cached", "", "pool", True, ["pool"]),
@@ -111,6 +95,6 @@ def test_the_advice_names_what_would_help(explanation, words):
     ],
 )
 def test_every_path_that_is_not_used_has_its_reason(mode, reason, forced, ring, used):
-    steps = _steps(mode, reason, forced, ring)
+    steps = _steps(mode, reason, forced, True, ring)
     assert [step.path for step in steps if step.used] == used
-    assert all(step.reason for step in steps if not step.used)
+    assert all(reason_text(step.reason) != step.reason for step in steps if not step.used)

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from zcfuse.admin.metrics._collector import cumulative, exposition
 from zcfuse.admin.status._document import StatusDocument, ThreadUsage
 from zcfuse.datapath import Latency
-from zcfuse.options._mount import parse_listen
+from zcfuse.options import parse_listen
 
 LATENCY = {
     "count": 6,

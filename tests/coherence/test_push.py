@@ -159,7 +159,7 @@ def test_a_filesystem_that_does_not_report_changes_is_asked_again_as_before(
     source.mkdir()
     ramfs = kernel_mount("-t", "ramfs", "ramfs", str(source))
     with ramfs, serving(tmp_path, str(source), *PUSH) as daemon:
-        assert daemon.status()["datapath"]["coherence"]["refused"] == {"filesystem": 1}
+        assert daemon.status()["datapath"]["coherence"]["refused"] == {"push_filesystem": 1}
 
 
 def test_without_the_right_to_watch_a_filesystem_answers_hold_for_a_time(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_without_the_right_to_watch_a_filesystem_answers_hold_for_a_time(tmp_pat
         text=True,
         timeout=20,
     )
-    assert (result.stdout.strip(), result.stderr) == ("not_permitted", "")
+    assert (result.stdout.strip(), result.stderr) == ("push_not_permitted", "")
 
 
 # A data path over a socket pair needs no right to mount.

@@ -3,7 +3,7 @@
 from zcfuse.datapath import WHOLE_FILE
 
 NODE = 5
-EXTENTS = "passthrough: the file is made of extents"
+EXTENTS = "passthrough_extents"
 
 
 def test_what_would_be_done_is_what_an_install_does_and_is_not_counted(kernel, backing):

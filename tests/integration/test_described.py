@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.integration.client import Client
@@ -145,8 +145,6 @@ def change_file(what: str, path: Path) -> None:
         os.utime(path, ns=times)
 
 
-# A name that cannot be shown stays in the listing.
-@example([("fifo", 4), ("put", 0, ("blob", ("concat", [("file", 4), ("bytes", b"x")]), ""))])
 @examples(30)
 @given(changes=st.lists(_CHANGES, min_size=1, max_size=8))
 def test_a_directory_by_value_is_the_directory_by_upcall_while_it_changes(

@@ -60,7 +60,7 @@ def test_auto_reads_without_passthrough_and_says_why(theirs) -> None:
     assert found == native
     after = counts(daemon)
     assert after.opens == {"cached": 1}
-    assert after.reason("passthrough: EPERM") == 1
+    assert after.fallbacks["passthrough_not_permitted"] == 1
 
 
 def test_small_socket_buffers_lose_nothing(theirs) -> None:

@@ -276,4 +276,4 @@ def test_auto_takes_no_ring_for_a_tree_of_parts_of_files(ring_switch, shows) -> 
     program, client = shows('tree = Dir({"a": Bytes(b"a")})\noptions = MountOptions()')
     assert client.value("content('a')") == b"a"
     found = program.statistics()["datapath"]["transport"]
-    assert (found["kind"], "parts of files" in found["reason"]) == ("dev", True)
+    assert (found["kind"], found["reason"]) == ("dev", "ring_parts")

@@ -1,10 +1,13 @@
 """Options as text and as values."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from zcfuse import MountError, MountOptions
-from zcfuse.datapath import MOST_THREADS
-from zcfuse.options._mount import parse_mount_options, parse_size, split_options
+from zcfuse.datapath import MOST_THREADS, Config
+from zcfuse.options import MOUNT_OPTIONS, parse_options, parse_size, split_options
 
 
 @pytest.mark.parametrize(
@@ -33,8 +36,13 @@ def test_what_is_no_size_is_refused(text):
         parse_size(text)
 
 
+def parsed(text):
+    """The values that the text of ``-o`` gives."""
+    return parse_options(text, MOUNT_OPTIONS)
+
+
 def test_mount_options_are_split_and_converted():
-    assert parse_mount_options("allow_other,,path=mmap,lock_budget=1M,no_prefault") == {
+    assert parsed("allow_other,,path=mmap,lock_budget=1M,no_prefault") == {
         "allow_other": True,
         "path": "mmap",
         "lock_budget": 1 << 20,
@@ -42,24 +50,20 @@ def test_mount_options_are_split_and_converted():
     }
 
 
-def test_what_is_always_on_may_be_given():
-    assert parse_mount_options("nosuid,nodev,default_permissions") == {}
-
-
 @pytest.mark.parametrize("text", ["rw", "writable", "ro,rw"])
 def test_a_mount_is_writable_where_that_is_said_last(text):
-    assert parse_mount_options(text) == {"rw": True}
-    assert parse_mount_options(f"{text},ro") == {"rw": False}
+    assert parsed(text) == {"rw": True}
+    assert parsed(f"{text},ro") == {"rw": False}
 
 
 def test_the_last_of_a_repeated_option_counts():
-    assert parse_mount_options("threads=1,threads=2") == {"threads": 2}
+    assert parsed("threads=1,threads=2") == {"threads": 2}
 
 
 @pytest.mark.parametrize("text", ["suid", "dev", "threads=1.5", "cache_timeout=soon", "=1"])
 def test_a_wrong_mount_option_is_a_usage_error_that_names_it(text):
     with pytest.raises(MountError, match=r"^-o ") as caught:
-        parse_mount_options(text)
+        parsed(text)
     assert caught.value.usage
     assert text in str(caught.value)
 
@@ -89,7 +93,7 @@ def test_a_value_outside_its_range_is_a_usage_error_that_names_it(values):
 def test_an_immutable_tree_is_cached_without_limit():
     assert MountOptions(cache_timeout=3).effective_cache_timeout == 3
     assert MountOptions(immutable=True).effective_cache_timeout > 100 * 365 * 86400
-    assert parse_mount_options("immutable") == {"immutable": True}
+    assert parsed("immutable") == {"immutable": True}
 
 
 def test_commas_in_double_quotes_do_not_separate():
@@ -98,9 +102,42 @@ def test_commas_in_double_quotes_do_not_separate():
 
 
 def test_noexec_and_its_opposite():
-    assert parse_mount_options("noexec") == {"noexec": True}
-    assert parse_mount_options("noexec,exec") == {"noexec": False}
+    assert parsed("noexec") == {"noexec": True}
+    assert parsed("noexec,exec") == {"noexec": False}
 
 
 def test_as_many_threads_as_the_data_path_runs_may_be_chosen():
     assert MountOptions(threads=MOST_THREADS).threads == MOST_THREADS
+
+
+def test_every_option_is_a_field_and_can_be_given_as_text_or_only_in_python():
+    for option in MOUNT_OPTIONS:
+        assert getattr(MountOptions(), option.name) == option.default
+        assert option.spellings or not option.declaration
+        for word, value in option.words.items():
+            assert parsed(word) == {option.name: value}
+        for choice in option.choices:
+            assert parsed(f"{option.name}={choice}") == {option.name: choice}
+        assert f" {option.name}: {option.help}" in MountOptions.__doc__
+
+
+@pytest.mark.parametrize("option", [one for one in MOUNT_OPTIONS if hasattr(Config(), one.name)])
+def test_the_data_path_takes_each_value_of_an_option(option):
+    config = Config()
+    for value in option.choices or (option.default,):
+        given = 1000 if isinstance(value, float) or value is None else value
+        setattr(config, option.name, given)
+        assert getattr(config, option.name) == given
+
+
+def test_the_stub_of_the_data_path_declares_each_field_of_its_configuration():
+    stub = Path(__file__).parents[2] / "zcfuse" / "datapath" / "_native.pyi"
+    classes = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ClassDef)]
+    declared = {
+        line.target.id: line.annotation.id
+        for line in next(one for one in classes if one.name == "Config").body
+        if isinstance(line, ast.AnnAssign)
+    }
+    config = Config()
+    fields = [name for name in dir(config) if not name.startswith("_")]
+    assert declared == {name: type(getattr(config, name)).__name__ for name in fields}

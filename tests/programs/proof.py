@@ -29,7 +29,7 @@ COPIED_PER_BYTE: Final = 0.05
 # may happen while a program runs.
 COPIED_FOR_A_STATUS: Final = 64 << 10
 # For a passthrough file the kernel sends READ only for readahead on advice.
-_ADVICE: Final = "passthrough: READ all the same"
+_ADVICE: Final = "passthrough_read"
 
 
 @dataclass(slots=True)

@@ -36,6 +36,7 @@ from zcfuse.audit import (
 from zcfuse.bench._clients import ClientError, ClientProcess, Timing, client
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
 from zcfuse.bench._sources import SourceFile
+from zcfuse.reasons import reason_text
 
 READ_BLOCK: Final = 1 << 20
 _GB: Final = 1e9
@@ -380,7 +381,9 @@ def _served_otherwise(path: str, window: _Window) -> tuple[str, float]:
         if name != path and counts.bytes
     }
     share = sum(others.values()) / sum(timing.bytes for timing in window.timings)
-    reasons = [f"{reason} ({count})" for reason, count in window.fallbacks.items() if count]
+    reasons = [
+        f"{reason_text(reason)} ({count})" for reason, count in window.fallbacks.items() if count
+    ]
     by = ", ".join(f"{name} {size} bytes" for name, size in others.items())
     because = f"; because: {', '.join(reasons)}" if reasons else ""
     return f"served by another path: {by}{because}", share

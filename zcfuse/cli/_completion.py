@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import click
 from click.shell_completion import CompletionItem
 
 from zcfuse.admin.status import list_mounts
-from zcfuse.cli.mount import OPTION_NAMES
-from zcfuse.options import SERVING_PATHS, TRANSPORTS, known_options
 
 
 def mountpoints(
@@ -33,30 +29,3 @@ def directories(
 ) -> list[CompletionItem]:
     """Let the shell complete the name of a directory."""
     return [CompletionItem(incomplete, type="dir")]
-
-
-def paths(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Return the serving paths."""
-    return _beginning(SERVING_PATHS, incomplete)
-
-
-def transports(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Return the transports."""
-    return _beginning(TRANSPORTS, incomplete)
-
-
-def mount_options(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Return the options that may follow the last comma of ``-o``."""
-    before, comma, last = incomplete.rpartition(",")
-    known = sorted({*known_options(), *OPTION_NAMES})
-    return [CompletionItem(before + comma + item.value) for item in _beginning(known, last)]
-
-
-def _beginning(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(word) for word in words if word.startswith(incomplete)]

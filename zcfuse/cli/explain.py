@@ -12,13 +12,14 @@ import click
 import msgspec
 
 from zcfuse.admin import FileRange
-from zcfuse.admin.explain import BackingPart, Explanation, advice, meaning
+from zcfuse.admin.explain import BackingPart, Explanation, advice
 from zcfuse.admin.status import Request, StatusError, ask, printable, read_status_of
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli._kernel_mounts import explained_by_kernel
 from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, shown, size
 from zcfuse.cli._places import Place, Places
 from zcfuse.linux import MountEntry, cachestat, nodeid_of, read_mounts
+from zcfuse.reasons import reason_advice, reason_text
 from zcfuse.text import escaped
 
 _PATIENCE_S: Final = 60.0  # for a tree that has to decompress a member first
@@ -155,12 +156,15 @@ def _print(report: Report) -> None:
         _print_parts(report)
     print_pairs("between the kernel and the daemon", dict(_kernel_lines(found)))
     if found.served.steps:
-        rows = [(step.path, step.used or "-", step.reason or "-") for step in found.served.steps]
+        rows = [
+            (step.path, step.used or "-", reason_text(step.reason) or "-")
+            for step in found.served.steps
+        ]
         print_table("serving paths, the best first", ("path", "used for", "why"), rows)
     if found.fallbacks:
         counts = sorted(found.fallbacks.items(), key=lambda item: -item[1])
-        counted = [(reason, count, meaning(reason)) for reason, count in counts]
-        print_table("counted on this mount", ("reason", "times", "in other words"), counted)
+        counted = [(reason_text(one), count, reason_advice(one)) for one, count in counts]
+        print_table("counted on this mount", ("reason", "times", "advice"), counted)
     click.echo(f"advice: {escaped(report.advice)}")
 
 
@@ -194,7 +198,7 @@ def _options(found: Explanation) -> Iterator[str]:
 def _names(found: Explanation) -> str:
     if found.names.leased:
         return "answered by the data path, under a directory lease"
-    return f"answered by Python: {found.names.reason}"
+    return f"answered by Python: {reason_text(found.names.reason)}"
 
 
 def _timeout(found: Explanation) -> str:
@@ -252,7 +256,8 @@ def _known(cached: int | None) -> str:
 def _kernel_lines(found: Explanation) -> Iterator[tuple[str, str]]:
     kernel: dict[str, Any] = found.kernel
     channel = _CHANNELS.get(found.transport, found.transport)
-    yield "transport", f"{channel}: {found.transport_reason}" if found.transport_reason else channel
+    why = reason_text(found.transport_reason)
+    yield "transport", f"{channel}: {why}" if why else channel
     if not kernel:
         yield "protocol", "by libfuse: the mount has no data path"
         return

@@ -22,6 +22,7 @@ from zcfuse.cli._output import (
     print_table,
     size,
 )
+from zcfuse.reasons import reason_text
 from zcfuse.text import escaped
 
 _PATH_COLUMNS: Final = ("requests", "bytes", "copied_in", "copied_out", "calls", "short", "errors")
@@ -102,7 +103,7 @@ def _print_first_screen(document: StatusDocument) -> None:
     used = {name: counts for name, counts in paths.items() if counts["requests"]} or paths
     if used:
         _print_paths(used, _PATH_COLUMNS[:4])
-    _print_reasons("fallbacks", datapath.get("fallbacks"))
+    _print_fallbacks(datapath.get("fallbacks"))
     if document.locks is not None:
         _print_lock_totals(document.locks)
     _print_hot_files(document.hot_files[:_FIRST_FILES])
@@ -166,7 +167,7 @@ def _options_line(options: Mapping[str, object]) -> str:
 def _print_coherence(coherence: Mapping[str, Any] | None) -> None:
     if coherence is None:
         return
-    refused = {f"not pushed: {reason}": n for reason, n in coherence["refused"].items()}
+    refused = {reason_text(reason): n for reason, n in coherence["refused"].items()}
     names = ("filesystems", "events", "coalesced", "pushes", "epochs", "overflows", "left_out")
     pushes = coherence["pushes"] or 1
     print_pairs(
@@ -189,7 +190,7 @@ def _errno_name(number: int) -> str | None:
 def _print_datapath(datapath: Mapping[str, Any]) -> None:
     # First the requests and the fallbacks, then the means.
     _print_counts("opens", datapath.get("opens"))
-    _print_reasons("fallbacks", datapath.get("fallbacks"))
+    _print_fallbacks(datapath.get("fallbacks"))
     _print_coherence(datapath.get("coherence"))
     latency: Mapping[str, Any] = datapath.get("latency", {})
     paths = datapath.get("paths", {})
@@ -312,6 +313,11 @@ def _print_reasons(title: str, counts: object) -> None:
     if isinstance(counts, Mapping) and counts:
         rows = sorted(((count, reason) for reason, count in counts.items()), reverse=True)
         print_table(title, ("", ""), rows)
+
+
+def _print_fallbacks(counts: object) -> None:
+    if isinstance(counts, Mapping):
+        _print_reasons("fallbacks", {reason_text(code): count for code, count in counts.items()})
 
 
 def _print_threads(threads: Sequence[ThreadUsage]) -> None:

@@ -23,6 +23,7 @@ from zcfuse.linux import (
     resolve_mountpoint,
 )
 from zcfuse.options import DEFAULT_LOCK_BUDGET, MountOptions
+from zcfuse.reasons import reason_line
 
 if TYPE_CHECKING:
     from zcfuse.tree import Lease, Tree
@@ -190,17 +191,11 @@ def check_options(options: MountOptions) -> None:
 def _check_rings() -> None:
     try:
         with open(_RING_PARAMETER, encoding="ascii") as file:
-            enabled = file.read().strip()
-    except OSError as error:
-        raise MountError(
-            "--transport uring: this kernel has no FUSE over io_uring: boot Linux 6.14 or later"
-            " with CONFIG_FUSE_IO_URING=y, or use --transport auto"
-        ) from error
-    if enabled not in ("Y", "1"):
-        raise MountError(
-            "--transport uring: switched off in this kernel:"
-            f" as root, 'echo Y > {_RING_PARAMETER}', or use --transport auto"
-        )
+            why = "" if file.read().strip() in ("Y", "1") else "ring_switched_off"
+    except OSError:
+        why = "ring_not_in_kernel"
+    if why:
+        raise MountError(f"--transport uring: {reason_line(why)}, or use --transport auto")
 
 
 def _check_allow_other() -> None:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
@@ -39,6 +39,7 @@ from zcfuse.linux import (
     has_initial_capability,
 )
 from zcfuse.options import MountOptions
+from zcfuse.reasons import reason_line
 from zcfuse.tree import BackingFile, Dir, Filter, Mirror, Tree, Union, VirtualTree
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     from zcfuse.datapath import DataPath
 
 log = logging.getLogger(__name__)
-
-# The largest message between kernel and data path: 1 MiB of data and its headers.
-_MESSAGE_BYTES: Final = (1 << 20) + 4096
 
 
 @asynccontextmanager
@@ -280,24 +278,19 @@ def _fence_directory(resources: contextlib.ExitStack) -> str:
 def _make_datapath(
     channel: int, kernel: KernelMount, options: MountOptions, tree: Tree, fence: str
 ) -> tuple[DataPath, int]:
-    # Import late, so that a naive mount works without the native module.
-    from zcfuse.datapath import Config, DataPath, upcall_pair
+    from zcfuse.datapath import MESSAGE_BYTES, Config, DataPath, upcall_pair
 
-    ours, theirs, message_bytes = upcall_pair(_MESSAGE_BYTES)
+    ours, theirs, message_bytes = upcall_pair(MESSAGE_BYTES)
     config = Config()
-    config.path = options.path
-    config.transport = options.transport
+    for name in ("path", "transport", "threads", "stack_depth", "prefault", "immutable"):
+        setattr(config, name, getattr(options, name))
     config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
     config.source_stacked = isinstance(tree, Filter | Mirror | Union) and tree.stacked
     config.source_in_parts = tree.in_parts
-    config.threads = options.threads
-    config.stack_depth = options.stack_depth
     config.lock_budget = options.lock_budget or 0
-    config.prefault = options.prefault
     config.hot_files = options.hot_files
     config.read_only = not options.rw
     config.cache_timeout = round(options.cache_timeout * 1000)
-    config.immutable = options.immutable
     config.push = options.coherence == "push"
     config.fence_directory = fence
     config.message_bytes = message_bytes
@@ -305,7 +298,7 @@ def _make_datapath(
         datapath = DataPath(channel, ours, config, device=True)
     except RuntimeError as error:
         os.close(theirs)
-        raise MountError(f"--transport {options.transport}: {error}") from error
+        raise MountError(f"--transport {options.transport}: {reason_line(str(error))}") from error
     except BaseException:
         os.close(theirs)
         raise

@@ -47,6 +47,7 @@ from zcfuse.datapath import Latencies
 from zcfuse.fuse import Changes, DirectoryLeases, Operations
 from zcfuse.linux import KernelMount, MountError, set_read_ahead
 from zcfuse.options import DEFAULT_HOT_FILES, MountOptions
+from zcfuse.reasons import reason_text
 from zcfuse.tree import Tree, VirtualTree, move_file
 
 if TYPE_CHECKING:
@@ -356,7 +357,7 @@ class Mount:
             raise MountError(f"{self.mountpoint}: the mount ended before it answered: {reason}")
         if self._datapath is not None:
             transport = self._transport()
-            log.info("transport: %s %s", transport["kind"], transport["reason"])
+            log.info("transport: %s %s", transport["kind"], reason_text(str(transport["reason"])))
         if self._ended.is_set():
             # Another process unmounted it already; its device number may be reused by now.
             return

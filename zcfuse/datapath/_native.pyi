@@ -1,9 +1,33 @@
 from collections.abc import Sequence
 
-MOST_THREADS: int
-"""The most useful Config.threads: further ones only cost memory, a pipe and a buffer each."""
+REASONS: tuple[str, ...]
+"""The codes of Statistics.fallbacks and other reasons; zcfuse.reasons has their words."""
 WHOLE_FILE: int
 """As an extent's length: to the end of the file at the time of the read."""
+OWN_BIT: int
+"""Marks the node ids and file handles that the data path made."""
+IMPLICIT_BIT: int
+"""Marks a file handle without an open; the rest of it is a node id."""
+MADE_INO_BIT: int
+"""Marks the inode number of an entry that has no file."""
+BLOCK_BYTES: int
+"""st_blksize of an entry that has no file."""
+SECTOR_BYTES: int
+"""The unit of st_blocks (stat(2))."""
+DEPTH_LIMIT: int
+"""Real paths are shorter; outsiders' renames can leave remembered parents that form a cycle."""
+MESSAGE_BYTES: int
+"""The largest message between kernel and data path."""
+MOST_THREADS: int
+"""The most useful Config.threads: further ones only cost memory, a pipe and a buffer each."""
+MOST_STACK_DEPTH: int
+"""Config.stack_depth: the kernel supports no deeper stack."""
+MEMBER_KINDS: tuple[int, int, int, int, int, int, int, int]
+"""Of an archive's members: directory, file, sparse, symlink, deflated, bzip2, lzma, unreadable."""
+ENTRY_KINDS: tuple[int, int, int, int]
+"""For index_put(): directory, symlink, blob, handed up."""
+TERM_KINDS: tuple[int, int, int, int, int]
+"""For index_put(): file, memory, zeros, slice, concatenation."""
 
 class Config:
     """The settings of the data path."""
@@ -74,8 +98,9 @@ class DataPath:
         of Config.path for this file alone; "" means the mount's. With "upcall" READs go up without
         a lease.
 
-        Returns the mode ("passthrough", "cached" or "upcall") and the reason against a better one.
-        Copies the descriptors. Raises OSError if that fails, ValueError for an unknown path.
+        Returns the mode ("passthrough", "cached" or "upcall") and the code of the reason against a
+        better one. Copies the descriptors. Raises OSError if that fails, ValueError for an unknown
+        path.
         """
     def would_serve(
         self, extents: Sequence[tuple[int, int, int]], path: str = ""
@@ -186,7 +211,7 @@ class DataPath:
     def push_changes(self, nodeid: int) -> str:
         """Push each change below a leased directory to the kernel from now on.
 
-        Returns "", or the reason why that fails: "not_permitted", "filesystem" or "queue".
+        Returns "", or the code of the reason why that fails.
         """
     def sync(self, wait_ms: int) -> bool:
         """Wait until all earlier changes are pushed; return False after `wait_ms`.
@@ -292,6 +317,15 @@ def index_source(
 
     Raises OSError if it cannot copy the descriptor.
     """
+
+def mixed_ino(device: int, ino: int) -> int:
+    """Return one number, the same every time, for an inode of another device."""
+
+def tick_ns(time_ns: int) -> int:
+    """Return how long, in ns, a time of change does not prove that nothing changed after it."""
+
+def is_local(fd: int) -> bool:
+    """Whether the file's filesystem has its attributes up to date without asking anyone."""
 
 def upcall_pair(message_bytes: int) -> tuple[int, int, int]:
     """Return (the data path's end, pyfuse3's end, the socket's largest message in bytes)."""

@@ -177,9 +177,7 @@ class Coherence(msgspec.Struct, frozen=True):
     - `left_out`: names on or above a foreign mount.
     - `latency_sum_ns`, `latency_worst_ns`: time from an event to its push.
     - `schedule_errno`: why the watcher is not SCHED_FIFO, or 0.
-    - `refused`: leases without pushes, by reason. ``not_permitted``: watching a filesystem needs
-      CAP_SYS_ADMIN. ``filesystem``: its type does not report each change. ``queue``: fanotify
-      failed.
+    - `refused`: leases without pushes, by the code of the reason.
     """
 
     filesystems: int

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+from zcfuse.datapath import BLOCK_BYTES, SECTOR_BYTES
 from zcfuse.frozen import _xattrs
 from zcfuse.frozen._errors import ImageError
 from zcfuse.frozen._image import FrozenImage, Member
@@ -27,8 +28,6 @@ from zcfuse.tree import (
     Tree,
 )
 
-_BLOCK_BYTES: Final = 4096
-_SECTOR_BYTES: Final = 512
 _NAME_BYTES: Final = 255
 _DOTS: Final = (b".", b"..")
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -139,8 +138,8 @@ class FrozenTree(Tree):
 
     def statfs(self) -> StatFs:
         """Return the image's size; nothing is free."""
-        blocks = -(-self.image.file.size // _BLOCK_BYTES)
-        return StatFs(_BLOCK_BYTES, _BLOCK_BYTES, blocks, 0, 0, 0, 0, 0, _NAME_BYTES)
+        blocks = -(-self.image.file.size // BLOCK_BYTES)
+        return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, 0, 0, 0, _NAME_BYTES)
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; the image hides its marks."""
@@ -323,8 +322,8 @@ def _attributes(member: Member) -> Attributes:
         gid=inode.gid,
         rdev=inode.rdev,
         size=inode.size,
-        blksize=_BLOCK_BYTES,
-        blocks=-(-inode.size // _BLOCK_BYTES) * (_BLOCK_BYTES // _SECTOR_BYTES),
+        blksize=BLOCK_BYTES,
+        blocks=-(-inode.size // BLOCK_BYTES) * (BLOCK_BYTES // SECTOR_BYTES),
         atime_ns=inode.mtime_ns,
         mtime_ns=inode.mtime_ns,
         ctime_ns=inode.mtime_ns,

@@ -11,8 +11,10 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
+from zcfuse.datapath import OWN_BIT
 from zcfuse.fuse._handles import Leases
 from zcfuse.fuse._nodes import ROOT_NODEID
+from zcfuse.reasons import reason_line
 from zcfuse.tree import Catalogue, DescribedTree, EntryDescription, Lease, Node, Tree
 
 if TYPE_CHECKING:
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
 
 CATALOGUE_BYTES: Final = 128 << 20
 """Memory for the indexes of archives; Python answers for those that do not fit."""
-
-# Node ids with this bit are the data path's own (native/serve/nodes/table.hpp).
-_DATAPATH_NODEID: Final = 1 << 62
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class DirectoryLeases:
 
     def covers(self, nodeid: int) -> bool:
         """Whether the data path answers for a node: a leased directory, or a node below one."""
-        return not self._revoked and (bool(nodeid & _DATAPATH_NODEID) or nodeid in self._leased)
+        return not self._revoked and (bool(nodeid & OWN_BIT) or nodeid in self._leased)
 
     def grant(self, nodeid: int, node: Node) -> None:
         """Lease the directory that a node mirrors, if any, unless leases were revoked.
@@ -98,7 +97,7 @@ class DirectoryLeases:
         """Start pushing changes; if that fails, answers hold for the cache timeout."""
         reason = self._datapath.push_changes(nodeid)
         if reason:
-            log.warning("changes are not pushed: %s; answers hold for the cache timeout", reason)
+            log.warning("%s; answers hold for the cache timeout", reason_line(reason))
 
     def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
         """Return False if there is no memory for an archive's index."""

@@ -12,15 +12,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-# The data path marks such a handle (serve/ops/implicit.cpp); the rest of it is the nodeid.
-_IMPLICIT: Final = 1 << 63
+from zcfuse.datapath import IMPLICIT_BIT
+
 # Each is a descriptor or a list of names. Beyond the limit, a handle is opened again when needed.
 KEPT: Final = 32
 
 
 def implied_node(fh: int) -> int | None:
     """Return the nodeid that a handle stands for, None if a client opened the handle."""
-    return fh ^ _IMPLICIT if fh & _IMPLICIT else None
+    return fh ^ IMPLICIT_BIT if fh & IMPLICIT_BIT else None
 
 
 class ImplicitHandles:

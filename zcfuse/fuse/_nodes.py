@@ -13,11 +13,10 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import DEPTH_LIMIT
 from zcfuse.tree import Node
 
 ROOT_NODEID: Final = 1
-# Outsiders' renames can leave remembered parents that form a cycle; real paths are shorter.
-_DEPTH_LIMIT: Final = 4096
 
 
 class _Known(msgspec.Struct, gc=False):
@@ -117,7 +116,7 @@ class NodeTable:
         """Return a node's path from the root, by the names found last; None if unknown."""
         at = self._by_nodeid.get(nodeid)
         names: list[bytes] = []
-        while at is not None and at.nodeid != ROOT_NODEID and len(names) < _DEPTH_LIMIT:
+        while at is not None and at.nodeid != ROOT_NODEID and len(names) < DEPTH_LIMIT:
             names.append(at.name)
             at = at.above
         return None if at is None or at.nodeid != ROOT_NODEID else b"/".join(reversed(names))

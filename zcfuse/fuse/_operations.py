@@ -24,6 +24,7 @@ import msgspec
 import pyfuse3
 import trio
 
+from zcfuse.datapath import tick_ns
 from zcfuse.fuse._directory_leases import DirectoryLeases
 from zcfuse.fuse._far import FarCalls, FarStatistics
 from zcfuse.fuse._handlers import LOG, Tally, handler, of_type
@@ -55,12 +56,6 @@ _LEASE_BREAK_SECONDS: Final = 50.0
 _LEASE_PAUSE_SECONDS: Final = 0.001
 _LEASE_LONGEST_PAUSE_SECONDS: Final = 0.1
 
-# A file may change twice within one tick of its filesystem's clock, with one mtime. The mtime
-# proves nothing until that tick is over. A tick of the kernel's coarse clock is at most 10 ms;
-# filesystems without fractions of seconds have steps of up to 2 s.
-_TICK_NS: Final = 50_000_000
-_WHOLE_SECONDS_TICK_NS: Final = 2_100_000_000
-_SECOND_NS: Final = 1_000_000_000
 
 _ACL_NAMES: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
 _NOBODY: Final = Who(65534, 65534, 0)
@@ -448,8 +443,7 @@ class Operations(ReadOnlyOperations):
 
     def _unchanged(self, nodeid: int, version: int, mtime_ns: int) -> bool:
         same = self._nodes.reopened_unchanged(nodeid, version, mtime_ns)
-        tick = _TICK_NS if mtime_ns % _SECOND_NS else _WHOLE_SECONDS_TICK_NS
-        if abs(time.time_ns() - mtime_ns) < tick:
+        if abs(time.time_ns() - mtime_ns) < tick_ns(mtime_ns):
             self._nodes.forget_opened(nodeid)
         return same
 

@@ -12,11 +12,13 @@ from typing import Final, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
+from zcfuse.options import SERVING_PATHS
 from zcfuse.tree._types import Tree
 
 PathLike: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-SERVING_PATHS: Final = frozenset({"auto", "upcall", "pool", "mmap", "splice", "passthrough"})
+# Of one file: naive is only a whole mount.
+ENTRY_PATHS: Final = frozenset(SERVING_PATHS) - {"naive"}
 LARGEST: Final = 2**63 - 1  # off_t
 
 _PERMISSIONS: Final = 0o7777
@@ -169,6 +171,6 @@ def _nanoseconds(seconds: float) -> int:
 def _serving_path(path: str | None) -> str:
     if path is None:
         return ""
-    if path not in SERVING_PATHS:
-        raise ValueError(f"path={path!r}: choose one of {', '.join(sorted(SERVING_PATHS))}")
+    if path not in ENTRY_PATHS:
+        raise ValueError(f"path={path!r}: choose one of {', '.join(sorted(ENTRY_PATHS))}")
     return path

@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import is_local, mixed_ino
 from zcfuse.linux import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
 from zcfuse.tree._beneath import Beneath
 from zcfuse.tree._file import RegularFile
@@ -33,16 +34,9 @@ _GONE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 )
 
-# Filesystems whose statx is always up to date and never goes over a wire (magic numbers of
-# statfs(2)): ext2..4, xfs, btrfs, tmpfs, f2fs, zfs, ramfs, erofs, squashfs.
-_LOCAL: Final = frozenset(
-    {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0xF2F52010, 0x2FC12FC1}
-    | {0x858458F6, 0xE0F5E1E2, 0x73717368}
-)
 # Filesystems made of others, which the kernel counts as a level of stacking: overlayfs, ecryptfs.
 _STACKED: Final = frozenset({0x794C7630, 0xF15F})
 _IDENTITY: Final = struct.Struct("=QQqQ")
-_MASK64: Final = 2**64 - 1
 # A subclass that overrides only these still answers like a mirror.
 _FREE: Final = frozenset(
     {"__init__", "close", "describe", "keeps", "lease", "lease_of", "refuse_device", "watch"}
@@ -67,9 +61,8 @@ class Mirror(Tree):
         try:
             self._openat2 = openat2
             status = statx(fd, b"", AT_EMPTY_PATH)
-            filesystem = filesystem_type(fd)
-            self._local = filesystem in _LOCAL
-            self.stacked = filesystem in _STACKED
+            self._local = is_local(fd)
+            self.stacked = filesystem_type(fd) in _STACKED
         except BaseException:
             self._beneath.close()
             raise
@@ -285,11 +278,3 @@ def packed_identity(identity: Identity) -> bytes:
     return _IDENTITY.pack(
         identity.device, identity.ino, identity.btime_ns, stat.S_IFMT(identity.kind)
     )
-
-
-def mixed_ino(device: int, ino: int) -> int:
-    """Return a stable 64-bit number for an inode of another device than the source's."""
-    value = (device * 0x9E3779B97F4A7C15 + ino) & _MASK64
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK64
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK64
-    return (value ^ value >> 31) or 1

@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from zcfuse.datapath import DEPTH_LIMIT
 from zcfuse.tree._types import Node
 
 # Names kept for an inode with many links, the newest first. A client that uses a forgotten name
 # gets ESTALE; then its kernel looks the path up, and the name is known again.
 _LINKS_KEPT: Final = 8
-# Outsiders' renames can leave remembered parents that form a cycle; real paths are shorter.
-_DEPTH_LIMIT: Final = 65_536
 
 
 class MirrorNode(Node):
@@ -61,7 +60,7 @@ def _path(node: MirrorNode) -> list[bytes]:
     while node.parent is not None:
         names.append(node.name)
         node = node.parent
-        if len(names) > _DEPTH_LIMIT:
+        if len(names) > DEPTH_LIMIT:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     names.reverse()
     return names

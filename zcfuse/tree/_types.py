@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from zcfuse.datapath import WHOLE_FILE as WHOLE_FILE
 from zcfuse.linux import Attributes as Attributes
 
 if TYPE_CHECKING:
     from zcfuse.datapath import NamePatterns
-
-WHOLE_FILE: Final = 2**64 - 1
-"""Extent.length: to the end of the file at the time of the read."""
 
 HOLE: Final = -1
 """Extent.fd of a run of zeros."""

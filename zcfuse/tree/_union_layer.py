@@ -11,9 +11,10 @@ from typing import Final, Protocol
 import msgspec
 
 from zcfuse import linux
+from zcfuse.datapath import mixed_ino
 from zcfuse.linux import Status
 from zcfuse.tree._file import RegularFile
-from zcfuse.tree._mirror import LIST_FLAGS, Mirror, mixed_ino
+from zcfuse.tree._mirror import LIST_FLAGS, Mirror
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Lease, Node, StatFs
 from zcfuse.tree._union_marks import (

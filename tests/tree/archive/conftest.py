@@ -15,6 +15,5 @@ def cache(tmp_path, monkeypatch):
     """A separate cache directory; also skips the wait for young files before indexing."""
     path = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
-    monkeypatch.setattr(_identity, "TICK_SECONDS", 0)
-    monkeypatch.setattr(_identity, "COARSE_TICK_SECONDS", 0)
+    monkeypatch.setattr(_identity, "tick_ns", lambda _: 0)
     return path

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from zcfuse.admin.explain._document import BackingPart as BackingPart
     from zcfuse.admin.explain._document import Explanation as Explanation
     from zcfuse.admin.explain._document import advice as advice
-    from zcfuse.admin.explain._document import meaning as meaning
     from zcfuse.admin.explain._inquiry import explain as explain
 else:
     __getattr__ = lazy(
@@ -20,7 +19,6 @@ else:
                 "BackingPart",
                 "Explanation",
                 "advice",
-                "meaning",
             ),
             "_inquiry": ("explain",),
         },

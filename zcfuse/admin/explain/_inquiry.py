@@ -21,6 +21,7 @@ from zcfuse.admin.status import StatusDocument, printable
 from zcfuse.fuse import DirectoryLeases
 from zcfuse.linux import MountEntry, read_mounts
 from zcfuse.options import UNLIMITED_CACHE_TIMEOUT_S
+from zcfuse.reasons import coded
 from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Lease, Node, Tree
 
 _MOST_PARTS: Final = 8
@@ -35,11 +36,6 @@ _KERNEL_FACTS: Final = (
     "max_pages",
     "max_readahead",
 )
-_NEVER_MMAP: Final = "auto never takes it: it pays for files that are read again and again"
-_SMALL: Final = "small reads are cheaper copied"
-_BY_PYTHON: Final = "the tree makes its names in Python, and mirrors no directory here"
-_NO_ROOM: Final = "the data path has no room for the archive's names"
-_LOST: Final = "another mount begins there, or its lease was given up"
 
 
 async def explain(
@@ -70,7 +66,9 @@ async def explain(
     found = _Opened(forced=_forced(status.options))
     if stat.S_ISREG((await requests.attributes(node)).mode):
         await _open(requests, node, found)
-    steps = _steps(found.mode, found.reason, found.forced, transport.get("kind") == "uring")
+    by_option = found.forced == _forced(status.options)
+    ring = transport.get("kind") == "uring"
+    steps = _steps(found.mode, found.reason, found.forced, by_option, ring)
     locked = requests.locks.bytes_of(file.path)
     return Explanation(
         pid=status.pid,
@@ -159,34 +157,31 @@ def _filesystem(fd: int, mounts: Sequence[MountEntry]) -> str:
     return next((entry.fstype for entry in mounts if entry.mount_id == number), "unknown")
 
 
-def _steps(mode: str, reason: str, forced: str, ring: bool) -> list[Step]:
-    """Return the serving paths from the best to the chosen one."""
+def _steps(mode: str, reason: str, forced: str, by_option: bool, ring: bool) -> list[Step]:
+    """Return the paths from the best to the chosen one. `by_option`: the mount forces that."""
     if mode in ("", "passthrough"):
         return [Step("passthrough", "all reads and mappings", "")] if mode else []
-    asked = f"path {forced} is demanded" if forced else ""
-    by_program = "a program makes its bytes" if not forced else asked
+    demanded = coded("path_demanded" if by_option else "path_of_entry", forced) if forced else ""
     if mode in ("upcall", "naive"):
-        why = asked or by_program
+        why = demanded or "made_by_program"
         better = [Step(path, "", why) for path in ("passthrough", "splice", "mmap", "pool")]
         return [*better, Step(mode, "all reads", "")]
-    steps = [Step("passthrough", "", reason or asked)]
+    steps = [Step("passthrough", "", reason or demanded)]
     if ring:
-        no_ring = "not over io_uring: a ring takes no pages by reference"
-        no_ring = asked if forced == "pool" else no_ring
         return [
             *steps,
-            Step("splice", "", no_ring),
-            Step("mmap", "", no_ring),
+            Step("splice", "", demanded if forced == "pool" else "splice_not_over_uring"),
+            Step("mmap", "", demanded if forced == "pool" else "mmap_not_over_uring"),
             Step("pool", "all reads", ""),
         ]
     if forced in ("splice", "mmap", "pool"):
         order = ("splice", "mmap", "pool")
-        better = [Step(path, "", asked) for path in order[: order.index(forced)]]
+        better = [Step(path, "", demanded) for path in order[: order.index(forced)]]
         return [*steps, *better, Step(forced, "all reads", "")]
     return [
         *steps,
-        Step("splice", "reads of 64 KiB and more", _SMALL),
-        Step("mmap", "", _NEVER_MMAP),
+        Step("splice", "reads of 64 KiB and more", "splice_too_small"),
+        Step("mmap", "", "mmap_never_automatic"),
         Step("pool", "reads of less than 64 KiB", ""),
     ]
 
@@ -205,7 +200,7 @@ def _names(
     ours = leases is not None and leases.covers(file.nodeid)
     if ours or (file.nodeid == 0 and not why):
         return Names(True, "", None if archive and timeout else timeout)
-    return Names(False, why or (_NO_ROOM if archive else _LOST), timeout)
+    return Names(False, why or ("names_no_room" if archive else "names_lost"), timeout)
 
 
 def _timeout(options: Mapping[str, object]) -> float | None:
@@ -233,17 +228,17 @@ def _not_leased(
     options: Mapping[str, object],
     leases: DirectoryLeases | None,
 ) -> str:
-    """Return why the data path does not answer for a node; "" if it should."""
+    """Return the code of why the data path does not answer for a node, "" if it should."""
     if options.get("path") in ("naive", "upcall"):
-        return f"path {options['path']} leaves everything to Python"
+        return coded("names_of_path", str(options["path"]))
     if leases is None:
-        return "the mount was made with --no-directory-lease"
+        return "names_lease_off"
     if leases.revoked:
-        return "the directory leases were revoked"
+        return "names_revoked"
     if lease is None:
-        return _BY_PYTHON
+        return "names_by_tree"
     for kept in lease.kept:
         if below[: kept.count(b"/") + 1] == kept.split(b"/"):
-            return f"the tree keeps {printable(os.fsdecode(kept))!r} for its own policy"
+            return coded("names_of_policy", printable(os.fsdecode(kept)))
     # For such a tree the data path hands up the entries that only Python can answer.
-    return _BY_PYTHON if lease.described is not None else ""
+    return "names_by_tree" if lease.described is not None else ""

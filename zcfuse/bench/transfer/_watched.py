@@ -8,6 +8,7 @@ from zcfuse.admin.status import StatusError, read_status
 from zcfuse.audit import Ledger, ledger_of, read_usage
 from zcfuse.bench._daemons import RunningMount
 from zcfuse.bench.transfer._cells import Side, side_of_daemon
+from zcfuse.reasons import reason_text
 
 _RESET_PEAK: Final = "5"  # proc(5), clear_refs
 _MENTIONED_SHARE: Final = 0.01
@@ -54,7 +55,7 @@ class Watched:
         if share <= _MENTIONED_SHARE:
             return "", share
         shares = ", ".join(f"{size >> 10} KiB by {name}" for name, size in sorted(others.items()))
-        reasons = "; ".join(name for name, count in self._fallbacks.items() if count)
+        reasons = "; ".join(reason_text(one) for one, count in self._fallbacks.items() if count)
         return f"served {shares}" + (f" ({reasons})" if reasons else ""), share
 
 

@@ -31,6 +31,7 @@ from zcfuse.bench import (
     zcfuse_command,
 )
 from zcfuse.cli.mount import library_trouble
+from zcfuse.reasons import reason_text
 
 _KERNEL_PASSTHROUGH: Final = (6, 9)
 _KERNEL_RING: Final = (6, 14)
@@ -245,7 +246,8 @@ def _tried_passthrough() -> str:
     opens, fallbacks = status.get("opens"), status.get("fallbacks")
     if isinstance(opens, dict) and opens.get("passthrough"):
         return ""
-    return ", ".join(fallbacks) if isinstance(fallbacks, dict) and fallbacks else "not offered"
+    given = fallbacks if isinstance(fallbacks, dict) else ()
+    return ", ".join(map(reason_text, given)) or "not offered"
 
 
 def _status(mountpoint: str) -> StatusDocument:

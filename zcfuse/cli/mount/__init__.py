@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zcfuse.cli.mount._command import mount as mount
     from zcfuse.cli.mount._libraries import library_trouble as library_trouble
     from zcfuse.cli.mount._manifest import load as load
-    from zcfuse.cli.mount._option_text import OPTION_NAMES as OPTION_NAMES
+    from zcfuse.cli.mount._options import OPTIONS as OPTIONS
     from zcfuse.cli.mount._progress import Progress as Progress
     from zcfuse.cli.mount._shown import Wanted as Wanted
 else:
@@ -30,7 +30,7 @@ else:
             "_command": ("mount",),
             "_libraries": ("library_trouble",),
             "_manifest": ("load",),
-            "_option_text": ("OPTION_NAMES",),
+            "_options": ("OPTIONS",),
             "_progress": ("Progress",),
             "_shown": ("Wanted",),
         },

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NoReturn
 
 import click
 
 from zcfuse.cli._errors import CommandError, Program, run, warn
-from zcfuse.cli.mount._archives import ArchiveOptions
 from zcfuse.cli.mount._engine import mounted_by_kernel
-from zcfuse.cli.mount._option_text import OptionText, read_option_texts
-from zcfuse.cli.mount._remote import RemoteOptions, hide_secrets, shown_remote
-from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, Wanted, prepare
-from zcfuse.cli.mount._starting import Logging, start
+from zcfuse.cli.mount._options import logging, mount_options, read_option_texts, wanted
+from zcfuse.cli.mount._remote import hide_secrets, shown_remote
+from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, prepare
+from zcfuse.cli.mount._starting import start
 from zcfuse.cli.mount._warnings import replace_dead_mount
 from zcfuse.linux import FSTYPE, MountError, enter_mount_namespace
 from zcfuse.options import MountOptions, split_options
@@ -66,27 +65,28 @@ def mount_helper(
     """
     if kind not in (FSTYPE, FSTYPE.removeprefix("fuse.")):
         raise CommandError(f"-t {kind}: the type is {FSTYPE}", usage=True)
-    said, options, writable = _read(option_texts, sloppy=sloppy)
+    values, options, writable = _read(option_texts, sloppy=sloppy)
     if namespace is not None:
         # A relative path would have another meaning there.
         mountpoint = os.path.abspath(mountpoint)
-        is_path = not said.names_what_is_shown and not is_url(source)
+        is_path = not wanted(None, values).paths() and not is_url(source)
         source = os.path.abspath(source) if is_path else source
         _enter(namespace)
     try:
         if not fake:
             replace_dead_mount(mountpoint)
-        shown = _prepare(source, mountpoint, said, options)
+        shown = _prepare(source, mountpoint, values, options)
         if writable and not options.rw:
             warn(
                 f"{HELPER.name}: {mountpoint}: mounted read-only: write 'ro' in its options,"
                 " or 'writable' to change the tree"
             )
         if not fake:
-            logging = Logging(said.log_file, said.log_level)
-            if not mounted_by_kernel(shown, said.engine or "auto", options, foreground=False):
+            engine = str(values.get("engine", "auto"))
+            if not mounted_by_kernel(shown, engine, options, foreground=False):
                 name = shown_remote(source) if is_url(source) else source
-                start(shown, replace(options, source_name=name), logging, foreground=False)
+                named = replace(options, source_name=name)
+                start(shown, named, logging(values), foreground=False)
     except MountError as error:
         # mount(8) expects the status of a failed mount even for a missing directory.
         raise CommandError(str(error)) from error
@@ -96,8 +96,8 @@ def mount_helper(
     return 0
 
 
-def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[OptionText, MountOptions, bool]:
-    """Return the options of the command, those of the mount, and whether mount(8) wants ``rw``.
+def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[dict[str, object], MountOptions, bool]:
+    """Return the values of all options, those of the mount, and whether mount(8) wants ``rw``.
 
     mount(8) writes ``rw`` unless the user wrote ``ro``, so a user who wants to write says
     ``writable``.
@@ -112,36 +112,26 @@ def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[OptionText, MountOptio
         else:
             ours.append(f'"{option}"')
     try:
-        said = read_option_texts(ours, sloppy=sloppy)
-        return said, MountOptions(**said.mount), writable  # type: ignore[arg-type]
+        values = read_option_texts(ours, sloppy=sloppy)
+        return values, mount_options(values), writable
     except MountError as error:
         raise CommandError(str(error), usage=True) from error
 
 
-def _prepare(source: str, mountpoint: str, said: OptionText, options: MountOptions) -> Prepared:
-    if said.names_what_is_shown:
-        named = (said.tree, *said.layer, *said.archive, *said.archives)
-        if os.path.isabs(source) and source not in named:
-            raise CommandError(
-                f"{source}: an option replaces SOURCE: write {NO_SOURCE} in its place",
-                usage=True,
-            )
-        arguments: tuple[str | None, str | None] = (mountpoint, None)
-    else:
-        arguments = (source, mountpoint)
-    wanted = Wanted(
-        source=arguments[0],
-        manifest=said.tree,
-        layers=said.layer,
-        archives=said.archive,
-        archive_directories=said.archives,
-        archive_options=ArchiveOptions(said.keep_index, said.salvage, said.unpack_budget),
-        remote_options=RemoteOptions(
-            said.option, said.cache_dir, said.cache_size, said.cache_floor, said.connections
-        ),
-    )
-    hide_secrets(wanted.source if wanted.is_remote else None, wanted.remote_options)
-    return prepare(wanted, arguments[1], options)
+def _prepare(
+    source: str, mountpoint: str, values: Mapping[str, object], options: MountOptions
+) -> Prepared:
+    named = wanted(None, values).paths()
+    if not named:
+        shown = wanted(source, values)
+        hide_secrets(source if shown.is_remote else None, shown.remote_options)
+        return prepare(shown, mountpoint, options)
+    if os.path.isabs(source) and source not in named:
+        raise CommandError(
+            f"{source}: an option replaces SOURCE: write {NO_SOURCE} in its place",
+            usage=True,
+        )
+    return prepare(wanted(mountpoint, values), None, options)
 
 
 def _enter(namespace: str) -> None:

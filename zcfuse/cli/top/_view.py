@@ -19,6 +19,7 @@ from rich.text import Text
 from zcfuse.cli._output import duration, size
 from zcfuse.cli.top._model import FileRow, PathRow, Requests, View
 from zcfuse.datapath import Latency
+from zcfuse.reasons import reason_text
 from zcfuse.text import escaped
 
 _SIDE_BY_SIDE: Final = 160
@@ -132,7 +133,10 @@ def _sections(view: View, width: int) -> tuple[list[_Section], list[_Section]]:
     right.append(
         _Section(
             ("times/s", "times", "fallback and reason"),
-            [(_rate(row.rate), _count(row.total), escaped(row.reason)) for row in view.fallbacks],
+            [
+                (_rate(row.rate), _count(row.total), escaped(reason_text(row.reason)))
+                for row in view.fallbacks
+            ],
             least=1,
             words=2,
         )

@@ -11,9 +11,10 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import SECTOR_BYTES
 from zcfuse.tree.archive._assembly import assemble
 from zcfuse.tree.archive._columns import ROOT, Columns
-from zcfuse.tree.archive._format import NODE, PIECE, SECTOR_BYTES, Meta, Note
+from zcfuse.tree.archive._format import NODE, PIECE, Meta, Note
 from zcfuse.tree.archive._members import PACKED, Damage, HardLink, Kind, LeftOut, Record
 from zcfuse.tree.archive._names import UnusableNameError, components, is_plain
 

@@ -33,9 +33,6 @@ NODE: Final = Struct("<IIIIqQQQIB3x")
 | unreadable | - | - | reason, a position in meta's list |
 """
 
-SECTOR_BYTES: Final = 512
-"""The unit of st_blocks (stat(2))."""
-
 PIECE: Final = Struct("<QQQ")
 """Offset in the file, offset in the archive, length."""
 

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import tick_ns
 from zcfuse.tree.archive._members import clamp_ns
-
-TICK_SECONDS: Final = 0.05
-"""Longer than the clock tick of Linux filesystems (a jiffy, at most 10 ms)."""
-
-COARSE_TICK_SECONDS: Final = 2.1
-"""The same for filesystems without fractions of seconds (2 s on FAT)."""
 
 
 class ArchiveIdentity(msgspec.Struct, frozen=True):
@@ -43,7 +37,7 @@ def settle(fd: int) -> None:
     of the last change could therefore miss a further change.
     """
     changed_ns = os.fstat(fd).st_ctime_ns
-    tick = TICK_SECONDS if changed_ns % 1_000_000_000 else COARSE_TICK_SECONDS
-    age = time.time() - changed_ns / 1e9
-    if age < tick:
-        time.sleep(min(tick - age, tick))
+    tick = tick_ns(changed_ns)
+    left = tick - (time.time_ns() - changed_ns)
+    if left > 0:
+        time.sleep(min(left, tick) / 1e9)

@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import SECTOR_BYTES
 from zcfuse.tree.archive._errors import DamagedIndexError
-from zcfuse.tree.archive._format import ENTRY, NODE, PIECE, SECTOR_BYTES, Meta, Note
+from zcfuse.tree.archive._format import ENTRY, NODE, PIECE, Meta, Note
 from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._members import PACKED, Kind, Run
 from zcfuse.tree.archive._place import ArchivePlace

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import MEMBER_KINDS
+
 LARGEST_SIZE: Final = 2**63 - 1
 """The largest file size on Linux, in bytes."""
 
@@ -18,14 +20,7 @@ NOBODY: Final = 65534
 class Kind(IntEnum):
     """The kind of a member and of its storage. Kept indexes contain the values."""
 
-    DIRECTORY = 1
-    FILE = 2
-    SPARSE = 3
-    SYMLINK = 4
-    DEFLATED = 5
-    BZIP2 = 6
-    LZMA = 7
-    UNREADABLE = 8
+    DIRECTORY, FILE, SPARSE, SYMLINK, DEFLATED, BZIP2, LZMA, UNREADABLE = MEMBER_KINDS
 
 
 PACKED: Final = frozenset({Kind.DEFLATED, Kind.BZIP2, Kind.LZMA})

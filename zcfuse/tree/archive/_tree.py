@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT, SECTOR_BYTES
 from zcfuse.tree._types import (
     Attributes,
     BackingFile,
@@ -24,17 +25,12 @@ from zcfuse.tree._types import (
 from zcfuse.tree.archive._budget import DEFAULT_BUDGET, UnpackBudget
 from zcfuse.tree.archive._errors import printable, shown
 from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
-from zcfuse.tree.archive._format import SECTOR_BYTES
 from zcfuse.tree.archive._index import Member
 from zcfuse.tree.archive._members import PACKED, Kind
 from zcfuse.tree.archive._names import LONGEST_NAME
 from zcfuse.tree.archive._open import Keep, index_archive
 from zcfuse.tree.archive._parse import Progress
 from zcfuse.tree.archive._unpacked import UnpackedMembers, UnpackedStatistics
-
-BLOCK_BYTES: Final = 4096
-OWN_INO: Final = 1 << 63
-"""Set in inode numbers; ordinary filesystems leave it clear."""
 
 DOTS: Final = 2
 """Entries before the first name of a listing: "." and ".."."""
@@ -112,7 +108,7 @@ class Archive(Tree):
         )
         self._shared = SharedArchive(self.index)
         self._key = hashlib.blake2b(repr(self.index.identity).encode(), digest_size=16).digest()
-        self._first_ino = OWN_INO | (int.from_bytes(self._key[:4]) >> 1) << 32
+        self._first_ino = MADE_INO_BIT | (int.from_bytes(self._key[:4]) >> 1) << 32
         self.root = ArchiveNode(self._key, self.index.root)
 
     def unpacked(self) -> UnpackedStatistics:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.tree._entry import LARGEST, SERVING_PATHS
+from zcfuse.tree._entry import ENTRY_PATHS, LARGEST
 from zcfuse.tree.manifest._columns import DIRECTORY, MIRROR, SYMLINK, reordered
 from zcfuse.tree.manifest._errors import Problem
 from zcfuse.tree.manifest._records import Record, did_you_mean
@@ -101,9 +101,9 @@ def _mode(text: str | None) -> int | None:
 
 
 def _serving(path: str | None) -> str | None:
-    if path is None or path in SERVING_PATHS:
+    if path is None or path in ENTRY_PATHS:
         return path
-    paths = tuple(sorted(SERVING_PATHS))
+    paths = tuple(sorted(ENTRY_PATHS))
     hint = did_you_mean(path, paths) or f": choose one of {', '.join(paths)}"
     raise Problem("serve", f"there is no path {path!r}{hint}")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from zcfuse.datapath import ENTRY_KINDS, TERM_KINDS
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
 from zcfuse.tree._dir import Dir
@@ -37,9 +38,8 @@ from zcfuse.tree.virtual._nodes import DirNode, identity_of
 if TYPE_CHECKING:
     from zcfuse.tree.virtual._tree import VirtualTree
 
-# As the data path has them: EntryKind (nodes/index_store.hpp), BlobTerm (nodes/blob.hpp).
-_DIRECTORY, _SYMLINK, _BLOB, _HANDED_UP = 1, 2, 3, 4
-_FILE, _MEMORY, _ZEROS, _SLICE, _CONCAT = range(5)
+_DIRECTORY, _SYMLINK, _BLOB, _HANDED_UP = ENTRY_KINDS
+_FILE, _MEMORY, _ZEROS, _SLICE, _CONCAT = TERM_KINDS
 
 _BATCH: Final = 4096
 _KEY_BYTES: Final = 8

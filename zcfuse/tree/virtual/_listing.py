@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from zcfuse.tree._entry import Content
+from zcfuse.tree._snapshot import Snapshot
 from zcfuse.tree._sources import LOG
 from zcfuse.tree._types import Attributes, Listing, Node
 from zcfuse.tree.virtual._nodes import DirNode, GraftNode, UnseenNode, identity_of
@@ -14,15 +14,11 @@ from zcfuse.tree.virtual._nodes import DirNode, GraftNode, UnseenNode, identity_
 if TYPE_CHECKING:
     from zcfuse.tree.virtual._tree import VirtualTree
 
-_DOTS: Final = 2
-# The name is missing: its file is missing, or lies on the mount itself.
-_SKIPPED: Final = frozenset({errno.ENOENT, errno.ELOOP})
 
+class DirListing(Snapshot[DirNode]):
+    """The names of a directory that a program describes."""
 
-class DirListing(Listing):
-    """The names of a directory. Offset n stands behind entry n - 1, "." being entry 0."""
-
-    __slots__ = ("_directory", "_meaning", "_names", "_tree")
+    __slots__ = ("_meaning", "_place")
 
     def __init__(
         self,
@@ -32,37 +28,25 @@ class DirListing(Listing):
         meaning: Callable[[bytes], Content | None],
     ) -> None:
         """`meaning` returns a name's present entry, None if it is gone."""
-        self._tree = tree
-        self._directory = directory
-        self._names = names
+        super().__init__(tree, directory, directory.parent or directory, names)
+        self._place = tree.place
         self._meaning = meaning
 
-    def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
-        """Yield the entries from offset `start`."""
-        if start == 0:
-            yield 1, b".", self._directory, self._tree.attributes(self._directory)
-        if start <= 1:
-            above = self._directory.parent or self._directory
-            yield 2, b"..", above, self._tree.attributes(above)
-        for index in range(max(start - _DOTS, 0), len(self._names)):
-            name = self._names[index]
-            found = self._look(name)
-            if found is not None:
-                yield index + _DOTS + 1, name, *found
-
-    def close(self) -> None:
-        """Free the names."""
-        self._names = ()
-
-    def _look(self, name: bytes) -> tuple[Node, Attributes] | None:
+    def entry(self, opened: None, index: int) -> tuple[Node, Attributes] | None:
+        """Return the node of a name, None if it is gone."""
+        name = self._names[index]
         try:
             content = self._meaning(name)
-            return None if content is None else self._tree.place(self._directory, name, content)
-        except OSError as error:
-            if error.errno in _SKIPPED:
-                return None
+            return None if content is None else self._place(self._directory, name, content)
+        except OSError:
+            raise
         except Exception:
             LOG.exception("the directory entry %r cannot be shown", name)
+        return self.unseen(index)
+
+    def unseen(self, index: int) -> tuple[Node, Attributes]:
+        """Return a stand-in for an entry that cannot be shown."""
+        name = self._names[index]
         unseen = UnseenNode(identity_of(self._directory.identity, name, "unseen"))
         return unseen, unseen.attributes()
 

@@ -11,16 +11,16 @@ import hashlib
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final
 
+from zcfuse.datapath import MADE_INO_BIT
 from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import Entry
+from zcfuse.tree._snapshot import unseen_attributes
 from zcfuse.tree._types import Attributes, Node, Tree
 
 if TYPE_CHECKING:
     from zcfuse.tree.virtual._tree import VirtualTree
 
 _DIGEST_BYTES: Final = 16
-# Ordinary filesystems have smaller inode numbers, so those of a mirror differ.
-_INO_BIT: Final = 1 << 63
 
 
 class EntryNode(Node):
@@ -37,7 +37,7 @@ class EntryNode(Node):
     @property
     def ino(self) -> int:
         """The inode number that clients see."""
-        return int.from_bytes(self.identity[:8]) | _INO_BIT
+        return int.from_bytes(self.identity[:8]) | MADE_INO_BIT
 
 
 class DirNode(EntryNode):
@@ -126,8 +126,8 @@ class UnseenNode(Node):
 
     def attributes(self) -> Attributes:
         """Return what is known: that there is something."""
-        ino = int.from_bytes(self.identity[:8]) | _INO_BIT
-        return Attributes(ino, 0o100000, 1, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
+        ino = int.from_bytes(self.identity[:8]) | MADE_INO_BIT
+        return unseen_attributes(ino)
 
 
 def identity_of(parent: bytes, name: bytes, key: object) -> bytes:

@@ -23,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import BLOCK_BYTES
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._computed import Computed
 from zcfuse.tree._content import Blob, content_of
@@ -53,7 +54,6 @@ from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, ide
 
 Found = tuple[Node, Attributes]
 
-_BLOCK_BYTES: Final = 4096
 _MODES: Final = {stat.S_IFDIR: 0o555, stat.S_IFLNK: 0o777, stat.S_IFREG: 0o444}
 _ROOT_IDENTITY: Final = identity_of(b"", b"", "root")
 
@@ -174,8 +174,8 @@ class VirtualTree(Tree):
         return self._listed(own, who) if own.directory.dynamic else self.listing(own)
 
     def statfs(self) -> StatFs:
-        """Return no sizes, because the files may lie on many filesystems."""
-        return StatFs(_BLOCK_BYTES, _BLOCK_BYTES, 0, 0, 0, 0, 0, 0, NAME_BYTES)
+        """Return no sizes: what is shown may lie on any number of filesystems."""
+        return StatFs(BLOCK_BYTES, BLOCK_BYTES, 0, 0, 0, 0, 0, 0, NAME_BYTES)
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; a file has only the access ACL."""
@@ -393,7 +393,7 @@ class VirtualTree(Tree):
             gid=self._gid if given.gid is None else given.gid,
             rdev=0,
             size=size,
-            blksize=_BLOCK_BYTES,
+            blksize=BLOCK_BYTES,
             blocks=blocks,
             atime_ns=atime,
             mtime_ns=mtime if given.mtime_ns is None else given.mtime_ns,

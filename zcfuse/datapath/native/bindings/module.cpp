@@ -22,6 +22,7 @@
 #include <tuple>
 #include <variant>
 
+#include "bindings/constants.hpp"
 #include "bindings/indexes.hpp"
 #include "bindings/sources.hpp"
 #include "bindings/statistics.hpp"
@@ -202,8 +203,7 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
         .def(
             "push_changes",
             [](DataPath& path, std::uint64_t nodeid) {
-                const auto refusal = path.push_changes(nodeid);
-                return zc::Coherence::kRefusals.at(static_cast<std::size_t>(refusal));
+                return std::string(zc::code_of(path.push_changes(nodeid)));
             },
             "nodeid"_a, Released())
         .def(
@@ -237,8 +237,7 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
 }  // namespace
 
 NB_MODULE(_native, module) {
-    module.attr("MOST_THREADS") = zc::kMostThreads;
-    module.attr("WHOLE_FILE") = zc::kWholeFile;
+    zc::bindings::add_constants(module);
     // pyfuse3 keeps the operations, and with them this, in globals that are never cleared.
     nb::set_leak_warnings(false);
     nb::register_exception_translator(translate);

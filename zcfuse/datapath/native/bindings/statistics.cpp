@@ -172,10 +172,11 @@ nb::dict transport_of(const zc::DataPath& path) {
     transport["kind"] = !of.device ? "socket" : up ? "uring" : "dev";
     const bool withdrawn = gate == zc::RingGate::State::withdrawn;
     transport["settled"] = up || withdrawn || gate == zc::RingGate::State::unused;
-    transport["reason"] = withdrawn ? rings->gate().why_withdrawn()
-                          : rings && gate == zc::RingGate::State::unused
-                              ? "the kernel offers no io_uring, or no passthrough to go with it"
-                              : of.reason;
+    const auto cause = withdrawn ? zc::Cause{zc::Reason::ring_failed, rings->gate().why_withdrawn()}
+                       : rings && gate == zc::RingGate::State::unused
+                           ? zc::Cause{zc::Reason::ring_not_offered}
+                           : of.cause;
+    transport["reason"] = cause.text();
     const auto counts = up ? rings->counts() : zc::RingCounts{};
     transport["queues"] = up ? rings->queues().size() : 0;
     transport["depth"] = up ? rings->depth() : 0;
@@ -258,7 +259,8 @@ nb::object coherence_of(const zc::State& state) {
     nb::dict refused;
     for (std::size_t i = 1; i < stats.refused.size(); ++i) {
         if (stats.refused.at(i) > 0) {
-            refused[zc::Coherence::kRefusals.at(i)] = stats.refused.at(i);
+            const auto code = zc::code_of(static_cast<zc::Reason>(i));
+            refused[std::string(code).c_str()] = stats.refused.at(i);
         }
     }
     coherence["refused"] = refused;

@@ -9,18 +9,18 @@ namespace zc {
 
 namespace {
 
-// The reason that status shows: the error and its remedy.
-std::string passthrough_reason(int error) {
+Cause passthrough_refused(int error, std::uint32_t stack_depth) {
     switch (-error) {
         case EPERM:
-            return "passthrough: EPERM (needs CAP_SYS_ADMIN)";
+            return {Reason::passthrough_not_permitted};
         case ELOOP:
-            return "passthrough: ELOOP (the backing filesystem is itself stacked: --stack-depth 2)";
+            return {stack_depth < kMostStackDepth ? Reason::passthrough_stacked
+                                                  : Reason::passthrough_stacked_twice};
         case ENOTTY:
         case ENOSYS:
-            return "passthrough: ENOSYS (the kernel has none: Linux 6.9, CONFIG_FUSE_PASSTHROUGH)";
+            return {Reason::passthrough_not_offered};
         default:
-            return std::string("passthrough: ") + ::strerrorname_np(-error);
+            return {Reason::passthrough_refused, ::strerrorname_np(-error)};
     }
 }
 
@@ -31,15 +31,15 @@ void Backings::set_session(std::shared_ptr<const DeviceChannel> session) {
     session_.swap(session);
 }
 
-std::pair<std::shared_ptr<const BackingId>, std::string> Backings::add(int fd) const {
+std::pair<std::shared_ptr<const BackingId>, Cause> Backings::add(int fd) const {
     if (mode_ != Mode::automatic && mode_ != Mode::passthrough) {
-        return {nullptr, ""};
+        return {nullptr, {}};
     }
     if (negotiation_.immutable()) {
-        return {nullptr, "passthrough: not on an immutable mount (opens carry no message)"};
+        return {nullptr, {Reason::passthrough_immutable}};
     }
     if (!negotiation_.outcome().passthrough()) {
-        return {nullptr, passthrough_reason(-ENOSYS)};
+        return {nullptr, {Reason::passthrough_not_offered}};
     }
     std::shared_ptr<const DeviceChannel> session;
     {
@@ -47,13 +47,13 @@ std::pair<std::shared_ptr<const BackingId>, std::string> Backings::add(int fd) c
         session = session_;
     }
     if (!session) {
-        return {nullptr, passthrough_reason(-ENOTCONN)};
+        return {nullptr, {Reason::passthrough_refused, "ENOTCONN"}};
     }
     const int id = sys::backing_open(session->fd(), fd);
     if (id <= 0) {
-        return {nullptr, passthrough_reason(id == 0 ? -EINVAL : id)};
+        return {nullptr, passthrough_refused(id == 0 ? -EINVAL : id, negotiation_.stack_depth())};
     }
-    return {std::make_shared<const BackingId>(session, id), ""};
+    return {std::make_shared<const BackingId>(session, id), {}};
 }
 
 }  // namespace zc

@@ -4,12 +4,12 @@
 
 #include <memory>
 #include <mutex>
-#include <string>
 #include <utility>
 
 #include "serve/config.hpp"
 #include "serve/lease.hpp"
 #include "serve/negotiation.hpp"
+#include "serve/reasons.hpp"
 #include "transport/channel.hpp"
 
 namespace zc {
@@ -21,9 +21,9 @@ class Backings {
 
     // nullptr ends registrations.
     void set_session(std::shared_ptr<const DeviceChannel> session);
-    // Returns (nullptr, reason) if the file cannot pass through; the reason is "" if passthrough is
+    // Returns (nullptr, cause) if the file cannot pass through; there is no cause if passthrough is
     // not wanted.
-    std::pair<std::shared_ptr<const BackingId>, std::string> add(int fd) const;
+    std::pair<std::shared_ptr<const BackingId>, Cause> add(int fd) const;
 
   private:
     const Mode mode_;

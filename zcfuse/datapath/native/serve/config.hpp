@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "serve/constants.hpp"
+
 namespace zc {
 
 enum class Mode : std::uint8_t { automatic, upcall, pool, mmap, splice, passthrough };
@@ -15,14 +17,11 @@ enum class TransportWish : std::uint8_t { automatic, dev, uring };
 // Throws std::invalid_argument, naming what is allowed.
 Mode parse_mode(const std::string& name);
 
-// Further threads only cost memory, a pipe and a buffer each.
-constexpr unsigned kMostThreads = 64;
-
 struct Config {
     std::string path = "auto";
     unsigned threads = 0;  // serving threads; 0: one per processor, 2 to 8
-    std::uint32_t stack_depth =
-        1;  // of stacked filesystems below us that passthrough allows: 1 or 2
+    // Of stacked filesystems below us that passthrough allows, from 1 to kMostStackDepth.
+    std::uint32_t stack_depth = 1;
     std::size_t lock_budget = 64 << 20;  // bytes
     bool prefault = true;
     std::size_t hot_files = 256;  // files whose requests each thread counts by file

@@ -247,7 +247,7 @@ DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool dev
     windows.prefault = config.prefault;
     state_->windows = std::make_shared<WindowCache>(state_->budget, windows);
     add_clones(session, threads);
-    transport_.reason = std::move(choice.reason);
+    transport_.cause = std::move(choice.cause);
     state_->backings.set_session(session);
     allow_nudges();
 }
@@ -257,7 +257,7 @@ DataPath::~DataPath() {
 }
 
 void DataPath::add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads) {
-    transport_ = {session->device(), threads, 0, "", ""};
+    transport_ = {session->device(), threads, 0, "", {}};
     channels_.push_back(session);
     while (channels_.size() < threads) {
         sys::UniqueFd clone;
@@ -436,9 +436,9 @@ DataPath::Plan DataPath::plan(std::span<const InstallExtent> extents, const std:
     const bool whole = extents.size() == 1 && extents.front().fd >= 0 &&
                        extents.front().offset == 0 && extents.front().length == kWholeFile;
     if (!whole) {
-        plan.reason = kMadeOfExtents;
+        plan.cause = {Reason::passthrough_extents};
     } else if (mode == Mode::automatic || mode == Mode::passthrough) {
-        std::tie(plan.backing, plan.reason) = state_->backings.add(extents.front().fd);
+        std::tie(plan.backing, plan.cause) = state_->backings.add(extents.front().fd);
         plan.outcome = plan.backing ? "passthrough" : "cached";
     }
     return plan;
@@ -449,7 +449,7 @@ std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
                                                       const std::string& path) {
     auto plan = this->plan(extents, path);
     if (plan.outcome == "upcall") {
-        state_->ledger.opened(plan.outcome, "");
+        state_->ledger.opened(plan.outcome, {});
         return {plan.outcome, ""};
     }
     auto lease = std::make_shared<const FileLease>(copies_of(extents), std::move(plan.backing),
@@ -461,14 +461,14 @@ std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
         state_->leases.put(nodeid, lease);
     }
     const std::string outcome = lease->passthrough() ? "passthrough" : "cached";
-    state_->ledger.opened(outcome, plan.reason);
-    return {outcome, plan.reason};
+    state_->ledger.opened(outcome, plan.cause);
+    return {outcome, plan.cause.text()};
 }
 
 std::pair<std::string, std::string> DataPath::would_serve(std::span<const InstallExtent> extents,
                                                           const std::string& path) {
     const auto plan = this->plan(extents, path);
-    return {plan.outcome, plan.reason};
+    return {plan.outcome, plan.cause.text()};
 }
 
 std::string DataPath::serves(std::uint64_t nodeid) const {
@@ -495,9 +495,9 @@ bool DataPath::revoke_directory(std::uint64_t nodeid) {
     return known;
 }
 
-Coherence::Refusal DataPath::push_changes(std::uint64_t nodeid) {
+Reason DataPath::push_changes(std::uint64_t nodeid) {
     const auto root = state_->mirrors.root_of(nodeid);
-    return state_->coherence && root ? state_->coherence->watch(root) : Coherence::Refusal::none;
+    return state_->coherence && root ? state_->coherence->watch(root) : Reason::none;
 }
 
 bool DataPath::sync(std::chrono::milliseconds wait) {

@@ -44,9 +44,9 @@ class DataPath {
     // did.
     bool stop(std::chrono::milliseconds wait = std::chrono::seconds(10));
 
-    // (mode, reason why it is not a better one). Throws std::system_error when a descriptor cannot
-    // be copied, std::invalid_argument for an unknown path. `path` forces a serving path for this
-    // file; "" chooses as for other files.
+    // (mode, the Cause::text() of why it is not a better one). Throws std::system_error when a
+    // descriptor cannot be copied, std::invalid_argument for an unknown path. `path` forces a
+    // serving path for this file; "" chooses as for other files.
     std::pair<std::string, std::string> install(std::uint64_t nodeid,
                                                 std::span<const InstallExtent> extents,
                                                 const std::string& path = {});
@@ -63,7 +63,7 @@ class DataPath {
     bool revoke_directory(std::uint64_t nodeid);
     // Has each change below a leased node's directories pushed to the kernel from now on, which
     // then keeps names and attributes without a time limit.
-    Coherence::Refusal push_changes(std::uint64_t nodeid);
+    Reason push_changes(std::uint64_t nodeid);
     // Waits until each change that returned before is pushed; false at the end of the time, or
     // where nothing is pushed.
     bool sync(std::chrono::milliseconds wait);
@@ -76,7 +76,7 @@ class DataPath {
         std::size_t threads = 0;
         std::size_t cloned = 0;
         std::string clone_error;
-        std::string reason;  // why there is no ring; "" where one was made
+        Cause cause;  // why there is no ring
     };
     const Transport& transport() const noexcept { return transport_; }
     std::chrono::nanoseconds uptime() const { return std::chrono::steady_clock::now() - started_; }
@@ -85,7 +85,7 @@ class DataPath {
     struct Plan {
         std::optional<Mode> forced;
         std::string outcome;
-        std::string reason;
+        Cause cause;
         std::shared_ptr<const BackingId> backing;
     };
     // Borrows the descriptors for the call only.

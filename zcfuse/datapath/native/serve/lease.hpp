@@ -46,9 +46,6 @@ struct Extent {
 // One backing file from its start to its end.
 bool is_whole_file(std::span<const Extent> extents) noexcept;
 
-// Why a file that is not one whole backing file has no passthrough.
-inline constexpr const char* kMadeOfExtents = "passthrough: the file is made of extents";
-
 // The file that holes are read from: a sealed memfd without pages, so that zeros use the same calls
 // as data and cost no memory. Null if memfd_create fails.
 std::shared_ptr<const sys::UniqueFd> hole_file();

@@ -21,29 +21,6 @@ Way way_of(Path path) noexcept {
     return ways[static_cast<std::size_t>(path)];
 }
 
-std::string_view reason_text(Reason reason) noexcept {
-    static constexpr std::array<std::string_view, static_cast<std::size_t>(Reason::count_)> texts{
-        "splice: too small, cheaper copied",
-        "splice: the pipe is too short for the request",
-        "splice: no pipe for the reply",
-        "splice: the backing filesystem refused (EINVAL)",
-        "mmap: the pipe is too short for the request",
-        "mmap: no pipe for the reply",
-        "mmap: the backing file cannot be mapped",
-        "mmap: the file ends within the request",
-        "mmap: the window was not prefaulted in time",
-        "mmap: served from an unlocked window",
-        "pool: served from an unlocked buffer",
-        "passthrough: READ all the same (readahead or fadvise)",
-        "splice: not over io_uring",
-        "mmap: not over io_uring",
-        "no lease: handed up",
-        "zero-message opens: the kernel does not offer them (Linux 5.1)",
-        "zero-message opens: the tree is not leased as a whole, so that control is asked",
-    };
-    return texts[static_cast<std::size_t>(reason)];
-}
-
 std::shared_ptr<ThreadCounts> Ledger::join(std::string role) {
     auto counts = std::make_shared<ThreadCounts>(hot_places_);
     counts->role = std::move(role);
@@ -76,11 +53,11 @@ std::uint64_t Ledger::drain(std::vector<Event>& into) const {
     return lost;
 }
 
-void Ledger::opened(std::string_view mode, const std::string& reason) {
+void Ledger::opened(std::string_view mode, const Cause& cause) {
     const std::lock_guard guard(lock_);
     ++opens_[std::string(mode)];
-    if (!reason.empty()) {
-        ++open_reasons_[reason];
+    if (cause) {
+        ++open_causes_[cause.text()];
     }
 }
 
@@ -135,13 +112,13 @@ std::map<std::string, std::uint64_t> Ledger::fallbacks() const {
     std::vector<std::shared_ptr<ThreadCounts>> threads;
     {
         const std::lock_guard guard(lock_);
-        all = open_reasons_;
+        all = open_causes_;
         threads = threads_;
     }
     for (const auto& thread : threads) {
         for (std::size_t i = 0; i < thread->reasons.size(); ++i) {
             if (const auto n = thread->reasons[i].get(); n > 0) {
-                all[std::string(reason_text(static_cast<Reason>(i)))] += n;
+                all[std::string(code_of(static_cast<Reason>(i)))] += n;
             }
         }
     }

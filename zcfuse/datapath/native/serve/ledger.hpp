@@ -22,35 +22,13 @@
 #include "abi/fuse.hpp"
 #include "serve/hot_files.hpp"
 #include "serve/latency.hpp"
+#include "serve/reasons.hpp"
 #include "serve/trace.hpp"
 
 namespace zc {
 
 enum class Path : std::uint8_t { upcall, pool, mmap, splice, count_ };
 std::string_view path_name(Path path) noexcept;
-
-// Why one READ did not travel by the best path that its file allows.
-enum class Reason : std::uint8_t {
-    splice_too_small,
-    splice_pipe_too_short,
-    splice_no_pipe,
-    splice_refused,
-    mmap_pipe_too_short,
-    mmap_no_pipe,
-    mmap_refused,
-    mmap_beyond_end,
-    mmap_not_prefaulted_in_time,
-    mmap_unlocked,
-    pool_unlocked,
-    read_of_passthrough_file,
-    splice_not_over_uring,
-    mmap_not_over_uring,
-    no_lease,
-    opens_not_offered,
-    opens_not_leased,
-    count_,
-};
-std::string_view reason_text(Reason reason) noexcept;
 
 struct PathCounts {
     Count requests;
@@ -84,7 +62,7 @@ struct alignas(64) ThreadCounts {
     HotFiles files;
     Trace trace;
     std::array<PathCounts, static_cast<std::size_t>(Path::count_)> paths;
-    std::array<Count, static_cast<std::size_t>(Reason::count_)> reasons;
+    std::array<Count, kReasons> reasons;
     Count malformed;
     Count directory_hits;    // look-ups of a directory's descriptor that was there
     Count directory_misses;  // and that had to be opened
@@ -142,9 +120,8 @@ class Ledger {
 
     // The counters of the calling thread, which stay readable after it ended.
     std::shared_ptr<ThreadCounts> join(std::string role);
-    // The outcome of one open: how the file will be served, and why not better ("" when it is
-    // best).
-    void opened(std::string_view mode, const std::string& reason);
+    // The outcome of one open: how the file will be served, and why not better.
+    void opened(std::string_view mode, const Cause& cause);
 
     // Waits until the requests that threads are at now have been counted, 5 ms at most: what a
     // client has been answered is then in the counts that are read next.
@@ -165,6 +142,7 @@ class Ledger {
         FileUse use;
     };
     std::vector<HotFile> hot_files(std::size_t most) const;
+    // By Cause::text().
     std::map<std::string, std::uint64_t> fallbacks() const;
 
   private:
@@ -173,7 +151,7 @@ class Ledger {
     const std::size_t hot_places_;
     std::size_t traced_ = 0;
     std::map<std::string, std::uint64_t> opens_;
-    std::map<std::string, std::uint64_t> open_reasons_;
+    std::map<std::string, std::uint64_t> open_causes_;
 };
 
 }  // namespace zc

@@ -64,7 +64,7 @@ Limits choose_limits(const Config& config, std::size_t pipe_slots) {
     if (config.threads > kMostThreads) {
         throw std::invalid_argument("threads must be at most " + std::to_string(kMostThreads));
     }
-    if (config.stack_depth != 1 && config.stack_depth != 2) {
+    if (config.stack_depth < 1 || config.stack_depth > kMostStackDepth) {
         throw std::invalid_argument("stack depth must be 1 or 2");
     }
     if (config.message_bytes > 0 && config.message_bytes < kLeastMessage) {

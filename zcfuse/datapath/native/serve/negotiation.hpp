@@ -55,6 +55,7 @@ class Negotiation {
     Outcome outcome() const;
     Limits limits() const noexcept { return limits_; }
     bool immutable() const noexcept { return immutable_; }
+    std::uint32_t stack_depth() const noexcept { return stack_depth_; }
 
   private:
     const Mode mode_;

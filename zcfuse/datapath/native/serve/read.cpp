@@ -135,7 +135,7 @@ Reader::NotServed Reader::hold_windows(PathCounts& counts) {
         const auto& window = held_.back().window;
         if (window.error != 0) {
             return window.error == -EFAULT      ? Reason::mmap_beyond_end
-                   : window.error == -ETIMEDOUT ? Reason::mmap_not_prefaulted_in_time
+                   : window.error == -ETIMEDOUT ? Reason::mmap_not_prefaulted
                                                 : Reason::mmap_refused;
         }
         if (!window.locked) {

@@ -5,7 +5,7 @@ namespace zc {
 Path plan_read(const ReadPolicy& policy, const FileLease& lease, std::size_t size, Takes takes,
                ThreadCounts& counts) noexcept {
     if (lease.passthrough()) {
-        counts.because(Reason::read_of_passthrough_file);
+        counts.because(Reason::passthrough_read);
     }
     const auto mode = lease.mode().value_or(policy.mode);
     const bool pages = takes == Takes::pages;

@@ -15,7 +15,6 @@ namespace {
 // More than any request of a read-only mount (names and small structures; a SETXATTR has 64 KiB),
 // and more than the header and max_write that the kernel wants room for.
 constexpr std::size_t kRequestBytes = 128 << 10;
-constexpr std::size_t kWritableRequestBytes = (1 << 20) + 4096;
 
 template <typename Structure>
 bool parse(std::span<const std::byte> bytes, Structure& into) noexcept {
@@ -44,7 +43,7 @@ Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> chan
       counts_(state_->ledger.join(channel_->is_ring() ? "ring" : "serve")),
       context_{*state_, *counts_, {}},
       ring_reader_(policy_of(*state_), counts_),
-      buffer_(state_->config.read_only ? kRequestBytes : kWritableRequestBytes) {
+      buffer_(state_->config.read_only ? kRequestBytes : kMessageBytes) {
     if (channel_->is_ring()) {
         return;
     }

@@ -17,24 +17,29 @@ constexpr auto kRegisterWithin = std::chrono::milliseconds(3000);
 // Prefaulted part of an entry's buffer: enough for most requests and small READs.
 constexpr std::size_t kPrefaultBytes = 32 << 10;
 
-// "" or why a mount that may choose does without a ring.
-std::string better_without(const Config& config, Mode mode) {
+// Why a mount that may choose uses no ring.
+Reason better_without(const Config& config, Mode mode) {
     if (mode == Mode::splice || mode == Mode::mmap) {
-        return "path " + config.path + " does not work over io_uring";
+        return Reason::ring_not_for_path;
     }
-    // A mount that gives up passthrough for its small files' sake returns "" here: `pool` serves
-    // those on any transport, with fewer wake-ups over a ring.
-    if (mode == Mode::automatic && !config.passthrough_permitted && !config.immutable) {
-        return "without passthrough (CAP_SYS_ADMIN) most bytes go by splice, which io_uring lacks";
+    // A mount that gives up passthrough for its small files' sake returns none: `pool` serves those
+    // on any transport, with fewer wake-ups over a ring.
+    if (mode != Mode::automatic || config.immutable) {
+        return Reason::none;
     }
-    if (mode == Mode::automatic && config.source_stacked && config.stack_depth < 2) {
-        return "passthrough takes no stacked source (--stack-depth 2): most bytes go by splice, "
-               "which io_uring lacks";
+    if (!config.passthrough_permitted) {
+        return Reason::ring_no_passthrough;
     }
-    if (mode == Mode::automatic && config.source_in_parts && !config.immutable) {
-        return "files of this tree are parts of files: they go by splice, which io_uring lacks";
+    if (config.source_stacked && config.stack_depth < kMostStackDepth) {
+        return Reason::ring_stacked_source;
     }
-    return "";
+    return config.source_in_parts ? Reason::ring_parts : Reason::none;
+}
+
+Reason refused_by(RingSupport support) {
+    return support == RingSupport::missing        ? Reason::ring_not_in_kernel
+           : support == RingSupport::switched_off ? Reason::ring_switched_off
+                                                  : Reason::none;
 }
 
 RingOptions options_for(const Config& config, const Limits& limits) {
@@ -64,24 +69,25 @@ TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits
                            const DeviceChannel& session) {
     const auto wanted = parse_transport(config.transport);
     if (wanted == TransportWish::dev) {
-        return {nullptr, "as demanded"};
+        return {nullptr, {Reason::ring_not_wanted}};
     }
     const bool demanded = wanted == TransportWish::uring;
-    std::string reason = session.device() ? rings_refused() : "a socket has none";
-    if (reason.empty() && !demanded) {
-        reason = better_without(config, mode);
+    Cause cause{session.device() ? refused_by(ring_support()) : Reason::ring_no_device};
+    if (!cause && !demanded) {
+        cause.reason = better_without(config, mode);
+        cause.detail = cause.reason == Reason::ring_not_for_path ? config.path : "";
     }
-    if (reason.empty()) {
+    if (!cause) {
         try {
-            return {std::make_shared<Rings>(session.fd(), options_for(config, limits)), ""};
+            return {std::make_shared<Rings>(session.fd(), options_for(config, limits)), {}};
         } catch (const std::system_error& error) {
-            reason = error.what();
+            cause = {Reason::ring_failed, error.what()};
         }
     }
     if (demanded) {
-        throw std::runtime_error("io_uring: " + reason);
+        throw std::runtime_error(cause.text());
     }
-    return {nullptr, reason};
+    return {nullptr, std::move(cause)};
 }
 
 void lock_ring_buffers(State& state) {
@@ -117,11 +123,11 @@ void begin_rings(State& state, bool replied) {
     if (error == 0 || error == -ECANCELED) {
         return;
     }
-    const std::string what = "io_uring: " + std::to_string(gate.missing()) + " of " +
+    const std::string what = std::to_string(gate.missing()) + " of " +
                              std::to_string(state.rings->queues().size()) +
                              " queues could not register";
     if (demanded) {
-        state.ending.failed(what.c_str(), error);
+        state.ending.failed(("io_uring: " + what).c_str(), error);
         return;
     }
     gate.withdraw(what + ": " + std::strerror(-error));

@@ -8,6 +8,7 @@
 
 #include "serve/config.hpp"
 #include "serve/negotiation.hpp"
+#include "serve/reasons.hpp"
 #include "transport/channel.hpp"
 #include "transport/rings.hpp"
 
@@ -20,10 +21,10 @@ TransportWish parse_transport(const std::string& name);
 
 struct TransportChoice {
     std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
-    std::string reason;            // why there are no rings
+    Cause cause;                   // why there are no rings
 };
 
-// Throws std::runtime_error with the reason if the user demands a ring and the machine offers none.
+// Throws std::runtime_error with the cause if the user demands a ring and the machine offers none.
 TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits,
                            const DeviceChannel& session);
 

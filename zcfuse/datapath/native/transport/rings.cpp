@@ -84,15 +84,13 @@ RingCounts Rings::counts() const noexcept {
     return counts;
 }
 
-std::string rings_refused() {
+RingSupport ring_support() {
     std::ifstream file("/sys/module/fuse/parameters/enable_uring");
     char set = 0;
     if (!(file >> set)) {
-        return "this kernel has no FUSE over io_uring (Linux 6.14, CONFIG_FUSE_IO_URING)";
+        return RingSupport::missing;
     }
-    return set == 'Y' || set == '1' ? ""
-                                    : "FUSE over io_uring is switched off: as root, 'echo Y > "
-                                      "/sys/module/fuse/parameters/enable_uring'";
+    return set == 'Y' || set == '1' ? RingSupport::present : RingSupport::switched_off;
 }
 
 }  // namespace zc

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "transport/ring_gate.hpp"
@@ -38,7 +37,8 @@ class Rings {
     std::vector<std::shared_ptr<const RingQueue>> queues_;
 };
 
-// Whether the kernel's fuse module may use rings; "" or why not, with the remedy.
-std::string rings_refused();
+// Whether the kernel's fuse module may use rings.
+enum class RingSupport { present, missing, switched_off };
+RingSupport ring_support();
 
 }  // namespace zc

@@ -46,30 +46,30 @@ Coherence::Coherence(Mirrors& mirrors, const Negotiation& negotiation, std::stri
     }
 }
 
-Coherence::Refusal Coherence::watch(const std::shared_ptr<const LeaseRoot>& root) {
+Reason Coherence::watch(const std::shared_ptr<const LeaseRoot>& root) {
     const auto refusal = try_watch(root);
     refused_.at(static_cast<std::size_t>(refusal)).fetch_add(1, std::memory_order_relaxed);
     return refusal;
 }
 
-Coherence::Refusal Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
+Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
     if (queue_error_ != 0) {
-        return queue_error_ == -EPERM ? Refusal::not_permitted : Refusal::queue;
+        return queue_error_ == -EPERM ? Reason::push_not_permitted : Reason::push_queue;
     }
     std::vector<Source::Real> real;
     root->source->add_real(root->number, real);
     const auto reports_all = [](const auto& one) { return sys::reports_changes(one.fd); };
     if (real.empty() || !std::all_of(real.begin(), real.end(), reports_all)) {
-        return Refusal::filesystem;
+        return Reason::push_filesystem;
     }
     for (const auto& one : real) {
         if (const int error = add(root, one); error < 0) {
-            return error == -EPERM ? Refusal::not_permitted : Refusal::queue;
+            return error == -EPERM ? Reason::push_not_permitted : Reason::push_queue;
         }
     }
     mirrors_.set_any_pushed();
     root->source->set_pushed();
-    return Refusal::none;
+    return Reason::none;
 }
 
 int Coherence::add(const std::shared_ptr<const LeaseRoot>& root, const Source::Real& real) {

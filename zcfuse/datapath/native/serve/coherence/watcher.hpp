@@ -34,6 +34,7 @@
 
 #include "serve/coherence/pushers.hpp"
 #include "serve/nodes/mirrors.hpp"
+#include "serve/reasons.hpp"
 #include "serve/sources/source.hpp"
 #include "sys/fanotify.hpp"
 
@@ -41,16 +42,6 @@ namespace zc {
 
 class Coherence {
   public:
-    // Why changes are not pushed.
-    enum class Refusal : std::uint8_t {
-        none,           // they are
-        not_permitted,  // fanotify of a whole filesystem needs CAP_SYS_ADMIN
-        filesystem,     // of a type that does not report every change
-        queue,          // fanotify_init(2) or fanotify_mark(2) failed
-    };
-    static constexpr std::array<const char*, 4> kRefusals{"", "not_permitted", "filesystem",
-                                                          "queue"};
-
     // `fence_directory`: only this process writes to it; "" for no fence.
     Coherence(Mirrors& mirrors, const Negotiation& negotiation, std::string fence_directory);
     Coherence(const Coherence&) = delete;
@@ -58,7 +49,7 @@ class Coherence {
 
     // Watches the filesystems of a lease. If it returns `none`, the lease's changes are pushed from
     // then on; refusals are counted.
-    Refusal watch(const std::shared_ptr<const LeaseRoot>& root);
+    Reason watch(const std::shared_ptr<const LeaseRoot>& root);
     // Reads events until stop(). A signal must interrupt the thread then.
     void run();
     void stop();
@@ -75,7 +66,7 @@ class Coherence {
         std::uint64_t overflows = 0;
         std::size_t filesystems = 0;
         int schedule_error = 0;  // -errno of SCHED_FIFO; 0 where the watcher has it
-        std::array<std::uint64_t, kRefusals.size()> refused{};  // leases, by Refusal
+        std::array<std::uint64_t, kReasons> refused{};  // leases, by Reason
         Pushers::Statistics pushed;
     };
     Statistics statistics() const;
@@ -93,7 +84,7 @@ class Coherence {
         std::vector<Watched> directories;
     };
 
-    Refusal try_watch(const std::shared_ptr<const LeaseRoot>& root);
+    Reason try_watch(const std::shared_ptr<const LeaseRoot>& root);
     int add(const std::shared_ptr<const LeaseRoot>& root, const Source::Real& real);
     int watch_new(Filesystem& filesystem, int directory);
     void note(const sys::Change& change, Clock::time_point now);
@@ -132,7 +123,7 @@ class Coherence {
     std::atomic<std::uint64_t> coalesced_{0};
     std::atomic<std::uint64_t> overflows_{0};
     std::atomic<int> schedule_error_{0};
-    std::array<std::atomic<std::uint64_t>, kRefusals.size()> refused_{};
+    std::array<std::atomic<std::uint64_t>, kReasons> refused_{};
 };
 
 }  // namespace zc

@@ -18,12 +18,9 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "sections are read as they lie");
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::uint32_t kBlockBytes = 4096;
-constexpr std::uint64_t kSectorBytes = 512;
 constexpr std::size_t kLongestName = 255;
 
-// How the bytes of a member are had; what has another number has to be opened by control.
-enum class Kind : std::uint8_t { directory = 1, file = 2, sparse = 3, symlink = 4, lzma = 7 };
+using Kind = MemberKind;
 
 struct RawEntry {
     std::uint64_t name;

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "abi/fuse.hpp"
+#include "serve/constants.hpp"
 #include "serve/lease.hpp"
 #include "sys/unique_fd.hpp"
 

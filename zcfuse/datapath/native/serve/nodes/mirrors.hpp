@@ -35,6 +35,7 @@
 #include <vector>
 
 #include "serve/config.hpp"
+#include "serve/constants.hpp"
 #include "serve/ledger.hpp"
 #include "serve/nodes/directories.hpp"
 #include "serve/nodes/open_directories.hpp"
@@ -47,8 +48,6 @@
 
 namespace zc {
 
-// Outsiders' renames can leave remembered parents that form a cycle. Real paths are shorter.
-inline constexpr std::size_t kDepthLimit = 65'536;
 // A cache of descriptors may always hold this many, however low RLIMIT_NOFILE is.
 inline constexpr std::size_t kLeastDescriptors = 8;
 

@@ -24,10 +24,11 @@
 #include <string_view>
 #include <vector>
 
+#include "serve/constants.hpp"
+
 namespace zc {
 
-// Marks nodeids and file handles that the data path made.
-inline constexpr std::uint64_t kOwnBit = std::uint64_t{1} << 62;
+// Of node ids and file handles.
 inline constexpr bool is_own(std::uint64_t number) noexcept {
     return (number & kOwnBit) != 0;
 }

@@ -17,10 +17,6 @@ namespace zc::ops {
 
 namespace {
 
-// In the handle of a request on its way up: the rest of it is a nodeid. Control's own handles have
-// it clear.
-constexpr std::uint64_t kImplicitBit = std::uint64_t{1} << 63;
-
 bool may_open_without(const Context& context) {
     if (!context.state.negotiation.outcome().zero_message_opens()) {
         context.counts.because(Reason::opens_not_offered);
@@ -74,7 +70,7 @@ int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* re
     }
     into = std::make_shared<const FileLease>(std::move(opened.extents), nullptr, state.windows,
                                              opened.mode, opened.shown);
-    state.ledger.opened("implicit", "");
+    state.ledger.opened("implicit", {});
     if (read == nullptr || read->offset != 0 || read->size < opened.status.stx_size) {
         into = state.mirrors.files().keep(nodeid, std::move(into), sys::coarse_milliseconds());
     }

@@ -6,16 +6,16 @@
 namespace zc::ops {
 
 NewLease::NewLease(Context& context, Opened opened)
-    : opened_(std::move(opened)), reason_(kMadeOfExtents) {
+    : opened_(std::move(opened)), cause_{Reason::passthrough_extents} {
     const auto mode = opened_.mode.value_or(Mode::automatic);
     const auto& extents = opened_.extents;
     if (!is_whole_file(extents)) {
         better_later_ = !opened_.keeps;
     } else if (mode != Mode::automatic && mode != Mode::passthrough) {
-        reason_.clear();
+        cause_ = {};
     } else {
-        std::tie(backing_, reason_) = context.state.backings.add(extents.front().file->get());
-        better_later_ = !reason_.empty();
+        std::tie(backing_, cause_) = context.state.backings.add(extents.front().file->get());
+        better_later_ = static_cast<bool>(cause_);
     }
 }
 
@@ -26,7 +26,7 @@ OpenFiles::Lease NewLease::install(Context& context, std::uint64_t nodeid, OpenF
                                           state.windows, opened_.mode, std::move(opened_.shown));
     auto lease = state.mirrors.files().open_with(nodeid, std::move(made),
                                                  better_later_ ? OpenFiles::Keep::no : keep);
-    state.ledger.opened(lease->passthrough() ? "passthrough" : "cached", reason_);
+    state.ledger.opened(lease->passthrough() ? "passthrough" : "cached", cause_);
     return lease;
 }
 

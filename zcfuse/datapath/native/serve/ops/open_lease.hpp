@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "serve/ops/operation.hpp"
 
@@ -26,7 +25,7 @@ class NewLease {
   private:
     Opened opened_;
     std::shared_ptr<const BackingId> backing_;
-    std::string reason_;  // why there is no passthrough
+    Cause cause_;  // why there is no passthrough
     bool better_later_ = false;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "serve/constants.hpp"
 #include "serve/mtime.hpp"
 #include "serve/sources/hashing.hpp"
 #include "sys/files.hpp"
@@ -15,7 +16,6 @@ namespace zc {
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::uint64_t kSectorBytes = 512;
 constexpr std::uint64_t kLargestFile = ~std::uint64_t{0} >> 1;
 constexpr unsigned kPermissions = 0777;
 constexpr unsigned kOwners = 0700;

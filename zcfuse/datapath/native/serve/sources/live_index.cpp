@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "serve/constants.hpp"
 #include "serve/sources/hashing.hpp"
 #include "sys/files.hpp"
 
@@ -14,18 +15,16 @@ namespace zc {
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::uint32_t kBlockBytes = 4096;
 constexpr std::size_t kLongestName = 255;
 constexpr std::uint64_t kDots = 2;
-constexpr std::uint64_t kOwnIno = std::uint64_t{1} << 63;  // no ordinary filesystem sets it
-constexpr std::uint64_t kNoFiles = 1;                      // the stamp of an entry without files
+constexpr std::uint64_t kNoFiles = 1;  // the stamp of an entry without files
 constexpr unsigned kDirectoryMode = 0555;
 constexpr unsigned kLinkMode = 0777;
 constexpr unsigned kPermissions = 07777;
 constexpr unsigned kTypeShift = 12;  // from a mode to d_type
 
 std::uint64_t ino_of(const IndexRecord& record, std::uint64_t stamp) noexcept {
-    return record.kind == EntryKind::handed_up ? record.key : mix(record.key, stamp) | kOwnIno;
+    return record.kind == EntryKind::handed_up ? record.key : mix(record.key, stamp) | kMadeInoBit;
 }
 
 statx_timestamp time_of(std::int64_t time) noexcept {
@@ -233,8 +232,8 @@ class LiveIndex::Names final : public Listing {
         if (position_ < kDots) {
             return peek_dots(into);
         }
-        Snapshot entry;
         for (;;) {
+            Snapshot entry;
             const auto order = static_cast<std::uint32_t>(position_ - kDots);
             if (const int more = source_->entry_behind(place_, order, entry, name_); more != 1) {
                 return more;
@@ -249,8 +248,6 @@ class LiveIndex::Names final : public Listing {
         }
         if (error_ < 0) {
             found_.status.stx_mode = S_IFREG;
-            // readdir(3) skips a name of inode 0.
-            found_.status.stx_ino = ino_of(entry.record, kNoFiles);
         }
         into = {found_.status.stx_ino, position_ + 1,
                 static_cast<unsigned char>(found_.status.stx_mode >> kTypeShift), name_.c_str(),

@@ -191,8 +191,7 @@ inline std::uint64_t device_of(const struct ::statx& status) noexcept {
     return std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor;
 }
 
-// One number, the same every time, for an inode of another device. Control shows the same
-// (tree/_mirror.py, mixed_ino).
+// One number, the same every time, for an inode of another device.
 std::uint64_t mixed_ino(std::uint64_t device, std::uint64_t ino) noexcept;
 
 }  // namespace zc

@@ -1,0 +1,65 @@
+#include "bindings/constants.hpp"
+
+#include <nanobind/stl/string.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "serve/constants.hpp"
+#include "serve/lease.hpp"
+#include "serve/mtime.hpp"
+#include "serve/reasons.hpp"
+#include "serve/sources/blob.hpp"
+#include "serve/sources/index_store.hpp"
+#include "serve/sources/source.hpp"
+#include "sys/files.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace zc::bindings {
+
+namespace {
+
+nb::tuple reasons() {
+    nb::list codes;
+    for (std::size_t i = 1; i < kReasons; ++i) {
+        codes.append(std::string(code_of(static_cast<Reason>(i))));
+    }
+    return nb::tuple(codes);
+}
+
+// The values of an enumeration in order, from `first` to `last`.
+template <typename Kind>
+nb::tuple values(Kind first, Kind last) {
+    nb::list numbers;
+    for (auto i = static_cast<int>(first); i <= static_cast<int>(last); ++i) {
+        numbers.append(i);
+    }
+    return nb::tuple(numbers);
+}
+
+}  // namespace
+
+void add_constants(nb::module_& module) {
+    module.attr("REASONS") = reasons();
+    module.attr("WHOLE_FILE") = kWholeFile;
+    module.attr("OWN_BIT") = kOwnBit;
+    module.attr("IMPLICIT_BIT") = kImplicitBit;
+    module.attr("MADE_INO_BIT") = kMadeInoBit;
+    module.attr("BLOCK_BYTES") = kBlockBytes;
+    module.attr("SECTOR_BYTES") = kSectorBytes;
+    module.attr("DEPTH_LIMIT") = kDepthLimit;
+    module.attr("MESSAGE_BYTES") = kMessageBytes;
+    module.attr("MOST_THREADS") = kMostThreads;
+    module.attr("MOST_STACK_DEPTH") = kMostStackDepth;
+    module.attr("MEMBER_KINDS") = values(MemberKind::directory, MemberKind::unreadable);
+    module.attr("ENTRY_KINDS") = values(EntryKind::directory, EntryKind::handed_up);
+    module.attr("TERM_KINDS") = values(BlobTerm::Kind::file, BlobTerm::Kind::concat);
+    module.def("mixed_ino", &mixed_ino, "device"_a, "ino"_a);
+    module.def("tick_ns", &tick_ns, "time_ns"_a);
+    module.def("is_local", &sys::is_local, "fd"_a);
+}
+
+}  // namespace zc::bindings
