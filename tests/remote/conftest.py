@@ -1,19 +1,24 @@
 """A web server with files, and mounts of it that share a cache directory."""
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.remote.server import WebServer
 from tests.support import Daemon, Mounter, skip_unless
+from zcfuse.remote._fetchers import Fetchers, waited
+from zcfuse.remote._messages import Reply, Request, Setup
 
 MIB = 1 << 20
 LARGE = random.Random(18).randbytes(9 * MIB + 4321)
 SMALL = b"a few bytes\n"
 
 Shown = Callable[..., Daemon]
+Ask = Callable[[Request], Reply]
 
 
 @pytest.fixture
@@ -23,6 +28,21 @@ def web() -> Iterator[WebServer]:
     server = WebServer({"large": LARGE, "small": SMALL})
     yield server
     server.close()
+
+
+@pytest.fixture
+def workers() -> Iterator[Callable[[Setup], Ask]]:
+    """Starts worker processes: ``workers(setup)`` returns a function that asks them."""
+    with contextlib.ExitStack() as stack:
+
+        def start(setup: Setup) -> Ask:
+            fetchers = Fetchers(setup)
+            stack.callback(fetchers.close)
+            return lambda request: waited(
+                fetchers.ask(lambda number: msgspec.structs.replace(request, number=number)), 60
+            )
+
+        yield start
 
 
 @pytest.fixture

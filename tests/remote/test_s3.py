@@ -1,18 +1,19 @@
 """A bucket of a real server of S3, which the test starts: listings, ranges, versions, a mount."""
 
+import errno
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.remote.conftest import LARGE, SMALL
+from tests.remote.conftest import LARGE, SMALL, Ask
 from tests.support import Mounter, skip_unless
 from zcfuse.remote._cache import PIECE_BYTES, key_of
-from zcfuse.remote._messages import Ensure, Ensured, Failed, ListDirectory, Listed, Setup
-from zcfuse.remote._worker import Worker
+from zcfuse.remote._fetchers import RemoteError
+from zcfuse.remote._messages import Ensure, Ensured, ListDirectory, Listed, Setup
 
 _SERVE = (
     "from moto.moto_server.threaded_moto_server import ThreadedMotoServer\n"
@@ -63,11 +64,13 @@ def bucket() -> Iterator[Bucket]:
         server.communicate()
 
 
-def test_a_bucket_is_listed_and_read_and_a_new_version_is_refused(bucket: Bucket, tmp_path: Path):
-    worker = Worker(
+def test_a_bucket_is_listed_and_read_and_a_new_version_is_refused(
+    bucket: Bucket, workers: Callable[[Setup], Ask], tmp_path: Path
+):
+    ask = workers(
         Setup("s3://bucket/set", "server", bucket.options, str(tmp_path), "1000000000", "0", 1)
     )
-    listed = worker.answer(ListDirectory(1, "", True, 10))
+    listed = ask(ListDirectory(1, "", True, 10))
     assert isinstance(listed, Listed), listed
     by_name = {info.name: info for info in listed.entries}
     assert {name: info.is_directory for name, info in by_name.items()} == {
@@ -80,13 +83,13 @@ def test_a_bucket_is_listed_and_read_and_a_new_version_is_refused(bucket: Bucket
     info = by_name[b"large"]
     assert info.size == len(LARGE)
     key = key_of("server", info.path, info.version)
-    done = worker.answer(Ensure(2, key, info, 0, PIECE_BYTES, True, 10))
+    done = ask(Ensure(2, key, info, 0, PIECE_BYTES, True, 10))
     assert isinstance(done, Ensured), done
     assert done.requests == 1
     bucket.put("set/large", LARGE[::-1])
-    refused = worker.answer(Ensure(3, key, info, PIECE_BYTES, PIECE_BYTES, True, 10))
-    assert isinstance(refused, Failed)
-    assert not refused.unreachable
+    with pytest.raises(RemoteError) as failure:
+        ask(Ensure(3, key, info, PIECE_BYTES, PIECE_BYTES, True, 10))
+    assert (failure.value.errno, failure.value.unreachable) == (errno.ESTALE, False)
 
 
 def test_a_mounted_bucket_has_the_bytes_of_its_objects(

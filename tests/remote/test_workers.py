@@ -1,30 +1,31 @@
 """A worker and a server's faults, without a mount: right bytes, or an error and none."""
 
+import errno
 import stat
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.remote.conftest import LARGE
+from tests.remote.conftest import LARGE, Ask
 from tests.remote.server import FAULTS, WebServer
 from tests.support import skip_unless
 from zcfuse.remote import Remote
 from zcfuse.remote._cache import PIECE_BYTES, key_of
 from zcfuse.remote._drivers import named
-from zcfuse.remote._messages import Ensure, Ensured, Failed, Info, Look, Looked, Setup
+from zcfuse.remote._fetchers import RemoteError
+from zcfuse.remote._messages import Ensure, Ensured, Info, Look, Looked, Setup
 from zcfuse.remote._source import identity_of, place_of, shown_url
-from zcfuse.remote._worker import Worker
 from zcfuse.tree import Filter, Union, Who
 
 
 @pytest.fixture
-def worker(web: WebServer, tmp_path: Path) -> Worker:
-    return Worker(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
+def ask(web: WebServer, workers: Callable[[Setup], Ask], tmp_path: Path) -> Ask:
+    return workers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
 
 
-def _info(worker: Worker) -> Info:
-    looked = worker.answer(Look(1, "", b"large", 5))
+def _info(ask: Ask) -> Info:
+    looked = ask(Look(1, "", b"large", 5))
     assert isinstance(looked, Looked)
     assert looked.info is not None
     return looked.info
@@ -32,26 +33,26 @@ def _info(worker: Worker) -> Info:
 
 @pytest.mark.parametrize("fault", [one for one in FAULTS if one != "none"])
 def test_a_lasting_fault_is_an_error_and_leaves_nothing_in_the_cache(
-    worker: Worker, web: WebServer, tmp_path: Path, fault: str
+    ask: Ask, web: WebServer, tmp_path: Path, fault: str
 ):
-    info = _info(worker)
+    info = _info(ask)
     web.fault, web.faulty = fault, 10**6
     key = key_of("server", info.path, info.version)
-    reply = worker.answer(Ensure(2, key, info, 0, PIECE_BYTES, True, 1.0))
-    assert isinstance(reply, Failed)
-    assert reply.unreachable
-    kept = worker.answer(Ensure(3, key, info, 0, len(LARGE), False, 1.0))
+    with pytest.raises(RemoteError) as failure:
+        ask(Ensure(2, key, info, 0, PIECE_BYTES, True, 1.0))
+    assert (failure.value.errno, failure.value.unreachable) == (errno.EIO, True)
+    kept = ask(Ensure(3, key, info, 0, len(LARGE), False, 1.0))
     assert isinstance(kept, Ensured)
     assert kept.good == []
 
 
-def test_another_version_is_refused(worker: Worker, web: WebServer):
-    info = _info(worker)
+def test_another_version_is_refused(ask: Ask, web: WebServer):
+    info = _info(ask)
     web.files["large"] = LARGE[::-1]
     key = key_of("server", info.path, info.version)
-    reply = worker.answer(Ensure(2, key, info, 0, PIECE_BYTES, True, 1.0))
-    assert isinstance(reply, Failed)
-    assert not reply.unreachable
+    with pytest.raises(RemoteError) as failure:
+        ask(Ensure(2, key, info, 0, PIECE_BYTES, True, 1.0))
+    assert (failure.value.errno, failure.value.unreachable) == (errno.ESTALE, False)
 
 
 def test_a_tree_that_waits_for_a_server_is_no_layer_and_cannot_be_filtered(tmp_path: Path):
