@@ -20,6 +20,8 @@ NOT_RUN: Final = {
     "installs packages": 8,
     "changes the machine": 1,
     "needs systemd as process 1": 2,
+    "needs a bucket": 2,
+    "needs a mounted bucket": 1,
 }
 
 

@@ -57,7 +57,8 @@ def test_a_killed_program_ends_its_mount_whatever_children_live(
             program.wait(SEEN_S)
             told = stat_error(f"{mountpoint}/file")
             os.kill(worker, signal.SIGKILL)  # it has lived until now
-            assert "Transport endpoint is not connected" in told
+            # The second is the kernel's word for a request that was in a ring when it ended.
+            assert "Transport endpoint is not connected" in told or "connection abort" in told
         finally:
             program.kill()
             program.communicate(timeout=SEEN_S)

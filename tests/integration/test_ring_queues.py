@@ -51,7 +51,7 @@ class Slow(_mount.AnnouncedOperations):
 _mount.AnnouncedOperations = Slow
 options = MountOptions(transport="uring", path=path, cache_timeout=0, directory_lease=False)
 show = lambda: Mirror(source)
-sys.exit(run_daemon(show, mountpoint, options, ready=lambda: None, log_to=sys.stderr))
+sys.exit(run_daemon(show, mountpoint, options, ready=lambda shortfalls: None, log_to=sys.stderr))
 """
 # Threads on one CPU, each with a different name; prints how many got ENOENT.
 ASK_SLOWLY: Final = """

@@ -37,7 +37,7 @@ class BeingMadeError(BlockingIOError):
 class Who(msgspec.Struct, frozen=True, gc=False):
     """The client's process: its effective user and group, and its process id.
 
-    Parameters:
+    Attributes:
         uid: its user, by whom the kernel checks permissions.
         gid: its group.
         pid: which of its threads asks; 0 for one that the daemon's pid namespace does not show.
