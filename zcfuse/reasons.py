@@ -26,6 +26,9 @@ _PIPE_SIZE: Final = "raise the sysctl fs.pipe-max-size, or mount as root"
 _BUDGET: Final = "mount with a larger --lock-budget: it is used up"
 _NO_PAGES: Final = "mount with --transport dev: a ring cannot carry pages by reference"
 
+_DEV: Final = "mount with --transport dev: a request that waits holds an entry of a ring"
+_DESCRIPTORS: Final = "raise the limit of descriptors (RLIMIT_NOFILE) before the mount"
+
 REASONS: Final = MappingProxyType(
     {
         # Of one READ.
@@ -117,6 +120,41 @@ REASONS: Final = MappingProxyType(
             "a program makes its bytes",
             f"{GOOD} for bytes that a program makes at each read; if they stay the same, show them"
             " as Bytes or write them to a File",
+        ),
+        # Of a user's share.
+        "listing_elsewhere": Reason(
+            "listing: a thread for listings reads a large merged directory",
+            f"{GOOD} for directories of thousands of names",
+        ),
+        "listing_refused": Reason(
+            "listing: refused (EAGAIN), the user's listings hold half of a ring's queue", _DEV
+        ),
+        "snapshots_refused": Reason(
+            "listing: refused (ENOMEM), the user's listings take too much memory",
+            "close directories that are read in part",
+        ),
+        "read_refused": Reason(
+            "READ: refused (EAGAIN), the user's READs hold half of a ring's queue", _DEV
+        ),
+        "files_refused": Reason(
+            "open: refused (EMFILE), the user has too many files open", _DESCRIPTORS
+        ),
+        "reserve_refused": Reason(
+            "open: refused (EMFILE), only root's reserve of descriptors is left", _DESCRIPTORS
+        ),
+        "python_files_refused": Reason(
+            "open: refused (EMFILE), the user has too many files open in Python", _DESCRIPTORS
+        ),
+        "python_opens_refused": Reason(
+            "open: refused (EAGAIN), too many opens of the user wait for leases",
+            "find who holds the leases in /proc/locks",
+        ),
+        "upcall_waited": Reason(
+            "upcall: waited, the user has a quarter of Python's tasks",
+            "see which answers of the tree take long",
+        ),
+        "upcall_refused": Reason(
+            "upcall: refused (EAGAIN), the user's requests hold half of a ring's queue", _DEV
         ),
         # Of a directory lease.
         "names_of_path": Reason("--path {} leaves all names to Python", "mount without --path {}"),

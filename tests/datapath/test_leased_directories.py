@@ -602,3 +602,31 @@ def test_a_second_directory_is_leased_and_given_back_by_itself(leased, tree):
     fake.ask(GETATTR, below, struct.pack("=IIQ", 0, 0, 0))
     assert fake.request(GETATTR, ROOT, struct.pack("=IIQ", 0, 0, 0)).errorname == "OK"
     os.close(fd)
+
+
+def test_a_user_with_too_many_open_files_leaves_descriptors_to_root(leased, tree):
+    (tree / "many").mkdir()
+    for number in range(100):
+        (tree / "many" / f"{number}").write_bytes(b"x")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 80, limits[1]))
+    body = struct.pack("=II", os.O_RDONLY, 0)
+    try:
+        fake = leased()
+        nodes = [fake.walk(b"many/%d" % number).nodeid for number in range(100)]
+        errors = [fake.request(OPEN, node, body, uid=1000).errorname for node in nodes]
+        opened = errors.index("EMFILE")
+        assert errors == ["OK"] * opened + ["EMFILE"] * (100 - opened)
+        assert 0 < opened < 80
+        assert {"files_refused", "reserve_refused"} & set(fake.statistics().fallbacks)
+        # A file that is open costs nothing more.
+        assert fake.request(OPEN, nodes[0], body, uid=1000).errorname == "OK"
+        last = nodes[-4:]
+        assert [fake.request(OPEN, node, body).errorname for node in last] == ["OK"] * 4
+        assert os.close(os.open("/dev/null", os.O_RDONLY)) is None
+        for node in (*nodes[:opened], nodes[0], *last):
+            fake.release(node, 1 << 62)
+        assert fake.request(OPEN, nodes[-1], body, uid=1000).errorname == "OK"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

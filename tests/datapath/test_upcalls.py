@@ -275,3 +275,81 @@ def test_stopping_ends_every_thread_with_requests_still_out(kernel):
     fake.upcall()
     assert fake.path.stop()
     assert fake.path.end_reason() == "stopped"
+
+
+USER, OTHER_USER, ROOT_USER = 1000, 1001, 0
+
+
+@pytest.fixture
+def shared(kernel):
+    """Sixteen tasks of control: four for a user, fourteen for all users but root."""
+    return kernel(control_tasks=16)
+
+
+def taken(fake, count):
+    """The numbers of the next upcalls."""
+    return {fake.upcall()[1] for _ in range(count)}
+
+
+def test_a_user_has_a_quarter_of_the_tasks_and_the_others_go_past(shared):
+    asked = [shared.send(LOOKUP, 1, b"%d\0" % n, uid=USER) for n in range(10)]
+    out = taken(shared, 4)
+    assert out < set(asked)
+    past = {shared.send(LOOKUP, 1, b"other\0", uid=uid) for uid in (OTHER_USER, ROOT_USER)}
+    assert taken(shared, 2) == past
+    found = shared.statistics()
+    assert (found.upcalls_out, found.upcalls_waiting) == (12, 6)
+    assert found.fallbacks == {"upcall_waited": 6}
+    answered = set()
+    while out:
+        unique = out.pop()
+        shared.answer(unique, error=errno.ENOENT)
+        assert shared.reply().unique == unique
+        answered.add(unique)
+        if len(answered) <= 6:
+            out |= taken(shared, 1)
+    assert answered == set(asked)
+    assert shared.statistics().upcalls_waiting == 0
+
+
+def test_all_users_together_leave_an_eighth_of_the_tasks_to_root(shared):
+    for uid in range(USER, USER + 5):
+        for n in range(4):
+            shared.send(LOOKUP, 1, b"%d\0" % n, uid=uid)
+    taken(shared, 14)
+    last = [shared.send(LOOKUP, 1, b"x\0", uid=ROOT_USER) for _ in range(2)]
+    assert taken(shared, 2) == set(last)
+    assert shared.statistics().upcalls_waiting == 6
+
+
+def test_what_gives_something_back_never_waits(shared):
+    for n in range(5):
+        shared.send(LOOKUP, 1, b"%d\0" % n, uid=USER)
+    taken(shared, 4)
+    back = shared.send(RELEASE, NODE, struct.pack("=QIIQ", 1, 0, 0, 0), uid=USER)
+    assert shared.upcall()[:2] == (RELEASE, back)
+
+
+def test_an_interrupted_request_that_waits_is_answered_at_once(shared):
+    asked = [shared.send(LOOKUP, 1, b"%d\0" % n, uid=USER) for n in range(5)]
+    (waits,) = set(asked) - taken(shared, 4)
+    shared.send(INTERRUPT, 0, struct.pack("=Q", waits), unique=waits | 1)
+    assert shared.reply() == protocol.Reply(errno.EINTR, waits, b"")
+    assert shared.statistics().upcalls_waiting == 0
+
+
+def test_a_request_that_waits_too_long_is_given_up_and_never_sent(kernel):
+    fake = kernel(control_tasks=4, upcall_timeout=1)
+    first = fake.send(LOOKUP, 1, b"first\0", uid=USER)
+    assert taken(fake, 1) == {first}
+    second = fake.send(LOOKUP, 1, b"second\0", uid=USER)
+    given_up = [fake.reply(), fake.reply()]
+    assert {(reply.errorname, reply.unique) for reply in given_up} == {
+        ("EIO", first),
+        ("EIO", second),
+    }
+    # Control still works on the first one, so that the third waits until the late answer.
+    third = fake.send(LOOKUP, 1, b"third\0", uid=USER)
+    assert fake.statistics().upcalls_waiting <= 1
+    fake.answer(first, error=errno.ENOENT)
+    assert taken(fake, 1) == {third}

@@ -46,6 +46,13 @@ _NAIVE: Final = "naive: no data plane; Python answers every request"
 _QUANTILES: Final = {"p50_ns": "p50", "p99_ns": "p99", "p999_ns": "p99.9", "max_ns": "max"}
 
 
+# Counts of the control plane, and their codes.
+_REFUSALS: Final = {
+    "refused_opens": "python_opens_refused",
+    "refused_files": "python_files_refused",
+}
+
+
 @click.command()
 @click.argument("mountpoint", shell_complete=_completion.mountpoints)
 @json_option
@@ -103,7 +110,7 @@ def _print_first_screen(document: StatusDocument) -> None:
     used = {name: counts for name, counts in paths.items() if counts["requests"]} or paths
     if used:
         _print_paths(used, _PATH_COLUMNS[:4])
-    _print_fallbacks(datapath.get("fallbacks"))
+    _print_fallbacks(_fallbacks(document))
     if document.locks is not None:
         _print_lock_totals(document.locks)
     _print_hot_files(document.hot_files[:_FIRST_FILES])
@@ -140,7 +147,7 @@ def _print(document: StatusDocument) -> None:
     if document.datapath is None:
         click.echo(f"{_NAIVE}\n")
     else:
-        _print_datapath(document.datapath)
+        _print_datapath(document.datapath, _fallbacks(document))
     if document.locks is not None:
         _print_locks(document.locks)
     _print_hot_files(document.hot_files)
@@ -187,10 +194,19 @@ def _errno_name(number: int) -> str | None:
     return errno.errorcode.get(number, str(number)) if number else None
 
 
-def _print_datapath(datapath: Mapping[str, Any]) -> None:
+def _fallbacks(document: StatusDocument) -> dict[str, int]:
+    """Return what the mount fell back from and what it refused, by reason."""
+    found: dict[str, int] = dict((document.datapath or {}).get("fallbacks", {}))  # type: ignore[call-overload]
+    for name, reason in _REFUSALS.items():
+        if count := document.control.get(name):
+            found[reason] = int(str(count))
+    return found
+
+
+def _print_datapath(datapath: Mapping[str, Any], fallbacks: Mapping[str, int]) -> None:
     # First the requests and the fallbacks, then the means.
     _print_counts("opens", datapath.get("opens"))
-    _print_fallbacks(datapath.get("fallbacks"))
+    _print_fallbacks(fallbacks)
     _print_coherence(datapath.get("coherence"))
     latency: Mapping[str, Any] = datapath.get("latency", {})
     paths = datapath.get("paths", {})

@@ -28,7 +28,7 @@ from zcfuse.control._checks import (
     check_options,
     chosen_lock_budget,
 )
-from zcfuse.control._served import AnnouncedOperations, Mount, serving
+from zcfuse.control._served import CONTROL_TASKS, AnnouncedOperations, Mount, serving
 from zcfuse.fuse import Changes, DirectoryLeases, Operations, Session, own_session
 from zcfuse.linux import (
     Capability,
@@ -294,6 +294,8 @@ def _make_datapath(
     config.push = options.coherence == "push"
     config.fence_directory = fence
     config.message_bytes = message_bytes
+    config.shared = options.allow_other
+    config.control_tasks = CONTROL_TASKS
     try:
         datapath = DataPath(channel, ours, config, device=True)
     except RuntimeError as error:

@@ -71,6 +71,8 @@ _READ_AHEAD_KIB: Final = 4096
 # The status socket's readers name themselves; these are the program's own.
 _READERS: Final = itertools.count(1)
 _NO_DATAPATH: Final = "the mount has no data path to trace (--path naive)"
+CONTROL_TASKS: Final = 512
+"""Requests that Python works on at a time; the data path gives each user a share of them."""
 
 UNMOUNTED: Final = "unmounted"
 ABORTED: Final = "aborted"
@@ -404,7 +406,7 @@ class Mount:
     async def _run_control(self) -> None:
         try:
             with self._control_scope:
-                await self._operations.session.main()
+                await self._operations.session.main(1, CONTROL_TASKS)
         except Exception as error:
             log.exception("the control plane failed")
             self._failed = True

@@ -43,6 +43,8 @@ class Config:
     prefault: bool
     hot_files: int
     read_only: bool
+    shared: bool
+    control_tasks: int
     upcall_timeout: int
     """Seconds after which the data path answers an upcall with EIO in control's place."""
     message_bytes: int

@@ -213,6 +213,7 @@ class Statistics(msgspec.Struct, frozen=True):
     upcalls_overflow: int
     upcalls_given_up: int
     upcalls_late: int
+    upcalls_waiting: int
     notifications: int
     interrupts: int
     reads_waited: int

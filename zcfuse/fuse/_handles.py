@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from zcfuse.tree import BackingFile, EntryDescription, GivenValues, Listing, Node, Who
 
 if TYPE_CHECKING:
     from zcfuse.datapath import NamePatterns, Source
+
+
+_ROOT: Final = 0
+# Shares of RLIMIT_NOFILE. A file costs two descriptors: control's and the data path's.
+_USER_SHARE: Final = 4
+_RESERVE_SHARE: Final = 8
+_LEAST_RESERVE: Final = 8
+_MOST_RESERVE: Final = 256
 
 
 class Leases(Protocol):
@@ -113,30 +123,41 @@ class Leases(Protocol):
 
 
 class OpenFile:
-    """A file that clients have open. `far` is the mount that may not answer for it, or None."""
+    """A file that clients have open. `far` is the mount that may not answer for it, or None.
 
-    __slots__ = ("backing", "far", "nodeid", "opens")
+    It counts for the user `uid`.
+    """
+
+    __slots__ = ("backing", "far", "nodeid", "opens", "uid")
 
     def __init__(self, nodeid: int, backing: BackingFile) -> None:
         self.nodeid = nodeid
         self.backing = backing
         self.far: int | None = None
+        self.uid = _ROOT
         self.opens = 0
 
 
 class OpenFiles:
     """The files that clients have open, by handle and by node. Owns their BackingFiles.
 
-    `close_later` closes what is far in another thread.
+    `close_later` closes what is far in another thread. A user but root may have a share of the
+    descriptors, and leaves a reserve. `refused` counts the opens that failed with EMFILE for that.
     """
 
     def __init__(
         self,
         leases: Leases | None,
         close_later: Callable[[Callable[[], None]], None] = lambda close: close(),
+        *,
+        descriptors: int | None = None,
     ) -> None:
+        """`descriptors` is how many the process may have; None: RLIMIT_NOFILE."""
         self._leases = leases
         self._close_later = close_later
+        self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._by_user: Counter[int] = Counter()
+        self.refused = 0
         self._by_handle: dict[int, OpenFile] = {}
         self._by_nodeid: dict[int, OpenFile] = {}
         self._clients: dict[int, Who] = {}
@@ -155,6 +176,12 @@ class OpenFiles:
         opened = self._by_nodeid.get(nodeid)
         return None if opened is None else self._handle(opened)
 
+    def require_share(self, uid: int) -> None:
+        """Raise OSError(EMFILE) if a user has too many files open."""
+        share = self._descriptors // _USER_SHARE
+        if uid != _ROOT and self._by_user[uid] >= share:
+            raise self._too_many(f"user {uid} has {share} files open")
+
     def leased(self, nodeid: int, backing: BackingFile) -> OpenFile:
         """Install the lease of a file that was opened. Any thread may call it; `add` is next."""
         if self._leases is not None:
@@ -166,13 +193,21 @@ class OpenFiles:
                 raise
         return OpenFile(nodeid, backing)
 
-    def add(self, opened: OpenFile, far: int | None) -> int:
-        """Return a new handle of a node; a file that another open brought meanwhile is used."""
+    def add(self, opened: OpenFile, far: int | None, uid: int = _ROOT) -> int:
+        """Return a new handle of a node; a file that another open brought meanwhile is used.
+
+        The node counts for the user `uid`; OSError(EMFILE) if only the reserve has room for it.
+        """
         before = self._by_nodeid.get(opened.nodeid)
         if before is not None:
             self._close_later(opened.backing.close)
             return self._handle(before)
         opened.far = far
+        if uid != _ROOT and self._is_in_reserve(opened):
+            self._close(opened)
+            raise self._too_many("only the reserve of descriptors for root is left")
+        opened.uid = uid
+        self._by_user[uid] += 1
         self._by_nodeid[opened.nodeid] = opened
         return self._handle(opened)
 
@@ -212,6 +247,9 @@ class OpenFiles:
         opened.opens -= 1
         if opened.opens == 0:
             del self._by_nodeid[opened.nodeid]
+            self._by_user[opened.uid] -= 1
+            if not self._by_user[opened.uid]:
+                del self._by_user[opened.uid]
             self._close(opened)
 
     def close(self) -> None:
@@ -220,6 +258,7 @@ class OpenFiles:
         self._by_nodeid.clear()
         self._by_handle.clear()
         self._clients.clear()
+        self._by_user.clear()
         for opened in files:
             self._close(opened)
 
@@ -229,6 +268,16 @@ class OpenFiles:
         self._next += 1
         self._by_handle[handle] = opened
         return handle
+
+    def _is_in_reserve(self, opened: OpenFile) -> bool:
+        """Say whether a file's descriptors are among the last; the lowest free one comes first."""
+        reserve = min(max(self._descriptors // _RESERVE_SHARE, _LEAST_RESERVE), _MOST_RESERVE)
+        last = max((run.fd for run in opened.backing.extents), default=-1)
+        return last >= self._descriptors - reserve
+
+    def _too_many(self, reason: str) -> OSError:
+        self.refused += 1
+        return OSError(errno.EMFILE, reason)
 
     def _close(self, opened: OpenFile) -> None:
         if opened.far is None:

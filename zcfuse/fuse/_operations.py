@@ -84,6 +84,7 @@ class OperationsStatistics(msgspec.Struct, frozen=True):
     waiting_opens: int
     refused_opens: int
     far: FarStatistics
+    refused_files: int
     read_requests: int
     read_bytes: int
     replied_bytes: int
@@ -151,6 +152,7 @@ class Operations(ReadOnlyOperations):
             waiting_opens=len(self._waiting),
             refused_opens=self._waiting.refused,
             far=self.far.statistics(),
+            refused_files=self._files.refused,
             read_requests=self._reads["requests"],
             read_bytes=self._reads["bytes"],
             replied_bytes=self._reads["replied"],
@@ -380,32 +382,33 @@ class Operations(ReadOnlyOperations):
         node = await self._node(nodeid)
         await self._answered(self._tree.may_open(node, who))
         try:
-            handle = await self._open_now(nodeid, node)
+            handle = await self._open_now(nodeid, node, who.uid)
         except BeingMadeError:
-            handle = await self._open_later(nodeid, node)
+            handle = await self._open_later(nodeid, node, who.uid)
         except BlockingIOError:
             with self._waiting.place(who.uid):
-                handle = await self._open_later(nodeid, node)
+                handle = await self._open_later(nodeid, node, who.uid)
         self._files.opened_for(handle, who)
         return handle
 
-    async def _open_now(self, nodeid: int, node: Node) -> int:
+    async def _open_now(self, nodeid: int, node: Node, uid: int) -> int:
         handle = self._files.again(nodeid)
         if handle is not None:
             return handle
+        self._files.require_share(uid)
         opened, far = await self.far.ask(
             lambda: self._files.leased(nodeid, self._tree.open(node)), self._files.discard
         )
-        return self._files.add(opened, far)
+        return self._files.add(opened, far, uid)
 
-    async def _open_later(self, nodeid: int, node: Node) -> int:
+    async def _open_later(self, nodeid: int, node: Node, uid: int) -> int:
         deadline = trio.current_time() + _LEASE_BREAK_SECONDS
         pause = _LEASE_PAUSE_SECONDS
         while True:
             await trio.sleep(pause)
             pause = min(2 * pause, _LEASE_LONGEST_PAUSE_SECONDS)
             try:
-                return await self._open_now(nodeid, node)
+                return await self._open_now(nodeid, node, uid)
             except BlockingIOError:
                 if trio.current_time() > deadline:
                     raise

@@ -35,7 +35,7 @@ class Session(Protocol):
     StatvfsData: type[pyfuse3.StatvfsData]
     FUSEError: type[pyfuse3.FUSEError]
     readdir_reply: ReaddirReply
-    main: Callable[[], Awaitable[None]]
+    main: Callable[[int, int], Awaitable[None]]
     terminate: Callable[[], None]
     init: Callable[[Any, str, Collection[str]], None]
     close: Callable[[bool], None]

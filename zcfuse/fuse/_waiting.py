@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import Final
 
 PLACES: Final = 4
-"""Opens that wait at a time: half of the 8 entries that a ring has for each processor."""
+"""Opens of all users but root that wait at a time: half of the entries of a ring's queue."""
 
 PLACES_PER_USER: Final = 2
+_ROOT: Final = 0
 
 
 class WaitingOpens:
@@ -35,7 +36,8 @@ class WaitingOpens:
 
         Raises OSError: EAGAIN if no place is free, like a native open with O_NONBLOCK.
         """
-        if len(self) >= PLACES or self._by_user[uid] >= PLACES_PER_USER:
+        others = len(self) - self._by_user[_ROOT]
+        if uid != _ROOT and (others >= PLACES or self._by_user[uid] >= PLACES_PER_USER):
             self.refused += 1
             raise OSError(errno.EAGAIN, "too many opens wait for leases of other processes")
         self._by_user[uid] += 1

@@ -123,6 +123,8 @@ void bind_config(nb::module_& module) {
         .def_rw("prefault", &zc::Config::prefault)
         .def_rw("hot_files", &zc::Config::hot_files)
         .def_rw("read_only", &zc::Config::read_only)
+        .def_rw("shared", &zc::Config::shared)
+        .def_rw("control_tasks", &zc::Config::control_tasks)
         .def_rw("upcall_timeout", &zc::Config::upcall_timeout)
         .def_rw("message_bytes", &zc::Config::message_bytes)
         .def_rw("cache_timeout", &zc::Config::cache_timeout)

@@ -319,6 +319,7 @@ nb::dict statistics(const zc::DataPath& path) {
     result["upcalls_overflow"] = out.overflow_peak;
     result["upcalls_given_up"] = out.given_up;
     result["upcalls_late"] = out.late;
+    result["upcalls_waiting"] = out.waiting;
     result["notifications"] = state.notifier.sent();
     result["reads_waited"] = state.reads.waited();
     result["interrupts"] = state.interrupts.load();
@@ -326,7 +327,14 @@ nb::dict statistics(const zc::DataPath& path) {
     result["paths"] = paths_of(threads);
     result["latency"] = latencies_of(threads);
     result["opens"] = to_dict(state.ledger.opens());
-    result["fallbacks"] = to_dict(state.ledger.fallbacks());
+    auto fallbacks = state.ledger.fallbacks();
+    if (out.waited > 0) {
+        fallbacks[std::string(zc::code_of(zc::Reason::upcall_waited))] = out.waited;
+    }
+    if (out.refused > 0) {
+        fallbacks[std::string(zc::code_of(zc::Reason::upcall_refused))] = out.refused;
+    }
+    result["fallbacks"] = to_dict(fallbacks);
     // Leases of files that no client has open are kept for reuse and not reported.
     const auto kept = state.mirrors.statistics().files.kept;
     result["leases"] = state.leases.size() - std::min(state.leases.size(), kept);

@@ -37,7 +37,9 @@ struct Config {
     // fence needs a directory that this process alone writes to.
     bool push = false;
     std::string fence_directory;
-    std::size_t message_bytes = 0;  // the largest message between the planes; 0: no limit
+    bool shared = false;             // whether other users than the daemon's may use the mount
+    std::size_t control_tasks = 99;  // requests that control works on at a time
+    std::size_t message_bytes = 0;   // the largest message between the planes; 0: no limit
     // Below this size (bytes) a READ is copied through a locked buffer rather than spliced.
     // docs/measurements.md has the measurement.
     std::size_t splice_min = 64 << 10;

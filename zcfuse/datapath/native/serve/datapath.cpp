@@ -26,8 +26,6 @@ namespace {
 
 // /dev/fuse then brings only INIT, FORGET and INTERRUPT.
 constexpr unsigned kThreadsBesideRings = 2;
-// For READs that wait for their backing file: enough to keep a device busy.
-constexpr std::size_t kReadWorkers = 4;
 constexpr auto kNudgeEvery = std::chrono::milliseconds(10);
 // For a data path that nobody stopped: its owner may hold a lock that others wait for.
 constexpr auto kStopUnasked = std::chrono::milliseconds(500);
@@ -99,6 +97,7 @@ class ReadWorker {
             const Turn turn(*counts_);
             reader_.serve(*job, RingReader::Wait::allowed);
             counts_->answered_read(job->asked, job->served, job->since);
+            state_->workers.done(job->uid);
         }
     }
 
@@ -129,7 +128,7 @@ class ListingWorker {
                 counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode,
                                   job->since);
             }
-            state_->listings.done(*job);
+            state_->listings.done(job->uid);
         }
     }
 
@@ -290,20 +289,20 @@ void DataPath::start() {
     const auto servers = static_cast<std::ptrdiff_t>(channels_.size());
     const auto queues =
         state_->rings ? state_->rings->queues() : std::vector<std::shared_ptr<const RingQueue>>{};
-    const std::size_t workers = queues.empty() ? 0 : kReadWorkers;
+    const std::size_t workers = queues.empty() ? 0 : state_->workers.threads();
     const std::size_t watchers = queues.empty() ? 0 : 1;
     const std::size_t pushers = state_->coherence ? Pushers::kThreads : 0;
     const std::size_t readers = state_->coherence ? 1 : 0;
     const auto ready = std::make_shared<std::latch>(
         servers + 2 +
-        static_cast<std::ptrdiff_t>(queues.size() + ListingQueue::kThreads + workers + watchers +
-                                    pushers + readers));
+        static_cast<std::ptrdiff_t>(queues.size() + state_->listings.threads() + workers +
+                                    watchers + pushers + readers));
     for (const auto& queue : queues) {
         threads_.push_back(counted_thread(state_, "zcfuse-ring", ready, [queue](const auto& state) {
             return RingThread(state, queue);
         }));
     }
-    for (std::size_t i = 0; i < ListingQueue::kThreads; ++i) {
+    for (std::size_t i = 0; i < state_->listings.threads(); ++i) {
         threads_.push_back(counted_thread(state_, "zcfuse-list", ready,
                                           [](const auto& state) { return ListingWorker(state); }));
     }
@@ -456,7 +455,7 @@ std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
                                                    state_->windows, plan.forced);
     if (is_own(nodeid)) {
         // The data path may have it open too, and the kernel wants one mode for both.
-        lease = state_->mirrors.files().open_with(nodeid, std::move(lease), OpenFiles::Keep::no);
+        lease = state_->mirrors.files().open_with(nodeid, std::move(lease), OpenFiles::Keep::no, 0);
     } else {
         state_->leases.put(nodeid, lease);
     }

@@ -26,7 +26,8 @@ struct ReadJob {
     std::uint64_t unique;
     abi::ReadIn request;
     std::shared_ptr<const FileLease> lease;
-    Asked asked{};              // without a name
+    Asked asked{};  // without a name
+    std::uint32_t uid = 0;
     Clock::time_point since{};  // when the request was taken off its channel
     std::size_t have = 0;       // bytes that lie in the request's own buffer already
     Served served{};
@@ -48,13 +49,20 @@ class ReadQueue {
         return job;
     }
 
-    // The next job for a thread that has finished one, or nothing.
+    // The next job for a thread that has finished one, or nothing. Users take turns: the first job
+    // of another user than the last one's comes next.
     std::optional<ReadJob> next() {
         const std::lock_guard guard(lock_);
         if (count_ == 0) {
             --active_;
             return std::nullopt;
         }
+        for (std::size_t i = 1; ring_[first_].uid == last_ && i < count_; ++i) {
+            if (auto& other = ring_[(first_ + i) % ring_.size()]; other.uid != last_) {
+                std::swap(ring_[first_], other);
+            }
+        }
+        last_ = ring_[first_].uid;
         auto job = std::exchange(ring_[first_], ReadJob{});
         first_ = (first_ + 1) % ring_.size();
         --count_;
@@ -90,6 +98,7 @@ class ReadQueue {
     std::size_t first_ = 0;
     std::size_t count_ = 0;
     std::size_t active_ = 0;
+    std::uint32_t last_ = 0;  // the user of the job that waited and was served last
     std::uint64_t waited_ = 0;
 };
 

@@ -35,6 +35,14 @@ namespace zc {
     CODE(no_lease)                   \
     CODE(opens_not_offered)          \
     CODE(opens_not_leased)           \
+    CODE(listing_elsewhere)          \
+    CODE(listing_refused)            \
+    CODE(snapshots_refused)          \
+    CODE(read_refused)               \
+    CODE(files_refused)              \
+    CODE(reserve_refused)            \
+    CODE(upcall_waited)              \
+    CODE(upcall_refused)             \
     CODE(push_not_permitted)         \
     CODE(push_filesystem)            \
     CODE(push_queue)                 \

@@ -90,8 +90,29 @@ bool Relay::send_on() {
 void Relay::look_through() {
     state_->mirrors.tidy();
     const Turn turn(*counts_);
+    state_->upcalls.relieve_rings([this](const auto& upcall) { given_up(upcall); });
+    relieve_queues();
     state_->upcalls.expire(std::chrono::seconds(state_->config.upcall_timeout),
                            [this](const auto& upcall) { given_up(upcall); });
+}
+
+// Users' requests in the queues hold entries of rings, too.
+void Relay::relieve_queues() {
+    if (!state_->config.shared || !state_->rings) {
+        return;
+    }
+    const auto most = most_held(state_->config);
+    for (const auto& job : state_->workers.take_beyond(most, kReadHoldsLong)) {
+        counts_->because(Reason::read_refused);
+        job.channel->reply_error(job.unique, -EAGAIN);
+        counts_->answered_read(job.asked, job.served, job.since);
+    }
+    for (const auto& job : state_->listings.take_beyond(most, kListingHoldsLong)) {
+        counts_->because(Reason::listing_refused);
+        job.channel->reply_error(job.header.unique, -EAGAIN);
+        const auto& header = job.header;
+        counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode, job.since);
+    }
 }
 
 void Relay::given_up(const Upcall& upcall) noexcept {

@@ -25,6 +25,7 @@ class Relay {
     bool drain();
     bool send_on();
     void look_through();
+    void relieve_queues();
     void given_up(const Upcall& upcall) noexcept;
     void forward(const Upcall& upcall, std::uint64_t unique, std::span<std::byte> message);
 

@@ -159,6 +159,13 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
 Server::Fate Server::serve_interrupt(std::span<const std::byte> body) {
     ++state_->interrupts;
     abi::InterruptIn interrupt{};
+    if (parse(body, interrupt)) {
+        if (const auto waited = state_->upcalls.withdraw(interrupt.unique)) {
+            counts_->answered({waited->nodeid, waited->pid, waited->uid}, waited->opcode,
+                              waited->since);
+            return Fate::finished;
+        }
+    }
     // libfuse would keep an INTERRUPT forever if it never saw the request.
     const bool known =
         parse(body, interrupt) && state_->upcalls.channel_of(interrupt.unique) != nullptr;
@@ -188,12 +195,18 @@ Server::Fate Server::serve_read(const abi::InHeader& header, std::span<const std
         }
         return Fate::up;
     }
-    ReadJob read{channel_, header.unique, request, lease, asked(header), received_};
+    ReadJob read{channel_, header.unique, request, lease, asked(header), header.uid, received_};
     return reader_ ? read_by_channel(std::move(read)) : read_by_ring(std::move(read));
 }
 
 Server::Fate Server::read_by_ring(ReadJob read) {
     if (ring_reader_.serve(read, RingReader::Wait::never)) {
+        counts_->answered_read(read.asked, read.served, read.since);
+    } else if (read.uid != 0 && state_->config.shared &&
+               state_->workers.waiting(*channel_, read.uid, kReadHoldsLong) >=
+                   most_held(state_->config)) {
+        counts_->because(Reason::read_refused);
+        channel_->reply_error(read.unique, -EAGAIN);
         counts_->answered_read(read.asked, read.served, read.since);
     } else {
         state_->workers.push(std::move(read));

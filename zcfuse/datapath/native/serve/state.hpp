@@ -14,14 +14,13 @@
 #include "serve/inode_numbers.hpp"
 #include "serve/lease.hpp"
 #include "serve/ledger.hpp"
-#include "serve/listing_queue.hpp"
 #include "serve/lock_budget.hpp"
 #include "serve/negotiation.hpp"
 #include "serve/nodes/mirrors.hpp"
 #include "serve/read_queue.hpp"
-#include "serve/read_workers.hpp"
 #include "serve/scheduling.hpp"
 #include "serve/seeks.hpp"
+#include "serve/user_queue.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
 #include "transport/ending.hpp"
@@ -42,7 +41,8 @@ struct State {
           coherence(settings.push ? std::make_unique<Coherence>(mirrors, negotiation,
                                                                 settings.fence_directory)
                                   : nullptr),
-          upcalls(std::move(upcall_socket)),
+          upcalls(std::move(upcall_socket), settings.control_tasks,
+                  settings.shared ? settings.ring_depth : 0),
           reads(threads) {}
 
     const Config config;

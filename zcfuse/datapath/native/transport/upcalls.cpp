@@ -3,9 +3,11 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -16,6 +18,20 @@ namespace {
 
 // Numbers of our own requests; the kernel counts up from 2 and never reaches these.
 constexpr std::uint64_t kOwnUnique = 1ULL << 62;
+
+constexpr auto kLong = std::chrono::seconds(1);
+
+bool holds_for_long(const Upcall& upcall, std::chrono::steady_clock::time_point now) noexcept {
+    return upcall.counted && now - upcall.since > kLong;
+}
+
+// Entries of a ring's queue.
+std::size_t most_of_user(std::size_t depth) noexcept {
+    return std::max<std::size_t>(depth / 2, 1);
+}
+std::size_t most_of_users(std::size_t depth) noexcept {
+    return std::max<std::size_t>(depth - 1, 1);
+}
 
 template <typename Structure>
 Structure read_as(std::span<const std::byte> bytes) noexcept {
@@ -50,6 +66,14 @@ bool wants_reply(const abi::InHeader& header) noexcept {
            (header.unique & kOwnUnique) == 0;
 }
 
+// Gives something back, so that nothing may delay it.
+bool gives_back(const abi::InHeader& header) noexcept {
+    const auto opcode = static_cast<abi::Opcode>(header.opcode);
+    return opcode == abi::Opcode::release || opcode == abi::Opcode::releasedir ||
+           opcode == abi::Opcode::flush || opcode == abi::Opcode::init ||
+           opcode == abi::Opcode::destroy;
+}
+
 // The socket is full, or there is no memory for the message.
 bool may_go_later(ssize_t error) noexcept {
     return error == -EAGAIN || error == -ENOBUFS || error == -ENOMEM;
@@ -57,8 +81,11 @@ bool may_go_later(ssize_t error) noexcept {
 
 }  // namespace
 
-Upcalls::Upcalls(sys::UniqueFd socket)
-    : socket_(std::move(socket)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+Upcalls::Upcalls(sys::UniqueFd socket, std::size_t tasks, std::size_t ring_depth)
+    : socket_(std::move(socket)),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      ring_depth_(ring_depth),
+      shares_(tasks) {
     if (!wake_) {
         throw std::system_error(errno, std::generic_category(), "eventfd");
     }
@@ -68,21 +95,31 @@ bool Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
                       std::span<const std::byte> request,
                       std::chrono::steady_clock::time_point since, std::uint32_t asked_as) {
     const auto header = header_of(request);
-    const Upcall upcall{channel,
-                        asked_as != 0 ? asked_as : header.opcode,
-                        header.nodeid,
-                        since,
-                        header.pid,
-                        header.uid,
-                        std::string(abi::entry_name(header, request.subspan(sizeof header)))};
     const bool replied = wants_reply(header);
+    Upcall upcall{channel,
+                  asked_as != 0 ? asked_as : header.opcode,
+                  header.nodeid,
+                  since,
+                  header.pid,
+                  header.uid,
+                  std::string(abi::entry_name(header, request.subspan(sizeof header)))};
+    upcall.counted = replied && header.uid != 0 && !gives_back(header);
     bool wake_relay = false;
     ssize_t sent = -EPIPE;
     {
         const std::lock_guard guard(lock_);
-        if (!closed_) {
+        if (!closed_ && upcall.counted && holds_ring(upcall)) {
+            ++refused_;
+            sent = -EBUSY;
+        } else if (!closed_) {
+            upcall.waits = upcall.counted && !shares_.begin(header.uid);
             if (replied) {
                 out_[header.unique] = upcall;
+            }
+            if (upcall.waits) {
+                shares_.wait(header.uid, {header.unique, {request.begin(), request.end()}});
+                ++waited_;
+                return true;
             }
             sent = overflow_.empty() ? send_locked(request) : -EAGAIN;
             if (may_go_later(sent)) {
@@ -91,16 +128,92 @@ bool Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
                 wake_relay = true;
             } else if (sent < 0) {
                 out_.erase(header.unique);
+                end_locked(upcall);
+                wake_relay = !overflow_.empty();
             }
         }
     }
     if (wake_relay) {
         wake();
-    } else if (sent < 0 && replied) {
+    }
+    if (sent == -EBUSY) {
+        channel->reply_error(header.unique, -EAGAIN);
+        return false;
+    }
+    if (sent < 0 && !may_go_later(sent) && replied) {
         give_up(header.unique, upcall, -EIO);
         return false;
     }
     return replied;
+}
+
+// Whether requests of users hold so many entries of a queue for long that one more is too many.
+bool Upcalls::holds_ring(const Upcall& upcall) const {
+    if (ring_depth_ == 0 || !upcall.channel->is_ring()) {
+        return false;
+    }
+    std::size_t own = 0;
+    std::size_t all = 0;
+    for (const auto& [unique, other] : out_) {
+        if (other.channel == upcall.channel && holds_for_long(other, upcall.since)) {
+            ++all;
+            own += other.uid == upcall.uid ? 1 : 0;
+        }
+    }
+    return own >= most_of_user(ring_depth_) || all >= most_of_users(ring_depth_);
+}
+
+void Upcalls::relieve_rings(const GivenUp& given_up) {
+    const auto now = std::chrono::steady_clock::now();
+    std::vector<std::pair<std::uint64_t, Upcall>> refused;
+    if (ring_depth_ != 0) {
+        const std::lock_guard guard(lock_);
+        std::map<std::pair<const Channel*, std::uint32_t>, std::size_t> own;
+        std::map<const Channel*, std::size_t> all;
+        for (auto at = out_.begin(); at != out_.end();) {
+            const auto& upcall = at->second;
+            if (!upcall.channel->is_ring() || !holds_for_long(upcall, now)) {
+                ++at;
+                continue;
+            }
+            const auto* channel = upcall.channel.get();
+            if (++own[{channel, upcall.uid}] <= most_of_user(ring_depth_) &&
+                ++all[channel] <= most_of_users(ring_depth_)) {
+                ++at;
+                continue;
+            }
+            refused.emplace_back(*at);
+            at = take_off(at);
+            ++refused_;
+        }
+    }
+    for (const auto& [unique, upcall] : refused) {
+        upcall.channel->reply_error(unique, -EAGAIN);
+        given_up(upcall);
+    }
+}
+
+// Takes a request off the list whose client is answered in control's place.
+Upcalls::Out::iterator Upcalls::take_off(Out::iterator at) {
+    if (at->second.waits) {
+        shares_.drop(at->second.uid, at->first);
+    } else {
+        given_up_.insert(*at);  // control still works on it
+    }
+    return out_.erase(at);
+}
+
+// A request is off the list: its user's share is free for one that waits.
+void Upcalls::end_locked(const Upcall& upcall) {
+    if (!upcall.counted || upcall.waits || closed_) {
+        return;
+    }
+    shares_.end(upcall.uid);
+    while (auto next = shares_.next()) {
+        const auto found = out_.find(next->unique);
+        found->second.waits = false;
+        overflow_.push_back(std::move(next->request));
+    }
 }
 
 ssize_t Upcalls::send_locked(std::span<const std::byte> request) {
@@ -119,7 +232,27 @@ void Upcalls::give_up(std::uint64_t unique, const Upcall& upcall, int error) {
 std::optional<Upcall> Upcalls::take(std::uint64_t unique) {
     const std::lock_guard guard(lock_);
     const auto node = out_.extract(unique);
-    return node.empty() ? std::nullopt : std::optional(node.mapped());
+    if (node.empty()) {
+        return std::nullopt;
+    }
+    end_locked(node.mapped());
+    return node.mapped();
+}
+
+std::optional<Upcall> Upcalls::withdraw(std::uint64_t unique) {
+    std::optional<Upcall> withdrawn;
+    {
+        const std::lock_guard guard(lock_);
+        const auto found = out_.find(unique);
+        if (found == out_.end() || !found->second.waits) {
+            return std::nullopt;
+        }
+        withdrawn = found->second;
+        shares_.drop(withdrawn->uid, unique);
+        out_.erase(found);
+    }
+    withdrawn->channel->reply_error(unique, -EINTR);
+    return withdrawn;
 }
 
 std::shared_ptr<const Channel> Upcalls::channel_of(std::uint64_t unique) const {
@@ -152,6 +285,7 @@ bool Upcalls::send_overflow(const GivenUp& given_up) {
             if (sent < 0) {
                 const auto unique = header_of(overflow_.front()).unique;
                 if (auto node = out_.extract(unique); !node.empty()) {
+                    end_locked(node.mapped());
                     lost.emplace_back(unique, node.mapped());
                 }
             }
@@ -176,8 +310,7 @@ void Upcalls::expire(std::chrono::seconds age, const GivenUp& given_up) {
                 continue;
             }
             old.emplace_back(*at);
-            given_up_.insert(*at);
-            at = out_.erase(at);
+            at = take_off(at);
         }
     }
     for (const auto& [unique, upcall] : old) {
@@ -198,6 +331,7 @@ void Upcalls::undo(std::span<const std::byte> late_reply) {
             return;
         }
         upcall = node.mapped();
+        end_locked(upcall);
     }
     if (header.error == 0) {
         give_back(upcall, late_reply.subspan(sizeof header));
@@ -274,7 +408,8 @@ void Upcalls::close() {
 
 Upcalls::Statistics Upcalls::statistics() const {
     const std::lock_guard guard(lock_);
-    return {out_.size(), overflow_peak_, given_up_count_, late_};
+    return {out_.size(),       overflow_peak_, given_up_count_, late_,
+            shares_.waiting(), waited_,        refused_};
 }
 
 }  // namespace zc

@@ -1,5 +1,6 @@
 #include "serve/nodes/mirrors.hpp"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <sys/stat.h>
 
@@ -29,6 +30,10 @@ constexpr std::size_t kParkedShare = 16;
 constexpr std::size_t kMostParked = 64;
 constexpr std::size_t kListingShare = 8;
 constexpr std::size_t kMostListings = 256;
+// Of descriptors: a user's files, and a reserve for root and for control.
+constexpr std::size_t kUserShare = 2;
+constexpr std::size_t kReserveShare = 8;
+constexpr std::size_t kMostReserve = 256;
 constexpr std::size_t kWorthTrimming = 50'000;  // nodes: some megabytes
 
 Validity validity_of(const Config& config) noexcept {
@@ -62,8 +67,9 @@ Mirrors::Mirrors(LeaseTable& leases, const Config& config)
       validity_(validity_of(config)),
       trust_ms_(config.immutable ? kLongestTrustMs
                                  : std::min<std::int64_t>(config.cache_timeout, kLongestTrustMs)),
+      descriptors_(sys::descriptor_limit()),
       cache_(share(kDirectoryShare, kMostDirectories)),
-      files_(leases, share(kKeptShare, kMostKept)),
+      files_(leases, share(kKeptShare, kMostKept), descriptors_ / kUserShare),
       listings_(share(kListingShare, kMostListings)),
       parked_(share(kParkedShare, kMostParked)) {}
 
@@ -448,6 +454,24 @@ void Mirrors::give_back_descriptors() {
     parked_.clear();
     listings_.give_back_descriptors();
     cache_.clear();
+}
+
+bool Mirrors::spares(std::uint32_t uid, int fd) {
+    // The kernel gives out the lowest number that is free.
+    const auto reserve = share(kReserveShare, kMostReserve);
+    if (uid == 0 || static_cast<std::size_t>(fd) + reserve < descriptors_) {
+        return true;
+    }
+    give_back_descriptors();
+    return false;
+}
+
+bool Mirrors::spares_another(std::uint32_t uid) {
+    const auto attempt = [&] {
+        const sys::UniqueFd next(::open("/", O_PATH | O_CLOEXEC));
+        return next && spares(uid, next.get());
+    };
+    return uid == 0 || attempt() || attempt();
 }
 
 void Mirrors::tidy() {

@@ -150,6 +150,11 @@ class Mirrors {
     std::shared_ptr<const LeaseRoot> root_above(std::uint64_t nodeid) const;
     // Closes unused descriptors when the process runs out of them.
     void give_back_descriptors();
+    // Whether a user may have the process keep a descriptor that it has just opened: the last ones
+    // are a reserve for root and for control. Closes unused descriptors if not; then ask again.
+    bool spares(std::uint32_t uid, int fd);
+    // The same of a descriptor that is not open yet.
+    bool spares_another(std::uint32_t uid);
     // Drops objects that were kept for too long. Call it now and then.
     void tidy();
     void clear();
@@ -215,6 +220,7 @@ class Mirrors {
     const std::uint32_t cache_timeout_ms_;
     const Validity validity_;
     const std::int64_t trust_ms_;
+    const std::size_t descriptors_;  // RLIMIT_NOFILE
     NodeTable nodes_;
     DirectoryCache cache_;
     OpenFiles files_;

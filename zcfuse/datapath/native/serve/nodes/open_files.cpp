@@ -21,33 +21,60 @@ OpenFiles::Lease OpenFiles::in_use(std::uint64_t nodeid) const {
     return found == entries_.end() || found->second.opens == 0 ? nullptr : found->second.lease;
 }
 
-OpenFiles::Lease OpenFiles::open(std::uint64_t nodeid) {
+bool OpenFiles::admits(std::uint32_t uid, std::uint64_t nodeid) const {
+    if (uid == 0) {
+        return true;
+    }
+    const std::lock_guard guard(lock_);
+    const auto user = open_by_.find(uid);
+    if (user == open_by_.end() || user->second < per_user_) {
+        return true;
+    }
+    const auto found = entries_.find(nodeid);
+    return found != entries_.end() && found->second.opens > 0;
+}
+
+OpenFiles::Lease OpenFiles::open(std::uint64_t nodeid, std::uint32_t uid) {
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
     if (found == entries_.end()) {
         return nullptr;
     }
-    count_open(found->second);
+    count_open(found->second, uid);
     return found->second.lease;
 }
 
-OpenFiles::Lease OpenFiles::open_with(std::uint64_t nodeid, Lease lease, Keep keep) {
+OpenFiles::Lease OpenFiles::open_with(std::uint64_t nodeid, Lease lease, Keep keep,
+                                      std::uint32_t uid) {
     const std::lock_guard guard(lock_);
     const auto [at, fresh] = entries_.try_emplace(nodeid);
     if (fresh) {
         at->second.lease = std::move(lease);
         at->second.opens = 1;
+        begin_use(at->second, uid);
         at->second.keep = keep == Keep::yes;
         leases_.put(nodeid, at->second.lease);
     } else {
-        count_open(at->second);
+        count_open(at->second, uid);
     }
     return at->second.lease;
 }
 
-void OpenFiles::count_open(Entry& entry) {
+void OpenFiles::count_open(Entry& entry, std::uint32_t uid) {
     if (entry.opens++ == 0) {
         kept_.erase(entry.kept);
+        begin_use(entry, uid);
+    }
+}
+
+void OpenFiles::begin_use(Entry& entry, std::uint32_t uid) {
+    entry.uid = uid;
+    ++open_by_[uid];
+}
+
+void OpenFiles::end_use(const Entry& entry) {
+    if (const auto user = open_by_.find(entry.uid); --user->second == 0) {
+        open_by_.erase(user);
     }
 }
 
@@ -67,6 +94,7 @@ void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writ
     if (--entry.opens > 0) {
         return;
     }
+    end_use(entry);
     entry.unused_since = now_ms;
     entry.kept = kept_.insert(kept_.end(), nodeid);
     dropped = entry.keep ? take_oldest_of_too_many() : take(found);
@@ -181,6 +209,7 @@ void OpenFiles::clear() {
     dropped.swap(entries_);
     written_.store(0, std::memory_order_release);
     kept_.clear();
+    open_by_.clear();
 }
 
 OpenFiles::Statistics OpenFiles::statistics() const {

@@ -25,8 +25,9 @@ class OpenFiles {
   public:
     using Lease = std::shared_ptr<const FileLease>;
 
-    OpenFiles(LeaseTable& leases, std::size_t kept_limit) noexcept
-        : leases_(leases), kept_limit_(kept_limit) {}
+    // `per_user`: files that one user has open at most. Root has no limit.
+    OpenFiles(LeaseTable& leases, std::size_t kept_limit, std::size_t per_user) noexcept
+        : leases_(leases), kept_limit_(kept_limit), per_user_(per_user) {}
     OpenFiles(const OpenFiles&) = delete;
     OpenFiles& operator=(const OpenFiles&) = delete;
 
@@ -34,12 +35,14 @@ class OpenFiles {
     Lease find(std::uint64_t nodeid) const;
     // The lease of a node that a client has open now.
     Lease in_use(std::uint64_t nodeid) const;
+    // Whether a user may open a node. One that is open counts for the user who opened it first.
+    bool admits(std::uint32_t uid, std::uint64_t nodeid) const;
     // Counts an open and returns the lease that serves it; nullptr without a lease.
-    Lease open(std::uint64_t nodeid);
+    Lease open(std::uint64_t nodeid, std::uint32_t uid);
     // Do not keep a lease with a poor path: the next open may get a better one.
     enum class Keep : bool { no, yes };
     // Counts an open and returns its lease: `lease`, or another thread's earlier one.
-    Lease open_with(std::uint64_t nodeid, Lease lease, Keep keep);
+    Lease open_with(std::uint64_t nodeid, Lease lease, Keep keep, std::uint32_t uid);
     // `for_writing`: the open that ends was one.
     void release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writing = false);
 
@@ -78,6 +81,7 @@ class OpenFiles {
     struct Entry {
         Lease lease;
         std::uint64_t opens = 0;
+        std::uint32_t uid = 0;  // while it is open: whom it counts for
         bool keep = true;
         std::uint64_t writers = 0;
         File writer;
@@ -85,15 +89,19 @@ class OpenFiles {
         std::list<std::uint64_t>::iterator kept;  // valid while opens is 0
     };
     Lease take(std::unordered_map<std::uint64_t, Entry>::iterator at);
-    void count_open(Entry& entry);
+    void count_open(Entry& entry, std::uint32_t uid);
+    void begin_use(Entry& entry, std::uint32_t uid);
+    void end_use(const Entry& entry);
     Lease take_oldest_of_too_many();
 
     LeaseTable& leases_;
     const std::size_t kept_limit_;
+    const std::size_t per_user_;
     std::atomic<std::size_t> written_{0};  // entries that have a writer
     mutable std::mutex lock_;
     std::unordered_map<std::uint64_t, Entry> entries_;
-    std::list<std::uint64_t> kept_;  // nodeids, the longest unused first
+    std::unordered_map<std::uint32_t, std::size_t> open_by_;  // files by user
+    std::list<std::uint64_t> kept_;                           // nodeids, the longest unused first
 };
 
 }  // namespace zc

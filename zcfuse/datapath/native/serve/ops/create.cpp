@@ -53,7 +53,7 @@ bool answer_created(Context& context, const Request& request, const Spot& spot, 
         return request.failed(error == kHandUp ? -EIO : error);
     }
     const auto nodeid = mirrors.nodes().count(found.identity, spot.parent, name, false);
-    const auto lease = made.install(context, nodeid, OpenFiles::Keep::no);
+    const auto lease = made.install(context, nodeid, OpenFiles::Keep::no, request.header.uid);
     if (writes(wanted.flags)) {
         mirrors.files().begin_writing(nodeid, file);
     }
@@ -83,6 +83,9 @@ bool create(Context& context, const Request& request) {
         error != 0) {
         return request.failed(error);
     }
+    if (const int error = refuse_open(context, request, 0, true); error != 0) {
+        return request.failed(error);
+    }
     NewLease made;
     int error = make_file(context, request, spot, wanted, O_CREAT | O_EXCL, made);
     if (error == -EEXIST && (wanted.flags & O_EXCL) == 0) {
@@ -104,6 +107,9 @@ bool tmpfile(Context& context, const Request& request) {
         return request.failed(error);
     }
     spot.name = ".";
+    if (const int error = refuse_open(context, request, 0, true); error != 0) {
+        return request.failed(error);
+    }
     NewLease made;
     if (const int error =
             make_file(context, request, spot, wanted, O_TMPFILE | (wanted.flags & O_EXCL), made);

@@ -10,6 +10,7 @@
 //     or it is let go of, and the OPEN finds none. Both are decided under the table's lock.
 //   - an outsider who replaces the file: a lease that is kept is used only for a file that has the
 //     node's identity now, so that a close and an open see the file that is there.
+#include <algorithm>
 #include <cerrno>
 
 #include "serve/mtime.hpp"
@@ -34,12 +35,37 @@ int open_to_write_only(Context& context, std::uint64_t nodeid, Opened& into) {
     return error;
 }
 
+// Opens the file, and again if only the reserve has room for it: that gives back what is only kept.
+int open_within_reserve(Context& context, const Request& request, Opened& into,
+                        Freshness& freshness) {
+    auto& mirrors = context.mirrors();
+    const auto spared = [&] {
+        return std::all_of(into.extents.begin(), into.extents.end(), [&](const Extent& extent) {
+            return mirrors.spares(request.header.uid, extent.file->get());
+        });
+    };
+    const auto attempt = [&] {
+        into = {};
+        return mirrors.open(request.header.nodeid, context.counts, into, freshness);
+    };
+    int error = attempt();
+    if (error != 0 || spared()) {
+        return error;
+    }
+    error = attempt();
+    if (error != 0 || spared()) {
+        return error;
+    }
+    context.counts.because(Reason::reserve_refused);
+    return -EMFILE;
+}
+
 int make_lease(Context& context, const Request& request, const abi::OpenIn& open,
                struct ::statx& status, Freshness& freshness, OpenFiles::Lease& into) {
     const auto nodeid = request.header.nodeid;
     Opened opened;
     auto keep = OpenFiles::Keep::yes;
-    int error = context.mirrors().open(nodeid, context.counts, opened, freshness);
+    int error = open_within_reserve(context, request, opened, freshness);
     if (error == -EACCES && (open.flags & O_ACCMODE) == O_WRONLY) {
         keep = OpenFiles::Keep::no;
         error = open_to_write_only(context, nodeid, opened);
@@ -63,7 +89,7 @@ int make_lease(Context& context, const Request& request, const abi::OpenIn& open
         made = NewLease(context, std::move(opened));
     }
     if (error == 0) {
-        into = made.install(context, nodeid, keep);
+        into = made.install(context, nodeid, keep, request.header.uid);
     }
     return error;
 }
@@ -78,7 +104,7 @@ int find_lease(Context& context, const Request& request, const abi::OpenIn& open
         files.drop(nodeid);  // a kept one was registered as another client
     }
     const bool in_use = !context.state.config.read_only && files.in_use(nodeid) != nullptr;
-    into = files.open(nodeid);
+    into = files.open(nodeid, request.header.uid);
     if (!into) {
         return make_lease(context, request, open, status, freshness, into);
     }
@@ -149,6 +175,9 @@ bool open(Context& context, const Request& request) {
     }
     if (changes && !context.mirrors().is_plain(nodeid)) {
         return request.failed(-EROFS);
+    }
+    if (const int refused = refuse_open(context, request, nodeid, changes); refused != 0) {
+        return request.failed(refused);
     }
     auto& files = context.mirrors().files();
     struct ::statx status {};

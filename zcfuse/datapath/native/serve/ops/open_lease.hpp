@@ -7,6 +7,10 @@
 
 namespace zc::ops {
 
+// 0, or -EMFILE if the client's user has too many files open. `keeps_more`: whether the open costs
+// a descriptor beside the lease's, so that the reserve is looked at first.
+int refuse_open(Context& context, const Request& request, std::uint64_t nodeid, bool keeps_more);
+
 // A file that was opened for a node, registered for passthrough where that is possible, and not yet
 // in the table of open files.
 class NewLease {
@@ -20,7 +24,8 @@ class NewLease {
         return opened_.extents.front().file;
     }
     // Counts an open of the node, by this lease unless there is another, which it returns.
-    OpenFiles::Lease install(Context& context, std::uint64_t nodeid, OpenFiles::Keep keep);
+    OpenFiles::Lease install(Context& context, std::uint64_t nodeid, OpenFiles::Keep keep,
+                             std::uint32_t uid);
 
   private:
     Opened opened_;

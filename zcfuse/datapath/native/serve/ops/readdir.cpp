@@ -161,11 +161,21 @@ int reopen(Context& context, std::uint64_t nodeid, const abi::ReadIn& read, Open
 
 // Leaves the request to a thread for listings.
 bool list_elsewhere(Context& context, const Request& request) {
+    auto& queue = context.state.listings;
+    const auto uid = request.header.uid;
+    if (uid != 0 && context.state.config.shared && request.channel->is_ring() &&
+        queue.waiting(*request.channel, uid, kListingHoldsLong) >=
+            most_held(context.state.config)) {
+        context.counts.because(Reason::listing_refused);
+        return request.failed(-EAGAIN);
+    }
+    context.counts.because(Reason::listing_elsewhere);
     context.elsewhere = true;
-    context.state.listings.push({request.channel,
-                                 request.header,
-                                 {request.body.begin(), request.body.end()},
-                                 context.received});
+    queue.push({request.channel,
+                request.header,
+                {request.body.begin(), request.body.end()},
+                context.received,
+                uid});
     return true;
 }
 
@@ -195,6 +205,9 @@ bool list(Context& context, const Request& request, bool plus) {
             return list_elsewhere(context, request);
         }
         if (error != 0) {
+            if (error == -ENOMEM) {
+                context.counts.because(Reason::snapshots_refused);
+            }
             return request.failed(error);
         }
     }

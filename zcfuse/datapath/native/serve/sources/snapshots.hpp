@@ -1,4 +1,4 @@
-// The names of merged directories as one pass over their layers found them.
+// The names of merged directories, each from one pass over the layers.
 //
 // Several listings share one snapshot: a listing takes another one's snapshot if nothing in the
 // directory has changed since that pass began, because another pass would find the same. The last
