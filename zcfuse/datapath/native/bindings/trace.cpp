@@ -40,9 +40,16 @@ nb::tuple drain_trace(const DataPath& path) {
         std::vector<Event> events;
         state.ledger.settle();
         lost = state.ledger.drain(events);
-        std::sort(events.begin(), events.end(),
-                  [](const Event& a, const Event& b) { return a.began_ns < b.began_ns; });
+        // An event has 300 bytes, so their order is made of pointers.
+        std::vector<const Event*> order;
+        order.reserve(events.size());
         for (const auto& event : events) {
+            order.push_back(&event);
+        }
+        std::sort(order.begin(), order.end(),
+                  [](const Event* a, const Event* b) { return a->began_ns < b->began_ns; });
+        for (const auto* next : order) {
+            const auto& event = *next;
             append_packed(event, packed);
             if (!places.contains(event.nodeid)) {
                 const auto place = is_own(event.nodeid) ? state.mirrors.place_of(event.nodeid)
