@@ -4,7 +4,6 @@ scripts/test-install runs this as root in a chroot that has the Debian package, 
 reader. Elsewhere it skips: it writes to /data, /mnt and /etc.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 
@@ -13,10 +12,9 @@ import pytest
 from tests.docs.blocks import blocks_of, pages
 from tests.docs.page import Page
 from tests.install.reader import Reader
+from tests.support import requires
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("ZCFUSE_BARE_SYSTEM") != "yes", reason="only in a system made for this test"
-)
+pytestmark = requires("bare system")
 
 GUIDES = [
     page for page in pages() if page in ("README.md", "docs/tutorial.md") or "/howto/" in page

@@ -276,6 +276,11 @@ def _ordinary_user() -> str:
     return "" if result.returncode == 0 else "/dev/fuse cannot be opened to an ordinary user"
 
 
+def _bare_system() -> str:
+    made = os.environ.get("ZCFUSE_BARE_SYSTEM") == "yes"
+    return "" if made else "only in a system that was made for the test"
+
+
 _CAPABILITIES: Final[dict[str, _Capability]] = {
     "root": _Capability(_root, False),
     "fuse": _Capability(_fuse, False),
@@ -311,6 +316,8 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "bindfs": _Capability(_program("bindfs"), True),
     # Drivers of remote sources.
     **{name: _Capability(_package(name), True) for name in ("fsspec", "aiohttp", "s3fs", "moto")},
+    # `make test-install` makes one.
+    "bare system": _Capability(_bare_system, True),
     # `make proof` installs these.
     "java": _Capability(_program("javac"), True),
     "debootstrap": _Capability(_program("debootstrap"), True),

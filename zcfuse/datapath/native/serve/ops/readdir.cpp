@@ -179,6 +179,15 @@ bool list_elsewhere(Context& context, const Request& request) {
     return true;
 }
 
+// Keeps the listing of a directory that was opened without a message for the next request. The
+// caller has released the listing's lock.
+void park(Context& context, const Request& request, const abi::ReadIn& read,
+          const std::shared_ptr<OpenDirectory>& opened) {
+    if (read.fh == 0) {
+        context.mirrors().parked().put(request.header.nodeid, opened, sys::coarse_milliseconds());
+    }
+}
+
 bool list(Context& context, const Request& request, bool plus) {
     abi::ReadIn read{};
     if (!request.parse(read)) {
@@ -202,6 +211,8 @@ bool list(Context& context, const Request& request, bool plus) {
         const auto effort = context.lists ? Listing::Effort::all : Listing::Effort::little;
         const int error = names.gather(effort, request.header.uid);
         if (error == Listing::kTooLong) {
+            guard.unlock();
+            park(context, request, read, opened);
             return list_elsewhere(context, request);
         }
         if (error != 0) {
@@ -224,9 +235,10 @@ bool list(Context& context, const Request& request, bool plus) {
     if (more < 0 && reply.empty()) {
         return request.failed(more);
     }
-    if (read.fh == 0 && !reply.empty()) {
-        // Before the reply: the next request may follow it at once.
-        context.mirrors().parked().put(request.header.nodeid, opened, sys::coarse_milliseconds());
+    // Before the reply: the next request may follow it at once.
+    guard.unlock();
+    if (!reply.empty()) {
+        park(context, request, read, opened);
     }
     reply.send();
     return true;
