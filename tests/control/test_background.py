@@ -21,8 +21,8 @@ def hangs(ready): time.sleep(60)
 def exits(ready): sys.exit(7)
 def serves(ready):
     ready()
-    print("not to be seen")
-    os.write(2, b"not to be seen either")
+    print("hidden")
+    os.write(2, b"hidden too")
     time.sleep(0.3)
     return 0
 def ignores_term(ready):

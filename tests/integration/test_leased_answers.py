@@ -36,7 +36,7 @@ class Policy(Dir):
 
 
 def upcalls(program: Program) -> dict[str, int]:
-    """What Python was asked, but for the kernel's FORGETs of nodes that Python made."""
+    """What Python was asked, without the kernel's FORGETs of nodes that Python made."""
     counted = program.statistics()["datapath"]["upcalls"]
     return {name: count for name, count in counted.items() if "FORGET" not in name}
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from zcfuse.admin.status._document import HotFile, printable_bytes
 
-# Files by requests, and as many by bytes: more than a screen shows.
+# For each of the two orders, requests and bytes: more than a screen shows.
 MOST_HOT_FILES: Final = 20
 # Further nodes to take from the data path; some of them have no name, or share one.
 _SPARE: Final = 40
@@ -29,8 +29,8 @@ class Counts(Protocol):
 class HotFiles:
     """The hottest files of one mount.
 
-    `path_of` names a node of control's, None if it cannot. `most` are told by requests, and as
-    many by bytes.
+    `path_of` returns the path of a node that control made, or None. The list has the `most` files
+    with the most requests, and the `most` with the most bytes.
     """
 
     def __init__(
