@@ -34,8 +34,8 @@ FLAGS = (
             ]
         ),
         max_size=2,
-        # Both flags together mean an open for ioctl(2) only. A read-only filesystem refuses that; the
-        # native side is a read-only bind mount, which allows it.
+        # Both flags together mean an open for ioctl(2) only. A read-only filesystem refuses that;
+        # the native side is a read-only bind mount, which allows it.
     )
     .filter(lambda names: not {"os.O_WRONLY", "os.O_RDWR"} <= set(names))
     .map(lambda names: " | ".join(["os.O_RDONLY", *names]))
