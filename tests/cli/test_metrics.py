@@ -124,10 +124,16 @@ def test_a_port_in_use_is_one_line_before_anything_is_mounted(scraped, zcfuse, m
 @pytest.mark.parametrize("where", ["0.0.0.0:0", "99999"])
 def test_only_a_port_on_loopback_is_listened_on(scraped, zcfuse, mountpoint, where):
     daemon, _ = scraped
-    for options in (("--metrics-listen", where), ("-o", f"metrics_listen={where}")):
+    for options, words in (
+        (
+            ("--metrics-listen", where),
+            f"zcfuse mount: Invalid value for '--metrics-listen': {where}: ",
+        ),
+        (("-o", f"metrics_listen={where}"), f"zcfuse: -o metrics_listen={where}: "),
+    ):
         result = zcfuse("mount", daemon.source, mountpoint, *options)
         assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.startswith(f"zcfuse: metrics_listen={where}: ")
+        assert result.stderr.startswith(words)
         assert result.stderr.count("\n") == 1
 
 
