@@ -120,6 +120,26 @@ def clients(mounted: Mounter) -> Iterator[Clients]:
         yield make
 
 
+@contextlib.contextmanager
+def shown_side_by_side(
+    factory: pytest.TempPathFactory, sources: Sequence[str], code: str = ""
+) -> Iterator[list[tuple[Program, Client]]]:
+    """Mount the tree of each program, and run `code` in each one's client, to compare them."""
+    skip_unless("mounting")
+    with contextlib.ExitStack() as ends:
+        shown = []
+        for source in sources:
+            base = factory.mktemp("shown")
+            (base / "mnt").mkdir()
+            program = Program(source, str(base / "mnt"), str(base / "log"))
+            ends.callback(program.end)
+            client = Client(program.mountpoint, program)
+            ends.callback(client.close)
+            client.value(f"exec({code!r}, globals())")
+            shown.append((program, client))
+        yield shown
+
+
 @pytest.fixture
 def shows(tmp_path: Path, mountpoint: str) -> Iterator[Shows]:
     """Mounts a tree: ``shows(source)`` is the program that shows it and a client of its mount.

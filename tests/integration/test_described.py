@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.integration.client import Client
-from tests.integration.conftest import Shows
+from tests.integration.conftest import Shows, shown_side_by_side
 from tests.integration.program import Program
 from tests.integration.test_random_trees import BLOBS, NAMES, examples, source_of
-from tests.support import requires, skip_unless
+from tests.support import requires
 
 pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
 
@@ -69,23 +69,10 @@ def both(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[list[tuple[Program, Client]], Path]]:
     """The same tree twice, answered by the data path and by Python, over the same files."""
-    skip_unless("mounting")
     where = tmp_path_factory.mktemp("where")
-    shown = []
-    for leased in (True, False):
-        base = tmp_path_factory.mktemp("shown")
-        (base / "mnt").mkdir()
-        source = f"where = {str(where)!r}\nleased = {leased}\n{PROGRAM}"
-        program = Program(source, str(base / "mnt"), str(base / "log"))
-        client = Client(program.mountpoint, program)
-        client.value(f"exec({DUMP!r}, globals())")
-        shown.append((program, client))
-    try:
+    sources = [f"where = {str(where)!r}\nleased = {leased}\n{PROGRAM}" for leased in (True, False)]
+    with shown_side_by_side(tmp_path_factory, sources, DUMP) as shown:
         yield shown, where
-    finally:
-        for program, client in shown:
-            client.close()
-            program.end()
 
 
 GIVEN: Final = st.sampled_from(
@@ -145,6 +132,8 @@ def change_file(what: str, path: Path) -> None:
         os.utime(path, ns=times)
 
 
+# A name that cannot be shown stays in the listing.
+@example([("put", 0, ("blob", ("file", 4), "")), ("fifo", 4)])
 @examples(30)
 @given(changes=st.lists(_CHANGES, min_size=1, max_size=8))
 def test_a_directory_by_value_is_the_directory_by_upcall_while_it_changes(

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 
 from tests.integration.client import Client
-from tests.integration.conftest import Shows
+from tests.integration.conftest import Shows, shown_side_by_side
 from tests.integration.program import Program
 from tests.integration.test_random_trees import examples
-from tests.support import requires, skip_unless
+from tests.support import requires
 from tests.tree.filter_model import GLOBS, RENAMES, filtered, random_tree, write_tree
 
 pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
@@ -42,26 +42,12 @@ def both(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[list[tuple[Program, Client]], Path]]:
     """A program by the data path, and one by Python, over the same files."""
-    skip_unless("mounting")
-    where = tmp_path_factory.mktemp("where")
-    shown = []
-    for leased in (True, False):
-        base = tmp_path_factory.mktemp("shown")
-        (base / "mnt").mkdir()
-        source = f"""
-tree = Dir({{}})
-options = MountOptions(cache_timeout=0, directory_lease={leased})
-"""
-        program = Program(source, str(base / "mnt"), str(base / "log"))
-        client = Client(program.mountpoint, program)
-        client.value(f"exec({SEEN!r}, globals())")
-        shown.append((program, client))
-    try:
-        yield shown, where
-    finally:
-        for program, client in shown:
-            client.close()
-            program.end()
+    sources = [
+        f"tree = Dir({{}})\noptions = MountOptions(cache_timeout=0, directory_lease={leased})\n"
+        for leased in (True, False)
+    ]
+    with shown_side_by_side(tmp_path_factory, sources, SEEN) as shown:
+        yield shown, tmp_path_factory.mktemp("where")
 
 
 @examples(25)

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.integration.client import Client
-from tests.integration.conftest import Shows
+from tests.integration.conftest import Shows, shown_side_by_side
 from tests.integration.counts import eventually
 from tests.integration.program import Program
 from tests.integration.test_random_trees import examples
-from tests.support import requires, skip_unless
+from tests.support import requires
 
 pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
 
@@ -212,12 +212,8 @@ def both(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[list[tuple[Program, Client]]]:
     """The same policy twice: with leased answers, and asked each time."""
-    skip_unless("mounting")
-    shown = []
-    for leases in (True, False):
-        base = tmp_path_factory.mktemp("shown")
-        (base / "mnt").mkdir()
-        source = f"""
+    sources = [
+        f"""
 meanings = {{}}
 
 class Policy(Dir):
@@ -231,14 +227,10 @@ class Policy(Dir):
 tree = Dir({{"policy": Policy(key=1)}})
 options = MountOptions(cache_timeout=60)
 """
-        program = Program(source, str(base / "mnt"), str(base / "log"))
-        shown.append((program, Client(program.mountpoint, program)))
-    try:
+        for leases in (True, False)
+    ]
+    with shown_side_by_side(tmp_path_factory, sources) as shown:
         yield shown
-    finally:
-        for program, client in shown:
-            client.close()
-            program.end()
 
 
 MEANINGS: Final = st.sampled_from(

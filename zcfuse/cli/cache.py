@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
-import msgspec
 
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError, warn
@@ -20,16 +19,6 @@ if TYPE_CHECKING:
 
 _SHORT: Final = 12
 _COLUMNS: Final = ("entry", "file", "size", "present", "on disk", "used before")
-
-
-class _Row(msgspec.Struct):
-    key: str
-    url: str
-    version: str
-    size: int
-    present: int
-    disk: int
-    used_s: float
 
 
 @click.command()
@@ -114,7 +103,7 @@ def _matches(kept: Kept, text: str) -> bool:
 
 def _show(chosen: Sequence[Kept], as_json: bool) -> None:
     if as_json:
-        print_json([_row(kept) for kept in chosen])
+        print_json(chosen)
         return
     if not chosen:
         click.echo("no entries")
@@ -125,10 +114,6 @@ def _show(chosen: Sequence[Kept], as_json: bool) -> None:
         hours = max(time.time() - kept.used_s, 0) / 3600
         rows.append((kept.key[:_SHORT], kept.url, *sizes, f"{hours:.1f} h"))
     print_table("", _COLUMNS, rows)
-
-
-def _row(kept: Kept) -> _Row:
-    return _Row(kept.key, kept.url, kept.version, kept.size, kept.present, kept.disk, kept.used_s)
 
 
 def _verify(opened: Cache, chosen: Sequence[Kept], as_json: bool) -> int:

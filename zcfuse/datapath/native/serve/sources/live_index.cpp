@@ -232,8 +232,8 @@ class LiveIndex::Names final : public Listing {
         if (position_ < kDots) {
             return peek_dots(into);
         }
+        Snapshot entry;
         for (;;) {
-            Snapshot entry;
             const auto order = static_cast<std::uint32_t>(position_ - kDots);
             if (const int more = source_->entry_behind(place_, order, entry, name_); more != 1) {
                 return more;
@@ -248,6 +248,8 @@ class LiveIndex::Names final : public Listing {
         }
         if (error_ < 0) {
             found_.status.stx_mode = S_IFREG;
+            // readdir(3) skips a name of inode 0.
+            found_.status.stx_ino = ino_of(entry.record, kNoFiles);
         }
         into = {found_.status.stx_ino, position_ + 1,
                 static_cast<unsigned char>(found_.status.stx_mode >> kTypeShift), name_.c_str(),
