@@ -100,6 +100,7 @@ def test_lookups_in_a_manifest_send_no_upcall(mount_tree, source, mountpoint, st
     assert status()["datapath"]["requests"]["LOOKUP"] >= 110
 
 
+@pytest.mark.alone
 def test_a_million_nodes_are_mounted_within_the_memory_that_is_promised(
     mount_tree, source, mountpoint, status
 ):
