@@ -10,7 +10,8 @@ import pytest
 from tests.tree.archive.support import member, write
 from zcfuse.fuse import _directory_leases
 from zcfuse.fuse._directory_leases import DirectoryLeases
-from zcfuse.tree.archive import Archive, Keep
+from zcfuse.tree.archive import Archive, ArchiveIndex, Keep
+from zcfuse.tree.archive._place import ArchivePlace
 
 
 class Recorder:
@@ -19,10 +20,8 @@ class Recorder:
     def __init__(self) -> None:
         self.leased: dict[int, Any] = {}
 
-    def lease_catalogue(
-        self, nodeid: int, sections: Any, fd: int, version: Any, **shown: Any
-    ) -> None:
-        self.leased[nodeid] = (sections, version, shown)
+    def lease_catalogue(self, nodeid: int, index: Any, fd: int, **shown: Any) -> None:
+        self.leased[nodeid] = (index, shown)
 
     def drop_directory(self, nodeid: int) -> None:
         del self.leased[nodeid]
@@ -38,9 +37,8 @@ def test_an_archive_is_leased_with_all_that_its_index_says(archive: Archive) -> 
     datapath = Recorder()
     leases = DirectoryLeases(archive, datapath)
     leases.grant_root()
-    sections, version, shown = datapath.leased[1]
-    assert sections == archive.index.sections()
-    assert version[0] == archive.index.identity.size
+    index, shown = datapath.leased[1]
+    assert index is archive.index.native
     assert (shown["uid"], shown["gid"]) == (5, None)
     assert shown["first_ino"] == archive.attributes(archive.root).ino
 
@@ -59,14 +57,15 @@ def test_archives_are_leased_while_there_is_room(
     assert set(datapath.leased) == {3, 5}
 
 
-@pytest.mark.parametrize("broken", ["sections", "open"])
+@pytest.mark.parametrize("broken", [ArchiveIndex, ArchivePlace], ids=["index", "archive"])
 def test_what_cannot_be_read_is_not_leased(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, broken: str
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, broken: type
 ) -> None:
-    def fail() -> None:
+    def fail(*_: object) -> None:
         raise OSError(5, "damaged")
 
-    monkeypatch.setattr(archive.index, broken, fail)
+    name = "native" if broken is ArchiveIndex else "open_unchanged"
+    monkeypatch.setattr(broken, name, property(fail) if broken is ArchiveIndex else fail)
     datapath = Recorder()
     DirectoryLeases(archive, datapath).grant_root()
     assert not datapath.leased

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._latency import Latency as Latency
     from zcfuse.datapath._native import BLOCK_BYTES as BLOCK_BYTES
     from zcfuse.datapath._native import DEPTH_LIMIT as DEPTH_LIMIT
+    from zcfuse.datapath._native import ENTRY_FORMAT as ENTRY_FORMAT
     from zcfuse.datapath._native import ENTRY_KINDS as ENTRY_KINDS
     from zcfuse.datapath._native import IMPLICIT_BIT as IMPLICIT_BIT
     from zcfuse.datapath._native import MADE_INO_BIT as MADE_INO_BIT
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import MESSAGE_BYTES as MESSAGE_BYTES
     from zcfuse.datapath._native import MOST_STACK_DEPTH as MOST_STACK_DEPTH
     from zcfuse.datapath._native import MOST_THREADS as MOST_THREADS
+    from zcfuse.datapath._native import NODE_FORMAT as NODE_FORMAT
     from zcfuse.datapath._native import OWN_BIT as OWN_BIT
+    from zcfuse.datapath._native import PIECE_FORMAT as PIECE_FORMAT
     from zcfuse.datapath._native import REASONS as REASONS
     from zcfuse.datapath._native import SECTOR_BYTES as SECTOR_BYTES
     from zcfuse.datapath._native import TERM_KINDS as TERM_KINDS
     from zcfuse.datapath._native import WHOLE_FILE as WHOLE_FILE
     from zcfuse.datapath._native import Config as Config
     from zcfuse.datapath._native import DataPath as DataPath
+    from zcfuse.datapath._native import MemberIndex as MemberIndex
     from zcfuse.datapath._native import NamePatterns as NamePatterns
     from zcfuse.datapath._native import Source as Source
     from zcfuse.datapath._native import arm_faults as arm_faults
     from zcfuse.datapath._native import filter_source as filter_source
-    from zcfuse.datapath._native import index_source as index_source
     from zcfuse.datapath._native import is_local as is_local
     from zcfuse.datapath._native import mixed_ino as mixed_ino
     from zcfuse.datapath._native import tick_ns as tick_ns
@@ -58,6 +61,7 @@ else:
             "_native": (
                 "BLOCK_BYTES",
                 "DEPTH_LIMIT",
+                "ENTRY_FORMAT",
                 "ENTRY_KINDS",
                 "IMPLICIT_BIT",
                 "MADE_INO_BIT",
@@ -65,18 +69,20 @@ else:
                 "MESSAGE_BYTES",
                 "MOST_STACK_DEPTH",
                 "MOST_THREADS",
+                "NODE_FORMAT",
                 "OWN_BIT",
+                "PIECE_FORMAT",
                 "REASONS",
                 "SECTOR_BYTES",
                 "TERM_KINDS",
                 "WHOLE_FILE",
                 "Config",
                 "DataPath",
+                "MemberIndex",
                 "NamePatterns",
                 "Source",
                 "arm_faults",
                 "filter_source",
-                "index_source",
                 "is_local",
                 "mixed_ino",
                 "tick_ns",

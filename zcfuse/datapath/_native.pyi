@@ -22,6 +22,10 @@ MOST_THREADS: int
 """The most useful Config.threads: further ones only cost memory, a pipe and a buffer each."""
 MOST_STACK_DEPTH: int
 """Config.stack_depth: the kernel supports no deeper stack."""
+ENTRY_FORMAT: str
+NODE_FORMAT: str
+PIECE_FORMAT: str
+"""The records of an archive's index, in the notation of the struct module."""
 MEMBER_KINDS: tuple[int, int, int, int, int, int, int, int]
 """Of an archive's members: directory, file, sparse, symlink, deflated, bzip2, lzma, unreadable."""
 ENTRY_KINDS: tuple[int, int, int, int]
@@ -142,9 +146,8 @@ class DataPath:
     def lease_catalogue(
         self,
         nodeid: int,
-        sections: tuple[bytes, bytes, bytes, bytes],
+        index: MemberIndex,
         fd: int,
-        version: tuple[int, int, int],
         *,
         first_ino: int,
         uid: int | None,
@@ -152,10 +155,9 @@ class DataPath:
     ) -> None:
         """Answer for everything below a node that shows an archive's members.
 
-        Copies `sections`, the entries, nodes, pieces and names of its index, and the archive's
-        descriptor `fd` (-1: hand opens up). `version` is the archive's size, mtime and ctime in ns.
-        Opens are handed up if the version differs now, or if the archive does not hold the member's
-        bytes as they are. `uid` and `gid` own all members, unless None.
+        Shares `index`, and copies the archive's descriptor `fd` (-1: hand opens up). Opens are
+        handed up if the archive's version differs now, or if it does not hold the member's bytes as
+        they are. `uid` and `gid` own all members, unless None.
         """
     def filter_lease(self, nodeid: int, patterns: NamePatterns, above: bytes) -> None:
         """Filter what is leased at a node, before the kernel hears of it; OSError for no lease.
@@ -281,6 +283,43 @@ class DataPath:
 class Source:
     """Answers for a subtree: names, attributes, extents. Immutable, for any thread."""
 
+class MemberIndex:
+    """The index of an archive. Immutable, for any thread.
+
+    `sections` are the entries, nodes, pieces and names, which it copies. `version` is the archive's
+    size in bytes, mtime and ctime in ns. Nodes are numbers, 0 the root. Methods raise OSError: EIO
+    for numbers of the index that cannot be right.
+    """
+
+    def __init__(
+        self, sections: tuple[bytes, bytes, bytes, bytes], version: tuple[int, int, int]
+    ) -> None: ...
+    def lookup(self, directory: int, name: bytes) -> int | None:
+        """Return the node of a name, or None. Raises OSError: ENOTDIR, ENAMETOOLONG."""
+    def names(self, directory: int, start: int, most: int) -> list[tuple[bytes, int]]:
+        """Return `most` names with their nodes from number `start` on, in order of their bytes."""
+    def member(self, node: int) -> tuple[int, int, int, int, int, int, int, int, int, int]:
+        """Return kind, mode, uid, gid, nlink, mtime_ns, size, place, stored bytes and detail."""
+    def attributes(
+        self, node: int, *, first_ino: int, uid: int | None, gid: int | None
+    ) -> tuple[int, int, int, int, int, int, int, int, int, int, int, int]:
+        """Return the values of `Attributes`, in order."""
+    def target(self, node: int) -> bytes:
+        """Return the target of a symbolic link; EINVAL for other nodes."""
+    def runs(self, node: int) -> list[tuple[int | None, int]]:
+        """Return (offset in the archive, length) of a file's parts; the offset of a hole is None.
+
+        Raises OSError: EIO also for a member that the archive does not hold as it is.
+        """
+    def source(self, fd: int, *, first_ino: int, uid: int | None, gid: int | None) -> Source:
+        """Return a source that shows the members; for the arguments see `lease_catalogue`.
+
+        Raises OSError if it cannot copy the descriptor.
+        """
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+
 class NamePatterns:
     """Which names a filter shows, and as what. Immutable, for any thread.
 
@@ -304,20 +343,6 @@ def filter_source(source: int | Source, patterns: NamePatterns, above: bytes) ->
     """Return the source that shows another one, or the directory of a descriptor, filtered.
 
     `above` is the path of its root from where the patterns count.
-    """
-
-def index_source(
-    sections: tuple[bytes, bytes, bytes, bytes],
-    fd: int,
-    version: tuple[int, int, int],
-    *,
-    first_ino: int,
-    uid: int | None,
-    gid: int | None,
-) -> Source:
-    """Return a source that shows an archive's index; for the arguments see `lease_catalogue`.
-
-    Raises OSError if it cannot copy the descriptor.
     """
 
 def mixed_ino(device: int, ino: int) -> int:

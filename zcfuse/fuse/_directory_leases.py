@@ -148,14 +148,13 @@ class DirectoryLeases:
         """Return False if there is no memory for it."""
         if not self._has_room(catalogue.size):
             return False
-        sections = catalogue.sections()
+        index = catalogue.index()
         fd = catalogue.open()
         try:
             self._datapath.lease_catalogue(
                 nodeid,
-                sections,
+                index,
                 fd,
-                catalogue.version,
                 first_ino=catalogue.first_ino,
                 uid=catalogue.uid,
                 gid=catalogue.gid,
@@ -181,19 +180,10 @@ class DirectoryLeases:
 
 def _index_source(catalogue: Catalogue) -> Source:
     """Return an archive's index as a layer; raise OSError if the archive cannot be read."""
-    from zcfuse.datapath import index_source  # compiled: a mount without a data path has none
-
-    sections = catalogue.sections()
+    index = catalogue.index()
     fd = catalogue.open()
     try:
-        return index_source(
-            sections,
-            fd,
-            catalogue.version,
-            first_ino=catalogue.first_ino,
-            uid=catalogue.uid,
-            gid=catalogue.gid,
-        )
+        return index.source(fd, first_ino=catalogue.first_ino, uid=catalogue.uid, gid=catalogue.gid)
     finally:
         os.close(fd)
 

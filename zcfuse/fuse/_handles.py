@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from zcfuse.tree import BackingFile, EntryDescription, GivenValues, Listing, Node, Who
 
 if TYPE_CHECKING:
-    from zcfuse.datapath import NamePatterns, Source
+    from zcfuse.datapath import MemberIndex, NamePatterns, Source
 
 
 _ROOT: Final = 0
@@ -62,9 +62,9 @@ class Leases(Protocol):
     def lease_catalogue(
         self,
         nodeid: int,
-        sections: tuple[bytes, bytes, bytes, bytes],
+        index: MemberIndex,
         fd: int,
-        version: tuple[int, int, int],
+        /,
         *,
         first_ino: int,
         uid: int | None,

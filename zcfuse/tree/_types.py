@@ -19,7 +19,7 @@ from zcfuse.datapath import WHOLE_FILE as WHOLE_FILE
 from zcfuse.linux import Attributes as Attributes
 
 if TYPE_CHECKING:
-    from zcfuse.datapath import NamePatterns
+    from zcfuse.datapath import MemberIndex, NamePatterns
 
 HOLE: Final = -1
 """Extent.fd of a run of zeros."""
@@ -108,17 +108,15 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
 class Catalogue(msgspec.Struct, frozen=True):
     """A complete description of an immutable tree: an archive's members.
 
-    `sections` returns the entries, nodes, pieces and names of an archive's index, `size` bytes in
-    all, or raises OSError. `open` returns a descriptor of the archive, which the caller closes; it
-    raises ESTALE if the archive has changed. `version` is the archive's size in bytes and its times
-    of modification and change in nanoseconds; opening a member requires the same version. A node's
-    inode number is `first_ino` plus the node's number. `uid` and `gid` own all nodes, if given.
+    `index` returns the archive's index, `size` bytes, or raises OSError. `open` returns a
+    descriptor of the archive, which the caller closes; it raises ESTALE if the archive has changed.
+    A node's inode number is `first_ino` plus the node's number. `uid` and `gid` own all nodes, if
+    given.
     """
 
     size: int
-    sections: Callable[[], tuple[bytes, bytes, bytes, bytes]]
+    index: Callable[[], MemberIndex]
     open: Callable[[], int]
-    version: tuple[int, int, int]
     first_ino: int
     uid: int | None
     gid: int | None

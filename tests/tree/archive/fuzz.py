@@ -33,7 +33,6 @@ from zcfuse.tree.archive._index import ArchiveIndex
 from zcfuse.tree.archive._limits import LEAST_MEMORY
 from zcfuse.tree.archive._parse import parse
 from zcfuse.tree.archive._place import ArchivePlace
-from zcfuse.tree.archive._sections import MemorySection
 
 # For one mutant of a few KiB; a machine under load is slow.
 SECONDS_EACH: Final = 20
@@ -161,8 +160,7 @@ def examine(data: bytes, path: Path, *, salvage: bool) -> None:
         identity = identify(place.path, fd)
         found, _ = parse(place.path, fd, identity.mtime_ns, lambda done, total: None,
                          salvage=salvage)  # fmt: skip
-        sections = {name: MemorySection(content) for name, content in found.items()}
-        index = ArchiveIndex(place, identity, sections)
+        index = ArchiveIndex.of(place, identity, found)
         for _, node in nodes(index):
             _examine_member(index, node, fd, len(data))
     except ArchiveError as error:

@@ -2,7 +2,8 @@
 
 An index has five sections. *Entries* are names; those of one directory are adjacent and sorted.
 *Nodes* are the targets of names; hard links are entries with one node. *Pieces* are the ranges of
-sparse members, *names* the bytes of names and symlink targets, *meta* the rest as JSON.
+sparse members, *names* the bytes of names and symlink targets, *meta* the rest as JSON. The native
+index describes the records (`nodes/catalogue.hpp`).
 """
 
 from __future__ import annotations
@@ -12,28 +13,20 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import ENTRY_FORMAT, NODE_FORMAT, PIECE_FORMAT
+
 FORMAT_VERSION: Final = 2
 """Increases whenever a section or a parser's result changes."""
 
 SECTIONS: Final = ("entries", "nodes", "pieces", "names", "meta")
 
-ENTRY: Final = Struct("<QIH2x")
+ENTRY: Final = Struct(ENTRY_FORMAT)
 """Offset into names, node, length of the name."""
 
-NODE: Final = Struct("<IIIIqQQQIB3x")
-"""Mode, uid, gid, nlink, mtime_ns, size, place, extent, detail, kind.
+NODE: Final = Struct(NODE_FORMAT)
+"""Mode, uid, gid, nlink, mtime_ns, size, place, extent, detail, kind."""
 
-| kind | place | extent | detail |
-|---|---|---|---|
-| directory | first entry | number of entries | - |
-| file | offset in the archive | - | - |
-| sparse | first piece | number of pieces | 512-byte blocks outside holes |
-| symlink | offset into names | length | - |
-| deflated, bzip2, lzma | offset in the archive | bytes there | CRC-32 |
-| unreadable | - | - | reason, a position in meta's list |
-"""
-
-PIECE: Final = Struct("<QQQ")
+PIECE: Final = Struct(PIECE_FORMAT)
 """Offset in the file, offset in the archive, length."""
 
 

@@ -1,31 +1,37 @@
 """The index of an archive: answers for its tree name by name, without an object per member.
 
-An index is read-only; any thread may use it. Nodes are numbers; 0 is the root, and several names of
-one node are hard links.
+The native index answers, in memory that the data path shares. Of the large ones a process keeps
+those that it used last. An index is read-only; any thread may use it. Nodes are numbers; 0 is the
+root, and several names of one node are hard links.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
-from zcfuse.datapath import SECTOR_BYTES
+from zcfuse.datapath import MemberIndex
+from zcfuse.tree._types import Attributes
 from zcfuse.tree.archive._errors import DamagedIndexError
-from zcfuse.tree.archive._format import ENTRY, NODE, PIECE, Meta, Note
+from zcfuse.tree.archive._format import ENTRY, SECTIONS, Meta, Note
 from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._members import PACKED, Kind, Run
 from zcfuse.tree.archive._place import ArchivePlace
-from zcfuse.tree.archive._sections import Section
 
 LISTED_AT_ONCE: Final = 512
-"""Entries per read of a listing."""
+"""Names per call of a listing."""
 
-PIECES_AT_ONCE: Final = 512
+LOADED_BYTES: Final = 128 << 20
+"""Memory for large kept indexes; the one used last may exceed it."""
+
+Tables: TypeAlias = tuple[bytes, bytes, bytes, bytes]
+"""The sections entries, nodes, pieces and names."""
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
@@ -50,6 +56,39 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
 
 
+class _Loaded:
+    """The large indexes in memory, those used last at the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[ArchiveIndex, MemberIndex] = OrderedDict()
+
+    def get(self, index: ArchiveIndex) -> MemberIndex:
+        """Return an index, reading it if necessary; DamagedIndexError, FarError."""
+        with self._lock:
+            found = self._found.get(index)
+            if found is not None:
+                self._found.move_to_end(index)
+                return found
+        found = index.read()
+        with self._lock:
+            self._found[index] = found
+            while len(self._found) > 1 and self._bytes() > LOADED_BYTES:
+                self._found.popitem(last=False)
+        return found
+
+    def drop(self, index: ArchiveIndex) -> None:
+        """Free an index."""
+        with self._lock:
+            self._found.pop(index, None)
+
+    def _bytes(self) -> int:
+        return sum(index.bytes for index in self._found.values())
+
+
+_loaded: Final = _Loaded()
+
+
 class ArchiveIndex:
     """The names, attributes and places of the members of one archive."""
 
@@ -59,30 +98,45 @@ class ArchiveIndex:
         self,
         place: ArchivePlace,
         identity: ArchiveIdentity,
-        sections: Mapping[str, Section],
+        meta: bytes,
+        tables: Callable[[], Tables],
+        size: int,
+        names: int,
         *,
         kept: str | None = None,
         kept_reason: str = "",
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make an index from its sections; use index_archive() to get one.
+        """Make an index; use index_archive() to get one.
 
-        `kept` is the file of the index, or None if it is only in memory. `kept_reason` says why,
-        or why a kept index was rebuilt. `reused` is whether a kept index was used instead of
-        reading the archive. `close` frees the sections.
+        `tables` reads its sections, `size` bytes with `names` entries, at the first use. `kept` is
+        the file of the index, or None if it is only in memory. `kept_reason` says why, or why a
+        kept index was rebuilt. `reused` is whether a kept index was used instead of reading the
+        archive. `close` ends the use of `tables`.
         """
         self.place = place
         self.identity = identity
         self.kept = kept
         self.kept_reason = kept_reason
         self.reused = False
-        self._entries = sections["entries"]
-        self._nodes = sections["nodes"]
-        self._pieces = sections["pieces"]
-        self._names = sections["names"]
-        meta = sections["meta"]
-        self._meta = msgspec.json.decode(meta.read(0, meta.size), type=Meta)
+        self.size: Final = size
+        self._names = names
+        self._tables = tables
+        self._meta = msgspec.json.decode(meta, type=Meta)
+        self._always: MemberIndex | None = None
         self._close = close
+
+    @classmethod
+    def of(
+        cls, place: ArchivePlace, identity: ArchiveIdentity, sections: Mapping[str, bytes]
+    ) -> ArchiveIndex:
+        """Return an index that is only in memory."""
+        entries, nodes, pieces, names, meta = (bytes(sections[name]) for name in SECTIONS)
+        tables = entries, nodes, pieces, names
+        size = sum(map(len, tables))
+        index = cls(place, identity, meta, lambda: tables, size, len(entries) // ENTRY.size)
+        index.load()
+        return index
 
     @property
     def container(self) -> str:
@@ -106,60 +160,68 @@ class ArchiveIndex:
 
     def __len__(self) -> int:
         """Return the number of names below the root."""
-        return self._entries.size // ENTRY.size
+        return self._names
+
+    def load(self) -> None:
+        """Keep the index in memory from now on."""
+        self._always = self.read()
+        self._tables = _no_tables
+
+    def read(self) -> MemberIndex:
+        """Return the native index from its sections. Raises DamagedIndexError, FarError."""
+        found = self.identity
+        return MemberIndex(self._tables(), (found.size, found.mtime_ns, found.ctime_ns))
+
+    @property
+    def native(self) -> MemberIndex:
+        """The index that answers. Raises DamagedIndexError if it cannot be read, and FarError."""
+        return _loaded.get(self) if self._always is None else self._always
 
     def lookup(self, directory: int, name: bytes) -> int | None:
         """Return the node of a name in a directory, or None.
 
-        Raises NotADirectoryError if `directory` is not a directory.
+        Raises OSError: ENOTDIR if `directory` is not a directory, ENAMETOOLONG.
         """
-        low, count = self._entries_of(directory)
-        high = low + count
-        while low < high:
-            middle = (low + high) // 2
-            node, found = self._entry(middle)
-            if found == name:
-                return node
-            low, high = (middle + 1, high) if found < name else (low, middle)
-        return None
+        return self.native.lookup(directory, name)
 
     def list(self, directory: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
         """Yield (name, node) of a directory in the order of the names' bytes.
 
         Skips `start` entries. Raises NotADirectoryError if `directory` is not a directory.
         """
-        first, count = self._entries_of(directory)
-        for offset in range(start, count, LISTED_AT_ONCE):
-            number = min(LISTED_AT_ONCE, count - offset)
-            packed = self._entries.read((first + offset) * ENTRY.size, number * ENTRY.size)
-            entries = [*ENTRY.iter_unpack(packed)]
-            begin, (last, _, length) = entries[0][0], entries[-1]
-            names = self._names.read(begin, last + length - begin)
-            for at, node, length in entries:
-                yield names[at - begin : at - begin + length], node
+        while found := self.native.names(directory, start, LISTED_AT_ONCE):
+            yield from found
+            start += len(found)
+
+    def attributes(
+        self, node: int, *, first_ino: int = 0, uid: int | None = None, gid: int | None = None
+    ) -> Attributes:
+        """Return a node's attributes, with these owners and with numbers from `first_ino` on."""
+        return Attributes(*self.native.attributes(node, first_ino=first_ino, uid=uid, gid=gid))
 
     def member(self, node: int) -> Member:
         """Return the data of a node."""
-        mode, uid, gid, nlink, mtime_ns, size, place, extent, detail, number = self._node(node)
-        kind, offset, stored, crc, reason = Kind(number), 0, 0, 0, ""
-        if kind == Kind.FILE:
-            offset, stored = place, size
-        elif kind == Kind.SPARSE:
-            stored = detail * SECTOR_BYTES
-        elif kind in PACKED:
-            offset, stored, crc = place, extent, detail
-        elif kind == Kind.UNREADABLE:
-            reason = self._reason(detail)
+        found = self.native.member(node)
+        number, mode, uid, gid, nlink, mtime_ns, size, place, stored, detail = found
+        kind = Kind(number)
         return Member(
-            node, kind, mode, uid, gid, nlink, mtime_ns, size, offset, stored, crc, reason
+            node,
+            kind,
+            mode,
+            uid,
+            gid,
+            nlink,
+            mtime_ns,
+            size,
+            offset=place if kind == Kind.FILE or kind in PACKED else 0,
+            stored=stored,
+            crc=detail if kind in PACKED else 0,
+            reason=self._reason(detail) if kind == Kind.UNREADABLE else "",
         )
 
     def readlink(self, node: int) -> bytes:
         """Return the target of a symlink, byte for byte; EINVAL for other nodes."""
-        *_, place, extent, _, kind = self._node(node)
-        if kind != Kind.SYMLINK:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return self._names.read(place, extent)
+        return self.native.target(node)
 
     def runs(self, node: int) -> Iterator[Run]:
         """Yield the runs of a file, in order and without gaps from 0 to its size.
@@ -167,26 +229,12 @@ class ArchiveIndex:
         Raises OSError: EIO for an unreadable member, EINVAL if it is not a file or must be
         decompressed first.
         """
-        *_, size, place, extent, detail, number = self._node(node)
-        kind = Kind(number)
-        if kind == Kind.UNREADABLE:
-            raise OSError(errno.EIO, self._reason(detail))
-        if kind == Kind.SPARSE:
-            return self._sparse_runs(size, place, extent)
-        if kind != Kind.FILE:
+        found = self.member(node)
+        if found.kind == Kind.UNREADABLE:
+            raise OSError(errno.EIO, found.reason)
+        if found.kind not in (Kind.FILE, Kind.SPARSE):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self._check(place, size)
-        return iter((Run(place, size),) if size else ())
-
-    @property
-    def size(self) -> int:
-        """Return the size of the names and their data in bytes."""
-        return sum(section.size for section in self._tables())
-
-    def sections(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """Return all entries, nodes, pieces and names, byte for byte. Raises DamagedIndexError."""
-        entries, nodes, pieces, names = (table.read(0, table.size) for table in self._tables())
-        return entries, nodes, pieces, names
+        return (Run(*run) for run in self.native.runs(node))
 
     def open(self) -> int:
         """Open the archive and return its descriptor, which is the caller's to close.
@@ -201,46 +249,15 @@ class ArchiveIndex:
 
     def close(self) -> None:
         """Free the index; a second call does nothing."""
+        self._tables = _no_tables
+        _loaded.drop(self)
         self._close()
-
-    def _tables(self) -> tuple[Section, Section, Section, Section]:
-        return self._entries, self._nodes, self._pieces, self._names
-
-    def _sparse_runs(self, size: int, first: int, count: int) -> Iterator[Run]:
-        done = 0
-        for start in range(0, count, PIECES_AT_ONCE):
-            number = min(PIECES_AT_ONCE, count - start)
-            packed = self._pieces.read((first + start) * PIECE.size, number * PIECE.size)
-            for logical, offset, length in PIECE.iter_unpack(packed):
-                self._check(offset, length)
-                if logical > done:
-                    yield Run(None, logical - done)
-                yield Run(offset, length)
-                done = logical + length
-        if size > done:
-            yield Run(None, size - done)
-
-    def _entries_of(self, directory: int) -> tuple[int, int]:
-        """Return the first entry of a directory and their number."""
-        mode, *_, first, count, _, kind = self._node(directory)
-        if kind != Kind.DIRECTORY or not stat.S_ISDIR(mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        return first, count
-
-    def _entry(self, number: int) -> tuple[int, bytes]:
-        """Return the node and the name of an entry."""
-        at, node, length = ENTRY.unpack(self._entries.read(number * ENTRY.size, ENTRY.size))
-        return node, self._names.read(at, length)
-
-    def _node(self, number: int) -> tuple[int, ...]:
-        return NODE.unpack(self._nodes.read(number * NODE.size, NODE.size))
 
     def _reason(self, number: int) -> str:
         if number >= len(self._meta.reasons):
             raise DamagedIndexError("", f"reason {number}")
         return self._meta.reasons[number]
 
-    def _check(self, offset: int, length: int) -> None:
-        """Raise DamagedIndexError unless a run lies within the archive."""
-        if not 0 <= offset <= offset + length <= self.identity.size:
-            raise DamagedIndexError("", f"a run from {offset} on of {length} bytes")
+
+def _no_tables() -> Tables:
+    raise OSError(errno.EBADF, "the index is closed")

@@ -17,7 +17,7 @@ import shutil
 import stat
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from struct import Struct
 from typing import BinaryIO, Final
 
@@ -26,15 +26,12 @@ import msgspec
 from zcfuse.tree.archive._errors import DamagedIndexError, StaleIndexError
 from zcfuse.tree.archive._format import ENTRY, FORMAT_VERSION, NODE, PIECE, SECTIONS
 from zcfuse.tree.archive._identity import ArchiveIdentity
-from zcfuse.tree.archive._index import ArchiveIndex
+from zcfuse.tree.archive._index import ArchiveIndex, Tables
 from zcfuse.tree.archive._place import ArchivePlace
 from zcfuse.tree.archive._reader import read_at
 from zcfuse.tree.archive._sections import (
     BLOCK_BYTES,
     CheckedFile,
-    FileSection,
-    MemorySection,
-    Section,
     blocks_of,
 )
 
@@ -155,22 +152,22 @@ def _index(
     kept: str,
 ) -> ArchiveIndex:
     """Return the index over a kept file; reads a small one whole and closes the file."""
-    total = sum(sizes)
-    close: Callable[[], None] = body.close
-    whole = None
-    if total <= SMALL_INDEX:
-        count = -(-total // BLOCK_BYTES)
-        whole = memoryview(b"".join(body.block(number) for number in range(count)))
+    places = [(sum(sizes[:number]), size) for number, size in enumerate(sizes)]
+    *tables, meta = places
+
+    def load() -> Tables:
+        entries, nodes, pieces, names = (body.read(*place) for place in tables)
+        return entries, nodes, pieces, names
+
+    size = sum(sizes[:-1])
+    names = sizes[0] // ENTRY.size
+    index = ArchiveIndex(
+        place, identity, body.read(*meta), load, size, names, kept=kept, close=body.close
+    )
+    if sum(sizes) <= SMALL_INDEX:
+        index.load()
         body.close()
-    sections: dict[str, Section] = {}
-    start = 0
-    for name, size in zip(SECTIONS, sizes, strict=True):
-        if whole is None:
-            sections[name] = FileSection(body, start, size)
-        else:
-            sections[name] = MemorySection(whole[start : start + size])
-        start += size
-    return ArchiveIndex(place, identity, sections, kept=kept, close=close)
+    return index
 
 
 def _header(identity: ArchiveIdentity, sections: Mapping[str, bytes], sums: array[int]) -> bytes:

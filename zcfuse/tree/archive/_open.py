@@ -13,7 +13,6 @@ from zcfuse.tree.archive._index import ArchiveIndex
 from zcfuse.tree.archive._indexer import parsed
 from zcfuse.tree.archive._parse import Progress
 from zcfuse.tree.archive._place import ArchivePlace
-from zcfuse.tree.archive._sections import MemorySection
 
 
 class Keep(Enum):
@@ -99,8 +98,7 @@ class _Kept:
                 return self._with_reasons(index)
         if not self._files:
             self._reasons.append("not asked for")
-        in_memory = {name: MemorySection(data) for name, data in sections.items()}
-        return self._with_reasons(ArchiveIndex(self._place, identity, in_memory))
+        return self._with_reasons(ArchiveIndex.of(self._place, identity, sections))
 
     def _copied(self, index: ArchiveIndex, file: bytes) -> ArchiveIndex:
         """Keep an index found in another place in the first file too, if possible."""

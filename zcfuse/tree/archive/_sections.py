@@ -1,4 +1,4 @@
-"""The bytes of a section, in memory or in a kept file with a check of each block read.
+"""The sections of a kept index, with a check of each block that is read.
 
 A kept file is read and not mapped: shortening a mapped file would end the process by SIGBUS.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, statx
 from zcfuse.tree._near import require_near_mount
@@ -18,35 +17,6 @@ from zcfuse.tree.archive._reader import read_at
 
 BLOCK_BYTES: Final = 4 * 1024
 """Bytes per check: a disk page, 256 entries."""
-
-READ_AT_ONCE: Final = 64
-"""A read of more blocks than this is a whole section, and is not cached."""
-
-CACHED_BLOCKS: Final = 4096
-"""Cached blocks, for all kept indexes together: 16 MiB."""
-
-
-class Section(Protocol):
-    """A run of bytes with a size."""
-
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes; DamagedIndexError if they are missing."""
-        ...
-
-
-class MemorySection:
-    """A new section, or one of a small index."""
-
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self._data = memoryview(data)
-        self.size = len(data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes."""
-        check_range(offset, length, self.size)
-        return bytes(self._data[offset : offset + length])
 
 
 class CheckedFile:
@@ -60,24 +30,23 @@ class CheckedFile:
         self._size = size
         self._sums = sums
 
-    def block(self, number: int) -> bytes:
-        """Return a block; DamagedIndexError if its checksum differs."""
-        return self.blocks(number, 1)
-
-    def blocks(self, first: int, count: int) -> bytes:
-        """Return several adjacent blocks, with one read."""
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes; DamagedIndexError if a checksum differs."""
         require_near_mount(self._mount)
-        offset = first * BLOCK_BYTES
-        length = min(count * BLOCK_BYTES, self._size - offset)
-        found = read_at(self._fd, length, self._start + offset)
+        if not 0 <= offset <= offset + length <= self._size:
+            raise DamagedIndexError(self._name(), f"bytes {offset} to {offset + length}")
+        first, end = offset // BLOCK_BYTES, -(-(offset + length) // BLOCK_BYTES)
+        start = first * BLOCK_BYTES
+        size = min(end * BLOCK_BYTES, self._size) - start
+        found = read_at(self._fd, size, self._start + start)
         view = memoryview(found)
-        for number in range(first, first + count):
-            at = (number - first) * BLOCK_BYTES
-            whole = len(found) == length
+        for number in range(first, end):
+            at = number * BLOCK_BYTES - start
+            whole = len(found) == size
             if not whole or zlib.crc32(view[at : at + BLOCK_BYTES]) != self._sums[number]:
-                name = os.readlink(f"/proc/self/fd/{self._fd}")
-                raise DamagedIndexError(name, f"block {number} does not match its checksum")
-        return found
+                reason = f"block {number} does not match its checksum"
+                raise DamagedIndexError(self._name(), reason)
+        return found[offset - start : offset - start + length]
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""
@@ -85,38 +54,8 @@ class CheckedFile:
         if fd >= 0:
             os.close(fd)
 
-
-@lru_cache(maxsize=CACHED_BLOCKS)
-def _block(file: CheckedFile, number: int) -> bytes:
-    return file.block(number)
-
-
-class FileSection:
-    """A section of a kept file."""
-
-    def __init__(self, file: CheckedFile, start: int, size: int) -> None:
-        self._file = file
-        self._start = start
-        self.size = size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes."""
-        check_range(offset, length, self.size)
-        number, within = divmod(self._start + offset, BLOCK_BYTES)
-        if within + length <= BLOCK_BYTES:
-            return _block(self._file, number)[within : within + length]
-        end = within + length
-        count = -(-end // BLOCK_BYTES)
-        if count > READ_AT_ONCE:
-            return self._file.blocks(number, count)[within:end]
-        blocks = range(number, number + count)
-        return b"".join(_block(self._file, block) for block in blocks)[within:end]
-
-
-def check_range(offset: int, length: int, size: int) -> None:
-    """Raise DamagedIndexError unless the range lies within `size` bytes."""
-    if not 0 <= offset <= offset + length <= size:
-        raise DamagedIndexError("", f"bytes {offset} to {offset + length} of a section of {size}")
+    def _name(self) -> str:
+        return os.readlink(f"/proc/self/fd/{self._fd}")
 
 
 def blocks_of(pieces: Iterable[bytes | bytearray]) -> Iterator[bytes]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 
-from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT, SECTOR_BYTES
+from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT
 from zcfuse.tree._types import (
     Attributes,
     BackingFile,
@@ -25,7 +26,6 @@ from zcfuse.tree._types import (
 from zcfuse.tree.archive._budget import DEFAULT_BUDGET, UnpackBudget
 from zcfuse.tree.archive._errors import printable, shown
 from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
-from zcfuse.tree.archive._index import Member
 from zcfuse.tree.archive._members import PACKED, Kind
 from zcfuse.tree.archive._names import LONGEST_NAME
 from zcfuse.tree.archive._open import Keep, index_archive
@@ -137,8 +137,6 @@ class Archive(Tree):
         if name == b"..":
             above = own.above or own
             return above, self.attributes(above)
-        if len(name) > LONGEST_NAME:
-            raise _error(errno.ENAMETOOLONG)
         number = self.index.lookup(own.number, name)
         if number is None:
             raise _error(errno.ENOENT)
@@ -146,7 +144,7 @@ class Archive(Tree):
 
     def attributes(self, node: Node) -> Attributes:
         """Return the node's attributes in the archive."""
-        return self._attributes(self.index.member(_own(node).number))
+        return self._attributes(_own(node).number)
 
     def readlink(self, node: Node) -> bytes:
         """Return the target of a symbolic link."""
@@ -163,7 +161,7 @@ class Archive(Tree):
             raise _error(errno.EISDIR)
         if member.kind == Kind.SYMLINK:
             raise _error(errno.ELOOP)
-        attributes = self._attributes(member)
+        attributes = self._attributes(member.node)
         if member.kind in PACKED:
             self.index.check()
             return UnpackedFile(self._unpacked, member, attributes)
@@ -172,7 +170,7 @@ class Archive(Tree):
     def listing(self, node: Node) -> Listing:
         """Return the names of a directory."""
         own = _own(node)
-        if self.index.member(own.number).kind != Kind.DIRECTORY:
+        if not stat.S_ISDIR(self._attributes(own.number).mode):
             raise _error(errno.ENOTDIR)
         return _ArchiveListing(self, own)
 
@@ -195,12 +193,10 @@ class Archive(Tree):
         size = self.index.size
         if node is not self.root or size > CATALOGUE_BYTES or self._differs():
             return None
-        found = self.index.identity
         catalogue = Catalogue(
             size=size,
-            sections=self.index.sections,
+            index=lambda: self.index.native,
             open=self.index.open,
-            version=(found.size, found.mtime_ns, found.ctime_ns),
             first_ino=self._first_ino,
             uid=self._uid,
             gid=self._gid,
@@ -227,24 +223,13 @@ class Archive(Tree):
         )
 
     def _found(self, directory: ArchiveNode, number: int) -> tuple[ArchiveNode, Attributes]:
-        member = self.index.member(number)
-        above = directory if member.kind == Kind.DIRECTORY else None
-        return ArchiveNode(self._key, number, above), self._attributes(member)
+        attributes = self._attributes(number)
+        above = directory if stat.S_ISDIR(attributes.mode) else None
+        return ArchiveNode(self._key, number, above), attributes
 
-    def _attributes(self, member: Member) -> Attributes:
-        return Attributes(
-            ino=self._first_ino + member.node,
-            mode=member.mode,
-            nlink=member.nlink,
-            uid=member.uid if self._uid is None else self._uid,
-            gid=member.gid if self._gid is None else self._gid,
-            rdev=0,
-            size=member.size,
-            blksize=BLOCK_BYTES,
-            blocks=-(-member.stored // SECTOR_BYTES),
-            atime_ns=member.mtime_ns,
-            mtime_ns=member.mtime_ns,
-            ctime_ns=member.mtime_ns,
+    def _attributes(self, number: int) -> Attributes:
+        return self.index.attributes(
+            number, first_ino=self._first_ino, uid=self._uid, gid=self._gid
         )
 
 

@@ -22,6 +22,7 @@
 #include <tuple>
 #include <variant>
 
+#include "bindings/archives.hpp"
 #include "bindings/constants.hpp"
 #include "bindings/indexes.hpp"
 #include "bindings/sources.hpp"
@@ -252,6 +253,7 @@ NB_MODULE(_native, module) {
     auto datapath = bind_datapath(module);
     zc::bindings::add_indexes(datapath);
     zc::bindings::add_sources(module, datapath);
+    zc::bindings::add_archives(module, datapath);
     module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
     module.def(
         "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);

@@ -1,29 +1,22 @@
 #include "bindings/sources.hpp"
 
-#include <nanobind/stl/array.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
-#include <array>
 #include <cerrno>
 #include <memory>
-#include <optional>
 #include <string>
 #include <system_error>
-#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "bindings/source_handle.hpp"
 #include "serve/sources/directory_source.hpp"
 #include "serve/sources/filter_source.hpp"
-#include "serve/sources/index_source.hpp"
 #include "serve/sources/overlay.hpp"
-#include "sys/files.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -32,44 +25,8 @@ namespace zc::bindings {
 
 namespace {
 
-// Of RLIMIT_NOFILE, for archives; members of those beyond it are opened by control.
-constexpr std::size_t kArchiveShare = 8;
-
 std::string bytes_of(const nb::bytes& bytes) {
     return {bytes.c_str(), bytes.size()};
-}
-
-using Version = std::tuple<std::uint64_t, std::int64_t, std::int64_t>;
-
-// A source that Python holds.
-struct SourceHandle {
-    std::shared_ptr<const Source> source;
-};
-
-// The descriptor is copied.
-SourceHandle index_source(const std::array<nb::bytes, 4>& sections, int fd, const Version& version,
-                          std::uint64_t first_ino, std::optional<std::uint32_t> uid,
-                          std::optional<std::uint32_t> gid) {
-    Catalogue::Sections copied{bytes_of(sections[0]), bytes_of(sections[1]), bytes_of(sections[2]),
-                               bytes_of(sections[3])};
-    const nb::gil_scoped_release released;
-    sys::UniqueFd file;
-    if (const int error = fd >= 0 ? sys::dup_cloexec(fd, file) : 0; error < 0) {
-        throw std::system_error(-error, std::generic_category(), "copying a descriptor");
-    }
-    const auto& [size, mtime_ns, ctime_ns] = version;
-    return {IndexSource::make(std::make_shared<const Catalogue>(
-        std::move(copied), Catalogue::Version{size, mtime_ns, ctime_ns},
-        Catalogue::Shown{first_ino, uid, gid}, std::move(file)))};
-}
-
-void lease_catalogue(DataPath& path, std::uint64_t nodeid, const std::array<nb::bytes, 4>& sections,
-                     int fd, const Version& version, std::uint64_t first_ino,
-                     std::optional<std::uint32_t> uid, std::optional<std::uint32_t> gid) {
-    auto& mirrors = path.state().mirrors;
-    const bool room = mirrors.statistics().indexes < sys::descriptor_limit() / kArchiveShare;
-    mirrors.lease(nodeid,
-                  index_source(sections, room ? fd : -1, version, first_ino, uid, gid).source);
 }
 
 using AnySource = std::variant<int, SourceHandle>;
@@ -170,14 +127,10 @@ void add_patterns(nb::module_& module) {
 void add_sources(nb::module_& module, nb::class_<DataPath>& datapath) {
     nb::class_<SourceHandle>(module, "Source");
     add_patterns(module);
-    module.def("index_source", &index_source, "sections"_a, "fd"_a, "version"_a, nb::kw_only(),
-               "first_ino"_a, "uid"_a.none(), "gid"_a.none());
     module.def("filter_source", &filter_source, "source"_a, "patterns"_a, "above"_a);
     datapath
         .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a,
              nb::call_guard<nb::gil_scoped_release>())
-        .def("lease_catalogue", &lease_catalogue, "nodeid"_a, "sections"_a, "fd"_a, "version"_a,
-             nb::kw_only(), "first_ino"_a, "uid"_a.none(), "gid"_a.none())
         .def("filter_lease", &filter_lease, "nodeid"_a, "patterns"_a, "above"_a);
 }
 

@@ -22,21 +22,6 @@ constexpr std::size_t kLongestName = 255;
 
 using Kind = MemberKind;
 
-struct RawEntry {
-    std::uint64_t name;
-    std::uint32_t node;
-    std::uint16_t length;
-    std::uint16_t padding;
-};
-static_assert(sizeof(RawEntry) == 16);
-
-struct RawPiece {
-    std::uint64_t logical;
-    std::uint64_t offset;
-    std::uint64_t length;
-};
-static_assert(sizeof(RawPiece) == 24);
-
 template <typename Record>
 bool record_at(const std::string& section, std::uint64_t number, Record& into) noexcept {
     if (number >= section.size() / sizeof into) {
@@ -72,42 +57,40 @@ std::int64_t nanoseconds(const statx_timestamp& time) noexcept {
 
 }  // namespace
 
-// The meaning of place, extent and detail depends on the kind; _format.py has the table.
-struct Catalogue::Node {
-    std::uint32_t mode;
-    std::uint32_t uid;
-    std::uint32_t gid;
-    std::uint32_t nlink;
-    std::int64_t mtime_ns;
-    std::uint64_t size;
-    std::uint64_t place;
-    std::uint64_t extent;
-    std::uint32_t detail;
-    Kind kind;
-    std::uint8_t padding[3];
-
-    std::uint64_t stored() const noexcept {
-        if (kind == Kind::file) {
-            return size;
-        }
-        if (kind == Kind::sparse) {
-            return detail * kSectorBytes;
-        }
-        return kind > Kind::symlink && kind <= Kind::lzma ? extent : 0;
+std::uint64_t NodeRecord::stored() const noexcept {
+    if (kind == Kind::file) {
+        return size;
     }
-};
+    if (kind == Kind::sparse) {
+        return detail * kSectorBytes;
+    }
+    return kind > Kind::symlink && kind <= Kind::lzma ? extent : 0;
+}
 
 Catalogue::Catalogue(Sections sections, const Version& version, const Shown& shown,
                      sys::UniqueFd file)
-    : sections_(std::move(sections)), version_(version), shown_(shown) {
-    static_assert(sizeof(Node) == 56);
+    : version_(version), shown_(shown) {
+    auto content = std::make_shared<Content>();
+    content->sections = std::move(sections);
+    content_ = content;
+    find_parents(*content);
     if (file) {
         file_ = std::make_shared<const sys::UniqueFd>(std::move(file));
     }
-    const auto nodes = sections_.nodes.size() / sizeof(Node);
+}
+
+Catalogue::Catalogue(const Catalogue& other, const Shown& shown, sys::UniqueFd file)
+    : content_(other.content_), version_(other.version_), shown_(shown) {
+    if (file) {
+        file_ = std::make_shared<const sys::UniqueFd>(std::move(file));
+    }
+}
+
+void Catalogue::find_parents(Content& content) const {
+    const auto nodes = content.sections.nodes.size() / sizeof(NodeRecord);
     // A name is in one directory. An index that says otherwise is damaged, and would keep us here
     // for as many steps as it has nodes times names.
-    auto left = sections_.entries.size() / sizeof(RawEntry);
+    auto left = names();
     for (std::uint32_t number = 0; number < nodes && left > 0; ++number) {
         Names names;
         if (names_of(number, names) != 0 || names.count > left) {
@@ -116,28 +99,28 @@ Catalogue::Catalogue(Sections sections, const Version& version, const Shown& sho
         left -= names.count;
         for (std::uint64_t i = 0; i < names.count; ++i) {
             Entry found;
-            Node child{};
+            NodeRecord child{};
             if (entry(names.first + i, found) == 0 && node(found.node, child) == 0 &&
                 child.kind == Kind::directory) {
-                above_[found.node] = number;
+                content.above[found.node] = number;
             }
         }
     }
 }
 
-int Catalogue::node(std::uint32_t number, Node& into) const {
-    return record_at(sections_.nodes, number, into) ? 0 : kHandUp;
+int Catalogue::node(std::uint32_t number, NodeRecord& into) const {
+    return record_at(content_->sections.nodes, number, into) ? 0 : kHandUp;
 }
 
 int Catalogue::names_of(std::uint32_t directory, Names& into) const {
-    Node found{};
+    NodeRecord found{};
     if (const int error = node(directory, found); error != 0) {
         return error;
     }
     if (found.kind != Kind::directory) {
         return -ENOTDIR;
     }
-    const auto entries = sections_.entries.size() / sizeof(RawEntry);
+    const auto entries = this->names();
     if (found.place > entries || found.extent > entries - found.place) {
         return kHandUp;
     }
@@ -146,9 +129,9 @@ int Catalogue::names_of(std::uint32_t directory, Names& into) const {
 }
 
 int Catalogue::entry(std::uint64_t number, Entry& into) const {
-    RawEntry found{};
-    if (!record_at(sections_.entries, number, found) ||
-        !text_at(sections_.names, found.name, found.length, into.name)) {
+    EntryRecord found{};
+    if (!record_at(content_->sections.entries, number, found) ||
+        !text_at(content_->sections.names, found.name, found.length, into.name)) {
         return kHandUp;
     }
     into.node = found.node;
@@ -182,7 +165,7 @@ int Catalogue::lookup(std::uint32_t directory, std::string_view name, std::uint3
 }
 
 int Catalogue::attributes(std::uint32_t number, abi::Attr& into) const {
-    Node found{};
+    NodeRecord found{};
     if (const int error = node(number, found); error != 0) {
         return error;
     }
@@ -210,14 +193,14 @@ int Catalogue::attributes(std::uint32_t number, abi::Attr& into) const {
 }
 
 int Catalogue::target(std::uint32_t number, std::string_view& into) const {
-    Node found{};
+    NodeRecord found{};
     if (const int error = node(number, found); error != 0) {
         return error;
     }
     if (found.kind != Kind::symlink) {
         return -EINVAL;
     }
-    return text_at(sections_.names, found.place, found.extent, into) ? 0 : kHandUp;
+    return text_at(content_->sections.names, found.place, found.extent, into) ? 0 : kHandUp;
 }
 
 bool Catalogue::is_unchanged() const {
@@ -228,17 +211,14 @@ bool Catalogue::is_unchanged() const {
 }
 
 bool Catalogue::is_stored(std::uint32_t number) const {
-    Node found{};
+    NodeRecord found{};
     return node(number, found) == 0 && (found.kind == Kind::file || found.kind == Kind::sparse);
 }
 
-int Catalogue::extents(std::uint32_t number, std::vector<Extent>& into) const {
-    Node found{};
+int Catalogue::runs(std::uint32_t number, std::vector<Run>& into) const {
+    NodeRecord found{};
     if (const int error = node(number, found); error != 0) {
         return error;
-    }
-    if (!file_) {
-        return kHandUp;
     }
     if (found.kind == Kind::sparse) {
         return sparse(found, into);
@@ -249,28 +229,40 @@ int Catalogue::extents(std::uint32_t number, std::vector<Extent>& into) const {
     return found.size == 0 || append(found.place, found.size, into) ? 0 : kHandUp;
 }
 
-bool Catalogue::append(std::uint64_t offset, std::uint64_t length,
-                       std::vector<Extent>& into) const {
+int Catalogue::extents(std::uint32_t number, std::vector<Extent>& into) const {
+    std::vector<Run> found;
+    const int error = file_ ? runs(number, found) : kHandUp;
+    if (error != 0) {
+        return error;
+    }
+    for (const auto& run : found) {
+        if (run.is_hole && hole_file() == nullptr) {
+            return kHandUp;
+        }
+        into.push_back(run.is_hole ? hole(run.length)
+                                   : Extent{file_, file_id_, run.offset, run.length});
+    }
+    return 0;
+}
+
+bool Catalogue::append(std::uint64_t offset, std::uint64_t length, std::vector<Run>& into) const {
     if (offset > version_.size || length > version_.size - offset) {
         return false;
     }
-    into.push_back({file_, file_id_, offset, length});
+    into.push_back({offset, length, false});
     return true;
 }
 
-int Catalogue::sparse(const Node& node, std::vector<Extent>& into) const {
-    if (hole_file() == nullptr) {
-        return kHandUp;
-    }
+int Catalogue::sparse(const NodeRecord& node, std::vector<Run>& into) const {
     std::uint64_t done = 0;
     for (std::uint64_t i = 0; i < node.extent; ++i) {
-        RawPiece piece{};
-        if (!record_at(sections_.pieces, node.place + i, piece) || piece.logical < done ||
+        PieceRecord piece{};
+        if (!record_at(content_->sections.pieces, node.place + i, piece) || piece.logical < done ||
             piece.logical > node.size || piece.length > node.size - piece.logical) {
             return kHandUp;
         }
         if (piece.logical > done) {
-            into.push_back(hole(piece.logical - done));
+            into.push_back({0, piece.logical - done, true});
         }
         if (!append(piece.offset, piece.length, into)) {
             return kHandUp;
@@ -278,14 +270,14 @@ int Catalogue::sparse(const Node& node, std::vector<Extent>& into) const {
         done = piece.logical + piece.length;
     }
     if (done < node.size) {
-        into.push_back(hole(node.size - done));
+        into.push_back({0, node.size - done, true});
     }
     return 0;
 }
 
 std::uint32_t Catalogue::above(std::uint32_t directory) const {
-    const auto found = above_.find(directory);
-    return found == above_.end() ? directory : found->second;
+    const auto found = content_->above.find(directory);
+    return found == content_->above.end() ? directory : found->second;
 }
 
 }  // namespace zc

@@ -1,11 +1,11 @@
 // A tree of names that does not change by itself, the members of an archive: all that LOOKUP,
 // GETATTR, READDIR and OPEN want to know, in memory.
 //
-// It is four runs of bytes, little-endian, as the archive's index has them
-// (zcfuse/tree/archive/_format.py): *entries* are names, those of a directory together and sorted
-// by their bytes; *nodes* are what they lead to, by number, 0 being the root; *pieces* are the runs
-// of sparse members; *names* is where entries and symlinks have their bytes. Every number in it is
-// checked where it is used: what does not fit is kHandUp, and control says what is wrong.
+// It is four runs of bytes, little-endian: *entries* are names, those of a directory together and
+// sorted by their bytes; *nodes* are what they lead to, by number, 0 being the root; *pieces* are
+// the runs of sparse members; *names* is where entries and symlinks have their bytes. The records
+// below are the only description of them; Python packs records by the formats beside these. Every
+// number is checked where it is used: what does not fit is kHandUp, and control reports it.
 //
 // Threads: immutable, so any. It owns a copy of the archive's descriptor, or none: then opens go
 // up.
@@ -27,6 +27,50 @@
 #include "sys/unique_fd.hpp"
 
 namespace zc {
+
+struct EntryRecord {
+    std::uint64_t name;  // in the names
+    std::uint32_t node;
+    std::uint16_t length;
+    std::uint16_t padding;
+};
+// In the notation of Python's struct module.
+inline constexpr const char* kEntryFormat = "<QIH2x";
+
+// | kind | place | extent | detail |
+// |---|---|---|---|
+// | directory | first entry | number of entries | - |
+// | file | offset in the archive | - | - |
+// | sparse | first piece | number of pieces | 512-byte blocks outside holes |
+// | symlink | offset in the names | length | - |
+// | deflated, bzip2, lzma | offset in the archive | bytes there | CRC-32 |
+// | unreadable | - | - | reason, a position in the list of reasons |
+struct NodeRecord {
+    std::uint32_t mode;
+    std::uint32_t uid;
+    std::uint32_t gid;
+    std::uint32_t nlink;
+    std::int64_t mtime_ns;
+    std::uint64_t size;
+    std::uint64_t place;
+    std::uint64_t extent;
+    std::uint32_t detail;
+    MemberKind kind;
+    std::uint8_t padding[3];
+
+    // Bytes in the archive; those of a sparse member are rounded up to sectors.
+    std::uint64_t stored() const noexcept;
+};
+inline constexpr const char* kNodeFormat = "<IIIIqQQQIB3x";
+
+struct PieceRecord {
+    std::uint64_t logical;  // offset in the file
+    std::uint64_t offset;   // in the archive
+    std::uint64_t length;
+};
+inline constexpr const char* kPieceFormat = "<QQQ";
+
+static_assert(sizeof(EntryRecord) == 16 && sizeof(NodeRecord) == 56 && sizeof(PieceRecord) == 24);
 
 class Catalogue {
   public:
@@ -55,13 +99,24 @@ class Catalogue {
     };
 
     Catalogue(Sections sections, const Version& version, const Shown& shown, sys::UniqueFd file);
+    // The same index, shown differently and with another descriptor. Copies no section.
+    Catalogue(const Catalogue& other, const Shown& shown, sys::UniqueFd file);
 
     // Each of these returns 0, a -errno or kHandUp.
     int lookup(std::uint32_t directory, std::string_view name, std::uint32_t& into) const;
+    int node(std::uint32_t number, NodeRecord& into) const;
     int attributes(std::uint32_t node, abi::Attr& into) const;
     int target(std::uint32_t node, std::string_view& into) const;
-    // Where a file's bytes are; kHandUp if the archive has changed or does not hold the bytes as
+    // A part of a file: bytes of the archive, or a hole.
+    struct Run {
+        std::uint64_t offset = 0;  // in the archive
+        std::uint64_t length = 0;
+        bool is_hole = false;
+    };
+    // A file's parts, in order and without gaps; kHandUp if the archive does not hold the bytes as
     // they are.
+    int runs(std::uint32_t node, std::vector<Run>& into) const;
+    // The same as extents of the archive's descriptor; kHandUp without one.
     int extents(std::uint32_t node, std::vector<Extent>& into) const;
     bool is_unchanged() const;
     // Whether a node is a file whose bytes the archive has as they are.
@@ -81,21 +136,27 @@ class Catalogue {
     // The parent of a directory. The root, and a directory without a name, is its own parent.
     std::uint32_t above(std::uint32_t directory) const;
     std::uint64_t ino(std::uint32_t node) const noexcept { return shown_.first_ino + node; }
-    std::size_t bytes() const noexcept { return sections_.bytes(); }
+    std::size_t bytes() const noexcept { return content_->sections.bytes(); }
+    // Of all directories together.
+    std::size_t names() const noexcept {
+        return content_->sections.entries.size() / sizeof(EntryRecord);
+    }
     bool has_file() const noexcept { return file_ != nullptr; }
 
   private:
-    struct Node;
-    int node(std::uint32_t number, Node& into) const;
-    int sparse(const Node& node, std::vector<Extent>& into) const;
-    bool append(std::uint64_t offset, std::uint64_t length, std::vector<Extent>& into) const;
+    struct Content {
+        Sections sections;
+        std::unordered_map<std::uint32_t, std::uint32_t> above;  // of directories
+    };
+    void find_parents(Content& content) const;
+    int sparse(const NodeRecord& node, std::vector<Run>& into) const;
+    bool append(std::uint64_t offset, std::uint64_t length, std::vector<Run>& into) const;
 
-    const Sections sections_;
+    std::shared_ptr<const Content> content_;
     const Version version_;
     const Shown shown_;
     const std::uint64_t file_id_ = next_file_id();
     std::shared_ptr<const sys::UniqueFd> file_;
-    std::unordered_map<std::uint32_t, std::uint32_t> above_;  // of directories
 };
 
 }  // namespace zc
