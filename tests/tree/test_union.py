@@ -1,12 +1,13 @@
 import errno
 import os
 import stat
+import struct
 
 import pytest
 
 from tests.support import requires
+from zcfuse.datapath import backing_xattr, shown_xattrs
 from zcfuse.tree import Identity, Union
-from zcfuse.tree._union_marks import backing_xattr, shown_xattrs
 
 pytestmark = [pytest.mark.usefixtures("descriptors"), requires("xattr")]
 
@@ -18,6 +19,9 @@ def layers(tmp_path):
     for layer in made:
         layer.mkdir()
     return made
+
+
+IDENTITY = struct.Struct("=QQI")  # as SourceDirectory.find packs it
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -271,16 +275,10 @@ def test_a_file_that_the_data_plane_found_is_adopted_from_its_layer(union, layer
     put(layers[1], "file", "middle")
     found = (layers[1] / "file").stat()
     node = resolve(union, "file")
-    device, ino, birth, kind = _unpacked(node)
+    ino, birth, kind = IDENTITY.unpack(node.top.node.identity)
     assert ino == found.st_ino
-    adopted = union.adopt(union.root, b"file", Identity(device, ino, birth, kind & 0xFFFF, 1))
+    adopted = union.adopt(union.root, b"file", Identity(found.st_dev, ino, birth, kind, 1))
     assert adopted.identity == node.identity
-
-
-def _unpacked(node):
-    from zcfuse.tree._mirror import _IDENTITY
-
-    return _IDENTITY.unpack(node.top.node.identity)
 
 
 def test_an_image_may_hide_all_layers_below_at_the_root(layers):

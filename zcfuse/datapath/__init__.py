@@ -36,10 +36,16 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import MemberIndex as MemberIndex
     from zcfuse.datapath._native import NamePatterns as NamePatterns
     from zcfuse.datapath._native import Source as Source
+    from zcfuse.datapath._native import SourceDirectory as SourceDirectory
     from zcfuse.datapath._native import arm_faults as arm_faults
+    from zcfuse.datapath._native import backing_xattr as backing_xattr
     from zcfuse.datapath._native import filter_source as filter_source
     from zcfuse.datapath._native import is_local as is_local
+    from zcfuse.datapath._native import is_reserved as is_reserved
     from zcfuse.datapath._native import mixed_ino as mixed_ino
+    from zcfuse.datapath._native import open_directory as open_directory
+    from zcfuse.datapath._native import packed_identity as packed_identity
+    from zcfuse.datapath._native import shown_xattrs as shown_xattrs
     from zcfuse.datapath._native import tick_ns as tick_ns
     from zcfuse.datapath._native import upcall_pair as upcall_pair
     from zcfuse.datapath._statistics import Directories as Directories
@@ -81,10 +87,16 @@ else:
                 "MemberIndex",
                 "NamePatterns",
                 "Source",
+                "SourceDirectory",
                 "arm_faults",
+                "backing_xattr",
                 "filter_source",
                 "is_local",
+                "is_reserved",
                 "mixed_ino",
+                "open_directory",
+                "packed_identity",
+                "shown_xattrs",
                 "tick_ns",
                 "upcall_pair",
             ),

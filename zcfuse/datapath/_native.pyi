@@ -237,9 +237,9 @@ class DataPath:
     def describe(self, nodeid: int) -> list[tuple[int, bytes, int, int, int, int, int]]:
         """Describe a node below a leased directory; [] if it is unknown.
 
-        Returns (nodeid, name, device as major << 32 | minor, inode number, time of birth in ns or
-        0, S_IFMT bits, layer counted from the top) of the nodes from the leased directory down to
-        this one. Hands up their last FORGETs from now on.
+        Returns (nodeid, name, device as major << 32 | minor, inode number, time of birth in ns or a
+        hash of the file handle, S_IFMT bits, layer counted from the top) of the nodes from the
+        leased directory down to this one. Hands up their last FORGETs from now on.
         """
     def set_ino(self, nodeid: int, ino: int) -> None:
         """Set the st_ino that clients see of a node."""
@@ -282,6 +282,65 @@ class DataPath:
 
 class Source:
     """Answers for a subtree: names, attributes, extents. Immutable, for any thread."""
+
+_Attributes = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+
+class SourceDirectory:
+    """An open directory of a native source, or a mounted file. For any thread.
+
+    A name is one component; b"" stands for the directory itself. An identity is 20 bytes from
+    `find`; if the name leads to another file by now, methods raise OSError with ESTALE. They return
+    None if the file lies on another mount; `enter` also if the path leads through one. They follow
+    no symbolic link (ELOOP).
+    """
+
+    def enter(self, path: bytes) -> SourceDirectory | None:
+        """Open the directory at a path below this one."""
+    def find(self, name: bytes) -> tuple[bytes, _Attributes] | None:
+        """Look a name up; return its identity and the values of `Attributes`."""
+    def status(self, name: bytes, identity: bytes) -> _Attributes | None:
+        """Return the values of `Attributes`."""
+    def open(self, name: bytes, identity: bytes) -> int | None:
+        """Open a regular file for reading; the descriptor is the caller's.
+
+        Raises OSError: EISDIR for a directory, ESTALE for other kinds, EAGAIN while another process
+        has a lease (fcntl(2)) on it.
+        """
+    def read_link(self, name: bytes, identity: bytes) -> bytes | None:
+        """Return the target of a symbolic link."""
+    def get_xattr(self, name: bytes, identity: bytes, attribute: bytes) -> bytes | None:
+        """Return an extended attribute."""
+    def list_xattrs(self, name: bytes, identity: bytes) -> list[bytes] | None:
+        """Return the names of the extended attributes."""
+    def names(self) -> dict[bytes, int]:
+        """Return the names in the directory without the dots, each with its d_type."""
+    def marks(self, name: bytes) -> tuple[bool, bool, bool, bool]:
+        """Return which marks of overlayfs a file has: whiteout, opaque, metacopy, redirect."""
+    def fileno(self) -> int:
+        """Return its O_PATH descriptor, which it owns."""
+
+def open_directory(fd: int, numbers_of: int, walks: bool = False) -> SourceDirectory:
+    """Return the root of the source that shows a descriptor's directory or file.
+
+    Takes the descriptor over (O_PATH suffices), also if it fails. Inode numbers of the device
+    `numbers_of` (major << 32 | minor) are shown unchanged. `walks`: go name by name, without
+    openat2(2). Raises OSError.
+    """
+
+def packed_identity(ino: int, birth: int, type: int) -> bytes:
+    """Return an identity as `SourceDirectory.find` does; `type` is the S_IFMT bits of the mode."""
+
+def shown_xattrs(names: list[bytes]) -> list[bytes]:
+    """Return the names of extended attributes of a layer as clients see them.
+
+    The marks are hidden, and those of an overlayfs inside the layer have its names.
+    """
+
+def backing_xattr(name: bytes) -> bytes:
+    """Return the name that a layer has for an extended attribute that a client asks for."""
+
+def is_reserved(name: bytes) -> bool:
+    """Say whether OCI layers keep a name for whiteouts, so that it is never shown."""
 
 class MemberIndex:
     """The index of an archive. Immutable, for any thread.

@@ -13,7 +13,7 @@ from zcfuse.frozen import _xattrs
 from zcfuse.frozen._about import RECORD
 from zcfuse.frozen._image import FrozenImage, Member
 from zcfuse.frozen._records import sha256_of
-from zcfuse.tree import Beneath
+from zcfuse.tree import Backing
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_DIGEST: Final = bytes(32)
@@ -50,10 +50,7 @@ def check(image: FrozenImage, summary: CheckSummary) -> Iterator[Changed]:
         reason = _difference(_opened(device.path), device.size, device.mtime_ns, _NO_DIGEST)
         if reason:
             yield Changed(device.path, reason)
-    roots = [
-        Beneath(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        for root in image.about.roots
-    ]
+    roots = [Backing(root) for root in image.about.roots]
     for member, redirect in _redirected(image):
         summary.compared += 1
         size, mtime_ns, digest = recorded.get(member.nid, (member.inode.size, None, _NO_DIGEST))
@@ -84,12 +81,12 @@ def _redirected(image: FrozenImage) -> Iterator[tuple[Member, bytes]]:
                 yield member, redirect
 
 
-def _found(roots: list[Beneath], redirect: bytes) -> tuple[int, int | OSError]:
+def _found(roots: list[Backing], redirect: bytes) -> tuple[int, int | OSError]:
     """Return the number of the root that has a file, and the file's descriptor or an error."""
     missing: OSError = FileNotFoundError(2, os.strerror(2))
     for number, root in enumerate(roots):
         try:
-            return number, root.open([name for name in redirect.split(b"/") if name], _READ)
+            return number, root.open([name for name in redirect.split(b"/") if name])
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

@@ -18,8 +18,8 @@ from zcfuse.tree import (
     HOLE,
     WHOLE_FILE,
     Attributes,
+    Backing,
     BackingFile,
-    Beneath,
     Extent,
     Listing,
     Node,
@@ -65,7 +65,7 @@ class FrozenTree(Tree):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.engine_reason = ""
         self._opener = PathOpener()
-        self._roots: list[Beneath] = []
+        self._roots: list[Backing] = []
         self.path: Final = os.path.realpath(path)
         self.image: Final = FrozenImage(self.path)
         try:
@@ -189,7 +189,7 @@ class FrozenTree(Tree):
             raise _error(errno.EIO)
         for root in self._roots:
             try:
-                fd = root.open(names, _READ)
+                fd = root.open(names)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             return _checked(fd, member)
@@ -293,9 +293,9 @@ class _FrozenListing(Listing):
         """There is nothing to free."""
 
 
-def _opened_root(image: FrozenImage, root: bytes) -> Beneath:
+def _opened_root(image: FrozenImage, root: bytes) -> Backing:
     try:
-        return Beneath(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return Backing(root)
     except OSError as error:
         raise ImageError(
             f"{image.file.path}: its files lie in {os.fsdecode(root)}: {error.strerror}:"

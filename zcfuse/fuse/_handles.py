@@ -118,7 +118,7 @@ class Leases(Protocol):
     def describe(self, nodeid: int, /) -> Sequence[tuple[int, bytes, int, int, int, int, int]]:
         """Describe a node below a leased directory and the nodes above it, from the top.
 
-        Each is (nodeid, name, device, inode number, time of birth in ns, type, layer).
+        Each is (nodeid, name, device, inode number, birth, type, layer), as in `Identity`.
         """
 
 

@@ -1,4 +1,4 @@
-"""System calls that Python lacks: statx, openat2, getdents64, fstatfs. Each raises OSError.
+"""System calls that Python lacks: statx, openat2, fstatfs. Each raises OSError.
 
 Thread-safe: calls share no buffer.
 """
@@ -35,8 +35,6 @@ _SECOND: Final = 1_000_000_000
 # struct statx up to stx_mnt_id: mask blksize attributes nlink uid gid mode; ino size blocks
 # attributes_mask; atime btime ctime mtime; rdev and dev as (major, minor); mnt_id.
 _STATX: Final = struct.Struct("=IIQIIIHxxQQQQ qI4x qI4x qI4x qI4x IIII Q")
-_DIRENT: Final = struct.Struct("=QqHB")
-_DIRENT_BYTES: Final = 128 * 1024
 
 _StatxBuffer = ctypes.c_char * 256
 _StatfsBuffer = ctypes.c_char * 256
@@ -64,9 +62,6 @@ _syscall.argtypes = (
     ctypes.c_size_t,
 )
 _syscall.restype = ctypes.c_long
-_getdents64 = _libc.getdents64
-_getdents64.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-_getdents64.restype = ctypes.c_ssize_t
 _fstatfs = _libc.fstatfs
 _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
@@ -144,29 +139,6 @@ def openat2(fd: int, path: bytes, flags: int, resolve: int) -> int:
         if ctypes.get_errno() != errno.EINTR:
             raise _failure(path)
     return opened
-
-
-def directory_names(fd: int) -> dict[bytes, int]:
-    """Return the names of directory `fd`, without the dots, each with its d_type.
-
-    Uses getdents64, because os.listdir decodes names by the locale. A name that the filesystem
-    reports twice, because it changed meanwhile, appears once.
-    """
-    names: dict[bytes, int] = {}
-    buffer = ctypes.create_string_buffer(_DIRENT_BYTES)
-    while (length := _getdents64(fd, buffer, _DIRENT_BYTES)) > 0:
-        block = buffer.raw[:length]
-        position = 0
-        while position < length:
-            _, _, record, kind = _DIRENT.unpack_from(block, position)
-            start = position + _DIRENT.size
-            names[block[start : block.index(0, start)]] = kind
-            position += record
-    if length < 0:
-        raise _failure(None)
-    names.pop(b".", None)
-    names.pop(b"..", None)
-    return names
 
 
 def filesystem_type(fd: int) -> int:

@@ -8,7 +8,7 @@ calls that never wait for a writer, a lease or the mount that shows the tree. Wi
 they do not wait for other processes or machines either.
 """
 
-from zcfuse.tree._beneath import Beneath
+from zcfuse.tree._backing import Backing
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._computed import Computed, Read
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
@@ -52,9 +52,9 @@ __all__ = [
     "WHOLE_FILE",
     "Answer",
     "Attributes",
+    "Backing",
     "BackingFile",
     "BeingMadeError",
-    "Beneath",
     "Blob",
     "Bytes",
     "Catalogue",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zcfuse import linux
 from zcfuse.tree._nodes import MirrorNode, UnseenNode
 from zcfuse.tree._snapshot import Snapshot, unseen_attributes
 from zcfuse.tree._types import Attributes
 
 if TYPE_CHECKING:
+    from zcfuse.tree._backing import Place
     from zcfuse.tree._mirror import Mirror
 
 
@@ -21,27 +20,22 @@ class MirrorListing(Snapshot[MirrorNode]):
 
     __slots__ = ("_kinds", "_mirror")
 
-    def __init__(self, mirror: Mirror, directory: MirrorNode, fd: int) -> None:
-        """Read the names of `directory` from `fd`, which stays the caller's."""
-        names = linux.directory_names(fd)
+    def __init__(self, mirror: Mirror, directory: MirrorNode) -> None:
+        """Read the names of `directory`."""
+        names = mirror.enter(directory).at.names()
         super().__init__(mirror, directory, directory.parent or directory, list(names))
         self._mirror = mirror
         self._kinds = bytes(names.values())
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[int]:
+    def entered(self) -> contextlib.AbstractContextManager[Place]:
         """Open the directory."""
-        fd = self._mirror.enter(self._directory)
-        try:
-            yield fd
-        finally:
-            self._mirror.leave(fd)
+        return contextlib.nullcontext(self._mirror.enter(self._directory))
 
-    def status(self, opened: int) -> Attributes:
+    def status(self, opened: Place) -> Attributes:
         """Return the attributes of the open directory."""
         return self._mirror.inside(opened)
 
-    def entry(self, opened: int, index: int) -> tuple[MirrorNode, Attributes]:
+    def entry(self, opened: Place, index: int) -> tuple[MirrorNode, Attributes]:
         """Return the node of a name."""
         return self._mirror.entry(opened, self._directory, self._names[index])
 

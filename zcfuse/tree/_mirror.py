@@ -2,7 +2,8 @@
 
 Nodes hold no descriptors. Each access opens the node's path again, beneath the root and without
 symbolic links. Then it compares (device, inode number, time of birth) with the node and raises
-ESTALE if they differ. On filesystems without times of birth, a reused inode number goes unnoticed.
+ESTALE if they differ. On filesystems without times of birth, the file handle tells a reused inode
+number. The native source does all this, for this tree as for the data path.
 """
 
 from __future__ import annotations
@@ -10,37 +11,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
-import msgspec
-
-from zcfuse.datapath import is_local, mixed_ino
-from zcfuse.linux import AT_EMPTY_PATH, Status, device_number, filesystem_type, statx
-from zcfuse.tree._beneath import Beneath
+from zcfuse.datapath import SourceDirectory, packed_identity
+from zcfuse.linux import device_number
+from zcfuse.tree._backing import Backing, Call, Place
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._listing import MirrorListing
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Listing, Node, StatFs, Tree
 
-_PATH: Final = os.O_PATH | os.O_NOFOLLOW
-# O_NONBLOCK: a FIFO put in the file's place must not make open(2) wait for a writer.
-_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW
-
 # The path no longer leads to the node.
 _GONE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 )
-
-# Filesystems made of others, which the kernel counts as a level of stacking: overlayfs, ecryptfs.
-_STACKED: Final = frozenset({0x794C7630, 0xF15F})
-_IDENTITY: Final = struct.Struct("=QQqQ")
+_64_BITS: Final = (1 << 64) - 1
 # A subclass that overrides only these still answers like a mirror.
 _FREE: Final = frozenset(
     {"__init__", "close", "describe", "keeps", "lease", "lease_of", "refuse_device", "watch"}
 )
+
+_T = TypeVar("_T")
 
 
 class Mirror(Tree):
@@ -56,23 +48,14 @@ class Mirror(Tree):
     def __init__(
         self, source: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, openat2: bool = True
     ) -> None:
-        fd = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._beneath = Beneath(fd, openat2=openat2)  # owns it from here, also where it fails
-        try:
-            self._openat2 = openat2
-            status = statx(fd, b"", AT_EMPTY_PATH)
-            self._local = is_local(fd)
-            self.stacked = filesystem_type(fd) in _STACKED
-        except BaseException:
-            self._beneath.close()
-            raise
-        self._device = status.device
-        self._mount = status.mount
-        self.root = MirrorNode(self._identity(status), None, b"")
+        self._openat2 = openat2
+        self._backing = Backing(source, openat2=openat2, numbers_of=self._shown_device())
+        self.stacked = self._backing.stacked
+        self.root = MirrorNode(self._backing.identity, None, b"")
 
     def refuse_device(self, major: int, minor: int) -> None:
         """Raise ELOOP for files on this device, and never send it a request."""
-        self._beneath.refuse(device_number(major, minor))
+        self._backing.refuse(device_number(major, minor))
 
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
         """Return the present meaning of `name` in `directory`."""
@@ -84,56 +67,28 @@ class Mirror(Tree):
             return above, self.attributes(above)
         if not name or b"/" in name or b"\0" in name:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        fd = self.enter(parent)
-        try:
-            return self.entry(fd, parent, name)
-        finally:
-            self.leave(fd)
+        return self.entry(self.enter(parent), parent, name)
 
     def attributes(self, node: Node) -> Attributes:
         """Return the node's attributes."""
-        fd, status = self._open(self._own(node), _PATH)
-        self.leave(fd)
-        return self._describe(status)
+        return Attributes(*self._ask(node, SourceDirectory.status))
 
     def readlink(self, node: Node) -> bytes:
         """Return the target of a symbolic link."""
-        fd, _ = self._open(self._own(node), _PATH)
-        try:
-            return os.readlink(b"", dir_fd=fd)
-        finally:
-            self.leave(fd)
+        return self._ask(node, SourceDirectory.read_link)
 
     def open(self, node: Node) -> BackingFile:
         """Open a regular file: EISDIR for a directory, ESTALE for other kinds."""
-        mirrored = self._own(node)
-        try:
-            # Only an owner may ask not to change the time of access (open(2)).
-            fd, status = self._open(mirrored, _READ | os.O_NOATIME)
-        except PermissionError as error:
-            if error.errno != errno.EPERM:
-                raise
-            fd, status = self._open(mirrored, _READ)
-        if not stat.S_ISREG(status.attributes.mode):
-            self.leave(fd)
-            directory = stat.S_ISDIR(status.attributes.mode)
-            number = errno.EISDIR if directory else errno.ESTALE
-            raise OSError(number, os.strerror(number))
-        return RegularFile(fd, self._describe)
+        return RegularFile(self._ask(node, SourceDirectory.open), self._backing.describe)
 
     def listing(self, node: Node) -> Listing:
         """Return the directory's names as they are now."""
-        directory = self._own(node)
-        fd, _ = self._open(directory, LIST_FLAGS)
-        try:
-            return MirrorListing(self, directory, fd)
-        finally:
-            self.leave(fd)
+        return MirrorListing(self, self._own(node))
 
     def statfs(self) -> StatFs:
         """Return the state of the filesystem that the source is on."""
-        self._beneath.require_near()
-        found = os.fstatvfs(self._beneath.fd)
+        self._backing.require_near()
+        found = os.fstatvfs(self._backing.fileno())
         return StatFs(
             bsize=found.f_bsize,
             frsize=found.f_frsize,
@@ -148,19 +103,11 @@ class Mirror(Tree):
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return the value of an extended attribute, of a symbolic link itself if it is one."""
-        fd, _ = self._open(self._own(node), _PATH)
-        try:
-            return os.getxattr(b"/proc/self/fd/%d" % fd, name)
-        finally:
-            self.leave(fd)
+        return self._ask(node, lambda at, own, identity: at.get_xattr(own, identity, name))
 
     def listxattr(self, node: Node) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
-        fd, _ = self._open(self._own(node), _PATH)
-        try:
-            return [os.fsencode(name) for name in os.listxattr(b"/proc/self/fd/%d" % fd)]
-        finally:
-            self.leave(fd)
+        return self._ask(node, SourceDirectory.list_xattrs)
 
     def lease(self) -> int | None:
         """Return the root's descriptor, unless a subclass overrides any answer.
@@ -170,12 +117,15 @@ class Mirror(Tree):
         """
         if not self._openat2 or (self._differs() and not self.keeps()):
             return None
-        self._beneath.require_near()  # whoever leases it asks it
-        return self._beneath.fd
+        self._backing.require_near()  # whoever leases it asks it
+        return self._backing.fileno()
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of a file that the data plane found below the root."""
-        return MirrorNode(packed_identity(identity), self._own(directory), name)
+        packed = packed_identity(
+            identity.ino, identity.btime_ns & _64_BITS, stat.S_IFMT(identity.kind)
+        )
+        return MirrorNode(packed, self._own(directory), name)
 
     def describe(self, node: Node) -> str:
         """Return the file that it mirrors."""
@@ -184,7 +134,7 @@ class Mirror(Tree):
 
     def place(self, node: Node) -> bytes:
         """Return the present path of a node, as far as this process knows."""
-        root = os.readlink(b"/proc/self/fd/%d" % self._beneath.fd)
+        root = os.readlink(b"/proc/self/fd/%d" % self._backing.fileno())
         return os.path.join(root, *next(self._own(node).paths()))
 
     def _differs(self) -> bool:
@@ -197,84 +147,44 @@ class Mirror(Tree):
 
     def close(self) -> None:
         """Close the root; open files and listings can still use their own descriptors."""
-        self._beneath.close()
+        self._backing.close()
 
-    def enter(self, directory: Node) -> int:
-        """Open a directory to look at its entries; give the descriptor back by `leave`."""
-        return self._open(self._own(directory), _PATH | os.O_DIRECTORY)[0]
+    def enter(self, directory: Node) -> Place:
+        """Open a directory to look at its entries."""
+        own = self._own(directory)
+        return _at_links(own, lambda names: self._backing.enter(names, own.identity))
 
-    def leave(self, fd: int) -> None:
-        """Close a descriptor from `enter`, unless it is the root's."""
-        if fd != self._beneath.fd:
-            os.close(fd)
-
-    def inside(self, fd: int) -> Attributes:
+    def inside(self, place: Place) -> Attributes:
         """Return the attributes of the directory that `enter` opened."""
-        return self._describe(self._fresh(fd))
+        return self._backing.find(place, b"")[3]
 
-    def entry(self, fd: int, directory: MirrorNode, name: bytes) -> tuple[MirrorNode, Attributes]:
-        """Return the node called `name` in `directory`, which is open as `fd`."""
-        status = self._beneath.look(fd, name)
-        if not self._current(status):
-            held = self._beneath.step(fd, name)
-            try:
-                status = self._fresh(held)
-            finally:
-                os.close(held)
-        return MirrorNode(self._identity(status), directory, name), self._describe(status)
+    def entry(
+        self, place: Place, directory: MirrorNode, name: bytes
+    ) -> tuple[MirrorNode, Attributes]:
+        """Return the node called `name` in `directory`, which is open as `place`."""
+        _, _, identity, attributes = self._backing.find(place, name)
+        return MirrorNode(identity, directory, name), attributes
+
+    def _shown_device(self) -> int | None:
+        """Return the device whose inode numbers are shown unchanged; None: the source's."""
+        return None
 
     def _own(self, node: Node) -> MirrorNode:
         if not isinstance(node, MirrorNode):
             raise TypeError(f"not a node of a mirror: {node!r}")
         return node
 
-    def _open(self, node: MirrorNode, flags: int) -> tuple[int, Status]:
-        if node is self.root and flags & os.O_PATH:
-            return self._beneath.fd, self._fresh(self._beneath.fd)
-        for names in node.paths():
-            try:
-                fd = self._beneath.open(names, flags)
-            except OSError as error:
-                if error.errno in _GONE:
-                    continue
+    def _ask(self, node: Node, call: Call[_T]) -> _T:
+        own = self._own(node)
+        return _at_links(own, lambda names: self._backing.ask(names, own.identity, call))
+
+
+def _at_links(node: MirrorNode, attempt: Callable[[Sequence[bytes]], _T]) -> _T:
+    """Return what `attempt` returns for the first of a node's paths that leads to it."""
+    for names in node.paths():
+        try:
+            return attempt(names)
+        except OSError as error:
+            if error.errno not in _GONE:
                 raise
-            try:
-                status = self._fresh(fd)
-            except BaseException:
-                os.close(fd)
-                raise
-            if self._identity(status) == node.identity:
-                return fd, status
-            os.close(fd)
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-
-    def _current(self, status: Status) -> bool:
-        return self._local and status.device == self._device
-
-    def _fresh(self, fd: int) -> Status:
-        """Return the status of an open file as its filesystem, not a cache, has it."""
-        status = self._beneath.examine(fd)
-        return status if self._current(status) else statx(fd, b"", AT_EMPTY_PATH)
-
-    def _identity(self, status: Status) -> bytes:
-        # A mount other than the root's is part of the identity: a directory bound to two places is
-        # two directories, because a client's kernel allows each only one parent. So is the type,
-        # the only difference after reuse on a filesystem without times of birth.
-        mount = status.mount if status.mount != self._mount else 0
-        kind = stat.S_IFMT(status.attributes.mode)
-        return _IDENTITY.pack(
-            status.device, status.attributes.ino, status.btime_ns, mount << 16 | kind
-        )
-
-    def _describe(self, status: Status) -> Attributes:
-        if status.device == self._device:
-            return status.attributes
-        shown = mixed_ino(status.device, status.attributes.ino)
-        return msgspec.structs.replace(status.attributes, ino=shown)
-
-
-def packed_identity(identity: Identity) -> bytes:
-    """Return the identity of a file on the source's mount in the form that nodes hold."""
-    return _IDENTITY.pack(
-        identity.device, identity.ino, identity.btime_ns, stat.S_IFMT(identity.kind)
-    )
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))

@@ -82,8 +82,9 @@ class StatFs(msgspec.Struct, frozen=True, gc=False):
 class Identity(msgspec.Struct, frozen=True, gc=False):
     """A file's identity, whatever its name: equal for hard links, different for a reused inode.
 
-    `device` is major << 32 | minor, `kind` the S_IFMT bits of the mode; `btime_ns` is 0 if the
-    filesystem has no times of birth. `layer` counts the directories of a union from the top.
+    `device` is major << 32 | minor, `kind` the S_IFMT bits of the mode; `btime_ns` is a hash of the
+    file handle if the filesystem has no times of birth. `layer` counts the directories of a union
+    from the top.
     """
 
     device: int

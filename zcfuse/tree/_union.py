@@ -11,10 +11,10 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
+from zcfuse.datapath import backing_xattr, is_reserved, shown_xattrs
 from zcfuse.tree._dir import Dir
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._types import (
@@ -30,12 +30,7 @@ from zcfuse.tree._types import (
 from zcfuse.tree._union_file import MetacopyFile, is_all_hole
 from zcfuse.tree._union_layer import AnyLayer, Layer
 from zcfuse.tree._union_listing import UnionListing
-from zcfuse.tree._union_marks import (
-    backing_xattr,
-    is_reserved,
-    may_read_trusted,
-    shown_xattrs,
-)
+from zcfuse.tree._union_marks import may_read_trusted
 from zcfuse.tree._union_nodes import UnionNode, merged_attributes, node_of
 from zcfuse.tree._union_search import Found, Part, search
 from zcfuse.tree._union_tree_layer import TreeLayer
@@ -103,8 +98,7 @@ class Union(Tree):
             return above, self.attributes(above)
         if not name or b"/" in name or b"\0" in name or is_reserved(name):
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        with self.entered(parent) as parts:
-            return self.entry(parent, parts, name)
+        return self.entry(parent, self.entered(parent), name)
 
     def attributes(self, node: Node) -> Attributes:
         """Return the attributes of the topmost part."""
@@ -153,7 +147,7 @@ class Union(Tree):
     def listxattr(self, node: Node) -> Sequence[bytes]:
         """Return the names of the extended attributes of the topmost part."""
         top = _own(node).top
-        return shown_xattrs(top.layer.listxattr(top.node))
+        return shown_xattrs(list(top.layer.listxattr(top.node)))
 
     def lease_layers(self) -> Sequence[Lease]:
         """Return the leases of the layers, unless a subclass overrides any answer.
@@ -220,16 +214,11 @@ class Union(Tree):
         for layer in self._layers:
             layer.close()
 
-    @contextmanager
-    def entered(self, directory: UnionNode) -> Iterator[list[Part]]:
+    def entered(self, directory: UnionNode) -> list[Part]:
         """Open the parts of a directory to look at its entries."""
-        with contextlib.ExitStack() as opened:
-            parts = []
-            for part in directory.parts:
-                fd = part.layer.enter(part.node)
-                opened.callback(part.layer.leave, fd)
-                parts.append(Part(part.layer, part.node, fd))
-            yield parts
+        return [
+            Part(part.layer, part.node, part.layer.enter(part.node)) for part in directory.parts
+        ]
 
     def entry(
         self, directory: UnionNode, parts: Sequence[Part], name: bytes

@@ -10,11 +10,10 @@ from typing import Final, Protocol
 
 import msgspec
 
-from zcfuse import linux
-from zcfuse.datapath import mixed_ino
-from zcfuse.linux import Status
+from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, statx
+from zcfuse.tree._backing import Place
 from zcfuse.tree._file import RegularFile
-from zcfuse.tree._mirror import LIST_FLAGS, Mirror
+from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Lease, Node, StatFs
 from zcfuse.tree._union_marks import (
@@ -33,7 +32,7 @@ _MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 class AnyLayer(Protocol):
     """The questions that a union asks a layer; `index` counts from the top.
 
-    Lookups in a directory use the descriptor that `enter` returned.
+    Lookups in a directory use the place that `enter` returned.
     """
 
     index: int
@@ -59,13 +58,10 @@ class AnyLayer(Protocol):
     def above(self) -> Sequence[tuple[int, int]]:
         """Return (device, inode number) of the root and of all directories above it."""
 
-    def enter(self, directory: Node) -> int:
-        """Open a directory to look up names in it; -1 where no descriptor is needed."""
+    def enter(self, directory: Node) -> Place | None:
+        """Open a directory to look up names in it; None where that needs no opening."""
 
-    def leave(self, fd: int) -> None:
-        """Give back what `enter` returned."""
-
-    def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
+    def find(self, at: Place | None, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
         """Look a name up."""
 
     def names(self, directory: Node) -> dict[bytes, int]:
@@ -144,23 +140,23 @@ class Layer(Mirror):
         *,
         openat2: bool = True,
     ) -> None:
-        super().__init__(source, openat2=openat2)
         self.index = index
-        self._numbers_of = self._device if numbers_of is None else numbers_of
+        self._numbers_of = numbers_of
+        super().__init__(source, openat2=openat2)
 
     @property
     def device(self) -> int:
         """The device of the layer's root, as Status.device has it."""
-        return self._device
+        return self._backing.device
 
     @property
     def fd(self) -> int:
         """The root's O_PATH descriptor, which the layer owns."""
-        return self._beneath.fd
+        return self._backing.fileno()
 
     def is_opaque(self) -> bool:
         """Say whether an image hides all layers below; overlayfs has no such mark for a root."""
-        return self._has(self.fd, OCI_OPAQUE)
+        return self._has(self._backing.root, OCI_OPAQUE)
 
     def above(self) -> list[tuple[int, int]]:
         """Return (device, inode number) of the layer's root and of all directories above it."""
@@ -168,7 +164,7 @@ class Layer(Mirror):
         fd = os.dup(self.fd)
         try:
             while True:
-                status = self._beneath.examine(fd)
+                status = statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC)
                 place = (status.device, status.attributes.ino)
                 if found and place == found[-1]:
                     return found
@@ -181,7 +177,7 @@ class Layer(Mirror):
 
     def lease_root(self) -> Lease | None:
         """Return the layer's directory, None without openat2."""
-        self._beneath.require_near()  # whoever leases it asks it
+        self._backing.require_near()  # whoever leases it asks it
         return Lease(self.fd) if self._openat2 else None
 
     def open(self, node: Node) -> RegularFile:
@@ -190,63 +186,47 @@ class Layer(Mirror):
         assert isinstance(file, RegularFile)
         return file
 
-    def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
-        """Look `name` up in `directory`, which is open as `fd`."""
+    def find(self, at: Place | None, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
+        """Look `name` up in `directory`, which is open as `at`."""
+        assert at is not None  # from enter()
         try:
-            return self._found(fd, self._own(directory), name)
+            return self._found(at, self._own(directory), name)
         except OSError as error:
             if error.errno not in _MISSING:
                 raise
-            covered = self._has(fd, OCI_PREFIX + name)
+            covered = self._has(at, OCI_PREFIX + name)
             return Whiteout() if covered else Missing(error.errno or errno.ENOENT)
 
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in the directory, each with its d_type, whiteouts included."""
-        fd, _ = self._open(self._own(directory), LIST_FLAGS)
-        try:
-            return linux.directory_names(fd)
-        finally:
-            self.leave(fd)
+        return self.enter(directory).at.names()
 
-    def _found(self, fd: int, directory: MirrorNode, name: bytes) -> Piece | Whiteout:
-        status = self._beneath.look(fd, name)
-        if is_device_whiteout(status.attributes):
+    def _found(self, at: Place, directory: MirrorNode, name: bytes) -> Piece | Whiteout:
+        place, own, identity, found = self._backing.find(at, name)
+        if is_device_whiteout(found):
             return Whiteout()
         marks, covers = NO_MARKS, True
-        if not self._current(status) or stat.S_IFMT(status.attributes.mode) in _MARKED:
-            held = self._beneath.step(fd, name)
-            try:
-                status = self._fresh(held)
-                marks = read_marks(held) if _is_marked(status) else NO_MARKS
-                if stat.S_ISDIR(status.attributes.mode):
-                    covers = marks.opaque or self._has(held, OCI_OPAQUE)
-                    covers = covers or self._has(fd, OCI_PREFIX + name)
-            finally:
-                os.close(held)
-        found = status.attributes
+        if stat.S_IFMT(found.mode) in _MARKED:
+            marks = read_marks(place.at, own, identity)
+            if stat.S_ISDIR(found.mode):
+                covers = marks.opaque or self._has(self._backing.step(at, name), OCI_OPAQUE)
+                covers = covers or self._has(at, OCI_PREFIX + name)
         if marks.whiteout and stat.S_ISREG(found.mode) and found.size == 0:
             return Whiteout()
-        node = MirrorNode(self._identity(status), directory, name)
-        return Piece(self, node, self._describe(status), marks, covers)
+        return Piece(self, MirrorNode(identity, directory, name), found, marks, covers)
 
-    def _has(self, fd: int, name: bytes) -> bool:
+    def _has(self, at: Place, name: bytes) -> bool:
         try:
-            self._beneath.look(fd, name)
+            self._backing.find(at, name)
         except OSError as error:
             if error.errno in _MISSING:
                 return False
             raise
         return True
 
-    def _describe(self, status: Status) -> Attributes:
-        if status.device == self._numbers_of:
-            return status.attributes
-        shown = mixed_ino(status.device, status.attributes.ino)
-        return msgspec.structs.replace(status.attributes, ino=shown)
+    def _shown_device(self) -> int | None:
+        """Return the device of the topmost layer."""
+        return self._numbers_of
 
 
 _MARKED: Final = frozenset({stat.S_IFREG, stat.S_IFDIR})
-
-
-def _is_marked(status: Status) -> bool:
-    return stat.S_IFMT(status.attributes.mode) in _MARKED

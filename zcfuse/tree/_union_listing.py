@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from zcfuse.datapath import is_reserved
 from zcfuse.tree._snapshot import Snapshot, unseen_attributes
 from zcfuse.tree._types import Attributes
-from zcfuse.tree._union_marks import is_reserved
 from zcfuse.tree._union_nodes import UnionNode, UnseenUnionNode
 from zcfuse.tree._union_search import Part
 
@@ -34,7 +34,7 @@ class UnionListing(Snapshot[UnionNode]):
 
     def entered(self) -> contextlib.AbstractContextManager[list[Part]]:
         """Open the parts of the directory."""
-        return self._union.entered(self._directory)
+        return contextlib.nullcontext(self._union.entered(self._directory))
 
     def entry(self, opened: Sequence[Part], index: int) -> tuple[UnionNode, Attributes]:
         """Return the node of a name; ENOENT for a whiteout."""

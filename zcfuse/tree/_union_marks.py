@@ -7,13 +7,13 @@ the others the layer chapter of the OCI image specification.
 from __future__ import annotations
 
 import errno
-import os
 import stat
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import SourceDirectory
+from zcfuse.tree._backing import IDENTITY_BYTES
 from zcfuse.tree._types import Attributes
 
 OCI_PREFIX: Final = b".wh."
@@ -23,8 +23,6 @@ OCI_OPAQUE: Final = b".wh..wh..opq"
 _TRUSTED: Final = b"trusted.overlay."
 _USER: Final = b"user.overlay."
 _NAMESPACES: Final = (_TRUSTED, _USER)
-# An overlayfs in an overlayfs repeats this in its attributes (overlay.overlay.opaque).
-_ESCAPE: Final = b"overlay."
 
 _ABSENT: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM})
 _CAP_SYS_ADMIN: Final = 21
@@ -49,23 +47,14 @@ class Marks(msgspec.Struct, frozen=True, gc=False):
 NO_MARKS: Final = Marks()
 
 
-def read_marks(fd: int) -> Marks:
-    """Return the marks of an O_PATH descriptor."""
-    path = b"/proc/self/fd/%d" % fd
-    try:
-        names = {os.fsencode(name) for name in os.listxattr(path)}
-    except OSError as error:
-        if error.errno in _ABSENT:
-            return NO_MARKS
-        raise
-    if not any(name.startswith(_NAMESPACES) for name in names):
-        return NO_MARKS
-    metacopy = _first(path, names, b"metacopy")
-    redirect = _first(path, names, b"redirect")
-    opaque = _first(path, names, b"opaque")
+def read_marks(at: SourceDirectory, name: bytes, identity: bytes) -> Marks:
+    """Return the marks of a name in an open directory."""
+    whiteout, opaque, has_metacopy, has_redirect = at.marks(name)
+    metacopy = _first(at, name, identity, b"metacopy") if has_metacopy else None
+    redirect = _first(at, name, identity, b"redirect") if has_redirect else None
     return Marks(
-        whiteout=any(namespace + b"whiteout" in names for namespace in _NAMESPACES),
-        opaque=opaque is not None and opaque[1] == b"y",
+        whiteout=whiteout,
+        opaque=opaque,
         metacopy=metacopy is not None,
         redirect=None if redirect is None else redirect[1],
         refused=_refusal(metacopy, redirect),
@@ -77,37 +66,9 @@ def is_device_whiteout(attributes: Attributes) -> bool:
     return stat.S_ISCHR(attributes.mode) and attributes.rdev == 0
 
 
-def is_reserved(name: bytes) -> bool:
-    """Say whether a name is one that OCI layers keep for whiteouts, so that it is never shown."""
-    return name.startswith(OCI_PREFIX)
-
-
 def redirect_names(redirect: bytes) -> list[bytes]:
     """Return the names of the path, or the one name, that a redirect consists of."""
     return redirect.split(b"/")[1:] if redirect.startswith(b"/") else [redirect]
-
-
-def shown_xattrs(names: Iterable[bytes]) -> list[bytes]:
-    """Return the names of extended attributes as clients see them.
-
-    The marks are hidden, and those of an overlayfs inside the layer have its names.
-    """
-    shown = []
-    for name in names:
-        namespace = next((one for one in _NAMESPACES if name.startswith(one)), None)
-        if namespace is None:
-            shown.append(name)
-        elif name.startswith(_ESCAPE, len(namespace)):
-            shown.append(namespace + name[len(namespace) + len(_ESCAPE) :])
-    return shown
-
-
-def backing_xattr(name: bytes) -> bytes:
-    """Return the name that a layer has for an extended attribute that a client asks for."""
-    for namespace in _NAMESPACES:
-        if name.startswith(namespace):
-            return namespace + _ESCAPE + name[len(namespace) :]
-    return name
 
 
 def may_read_trusted() -> bool:
@@ -119,15 +80,18 @@ def may_read_trusted() -> bool:
     return initial and bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
 
 
-def _first(path: bytes, names: set[bytes], mark: bytes) -> tuple[bytes, bytes] | None:
+def _first(
+    at: SourceDirectory, name: bytes, identity: bytes, mark: bytes
+) -> tuple[bytes, bytes] | None:
     """Return namespace and value of a mark; None if it is missing or unreadable."""
     for namespace in _NAMESPACES:
-        if namespace + mark in names:
-            try:
-                return namespace, os.getxattr(path, namespace + mark)
-            except OSError as error:
-                if error.errno not in _ABSENT:
-                    raise
+        try:
+            value = at.get_xattr(name, identity[-IDENTITY_BYTES:], namespace + mark)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
+        else:
+            return None if value is None else (namespace, value)
     return None
 
 

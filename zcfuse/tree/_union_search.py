@@ -14,17 +14,18 @@ from collections.abc import Sequence
 
 import msgspec
 
+from zcfuse.tree._backing import Place
 from zcfuse.tree._types import Node
 from zcfuse.tree._union_layer import AnyLayer, Missing, Piece, Whiteout
 from zcfuse.tree._union_marks import Marks, redirect_names
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One layer's part of a merged directory. `fd` is its descriptor, or -1 until it is opened."""
+    """One layer's part of a merged directory. `at` is where it is open, None until it is."""
 
     layer: AnyLayer
     node: Node
-    fd: int = -1
+    at: Place | None = None
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -94,12 +95,8 @@ class _Way:
         return piece
 
     def _look(self, at: Part, name: bytes) -> Piece | None:
-        fd = at.layer.enter(at.node) if at.fd < 0 else at.fd
-        try:
-            found = at.layer.find(fd, at.node, name)
-        finally:
-            if at.fd < 0:
-                at.layer.leave(fd)
+        place = at.layer.enter(at.node) if at.at is None else at.at
+        found = at.layer.find(place, at.node, name)
         if isinstance(found, Missing):
             self.errno = found.number
             return None

@@ -18,7 +18,6 @@ from zcfuse.tree._union_marks import NO_MARKS, OCI_OPAQUE, OCI_PREFIX, is_device
 
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _DOTS: Final = frozenset({b".", b".."})
-_NO_DESCRIPTOR: Final = -1
 
 
 class TreeLayer:
@@ -51,14 +50,10 @@ class TreeLayer:
         """Return the directories above the layer's root: none."""
         return ()
 
-    def enter(self, directory: Node) -> int:
-        """Return a descriptor to look up names by: a tree needs none."""
-        return _NO_DESCRIPTOR
+    def enter(self, directory: Node) -> None:
+        """Do nothing: a tree opens no directory to look up names in it."""
 
-    def leave(self, fd: int) -> None:
-        """Do nothing: `enter` opened nothing."""
-
-    def find(self, fd: int, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
+    def find(self, at: object, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
         """Look `name` up in `directory`."""
         try:
             node, attributes = self.tree.lookup(directory, name)

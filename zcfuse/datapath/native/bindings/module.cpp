@@ -24,6 +24,7 @@
 
 #include "bindings/archives.hpp"
 #include "bindings/constants.hpp"
+#include "bindings/directories.hpp"
 #include "bindings/indexes.hpp"
 #include "bindings/sources.hpp"
 #include "bindings/statistics.hpp"
@@ -254,6 +255,7 @@ NB_MODULE(_native, module) {
     zc::bindings::add_indexes(datapath);
     zc::bindings::add_sources(module, datapath);
     zc::bindings::add_archives(module, datapath);
+    zc::bindings::add_directories(module);
     module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
     module.def(
         "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);

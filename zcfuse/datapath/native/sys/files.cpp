@@ -1,6 +1,7 @@
 #include "sys/files.hpp"
 
 #include <dirent.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
@@ -14,6 +15,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <string_view>
+#include <utility>
 
 #include "sys/faults.hpp"
 #include "sys/proc_path.hpp"
@@ -84,6 +87,43 @@ int reopen(int file, int flags, UniqueFd& into) noexcept {
         return -errno;
     }
     into.reset(fd);
+    return 0;
+}
+
+int walk_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept {
+    if (std::string_view(path) == ".") {
+        const int fd = ::openat(directory, ".", flags | O_CLOEXEC);
+        into.reset(fd);
+        return fd < 0 ? -errno : 0;
+    }
+    UniqueFd at;
+    struct ::statx status {};
+    for (std::string_view rest(path); !rest.empty();) {
+        std::array<char, NAME_MAX + 1> name{};
+        const auto part = rest.substr(0, rest.find('/'));
+        rest.remove_prefix(std::min(part.size() + 1, rest.size()));
+        if (part.size() > NAME_MAX) {
+            return -ENAMETOOLONG;
+        }
+        part.copy(name.data(), part.size());
+        UniqueFd next;
+        int error = step(at ? at.get() : directory, name.data(), next);
+        error = error == 0 ? status_of(next.get(), "", true, status) : error;
+        if (error != 0) {
+            return error;
+        }
+        if ((status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0) {
+            return -EXDEV;
+        }
+        at = std::move(next);
+    }
+    if ((flags & O_PATH) == 0) {
+        return reopen(at.get(), flags, into);
+    }
+    if ((flags & O_DIRECTORY) != 0 && !S_ISDIR(status.stx_mode)) {
+        return -ENOTDIR;
+    }
+    into = std::move(at);
     return 0;
 }
 

@@ -17,6 +17,9 @@ namespace zc::sys {
 // 5.6): EXDEV at another mount, ELOOP at a link. O_CLOEXEC and O_NOFOLLOW are added.
 int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept;
 
+// The same without openat2(2), which a sandbox may refuse: name by name.
+int walk_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept;
+
 // open(2) of one name in a directory with O_PATH, a symbolic link itself included.
 int step(int directory, const char* name, UniqueFd& into) noexcept;
 // Opens the file of a descriptor again, with other flags and the calling thread's permissions.

@@ -121,7 +121,6 @@ std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
             return {};
         }
         one.device = volumes[one.layer].device;
-        one.identity.birth = volumes[one.layer].has_births ? one.identity.birth : 0;
         nodes_.set_described(one.nodeid);
     }
     std::reverse(chain.begin(), chain.end());

@@ -391,7 +391,9 @@ int Mirrors::open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Fres
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot& root) {
                   freshness = root.source->freshness();
-                  return directory.open(name, wanted, into);
+                  const int error = directory.open(name, wanted, into);
+                  // Another process holds a lease (fcntl(2)) on the file: control waits for it.
+                  return error == -EAGAIN ? kHandUp : error;
               });
 }
 

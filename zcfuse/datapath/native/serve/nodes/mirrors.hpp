@@ -83,7 +83,7 @@ class Mirrors {
         std::uint64_t nodeid = 0;
         std::string name;
         std::uint64_t device = 0;  // major << 32 | minor
-        Identity identity;         // birth 0 where the filesystem has no times of birth
+        Identity identity;
         std::uint32_t layer = 0;
     };
     // The node and those above it, the leased directory first; empty for an unknown node. From now

@@ -103,8 +103,8 @@ class DirectorySource::At final : public SourceDirectory {
             const std::string piece(path.substr(0, cut));
             path.remove_prefix(std::min(piece.size() + 1, path.size()));
             sys::UniqueFd next;
-            const int error = sys::open_beneath(at ? at.get() : descriptor(), piece.c_str(),
-                                                O_PATH | O_DIRECTORY, next);
+            const int error = source_->open_beneath(at ? at.get() : descriptor(), piece.c_str(),
+                                                    O_PATH | O_DIRECTORY, next);
             if (error < 0) {
                 return to_hand_up(error);
             }
@@ -126,8 +126,7 @@ class DirectorySource::At final : public SourceDirectory {
             error = open_file(name, wanted, kRead, *file, into.status);
         }
         if (error != 0) {
-            // Another process holds a lease (fcntl(2)) on the file: control waits for it.
-            return error == -EAGAIN ? kHandUp : error;
+            return error;
         }
         if (!S_ISREG(into.status.stx_mode)) {
             return S_ISDIR(into.status.stx_mode) ? -EISDIR : -ESTALE;
@@ -153,6 +152,9 @@ class DirectorySource::At final : public SourceDirectory {
     // its name by now.
     int read_link(const char* name, const Identity& wanted, std::string& into) const override {
         std::array<char, 4096> target;  // PATH_MAX: the kernel takes no longer one
+        if (wanted.type != S_IFLNK) {
+            return -EINVAL;
+        }
         sys::UniqueFd link;
         if (const int error = open_path(name, wanted, link); error != 0) {
             return error;
@@ -184,7 +186,10 @@ class DirectorySource::At final : public SourceDirectory {
 
     int list(std::unique_ptr<Listing>& into, std::vector<struct ::statx>& versions) const override {
         sys::UniqueFd fd;
-        int error = sys::open_beneath(descriptor(), ".", kRead | O_DIRECTORY, fd);
+        int error = source_->open_beneath(descriptor(), ".", kRead | O_DIRECTORY, fd);
+        if (error == -EACCES) {  // "." asks for permission to search, and listing needs none
+            error = sys::reopen(descriptor(), kRead | O_DIRECTORY, fd);
+        }
         struct ::statx status {};
         if (error == 0) {
             error = sys::status_of(fd.get(), "", source_->local_, status);
@@ -222,7 +227,7 @@ class DirectorySource::At final : public SourceDirectory {
 
     int open_file(const char* name, const Identity& wanted, int flags, sys::UniqueFd& into,
                   struct ::statx& status) const {
-        int error = sys::open_beneath(descriptor(), *name == '\0' ? "." : name, flags, into);
+        int error = source_->open_beneath(descriptor(), *name == '\0' ? "." : name, flags, into);
         if (error == 0) {
             error = sys::status_of(into.get(), "", source_->local_, status);
         }
@@ -243,26 +248,58 @@ class DirectorySource::At final : public SourceDirectory {
     const sys::UniqueFd own_;
 };
 
+DirectorySource::DirectorySource(sys::UniqueFd fd, const struct ::statx& status,
+                                 bool walks) noexcept
+    : fd_(std::move(fd)),
+      device_(device_of(status)),
+      is_directory_(S_ISDIR(status.stx_mode)),
+      walks_(walks),
+      local_(sys::is_local(fd_.get())) {}
+
 std::shared_ptr<const DirectorySource> DirectorySource::open(int fd) {
     sys::UniqueFd copy;
+    if (const int error = sys::dup_cloexec(fd, copy); error < 0) {
+        throw std::system_error(-error, std::generic_category(), "leasing a directory");
+    }
+    return make(std::move(copy), false, false);
+}
+
+std::shared_ptr<const DirectorySource> DirectorySource::open_any(sys::UniqueFd fd, bool walks) {
+    return make(std::move(fd), walks, true);
+}
+
+std::shared_ptr<const DirectorySource> DirectorySource::make(sys::UniqueFd fd, bool walks,
+                                                             bool any) {
     sys::UniqueFd probe;
     struct ::statx status {};
-    int error = sys::dup_cloexec(fd, copy);
-    if (error == 0) {
-        error = sys::status_of(copy.get(), "", false, status);
-    }
-    if (error == 0 && !S_ISDIR(status.stx_mode)) {
+    int error = sys::status_of(fd.get(), "", any, status);
+    const bool is_directory = S_ISDIR(status.stx_mode);
+    if (error == 0 && !is_directory && !any) {
         error = -ENOTDIR;
     }
-    if (error == 0) {
-        error = sys::open_beneath(copy.get(), ".", O_PATH | O_DIRECTORY, probe);
+    if (error == 0 && is_directory && !walks) {
+        error = sys::open_beneath(fd.get(), ".", O_PATH | O_DIRECTORY, probe);
+        if (any && (error == -ENOSYS || error == -EPERM)) {
+            walks = true;
+            error = 0;
+        }
     }
     if (error < 0) {
         throw std::system_error(-error, std::generic_category(), "leasing a directory");
     }
-    const bool local = sys::is_local(copy.get());
     return std::shared_ptr<const DirectorySource>(
-        new DirectorySource(std::move(copy), device_of(status), local));
+        new DirectorySource(std::move(fd), status, walks));
+}
+
+int DirectorySource::open_beneath(int directory, const char* path, int flags,
+                                  sys::UniqueFd& into) const {
+    if (!is_directory_) {
+        return (flags & O_DIRECTORY) != 0 ? -ENOTDIR
+               : (flags & O_PATH) != 0    ? sys::dup_cloexec(directory, into)
+                                          : sys::reopen(directory, flags, into);
+    }
+    return walks_ ? sys::walk_beneath(directory, path, flags, into)
+                  : sys::open_beneath(directory, path, flags, into);
 }
 
 SourceDirectory::Ref DirectorySource::root() const {
@@ -283,10 +320,7 @@ std::uint64_t DirectorySource::shown_ino(const struct ::statx& status) const noe
 }
 
 Source::Volume DirectorySource::volume(std::uint32_t) const {
-    struct ::statx status {};
-    const bool births =
-        sys::status_of(fd_.get(), "", true, status) == 0 && (status.stx_mask & STATX_BTIME) != 0;
-    return {device_, births};
+    return {device_};
 }
 
 bool DirectorySource::other_mount(const struct ::statx& status) const noexcept {

@@ -16,6 +16,9 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     // Copies the descriptor (O_PATH will do). Throws std::system_error: it is no directory's, or
     // the kernel has no openat2(2).
     static std::shared_ptr<const DirectorySource> open(int fd);
+    // For control, which crosses mounts itself: takes the descriptor over, which may be that of a
+    // mounted file, and needs no openat2(2). `walks`: never call it.
+    static std::shared_ptr<const DirectorySource> open_any(sys::UniqueFd fd, bool walks);
 
     Kind kind() const noexcept override { return Kind::directory; }
     Freshness freshness() const noexcept override {
@@ -38,12 +41,16 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     class At;
     class Names;
 
-    DirectorySource(sys::UniqueFd fd, std::uint64_t device, bool local) noexcept
-        : fd_(std::move(fd)), device_(device), local_(local) {}
+    DirectorySource(sys::UniqueFd fd, const struct ::statx& status, bool walks) noexcept;
+    static std::shared_ptr<const DirectorySource> make(sys::UniqueFd fd, bool walks, bool any);
     bool other_mount(const struct ::statx& status) const noexcept;
+    // Opens a path beneath an open directory of this source.
+    int open_beneath(int directory, const char* path, int flags, sys::UniqueFd& into) const;
 
     const sys::UniqueFd fd_;
     const std::uint64_t device_;
+    const bool is_directory_;
+    const bool walks_;
     const bool local_;  // statx never asks a server
     mutable std::atomic<bool> pushed_{false};
 };

@@ -163,7 +163,6 @@ class Source {
     // The number of layers in its identities, and the filesystem under one.
     struct Volume {
         std::uint64_t device = 0;  // major << 32 | minor; 0: no device
-        bool has_births = false;   // times of birth are in the identities
     };
     virtual std::uint32_t layers() const noexcept { return 1; }
     virtual Volume volume(std::uint32_t layer) const = 0;
