@@ -14,16 +14,12 @@ from typing import Final
 import msgspec
 
 AT_EMPTY_PATH: Final = 0x1000
-AT_SYMLINK_NOFOLLOW: Final = 0x100
-AT_NO_AUTOMOUNT: Final = 0x800
 # Under this flag the kernel answers for a FUSE filesystem from its cache and sends no request
 # (fs/fuse/dir.c). Local filesystems ignore it.
 AT_STATX_DONT_SYNC: Final = 0x4000
 
 RESOLVE_NO_XDEV: Final = 0x01
-RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
-RESOLVE_BENEATH: Final = 0x08
 
 _SYS_OPENAT2: Final = 437  # the same on every architecture that Debian builds for
 _STATX_BASIC_STATS: Final = 0x7FF
@@ -38,6 +34,10 @@ _STATX: Final = struct.Struct("=IIQIIIHxxQQQQ qI4x qI4x qI4x qI4x IIII Q")
 
 _StatxBuffer = ctypes.c_char * 256
 _StatfsBuffer = ctypes.c_char * 256
+
+
+STACKED_TYPES: Final = {"overlay": 0x794C7630, "ecryptfs": 0xF15F, "aufs": 0x61756673}
+"""Filesystems made of others, which the kernel counts as a level of stacking; their magic numbers."""
 
 
 class _OpenHow(ctypes.Structure):
@@ -141,12 +141,12 @@ def openat2(fd: int, path: bytes, flags: int, resolve: int) -> int:
     return opened
 
 
-def filesystem_type(fd: int) -> int:
-    """Return the magic number of the filesystem that `fd` is on, as statfs(2) lists them."""
+def is_stacked(fd: int) -> bool:
+    """Say whether the filesystem that `fd` is on is one of STACKED_TYPES, by statfs(2)."""
     buffer = _StatfsBuffer()
     if _fstatfs(fd, buffer) < 0:
         raise _failure(None)
-    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF in STACKED_TYPES.values()
 
 
 def _failure(name: bytes | None) -> OSError:

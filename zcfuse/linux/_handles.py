@@ -6,7 +6,8 @@ import ctypes
 import struct
 from typing import Final
 
-_AT_EMPTY_PATH: Final = 0x1000
+from zcfuse.linux._files import AT_EMPTY_PATH
+
 _HANDLE_BYTES: Final = 128  # MAX_HANDLE_SZ
 # struct file_handle: the size of what follows, its type, and for FUSE the nodeid's upper and lower
 # half and the generation (fs/fuse/inode.c).
@@ -20,7 +21,7 @@ def nodeid_of(fd: int) -> int:
     handle = ctypes.create_string_buffer(_HEAD.pack(_HANDLE_BYTES, 0), _HEAD.size + _HANDLE_BYTES)
     mount = ctypes.c_int()
     call = ctypes.CDLL(None, use_errno=True).name_to_handle_at
-    if call(fd, b"", handle, ctypes.byref(mount), _AT_EMPTY_PATH) < 0:
+    if call(fd, b"", handle, ctypes.byref(mount), AT_EMPTY_PATH) < 0:
         return 0
     size, kind = _HEAD.unpack_from(handle)
     if kind != _FILEID_INO64_GEN or size != _FUSE_HANDLE.size:

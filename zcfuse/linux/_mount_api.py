@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from zcfuse.linux._files import AT_EMPTY_PATH
 from zcfuse.linux._syscalls import syscall
 
 _NR_OPEN_TREE: Final = 428  # Linux 5.2
@@ -35,7 +36,6 @@ _CREATE: Final = 6
 _FROM_EMPTY_PATH: Final = 4
 _OPEN_TREE_CLONE: Final = 1
 _AT_FDCWD: Final = -100
-_AT_EMPTY_PATH: Final = 0x1000
 
 LONGEST_STRING: Final = 255
 """Bytes of a value that fsconfig(2) takes."""
@@ -85,7 +85,7 @@ def cloned_mount(path: str, attributes: int) -> int:
     try:
         packed = _MOUNT_ATTR.pack(attributes, 0, 0, 0)
         buffer = ctypes.create_string_buffer(packed, len(packed))
-        syscall(_NR_MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, buffer, len(packed))
+        syscall(_NR_MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH, buffer, len(packed))
     except BaseException:
         os.close(fd)
         raise

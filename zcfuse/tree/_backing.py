@@ -24,15 +24,13 @@ from zcfuse.linux import (
     NEAR_MOUNTS,
     Attributes,
     Status,
-    filesystem_type,
+    is_stacked,
     statx,
 )
 from zcfuse.tree._near import FarError, must_stay_near, require_near_mount, require_near_name
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MOUNT_ROOT: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# Filesystems made of others, which the kernel counts as a level of stacking: overlayfs, ecryptfs.
-_STACKED: Final = frozenset({0x794C7630, 0xF15F})
 _DOTS: Final = frozenset({b"", b".", b".."})
 _MOUNT: Final = Struct("=QQ")
 IDENTITY_BYTES: Final = 20
@@ -75,7 +73,7 @@ class Backing:
         try:
             status = statx(fd, b"", AT_EMPTY_PATH)
             self.device: Final = status.device
-            self.stacked: Final = filesystem_type(fd) in _STACKED
+            self.stacked: Final = is_stacked(fd)
             self._numbers_of = status.device if numbers_of is None else numbers_of
         except BaseException:
             os.close(fd)

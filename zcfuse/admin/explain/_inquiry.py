@@ -19,14 +19,12 @@ from zcfuse.admin._messages import FileRange
 from zcfuse.admin.explain._document import BackingPart, Explanation, Names, Served, Step
 from zcfuse.admin.status import StatusDocument, printable
 from zcfuse.fuse import DirectoryLeases
-from zcfuse.linux import MountEntry, read_mounts
+from zcfuse.linux import STACKED_TYPES, MountEntry, read_mounts
 from zcfuse.options import UNLIMITED_CACHE_TIMEOUT_S
 from zcfuse.reasons import coded
 from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Lease, Node, Tree
 
 _MOST_PARTS: Final = 8
-# Filesystems that lie on others, so that passthrough counts a level of stacking.
-_STACKED: Final = frozenset({"overlay", "ecryptfs"})
 _MEMORY: Final = "/memfd:"
 _KERNEL_FACTS: Final = (
     "minor",
@@ -141,7 +139,7 @@ def _parts(backing: BackingFile) -> list[BackingPart]:
                     extent.offset,
                     length,
                     filesystem,
-                    filesystem in _STACKED,
+                    filesystem in STACKED_TYPES,
                     cached,
                 )
             )

@@ -31,6 +31,7 @@ from zcfuse.bench import (
     zcfuse_command,
 )
 from zcfuse.cli.mount import library_trouble
+from zcfuse.linux import STACKED_TYPES
 from zcfuse.reasons import reason_text
 
 _KERNEL_PASSTHROUGH: Final = (6, 9)
@@ -44,7 +45,7 @@ _LARGEST_REPLY: Final = 1 << 20
 _ENOUGH_WMEM: Final = 2 * _LARGEST_REPLY + 4096  # the kernel counts its own overhead, at most twice
 _ENOUGH_MEMLOCK: Final = 64 << 20
 _ANSWER_DEADLINE_S: Final = 10.0
-_STACKED: Final = ("overlay", "ecryptfs", "aufs", "fuse.fuse-overlayfs")
+_STACKED: Final = (*STACKED_TYPES, "fuse.fuse-overlayfs")
 
 
 class State(StrEnum):
