@@ -120,7 +120,7 @@ def _session(resources: contextlib.ExitStack) -> Session:
 
 def _check_writable(tree: Tree) -> None:
     lease = tree.lease_of(tree.root)
-    if lease is None or lease.catalogue is not None or lease.layers or lease.filters:
+    if lease is None or lease.archive is not None or lease.layers or lease.filters:
         raise MountError(
             "rw: only a directory can be changed, and all of it: leave rw out, or mount a Mirror"
             " that overrides nothing",

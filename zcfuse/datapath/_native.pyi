@@ -143,7 +143,7 @@ class DataPath:
         those. If the process does not see `trusted.` attributes (`sees_trusted`), it also hands up
         opens of files that are one hole. Otherwise like `lease_directory`.
         """
-    def lease_catalogue(
+    def lease_archive(
         self,
         nodeid: int,
         index: MemberIndex,
@@ -371,7 +371,7 @@ class MemberIndex:
         Raises OSError: EIO also for a member that the archive does not hold as it is.
         """
     def source(self, fd: int, *, first_ino: int, uid: int | None, gid: int | None) -> Source:
-        """Return a source that shows the members; for the arguments see `lease_catalogue`.
+        """Return a source that shows the members; for the arguments see `lease_archive`.
 
         Raises OSError if it cannot copy the descriptor.
         """

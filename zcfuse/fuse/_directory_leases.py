@@ -15,12 +15,12 @@ from zcfuse.datapath import OWN_BIT
 from zcfuse.fuse._handles import Leases
 from zcfuse.fuse._nodes import ROOT_NODEID
 from zcfuse.reasons import reason_line
-from zcfuse.tree import Catalogue, DescribedTree, EntryDescription, Lease, Node, Tree
+from zcfuse.tree import ArchiveLease, DescribedTree, EntryDescription, Lease, Node, Tree
 
 if TYPE_CHECKING:
     from zcfuse.datapath import Source
 
-CATALOGUE_BYTES: Final = 128 << 20
+INDEX_BYTES: Final = 128 << 20
 """Memory for the indexes of archives; Python answers for those that do not fit."""
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class DirectoryLeases:
         self._push = push
         self._datapath = datapath
         self._leased: set[int] = set()
-        self._catalogues: dict[int, int] = {}  # bytes by nodeid
+        self._index_bytes: dict[int, int] = {}  # bytes by nodeid
         self._described: dict[int, DescribedTree] = {}
         self._revoked = False
 
@@ -74,8 +74,8 @@ class DirectoryLeases:
         if lease is None:
             return
         try:
-            if lease.catalogue is not None:
-                if not self._lease_catalogue(nodeid, lease.catalogue):
+            if lease.archive is not None:
+                if not self._lease_archive(nodeid, lease.archive):
                     return
             elif lease.described is not None:
                 self._lease_index(nodeid, lease.described)
@@ -90,7 +90,7 @@ class DirectoryLeases:
         for patterns, above in lease.filters:
             self._datapath.filter_lease(nodeid, patterns, above)
         self._leased.add(nodeid)
-        if self._push and lease.catalogue is None:
+        if self._push and lease.archive is None:
             self._push_changes(nodeid)
 
     def _push_changes(self, nodeid: int) -> None:
@@ -103,20 +103,20 @@ class DirectoryLeases:
         """Return False if there is no memory for an archive's index."""
         if any(one.described is not None for one in lease.layers):
             return False  # Python answers for a layer that a program may change
-        found = [one.catalogue for one in lease.layers if one.catalogue is not None]
-        size = sum(catalogue.size for catalogue in found)
+        found = [one.archive for one in lease.layers if one.archive is not None]
+        size = sum(archive.size for archive in found)
         if size and not self._has_room(size):
             return False
         layers = [
-            _filtered(one.fd if one.catalogue is None else _index_source(one.catalogue), one)
+            _filtered(one.fd if one.archive is None else _index_source(one.archive), one)
             for one in lease.layers
         ]
         self._datapath.lease_union(nodeid, layers, lease.sees_trusted)
-        self._catalogues[nodeid] = size
+        self._index_bytes[nodeid] = size
         return True
 
     def _has_room(self, size: int) -> bool:
-        if sum(self._catalogues.values()) + size <= CATALOGUE_BYTES:
+        if sum(self._index_bytes.values()) + size <= INDEX_BYTES:
             return True
         log.info("no room for an archive's names in the data path: Python answers for them")
         return False
@@ -144,31 +144,31 @@ class DirectoryLeases:
         self._described[nodeid] = described
         described.publish(_Sink(self._datapath, nodeid, self.revoke))
 
-    def _lease_catalogue(self, nodeid: int, catalogue: Catalogue) -> bool:
+    def _lease_archive(self, nodeid: int, archive: ArchiveLease) -> bool:
         """Return False if there is no memory for it."""
-        if not self._has_room(catalogue.size):
+        if not self._has_room(archive.size):
             return False
-        index = catalogue.index()
-        fd = catalogue.open()
+        index = archive.index()
+        fd = archive.open()
         try:
-            self._datapath.lease_catalogue(
+            self._datapath.lease_archive(
                 nodeid,
                 index,
                 fd,
-                first_ino=catalogue.first_ino,
-                uid=catalogue.uid,
-                gid=catalogue.gid,
+                first_ino=archive.first_ino,
+                uid=archive.uid,
+                gid=archive.gid,
             )
         finally:
             os.close(fd)
-        self._catalogues[nodeid] = catalogue.size
+        self._index_bytes[nodeid] = archive.size
         return True
 
     def forget(self, nodeids: Iterable[int]) -> None:
         """Give back the leases of nodes that the kernel has forgotten."""
         for nodeid in self._leased.intersection(nodeids):
             self._leased.remove(nodeid)
-            self._catalogues.pop(nodeid, None)
+            self._index_bytes.pop(nodeid, None)
             self._datapath.drop_directory(nodeid)
 
     def revoke(self) -> None:
@@ -178,12 +178,12 @@ class DirectoryLeases:
             self._datapath.revoke_directory(nodeid)
 
 
-def _index_source(catalogue: Catalogue) -> Source:
+def _index_source(archive: ArchiveLease) -> Source:
     """Return an archive's index as a layer; raise OSError if the archive cannot be read."""
-    index = catalogue.index()
-    fd = catalogue.open()
+    index = archive.index()
+    fd = archive.open()
     try:
-        return index.source(fd, first_ino=catalogue.first_ino, uid=catalogue.uid, gid=catalogue.gid)
+        return index.source(fd, first_ino=archive.first_ino, uid=archive.uid, gid=archive.gid)
     finally:
         os.close(fd)
 

@@ -59,7 +59,7 @@ class Leases(Protocol):
     def filter_lease(self, nodeid: int, patterns: NamePatterns, above: bytes, /) -> None:
         """Filter what is leased at a node."""
 
-    def lease_catalogue(
+    def lease_archive(
         self,
         nodeid: int,
         index: MemberIndex,

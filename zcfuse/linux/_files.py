@@ -37,7 +37,7 @@ _StatfsBuffer = ctypes.c_char * 256
 
 
 STACKED_TYPES: Final = {"overlay": 0x794C7630, "ecryptfs": 0xF15F, "aufs": 0x61756673}
-"""Filesystems made of others, which the kernel counts as a level of stacking; their magic numbers."""
+"""Filesystems made of others, by magic number; the kernel counts each as a level of stacking."""
 
 
 class _OpenHow(ctypes.Structure):

@@ -106,7 +106,7 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
     length: int
 
 
-class Catalogue(msgspec.Struct, frozen=True):
+class ArchiveLease(msgspec.Struct, frozen=True):
     """A complete description of an immutable tree: an archive's members.
 
     `index` returns the archive's index, `size` bytes, or raises OSError. `open` returns a
@@ -192,7 +192,7 @@ class Lease(msgspec.Struct, frozen=True):
     `fd` is a descriptor of the directory (O_PATH suffices); the tree owns it. `kept` are the paths
     that the tree answers for itself (`Tree.keeps`). With `layers` the node shows those leases
     merged, the topmost first, like `Union`; `fd` is then the topmost's, and `sees_trusted` says
-    whether this process sees `trusted.` attributes. With `catalogue` or `described` that is the
+    whether this process sees `trusted.` attributes. With `archive` or `described` that is the
     whole lease, and `fd` is -1. `filters` apply to all of that, the first one first: patterns, and
     the node's path for their comparison.
     """
@@ -201,7 +201,7 @@ class Lease(msgspec.Struct, frozen=True):
     kept: Collection[bytes] = ()
     layers: Sequence[Lease] = ()
     sees_trusted: bool = True
-    catalogue: Catalogue | None = None
+    archive: ArchiveLease | None = None
     described: DescribedTree | None = None
     filters: Sequence[tuple[NamePatterns, bytes]] = ()
 

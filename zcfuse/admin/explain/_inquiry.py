@@ -194,7 +194,7 @@ def _names(
     timeout: float | None = 0.0 if chain[-1].volatile else _timeout(options)
     lease, below = _lease(file, chain, tree)
     why = _not_leased(lease, below, options, leases)
-    archive = lease is not None and lease.catalogue is not None
+    archive = lease is not None and lease.archive is not None
     ours = leases is not None and leases.covers(file.nodeid)
     if ours or (file.nodeid == 0 and not why):
         return Names(True, "", None if archive and timeout else timeout)

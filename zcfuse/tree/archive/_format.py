@@ -3,7 +3,7 @@
 An index has five sections. *Entries* are names; those of one directory are adjacent and sorted.
 *Nodes* are the targets of names; hard links are entries with one node. *Pieces* are the ranges of
 sparse members, *names* the bytes of names and symlink targets, *meta* the rest as JSON. The native
-index describes the records (`nodes/catalogue.hpp`).
+index describes the records (`sources/member_index.hpp`).
 """
 
 from __future__ import annotations

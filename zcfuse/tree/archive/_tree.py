@@ -13,9 +13,9 @@ import msgspec
 
 from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT
 from zcfuse.tree._types import (
+    ArchiveLease,
     Attributes,
     BackingFile,
-    Catalogue,
     Identity,
     Lease,
     Listing,
@@ -36,7 +36,7 @@ DOTS: Final = 2
 """Entries before the first name of a listing: "." and ".."."""
 
 
-CATALOGUE_BYTES: Final = 32 << 20
+INDEX_BYTES: Final = 32 << 20
 """The largest index for the data path, which reads it whole in 20 to 50 ms."""
 
 # Methods that a subclass may override without changing an archive's answers.
@@ -191,9 +191,9 @@ class Archive(Tree):
     def lease_of(self, node: Node) -> Lease | None:
         """Return the whole index, for the root, unless it is too large."""
         size = self.index.size
-        if node is not self.root or size > CATALOGUE_BYTES or self._differs():
+        if node is not self.root or size > INDEX_BYTES or self._differs():
             return None
-        catalogue = Catalogue(
+        archive = ArchiveLease(
             size=size,
             index=lambda: self.index.native,
             open=self.index.open,
@@ -201,7 +201,7 @@ class Archive(Tree):
             uid=self._uid,
             gid=self._gid,
         )
-        return Lease(-1, catalogue=catalogue)
+        return Lease(-1, archive=archive)
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of a member that the data plane found, by its inode number."""

@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "bindings/source_handle.hpp"
-#include "serve/nodes/catalogue.hpp"
 #include "serve/sources/index_source.hpp"
+#include "serve/sources/member_index.hpp"
 #include "sys/files.hpp"
 
 namespace nb = nanobind;
@@ -36,7 +36,7 @@ using Owner = std::optional<std::uint32_t>;
 
 // Python's own object would need the GIL where the last lease of it ends.
 struct IndexHandle {
-    std::shared_ptr<const Catalogue> index;
+    std::shared_ptr<const MemberIndex> index;
 };
 
 void require(int error) {
@@ -58,12 +58,12 @@ nb::bytes to_bytes(std::string_view text) {
 
 void make_index(IndexHandle* into, const std::array<nb::bytes, 4>& sections,
                 const Version& version) {
-    Catalogue::Sections copied{bytes_of(sections[0]), bytes_of(sections[1]), bytes_of(sections[2]),
-                               bytes_of(sections[3])};
+    MemberIndex::Sections copied{bytes_of(sections[0]), bytes_of(sections[1]),
+                                 bytes_of(sections[2]), bytes_of(sections[3])};
     const nb::gil_scoped_release released;
     const auto& [size, mtime_ns, ctime_ns] = version;
-    new (into) IndexHandle{std::make_shared<const Catalogue>(
-        std::move(copied), Catalogue::Version{size, mtime_ns, ctime_ns}, Catalogue::Shown{},
+    new (into) IndexHandle{std::make_shared<const MemberIndex>(
+        std::move(copied), MemberIndex::Version{size, mtime_ns, ctime_ns}, MemberIndex::Shown{},
         sys::UniqueFd())};
 }
 
@@ -80,11 +80,11 @@ std::optional<std::uint32_t> lookup(const IndexHandle& self, std::uint32_t direc
 
 nb::list names(const IndexHandle& self, std::uint32_t directory, std::uint64_t start,
                std::uint64_t most) {
-    Catalogue::Names all;
+    MemberIndex::Names all;
     require(self.index->names_of(directory, all));
     nb::list found;
     for (auto i = start; i < all.count && i - start < most; ++i) {
-        Catalogue::Entry entry;
+        MemberIndex::Entry entry;
         require(self.index->entry(all.first + i, entry));
         found.append(nb::make_tuple(to_bytes(entry.name), entry.node));
     }
@@ -103,7 +103,7 @@ nb::tuple member(const IndexHandle& self, std::uint32_t number) {
 nb::tuple attributes(const IndexHandle& self, std::uint32_t number, std::uint64_t first_ino,
                      Owner uid, Owner gid) {
     abi::Attr found{};
-    require(Catalogue(*self.index, {first_ino, uid, gid}, {}).attributes(number, found));
+    require(MemberIndex(*self.index, {first_ino, uid, gid}, {}).attributes(number, found));
     NodeRecord record{};
     require(self.index->node(number, record));
     return nb::make_tuple(found.ino, found.mode, found.nlink, found.uid, found.gid, found.rdev,
@@ -118,7 +118,7 @@ nb::bytes target(const IndexHandle& self, std::uint32_t number) {
 }
 
 nb::list runs(const IndexHandle& self, std::uint32_t number) {
-    std::vector<Catalogue::Run> found;
+    std::vector<MemberIndex::Run> found;
     require(self.index->runs(number, found));
     nb::list shown;
     for (const auto& run : found) {
@@ -135,13 +135,13 @@ SourceHandle source(const IndexHandle& self, int fd, std::uint64_t first_ino, Ow
     if (const int error = fd >= 0 ? sys::dup_cloexec(fd, file) : 0; error < 0) {
         throw std::system_error(-error, std::generic_category(), "copying a descriptor");
     }
-    const Catalogue::Shown shown{first_ino, uid, gid};
-    return {
-        IndexSource::make(std::make_shared<const Catalogue>(*self.index, shown, std::move(file)))};
+    const MemberIndex::Shown shown{first_ino, uid, gid};
+    return {IndexSource::make(
+        std::make_shared<const MemberIndex>(*self.index, shown, std::move(file)))};
 }
 
-void lease_catalogue(DataPath& path, std::uint64_t nodeid, const IndexHandle& index, int fd,
-                     std::uint64_t first_ino, Owner uid, Owner gid) {
+void lease_archive(DataPath& path, std::uint64_t nodeid, const IndexHandle& index, int fd,
+                   std::uint64_t first_ino, Owner uid, Owner gid) {
     auto& mirrors = path.state().mirrors;
     const bool room = mirrors.statistics().indexes < sys::descriptor_limit() / kArchiveShare;
     mirrors.lease(nodeid, source(index, room ? fd : -1, first_ino, uid, gid).source);
@@ -165,7 +165,7 @@ void add_archives(nb::module_& module, nb::class_<DataPath>& datapath) {
         .def("source", &source, "fd"_a, nb::kw_only(), "first_ino"_a, "uid"_a.none(),
              "gid"_a.none())
         .def_prop_ro("bytes", [](const IndexHandle& self) { return self.index->bytes(); });
-    datapath.def("lease_catalogue", &lease_catalogue, "nodeid"_a, "index"_a, "fd"_a, nb::kw_only(),
+    datapath.def("lease_archive", &lease_archive, "nodeid"_a, "index"_a, "fd"_a, nb::kw_only(),
                  "first_ino"_a, "uid"_a.none(), "gid"_a.none());
 }
 

@@ -10,7 +10,7 @@
 #include "fuzz_format.hpp"
 #include "fuzz_layers.hpp"
 #include "player.hpp"
-#include "sample_catalogue.hpp"
+#include "sample_index.hpp"
 #include "serve/relay.hpp"
 #include "serve/server.hpp"
 #include "serve/sources/directory_source.hpp"
@@ -85,7 +85,7 @@ class Target {
         if (directory) {
             state_->mirrors.lease(abi::kRootId, DirectorySource::open(directory.get()));
         }
-        const auto archive = IndexSource::make(sample_catalogue(file_));
+        const auto archive = IndexSource::make(sample_index(file_));
         layers.lease(state_->mirrors, kUnionNode, archive);
         state_->mirrors.lease(kArchiveNode, archive);
         state_->negotiation.offered(

@@ -42,7 +42,7 @@ struct ::statx status_of(const abi::Attr& from) noexcept {
 class IndexSource::Names final : public Listing {
   public:
     Names(std::shared_ptr<const IndexSource> source, std::uint32_t directory,
-          const Catalogue::Names& names) noexcept
+          const MemberIndex::Names& names) noexcept
         : source_(std::move(source)), directory_(directory), names_(names) {}
 
     int seek(std::uint64_t position) override {
@@ -51,7 +51,7 @@ class IndexSource::Names final : public Listing {
     }
 
     int peek(Entry& into) override {
-        Catalogue::Entry entry{position_ == 0 ? "." : "..", directory_};
+        MemberIndex::Entry entry{position_ == 0 ? "." : "..", directory_};
         int error = 0;
         if (position_ == 1) {
             entry.node = source_->index().above(directory_);
@@ -83,7 +83,7 @@ class IndexSource::Names final : public Listing {
   private:
     const std::shared_ptr<const IndexSource> source_;
     const std::uint32_t directory_;
-    const Catalogue::Names names_;
+    const MemberIndex::Names names_;
     Found found_;  // the entry at hand
     std::string name_;
 };
@@ -108,7 +108,7 @@ class IndexSource::At final : public SourceDirectory {
                 return error;
             }
         }
-        Catalogue::Names names;
+        MemberIndex::Names names;
         if (const int error = index().names_of(number, names); error != 0) {
             return error;
         }
@@ -152,7 +152,7 @@ class IndexSource::At final : public SourceDirectory {
     }
 
     int list(std::unique_ptr<Listing>& into, std::vector<struct ::statx>&) const override {
-        Catalogue::Names names;
+        MemberIndex::Names names;
         if (const int error = index().names_of(number_, names); error != 0) {
             return error;
         }
@@ -161,7 +161,7 @@ class IndexSource::At final : public SourceDirectory {
     }
 
   private:
-    const Catalogue& index() const noexcept { return source_->index(); }
+    const MemberIndex& index() const noexcept { return source_->index(); }
     std::uint32_t number_of(const Identity& wanted) const noexcept {
         return static_cast<std::uint32_t>(wanted.ino - index().ino(0));
     }
@@ -170,12 +170,12 @@ class IndexSource::At final : public SourceDirectory {
     const std::uint32_t number_;
 };
 
-std::shared_ptr<const IndexSource> IndexSource::make(std::shared_ptr<const Catalogue> index) {
+std::shared_ptr<const IndexSource> IndexSource::make(std::shared_ptr<const MemberIndex> index) {
     return std::shared_ptr<const IndexSource>(new IndexSource(std::move(index)));
 }
 
 SourceDirectory::Ref IndexSource::root() const {
-    return std::make_shared<const At>(shared_from_this(), Catalogue::kRoot);
+    return std::make_shared<const At>(shared_from_this(), MemberIndex::kRoot);
 }
 
 int IndexSource::describe(std::uint32_t number, Found& into) const {

@@ -20,7 +20,7 @@ class Recorder:
     def __init__(self) -> None:
         self.leased: dict[int, Any] = {}
 
-    def lease_catalogue(self, nodeid: int, index: Any, fd: int, **shown: Any) -> None:
+    def lease_archive(self, nodeid: int, index: Any, fd: int, **shown: Any) -> None:
         self.leased[nodeid] = (index, shown)
 
     def drop_directory(self, nodeid: int) -> None:
@@ -46,7 +46,7 @@ def test_an_archive_is_leased_with_all_that_its_index_says(archive: Archive) -> 
 def test_archives_are_leased_while_there_is_room(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_directory_leases, "CATALOGUE_BYTES", 2 * archive.index.size)
+    monkeypatch.setattr(_directory_leases, "INDEX_BYTES", 2 * archive.index.size)
     datapath = Recorder()
     leases = DirectoryLeases(archive, datapath)
     for nodeid in (2, 3, 4):

@@ -1,4 +1,4 @@
-// An archive's catalogue for the tests and the fuzzer, with a member of each kind and damaged
+// An archive's index for the tests and the fuzzer, with a member of each kind and damaged
 // records.
 #pragma once
 
@@ -8,12 +8,12 @@
 
 #include "files.hpp"
 #include "messages.hpp"
-#include "serve/nodes/catalogue.hpp"
+#include "serve/sources/member_index.hpp"
 #include "sys/files.hpp"
 
 namespace zc::test {
 
-class CatalogueSections {
+class IndexSections {
   public:
     void node(std::uint8_t kind, std::uint32_t mode, std::uint64_t size, std::uint64_t place,
               std::uint64_t extent, std::uint32_t detail = 0,
@@ -36,18 +36,18 @@ class CatalogueSections {
         const std::uint64_t piece[] = {logical, offset, length};
         add(sections_.pieces, piece);
     }
-    Catalogue::Sections take() { return std::move(sections_); }
+    MemberIndex::Sections take() { return std::move(sections_); }
 
   private:
     template <class Numbers>
     static void add(std::string& to, const Numbers& numbers) {
         to.append(reinterpret_cast<const char*>(&numbers), sizeof numbers);
     }
-    Catalogue::Sections sections_;
+    MemberIndex::Sections sections_;
 };
 
-inline std::shared_ptr<const Catalogue> sample_catalogue(const File& file) {
-    CatalogueSections made;
+inline std::shared_ptr<const MemberIndex> sample_index(const File& file) {
+    IndexSections made;
     made.node(1, S_IFDIR | 0755, 0, 0, 7);
     made.node(2, S_IFREG | 0644, 5000, 512, 0);
     made.node(3, S_IFREG | 0644, 90'000, 0, 2, 3);
@@ -70,11 +70,11 @@ inline std::shared_ptr<const Catalogue> sample_catalogue(const File& file) {
     };
     sys::UniqueFd copy;
     CHECK_EQ(sys::dup_cloexec(file.fd(), copy), 0);
-    return std::make_shared<const Catalogue>(
+    return std::make_shared<const MemberIndex>(
         made.take(),
-        Catalogue::Version{status.stx_size, nanoseconds(status.stx_mtime),
-                           nanoseconds(status.stx_ctime)},
-        Catalogue::Shown{1ULL << 63, {}, 7}, std::move(copy));
+        MemberIndex::Version{status.stx_size, nanoseconds(status.stx_mtime),
+                             nanoseconds(status.stx_ctime)},
+        MemberIndex::Shown{1ULL << 63, {}, 7}, std::move(copy));
 }
 
 }  // namespace zc::test

@@ -72,7 +72,7 @@ inline constexpr const char* kPieceFormat = "<QQQ";
 
 static_assert(sizeof(EntryRecord) == 16 && sizeof(NodeRecord) == 56 && sizeof(PieceRecord) == 24);
 
-class Catalogue {
+class MemberIndex {
   public:
     static constexpr std::uint32_t kRoot = 0;
 
@@ -98,9 +98,9 @@ class Catalogue {
         std::optional<std::uint32_t> gid;
     };
 
-    Catalogue(Sections sections, const Version& version, const Shown& shown, sys::UniqueFd file);
+    MemberIndex(Sections sections, const Version& version, const Shown& shown, sys::UniqueFd file);
     // The same index, shown differently and with another descriptor. Copies no section.
-    Catalogue(const Catalogue& other, const Shown& shown, sys::UniqueFd file);
+    MemberIndex(const MemberIndex& other, const Shown& shown, sys::UniqueFd file);
 
     // Each of these returns 0, a -errno or kHandUp.
     int lookup(std::uint32_t directory, std::string_view name, std::uint32_t& into) const;

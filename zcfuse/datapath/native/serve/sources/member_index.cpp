@@ -1,4 +1,4 @@
-#include "serve/nodes/catalogue.hpp"
+#include "serve/sources/member_index.hpp"
 
 #include <sys/stat.h>
 
@@ -67,8 +67,8 @@ std::uint64_t NodeRecord::stored() const noexcept {
     return kind > Kind::symlink && kind <= Kind::lzma ? extent : 0;
 }
 
-Catalogue::Catalogue(Sections sections, const Version& version, const Shown& shown,
-                     sys::UniqueFd file)
+MemberIndex::MemberIndex(Sections sections, const Version& version, const Shown& shown,
+                         sys::UniqueFd file)
     : version_(version), shown_(shown) {
     auto content = std::make_shared<Content>();
     content->sections = std::move(sections);
@@ -79,14 +79,14 @@ Catalogue::Catalogue(Sections sections, const Version& version, const Shown& sho
     }
 }
 
-Catalogue::Catalogue(const Catalogue& other, const Shown& shown, sys::UniqueFd file)
+MemberIndex::MemberIndex(const MemberIndex& other, const Shown& shown, sys::UniqueFd file)
     : content_(other.content_), version_(other.version_), shown_(shown) {
     if (file) {
         file_ = std::make_shared<const sys::UniqueFd>(std::move(file));
     }
 }
 
-void Catalogue::find_parents(Content& content) const {
+void MemberIndex::find_parents(Content& content) const {
     const auto nodes = content.sections.nodes.size() / sizeof(NodeRecord);
     // A name is in one directory. An index that says otherwise is damaged, and would keep us here
     // for as many steps as it has nodes times names.
@@ -108,11 +108,11 @@ void Catalogue::find_parents(Content& content) const {
     }
 }
 
-int Catalogue::node(std::uint32_t number, NodeRecord& into) const {
+int MemberIndex::node(std::uint32_t number, NodeRecord& into) const {
     return record_at(content_->sections.nodes, number, into) ? 0 : kHandUp;
 }
 
-int Catalogue::names_of(std::uint32_t directory, Names& into) const {
+int MemberIndex::names_of(std::uint32_t directory, Names& into) const {
     NodeRecord found{};
     if (const int error = node(directory, found); error != 0) {
         return error;
@@ -128,7 +128,7 @@ int Catalogue::names_of(std::uint32_t directory, Names& into) const {
     return 0;
 }
 
-int Catalogue::entry(std::uint64_t number, Entry& into) const {
+int MemberIndex::entry(std::uint64_t number, Entry& into) const {
     EntryRecord found{};
     if (!record_at(content_->sections.entries, number, found) ||
         !text_at(content_->sections.names, found.name, found.length, into.name)) {
@@ -138,7 +138,7 @@ int Catalogue::entry(std::uint64_t number, Entry& into) const {
     return 0;
 }
 
-int Catalogue::lookup(std::uint32_t directory, std::string_view name, std::uint32_t& into) const {
+int MemberIndex::lookup(std::uint32_t directory, std::string_view name, std::uint32_t& into) const {
     Names names;
     if (const int error = names_of(directory, names); error != 0) {
         return error;
@@ -164,7 +164,7 @@ int Catalogue::lookup(std::uint32_t directory, std::string_view name, std::uint3
     return -ENOENT;
 }
 
-int Catalogue::attributes(std::uint32_t number, abi::Attr& into) const {
+int MemberIndex::attributes(std::uint32_t number, abi::Attr& into) const {
     NodeRecord found{};
     if (const int error = node(number, found); error != 0) {
         return error;
@@ -192,7 +192,7 @@ int Catalogue::attributes(std::uint32_t number, abi::Attr& into) const {
     return 0;
 }
 
-int Catalogue::target(std::uint32_t number, std::string_view& into) const {
+int MemberIndex::target(std::uint32_t number, std::string_view& into) const {
     NodeRecord found{};
     if (const int error = node(number, found); error != 0) {
         return error;
@@ -203,19 +203,19 @@ int Catalogue::target(std::uint32_t number, std::string_view& into) const {
     return text_at(content_->sections.names, found.place, found.extent, into) ? 0 : kHandUp;
 }
 
-bool Catalogue::is_unchanged() const {
+bool MemberIndex::is_unchanged() const {
     struct ::statx status {};
     return file_ && sys::status_of(file_->get(), "", false, status) == 0 &&
            version_ == Version{status.stx_size, nanoseconds(status.stx_mtime),
                                nanoseconds(status.stx_ctime)};
 }
 
-bool Catalogue::is_stored(std::uint32_t number) const {
+bool MemberIndex::is_stored(std::uint32_t number) const {
     NodeRecord found{};
     return node(number, found) == 0 && (found.kind == Kind::file || found.kind == Kind::sparse);
 }
 
-int Catalogue::runs(std::uint32_t number, std::vector<Run>& into) const {
+int MemberIndex::runs(std::uint32_t number, std::vector<Run>& into) const {
     NodeRecord found{};
     if (const int error = node(number, found); error != 0) {
         return error;
@@ -229,7 +229,7 @@ int Catalogue::runs(std::uint32_t number, std::vector<Run>& into) const {
     return found.size == 0 || append(found.place, found.size, into) ? 0 : kHandUp;
 }
 
-int Catalogue::extents(std::uint32_t number, std::vector<Extent>& into) const {
+int MemberIndex::extents(std::uint32_t number, std::vector<Extent>& into) const {
     std::vector<Run> found;
     const int error = file_ ? runs(number, found) : kHandUp;
     if (error != 0) {
@@ -245,7 +245,7 @@ int Catalogue::extents(std::uint32_t number, std::vector<Extent>& into) const {
     return 0;
 }
 
-bool Catalogue::append(std::uint64_t offset, std::uint64_t length, std::vector<Run>& into) const {
+bool MemberIndex::append(std::uint64_t offset, std::uint64_t length, std::vector<Run>& into) const {
     if (offset > version_.size || length > version_.size - offset) {
         return false;
     }
@@ -253,7 +253,7 @@ bool Catalogue::append(std::uint64_t offset, std::uint64_t length, std::vector<R
     return true;
 }
 
-int Catalogue::sparse(const NodeRecord& node, std::vector<Run>& into) const {
+int MemberIndex::sparse(const NodeRecord& node, std::vector<Run>& into) const {
     std::uint64_t done = 0;
     for (std::uint64_t i = 0; i < node.extent; ++i) {
         PieceRecord piece{};
@@ -275,7 +275,7 @@ int Catalogue::sparse(const NodeRecord& node, std::vector<Run>& into) const {
     return 0;
 }
 
-std::uint32_t Catalogue::above(std::uint32_t directory) const {
+std::uint32_t MemberIndex::above(std::uint32_t directory) const {
     const auto found = content_->above.find(directory);
     return found == content_->above.end() ? directory : found->second;
 }

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "check.hpp"
-#include "sample_catalogue.hpp"
+#include "sample_index.hpp"
 #include "serve/nodes/mirrors.hpp"
 #include "serve/sources/directory_source.hpp"
 #include "serve/sources/index_source.hpp"
@@ -27,34 +27,34 @@ struct Looked {
     std::uint32_t node = 0;
 };
 
-Looked look(const Catalogue& catalogue, std::uint32_t directory, std::string_view name) {
+Looked look(const MemberIndex& index, std::uint32_t directory, std::string_view name) {
     Looked found;
-    found.error = catalogue.lookup(directory, name, found.node);
+    found.error = index.lookup(directory, name, found.node);
     return found;
 }
 
-int extents_of(const Catalogue& catalogue, std::uint32_t node, std::vector<Extent>& into) {
+int extents_of(const MemberIndex& index, std::uint32_t node, std::vector<Extent>& into) {
     into.clear();
-    return catalogue.extents(node, into);
+    return index.extents(node, into);
 }
 
 TEST("every name leads to its node and a missing one to none") {
     const File file(kFileBytes);
-    const auto catalogue = sample_catalogue(file);
-    CHECK_EQ(look(*catalogue, 0, "file").node, 1U);
-    CHECK_EQ(look(*catalogue, 0, "sub").node, 5U);
-    CHECK_EQ(look(*catalogue, 5, "above").node, 5U);
-    CHECK_EQ(look(*catalogue, 0, "fil").error, -ENOENT);
-    CHECK_EQ(look(*catalogue, 0, "zz").error, -ENOENT);
-    CHECK_EQ(look(*catalogue, 1, "file").error, -ENOTDIR);
-    CHECK_EQ(look(*catalogue, 0, std::string(256, 'x')).error, -ENAMETOOLONG);
+    const auto index = sample_index(file);
+    CHECK_EQ(look(*index, 0, "file").node, 1U);
+    CHECK_EQ(look(*index, 0, "sub").node, 5U);
+    CHECK_EQ(look(*index, 5, "above").node, 5U);
+    CHECK_EQ(look(*index, 0, "fil").error, -ENOENT);
+    CHECK_EQ(look(*index, 0, "zz").error, -ENOENT);
+    CHECK_EQ(look(*index, 1, "file").error, -ENOTDIR);
+    CHECK_EQ(look(*index, 0, std::string(256, 'x')).error, -ENAMETOOLONG);
 }
 
 TEST("holes lie between the pieces of a sparse member") {
     const File file(kFileBytes);
-    const auto catalogue = sample_catalogue(file);
+    const auto index = sample_index(file);
     std::vector<Extent> extents;
-    CHECK_EQ(extents_of(*catalogue, 2, extents), 0);
+    CHECK_EQ(extents_of(*index, 2, extents), 0);
     CHECK_EQ(extents.size(), 5U);
     std::uint64_t size = 0;
     for (const auto& extent : extents) {
@@ -66,20 +66,20 @@ TEST("holes lie between the pieces of a sparse member") {
 
 TEST("what is packed or damaged or not there is left to control") {
     const File file(kFileBytes);
-    const auto catalogue = sample_catalogue(file);
+    const auto index = sample_index(file);
     std::vector<Extent> extents;
     abi::Attr attributes{};
-    CHECK_EQ(extents_of(*catalogue, 3, extents), kHandUp);  // packed
-    CHECK_EQ(extents_of(*catalogue, 6, extents), kHandUp);  // torn
-    CHECK_EQ(catalogue->attributes(7, attributes), kHandUp);
-    Catalogue::Names names;
-    CHECK_EQ(catalogue->names_of(5, names), 0);
-    Catalogue::Entry entry;
-    CHECK_EQ(catalogue->entry(names.first + 2, entry), kHandUp);
+    CHECK_EQ(extents_of(*index, 3, extents), kHandUp);  // packed
+    CHECK_EQ(extents_of(*index, 6, extents), kHandUp);  // torn
+    CHECK_EQ(index->attributes(7, attributes), kHandUp);
+    MemberIndex::Names names;
+    CHECK_EQ(index->names_of(5, names), 0);
+    MemberIndex::Entry entry;
+    CHECK_EQ(index->entry(names.first + 2, entry), kHandUp);
 }
 
 TEST("directories that claim one another's names are not gone through for each") {
-    CatalogueSections made;
+    IndexSections made;
     constexpr std::uint32_t kMany = 200'000;
     for (std::uint32_t i = 0; i < kMany; ++i) {
         made.node(1, S_IFDIR | 0755, 0, 0, kMany);
@@ -87,31 +87,31 @@ TEST("directories that claim one another's names are not gone through for each")
     for (std::uint32_t i = 0; i < kMany; ++i) {
         made.name("", kMany - 1);
     }
-    const Catalogue catalogue(made.take(), {}, {}, {});
-    CHECK_EQ(catalogue.above(kMany - 1), 0U);
-    CHECK_EQ(catalogue.above(1), 1U);
+    const MemberIndex index(made.take(), {}, {}, {});
+    CHECK_EQ(index.above(kMany - 1), 0U);
+    CHECK_EQ(index.above(1), 1U);
 }
 
 TEST("a time before 1970 has a part of a second that counts up") {
-    CatalogueSections made;
+    IndexSections made;
     made.node(2, S_IFREG | 0644, 0, 0, 0, 0, -1);
     made.node(2, S_IFREG | 0644, 0, 0, 0, 0, std::numeric_limits<std::int64_t>::min());
-    const Catalogue catalogue(made.take(), {}, {}, {});
+    const MemberIndex index(made.take(), {}, {}, {});
     abi::Attr attributes{};
-    CHECK_EQ(catalogue.attributes(0, attributes), 0);
+    CHECK_EQ(index.attributes(0, attributes), 0);
     CHECK_EQ(static_cast<std::int64_t>(attributes.mtime), -1);
     CHECK_EQ(attributes.mtimensec, 999'999'999U);
-    CHECK_EQ(catalogue.attributes(1, attributes), 0);
+    CHECK_EQ(index.attributes(1, attributes), 0);
     CHECK_EQ(static_cast<std::int64_t>(attributes.mtime), -9'223'372'037);
     CHECK_EQ(attributes.mtimensec, 145'224'192U);
 }
 
 TEST("an archive that was written is another") {
     const File file(kFileBytes);
-    const auto catalogue = sample_catalogue(file);
-    CHECK(catalogue->is_unchanged());
+    const auto index = sample_index(file);
+    CHECK(index->is_unchanged());
     file.resize(kFileBytes + 1);
-    CHECK(!catalogue->is_unchanged());
+    CHECK(!index->is_unchanged());
 }
 
 std::vector<std::string> names_of(const SourceDirectory& directory) {
@@ -138,7 +138,7 @@ TEST("a directory above an index hides, adds and merges names") {
     }
     const sys::UniqueFd fd(::open(above.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     const auto overlay = OverlaySource::make(
-        {DirectorySource::open(fd.get()), IndexSource::make(sample_catalogue(file))}, true);
+        {DirectorySource::open(fd.get()), IndexSource::make(sample_index(file))}, true);
     const auto root = overlay->root();
     Found found;
     CHECK_EQ(root->find("file", found), 0);
@@ -179,7 +179,7 @@ TEST("a lease that ends leaves those who use it what they have") {
         }
     });
     for (int i = 0; i < 200 || seen == 0; ++i) {
-        tree.lease(5, IndexSource::make(sample_catalogue(file)));
+        tree.lease(5, IndexSource::make(sample_index(file)));
         std::this_thread::yield();
         tree.revoke(5);
         tree.drop(5);
