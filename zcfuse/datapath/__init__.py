@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import NamePatterns as NamePatterns
     from zcfuse.datapath._native import Source as Source
     from zcfuse.datapath._native import SourceDirectory as SourceDirectory
+    from zcfuse.datapath._native import SurvivingState as SurvivingState
     from zcfuse.datapath._native import arm_faults as arm_faults
     from zcfuse.datapath._native import backing_xattr as backing_xattr
+    from zcfuse.datapath._native import clone_device as clone_device
     from zcfuse.datapath._native import filter_source as filter_source
     from zcfuse.datapath._native import is_local as is_local
     from zcfuse.datapath._native import is_reserved as is_reserved
@@ -88,8 +90,10 @@ else:
                 "NamePatterns",
                 "Source",
                 "SourceDirectory",
+                "SurvivingState",
                 "arm_faults",
                 "backing_xattr",
+                "clone_device",
                 "filter_source",
                 "is_local",
                 "is_reserved",

@@ -75,6 +75,55 @@ class Config:
     """Requests that each CPU's ring queue holds at once, 1 to 64."""
     def __init__(self) -> None: ...
 
+class SurvivingState:
+    """What outlives a daemon: nodes, handles, what INIT agreed on, and control's records.
+
+    It lies in memory that another process can take by descriptors. One process uses it at a time.
+    """
+
+    LAYOUT: int
+    """The layout of the memory. A process takes only a state of its own layout."""
+    @staticmethod
+    def create() -> SurvivingState:
+        """Return an empty state. Raises OSError."""
+    @staticmethod
+    def attach(fds: Sequence[int]) -> SurvivingState:
+        """Take the state of a process that has ended and was reaped, by copies of its fds().
+
+        Raises ValueError, saying what is wrong, for a state that is damaged or of another layout.
+        """
+    @staticmethod
+    def layout_of(fd: int) -> int:
+        """Return the layout of another process's state from the first of its fds()."""
+    def fds(self) -> list[int]:
+        """Return the state's descriptors, which stay its own, in a fixed order and number."""
+    @property
+    def generation(self) -> int:
+        """The number of processes that have taken it."""
+    @property
+    def negotiated(self) -> bool:
+        """Whether INIT was answered."""
+    @property
+    def init_request(self) -> bytes:
+        """The kernel's INIT request with its header; b"" before it came."""
+    @property
+    def resent(self) -> int:
+        """The number of requests that came again after resend(), in all processes."""
+    def resent_by_operation(self) -> dict[str, int]: ...
+    def roots(self) -> list[tuple[int, str]]:
+        """Return (nodeid, kind) of each leased directory, the kind as of its source.
+
+        One of directory, overlay, index, filter. A successor leases them again.
+        """
+    def append(self, record: bytes) -> None:
+        """Keep a record of control's, of 1 MiB at most.
+
+        A successor finds it whole or not at all. Raises OSError: EMSGSIZE, ENOSPC.
+        """
+    def records(self) -> list[bytes]: ...
+    def replace_records(self, records: Sequence[bytes]) -> None:
+        """Keep these records in place of all others. A successor finds the old or the new ones."""
+
 class DataPath:
     """The data plane of one mount: its channel, serving threads, leases and ledger.
 
@@ -86,11 +135,35 @@ class DataPath:
     """
 
     def __init__(
-        self, channel_fd: int, upcall_fd: int, config: Config, *, device: bool
-    ) -> None: ...
+        self,
+        channel_fd: int,
+        upcall_fd: int,
+        config: Config,
+        *,
+        device: bool,
+        state: SurvivingState | None = None,
+        clones: Sequence[int] = (),
+    ) -> None:
+        """Make a data path that goes on with what an earlier process left in `state`, if any.
+
+        With a state it serves by /dev/fuse alone: by the channel and by `clones` of it, which it
+        takes over. Whoever holds the state for a successor holds those descriptors too, since the
+        kernel fails the requests read from a descriptor with its last copy. ValueError for another
+        transport.
+        """
     def set_abort(self, abort_file: str, mountpoint: bytes) -> None:
         """Set how a dying thread ends the connection: by this file, or by a forced lazy unmount."""
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Start the threads.
+
+        A successor first shows control's library the INIT that its predecessor had. Lease the
+        directories of the state's roots() before: nothing is read until now.
+        """
+    def resend(self) -> None:
+        """Have the kernel send again each request that was read and not answered.
+
+        Call it after start(), once the process that read them is reaped. Raises OSError.
+        """
     def ended_fd(self) -> int:
         """Return the data path's eventfd, which is readable once the connection has ended."""
     def end_reason(self) -> str:
@@ -412,6 +485,9 @@ def tick_ns(time_ns: int) -> int:
 
 def is_local(fd: int) -> bool:
     """Whether the file's filesystem has its attributes up to date without asking anyone."""
+
+def clone_device(fd: int) -> int:
+    """Return a new descriptor of /dev/fuse for the connection of `fd`. Raises OSError."""
 
 def upcall_pair(message_bytes: int) -> tuple[int, int, int]:
     """Return (the data path's end, pyfuse3's end, the socket's largest message in bytes)."""

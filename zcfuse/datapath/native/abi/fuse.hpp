@@ -16,6 +16,8 @@ inline constexpr std::uint64_t kRootId = 1;
 inline constexpr std::size_t kMinReadBuffer = 8192;
 // Bit 0 of a `unique` marks the INTERRUPT of the request whose `unique` has it clear.
 inline constexpr std::uint64_t kInterruptBit = 1;
+// Of a request that its reader never answered and that was asked for again (kNotifyResend).
+inline constexpr std::uint64_t kResendBit = std::uint64_t{1} << 63;
 
 enum class Opcode : std::uint32_t {
     lookup = 1,
@@ -71,6 +73,7 @@ std::string_view opcode_name(std::uint32_t opcode) noexcept;
 
 inline constexpr std::uint32_t kNotifyInvalInode = 2;
 inline constexpr std::uint32_t kNotifyInvalEntry = 3;
+inline constexpr std::uint32_t kNotifyResend = 7;  // Linux 6.9
 
 namespace init {
 inline constexpr std::uint64_t async_read = 1ULL << 0;
@@ -99,6 +102,8 @@ inline constexpr std::uint64_t setxattr_ext = 1ULL << 29;
 inline constexpr std::uint64_t init_ext = 1ULL << 30;
 inline constexpr std::uint64_t direct_io_allow_mmap = 1ULL << 36;
 inline constexpr std::uint64_t passthrough = 1ULL << 37;
+// Bit 63 of a `unique` marks a request that was sent before.
+inline constexpr std::uint64_t has_resend = 1ULL << 39;
 inline constexpr std::uint64_t over_io_uring = 1ULL << 41;
 }  // namespace init
 

@@ -28,6 +28,7 @@
 #include "bindings/indexes.hpp"
 #include "bindings/sources.hpp"
 #include "bindings/statistics.hpp"
+#include "bindings/surviving.hpp"
 #include "bindings/trace.hpp"
 #include "serve/datapath.hpp"
 #include "serve/sources/directory_source.hpp"
@@ -256,6 +257,7 @@ NB_MODULE(_native, module) {
     zc::bindings::add_sources(module, datapath);
     zc::bindings::add_archives(module, datapath);
     zc::bindings::add_directories(module);
+    zc::bindings::add_surviving(module, datapath);
     module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
     module.def(
         "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);

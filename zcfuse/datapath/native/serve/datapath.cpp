@@ -226,16 +226,41 @@ std::vector<Extent> copies_of(std::span<const InstallExtent> extents) {
     return copies;
 }
 
+std::vector<sys::UniqueFd> owned(const std::vector<int>& fds) {
+    std::vector<sys::UniqueFd> result;
+    for (const int fd : fds) {
+        result.emplace_back(fd);
+    }
+    return result;
+}
+
 }  // namespace
 
-DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool device) {
-    auto session = std::make_shared<const DeviceChannel>(sys::UniqueFd(channel_fd), device);
-    sys::UniqueFd upcalls(upcall_fd);
+DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool device)
+    : DataPath(std::make_shared<const DeviceChannel>(sys::UniqueFd(channel_fd), device),
+               sys::UniqueFd(upcall_fd), config, std::make_shared<SurvivingState>(), std::nullopt) {
+}
+
+DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool device,
+                   std::shared_ptr<SurvivingState> surviving, std::vector<int> clones)
+    : DataPath(std::make_shared<const DeviceChannel>(sys::UniqueFd(channel_fd), device),
+               sys::UniqueFd(upcall_fd), config, std::move(surviving), owned(clones)) {}
+
+DataPath::DataPath(std::shared_ptr<const DeviceChannel> session, sys::UniqueFd upcalls,
+                   const Config& config, std::shared_ptr<SurvivingState> surviving,
+                   std::optional<std::vector<sys::UniqueFd>> clones) {
     const auto limits = choose_limits(config, ReplyPipe(std::size_t{1} << 20).slots());
     auto choice = make_rings(config, parse_mode(config.path), limits, *session);
-    const unsigned threads =
-        choice.rings && config.threads == 0 ? kThreadsBesideRings : choose_threads(config.threads);
-    state_ = std::make_shared<State>(config, std::move(upcalls), limits, threads);
+    if (clones && choice.rings) {
+        throw std::invalid_argument(
+            "a ring ends with its process: a mount that survives needs"
+            " transport dev");
+    }
+    const unsigned threads = clones ? static_cast<unsigned>(clones->size() + 1)
+                             : choice.rings && config.threads == 0 ? kThreadsBesideRings
+                                                                   : choose_threads(config.threads);
+    state_ =
+        std::make_shared<State>(config, std::move(surviving), std::move(upcalls), limits, threads);
     state_->rings = std::move(choice.rings);
     if (state_->rings) {
         state_->negotiation.offer_rings(parse_transport(config.transport) == TransportWish::uring);
@@ -245,7 +270,11 @@ DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool dev
     WindowOptions windows;
     windows.prefault = config.prefault;
     state_->windows = std::make_shared<WindowCache>(state_->budget, windows);
-    add_clones(session, threads);
+    if (clones) {
+        take_clones(session, std::move(*clones));
+    } else {
+        add_clones(session, threads);
+    }
     transport_.cause = std::move(choice.cause);
     state_->backings.set_session(session);
     allow_nudges();
@@ -253,6 +282,16 @@ DataPath::DataPath(int channel_fd, int upcall_fd, const Config& config, bool dev
 
 DataPath::~DataPath() {
     stop(kStopUnasked);
+}
+
+void DataPath::take_clones(const std::shared_ptr<const DeviceChannel>& session,
+                           std::vector<sys::UniqueFd> clones) {
+    transport_ = {session->device(), clones.size() + 1, clones.size(), "", {}};
+    channels_.push_back(session);
+    for (auto& clone : clones) {
+        channels_.push_back(
+            std::make_shared<const DeviceChannel>(std::move(clone), session->device()));
+    }
 }
 
 void DataPath::add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads) {
@@ -284,7 +323,21 @@ void DataPath::set_abort(const std::string& abort_file, const std::string& mount
     }
 }
 
+// Control's library wants an INIT before all else, and the kernel sends none to a successor.
+void DataPath::show_init() {
+    if (state_->negotiation.agreed()) {
+        state_->upcalls.hand_up(std::make_shared<const NoChannel>(),
+                                state_->surviving->session().init(), Clock::now());
+    }
+}
+
+int DataPath::resend() const {
+    const auto session = this->session();
+    return session ? Notifier::resend(*session) : -ENOTCONN;
+}
+
 void DataPath::start() {
+    show_init();
     started_ = std::chrono::steady_clock::now();
     const auto servers = static_cast<std::ptrdiff_t>(channels_.size());
     const auto queues =

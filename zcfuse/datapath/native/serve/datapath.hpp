@@ -31,13 +31,22 @@ class DataPath {
   public:
     // Owns both descriptors, also when it throws (std::system_error, std::invalid_argument).
     DataPath(int channel_fd, int upcall_fd, const Config& config, bool device);
+    // Goes on with what an earlier process left in `surviving`, if it left something. Serves
+    // /dev/fuse by the session and the given clones of it, which it owns as well: requests that
+    // are read from a clone end with the last descriptor of it, so others must hold it.
+    DataPath(int channel_fd, int upcall_fd, const Config& config, bool device,
+             std::shared_ptr<SurvivingState> surviving, std::vector<int> clones);
     DataPath(const DataPath&) = delete;
     DataPath& operator=(const DataPath&) = delete;
     ~DataPath();
 
     void set_abort(const std::string& abort_file, const std::string& mountpoint);
-    // Returns once every thread is up. Throws std::runtime_error when one could not be.
+    // Returns once every thread is up. Throws std::runtime_error when one could not be. A
+    // successor first shows control the INIT that its predecessor had, and drops the reply.
     void start();
+    // Has the kernel send all requests again that were read and not answered, by whatever process.
+    // Those that this process works on come twice. Returns 0 or -errno.
+    int resend() const;
     // The connection is about to end because we want it to: what follows is no failure.
     void expect_end() { state_->ending.expect(); }
     // Returns false when a thread had to be left behind. The second call returns what the first
@@ -90,6 +99,12 @@ class DataPath {
     };
     // Borrows the descriptors for the call only.
     Plan plan(std::span<const InstallExtent> extents, const std::string& path);
+    DataPath(std::shared_ptr<const DeviceChannel> session, sys::UniqueFd upcalls,
+             const Config& config, std::shared_ptr<SurvivingState> surviving,
+             std::optional<std::vector<sys::UniqueFd>> clones);
+    void show_init();
+    void take_clones(const std::shared_ptr<const DeviceChannel>& session,
+                     std::vector<sys::UniqueFd> clones);
     void add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads);
     bool nudge_until(int running, std::chrono::milliseconds wait);
     // Ends the connection by letting go of its descriptors, where nothing else can.

@@ -1,6 +1,7 @@
 #include "serve/negotiation.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <stdexcept>
 #include <thread>
@@ -42,6 +43,29 @@ std::size_t kernel_max_pages() {
     std::ifstream file("/proc/sys/fs/fuse/max_pages_limit");
     std::size_t pages = 0;
     return file >> pages && pages > 0 ? pages : kDefaultMaxPages;
+}
+
+// An INIT request that was checked when it came.
+abi::InitIn offer_in(std::span<const std::byte> request) noexcept {
+    abi::InitIn offer{};
+    if (request.size() >= sizeof(abi::InHeader) + sizeof offer) {
+        std::memcpy(&offer, request.data() + sizeof(abi::InHeader), sizeof offer);
+    }
+    if ((offer.flags & abi::init::init_ext) == 0) {
+        offer.flags2 = 0;
+    }
+    return offer;
+}
+
+Negotiation::Outcome outcome_of(const abi::InitOut& reply, std::uint32_t minor) noexcept {
+    return {true,
+            minor,
+            reply.flags | (std::uint64_t{reply.flags2} << 32),
+            reply.max_readahead,
+            reply.max_pages,
+            reply.max_background,
+            reply.max_write,
+            reply.max_stack_depth};
 }
 
 }  // namespace
@@ -88,12 +112,19 @@ Limits choose_limits(const Config& config, std::size_t pipe_slots) {
             static_cast<std::uint16_t>(background)};
 }
 
-Negotiation::Negotiation(const Config& config, Limits limits)
+Negotiation::Negotiation(const Config& config, Limits limits, SessionMemory& session)
     : mode_(parse_mode(config.path)),
       stack_depth_(config.stack_depth),
       read_only_(config.read_only),
       immutable_(config.immutable),
-      limits_(limits) {}
+      session_(session),
+      limits_(limits),
+      offer_(offer_in(session.init())) {
+    if (const auto reply = session.reply()) {
+        outcome_ = outcome_of(*reply, offer_.minor);
+        limits_ = {reply->max_pages, reply->max_background};
+    }
+}
 
 std::uint32_t Negotiation::max_write(bool read_only) noexcept {
     return read_only ? kReadOnlyMaxWrite : kMaxWrite;
@@ -105,24 +136,26 @@ void Negotiation::offer_rings(bool demanded) {
     rings_demanded_ = demanded;
 }
 
-void Negotiation::offered(const abi::InitIn& offer) {
+void Negotiation::offered(std::span<const std::byte> request) {
     const std::lock_guard guard(lock_);
-    offer_ = offer;
-    if ((offer.flags & abi::init::init_ext) == 0) {
-        offer_.flags2 = 0;
-    }
+    offer_ = offer_in(request);
+    session_.record_init(request);
 }
 
 void Negotiation::amend(abi::InitOut& reply) {
     using namespace abi;
     const std::lock_guard guard(lock_);
+    if (const auto agreed = session_.reply()) {
+        reply = *agreed;
+        return;
+    }
     const std::uint64_t offer = offer_.flags | (std::uint64_t{offer_.flags2} << 32);
     std::uint64_t flags = reply.flags;
     flags &= ~(init::export_support | init::readdirplus_auto | init::writeback_cache |
                init::over_io_uring);
-    flags |=
-        offer & (init::async_read | init::parallel_dirops | init::max_pages | init::async_dio |
-                 init::abort_error | init::cache_symlinks | init::auto_inval_data | init::init_ext);
+    flags |= offer & (init::async_read | init::parallel_dirops | init::max_pages | init::async_dio |
+                      init::abort_error | init::cache_symlinks | init::auto_inval_data |
+                      init::init_ext | init::has_resend);
     if (immutable_) {
         flags &= ~init::auto_inval_data;  // nothing changes, so there is nothing to look for
         flags |= offer & (init::no_open_support | init::no_opendir_support);
@@ -152,14 +185,8 @@ void Negotiation::amend(abi::InitOut& reply) {
     reply.max_readahead = offer_.max_readahead;
     reply.max_write = max_write(read_only_);
     reply.time_gran = 1;
-    outcome_ = {true,
-                offer_.minor,
-                flags,
-                reply.max_readahead,
-                reply.max_pages,
-                reply.max_background,
-                reply.max_write,
-                reply.max_stack_depth};
+    outcome_ = outcome_of(reply, offer_.minor);
+    session_.record_reply(reply);
 }
 
 Negotiation::Outcome Negotiation::outcome() const {

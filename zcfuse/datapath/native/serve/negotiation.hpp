@@ -1,15 +1,21 @@
 // INIT: what the kernel offers, what the machine bears, and what the data path makes of control's
 // reply. The INIT request is seen by a serving thread, its reply by the relay; statistics() of any
-// thread read the outcome. One lock, innermost.
+// thread read the outcome. One lock; under it only SessionMemory is called.
+//
+// INIT is answered once in a connection's life. A successor of the process that answered it keeps
+// what was agreed, whatever control replies to the INIT that it is shown again.
 #pragma once
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "abi/fuse.hpp"
 #include "serve/config.hpp"
+#include "serve/surviving/session_memory.hpp"
 
 namespace zc {
 
@@ -24,14 +30,17 @@ Limits choose_limits(const Config& config, std::size_t pipe_slots);
 
 class Negotiation {
   public:
-    Negotiation(const Config& config, Limits limits);
+    Negotiation(const Config& config, Limits limits, SessionMemory& session);
 
     // The max_write that INIT offers, in bytes.
     static std::uint32_t max_write(bool read_only) noexcept;
 
     // Rings are ready for the kernel's requests. Before INIT is answered.
     void offer_rings(bool demanded);
-    void offered(const abi::InitIn& offer);
+    // `request`: the INIT, whole.
+    void offered(std::span<const std::byte> request);
+    // What INIT was answered with; nullopt before.
+    std::optional<abi::InitOut> agreed() const { return session_.reply(); }
     // Amends control's reply in place.
     void amend(abi::InitOut& reply);
 
@@ -62,7 +71,8 @@ class Negotiation {
     const std::uint32_t stack_depth_;
     const bool read_only_;
     const bool immutable_;
-    const Limits limits_;
+    SessionMemory& session_;
+    Limits limits_;
     mutable std::mutex lock_;
     bool rings_ = false;
     bool rings_demanded_ = false;

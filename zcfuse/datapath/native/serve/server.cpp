@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <optional>
+#include <vector>
 
 #include "sys/threads.hpp"
 
@@ -115,6 +116,9 @@ void Server::dispatch(std::span<const std::byte> message) {
         return;
     }
     counts_->requests[ThreadCounts::slot(header.opcode)].add();
+    if ((header.unique & abi::kResendBit) != 0) {
+        state_->surviving->session().count_resent(header.opcode);
+    }
     auto fate = serve(header, message.subspan(sizeof header));
     if (fate == Fate::up) {
         fate = hand_up(header, message);
@@ -132,13 +136,8 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
             return serve_lseek(header, body);
         case abi::Opcode::interrupt:
             return serve_interrupt(body);
-        case abi::Opcode::init: {
-            abi::InitIn init{};
-            if (parse(body, init)) {
-                state_->negotiation.offered(init);
-            }
-            return Fate::up;
-        }
+        case abi::Opcode::init:
+            return serve_init(header, body);
         case abi::Opcode::open:
             counts_->files.opened(header.nodeid);
             break;
@@ -152,6 +151,23 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
     }
     if (static_cast<abi::Opcode>(header.opcode) == abi::Opcode::statx && !state_->mirrors.none()) {
         return hand_up_statx(header, body);
+    }
+    return Fate::up;
+}
+
+// The INIT that an earlier process did not answer in time gets what that process recorded.
+Server::Fate Server::serve_init(const abi::InHeader& header, std::span<const std::byte> body) {
+    if (auto agreed = state_->negotiation.agreed()) {
+        abi::OutHeader reply{sizeof reply + sizeof *agreed, 0, header.unique};
+        const std::array<iovec, 2> pieces{{{&reply, sizeof reply}, {&*agreed, sizeof *agreed}}};
+        channel_->reply(pieces);
+        return Fate::finished;
+    }
+    if (body.size() >= sizeof(abi::InitIn)) {
+        std::vector<std::byte> request(sizeof header + body.size());
+        std::memcpy(request.data(), &header, sizeof header);
+        std::memcpy(request.data() + sizeof header, body.data(), body.size());
+        state_->negotiation.offered(request);
     }
     return Fate::up;
 }

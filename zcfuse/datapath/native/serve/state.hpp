@@ -20,6 +20,7 @@
 #include "serve/read_queue.hpp"
 #include "serve/scheduling.hpp"
 #include "serve/seeks.hpp"
+#include "serve/surviving/surviving_state.hpp"
 #include "serve/user_queue.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
@@ -31,12 +32,14 @@
 namespace zc {
 
 struct State {
-    State(const Config& settings, sys::UniqueFd upcall_socket, Limits limits, unsigned threads)
+    State(const Config& settings, std::shared_ptr<SurvivingState> memory,
+          sys::UniqueFd upcall_socket, Limits limits, unsigned threads)
         : config(settings),
+          surviving(std::move(memory)),
           mode(parse_mode(settings.path)),
           ledger(settings.hot_files),
-          mirrors(leases, settings),
-          negotiation(settings, limits),
+          mirrors(leases, settings, *surviving),
+          negotiation(settings, limits, surviving->session()),
           backings(mode, negotiation),
           coherence(settings.push ? std::make_unique<Coherence>(mirrors, negotiation,
                                                                 settings.fence_directory)
@@ -46,6 +49,7 @@ struct State {
           reads(threads) {}
 
     const Config config;
+    const std::shared_ptr<SurvivingState> surviving;  // outlives the process if others hold it
     const Mode mode;
     Ending ending;
     Ledger ledger;

@@ -160,7 +160,8 @@ TEST("a directory above an index hides, adds and merges names") {
 TEST("a lease that ends leaves those who use it what they have") {
     const File file(kFileBytes);
     LeaseTable leases;
-    Mirrors tree(leases, {});
+    SurvivingState surviving;
+    Mirrors tree(leases, {}, surviving);
     ThreadCounts counts;
     std::atomic<bool> stop{false};
     std::atomic<std::uint64_t> seen{0};

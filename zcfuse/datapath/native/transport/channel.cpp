@@ -17,6 +17,22 @@ ssize_t Channel::reply_error(std::uint64_t unique, int error) const noexcept {
     return reply(pieces);
 }
 
+ssize_t NoChannel::receive(std::span<std::byte>) const noexcept {
+    return -ECANCELED;
+}
+
+ssize_t NoChannel::reply(std::span<const iovec> pieces) const noexcept {
+    ssize_t size = 0;
+    for (const auto& piece : pieces) {
+        size += static_cast<ssize_t>(piece.iov_len);
+    }
+    return size;
+}
+
+ssize_t NoChannel::reply_from_pipe(int, std::size_t, std::span<std::byte>) const noexcept {
+    return -EOPNOTSUPP;
+}
+
 void DeviceChannel::wait() const noexcept {
     constexpr int kMilliseconds = 1000;
     pollfd polled{fd_.get(), POLLIN, 0};

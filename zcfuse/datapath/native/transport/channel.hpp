@@ -82,4 +82,15 @@ class DeviceChannel final : public Channel {
     bool device_;
 };
 
+// Brings no requests, and drops replies: of requests that no kernel waits for.
+class NoChannel final : public Channel {
+  public:
+    ssize_t receive(std::span<std::byte>) const noexcept override;
+    void wait() const noexcept override {}
+    ssize_t reply(std::span<const iovec> pieces) const noexcept override;
+    ssize_t reply_from_pipe(int, std::size_t, std::span<std::byte>) const noexcept override;
+    std::span<std::byte> payload(std::uint64_t) const noexcept override { return {}; }
+    bool is_ring() const noexcept override { return false; }
+};
+
 }  // namespace zc

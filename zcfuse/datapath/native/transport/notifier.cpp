@@ -108,6 +108,10 @@ int Notifier::invalidate_entry(const Channel& channel, std::uint64_t parent,
     return notify(channel, abi::kNotifyInvalEntry, pieces);
 }
 
+int Notifier::resend(const Channel& channel) {
+    return notify(channel, abi::kNotifyResend, {});
+}
+
 int Notifier::new_epoch(const Channel& channel) {
     return notify(channel, abi::kNotifyIncEpoch, {});
 }

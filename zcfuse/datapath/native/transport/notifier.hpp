@@ -34,6 +34,7 @@ class Notifier {
     static int invalidate_entry(const Channel& channel, std::uint64_t parent,
                                 std::span<const std::byte> name);
     static int new_epoch(const Channel& channel);
+    static int resend(const Channel& channel);
 
   private:
     void post(std::uint32_t code, std::span<const std::byte> body, std::string_view name = {});

@@ -23,7 +23,8 @@ void Mirrors::lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
                                 "leasing a directory");
     }
     auto root = std::make_shared<LeaseRoot>();
-    root->number = last_root_.fetch_add(source->layers()) + 1;
+    root->number = session_.number_of({nodeid, source->content(), 0, source->layers(),
+                                       static_cast<std::uint32_t>(source->kind())});
     root->nodeid = nodeid;
     root->source = std::move(source);
     root->kept = std::move(kept);
@@ -56,6 +57,7 @@ void Mirrors::drop(std::uint64_t nodeid) {
         roots_.erase(found);
     }
     nodes_.drop_root(nodeid);
+    session_.drop_root(nodeid);
     // Directories below it hold the root by pointer.
     cache_.clear();
 }

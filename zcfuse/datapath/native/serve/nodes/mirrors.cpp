@@ -62,12 +62,14 @@ struct Mirrors::Climb {
     Identity wanted;
 };
 
-Mirrors::Mirrors(LeaseTable& leases, const Config& config)
+Mirrors::Mirrors(LeaseTable& leases, const Config& config, SurvivingState& surviving)
     : cache_timeout_ms_(config.cache_timeout),
       validity_(validity_of(config)),
       trust_ms_(config.immutable ? kLongestTrustMs
                                  : std::min<std::int64_t>(config.cache_timeout, kLongestTrustMs)),
       descriptors_(sys::descriptor_limit()),
+      session_(surviving.session()),
+      nodes_(surviving.nodes()),
       cache_(share(kDirectoryShare, kMostDirectories)),
       files_(leases, share(kKeptShare, kMostKept), descriptors_ / kUserShare),
       listings_(share(kListingShare, kMostListings)),
@@ -480,7 +482,8 @@ void Mirrors::tidy() {
     const auto nodes = nodes_.size();
     nodes_peak_ = std::max(nodes_peak_, nodes);
     if (nodes_peak_ >= kWorthTrimming && nodes < nodes_peak_ / 2) {
-        ::malloc_trim(0);  // free() keeps what lies between nodes that are left
+        nodes_.compact();
+        ::malloc_trim(0);
         nodes_peak_ = nodes;
     } else if (snapshots_->take_freed()) {
         ::malloc_trim(0);

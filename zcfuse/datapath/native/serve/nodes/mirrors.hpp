@@ -44,6 +44,7 @@
 #include "serve/nodes/parked_listings.hpp"
 #include "serve/nodes/table.hpp"
 #include "serve/sources/snapshots.hpp"
+#include "serve/surviving/surviving_state.hpp"
 #include "sys/files.hpp"
 
 namespace zc {
@@ -61,7 +62,8 @@ inline constexpr std::uint64_t kUnlimitedSeconds = 0xFFFF'FFFF;
 
 class Mirrors {
   public:
-    Mirrors(LeaseTable& leases, const Config& config);
+    // Borrows the state.
+    Mirrors(LeaseTable& leases, const Config& config, SurvivingState& surviving);
 
     // Whether there are no leases: one load, since every request asks.
     bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
@@ -221,7 +223,8 @@ class Mirrors {
     const Validity validity_;
     const std::int64_t trust_ms_;
     const std::size_t descriptors_;  // RLIMIT_NOFILE
-    NodeTable nodes_;
+    SessionMemory& session_;
+    NodeTable& nodes_;
     DirectoryCache cache_;
     OpenFiles files_;
     Orphans orphans_;
@@ -238,7 +241,6 @@ class Mirrors {
     std::atomic<std::uint64_t> renames_{0};
     mutable std::shared_mutex roots_lock_;
     std::unordered_map<std::uint64_t, std::shared_ptr<const LeaseRoot>> roots_;  // by nodeid
-    std::atomic<std::uint32_t> last_root_{0};
 };
 
 class Mirrors::Renaming {

@@ -7,24 +7,28 @@
 // that generations can stay 0; ours have kOwnBit set and control's have not, so that either plane
 // may make one without asking the other. A node keeps no descriptor.
 //
+// The nodes lie in memory that a successor of this process may take (node_memory.hpp). Whoever
+// wants none gives none away: it is the same code.
+//
 // Threads: any. Nodes lie in shards, and each shard has its lock. The table chooses a nodeid so
 // that it and the identity lead to the same shard: an operation needs one lock. A thread that holds
 // a lock calls only the allocator.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "serve/constants.hpp"
+#include "serve/nodes/identity.hpp"
+#include "serve/nodes/node_memory.hpp"
+#include "sys/unique_fd.hpp"
 
 namespace zc {
 
@@ -32,14 +36,6 @@ namespace zc {
 inline constexpr bool is_own(std::uint64_t number) noexcept {
     return (number & kOwnBit) != 0;
 }
-
-struct Identity {
-    std::uint64_t ino = 0;
-    std::uint64_t birth = 0;  // nanoseconds, or a hash of the file handle
-    std::uint32_t lease = 0;
-    std::uint32_t type = 0;  // S_IFMT bits of the mode
-    bool operator==(const Identity&) const noexcept = default;
-};
 
 struct Link {
     std::uint64_t parent = 0;
@@ -54,9 +50,15 @@ struct NodeView {
     bool revoked = false;
 };
 
+class NodeShard;
+
 class NodeTable {
   public:
+    // An empty one. Throws std::system_error.
     NodeTable();
+    // Goes on with what an earlier process left in its memory(), and checks each node. Throws
+    // std::system_error, DamagedState.
+    explicit NodeTable(sys::UniqueFd memory);
     NodeTable(const NodeTable&) = delete;
     NodeTable& operator=(const NodeTable&) = delete;
     ~NodeTable();
@@ -113,16 +115,19 @@ class NodeTable {
     std::vector<std::string> names_in(std::uint64_t parent) const;
 
     std::size_t size() const;
-    std::size_t bytes() const;  // of nodes and indexes, names left out
+    std::size_t bytes() const;  // of nodes, names and indexes
+    // Gives memory back where most nodes are gone.
+    void compact();
+    // The descriptor of the memory, for a successor; the table's.
+    int memory() const noexcept { return memory_.fd(); }
 
   private:
-    struct Node;
-    struct Shard;
-    static constexpr std::size_t kShards = 64;
+    std::span<std::optional<NodeShard>> shards() const noexcept;
+    NodeShard& shard_of(std::uint64_t nodeid) const noexcept;
+    NodeShard& shard_of(const Identity& identity) const noexcept;
 
-    Shard& shard_of(std::uint64_t nodeid) const noexcept;
-
-    std::unique_ptr<Shard[]> shards_;
+    NodeMemory memory_;
+    std::unique_ptr<std::optional<NodeShard>[]> shards_;
     std::atomic<std::int64_t> revoked_{0};
 };
 

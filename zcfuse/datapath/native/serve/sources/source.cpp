@@ -3,11 +3,22 @@
 namespace zc {
 
 std::uint64_t mixed_ino(std::uint64_t device, std::uint64_t ino) noexcept {
-    std::uint64_t value = device * 0x9E3779B97F4A7C15 + ino;
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9;
-    value = (value ^ value >> 27) * 0x94D049BB133111EB;
-    value ^= value >> 31;
+    const std::uint64_t value = mixed(device * 0x9E3779B97F4A7C15 + ino);
     return value != 0 ? value : 1;
+}
+
+std::string_view kind_name(Source::Kind kind) noexcept {
+    switch (kind) {
+        case Source::Kind::directory:
+            return "directory";
+        case Source::Kind::overlay:
+            return "overlay";
+        case Source::Kind::index:
+            return "index";
+        case Source::Kind::filter:
+            return "filter";
+    }
+    return "";
 }
 
 }  // namespace zc

@@ -177,6 +177,9 @@ class Source {
     virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
     // From now on every change of its real directories is pushed to the kernel.
     virtual void set_pushed() const noexcept {}
+    // The same number where another process's source gives each file the same identity: nodes below
+    // a lease outlive the process if so. 0 where identities come from the backing filesystem.
+    virtual std::uint64_t content() const noexcept { return 0; }
     // Whether control is never needed below it.
     virtual bool is_complete() const noexcept { return true; }
     // Entries that control has described.
@@ -184,6 +187,8 @@ class Source {
     // Memory for what it knows of its tree; 0 where it asks another filesystem.
     virtual std::size_t bytes() const noexcept { return 0; }
 };
+
+std::string_view kind_name(Source::Kind kind) noexcept;
 
 // major << 32 | minor
 inline std::uint64_t device_of(const struct ::statx& status) noexcept {
