@@ -21,7 +21,7 @@ from zcfuse.remote._fetchers import Answer, Fetchers, awaited
 from zcfuse.remote._messages import AHEAD, CHECKING, DEMANDED, Ensure, Ensured, Evict, Evicted, Info
 from zcfuse.remote._source import place_of
 from zcfuse.tree import Answer as TreeAnswer
-from zcfuse.tree import Attributes, BackingFile, BeingMadeError, Extent, RegularFile
+from zcfuse.tree import Attributes, BackingFile, BeingMadeError, RegularFile, UpcallFile
 
 # An open waits for the digests of a kept file up to this size; larger files are verified meanwhile.
 _AWAITED_BYTES: Final = 64 << 20
@@ -321,7 +321,7 @@ class Version:
             entry.close()
 
 
-class RemoteFile(BackingFile):
+class RemoteFile(UpcallFile):
     """An open of a version that is not complete, or was not when it was opened."""
 
     __slots__ = ("_attributes", "_version")
@@ -329,16 +329,6 @@ class RemoteFile(BackingFile):
     def __init__(self, version: Version, attributes: Attributes) -> None:
         self._version: Version | None = version
         self._attributes = attributes
-
-    @property
-    def extents(self) -> Sequence[Extent]:
-        """None: a lease could not wait for missing bytes."""
-        return ()
-
-    @property
-    def path(self) -> str:
-        """By upcall."""
-        return "upcall"
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return a range that is there; EAGAIN if it is not."""

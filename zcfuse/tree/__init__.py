@@ -42,6 +42,7 @@ from zcfuse.tree._types import (
     Node,
     StatFs,
     Tree,
+    UpcallFile,
     Who,
 )
 from zcfuse.tree._union import Union
@@ -94,6 +95,7 @@ __all__ = [
     "Symlink",
     "Tree",
     "Union",
+    "UpcallFile",
     "VirtualTree",
     "Who",
     "Zeros",

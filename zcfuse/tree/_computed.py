@@ -7,18 +7,20 @@ from collections.abc import Awaitable, Callable
 from types import MethodType
 from typing import TypeAlias, Unpack
 
-from zcfuse.tree._entry import Entry, Given, attributes_key, whole_number
+from zcfuse.tree._content import Blob, refuse_path
+from zcfuse.tree._entry import Given, attributes_key, whole_number
+from zcfuse.tree._sources import Run, Runs, Sources
 from zcfuse.tree._types import Who
 
 Read: TypeAlias = Callable[..., Awaitable[bytes]]
 """``read(offset, size)``, or ``read(offset, size, who)`` for bytes that depend on the client."""
 
 
-class Computed(Entry):
+class Computed(Blob):
     """A file of `size` bytes that ``await read(offset, size)`` makes, each time they are read.
 
     A client's read is always an upcall, past the kernel's page cache, so clients cannot map such a
-    file shared. The mount calls `read` in a trio task, several at once, with a range within the
+    file shared. A `Concat` or `Slice` with such a part is read like that as a whole. The mount calls `read` in a trio task, several at once, with a range within the
     file. `read` must return exactly that many bytes. For any other result, and for any exception
     but OSError, the client gets EIO and the log a line. After the mount's `answer_timeout` the call
     is cancelled, and the client gets ETIMEDOUT.
@@ -30,16 +32,18 @@ class Computed(Entry):
         attributes: mode (0o444), uid, gid and mtime (when the tree was made), as `Entry` has them.
 
     Raises:
-        TypeError: `size` is no int, `read` is no function, or a path is given.
+        TypeError: `size` is no int or `read` is no function.
+        ValueError: a `path` is given, for the bytes travel by upcall.
         ValueError: `size` is negative or beyond 2**63 - 1.
     """
 
     __slots__ = ("_asks_who", "read", "size")
 
+    is_made = True
+
     def __init__(self, size: int, read: Read, **attributes: Unpack[Given]) -> None:
-        if attributes.get("path") is not None:
-            raise TypeError("Computed bytes travel by upcall: no path can be chosen")
         super().__init__(**attributes)
+        refuse_path(self)
         if not callable(read):
             raise TypeError(f"read must be an async function, not {read!r}")
         self.size = whole_number("size", size)
@@ -49,6 +53,10 @@ class Computed(Entry):
     def key(self) -> object:
         """Return the size, the function and the attributes."""
         return "computed", self.size, _which(self.read), attributes_key(self)
+
+    def runs(self, sources: Sources) -> Runs:
+        """Return one run of bytes that it makes."""
+        return Runs((Run(None, 0, self.size, maker=self),) if self.size else ())
 
     def made_for(self, who: Who, offset: int, size: int) -> Awaitable[bytes]:
         """Return what `read` answers to a process. For trees."""

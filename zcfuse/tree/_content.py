@@ -21,13 +21,16 @@ _DIGEST_BYTES: Final = 16
 
 
 class Blob(Entry):
-    """An entry whose bytes are runs of real files: File, Slice, Concat, Zeros or Bytes."""
+    """An entry that has bytes: File, Slice, Concat, Zeros, Bytes or Computed."""
 
     __slots__ = ()
 
+    is_made: bool = False
+    """Whether a program makes some of the bytes when they are read."""
+
     @abstractmethod
     def runs(self, sources: Sources) -> Runs:
-        """Return the runs that make it up, by files that `sources` opens or looks at.
+        """Return the runs that make it up, with the files that `sources` opens or looks at.
 
         Raises OSError where one of them cannot be.
         """
@@ -78,7 +81,7 @@ class Slice(Blob):
     a slice ends the whole file, so that no byte appears at a wrong offset.
 
     Parameters:
-        of: a path, or a File, Slice, Concat, Zeros or Bytes.
+        of: a path, or a File, Slice, Concat, Zeros, Bytes or Computed.
         offset: in bytes.
         length: in bytes; None: to the end.
         attributes: mode (the file's permission bits), uid, gid, mtime (the file's) and path, as
@@ -86,10 +89,10 @@ class Slice(Blob):
 
     Raises:
         TypeError: `of` has no bytes that could be sliced; offset or length is no int.
-        ValueError: offset or length is negative or beyond 2**63 - 1.
+        ValueError: offset or length is negative or beyond 2**63 - 1; a `path` of Computed bytes.
     """
 
-    __slots__ = ("length", "of", "offset")
+    __slots__ = ("is_made", "length", "of", "offset")
 
     def __init__(
         self,
@@ -103,7 +106,9 @@ class Slice(Blob):
         whole_number("offset", offset)
         if length is not None:
             whole_number("length", length)
-        inner = blob(of)
+        inner = blob("of", of)
+        self.is_made = inner.is_made
+        refuse_path(self)
         self.of: Blob = inner
         self.offset: int = offset
         self.length: int | None = length
@@ -132,18 +137,20 @@ class Concat(Blob):
 
     An open fixes each part's offset from the sizes of the parts before it. Until the close, a part
     that grows shows no more bytes, except the last one: ``tail -f`` follows a log at the end. A
-    part that is too short ends the whole file, like a truncation.
+    part that is too short ends the whole file, like a truncation. With a `Computed` part, each read
+    is an upcall.
 
     Parameters:
-        parts: each a path or a File, Slice, Concat, Zeros or Bytes.
+        parts: each a path or a File, Slice, Concat, Zeros, Bytes or Computed.
         attributes: mode (the permission bits that all files have in common), uid, gid, mtime (the
             youngest file's) and path, as `Entry` has them.
 
     Raises:
         TypeError: a part has no bytes to concatenate.
+        ValueError: a `path` is given with a Computed part.
     """
 
-    __slots__ = ("_digest", "parts")
+    __slots__ = ("_digest", "is_made", "parts")
 
     def __init__(
         self,
@@ -152,12 +159,15 @@ class Concat(Blob):
         **attributes: Unpack[Given],
     ) -> None:
         super().__init__(**attributes)
-        if isinstance(parts, str | bytes | Entry):
-            raise TypeError(f"Concat takes a list of parts, not {parts!r}")
+        if isinstance(parts, str | bytes | Entry) or not isinstance(parts, Iterable):
+            raise TypeError(f"parts must be a list of paths and entries, not {parts!r}")
         flat: list[Blob] = []
-        for part in map(blob, parts):
-            flat.extend(part.parts if isinstance(part, Concat) else [part])
+        for part in parts:
+            made = blob("parts", part)
+            flat.extend(made.parts if isinstance(made, Concat) else [made])
         self.parts: tuple[Blob, ...] = tuple(flat)
+        self.is_made = any(part.is_made for part in flat)
+        refuse_path(self)
         self._digest: bytes | None = None
 
     def runs(self, sources: Sources) -> Runs:
@@ -225,13 +235,23 @@ def content_of(value: object, name: str | bytes | None = None) -> Content:
     )
 
 
-def blob(part: object) -> Blob:
-    """Return `part`, or the file that it is the path of; raise TypeError for anything else."""
+def blob(name: str, part: object) -> Blob:
+    """Return `part`, or the file of a path; raise TypeError with the argument's name otherwise."""
     if isinstance(part, Blob):
         return part
     if isinstance(part, str | bytes | os.PathLike):
         return File(part)
-    raise TypeError(f"a part is a path or a File, Slice, Concat, Zeros or Bytes, not {part!r}")
+    raise TypeError(
+        f"{name}: give a path or a File, Slice, Concat, Zeros, Bytes or Computed, not {part!r}"
+    )
+
+
+def refuse_path(entry: Blob) -> None:
+    """Raise ValueError where a program makes the bytes and a serving path was given."""
+    if entry.is_made and entry.overrides.path:
+        raise ValueError(
+            f"path={entry.overrides.path!r}: Computed bytes travel by upcall, no path can be chosen"
+        )
 
 
 def _within(size: int | None, offset: int, length: int | None) -> bool:

@@ -10,14 +10,15 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Awaitable, Iterable
+from typing import Final, Protocol
 
 import msgspec
 
 from zcfuse.linux import AT_EMPTY_PATH, Status, statx
 from zcfuse.tree._entry import LARGEST
 from zcfuse.tree._paths import PathOpener
+from zcfuse.tree._types import Who
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 
@@ -44,8 +45,15 @@ class Source(msgspec.Struct, eq=False):
     acl: bytes = b""
 
 
+class Maker(Protocol):
+    """Makes bytes when they are read."""
+
+    def made_for(self, who: Who, offset: int, size: int) -> Awaitable[bytes]:
+        """Return exactly `size` bytes from `offset`, for the process that opened the file."""
+
+
 class Run(msgspec.Struct, frozen=True, eq=False):
-    """`length` bytes of a source from `offset`; without a source, zeros.
+    """`length` bytes from `offset` of a source or of a maker; without both, zeros.
 
     `open_ended`: it ends with the file, and had `length` bytes at the last look.
     """
@@ -54,6 +62,7 @@ class Run(msgspec.Struct, frozen=True, eq=False):
     offset: int
     length: int
     open_ended: bool = False
+    maker: Maker | None = None
 
 
 class Runs(msgspec.Struct, frozen=True, eq=False):
@@ -66,6 +75,11 @@ class Runs(msgspec.Struct, frozen=True, eq=False):
     def size(self) -> int:
         """Bytes in all."""
         return sum(run.length for run in self.runs)
+
+    @property
+    def are_made(self) -> bool:
+        """Whether a program makes some of the bytes."""
+        return any(run.maker is not None for run in self.runs)
 
     def cut(self, offset: int, length: int | None) -> Runs:
         """Return the runs of `length` bytes from `offset`; None: all that follow."""
@@ -81,7 +95,7 @@ class Runs(msgspec.Struct, frozen=True, eq=False):
                 continue
             size = run.length - offset if left is None else min(run.length - offset, left)
             keeps_end = run.open_ended and left is None
-            found.append(Run(run.source, run.offset + offset, size, keeps_end))
+            found.append(Run(run.source, run.offset + offset, size, keeps_end, run.maker))
             offset = 0
             left = None if left is None else left - size
         return Runs(tuple(found), self.complete if left is None else left == 0)
@@ -104,9 +118,10 @@ def joined(parts: Iterable[Runs]) -> Runs:
         for run in part.runs:
             last = found[-1] if found else None
             if last is not None and _follows(last, run):
-                found[-1] = Run(last.source, last.offset, last.length + run.length)
+                length = last.length + run.length
+                found[-1] = Run(last.source, last.offset, length, maker=last.maker)
             elif run.length:
-                found.append(Run(run.source, run.offset, run.length))
+                found.append(Run(run.source, run.offset, run.length, maker=run.maker))
         if not part.complete:
             return Runs(tuple(found), False)
     if part.runs and part.runs[-1].open_ended:
@@ -123,9 +138,10 @@ def _grow_at_end(found: list[Run], run: Run) -> None:
 
 
 def _follows(run: Run, other: Run) -> bool:
-    if run.source is not other.source:
+    if run.source is not other.source or run.maker is not other.maker:
         return False
-    return run.source is None or run.offset + run.length == other.offset
+    is_hole = run.source is None and run.maker is None
+    return is_hole or run.offset + run.length == other.offset
 
 
 class Sources:

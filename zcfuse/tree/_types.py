@@ -281,6 +281,26 @@ class BackingFile(ABC):
         """Give the descriptors back; a second call does nothing."""
 
 
+class UpcallFile(BackingFile):
+    """An open file whose reads all reach Python, because no file has its bytes (yet)."""
+
+    __slots__ = ()
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """None: a lease could not wait for the bytes."""
+        return ()
+
+    @property
+    def path(self) -> str:
+        """By upcall."""
+        return "upcall"
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Refuse: the bytes have to be awaited (`read`, `read_for`)."""
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
 class Listing(ABC):
     """The names of one directory as they were when the listing was made."""
 

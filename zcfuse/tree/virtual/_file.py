@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from zcfuse.tree._computed import Computed
-from zcfuse.tree._sources import Run, Runs, Sources
-from zcfuse.tree._types import HOLE, WHOLE_FILE, Answer, Attributes, BackingFile, Extent, Who
+from zcfuse.tree._sources import Maker, Run, Runs, Sources
+from zcfuse.tree._types import (
+    HOLE,
+    WHOLE_FILE,
+    Answer,
+    Attributes,
+    BackingFile,
+    Extent,
+    UpcallFile,
+    Who,
+)
 
 _BLOCK: Final = 512
 
@@ -44,17 +51,11 @@ class BlobFile(BackingFile):
     def pread(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
         found = bytearray()
-        for run in self._runs.runs:
-            length = WHOLE_FILE if run.open_ended else run.length
-            if offset >= length:
-                offset -= length
-                continue
-            wanted = min(size - len(found), length - offset)
-            part = bytes(wanted) if run.source is None else _pread(run, wanted, offset)
+        for run, start, wanted in _within(self._runs.runs, size, offset):
+            part = _pread(run, wanted, start)
             found += part
-            if len(part) < wanted or len(found) == size:
+            if len(part) < wanted:
                 break  # a file that became shorter ends the whole
-            offset = 0
         return bytes(found)
 
     def attributes(self) -> Attributes:
@@ -73,53 +74,47 @@ class BlobFile(BackingFile):
         self._sources.close()
 
 
-class ComputedFile(BackingFile):
-    """An open file whose bytes a function makes."""
+class MadeFile(UpcallFile):
+    """An open file with bytes that a program makes. It owns `file`, which has the others."""
 
-    __slots__ = ("_attributes", "_entry")
+    __slots__ = ("_file", "_runs")
 
-    def __init__(self, entry: Computed, attributes: Attributes) -> None:
-        self._entry = entry
-        self._attributes = attributes
-
-    @property
-    def extents(self) -> Sequence[Extent]:
-        """None: there is no file."""
-        return ()
-
-    @property
-    def path(self) -> str:
-        """By upcall."""
-        return "upcall"
+    def __init__(self, file: BlobFile, runs: Runs) -> None:
+        self._file = file
+        self._runs = runs
 
     @property
     def direct(self) -> bool:
         """Each read asks again."""
         return True
 
-    def pread(self, size: int, offset: int) -> bytes:
-        """Refuse: the bytes have to be awaited (`read_for`)."""
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
     def read_for(self, size: int, offset: int, who: Who) -> Answer[bytes]:
-        """Return an awaitable of exactly the range's bytes."""
-        wanted = min(size, self._entry.size - offset)
-        return b"" if wanted <= 0 else self._made(offset, wanted, who)
+        """Return the range, or an awaitable of it where a program makes some of it.
+
+        The bytes of files are read at once: only this call may wait for a far filesystem.
+        """
+        parts: list[bytes | tuple[Maker, int, int]] = []
+        for run, start, wanted in _within(self._runs.runs, size, offset):
+            if run.maker is not None:
+                parts.append((run.maker, run.offset + start, wanted))
+                continue
+            part = _pread(run, wanted, start)
+            parts.append(part)
+            if len(part) < wanted:
+                break
+        return _made(parts, who) if parts else b""
 
     def attributes(self) -> Attributes:
-        """Return the attributes as they were at the open."""
-        return self._attributes
+        """Return the attributes, with the present size."""
+        return self._file.attributes()
+
+    def version(self) -> tuple[int, int]:
+        """Return the version of the files behind it."""
+        return self._file.version()
 
     def close(self) -> None:
-        """There is nothing to close."""
-
-    async def _made(self, offset: int, size: int, who: Who) -> bytes:
-        data = await self._entry.made_for(who, offset, size)
-        # The kernel would take short data for the end of the file, and lose the rest of long data.
-        if not isinstance(data, bytes | bytearray | memoryview) or len(data) != size:
-            found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
-            raise ValueError(f"read({offset}, {size}) of a Computed file returned {found}")
-        return bytes(data)
+        """Close the files."""
+        self._file.close()
 
 
 def regular(mode: int) -> int:
@@ -142,8 +137,40 @@ def _extent(run: Run) -> Extent:
     return Extent(run.source.fd, run.offset, WHOLE_FILE if run.open_ended else run.length)
 
 
+def _within(runs: Sequence[Run], size: int, offset: int) -> Iterator[tuple[Run, int, int]]:
+    """Yield the runs in a range as (run, offset within the run, bytes), up to `size` in all."""
+    for run in runs:
+        if size <= 0:
+            return
+        length = WHOLE_FILE if run.open_ended else run.length
+        if offset >= length:
+            offset -= length
+            continue
+        wanted = min(size, length - offset)
+        yield run, offset, wanted
+        size -= wanted
+        offset = 0
+
+
+async def _made(parts: Sequence[bytes | tuple[Maker, int, int]], who: Who) -> bytes:
+    found = bytearray()
+    for part in parts:
+        found += part if isinstance(part, bytes) else await _made_by(*part, who)
+    return bytes(found)
+
+
+async def _made_by(maker: Maker, offset: int, size: int, who: Who) -> bytes:
+    data = await maker.made_for(who, offset, size)
+    # The kernel would take short data for the end of the file, and lose the rest of long data.
+    if not isinstance(data, bytes | bytearray | memoryview) or len(data) != size:
+        found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
+        raise ValueError(f"read({offset}, {size}) of a Computed file returned {found}")
+    return bytes(data)
+
+
 def _pread(run: Run, size: int, offset: int) -> bytes:
-    assert run.source is not None
+    if run.source is None:
+        return bytes(size)
     found = b""
     while len(found) < size:
         part = os.pread(run.source.fd, size - len(found), run.offset + offset + len(found))

@@ -25,7 +25,6 @@ import msgspec
 
 from zcfuse.datapath import BLOCK_BYTES
 from zcfuse.tree._bytes import Bytes
-from zcfuse.tree._computed import Computed
 from zcfuse.tree._content import Blob, content_of
 from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
 from zcfuse.tree._entry import Content, Symlink
@@ -48,7 +47,7 @@ from zcfuse.tree._types import (
 )
 from zcfuse.tree.virtual._answers import EVERYONE, Answers
 from zcfuse.tree.virtual._described import DescribedDir, asks, is_described
-from zcfuse.tree.virtual._file import BlobFile, ComputedFile, blocks_of
+from zcfuse.tree.virtual._file import BlobFile, MadeFile, blocks_of
 from zcfuse.tree.virtual._listing import DirListing, GraftListing
 from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, identity_of
 
@@ -151,8 +150,6 @@ class VirtualTree(Tree):
         own = _own(node)
         if isinstance(own.entry, Blob):
             return self._opened(own, own.entry)
-        if isinstance(own.entry, Computed):
-            return ComputedFile(own.entry, self._plain(own))
         number = errno.EISDIR if isinstance(own, DirNode) else errno.ELOOP
         raise OSError(number, os.strerror(number))
 
@@ -346,7 +343,8 @@ class VirtualTree(Tree):
             sources.close()
             raise
         path = blob.overrides.path
-        return BlobFile(sources, runs, path, lambda now: self._described(node, now, sources))
+        file = BlobFile(sources, runs, path, lambda now: self._described(node, now, sources))
+        return MadeFile(file, runs) if runs.are_made else file
 
     def _described(self, node: EntryNode, runs: Runs, sources: Sources) -> Attributes:
         """Return a file's attributes, from those of the files behind it."""
@@ -372,8 +370,6 @@ class VirtualTree(Tree):
             made = entry.changed_ns
         elif isinstance(entry, Symlink):
             size = len(entry.target)
-        elif isinstance(entry, Computed):
-            size = entry.size
         return self._shown(node, _MODES[entry.kind], size, 0, (made, made, made))
 
     def _shown(
