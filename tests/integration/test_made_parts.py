@@ -23,7 +23,8 @@ async def by_user(offset, size, who):
 
 made = Computed(5000, squares)
 tree = Dir({
-    "all": Concat([Slice(first, 3, 4097), made, Zeros(17), Bytes(b"bytes"), Slice(made, 100, 333), last]),
+    "all": Concat([Slice(first, 3, 4097), made, Zeros(17), Bytes(b"bytes"),
+                   Slice(made, 100, 333), last]),
     "slice": Slice(Concat([first, made]), 9_990, 60),
     "only": Concat([made]),
     "twice": Concat([made, made]),

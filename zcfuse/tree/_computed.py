@@ -20,10 +20,11 @@ class Computed(Blob):
     """A file of `size` bytes that ``await read(offset, size)`` makes, each time they are read.
 
     A client's read is always an upcall, past the kernel's page cache, so clients cannot map such a
-    file shared. A `Concat` or `Slice` with such a part is read like that as a whole. The mount calls `read` in a trio task, several at once, with a range within the
-    file. `read` must return exactly that many bytes. For any other result, and for any exception
-    but OSError, the client gets EIO and the log a line. After the mount's `answer_timeout` the call
-    is cancelled, and the client gets ETIMEDOUT.
+    file shared. A `Concat` or `Slice` with such a part is read like that as a whole. The mount
+    calls `read` in a trio task, several at once, with a range within the file. `read` must return
+    exactly that many bytes. For any other result, and for any exception but OSError, the client
+    gets EIO and the log a line. After the mount's `answer_timeout` the call is cancelled, and the
+    client gets ETIMEDOUT.
 
     Parameters:
         size: in bytes.
