@@ -175,8 +175,7 @@ async def test_the_loop_goes_on_while_a_file_is_being_locked(backing):
                 outcomes.extend(await lock(requests, b"f"))
 
             nursery.start_soon(ask)
-            while not begun.is_set():
-                await trio.sleep(0.001)
+            assert await trio.to_thread.run_sync(begun.wait, 10)
             # Status and unlock work meanwhile: neither waits for the disk.
             assert await requests.report() is None
             go_on.set()
@@ -210,14 +209,14 @@ async def test_a_disk_that_hangs_holds_up_no_more_than_so_many_requests(backing)
 
 
 async def test_a_client_that_goes_away_leaves_nothing_locked_that_is_not_reported(backing):
-    begun, done = threading.Event(), threading.Event()
+    begun, done, locked = threading.Event(), threading.Event(), threading.Event()
 
     class Slow(FileLocks):
         def lock(self, path, pieces, files):
             begun.set()
             done.wait(10)
             outcome = super().lock(path, pieces, files)
-            done.clear()
+            locked.set()
             return outcome
 
     room = LockRoom(None, OwnBudget(0), lockable=lambda: None, spare=lambda: 1 << 40)
@@ -225,12 +224,10 @@ async def test_a_client_that_goes_away_leaves_nothing_locked_that_is_not_reporte
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lock, requests, b"f")
-            while not begun.is_set():
-                await trio.sleep(0.001)
+            assert await trio.to_thread.run_sync(begun.wait, 10)
             nursery.cancel_scope.cancel()
         done.set()
-        while done.is_set():
-            await trio.sleep(0.001)
+        assert await trio.to_thread.run_sync(locked.wait, 10)
         report = await requests.report()
     assert (report.files, report.bytes, report.present) == (1, SIZE, SIZE)
     requests.locks.close()

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.support import OrdinaryUser, find_mount
+from tests.support import OrdinaryUser, eventually, find_mount
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
@@ -83,12 +82,7 @@ def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) 
 
 def ended(pid: int, seconds: float = END_S) -> bool:
     """Whether a process, not necessarily a child, ends within this many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if _state(pid) in ("", "Z"):
-            return True
-        time.sleep(0.02)
-    return False
+    return eventually(lambda: _state(pid) in ("", "Z"), seconds)
 
 
 def _state(pid: int) -> str:

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.cli.conftest import refused, run_zcfuse
+from tests.support import eventually
 from tests.support._capabilities import requires
 from tests.support._kernel import fuse_mounts
 from tests.support._user import CHECKOUT
@@ -139,11 +139,8 @@ def test_being_terminated_leaves_no_mount(tmp_path):
     argv = [sys.executable, "-m", "zcfuse", "copies", "--size", "64M", "--rounds", "100"]
     environment = {**os.environ, "PYTHONPATH": CHECKOUT, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL) as child:
-        deadline = time.monotonic() + 30
-        while not _mounts_below(str(tmp_path)):
-            assert time.monotonic() < deadline
-            assert child.poll() is None
-            time.sleep(0.01)
+        assert eventually(lambda: _mounts_below(str(tmp_path)) or child.poll() is not None, 30)
+        assert child.poll() is None
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 130
     assert _mounts_below(str(tmp_path)) == []

@@ -5,13 +5,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.cli.conftest import run_zcfuse
 from tests.cli.service import DEADLINE_S, Manager, manager
-from tests.support import MOUNT_FUSECTL, find_mount, requires
+from tests.support import MOUNT_FUSECTL, eventually, find_mount, requires
 from tests.support._user import CHECKOUT
 
 pytestmark = requires("mounting")
@@ -20,12 +19,12 @@ WATCHDOG_S = 0.8
 UNIT = os.path.join(CHECKOUT, "zcfuse/share/systemd/zcfuse@.service")
 # Replaces parts of the daemon's code; a lookup of the name "wedge" blocks it.
 TRIO_WEDGES = """
-import time
+import threading
 from zcfuse.fuse._operations import Operations
 lookup = Operations.lookup
 async def wedged(self, parent, name, context):
     if name == b"wedge":
-        time.sleep(600)
+        threading.Event().wait(600)
     return await lookup(self, parent, name, context)
 Operations.lookup = wedged
 """
@@ -219,7 +218,4 @@ def test_the_command_of_the_unit_serves_what_its_file_says(source, mountpoint, t
 
 def test_time_passes_for_nobody_without_a_manager(mounted):
     daemon = mounted(env={"NOTIFY_SOCKET": "/nowhere/notify"})
-    deadline = time.monotonic() + DEADLINE_S
-    while "did not get" not in daemon.log() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert "the service manager did not get READY=1: " in daemon.log()
+    assert eventually(lambda: "the service manager did not get READY=1: " in daemon.log())

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.support import eventually
+
 # Forking needs a process without threads, so each case is a separate program.
 PROGRAM = """
 import os, signal, sys, time
@@ -17,17 +19,16 @@ from zcfuse.control._background import MountError, run_in_background
 def dies(ready): os.kill(os.getpid(), signal.SIGKILL)
 def refuses(ready): raise MountError("no /dev/null: buy one", usage=True)
 def fails(ready): raise RuntimeError("boom\\nbang")
-def hangs(ready): time.sleep(60)
+def hangs(ready): signal.pause()
 def exits(ready): sys.exit(7)
 def serves(ready):
     ready()
     print("hidden")
     os.write(2, b"hidden too")
-    time.sleep(0.3)
-    return 0
+    signal.pause()
 def ignores_term(ready):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ready(); time.sleep(60)
+    ready(); signal.pause()
 
 def unanswered(): raise MountError("mounted, but silent")
 
@@ -53,13 +54,17 @@ def run(*arguments):
 
 def test_the_parent_returns_when_the_daemon_is_ready_and_sees_none_of_its_output():
     pid = int(run("serves"))
-    deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{pid}/stat") and time.monotonic() < deadline:
-        with open(f"/proc/{pid}/stat") as file:
-            if ") Z" in file.read():
-                break
-        time.sleep(0.02)
-    assert time.monotonic() < deadline
+
+    def has_ended():
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                return ") Z" in file.read()
+        except FileNotFoundError:
+            return True
+
+    assert not has_ended()
+    os.kill(pid, signal.SIGTERM)
+    assert eventually(has_ended)
 
 
 @pytest.mark.parametrize(
@@ -86,18 +91,15 @@ def test_a_mount_that_does_not_answer_ends_its_daemon(daemon):
 def test_an_interrupt_while_waiting_ends_the_daemon(tmp_path):
     pids = tmp_path / "pid"
     program = (
-        "import os, time\n"
+        "import os, signal\n"
         "from zcfuse.control._background import run_in_background\n"
         "def daemon(ready):\n"
         f"    open({str(pids)!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
-        "    time.sleep(60)\n"
+        "    signal.pause()\n"
         "run_in_background(daemon, lambda: None, error_output=None)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 10
-    while not (pids.exists() and pids.read_text().endswith("\n")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert eventually(lambda: pids.exists() and pids.read_text().endswith("\n"))
     parent.send_signal(signal.SIGINT)
     _, errors = parent.communicate(timeout=20)
     assert b"KeyboardInterrupt" in errors

@@ -8,7 +8,6 @@ import stat
 import struct
 import subprocess
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -38,6 +37,7 @@ from tests.datapath.kernel import (
     STATX,
     Entry,
 )
+from tests.support import eventually, let_pass
 from zcfuse.datapath import arm_faults
 
 OWN = 1 << 62
@@ -65,7 +65,7 @@ def expected(path):
 
 def settle():
     """Wait until the last write is older than a clock tick."""
-    time.sleep(0.06)
+    let_pass(0.06)
 
 
 @pytest.mark.parametrize("name", ["file", "dir", "symlink", "fifo", "dir/inner", "dir/link"])
@@ -425,7 +425,7 @@ def test_a_directory_moved_out_of_the_source_is_left_alone_after_the_cache_timeo
     (tree / "dir" / "deep" / "secret").write_bytes(b"1")
     assert fake.look(deep, b"secret").nodeid
     os.rename(tree / "dir", tree.parent / "outside")
-    time.sleep(0.25)
+    let_pass(0.25)
     assert fake.request(LOOKUP, deep, b"secret\0").error == errno.ESTALE
     assert fake.request(OPENDIR, deep, bytes(8)).error == errno.ESTALE
     os.rename(tree.parent / "outside", tree / "dir")
@@ -490,9 +490,7 @@ def test_a_reply_that_the_kernel_refuses_counts_nothing(leased):
     fake.send(LOOKUP, ROOT, b"file\0")
     fake.send(LOOKUP, ROOT, b"dir\0")
     fake.send(LOOKUP, ROOT, b"fifo\0")
-    deadline = time.monotonic() + 5
-    while fake.statistics().requests.get("LOOKUP", 0) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert eventually(lambda: fake.statistics().requests.get("LOOKUP", 0) >= 3)
     settle()
     assert fake.statistics().directories.nodes == 1
 
@@ -551,11 +549,8 @@ def test_a_file_kept_open_is_let_go_of_soon_after_it_was_deleted(leased, tree):
     for node in nodes:
         fake.release(node, fake.open(node)[0])
     os.unlink(tree / "dir/inner")
-    deadline = time.monotonic() + 5
-    while fake.statistics().directories.kept_files == 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
     # The other one lasts longer.
-    assert fake.statistics().directories.kept_files == 1
+    assert eventually(lambda: fake.statistics().directories.kept_files == 1)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import struct
-import time
 
 import pytest
 
@@ -31,6 +30,7 @@ from tests.datapath.kernel import (
     WAIT_S,
     FakeKernel,
 )
+from tests.support import eventually
 from zcfuse.datapath import arm_faults
 
 INVAL_INODE, INVAL_ENTRY, INC_EPOCH = 2, 3, 8
@@ -200,9 +200,7 @@ def slowly(fake: FakeKernel, call: str, opcode: int, node: int, body: bytes) -> 
     before = sum(fake.statistics().requests.values())
     assert arm_faults(f"{call}:slow:count=1")
     unique = fake.send(opcode, node, body)
-    deadline = time.monotonic() + 5
-    while sum(fake.statistics().requests.values()) == before and time.monotonic() < deadline:
-        time.sleep(0.001)
+    assert eventually(lambda: sum(fake.statistics().requests.values()) > before)
     return unique
 
 

@@ -64,7 +64,7 @@ def test_blocks_share_directory_and_names(sandbox) -> None:
     page.run(block("$ cd /data && name=value\n"))
     page.run(block("$ pwd; echo $name\n/data\nvalue\n"))
     page.run(block("import trio\nx = 1\n", "python"))
-    page.run(block("await trio.sleep(0)\nassert x == 1\n", "python"))
+    page.run(block("await trio.lowlevel.checkpoint()\nassert x == 1\n", "python"))
     page.run(block("file of /data\n", "text", title="f.txt"))
     page.run(block("$ cat ~/f.txt\nfile of /data\n"))
 

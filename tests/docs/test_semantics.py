@@ -6,14 +6,13 @@ parts.
 
 import os
 import re
-import time
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.support import Daemon, Mounter, let_everyone_reach, requires
+from tests.support import Daemon, Mounter, let_everyone_reach, let_pass, requires
 from tests.support._user import CHECKOUT
 
 PATHS = ("auto", "splice", "mmap", "pool", "upcall", "naive")
@@ -140,12 +139,12 @@ def test_a_change_is_seen_by_open_and_read_after_the_timeout(
     backing = write(source, "file", b"before")
     daemon = mounted("--path", path, "--cache-timeout", str(CACHE_TIMEOUT_S))
     assert ask(daemon, "open(path, 'rb').read()") == "b'before'"
-    time.sleep(0.1)  # a tick of the filesystem's clock
+    let_pass(0.1)  # a tick of the filesystem's clock
     write(source, "file", b"AFTER!")
-    time.sleep(AFTER_TIMEOUT_S)
+    let_pass(AFTER_TIMEOUT_S)
     assert ask(daemon, "open(path, 'rb').read()") == "b'AFTER!'"
     os.unlink(backing)
-    time.sleep(AFTER_TIMEOUT_S)
+    let_pass(AFTER_TIMEOUT_S)
     assert ask(daemon, "os.stat(path)") == "ENOENT"
 
 

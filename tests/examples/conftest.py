@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support import abort, find_mount, skip_unless
+from tests.support import abort, eventually, find_mount, skip_unless
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
@@ -44,11 +43,12 @@ class Programs:
 
     def wait_until_mounted(self, process: subprocess.Popen[str]) -> None:
         """Wait until the example has mounted."""
-        deadline = time.monotonic() + DEADLINE_S
-        while find_mount(self._mountpoint) is None:
+
+        def is_mounted() -> bool:
             assert process.poll() is None, process.communicate(timeout=DEADLINE_S)[1]
-            assert time.monotonic() < deadline, "no mount"
-            time.sleep(0.01)
+            return find_mount(self._mountpoint) is not None
+
+        assert eventually(is_mounted, DEADLINE_S), "no mount"
 
     def close(self) -> None:
         """End the remaining examples."""

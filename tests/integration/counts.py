@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from tests.support import Daemon
+from tests.support import eventually as eventually
 from zcfuse.admin.status import read_status
-
-_DEADLINE_S: Final = 15.0
-_POLL_S: Final = 0.02
 
 
 class Counts:
@@ -58,13 +54,3 @@ def counts(daemon: Daemon) -> Counts:
     if daemon.user is not None:
         return Counts(daemon.status())
     return Counts(msgspec.to_builtins(read_status(daemon.mountpoint)))
-
-
-def eventually(happened: Callable[[], bool], seconds: float = _DEADLINE_S) -> bool:
-    """Whether it happens within a generous bound."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
-    return True

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.counts import counts
 from tests.integration.program import Program
 from tests.layers.conftest import dump
-from tests.support import Daemon, requires
+from tests.support import Daemon, let_pass, requires
 from tests.tree.archive.support import make_holes, tar
 
 pytestmark = requires("mounting")
@@ -100,7 +100,7 @@ def test_what_was_looked_up_once_is_asked_for_no_more(
     daemon = mounted(archive, "--cache-timeout", "0.1")
     found = dump(daemon.mountpoint, NAMES[:1])  # the kernel keeps no name that is too long
     before = counts(daemon)
-    subprocess.run(["sleep", "0.3"], check=True, timeout=10)
+    let_pass(0.3)
     assert dump(daemon.mountpoint, NAMES[:1]) == found
     after = counts(daemon)
     for request in ("LOOKUP", "GETATTR", "READDIRPLUS", "READLINK"):

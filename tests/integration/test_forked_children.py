@@ -21,15 +21,15 @@ pytestmark = requires("mounting")
 
 # Mounts, then forks a worker that lives on without exec, as those of a DataLoader do.
 PROGRAM = """
-import os, sys, time, zcfuse
+import os, signal, sys, zcfuse
 source, mountpoint, path, transport = sys.argv[1:]
 with zcfuse.serve(zcfuse.Mirror(source), mountpoint, path=path, transport=transport):
     worker = os.fork()
     if worker == 0:
-        time.sleep(60)
+        signal.pause()
         os._exit(0)
     print(worker, flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 SEEN_S = 10.0
 RING = pytest.param("pool", "uring", marks=[requires("root", "io_uring"), pytest.mark.alone])

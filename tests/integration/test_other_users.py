@@ -112,16 +112,16 @@ STAY: Final = (
 
 # Each lookup in `slow` and each read of `fetched` waits, as for another machine.
 PROGRAM: Final = """
-class Slow(Dir):
-    async def lookup(self, name, who):
-        await trio.sleep(3)
-
-    async def list(self, who):
-        return []
-
 async def fetch(offset, size):
     await trio.sleep(3)
     return bytes(size)
+
+class Slow(Dir):
+    async def lookup(self, name, who):
+        await fetch(0, 0)
+
+    async def list(self, who):
+        return []
 
 tree = Dir({{
     "file": Bytes(b"bytes"),

@@ -29,7 +29,7 @@ globals().update(traced=traced)
 trio.lowlevel.spawn_system_task(collect)
 with trio.fail_after(10):
     while not served._tracer.is_on:
-        await trio.sleep(0.01)
+        await trio.lowlevel.checkpoint()
 """
 DRAINED = """
 before = -1

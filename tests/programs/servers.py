@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tests.support import eventually
+
 START_DEADLINE_S: Final = 20.0
 END_DEADLINE_S: Final = 10.0
-_POLL_S: Final = 0.02
 
 
 def free_port() -> int:
@@ -55,12 +55,12 @@ def running(
 
 
 def _wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes], log: str) -> None:
-    deadline = time.monotonic() + START_DEADLINE_S
-    while not ready():
+    def is_ready() -> bool:
         wrote = f"{server.args!r} wrote:\n{_text(log)}"
         assert server.poll() is None, f"ended with {server.returncode}: {wrote}"
-        assert time.monotonic() < deadline, f"not ready: {wrote}"
-        time.sleep(_POLL_S)
+        return ready()
+
+    assert eventually(is_ready, START_DEADLINE_S), f"not ready: {_text(log)}"
 
 
 def _end(server: subprocess.Popen[bytes], stop: int) -> None:

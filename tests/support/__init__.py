@@ -15,8 +15,10 @@ from tests.support._daemon import ClientHungError, Daemon, DaemonError, Mounter
 from tests.support._directories import let_everyone_reach
 from tests.support._kernel import MOUNT_FUSECTL, FuseMount, abort, find_mount, fuse_mounts
 from tests.support._user import OrdinaryUser
+from tests.support._waiting import DEADLINE_S, eventually, let_pass
 
 __all__ = [
+    "DEADLINE_S",
     "MOUNT_FUSECTL",
     "ClientHungError",
     "Daemon",
@@ -26,9 +28,11 @@ __all__ = [
     "OrdinaryUser",
     "UnknownCapabilityError",
     "abort",
+    "eventually",
     "find_mount",
     "fuse_mounts",
     "let_everyone_reach",
+    "let_pass",
     "missing",
     "offers_everything",
     "requires",

@@ -10,17 +10,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from tests.support._kernel import FuseMount, abort, detach, find_mount, stacks
 from tests.support._user import CHECKOUT, OrdinaryUser
+from tests.support._waiting import eventually
 
 MOUNT_DEADLINE_S: Final = 20.0
 UNMOUNT_DEADLINE_S: Final = 20.0
 CLIENT_DEADLINE_S: Final = 20.0
-_POLL_S: Final = 0.01
 
 
 class DaemonError(AssertionError):
@@ -197,15 +196,15 @@ class Daemon:
         detach(self.mountpoint, None if self.user is None else self.user.command)
 
     def _wait_until_mounted(self) -> None:
-        deadline = time.monotonic() + MOUNT_DEADLINE_S
-        while self.mount is None:
-            if self.process.poll() is not None:
+        def is_mounted() -> bool:
+            if self.mount is None and self.process.poll() is not None:
                 status = self.process.returncode
                 raise DaemonError(f"no mount: ended with {status}", status, self.log())
-            if time.monotonic() > deadline:
-                what = f"no mount after {MOUNT_DEADLINE_S} s:\n{stacks(self.pid)}\n"
-                raise DaemonError(what, None, self.log())
-            time.sleep(_POLL_S)
+            return self.mount is not None
+
+        if not eventually(is_mounted, MOUNT_DEADLINE_S):
+            what = f"no mount after {MOUNT_DEADLINE_S} s:\n{stacks(self.pid)}\n"
+            raise DaemonError(what, None, self.log())
         # A mount may exist before it answers; the first request shows that it does.
         self.run("stat", "--format=%i", self.mountpoint, timeout=MOUNT_DEADLINE_S)
 

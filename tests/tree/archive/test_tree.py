@@ -1,11 +1,13 @@
+import contextlib
 import errno
 import os
 import stat
-import time
+import threading
 import zipfile
 
 import pytest
 
+from tests.support import eventually
 from tests.tree.archive.support import (
     Seen,
     directory,
@@ -39,13 +41,15 @@ def resolve(tree, path):
 
 def opened(tree, node, seconds=20):
     """Open as a mount does: retry while the member is being decompressed."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return tree.open(node)
-        except BlockingIOError:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+    found = []
+
+    def is_open():
+        with contextlib.suppress(BlockingIOError):
+            found.append(tree.open(node))
+        return found
+
+    assert eventually(is_open, seconds)
+    return found[0]
 
 
 def read(tree, node):
@@ -300,21 +304,19 @@ def test_a_damaged_member_is_eio_for_itself_alone(tmp_path, size, descriptors):
 
 def test_a_tree_may_be_closed_while_a_member_is_being_unpacked(tmp_path, monkeypatch):
     tree = Archive(packed(tmp_path / "a.zip", {"f": bytes(5_000_000)}))
-    started = []
+    closed = threading.Event()
     real = _unpacked.unpack
 
     def slow(*arguments):
-        started.append(True)
-        time.sleep(0.2)
+        assert closed.wait(20)
         real(*arguments)
 
     monkeypatch.setattr(_unpacked, "unpack", slow)
     with pytest.raises(BlockingIOError):
         tree.open(resolve(tree, "f"))
     tree.close()
-    deadline = time.monotonic() + 20
-    while tree._unpacked._budget.threads and time.monotonic() < deadline:
-        time.sleep(0.01)
+    closed.set()
+    assert eventually(lambda: not tree._unpacked._budget.threads)
     assert tree.unpacked().bytes == tree.unpacked().members == 0
 
 
