@@ -12,7 +12,7 @@ from tests.support import eventually
 
 # Forking needs a process without threads, so each case is a separate program.
 PROGRAM = """
-import os, signal, sys, time
+import os, signal, sys
 from zcfuse.control import _background as background
 from zcfuse.control._background import MountError, run_in_background
 

@@ -99,6 +99,7 @@ def test_a_client_that_hangs_fails_its_test_and_leaves_nothing_mounted(
 ) -> None:
     daemon = mounted()
     daemon.process.send_signal(signal.SIGSTOP)
+    os.waitpid(daemon.process.pid, os.WUNTRACED)  # until the last thread has stopped
     with pytest.raises(ClientHungError, match="state T"):
         daemon.run("ls", mountpoint, timeout=2)
     assert find_mount(mountpoint) is None
