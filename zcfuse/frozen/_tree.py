@@ -26,6 +26,7 @@ from zcfuse.tree import (
     PathOpener,
     StatFs,
     Tree,
+    pread_extents,
 )
 
 _NAME_BYTES: Final = 255
@@ -243,20 +244,7 @@ class FrozenFile(BackingFile):
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
-        found = bytearray()
-        for extent in self._extents:
-            if offset >= extent.length:
-                offset -= extent.length
-                continue
-            wanted = min(size - len(found), extent.length - offset)
-            part = bytes(wanted)
-            if extent.fd != HOLE:
-                part = os.pread(extent.fd, wanted, extent.offset + offset)
-            found += part
-            if len(part) < wanted or len(found) == size:
-                break
-            offset = 0
-        return bytes(found)
+        return pread_extents(self._extents, size, offset)
 
     def attributes(self) -> Attributes:
         """Return the attributes, which do not change."""

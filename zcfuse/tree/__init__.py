@@ -14,7 +14,7 @@ from zcfuse.tree._computed import Computed, Read
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
 from zcfuse.tree._dir import Dir, DirPlace, Held
 from zcfuse.tree._entry import Content, Entry, Given, Overrides, PathLike, Symlink
-from zcfuse.tree._file import RegularFile
+from zcfuse.tree._file import RegularFile, pread_extents
 from zcfuse.tree._filter import Filter
 from zcfuse.tree._leased import Leased
 from zcfuse.tree._mirror import Mirror
@@ -103,4 +103,5 @@ __all__ = [
     "end_ask_far",
     "move_file",
     "near_only",
+    "pread_extents",
 ]

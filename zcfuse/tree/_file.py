@@ -1,12 +1,12 @@
-"""An open regular file of a real filesystem."""
+"""An open regular file of a real filesystem, and bytes of files that are made of parts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from zcfuse.linux import AT_EMPTY_PATH, Status, statx
-from zcfuse.tree._types import WHOLE_FILE, Attributes, BackingFile, Extent
+from zcfuse.tree._types import HOLE, WHOLE_FILE, Attributes, BackingFile, Extent
 
 
 class RegularFile(BackingFile):
@@ -47,3 +47,23 @@ class RegularFile(BackingFile):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def pread_extents(extents: Iterable[Extent], size: int, offset: int) -> bytes:
+    """Return up to `size` bytes from `offset` of a file; a backing file that is short ends it."""
+    found = bytearray()
+    for extent in extents:
+        if offset >= extent.length:
+            offset -= extent.length
+            continue
+        wanted = min(size - len(found), extent.length - offset)
+        if wanted == 0:
+            break
+        part = bytes(wanted)
+        if extent.fd != HOLE:
+            part = os.pread(extent.fd, wanted, extent.offset + offset)
+        found += part
+        if len(part) < wanted:
+            break
+        offset = 0
+    return bytes(found)

@@ -20,6 +20,7 @@ from zcfuse.tree._backing import Backing, Call, Place
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._listing import MirrorListing
 from zcfuse.tree._nodes import MirrorNode
+from zcfuse.tree._overrides import overrides
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Listing, Node, StatFs, Tree
 
 # The path no longer leads to the node.
@@ -27,10 +28,8 @@ _GONE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 )
 _64_BITS: Final = (1 << 64) - 1
-# A subclass that overrides only these still answers like a mirror.
-_FREE: Final = frozenset(
-    {"__init__", "close", "describe", "keeps", "lease", "lease_of", "refuse_device", "watch"}
-)
+# A subclass that overrides these still answers like a mirror, except for what it keeps.
+_FREE: Final = frozenset({"keeps", "lease"})
 
 _T = TypeVar("_T")
 
@@ -115,7 +114,7 @@ class Mirror(Tree):
         A subclass that overrides answers only below certain names returns those from `keeps`; then
         it leases the rest.
         """
-        if not self._openat2 or (self._differs() and not self.keeps()):
+        if not self._openat2 or (overrides(self, Mirror, _FREE) and not self.keeps()):
             return None
         self._backing.require_near()  # whoever leases it asks it
         return self._backing.fileno()
@@ -136,14 +135,6 @@ class Mirror(Tree):
         """Return the present path of a node, as far as this process knows."""
         root = os.readlink(b"/proc/self/fd/%d" % self._backing.fileno())
         return os.path.join(root, *next(self._own(node).paths()))
-
-    def _differs(self) -> bool:
-        """Return whether a subclass overrides a method besides those that build and close."""
-        return any(
-            name in vars(self) or getattr(type(self), name) is not getattr(Mirror, name)
-            for name, value in {**vars(Tree), **vars(Mirror)}.items()
-            if callable(value) and name not in _FREE
-        )
 
     def close(self) -> None:
         """Close the root; open files and listings can still use their own descriptors."""

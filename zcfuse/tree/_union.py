@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 from zcfuse.datapath import backing_xattr, is_reserved, shown_xattrs
 from zcfuse.tree._dir import Dir
 from zcfuse.tree._file import RegularFile
+from zcfuse.tree._overrides import overrides
 from zcfuse.tree._types import (
     Attributes,
     BackingFile,
@@ -38,10 +39,8 @@ from zcfuse.tree.virtual import VirtualTree
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 
-# A subclass that overrides only these still answers like a union.
-_FREE: Final = frozenset(
-    {"__init__", "close", "describe", "lease_layers", "lease_of", "refuse_device", "watch"}
-)
+# A subclass that overrides this still answers like a union.
+_FREE: Final = frozenset({"lease_layers"})
 
 Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | Tree | Dir
 
@@ -154,7 +153,7 @@ class Union(Tree):
 
         Returns none of them if the data plane cannot answer for one, for example for a policy.
         """
-        if self._differs():
+        if overrides(self, Union, _FREE):
             return ()
         leases = [part.layer.lease_root() for part in self.root.parts]
         usable = [lease for lease in leases if lease is not None and not lease.kept]
@@ -200,14 +199,6 @@ class Union(Tree):
             found = os.fsdecode(data.layer.place(data.node))
             return f"metacopy in {of}; its bytes are in layer {data.layer.index + 1}: {found}"
         return f"union, file of {of}"
-
-    def _differs(self) -> bool:
-        """Return whether a subclass overrides a method besides those that build and close."""
-        return any(
-            name in vars(self) or getattr(type(self), name) is not getattr(Union, name)
-            for name, value in {**vars(Tree), **vars(Union)}.items()
-            if callable(value) and name not in _FREE
-        )
 
     def close(self) -> None:
         """Close the layers; open files and listings can still use their own descriptors."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from zcfuse.tree._file import pread_extents
 from zcfuse.tree._types import HOLE, WHOLE_FILE, Attributes, BackingFile, Extent
 from zcfuse.tree.archive._index import ArchiveIndex, Member
 from zcfuse.tree.archive._members import Run
@@ -56,31 +57,11 @@ class MemberFile(BackingFile):
     @property
     def extents(self) -> Sequence[Extent]:
         """The ranges, including holes."""
-        return [
-            Extent(HOLE, 0, run.length)
-            if run.offset is None
-            else Extent(self._fd, run.offset, run.length)
-            for run in self._runs
-        ]
+        return list(self._ranges())
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
-        found = bytearray()
-        for run in self._runs:
-            if offset >= run.length:
-                offset -= run.length
-                continue
-            wanted = min(size - len(found), run.length - offset)
-            if wanted == 0:
-                break
-            part = bytes(wanted)
-            if run.offset is not None:
-                part = os.pread(self._fd, wanted, run.offset + offset)
-            found += part
-            if len(part) < wanted:
-                break
-            offset = 0
-        return bytes(found)
+        return pread_extents(self._ranges(), size, offset)
 
     def attributes(self) -> Attributes:
         """Return the attributes, which do not change."""
@@ -91,6 +72,13 @@ class MemberFile(BackingFile):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._shared.give_back()
+
+    def _ranges(self) -> Iterator[Extent]:
+        for run in self._runs:
+            if run.offset is None:
+                yield Extent(HOLE, 0, run.length)
+            else:
+                yield Extent(self._fd, run.offset, run.length)
 
 
 class UnpackedFile(BackingFile):

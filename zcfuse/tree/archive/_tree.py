@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT
+from zcfuse.tree._overrides import overrides
 from zcfuse.tree._types import (
     ArchiveLease,
     Attributes,
@@ -39,10 +40,8 @@ DOTS: Final = 2
 INDEX_BYTES: Final = 32 << 20
 """The largest index for the data path, which reads it whole in 20 to 50 ms."""
 
-# Methods that a subclass may override without changing an archive's answers.
-_FREE: Final = frozenset(
-    {"__init__", "close", "describe", "lease_of", "refuse_device", "report", "watch"}
-)
+# A subclass that overrides this still answers like an archive.
+_FREE: Final = frozenset({"report"})
 
 _KINDS: Final = {
     Kind.DIRECTORY: "directory",
@@ -191,7 +190,7 @@ class Archive(Tree):
     def lease_of(self, node: Node) -> Lease | None:
         """Return the whole index, for the root, unless it is too large."""
         size = self.index.size
-        if node is not self.root or size > INDEX_BYTES or self._differs():
+        if node is not self.root or size > INDEX_BYTES or overrides(self, Archive, _FREE):
             return None
         archive = ArchiveLease(
             size=size,
@@ -213,14 +212,6 @@ class Archive(Tree):
         """Free the index and the decompressed members."""
         self._unpacked.close()
         self.index.close()
-
-    def _differs(self) -> bool:
-        """Return whether a subclass overrides any method except construction and close."""
-        return any(
-            name in vars(self) or getattr(type(self), name) is not getattr(Archive, name)
-            for name, value in {**vars(Tree), **vars(Archive)}.items()
-            if callable(value) and name not in _FREE
-        )
 
     def _found(self, directory: ArchiveNode, number: int) -> tuple[ArchiveNode, Attributes]:
         attributes = self._attributes(number)
