@@ -1,5 +1,6 @@
 """`zcfuse mount` of archives: one as the tree, several and a directory of them as directories."""
 
+import gzip
 import io
 import json
 import os
@@ -270,7 +271,7 @@ def test_damaged_archives_alone_are_refused(refuses, source):
     [
         ("a.tar", b"", ["the file is empty", "name a tar or zip archive"]),
         ("a.tar", b"text\n" * 1000, ["neither a tar nor a zip archive", "name a tar"]),
-        ("a.zip", b"\x1f\x8b" + bytes(600), ["compressed with gzip", "gzip -dk"]),
+        ("a.zip", gzip.compress(b"text", mtime=0), ["compressed with gzip", "gzip -dk"]),
     ],
 )
 @pytest.mark.parametrize("option", [(), ("--archive",), ("--archives",)])

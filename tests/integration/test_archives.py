@@ -122,6 +122,30 @@ def test_a_mounted_tar_is_what_gnu_tar_unpacks(tmp_path: Path, source: Path, pat
 
 
 @pytest.mark.parametrize("path", ALL_PATHS)
+def test_a_mounted_compressed_tar_is_what_gnu_tar_unpacks(
+    tmp_path: Path, source: Path, path: Any
+) -> None:
+    tar(tmp_path / "a.tar", source, "--sparse", "--format=pax")
+    expected, expected_links = extracted(tmp_path / "a.tar", tmp_path / "x")
+    subprocess.run(["gzip", tmp_path / "a.tar"], timeout=20, check=True)
+    seen, links = seen_by(SEEN, tmp_path / "a.tar.gz", tmp_path / "mnt", path)
+    assert seen == {name: tuple(found) for name, found in expected.items()}
+    assert links == expected_links
+
+
+@pytest.mark.parametrize("program", ["bzip2", "xz", "zstd"])
+def test_each_compression_is_mounted_by_its_library(
+    tmp_path: Path, source: Path, program: str
+) -> None:
+    tar(tmp_path / "a.tar", source)
+    expected, _ = extracted(tmp_path / "a.tar", tmp_path / "x")
+    with open(tmp_path / "a.tar", "rb") as plain, open(tmp_path / "packed", "wb") as packed:
+        subprocess.run([program], stdin=plain, stdout=packed, timeout=20, check=True)
+    seen, _ = seen_by(SEEN, tmp_path / "packed", tmp_path / "mnt", "auto")
+    assert seen == {name: tuple(found) for name, found in expected.items()}
+
+
+@pytest.mark.parametrize("path", ALL_PATHS)
 def test_packed_members_of_a_zip_are_unpacked_on_open(tmp_path: Path, path: Any) -> None:
     data = random.Random(1).randbytes(2_000_000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -171,6 +195,23 @@ def test_a_member_that_is_open_is_opened_again(tmp_path: Path, path: Any) -> Non
 
 
 @pytest.mark.parametrize("path", ALL_PATHS)
+def test_a_member_of_a_compressed_tar_is_opened_by_many_and_unpacked_once(
+    tmp_path: Path, path: Any
+) -> None:
+    data = random.Random(1).randbytes(300_000)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "packed").write_bytes(data)
+    (tmp_path / "tree" / "stored").write_bytes(data[1:])
+    tar(tmp_path / "a.tar", tmp_path / "tree")
+    subprocess.run(["gzip", tmp_path / "a.tar"], timeout=20, check=True)
+    client = REOPENED.replace("print((", "print((os.listdir(), ")
+    names, failed, count, sums = seen_by(client, tmp_path / "a.tar.gz", tmp_path / "mnt", path)
+    assert sorted(names) == ["packed", "stored"]
+    assert (failed, count) == ([], 4 + 8 * 6)
+    assert sums == sorted(map(zlib.crc32, (data, data[1:])))
+
+
+@pytest.mark.parametrize("path", ALL_PATHS)
 def test_a_mount_may_cover_the_directory_of_its_archive(
     tmp_path: Path, source: Path, path: Any
 ) -> None:
@@ -188,11 +229,16 @@ def test_archives_stand_in_directories_and_packed_members_pass_through(
     data = random.Random(3).randbytes(1_000_000)
     with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("packed", data)
+    (tmp_path / "streamed").write_bytes(data)
+    subprocess.run(
+        ["tar", "-C", tmp_path, "-czf", tmp_path / "c.tgz", "streamed"], timeout=20, check=True
+    )
     program = Program(
         f"""
 os.environ["XDG_CACHE_HOME"] = {str(tmp_path / "cache")!r}
 tree = Dir({{"shards": Dir({{"a": Archive({str(tmp_path / "a.tar")!r})}}),
-             "b": Archive({str(tmp_path / "b.zip")!r})}})
+             "b": Archive({str(tmp_path / "b.zip")!r}),
+             "c": Archive({str(tmp_path / "c.tgz")!r})}})
 """,
         mountpoint,
         str(tmp_path / "log"),
@@ -202,10 +248,9 @@ tree = Dir({{"shards": Dir({{"a": Archive({str(tmp_path / "a.tar")!r})}}),
             ["cmp", program.path("shards", "a", "large"), source / "large"], timeout=20, check=False
         )
         assert done.returncode == 0
-        read = subprocess.run(
-            ["cat", program.path("b", "packed")], capture_output=True, timeout=20, check=True
-        )
-        assert read.stdout == data
+        for packed in (program.path("b", "packed"), program.path("c", "streamed")):
+            read = subprocess.run(["cat", packed], capture_output=True, timeout=20, check=True)
+            assert read.stdout == data
         up = subprocess.run(
             ["ls", "-ia", program.path("shards", "a")], capture_output=True, timeout=20, check=True
         )
@@ -216,6 +261,6 @@ tree = Dir({{"shards": Dir({{"a": Archive({str(tmp_path / "a.tar")!r})}}),
         assert (splice["copied_in"], splice["copied_out"]) == (0, 0)
         refused = "passthrough_not_permitted" in counted["fallbacks"]
         if counted["init"]["passthrough"] and not refused:
-            assert counted["opens"]["passthrough"] == 1
+            assert counted["opens"]["passthrough"] == 2
     finally:
         program.end()

@@ -6,6 +6,8 @@ This module only reads the user's trees, and removes its temporary ones at the e
 import contextlib
 import os
 import random
+import shutil
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -178,6 +180,8 @@ def temporary_tree(files: int) -> Iterator[SourceTree]:
 def tar_of(tree: SourceTree) -> Iterator[str]:
     """Create a tar archive of the measured files of `tree`, outside the tree.
 
+    A compressed copy, with ".gz" after its name, lies beside it if gzip(1) is installed.
+
     Raises `SourceError` without enough space.
     """
     names = [*([tree.large] if tree.large else []), *tree.small]
@@ -194,6 +198,8 @@ def tar_of(tree: SourceTree) -> Iterator[str]:
         with tarfile.open(archive, "w") as file:
             for name, path in zip(names, paths, strict=True):
                 file.add(path, name, recursive=False)
+        if shutil.which("gzip"):
+            subprocess.run(["gzip", "--fast", "--keep", archive], check=True)
         os.sync()
         yield archive
 

@@ -5,6 +5,7 @@ the same guarantees: zcfuse's cache timeout of one second, and pages kept while 
 """
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -106,21 +107,33 @@ def peer_targets(source: str, base: str) -> list[Target]:
     return targets
 
 
-def tar_targets(archive: str, base: str, index: str) -> list[Target]:
-    """The archive mounted by zcfuse and by ratarmount, in directories of `base`.
+def tar_targets(archive: str, base: str) -> list[Target]:
+    """The archive, and its copy in gzip, mounted by zcfuse and by ratarmount below `base`.
 
-    ratarmount writes an `index` first; the measurement begins after that.
+    Both index an archive first; the measurement begins after that.
     """
-    own = os.path.join(base, "tar")
-    argv = zcfuse_command(archive, own, ["--keep-index", "no"])
-    targets = [Target("zcfuse tar", tuple(argv), own)]
-    program = shutil.which(_RATARMOUNT)
-    if program is None:
-        missing = f"not installed ('pip install {_RATARMOUNT}')"
-        return [*targets, Target(_RATARMOUNT, missing=missing)]
-    theirs = os.path.join(base, _RATARMOUNT)
-    argv = [program, "-f", "-o", _RATARMOUNT_OPTIONS, "--index-file", index, archive, theirs]
-    return [*targets, Target(_RATARMOUNT, tuple(argv), theirs)]
+    targets = []
+    for ending in ("", ".gz"):
+        path, what = archive + ending, f"tar{ending}"
+        own, theirs = os.path.join(base, what), os.path.join(base, f"{_RATARMOUNT}{ending}")
+        program = shutil.which(_RATARMOUNT)
+        if not os.path.exists(path):
+            targets.append(Target(f"zcfuse {what}", missing="not installed ('apt install gzip')"))
+        elif ending and importlib.util.find_spec("rapidgzip") is None:
+            missing = "not installed (\"pip install 'zcfuse[compressed]'\")"
+            targets.append(Target(f"zcfuse {what}", missing=missing))
+        else:
+            argv = zcfuse_command(path, own, ["--keep-index", "no"])
+            targets.append(Target(f"zcfuse {what}", tuple(argv), own))
+        name = f"{_RATARMOUNT} {ending}".strip()
+        if program is None:
+            missing = f"not installed ('pip install {_RATARMOUNT}')"
+            targets.append(Target(name, missing=missing))
+        elif os.path.exists(path):
+            index = ["--index-file", f"{path}.index", path, theirs]
+            argv = [program, "-f", "-o", _RATARMOUNT_OPTIONS, *index]
+            targets.append(Target(name, tuple(argv), theirs))
+    return targets
 
 
 def _has_rings(program: str) -> bool:

@@ -26,8 +26,9 @@ ENTRY_FORMAT: str
 NODE_FORMAT: str
 PIECE_FORMAT: str
 """The records of an archive's index, in the notation of the struct module."""
-MEMBER_KINDS: tuple[int, int, int, int, int, int, int, int]
-"""Of an archive's members: directory, file, sparse, symlink, deflated, bzip2, lzma, unreadable."""
+MEMBER_KINDS: tuple[int, int, int, int, int, int, int, int, int, int]
+"""Of an archive's members: directory, file, sparse, symlink, deflated, bzip2, lzma, streamed,
+streamed sparse, unreadable."""
 ENTRY_KINDS: tuple[int, int, int, int]
 """For index_put(): directory, symlink, blob, handed up."""
 TERM_KINDS: tuple[int, int, int, int, int]

@@ -126,7 +126,9 @@ def _sources(
     help="Also mount mergerfs and bindfs; layers by overlayfs and fuse-overlayfs.",
 )
 @click.option(
-    "--tar", is_flag=True, help="Also mount a tar archive of the files, by zcfuse and ratarmount."
+    "--tar",
+    is_flag=True,
+    help="Also mount a tar archive of the files, plain and in gzip, by zcfuse and ratarmount.",
 )
 @click.option(
     "--layers",
@@ -230,7 +232,7 @@ def _targets(
             targets += view_targets(tree, manifests, path, base)
     if wanted.tar:
         archive = stack.enter_context(tar_of(tree))
-        targets += tar_targets(archive, base, f"{archive}.index")
+        targets += tar_targets(archive, base)
     return targets
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 KEEP: Final = {"cache": "CACHE", "beside": "BESIDE", "no": "NOT"}
 """The choices of ``--keep-index``, each with its member of `Keep`."""
 
-_ENDINGS: Final = (".tar", ".zip")
 _INDEX_ENDING: Final = ".zcidx"
 _NAMED_AT_MOST: Final = 3
 
@@ -219,10 +218,12 @@ def _candidates(directory: str) -> Iterator[_Candidate]:
         raise CommandError(
             f"--archives {directory}: not readable: give this user read permission on it"
         ) from error
+    from zcfuse.tree.archive import ENDINGS
+
     for name in names:
         if not name.startswith(".") and not name.endswith(_INDEX_ENDING):
             path = os.path.join(directory, name)
-            required = name.lower().endswith(_ENDINGS) and os.path.isfile(path)
+            required = name.lower().endswith(ENDINGS) and os.path.isfile(path)
             yield _Candidate(path, directory, required)
 
 
@@ -251,7 +252,7 @@ def _warn_of_damage(archive: Archive) -> None:
 def _names(paths: Sequence[str]) -> dict[str, str]:
     """Return the name of each archive: its stem, or its whole name if stems are equal."""
     whole = {path: os.path.basename(path) for path in paths}
-    stems = {path: os.path.splitext(name)[0] for path, name in whole.items()}
+    stems = {path: _stem(name) for path, name in whole.items()}
     times = Counter(stems.values())
     names = {path: stem if times[stem] == 1 else whole[path] for path, stem in stems.items()}
     by_name: dict[str, str] = {}
@@ -268,3 +269,11 @@ def _names(paths: Sequence[str]) -> dict[str, str]:
     if clashes[_NAMED_AT_MOST:]:
         warn(f"zcfuse: and so {len(clashes) - _NAMED_AT_MOST} more names")
     return names
+
+
+def _stem(name: str) -> str:
+    """Return a name without the ending of an archive, or without its last ending."""
+    from zcfuse.tree.archive import ENDINGS
+
+    ending = next((ending for ending in ENDINGS if name.lower().endswith(ending)), "")
+    return name.removesuffix(name[-len(ending) :]) if ending else os.path.splitext(name)[0]

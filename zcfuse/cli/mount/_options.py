@@ -48,7 +48,8 @@ TREE_OPTIONS: Final = (
     ),
     Option(
         name="archive",
-        help="Show a tar or zip archive as a directory, instead of SOURCE. Repeat it for several.",
+        help="Show a tar (also compressed) or zip archive as a directory, instead of SOURCE."
+        " Repeat it for several.",
         metavar="F",
         several=True,
         completes="file",
@@ -82,7 +83,7 @@ TREE_OPTIONS: Final = (
     ),
     Option(
         name="unpack_budget",
-        help="Memory for the decompressed members of all zip archives together.",
+        help="Memory for the decompressed members of all archives together.",
         default_text="1G",
         read=parse_size,
         metavar="SIZE",

@@ -1,10 +1,11 @@
-"""Archives as trees: the byte ranges of a tar or zip archive that belong to each file.
+"""Archives as trees: the bytes of a tar or zip archive that belong to each file.
 
 The index is independent of mounts. It answers for names, attributes and places without reading the
 members, and is kept between mounts.
 """
 
 from zcfuse.tree.archive._budget import UnpackBudget
+from zcfuse.tree.archive._compression import ENDINGS
 from zcfuse.tree.archive._errors import (
     ArchiveError,
     DamagedIndexError,
@@ -24,6 +25,7 @@ from zcfuse.tree.archive._unpack import BadMemberError, unpack
 from zcfuse.tree.archive._unpacked import UnpackedStatistics
 
 __all__ = [
+    "ENDINGS",
     "Archive",
     "ArchiveError",
     "ArchiveIdentity",

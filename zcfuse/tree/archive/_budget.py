@@ -7,6 +7,8 @@ import resource
 import threading
 from typing import Final, Protocol
 
+from zcfuse.tree.archive._streamed import StreamUnpackers
+
 DEFAULT_BUDGET: Final = 1 << 30
 """Bytes of memory for unpacked members."""
 
@@ -38,13 +40,15 @@ class UnpackBudget:
     """Bytes of memory for unpacked members, shared by archives that are mounted together.
 
     It includes members being unpacked. All its archives share `lock`, which callers hold for each
-    call; `threads` is the number of unpacking threads.
+    call; `threads` is the number of unpacking threads, and `streams` unpacks from compressed tar
+    archives.
     """
 
     def __init__(self, size: int = DEFAULT_BUDGET) -> None:
         self.size: Final = size
         self.lock: Final = threading.Lock()
         self.threads = 0
+        self.streams: Final = StreamUnpackers()
         self._used = 0
         self._slots: dict[Slot, None] = {}  # least recently used first
 

@@ -15,7 +15,7 @@ from zcfuse.datapath import SECTOR_BYTES
 from zcfuse.tree.archive._assembly import assemble
 from zcfuse.tree.archive._columns import ROOT, Columns
 from zcfuse.tree.archive._format import NODE, PIECE, Meta, Note
-from zcfuse.tree.archive._members import PACKED, Damage, HardLink, Kind, LeftOut, Record
+from zcfuse.tree.archive._members import IN_PIECES, PACKED, Damage, HardLink, Kind, LeftOut, Record
 from zcfuse.tree.archive._names import UnusableNameError, components, is_plain
 
 MADE_DIRECTORY_MODE: Final = 0o755
@@ -64,12 +64,15 @@ class Builder:
         except UnusableNameError as error:
             self.note(str(error), member.name)
 
-    def finish(self) -> dict[str, bytes | bytearray]:
-        """Return the sections of the index by name; consumes the builder."""
+    def finish(self, points: bytes = b"") -> dict[str, bytes | bytearray]:
+        """Return the sections of the index by name; consumes the builder.
+
+        `points` are the seek points of a compressed archive.
+        """
         sections = assemble(self._columns, self)
         notes = tuple(Note(reason, *found) for reason, found in self._notes.items())
         meta = Meta(self._container, self._members, tuple(self._reasons), notes, self._damage)
-        return {**sections, "meta": msgspec.json.encode(meta)}
+        return {**sections, "meta": msgspec.json.encode(meta), "points": points}
 
     # -- for the assembly ----------------------------------------------------------------------
 
@@ -139,7 +142,7 @@ class Builder:
         """Append a member's node and return its number."""
         kind, size, place, extent, detail = record.kind, record.size, record.offset, 0, 0
         columns = self._columns
-        if kind == Kind.SPARSE:
+        if kind in IN_PIECES:
             place, extent = len(columns.pieces) // PIECE.size, len(record.pieces)
             detail = min(-(-record.stored // SECTOR_BYTES), 2**32 - 1)
             for piece in record.pieces:

@@ -1,9 +1,10 @@
 """The records of an index, in memory as in a kept file: fixed sizes, little-endian, no pointers.
 
-An index has five sections. *Entries* are names; those of one directory are adjacent and sorted.
+An index has six sections. *Entries* are names; those of one directory are adjacent and sorted.
 *Nodes* are the targets of names; hard links are entries with one node. *Pieces* are the ranges of
-sparse members, *names* the bytes of names and symlink targets, *meta* the rest as JSON. The native
-index describes the records (`sources/member_index.hpp`).
+sparse members, *names* the bytes of names and symlink targets, *meta* the rest as JSON. *Points*
+are a compressed archive's seek points, in a form that only the library of its format reads. The
+native index describes the records (`sources/member_index.hpp`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import msgspec
 
 from zcfuse.datapath import ENTRY_FORMAT, NODE_FORMAT, PIECE_FORMAT
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """Increases whenever a section or a parser's result changes."""
 
-SECTIONS: Final = ("entries", "nodes", "pieces", "names", "meta")
+SECTIONS: Final = ("entries", "nodes", "pieces", "names", "meta", "points")
 
 ENTRY: Final = Struct(ENTRY_FORMAT)
 """Offset into names, node, length of the name."""

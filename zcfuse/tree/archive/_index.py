@@ -21,7 +21,7 @@ from zcfuse.tree._types import Attributes
 from zcfuse.tree.archive._errors import DamagedIndexError
 from zcfuse.tree.archive._format import ENTRY, SECTIONS, Meta, Note
 from zcfuse.tree.archive._identity import ArchiveIdentity
-from zcfuse.tree.archive._members import PACKED, Kind, Run
+from zcfuse.tree.archive._members import IN_PIECES, PACKED, Kind, Run
 from zcfuse.tree.archive._place import ArchivePlace
 
 LISTED_AT_ONCE: Final = 512
@@ -38,8 +38,9 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     """The data of one node.
 
     `mode` has the type bits. `offset` and `stored` locate the bytes in the archive, for kinds with
-    one range; for a sparse member `stored` counts the bytes outside holes, rounded up. `crc` is the
-    CRC-32 of a packed member's bytes, `reason` says why a member is unreadable. Sizes in bytes.
+    one range; for a sparse member `stored` counts the bytes outside holes, rounded up. In a
+    compressed tar archive both are those of the decompressed bytes. `crc` is the CRC-32 of a packed
+    member's bytes, `reason` says why a member is unreadable. Sizes in bytes.
     """
 
     node: int
@@ -103,16 +104,17 @@ class ArchiveIndex:
         size: int,
         names: int,
         *,
+        points: Callable[[], bytes] = bytes,
         kept: str | None = None,
         kept_reason: str = "",
         close: Callable[[], None] = lambda: None,
     ) -> None:
         """Make an index; use index_archive() to get one.
 
-        `tables` reads its sections, `size` bytes with `names` entries, at the first use. `kept` is
-        the file of the index, or None if it is only in memory. `kept_reason` says why, or why a
+        `tables` reads its sections, `size` bytes with `names` entries, at the first use, and
+        `points` the seek points of a compressed archive. `kept` is the file of the index, or None if it is only in memory. `kept_reason` says why, or why a
         kept index was rebuilt. `reused` is whether a kept index was used instead of reading the
-        archive. `close` ends the use of `tables`.
+        archive. `close` ends the use of `tables` and `points`.
         """
         self.place = place
         self.identity = identity
@@ -122,6 +124,7 @@ class ArchiveIndex:
         self.size: Final = size
         self._names = names
         self._tables = tables
+        self._points = points
         self._meta = msgspec.json.decode(meta, type=Meta)
         self._always: MemberIndex | None = None
         self._close = close
@@ -131,16 +134,19 @@ class ArchiveIndex:
         cls, place: ArchivePlace, identity: ArchiveIdentity, sections: Mapping[str, bytes]
     ) -> ArchiveIndex:
         """Return an index that is only in memory."""
-        entries, nodes, pieces, names, meta = (bytes(sections[name]) for name in SECTIONS)
+        entries, nodes, pieces, names, meta, points = (bytes(sections[name]) for name in SECTIONS)
         tables = entries, nodes, pieces, names
         size = sum(map(len, tables))
-        index = cls(place, identity, meta, lambda: tables, size, len(entries) // ENTRY.size)
+        count = len(entries) // ENTRY.size
+        index = cls(
+            place, identity, meta, lambda: tables, size, count, points=lambda: points
+        )
         index.load()
         return index
 
     @property
     def container(self) -> str:
-        """Return "tar" or "zip"."""
+        """Return "tar", "zip", or "tar." and the ending of its compression, as in "tar.gz"."""
         return self._meta.container
 
     @property
@@ -213,9 +219,9 @@ class ArchiveIndex:
             nlink,
             mtime_ns,
             size,
-            offset=place if kind == Kind.FILE or kind in PACKED else 0,
+            offset=place if kind == Kind.FILE or kind in PACKED - IN_PIECES else 0,
             stored=stored,
-            crc=detail if kind in PACKED else 0,
+            crc=detail if kind in PACKED - IN_PIECES else 0,
             reason=self._reason(detail) if kind == Kind.UNREADABLE else "",
         )
 
@@ -236,6 +242,14 @@ class ArchiveIndex:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return (Run(*run) for run in self.native.runs(node))
 
+    def stream_runs(self, node: int) -> Iterator[Run]:
+        """Yield the runs of a sparse member of a compressed archive, in the decompressed bytes."""
+        return (Run(*run) for run in self.native.runs(node))
+
+    def seek_points(self) -> bytes:
+        """Return the seek points of a compressed archive, as its library wrote them."""
+        return self._points()
+
     def open(self) -> int:
         """Open the archive and return its descriptor, which is the caller's to close.
 
@@ -250,6 +264,7 @@ class ArchiveIndex:
     def close(self) -> None:
         """Free the index; a second call does nothing."""
         self._tables = _no_tables
+        self._points = bytes
         _loaded.drop(self)
         self._close()
 

@@ -10,14 +10,13 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Final
 
 import msgspec
 
+from zcfuse.tree.archive._compression import MAGIC_BYTES, compression_of
 from zcfuse.tree.archive._errors import ArchiveError, NotAnArchiveError
 from zcfuse.tree.archive._identity import ArchiveIdentity
 from zcfuse.tree.archive._limits import (
@@ -37,49 +36,27 @@ from zcfuse.tree.archive._messages import (
     Unreadable,
 )
 from zcfuse.tree.archive._parse import Progress
+from zcfuse.tree.archive._process import Process, ended
 from zcfuse.tree.archive._reader import read_at
 
-_COMMAND: Final = "from zcfuse.tree.archive._worker import main; main({})"
+_MODULE: Final = "zcfuse.tree.archive._worker"
 _NO_HONEST_ONE: Final = "which no honest archive of its size needs"
 
 
-class _Process:
-    """A running worker. Owns its end of the socket, and the process."""
-
-    def __init__(self) -> None:
-        # SEQPACKET keeps each message in one piece.
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel.settimeout(STALLED_SECONDS)
-        with theirs:
-            # -P: the current directory must not provide modules.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _COMMAND.format(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-
-    def status(self) -> int:
-        """Wait for a process that ends by itself; return its `Popen.returncode`."""
-        return self._process.wait()
-
-    def kill(self) -> None:
-        """Kill the process."""
-        self.channel.close()
-        self._process.kill()
-        self._process.wait()
+def _started() -> Process:
+    return Process(_MODULE, STALLED_SECONDS)
 
 
 class _Holder:
     """Holds the worker of an `indexing_process()` block, which a bad archive may have ended."""
 
     def __init__(self) -> None:
-        self.process: _Process | None = _Process()
+        self.process: Process | None = _started()
 
     @contextlib.contextmanager
-    def process_for_one(self) -> Iterator[_Process]:
+    def process_for_one(self) -> Iterator[Process]:
         """Lend the process; it ends if the block raises."""
-        process, self.process = self.process or _Process(), None
+        process, self.process = self.process or _started(), None
         try:
             yield process
         except BaseException:
@@ -117,7 +94,9 @@ def parsed(
         with indexing_process():
             return parsed(path, fd, identity, progress, salvage=salvage)
     status = os.fstat(fd)
-    job = Job(path, identity.mtime_ns, salvage, memory_limit(status), seconds_limit(status))
+    compressed = compression_of(read_at(fd, MAGIC_BYTES, 0)) is not None
+    memory = memory_limit(status, compressed=compressed)
+    job = Job(path, identity.mtime_ns, salvage, memory, seconds_limit(status))
     with contextlib.ExitStack() as stack:
         sections = os.memfd_create("zcfuse-index", os.MFD_CLOEXEC)
         stack.callback(os.close, sections)
@@ -130,7 +109,7 @@ def parsed(
         return _result(path, answer, sections)
 
 
-def _asked(process: _Process, job: Job, fds: tuple[int, int], progress: Progress) -> Answer:
+def _asked(process: Process, job: Job, fds: tuple[int, int], progress: Progress) -> Answer:
     """Return the last answer to a job; ArchiveError if the process ended or hung."""
     try:
         socket.send_fds(process.channel, [msgspec.msgpack.encode(job)], fds)
@@ -151,8 +130,7 @@ def _ended(status: int, job: Job) -> str:
     if status == -signal.SIGXCPU:
         needed = f"more than {job.seconds} s of processor time"
         return f"indexing it takes {needed}, {_NO_HONEST_ONE}"
-    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
-    return f"the process that indexed it {how}"
+    return f"the process that indexed it {ended(status)}"
 
 
 def _result(path: bytes, answer: Answer, sections: int) -> tuple[dict[str, bytes], bool]:

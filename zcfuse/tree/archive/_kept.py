@@ -38,7 +38,7 @@ from zcfuse.tree.archive._sections import (
 SUFFIX: Final = ".zcidx"
 MAGIC: Final = b"zcindex\n"
 
-HEADER: Final = Struct("<8sII QQQqq 32s 5Q II")
+HEADER: Final = Struct("<8sII QQQqq 32s 6Q II")
 """Magic, version, bytes of a block; device, inode, size, mtime_ns, ctime_ns, SHA-256 of the path;
 sizes of the sections; CRC-32 of the table, CRC-32 of the header up to here."""
 
@@ -50,7 +50,7 @@ SMALL_INDEX: Final = 256 * 1024
 _CACHE: Final = b"/zcfuse/archives/"
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-RECORD_SIZES: Final = (ENTRY.size, NODE.size, PIECE.size, 1, 1)
+RECORD_SIZES: Final = (ENTRY.size, NODE.size, PIECE.size, 1, 1, 1)
 
 
 def beside(archive: bytes) -> bytes:
@@ -153,18 +153,28 @@ def _index(
 ) -> ArchiveIndex:
     """Return the index over a kept file; reads a small one whole and closes the file."""
     places = [(sum(sizes[:number]), size) for number, size in enumerate(sizes)]
-    *tables, meta = places
+    *tables, meta, points = places
 
     def load() -> Tables:
         entries, nodes, pieces, names = (body.read(*place) for place in tables)
         return entries, nodes, pieces, names
 
-    size = sum(sizes[:-1])
+    size = sum(sizes[: len(tables)])
     names = sizes[0] // ENTRY.size
+    small = sum(sizes) <= SMALL_INDEX
+    found = body.read(*points) if small else b""
     index = ArchiveIndex(
-        place, identity, body.read(*meta), load, size, names, kept=kept, close=body.close
+        place,
+        identity,
+        body.read(*meta),
+        load,
+        size,
+        names,
+        points=(lambda: found) if small else (lambda: body.read(*points)),
+        kept=kept,
+        close=body.close,
     )
-    if sum(sizes) <= SMALL_INDEX:
+    if small:
         index.load()
         body.close()
     return index

@@ -20,11 +20,17 @@ NOBODY: Final = 65534
 class Kind(IntEnum):
     """The kind of a member and of its storage. Kept indexes contain the values."""
 
-    DIRECTORY, FILE, SPARSE, SYMLINK, DEFLATED, BZIP2, LZMA, UNREADABLE = MEMBER_KINDS
+    DIRECTORY, FILE, SPARSE, SYMLINK = MEMBER_KINDS[:4]
+    DEFLATED, BZIP2, LZMA, STREAMED, STREAMED_SPARSE, UNREADABLE = MEMBER_KINDS[4:]
 
 
-PACKED: Final = frozenset({Kind.DEFLATED, Kind.BZIP2, Kind.LZMA})
+STREAMED: Final = frozenset({Kind.STREAMED, Kind.STREAMED_SPARSE})
+"""Kinds in a compressed tar archive; places are those of its decompressed bytes."""
+
+PACKED: Final = frozenset({Kind.DEFLATED, Kind.BZIP2, Kind.LZMA}) | STREAMED
 """Kinds with compressed bytes."""
+
+IN_PIECES: Final = frozenset({Kind.SPARSE, Kind.STREAMED_SPARSE})
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):

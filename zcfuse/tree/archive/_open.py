@@ -35,7 +35,7 @@ def index_archive(
     progress: Progress = lambda done, total: None,
     salvage: bool = False,
 ) -> ArchiveIndex:
-    """Return the index of an uncompressed tar archive or of a zip archive.
+    """Return the index of a tar archive, compressed or not, or of a zip archive.
 
     `progress` runs in this thread; an exception from it ends the indexing. `salvage` takes the
     members before the damage of a tar archive; otherwise damage is an error.

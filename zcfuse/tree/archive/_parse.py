@@ -11,9 +11,18 @@ from collections.abc import Callable
 from typing import Final
 
 from zcfuse.tree.archive._builder import Builder
-from zcfuse.tree.archive._errors import NotAnArchiveError, shown
+from zcfuse.tree.archive._compression import (
+    EXTRA,
+    Compression,
+    DamagedStreamError,
+    MissingLibraryError,
+    compression_of,
+    open_stream,
+)
+from zcfuse.tree.archive._errors import ArchiveError, NotAnArchiveError, shown
+from zcfuse.tree.archive._limits import TAR_HEADER
 from zcfuse.tree.archive._members import Damage, HardLink, LeftOut, Record
-from zcfuse.tree.archive._reader import read_at
+from zcfuse.tree.archive._reader import Reader, StreamReader, read_at
 from zcfuse.tree.archive._tar import BLOCK, is_tar, tar_members
 from zcfuse.tree.archive._zip import is_zip, zip_members
 
@@ -21,16 +30,6 @@ Progress = Callable[[int, int], None]
 """Called with (bytes of the archive done, total bytes), sometimes and at the end."""
 
 MEMBERS_PER_REPORT: Final = 1000
-
-COMPRESSED: Final = {
-    b"\x1f\x8b": ("gzip", "gzip -dk"),
-    b"BZh": ("bzip2", "bzip2 -dk"),
-    b"\xfd7zXZ\x00": ("xz", "xz -dk"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"),
-    b"\x04\x22\x4d\x18": ("lz4", "lz4 -dk"),
-    b"LZIP": ("lzip", "lzip -dk"),
-}
-"""First bytes of a compression format: its name, and the command that decompresses it."""
 
 
 def parse(
@@ -42,15 +41,51 @@ def parse(
     MemoryError.
     """
     status = os.fstat(fd)
-    container = _container(path, fd, status.st_size)
+    start = read_at(fd, BLOCK, 0)
+    is_plain = len(start) == BLOCK and is_tar(start)
+    compression = None if is_plain else compression_of(start)
+    container = compression.container if compression else _container(path, fd, status.st_size)
     builder = Builder(container, status.st_uid, status.st_gid, mtime_ns)
     intake = _Intake(builder, progress, status.st_size)
+    if compression:
+        points = _parse_stream(path, fd, compression, intake, salvage=salvage)
+        return builder.finish(points), intake.complete
     if container == "tar":
-        for done, member in tar_members(path, fd, status.st_size, salvage=salvage):
+        reader = Reader(fd, status.st_size, TAR_HEADER + BLOCK)
+        for done, member in tar_members(path, reader, salvage=salvage):
             intake.take(done, member)
     else:
         zip_members(path, fd, status.st_size, (status.st_uid, status.st_gid), intake.take)
     return builder.finish(), intake.complete
+
+
+def _parse_stream(
+    path: bytes, fd: int, compression: Compression, intake: _Intake, *, salvage: bool
+) -> bytes:
+    """Take in the members of a compressed tar archive, and return its seek points."""
+    what, file = compression.name, shlex.quote(shown(path))
+    remedy = f"decompress it first: {compression.command} {file}"
+    if not compression.library:
+        reason = f"compressed with {what}, in which no library seeks; {remedy}"
+        raise NotAnArchiveError(path, reason, compressed=True)
+    try:
+        with open_stream(compression, fd) as stream:
+            reader = StreamReader(stream, TAR_HEADER + BLOCK, intake.report)
+            start = reader.read(BLOCK)
+            if len(start) < BLOCK or not is_tar(start):
+                reason = f"compressed with {what}, and no tar archive in it; {remedy}"
+                raise NotAnArchiveError(path, reason, compressed=True)
+            for _, member in tar_members(path, reader, salvage=salvage):
+                intake.take(stream.done(), member)
+            while intake.complete and reader.read(TAR_HEADER):
+                reader.begin(reader.tell())  # the rest, whose checksums the library compares
+            return stream.points()
+    except MissingLibraryError as error:
+        reason = f"compressed with {what}, which needs {error}: {EXTRA}; or {remedy}"
+        raise NotAnArchiveError(path, reason, compressed=True) from error
+    except DamagedStreamError as error:
+        reason = f"its {what} stream is damaged or cut off ({error})"
+        raise ArchiveError(path, reason) from error
 
 
 class _Intake:
@@ -71,22 +106,21 @@ class _Intake:
             self.complete = False
         self._count += 1
         if self._count % MEMBERS_PER_REPORT == 0:
-            self._done = min(max(self._done, done), self._total)
-            self._progress(self._done, self._total)
+            self.report(done)
+
+    def report(self, done: int) -> None:
+        """Tell the caller that `done` bytes of the archive are read."""
+        self._done = min(max(self._done, done), self._total)
+        self._progress(self._done, self._total)
 
 
 def _container(path: bytes, fd: int, size: int) -> str:
-    """Return "tar" or "zip"; ArchiveError names another kind of file, and the remedy."""
+    """Return "tar" or "zip"; raise NotAnArchiveError for another kind of file."""
     start = read_at(fd, BLOCK, 0)
     if not start:
         raise NotAnArchiveError(path, "the file is empty")
     if len(start) == BLOCK and is_tar(start):
         return "tar"
-    for magic, (name, command) in COMPRESSED.items():
-        if start.startswith(magic):
-            what = f"compressed with {name}, so its members are no runs of bytes of it"
-            remedy = f"decompress it first: {command} {shlex.quote(shown(path))}"
-            raise NotAnArchiveError(path, f"{what}; {remedy}", compressed=True)
     if is_zip(fd, size, start):
         return "zip"
     raise NotAnArchiveError(path, "neither a tar nor a zip archive")

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from zcfuse.tree.archive._limits import DIGITS, EXTENDED_HEADERS, TAR_HEADER
 from zcfuse.tree.archive._members import clamp_ns
-from zcfuse.tree.archive._reader import Reader
+from zcfuse.tree.archive._reader import TarReader
 
 _PAX_TYPES: Final = b"xgX"
 _EXTENDED_TYPES: Final = _PAX_TYPES + b"LK"
@@ -24,7 +24,7 @@ _DIGITS: Final = re.compile(rb"[0-9]{%d}" % (DIGITS + 1))
 _SECONDS: Final = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{0,100})?")
 
 
-def check_extended(reader: Reader, offset: int) -> None:
+def check_extended(reader: TarReader, offset: int) -> None:
     """Raise HeaderError unless the extended headers at `offset` are safe to parse."""
     for _ in range(EXTENDED_HEADERS):
         reader.seek(offset)

@@ -1,4 +1,4 @@
-"""The members of an uncompressed tar archive, by tarfile's parser of headers.
+"""The members of a tar archive, by tarfile's parser of headers.
 
 This module walks from header to header instead of TarFile, which keeps every member in memory and
 treats a bad header as the end of the archive.
@@ -11,8 +11,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
+from zcfuse.tree.archive._compression import DamagedStreamError
 from zcfuse.tree.archive._errors import ArchiveError
-from zcfuse.tree.archive._limits import TAR_HEADER
 from zcfuse.tree.archive._members import (
     LARGEST_SIZE,
     Damage,
@@ -25,7 +25,7 @@ from zcfuse.tree.archive._members import (
 )
 from zcfuse.tree.archive._names import target_trouble
 from zcfuse.tree.archive._pax import check_extended, nanoseconds
-from zcfuse.tree.archive._reader import Reader
+from zcfuse.tree.archive._reader import TarReader
 
 BLOCK: Final = tarfile.BLOCKSIZE
 
@@ -61,33 +61,32 @@ def is_tar(start: bytes) -> bool:
 
 
 def tar_members(
-    path: bytes, fd: int, size: int, *, salvage: bool
+    path: bytes, reader: TarReader, *, salvage: bool
 ) -> Iterator[tuple[int, Record | HardLink | LeftOut]]:
     """Yield (bytes of the archive done, member) in the order of the archive.
 
     Raises ArchiveError at an unreadable header, with its position, and at an archive without a
     final block of zeros. With `salvage` either is a `Damage`, the last item.
     """
-    reader = Reader(fd, size, TAR_HEADER + BLOCK)
     archive = _empty_archive()
     archive.fileobj = cast(Any, reader)
-    offset = count = cut = 0
-    while not _at_end(reader, offset):
+    offset = count = 0
+    cut = False
+    while True:
         try:
-            if size - offset < BLOCK:
-                raise _CutOffError(_cut_off(size, count, cut))
-            header = _next_header(archive, reader, offset)
+            reader.begin(offset)
+            if _at_end(reader, offset, count, cut):
+                return
+            member = _member(_next_header(archive, reader, offset), reader)
         except (OSError, MemoryError):
             raise
         except Exception as error:
-            where = f"no readable tar header at byte {offset}, after {count} members ({error})"
-            where = str(error) if isinstance(error, _CutOffError) else where
+            where = _damage(error, offset, count)
             if not salvage or count == 0:
                 raise ArchiveError(path, where, salvageable=count > 0) from error
-            yield size, Damage(b"", where)
+            yield reader.end(), Damage(b"", where)
             return
         count += 1
-        member = _member(header, size)
         cut = isinstance(member, Record) and member.reason == CUT
         yield archive.offset, member
         offset = archive.offset
@@ -97,9 +96,13 @@ class _CutOffError(Exception):
     """The archive lacks its end. The message names the place and the loss."""
 
 
-def _cut_off(size: int, count: int, cut: int) -> str:
-    lost = ", the last of which is cut (EIO)" if cut else ""
-    return f"it was cut off at byte {size}, after {count} members{lost}"
+def _damage(error: Exception, offset: int, count: int) -> str:
+    """Return the place of damage, and what lies before it."""
+    if isinstance(error, _CutOffError):
+        return str(error)
+    if isinstance(error, DamagedStreamError):
+        return f"its compressed stream is damaged or cut off, after {count} members ({error})"
+    return f"no readable tar header at byte {offset}, after {count} members ({error})"
 
 
 def _empty_archive() -> tarfile.TarFile:
@@ -108,15 +111,21 @@ def _empty_archive() -> tarfile.TarFile:
     return tarfile.TarFile(fileobj=nothing, mode="r", encoding="utf-8", errors="surrogateescape")
 
 
-def _at_end(reader: Reader, offset: int) -> bool:
-    """Return whether the archive ends here, at a block of zeros. POSIX has two; one suffices."""
-    if offset > reader.size:
-        return False
+def _at_end(reader: TarReader, offset: int, count: int, cut: bool) -> bool:
+    """Return whether the archive ends here, at a block of zeros. POSIX has two; one suffices.
+
+    Raises _CutOffError if there is no block.
+    """
     reader.seek(offset)
-    return reader.read(BLOCK) == bytes(BLOCK)
+    block = reader.read(BLOCK)
+    if len(block) == BLOCK:
+        return block == bytes(BLOCK)
+    lost = ", the last of which is cut (EIO)" if cut else ""
+    what = " of its contents" if reader.streamed else ""
+    raise _CutOffError(f"it was cut off at byte {reader.end()}{what}, after {count} members{lost}")
 
 
-def _next_header(archive: tarfile.TarFile, reader: Reader, offset: int) -> tarfile.TarInfo:
+def _next_header(archive: tarfile.TarFile, reader: TarReader, offset: int) -> tarfile.TarInfo:
     """Parse the header at `offset`, and store the next one's place in `archive.offset`."""
     check_extended(reader, offset)
     reader.seek(offset)
@@ -132,7 +141,7 @@ def _next_header(archive: tarfile.TarFile, reader: Reader, offset: int) -> tarfi
     return header
 
 
-def _take_time_off(header: tarfile.TarInfo, reader: Reader) -> None:
+def _take_time_off(header: tarfile.TarInfo, reader: TarReader) -> None:
     """Undo a mistake of tarfile, which reads an access time in incremental archives as a prefix.
 
     GNU headers have times where ustar headers have the start of a long name.
@@ -143,7 +152,7 @@ def _take_time_off(header: tarfile.TarInfo, reader: Reader) -> None:
         header.name = header.name[12:]
 
 
-def _member(header: tarfile.TarInfo, size: int) -> Record | HardLink | LeftOut:
+def _member(header: tarfile.TarInfo, reader: TarReader) -> Record | HardLink | LeftOut:
     name = _bytes(header.pax_headers.get("GNU.sparse.name", header.name))
     if header.type in SPECIAL:
         return LeftOut(name, SPECIAL[header.type])
@@ -162,7 +171,7 @@ def _member(header: tarfile.TarInfo, size: int) -> Record | HardLink | LeftOut:
         return record
     if header.issym():
         return _symlink(record, _bytes(header.linkname))
-    _place(record, header, size)
+    _place(record, header, reader)
     return record
 
 
@@ -174,7 +183,7 @@ def _symlink(record: Record, target: bytes) -> Record | LeftOut:
     return record
 
 
-def _place(record: Record, header: tarfile.TarInfo, size: int) -> None:
+def _place(record: Record, header: tarfile.TarInfo, reader: TarReader) -> None:
     """Set the place of a regular file's bytes, or why it is unreadable."""
     sparse = _sparse_map(header)
     record.size = header.size
@@ -190,8 +199,23 @@ def _place(record: Record, header: tarfile.TarInfo, size: int) -> None:
     else:
         record.kind, record.offset = Kind.SPARSE, header.offset_data
         _place_pieces(record, [(start, length) for start, length in sparse if length])
-    if record.kind != Kind.UNREADABLE and record.offset + record.stored > size:
+    if record.kind == Kind.UNREADABLE:
+        return
+    crc = reader.checksum(record.offset, record.stored)
+    if crc is None:
         _give_up(record, CUT)
+    elif reader.streamed:
+        _place_in_stream(record, crc)
+
+
+def _place_in_stream(record: Record, crc: int) -> None:
+    """Turn the place of a file's bytes into one of the decompressed bytes."""
+    if record.kind == Kind.SPARSE:
+        record.kind = Kind.STREAMED_SPARSE
+    elif record.size:
+        record.kind, record.crc = Kind.STREAMED, crc
+    else:
+        record.offset = 0
 
 
 def _place_pieces(record: Record, sparse: list[tuple[int, int]]) -> None:

@@ -64,7 +64,7 @@ class ArchiveNode(Node):
 
 
 class Archive(Tree):
-    """Shows the members of an uncompressed tar archive or of a zip archive as files.
+    """Shows the members of a tar archive, compressed or not, or of a zip archive as files.
 
     Creating one reads the archive's headers once; later ones use the kept index. The archive must
     not change: later opens would give ESTALE, never other bytes.
@@ -184,7 +184,8 @@ class Archive(Tree):
         member = self.index.member(_own(node).number)
         kind = _KINDS.get(member.kind, "member")
         if member.kind in PACKED:
-            kind = f"{member.kind.name.lower()} member, decompressed into memory when it is opened,"
+            name = member.kind.name.lower().replace("_", " ")
+            kind = f"{name} member, decompressed into memory when it is opened,"
         return f"{kind} of the {self.index.container} archive {shown(self.index.identity.path)}"
 
     def lease_of(self, node: Node) -> Lease | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import errno
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
@@ -81,6 +82,13 @@ def unpack(fd: int, member: PackedMember, write: Callable[[bytes], object]) -> N
         raise BadMemberError(f"it has {size} bytes and not the {member.size} that the archive says")
     if crc != member.crc:
         raise BadMemberError("its bytes do not have the CRC-32 that the archive says")
+
+
+def write_all(fd: int, data: bytes | bytearray) -> None:
+    """Write some bytes at the position of `fd`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def unpacked_bytes(fd: int, member: PackedMember) -> bytes:

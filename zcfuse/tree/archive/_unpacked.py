@@ -1,8 +1,8 @@
 """Packed members in memory: each decompressed once, into a sealed memfd, within a budget.
 
 Members without an open file are evicted when memory is needed, least recently used first. A
-separate thread unpacks a large member. Callers meanwhile get BlockingIOError, as for a file under
-another process's lease, and the mount retries.
+separate thread unpacks a large member, or one of a compressed tar archive. Callers meanwhile get
+BlockingIOError, as for a file under another process's lease, and the mount retries.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from zcfuse.tree._types import BeingMadeError
 from zcfuse.tree.archive._budget import Slot, UnpackBudget
+from zcfuse.tree.archive._compression import compression_in
 from zcfuse.tree.archive._index import ArchiveIndex, Member
-from zcfuse.tree.archive._unpack import BadMemberError, unpack
+from zcfuse.tree.archive._members import STREAMED, Kind
+from zcfuse.tree.archive._unpack import BadMemberError, unpack, write_all
 
 LOG: Final = logging.getLogger("zcfuse.tree")
 
@@ -58,8 +60,12 @@ class UnpackedMembers:
         self._lock = budget.lock
         self._slots: dict[int, Slot] = {}
         self._bad: dict[int, str] = {}
+        self._failed: dict[int, OSError] = {}
         self._bytes = 0
         self._closed = False
+        # Streams are unpacked by processes; 0 is no key.
+        streamed = compression_in(index.container) is not None
+        self._stream_key = budget.streams.enter() if streamed else 0
         self._unpacked = self._given_up = 0
         self._reasons: Counter[str] = Counter()
 
@@ -79,13 +85,16 @@ class UnpackedMembers:
         with self._lock:
             if member.node in self._bad:
                 raise BadMemberError(self._bad[member.node])
+            if member.node in self._failed:
+                raise self._failed.pop(member.node)
             slot = self._slots.get(member.node)
             if slot is not None:
                 return self._used(slot)
-            if member.size > AT_ONCE_BYTES and self._budget.threads >= THREADS:
+            waits = member.size > AT_ONCE_BYTES or member.kind in STREAMED
+            if waits and self._budget.threads >= THREADS:
                 raise BeingMadeError(errno.EAGAIN, "other members are being unpacked")
             slot = self._reserve(member)
-            if member.size > AT_ONCE_BYTES:
+            if waits:
                 self._budget.threads += 1
                 work = threading.Thread(target=self._work, args=(member, slot), daemon=True)
                 work.start()
@@ -105,9 +114,12 @@ class UnpackedMembers:
         """Free all; a second call does nothing. A member in a thread is freed at the thread's
         end."""
         with self._lock:
+            key, self._stream_key = self._stream_key, 0
             self._closed = True
             for slot in list(self._slots.values()):
                 self._drop(slot)
+        if key:
+            self._budget.streams.leave()
 
     def give_up(self, slot: Slot) -> None:
         """Evict a member, also for another archive; the caller holds the lock."""
@@ -124,13 +136,14 @@ class UnpackedMembers:
 
     def _reserve(self, member: Member) -> Slot:
         """Make room for a member; the caller holds the lock."""
-        slot = Slot(self, member.node, member.size)
+        sparse = member.kind == Kind.STREAMED_SPARSE
+        slot = Slot(self, member.node, member.stored if sparse else member.size)
         if not self._budget.reserve(slot):
             reason = f"no room in the budget of {self._budget.size} bytes for unpacked members"
             self._reasons[reason] += 1
             raise OSError(errno.ENOMEM, reason)
         self._slots[member.node] = slot
-        self._bytes += member.size
+        self._bytes += slot.size
         return slot
 
     def _drop(self, slot: Slot) -> None:
@@ -141,18 +154,24 @@ class UnpackedMembers:
 
     def _work(self, member: Member, slot: Slot) -> None:
         """Unpack in a thread. The caller retries, and then also gets an error."""
+        failed = None
         try:
-            with contextlib.suppress(OSError):
-                self._fill(member, slot)
+            self._fill(member, slot)
+        except BadMemberError:
+            pass
+        except OSError as error:
+            failed = error
         finally:
             with self._lock:
                 self._budget.threads -= 1
+                if failed is not None:
+                    self._failed[member.node] = failed
 
     def _fill(self, member: Member, slot: Slot) -> None:
         """Unpack a member into its slot, or drop the slot and raise OSError."""
         fd = -1
         try:
-            fd = _unpacked(self._index, member)
+            fd = self._unpacked_file(member)
         except BadMemberError as error:
             LOG.warning("a member of %r: %s", os.fsdecode(self._index.identity.path), error.reason)
             with self._lock:
@@ -174,26 +193,25 @@ class UnpackedMembers:
             slot.fd = fd
             self._unpacked += 1
 
-
-def _unpacked(index: ArchiveIndex, member: Member) -> int:
-    """Return a sealed memfd with a member's bytes."""
-    with contextlib.ExitStack() as stack:
-        archive = index.open()
-        stack.callback(os.close, archive)
+    def _unpacked_file(self, member: Member) -> int:
+        """Return a sealed memfd with a member's bytes."""
         fd = os.memfd_create("zcfuse-member", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         with contextlib.ExitStack() as on_error:
             on_error.callback(os.close, fd)
-            unpack(archive, member, _writer(fd))
-            index.check()  # unchanged, so all bytes came from one archive
+            self._write(member, fd)
+            self._index.check()  # unchanged, so all bytes came from one archive
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             on_error.pop_all()
-    return fd
+        return fd
 
-
-def _writer(fd: int) -> Callable[[bytes], None]:
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-
-    return write
+    def _write(self, member: Member, fd: int) -> None:
+        """Write a member's bytes to a memfd."""
+        if member.kind in STREAMED:
+            os.ftruncate(fd, member.size)
+            self._budget.streams.unpack(self._stream_key, self._index, member, fd)
+            return
+        archive = self._index.open()
+        try:
+            unpack(archive, member, partial(write_all, fd))
+        finally:
+            os.close(archive)

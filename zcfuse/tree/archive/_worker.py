@@ -6,11 +6,11 @@ import os
 import resource
 import signal
 import socket
-from typing import Final
 
 import msgspec
 
 from zcfuse.tree.archive._errors import ArchiveError, NotAnArchiveError
+from zcfuse.tree.archive._limits import limit_this_process
 from zcfuse.tree.archive._messages import (
     DATAGRAM_BYTES,
     Answer,
@@ -22,8 +22,7 @@ from zcfuse.tree.archive._messages import (
     Unreadable,
 )
 from zcfuse.tree.archive._parse import parse
-
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+from zcfuse.tree.archive._unpack import write_all
 
 
 def main(fd: int) -> None:
@@ -48,10 +47,10 @@ def _answer(channel: socket.socket, job: Job, archive: int, sections: int) -> An
         channel.send(msgspec.msgpack.encode(Report(done, total)))
 
     try:
-        _limit(job)
+        limit_this_process(job.memory, job.seconds)
         found, complete = parse(job.path, archive, job.mtime_ns, progress, salvage=job.salvage)
         for data in found.values():
-            _write(sections, data)
+            write_all(sections, data)
         return Done({name: len(data) for name, data in found.items()}, complete)
     except ArchiveError as error:
         compressed = isinstance(error, NotAnArchiveError) and error.compressed
@@ -63,25 +62,3 @@ def _answer(channel: socket.socket, job: Job, archive: int, sections: int) -> An
         return Unreadable(error.errno or 0, error.strerror or str(error))
     except Exception as error:  # a parser met an unexpected value
         return Refused(f"it cannot be read ({error!r:.200})", False, False, False)
-
-
-def _limit(job: Job) -> None:
-    """Set the limits of one job. The process itself may already have used some of each."""
-    with open("/proc/self/statm", "rb") as file:
-        now = int(file.read().split()[0]) * _PAGE
-    _soft_limit(resource.RLIMIT_AS, now + job.memory)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _soft_limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + job.seconds)
-
-
-def _soft_limit(which: int, value: int) -> None:
-    _, hard = resource.getrlimit(which)
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
-    resource.setrlimit(which, (value, hard))
-
-
-def _write(fd: int, data: bytes | bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -34,6 +34,8 @@ enum class MemberKind : std::uint8_t {
     deflated,
     bzip2,
     lzma,
+    streamed,
+    streamed_sparse,
     unreadable,
 };
 

@@ -61,10 +61,10 @@ std::uint64_t NodeRecord::stored() const noexcept {
     if (kind == Kind::file) {
         return size;
     }
-    if (kind == Kind::sparse) {
+    if (kind == Kind::sparse || kind == Kind::streamed_sparse) {
         return detail * kSectorBytes;
     }
-    return kind > Kind::symlink && kind <= Kind::lzma ? extent : 0;
+    return kind > Kind::symlink && kind <= Kind::streamed ? extent : 0;
 }
 
 MemberIndex::MemberIndex(Sections sections, const Version& version, const Shown& shown,
@@ -220,18 +220,18 @@ int MemberIndex::runs(std::uint32_t number, std::vector<Run>& into) const {
     if (const int error = node(number, found); error != 0) {
         return error;
     }
-    if (found.kind == Kind::sparse) {
+    if (found.kind == Kind::sparse || found.kind == Kind::streamed_sparse) {
         return sparse(found, into);
     }
     if (found.kind != Kind::file) {
         return kHandUp;
     }
-    return found.size == 0 || append(found.place, found.size, into) ? 0 : kHandUp;
+    return found.size == 0 || append(found.place, found.size, version_.size, into) ? 0 : kHandUp;
 }
 
 int MemberIndex::extents(std::uint32_t number, std::vector<Extent>& into) const {
     std::vector<Run> found;
-    const int error = file_ ? runs(number, found) : kHandUp;
+    const int error = file_ && is_stored(number) ? runs(number, found) : kHandUp;
     if (error != 0) {
         return error;
     }
@@ -245,8 +245,9 @@ int MemberIndex::extents(std::uint32_t number, std::vector<Extent>& into) const 
     return 0;
 }
 
-bool MemberIndex::append(std::uint64_t offset, std::uint64_t length, std::vector<Run>& into) const {
-    if (offset > version_.size || length > version_.size - offset) {
+bool MemberIndex::append(std::uint64_t offset, std::uint64_t length, std::uint64_t end,
+                         std::vector<Run>& into) {
+    if (offset > end || length > end - offset) {
         return false;
     }
     into.push_back({offset, length, false});
@@ -254,6 +255,10 @@ bool MemberIndex::append(std::uint64_t offset, std::uint64_t length, std::vector
 }
 
 int MemberIndex::sparse(const NodeRecord& node, std::vector<Run>& into) const {
+    // Only who decompresses the archive knows where that ends.
+    const auto end = node.kind == Kind::sparse
+                         ? version_.size
+                         : std::uint64_t{std::numeric_limits<std::int64_t>::max()};
     std::uint64_t done = 0;
     for (std::uint64_t i = 0; i < node.extent; ++i) {
         PieceRecord piece{};
@@ -264,7 +269,7 @@ int MemberIndex::sparse(const NodeRecord& node, std::vector<Run>& into) const {
         if (piece.logical > done) {
             into.push_back({0, piece.logical - done, true});
         }
-        if (!append(piece.offset, piece.length, into)) {
+        if (!append(piece.offset, piece.length, end, into)) {
             return kHandUp;
         }
         done = piece.logical + piece.length;

@@ -44,6 +44,8 @@ inline constexpr const char* kEntryFormat = "<QIH2x";
 // | sparse | first piece | number of pieces | 512-byte blocks outside holes |
 // | symlink | offset in the names | length | - |
 // | deflated, bzip2, lzma | offset in the archive | bytes there | CRC-32 |
+// | streamed | offset in the decompressed archive | bytes there | CRC-32 |
+// | streamed sparse | first piece | number of pieces | 512-byte blocks outside holes |
 // | unreadable | - | - | reason, a position in the list of reasons |
 struct NodeRecord {
     std::uint32_t mode;
@@ -65,7 +67,7 @@ inline constexpr const char* kNodeFormat = "<IIIIqQQQIB3x";
 
 struct PieceRecord {
     std::uint64_t logical;  // offset in the file
-    std::uint64_t offset;   // in the archive
+    std::uint64_t offset;   // in the archive, decompressed for a streamed member
     std::uint64_t length;
 };
 inline constexpr const char* kPieceFormat = "<QQQ";
@@ -113,10 +115,11 @@ class MemberIndex {
         std::uint64_t length = 0;
         bool is_hole = false;
     };
-    // A file's parts, in order and without gaps; kHandUp if the archive does not hold the bytes as
-    // they are.
+    // A file's parts, in order and without gaps; those of a streamed sparse member lie in the
+    // decompressed archive. kHandUp for other members whose bytes the archive does not hold as they
+    // are.
     int runs(std::uint32_t node, std::vector<Run>& into) const;
-    // The same as extents of the archive's descriptor; kHandUp without one.
+    // The same of a stored file as extents of the archive's descriptor; kHandUp without one.
     int extents(std::uint32_t node, std::vector<Extent>& into) const;
     bool is_unchanged() const;
     // Whether a node is a file whose bytes the archive has as they are.
@@ -150,7 +153,9 @@ class MemberIndex {
     };
     void find_parents(Content& content) const;
     int sparse(const NodeRecord& node, std::vector<Run>& into) const;
-    bool append(std::uint64_t offset, std::uint64_t length, std::vector<Run>& into) const;
+    // Whether a run lies before `end`; appends it.
+    static bool append(std::uint64_t offset, std::uint64_t length, std::uint64_t end,
+                       std::vector<Run>& into);
 
     std::shared_ptr<const Content> content_;
     const Version version_;
