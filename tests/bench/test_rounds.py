@@ -119,17 +119,28 @@ def test_a_sweep_has_every_size_by_every_path():
     assert report.rows[0].best("us_per_request") in ("naive", "splice")
 
 
-def test_a_peer_for_archives_that_is_not_installed_says_so(monkeypatch):
+@pytest.fixture
+def archive(tmp_path):
+    """An archive with its copy in gzip; to choose targets, both may be empty."""
+    for name in ("a.tar", "a.tar.gz"):
+        (tmp_path / name).touch()
+    return str(tmp_path / "a.tar")
+
+
+def test_a_peer_for_archives_that_is_not_installed_says_so(monkeypatch, archive):
     monkeypatch.setenv("PATH", "/nonexistent")
-    ours, theirs = tar_targets("/a.tar", "/base", "/index")
-    assert ours.argv[-5:] == ("/a.tar", "/base/tar", "--foreground", "--keep-index", "no")
+    ours, theirs, packed, packed_theirs = tar_targets(archive, "/base")
+    assert ours.argv[-5:] == (archive, "/base/tar", "--foreground", "--keep-index", "no")
+    assert packed.argv[-5:-3] == (f"{archive}.gz", "/base/tar.gz")
     assert "pip install ratarmount" in theirs.missing
+    assert "pip install ratarmount" in packed_theirs.missing
 
 
-def test_a_peer_for_archives_is_mounted_where_it_is_installed(monkeypatch, tmp_path):
+def test_a_peer_for_archives_is_mounted_where_it_is_installed(monkeypatch, archive, tmp_path):
     program = tmp_path / "ratarmount"
     program.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    _, theirs = tar_targets("/a.tar", "/base", "/index")
-    assert theirs.argv[0] == str(program)
-    assert theirs.argv[-3:] == ("/index", "/a.tar", "/base/ratarmount")
+    _, theirs, _, packed = tar_targets(archive, "/base")
+    assert theirs.argv[0] == packed.argv[0] == str(program)
+    assert theirs.argv[-3:] == (f"{archive}.index", archive, "/base/ratarmount")
+    assert packed.argv[-3:] == (f"{archive}.gz.index", f"{archive}.gz", "/base/ratarmount.gz")

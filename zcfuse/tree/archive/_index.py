@@ -111,10 +111,11 @@ class ArchiveIndex:
     ) -> None:
         """Make an index; use index_archive() to get one.
 
-        `tables` reads its sections, `size` bytes with `names` entries, at the first use, and
-        `points` the seek points of a compressed archive. `kept` is the file of the index, or None if it is only in memory. `kept_reason` says why, or why a
-        kept index was rebuilt. `reused` is whether a kept index was used instead of reading the
-        archive. `close` ends the use of `tables` and `points`.
+        `tables` reads its sections, `size` bytes with `names` entries, at the first use; `points`
+        reads the seek points of a compressed archive. `kept` is the file of the index, or None if
+        it is only in memory. `kept_reason` says why, or why a kept index was rebuilt. `reused` is
+        whether a kept index was used instead of reading the archive. `close` ends the use of
+        `tables` and `points`.
         """
         self.place = place
         self.identity = identity
@@ -138,9 +139,7 @@ class ArchiveIndex:
         tables = entries, nodes, pieces, names
         size = sum(map(len, tables))
         count = len(entries) // ENTRY.size
-        index = cls(
-            place, identity, meta, lambda: tables, size, count, points=lambda: points
-        )
+        index = cls(place, identity, meta, lambda: tables, size, count, points=lambda: points)
         index.load()
         return index
 
