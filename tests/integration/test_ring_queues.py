@@ -42,13 +42,13 @@ from zcfuse.tree import Mirror
 
 source, mountpoint, gate, path = sys.argv[1:]
 
-class Slow(_mount.AnnouncedOperations):
+class Slow(_mount.Operations):
     async def lookup(self, parent_inode, name, ctx):
         while name.startswith(b"slow") and not os.path.exists(gate):
             await trio.sleep(0.01)
         return await super().lookup(parent_inode, name, ctx)
 
-_mount.AnnouncedOperations = Slow
+_mount.Operations = Slow
 options = MountOptions(transport="uring", path=path, cache_timeout=0, directory_lease=False)
 show = lambda: Mirror(source)
 sys.exit(run_daemon(show, mountpoint, options, ready=lambda shortfalls: None, log_to=sys.stderr))

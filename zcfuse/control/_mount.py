@@ -28,7 +28,7 @@ from zcfuse.control._checks import (
     check_options,
     chosen_lock_budget,
 )
-from zcfuse.control._served import CONTROL_TASKS, AnnouncedOperations, Mount, serving
+from zcfuse.control._served import CONTROL_TASKS, Mount, serving
 from zcfuse.fuse import Changes, DirectoryLeases, Operations, Session, own_session
 from zcfuse.linux import (
     Capability,
@@ -159,7 +159,7 @@ def _prepare(
     wanted = options.directory_lease or options.immutable
     if datapath is not None and wanted and options.path != "upcall":
         directory_leases = DirectoryLeases(tree, datapath, push=options.coherence == "push")
-    operations = AnnouncedOperations(
+    operations = Operations(
         tree,
         cache_timeout=options.effective_cache_timeout,
         leases=datapath,

@@ -78,17 +78,6 @@ UNMOUNTED: Final = "unmounted"
 ABORTED: Final = "aborted"
 
 
-class AnnouncedOperations(Operations):
-    """Operations that know whether the kernel has sent INIT."""
-
-    initialised = False
-
-    def init(self) -> None:
-        """Record INIT; called in the trio thread before the answer goes out."""
-        super().init()
-        self.initialised = True
-
-
 class Mount:
     """A mount in service."""
 
@@ -97,7 +86,7 @@ class Mount:
         kernel: KernelMount,
         source: str,
         options: MountOptions,
-        operations: AnnouncedOperations,
+        operations: Operations,
         datapath: DataPath | None,
         directory_leases: DirectoryLeases | None,
         changes: Changes,
@@ -272,7 +261,8 @@ class Mount:
         pages and the passthrough of an inode to one backing file.
 
         Parameters:
-            path: of the file, from the root of the mount. It must be a `File` that a `Dir` holds.
+            path: of the file, from the root of the mount. It must be a `File` that a `Dir` holds. A
+                file of a `Mirror` cannot move: others may rename or replace it in its directory.
             to: a regular file with the same bytes, which the caller vouches for. Only the size is
                 compared.
 

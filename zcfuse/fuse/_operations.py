@@ -117,6 +117,7 @@ class Operations(ReadOnlyOperations):
         readdir_reply: ReaddirReply | None = None,
     ) -> None:
         super().__init__()
+        self.initialised = False
         self.tally = Tally()
         self.session = session
         self._tree = tree
@@ -178,6 +179,11 @@ class Operations(ReadOnlyOperations):
         end_ask_far(self._asked)
         self._files.close()
         self._directories.close()
+
+    def init(self) -> None:
+        """Note that the kernel has sent INIT; called in the trio thread before the answer."""
+        super().init()
+        self.initialised = True
 
     @handler
     async def lookup(

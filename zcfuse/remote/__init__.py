@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zcfuse.remote._source import is_url as is_url
     from zcfuse.remote._source import shown_url as shown_url
     from zcfuse.remote._tree import Remote as Remote
+    from zcfuse.remote._tree import RemoteNode as RemoteNode
 else:
     __getattr__ = lazy(
         __name__,
@@ -35,6 +36,6 @@ else:
                 "default_directory",
             ),
             "_source": ("MissingDriverError", "check_driver", "is_url", "shown_url"),
-            "_tree": ("Remote",),
+            "_tree": ("Remote", "RemoteNode"),
         },
     )

@@ -8,20 +8,22 @@ calls that never wait for a writer, a lease or the mount that shows the tree. Wi
 they do not wait for other processes or machines either.
 """
 
-from zcfuse.tree._backing import Backing
+from zcfuse.tree._arena import Memory, MemoryPlace
+from zcfuse.tree._backing import Backing, Call, Place
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._computed import Computed, Read
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
-from zcfuse.tree._dir import Dir, DirPlace, Held
+from zcfuse.tree._dir import Dir, DirPlace, Held, TreeLike
 from zcfuse.tree._entry import Content, Entry, Given, Overrides, PathLike, Symlink
 from zcfuse.tree._file import RegularFile, pread_extents
-from zcfuse.tree._filter import Filter
+from zcfuse.tree._filter import Filter, FilterNode
 from zcfuse.tree._leased import Leased
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._move import move_file
-from zcfuse.tree._near import FarError, begin_ask_far, end_ask_far, near_only
+from zcfuse.tree._near import AskFar, FarError, begin_ask_far, end_ask_far, near_only
+from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._paths import PathOpener
-from zcfuse.tree._sources import Run, Runs, Sources
+from zcfuse.tree._sources import Maker, Run, Runs, Source, Sources, Stamp
 from zcfuse.tree._types import (
     HOLE,
     WHOLE_FILE,
@@ -34,6 +36,7 @@ from zcfuse.tree._types import (
     DescribedTree,
     EntryDescription,
     Extent,
+    Found,
     GivenValues,
     Identity,
     IndexSink,
@@ -46,25 +49,29 @@ from zcfuse.tree._types import (
     Who,
 )
 from zcfuse.tree._union import Union
-from zcfuse.tree.virtual import VirtualTree
+from zcfuse.tree._union_nodes import UnionNode
+from zcfuse.tree.virtual import DirNode, VirtualTree
 
 __all__ = [
     "HOLE",
     "WHOLE_FILE",
     "Answer",
     "ArchiveLease",
+    "AskFar",
     "Attributes",
     "Backing",
     "BackingFile",
     "BeingMadeError",
     "Blob",
     "Bytes",
+    "Call",
     "Computed",
     "Concat",
     "Content",
     "DescribedRoot",
     "DescribedTree",
     "Dir",
+    "DirNode",
     "DirPlace",
     "Entry",
     "EntryDescription",
@@ -72,6 +79,8 @@ __all__ = [
     "FarError",
     "File",
     "Filter",
+    "FilterNode",
+    "Found",
     "Given",
     "GivenValues",
     "Held",
@@ -80,21 +89,30 @@ __all__ = [
     "Lease",
     "Leased",
     "Listing",
+    "Maker",
+    "Memory",
+    "MemoryPlace",
     "Mirror",
+    "MirrorNode",
     "Node",
     "Overrides",
     "PathLike",
     "PathOpener",
+    "Place",
     "Read",
     "RegularFile",
     "Run",
     "Runs",
     "Slice",
+    "Source",
     "Sources",
+    "Stamp",
     "StatFs",
     "Symlink",
     "Tree",
+    "TreeLike",
     "Union",
+    "UnionNode",
     "UpcallFile",
     "VirtualTree",
     "Who",

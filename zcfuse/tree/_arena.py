@@ -52,7 +52,7 @@ class Memory:
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
 
 
-class Place:
+class MemoryPlace:
     """Where a content lies; keeps the memory."""
 
     __slots__ = ("memory", "offset", "whole")
@@ -80,14 +80,14 @@ class _Chunk:
             if error.errno != errno.EINVAL:  # before Linux 5.1
                 raise
 
-    def place(self, data: memoryview) -> Place | None:
+    def place(self, data: memoryview) -> MemoryPlace | None:
         """Copy a content in; None where it does not fit."""
         offset = -(-self._used // _ALIGNMENT) * _ALIGNMENT
         if offset + data.nbytes > self._size:
             return None
         self._mapping[offset : offset + data.nbytes] = data
         self._used = offset + data.nbytes
-        return Place(self.memory, offset, whole=False)
+        return MemoryPlace(self.memory, offset, whole=False)
 
 
 class Arena:
@@ -101,13 +101,13 @@ class Arena:
         self._next_bytes = _FIRST_CHUNK
         self._own: weakref.WeakSet[Memory] = weakref.WeakSet()
 
-    def place(self, data: memoryview) -> Place:
+    def place(self, data: memoryview) -> MemoryPlace:
         """Copy a content into sealed memory. Raises OSError when memory or descriptors run out."""
         with self._lock:
             if data.nbytes >= self._large and len(self._own) < _descriptors():
                 memory = _filled(data)
                 self._own.add(memory)
-                return Place(memory, 0, whole=True)
+                return MemoryPlace(memory, 0, whole=True)
             place = None if self._chunk is None else self._chunk.place(data)
             if place is None:
                 self._chunk = _Chunk(max(self._next_bytes, data.nbytes, mmap.PAGESIZE))

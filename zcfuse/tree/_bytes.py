@@ -6,7 +6,7 @@ import hashlib
 import time
 from typing import Final, Unpack
 
-from zcfuse.tree._arena import Arena, Place
+from zcfuse.tree._arena import Arena, MemoryPlace
 from zcfuse.tree._content import Blob
 from zcfuse.tree._entry import Given, attributes_key
 from zcfuse.tree._sources import Run, Runs, Source, Sources
@@ -49,7 +49,7 @@ class Bytes(Blob):
         self.created_ns = time.time_ns()
 
     @property
-    def place(self) -> Place:
+    def place(self) -> MemoryPlace:
         """Where the data lie."""
         return self._place
 

@@ -22,6 +22,9 @@ from zcfuse.tree._types import Tree, Who
 NAME_BYTES: Final = 255  # NAME_MAX (limits.h), as on most filesystems
 _SERIAL: Final = itertools.count(1)
 
+TreeLike: TypeAlias = "Tree | Dir | PathLike"
+"""A tree, or what stands for one: a `Dir`, or the path of a directory, which means its `Mirror`."""
+
 Held: TypeAlias = "Content | PathLike"
 """The contents that a directory accepts: an entry, a tree, or the path of a file."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from zcfuse.tree._dir import Dir
+from zcfuse.tree._dir import Dir, TreeLike
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._types import (
     Answer,
@@ -22,6 +22,7 @@ from zcfuse.tree._types import (
     BackingFile,
     DescribedRoot,
     DescribedTree,
+    Found,
     Identity,
     IndexSink,
     Lease,
@@ -35,9 +36,6 @@ from zcfuse.tree.virtual import VirtualTree
 
 if TYPE_CHECKING:
     from zcfuse.datapath import NamePatterns
-
-Found = tuple[Node, Attributes]
-Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | Tree | Dir
 
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _DOTS: Final = frozenset({b".", b".."})
@@ -99,7 +97,7 @@ class Filter(Tree):
 
     def __init__(
         self,
-        tree: Source,
+        tree: TreeLike,
         *,
         hide: Iterable[str | bytes] = (),
         show: Iterable[str | bytes] = (),

@@ -223,6 +223,10 @@ class Node:
         """Take over the name of `other`, which a later lookup found with the same identity."""
 
 
+Found: TypeAlias = tuple[Node, Attributes]
+"""What a lookup finds."""
+
+
 class BackingFile(ABC):
     """An open file of a tree. It owns its descriptors, and close() turns them into -1."""
 

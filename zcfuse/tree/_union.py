@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from zcfuse.datapath import backing_xattr, is_reserved, shown_xattrs
-from zcfuse.tree._dir import Dir
+from zcfuse.tree._dir import Dir, TreeLike
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._overrides import overrides
 from zcfuse.tree._types import (
@@ -42,8 +42,6 @@ LOG: Final = logging.getLogger("zcfuse.tree")
 # A subclass that overrides this still answers like a union.
 _FREE: Final = frozenset({"lease_layers"})
 
-Source = str | bytes | os.PathLike[str] | os.PathLike[bytes] | Tree | Dir
-
 
 class Union(Tree):
     """Shows `layers` merged, the topmost first.
@@ -62,7 +60,7 @@ class Union(Tree):
     root: UnionNode
 
     def __init__(
-        self, layers: Sequence[Source], *, openat2: bool = True, trusted: bool | None = None
+        self, layers: Sequence[TreeLike], *, openat2: bool = True, trusted: bool | None = None
     ) -> None:
         if isinstance(layers, str | bytes | os.PathLike) or not layers:
             raise ValueError(f"a union needs a list of one layer at least, not {layers!r}")
@@ -97,7 +95,7 @@ class Union(Tree):
             return above, self.attributes(above)
         if not name or b"/" in name or b"\0" in name or is_reserved(name):
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return self.entry(parent, self.entered(parent), name)
+        return self._entry(parent, self._entered(parent), name)
 
     def attributes(self, node: Node) -> Attributes:
         """Return the attributes of the topmost part."""
@@ -205,13 +203,13 @@ class Union(Tree):
         for layer in self._layers:
             layer.close()
 
-    def entered(self, directory: UnionNode) -> list[Part]:
+    def _entered(self, directory: UnionNode) -> list[Part]:
         """Open the parts of a directory to look at its entries."""
         return [
             Part(part.layer, part.node, part.layer.enter(part.node)) for part in directory.parts
         ]
 
-    def entry(
+    def _entry(
         self, directory: UnionNode, parts: Sequence[Part], name: bytes
     ) -> tuple[UnionNode, Attributes]:
         """Return the meaning of `name` in `directory`, whose parts `entered` has opened.
@@ -225,7 +223,7 @@ class Union(Tree):
         return node_of(directory, name, found), _attributes_of(found)
 
 
-def _layer_of(source: Source, index: int, numbers_of: int | None, openat2: bool) -> AnyLayer:
+def _layer_of(source: TreeLike, index: int, numbers_of: int | None, openat2: bool) -> AnyLayer:
     if isinstance(source, Dir):
         source = VirtualTree(source)
     if isinstance(source, Tree):
@@ -257,7 +255,7 @@ def _refuse(part: Part, name: bytes, reason: str) -> NoReturn:
     raise OSError(errno.EIO, reason, name)
 
 
-def _require_apart(layer: AnyLayer, source: Source, others: Sequence[AnyLayer]) -> None:
+def _require_apart(layer: AnyLayer, source: TreeLike, others: Sequence[AnyLayer]) -> None:
     """Raise ELOOP if a layer overlaps with another."""
     above = layer.above()
     for other in others:

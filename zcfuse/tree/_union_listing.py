@@ -34,11 +34,11 @@ class UnionListing(Snapshot[UnionNode]):
 
     def entered(self) -> contextlib.AbstractContextManager[list[Part]]:
         """Open the parts of the directory."""
-        return contextlib.nullcontext(self._union.entered(self._directory))
+        return contextlib.nullcontext(self._union._entered(self._directory))
 
     def entry(self, opened: Sequence[Part], index: int) -> tuple[UnionNode, Attributes]:
         """Return the node of a name; ENOENT for a whiteout."""
-        return self._union.entry(self._directory, opened, self._names[index])
+        return self._union._entry(self._directory, opened, self._names[index])
 
     def unseen(self, index: int) -> tuple[UnionNode, Attributes]:
         """Return a stand-in for an entry that cannot be examined."""

@@ -7,8 +7,20 @@ once, when they are called.
 from zcfuse.views._by_user import by_user
 from zcfuse.views._dedup import dedup
 from zcfuse.views._faulty import faulty
+from zcfuse.views._files import Files
 from zcfuse.views._flatten import flatten
 from zcfuse.views._split import split
-from zcfuse.views._tiered import Tiered, tiered
+from zcfuse.views._tiered import Movable, Opened, Tiered, tiered
 
-__all__ = ["Tiered", "by_user", "dedup", "faulty", "flatten", "split", "tiered"]
+__all__ = [
+    "Files",
+    "Movable",
+    "Opened",
+    "Tiered",
+    "by_user",
+    "dedup",
+    "faulty",
+    "flatten",
+    "split",
+    "tiered",
+]

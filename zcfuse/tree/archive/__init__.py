@@ -20,7 +20,7 @@ from zcfuse.tree.archive._indexer import indexing_process
 from zcfuse.tree.archive._members import Kind, Run
 from zcfuse.tree.archive._open import Keep, index_archive
 from zcfuse.tree.archive._parse import Progress
-from zcfuse.tree.archive._tree import Archive
+from zcfuse.tree.archive._tree import Archive, ArchiveNode
 from zcfuse.tree.archive._unpack import BadMemberError, unpack
 from zcfuse.tree.archive._unpacked import UnpackedStatistics
 
@@ -30,6 +30,7 @@ __all__ = [
     "ArchiveError",
     "ArchiveIdentity",
     "ArchiveIndex",
+    "ArchiveNode",
     "BadMemberError",
     "DamagedIndexError",
     "Keep",

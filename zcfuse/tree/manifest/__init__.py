@@ -4,8 +4,8 @@
 million nodes; entries are created on demand.
 """
 
-from zcfuse.tree.manifest._directory import ManifestDir
+from zcfuse.tree.manifest._directory import Entries, ManifestDir
 from zcfuse.tree.manifest._errors import ManifestError
 from zcfuse.tree.manifest._load import Progress, load_manifest
 
-__all__ = ["ManifestDir", "ManifestError", "Progress", "load_manifest"]
+__all__ = ["Entries", "ManifestDir", "ManifestError", "Progress", "load_manifest"]

@@ -1,7 +1,6 @@
 """The tree that shows a `Dir` of a program."""
 
+from zcfuse.tree.virtual._nodes import DirNode
 from zcfuse.tree.virtual._tree import VirtualTree
 
-__all__ = [
-    "VirtualTree",
-]
+__all__ = ["DirNode", "VirtualTree"]

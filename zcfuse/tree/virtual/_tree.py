@@ -37,6 +37,7 @@ from zcfuse.tree._types import (
     Answer,
     Attributes,
     BackingFile,
+    Found,
     Identity,
     Lease,
     Listing,
@@ -50,8 +51,6 @@ from zcfuse.tree.virtual._described import DescribedDir, asks, is_described
 from zcfuse.tree.virtual._file import BlobFile, MadeFile, blocks_of
 from zcfuse.tree.virtual._listing import DirListing, GraftListing
 from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, identity_of
-
-Found = tuple[Node, Attributes]
 
 _MODES: Final = {stat.S_IFDIR: 0o555, stat.S_IFLNK: 0o777, stat.S_IFREG: 0o444}
 _ROOT_IDENTITY: Final = identity_of(b"", b"", "root")
