@@ -21,7 +21,7 @@ NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path
 
 HOSTILE_SECONDS ?= 600
 FUZZ_SECONDS ?= 600
-.PHONY: help demo test check docs setup bench coherence conformance proof hostile fuzz sanitize clean
+.PHONY: help demo test check docs setup bench coherence survive conformance proof hostile fuzz sanitize clean
 .PHONY: dist test-install
 .PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
 .PHONY: packages-dist packages-install
@@ -35,6 +35,7 @@ help:
 	  'make docs     the documentation as a site, in build/site' \
 	  'make setup    packages, virtual environment, build' \
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
+	  'make survive    kill the daemon of a mount under load: SURVIVE_KILLS=500 SURVIVE_KINDS=mirror' \
 	  'make coherence  change a backing tree at random while its mount is read: ROUNDS=10000' \
 	  'make conformance  run the external suites that are installed (pjdfstest, fsx) on a writable mount' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
@@ -64,6 +65,9 @@ docs: $(STAMPS)/develop
 
 coherence: $(STAMPS)/build $(STAMPS)/develop packages-test packages-coherence
 	@ZCFUSE_COHERENCE_ROUNDS=$(or $(ROUNDS),10000) $(PY) -m pytest tests/coherence $(PYTEST_ARGS)
+
+survive: $(STAMPS)/build $(STAMPS)/develop packages-test
+	@$(PY) -m tests.survive.load --kills $(or $(SURVIVE_KILLS),500) --kind $(or $(SURVIVE_KINDS),mirror)
 
 bench: $(STAMPS)/build $(STAMPS)/develop packages-bench
 	@scripts/bench $(BENCH_ARGS)

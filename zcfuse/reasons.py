@@ -156,6 +156,11 @@ REASONS: Final = MappingProxyType(
         "upcall_refused": Reason(
             "upcall: refused (EAGAIN), the user's requests hold half of a ring's queue", _DEV
         ),
+        # Of a request that comes again after a crash.
+        "killed_daemons": Reason(
+            "refused (EIO): the daemon died three times while it worked on the request",
+            "look in the log for the operation and the file, and report what the daemon died of",
+        ),
         # Of a directory lease.
         "names_of_path": Reason("--path {} leaves all names to Python", "mount without --path {}"),
         "names_lease_off": Reason(

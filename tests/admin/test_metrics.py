@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from zcfuse.admin.metrics._collector import cumulative, exposition
-from zcfuse.admin.status._document import StatusDocument, ThreadUsage
+from zcfuse.admin.status._document import StatusDocument, Survival, ThreadUsage
 from zcfuse.datapath import Latency
 from zcfuse.options import parse_listen
 
@@ -45,6 +45,7 @@ def document(**changes):
         control=CONTROL,
         datapath=DATAPATH,
         threads=threads,
+        survival=Survival(3, 2, 17, 0.25),
     )
     return msgspec.structs.replace(whole, **changes)
 
@@ -73,6 +74,9 @@ def test_counts_of_the_document_are_metrics():
     assert (found["zcfuse_locked_bytes",], found["zcfuse_lock_budget_bytes",]) == (4096, 8192)
     assert found["zcfuse_upcalls_pending",] == 3
     assert found["zcfuse_uptime_seconds",] == 12.5
+    assert (found["zcfuse_generation",], found["zcfuse_restarts_total",]) == (3, 2)
+    assert found["zcfuse_resent_requests_total",] == 17
+    assert found["zcfuse_longest_pause_seconds",] == 0.25
 
 
 def test_a_histogram_is_cumulative_and_in_seconds():

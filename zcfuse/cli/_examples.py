@@ -37,6 +37,7 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
     "copies": ("zcfuse copies --size 64M", "zcfuse copies --path pool --path splice"),
     "doctor": ("zcfuse doctor", "zcfuse doctor --json"),
     "completion": ("source <(zcfuse completion bash)",),
+    "upgrade": ("zcfuse upgrade /mnt/zc", "sudo zcfuse upgrade --all"),
     "sync": ("zcfuse sync /mnt/zc",),
     "bench": ("zcfuse bench /data", "zcfuse bench --tar --paths auto,splice /data"),
     "bench transfer": ("zcfuse bench transfer --html report.html /data/model.bin",),

@@ -16,6 +16,10 @@ from zcfuse.cli._examples import epilog
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "mount": ("zcfuse.cli.mount:mount", "Show a directory at a mount point."),
     "umount": ("zcfuse.cli.umount:umount", "Unmount a mount, with or without its daemon."),
+    "upgrade": (
+        "zcfuse.cli.upgrade:upgrade",
+        "Have the installed version take a surviving mount over.",
+    ),
     "sync": ("zcfuse.cli.sync:sync", "Wait until a mount shows every change made so far."),
     "list": ("zcfuse.cli.list:list_", "List the zcfuse mounts and their daemons."),
     "status": (

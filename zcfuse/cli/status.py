@@ -22,6 +22,7 @@ from zcfuse.cli._output import (
     print_table,
     size,
 )
+from zcfuse.cli._survival import print_survival, shown_processes
 from zcfuse.reasons import reason_text
 from zcfuse.text import escaped
 
@@ -42,6 +43,7 @@ _MOST_FILES: Final = 5
 # On the first screen.
 _FIRST_FILES: Final = 3
 _FIRST_ARCHIVES: Final = 3
+_FIRST_RESTARTS: Final = 1
 _NAIVE: Final = "naive: no data plane; Python answers every request"
 _QUANTILES: Final = {"p50_ns": "p50", "p99_ns": "p99", "p999_ns": "p99.9", "max_ns": "max"}
 
@@ -105,6 +107,7 @@ def _print_first_screen(document: StatusDocument) -> None:
             "transport": transport.get("kind", _NAIVE),
         },
     )
+    print_survival(document.survival, _FIRST_RESTARTS)
     _print_counts("opens", datapath.get("opens"))
     paths: Mapping[str, Any] = datapath.get("paths", {})
     used = {name: counts for name, counts in paths.items() if counts["requests"]} or paths
@@ -135,7 +138,7 @@ def _print(document: StatusDocument) -> None:
             "source": document.source,
             "mount point": document.mountpoint,
             "device": document.device,
-            "process": str(document.pid),
+            "process": shown_processes(document),
             "version": document.version or None,
             "uptime": f"{document.uptime_s:.0f} s",
             "options": _options_line(document.options),
@@ -144,6 +147,7 @@ def _print(document: StatusDocument) -> None:
             "metrics": f"http://{document.metrics}/metrics" if document.metrics else None,
         },
     )
+    print_survival(document.survival)
     if document.datapath is None:
         click.echo(f"{_NAIVE}\n")
     else:

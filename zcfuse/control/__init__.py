@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from zcfuse._lazy import lazy
 
 if TYPE_CHECKING:
+    from zcfuse.control._background import report_failure as report_failure
+    from zcfuse.control._background import report_ready as report_ready
     from zcfuse.control._background import run_in_background as run_in_background
     from zcfuse.control._checks import AUTOFS as AUTOFS
     from zcfuse.control._checks import check_apart as check_apart
@@ -34,7 +36,7 @@ else:
     __getattr__ = lazy(
         __name__,
         {
-            "_background": ("run_in_background",),
+            "_background": ("report_failure", "report_ready", "run_in_background"),
             "_checks": (
                 "AUTOFS",
                 "check_apart",

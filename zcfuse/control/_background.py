@@ -57,13 +57,36 @@ def run_in_background(
     Raises:
         MountError: the daemon died, refused, or was not ready in time. No daemon remains.
     """
+    return _start(lambda writer: _run_child(daemon, writer, error_output), check)
+
+
+def run_program_in_background(
+    arguments: Callable[[int], list[str]], check: Callable[[], None]
+) -> int:
+    """Execute a program in a child, like `run_in_background`.
+
+    Parameters:
+        arguments: returns the program's path and arguments. Its argument is the descriptor that the
+            program inherits for `report_ready` or `report_failure`.
+        check: see `run_in_background`.
+
+    Returns:
+        The process id of the program.
+
+    Raises:
+        MountError: see `run_in_background`.
+    """
+    return _start(lambda writer: _become(arguments, writer), check)
+
+
+def _start(run_child: Callable[[int], NoReturn], check: Callable[[], None]) -> int:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _run_child(daemon, writer, error_output)
+        run_child(writer)
     os.close(writer)
     try:
         _await_ready(reader, child)
@@ -134,39 +157,65 @@ def _wait(child: int, seconds: float) -> int | None:
         time.sleep(_POLL_S)
 
 
+def _become(arguments: Callable[[int], list[str]], writer: int) -> NoReturn:
+    try:
+        _leave_caller()
+        os.set_inheritable(writer, True)
+        program = arguments(writer)
+        os.execv(program[0], program)
+    except BaseException as error:
+        report_failure(writer, error)
+    finally:
+        os._exit(1)
+
+
 def _run_child(
     daemon: Callable[[Callable[[], None]], int], writer: int, error_output: TextIO | None
 ) -> NoReturn:
     status = 1
     try:
-        _close_inherited()
-        # Keep neither the caller's directory nor its terminal in use.
-        os.chdir("/")
-        _redirect(os.devnull, sys.stdin.fileno() if sys.stdin else 0)
-        _redirect(os.devnull, 1)
-
-        def ready() -> None:
-            # Only now: if systemd mounts on demand (autofs), the kernel lets only systemd's process
-            # group pass the mount point until the mount exists.
-            os.setsid()
-            _send(writer, _Report(ready=True))
-            _end_standard_error(error_output)
-
-        status = daemon(ready)
-    except MountError as error:
-        _send_quietly(
-            writer, _Report(ready=False, message=_encodable(str(error)), usage=error.usage)
-        )
-        status = 2 if error.usage else 1
+        _leave_caller()
+        status = daemon(lambda: report_ready(writer, error_output))
     except BaseException as error:
-        if error_output is not None:
+        if error_output is not None and not isinstance(error, MountError):
             traceback.print_exc(file=error_output)
-        _send_quietly(
-            writer, _Report(ready=False, message=_encodable(f"the daemon failed: {error!r}"))
-        )
+        status = report_failure(writer, error)
     finally:
         # Skip the parent's handlers (atexit, buffers), which must run only once.
         os._exit(status)
+
+
+def _leave_caller() -> None:
+    """Keep neither the caller's directory nor its terminal in use, except for errors."""
+    _close_inherited()
+    os.chdir("/")
+    _redirect(os.devnull, sys.stdin.fileno() if sys.stdin else 0)
+    _redirect(os.devnull, 1)
+
+
+def report_ready(writer: int, error_output: TextIO | None) -> None:
+    """Tell the waiting parent that the mount answers, and leave its session and terminal.
+
+    Parameters:
+        writer: the pipe to the parent.
+        error_output: this process's standard error from now on; None discards it.
+
+    Raises:
+        OSError: the parent is gone.
+    """
+    # Only now: if systemd mounts on demand (autofs), the kernel lets only systemd's process group
+    # pass the mount point until the mount exists.
+    os.setsid()
+    _send(writer, _Report(ready=True))
+    _end_standard_error(error_output)
+
+
+def report_failure(writer: int, error: BaseException) -> int:
+    """Tell the waiting parent why there is no mount; return the exit status for it."""
+    usage = isinstance(error, MountError) and error.usage
+    message = str(error) if isinstance(error, MountError) else f"the daemon failed: {error!r}"
+    _send_quietly(writer, _Report(ready=False, message=_encodable(message), usage=usage))
+    return 2 if usage else 1
 
 
 def _encodable(text: str) -> str:

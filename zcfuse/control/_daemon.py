@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import resource
@@ -17,6 +18,7 @@ from zcfuse.control._mount import mount
 from zcfuse.control._served import UNMOUNTED, Mount
 from zcfuse.control._watchdog import keep_watch
 from zcfuse.control._witness import Witness
+from zcfuse.control.survive import Survival
 from zcfuse.linux import MountError
 from zcfuse.options import MountOptions
 from zcfuse.tree import Tree
@@ -37,6 +39,7 @@ def run_daemon(
     log_level: str = DEFAULT_LOG_LEVEL,
     service: ServiceManager | None = None,
     witness: Witness | None = None,
+    survival: Survival | None = None,
 ) -> int:
     """Mount a tree and serve it until it is unmounted or a signal ends it.
 
@@ -50,12 +53,14 @@ def run_daemon(
         log_level: the lowest level to log, one of `LOG_LEVELS`.
         service: the service manager to inform; None without one.
         witness: the client that asks for the watchdog whether the mount answers.
+        survival: this daemon's part in keeping the mount over its own death; None without a holder.
 
     Returns:
         The exit status: 0 after an unmount or a signal, 1 if the connection failed or was aborted.
 
     Raises:
-        MountError: the mount failed; nothing stays mounted.
+        MountError: the mount failed; nothing stays mounted, unless a successor takes it over.
+        UnmountedError: there is no mount to take over.
     """
     set_up_logging(log_to, log_level)
     _raise_limits()
@@ -65,7 +70,8 @@ def run_daemon(
         raise MountError(f"source {options.source_name}: {error.strerror}") from error
     try:
         manager = service or ServiceManager()
-        return trio.run(_serve, tree, mountpoint, options, ready, manager, witness)
+        serve = functools.partial(_serve, witness=witness, survival=survival)
+        return trio.run(serve, tree, mountpoint, options, ready, manager)
     finally:
         tree.close()
 
@@ -82,7 +88,9 @@ async def _serve(
     options: MountOptions,
     ready: Callable[[Sequence[str]], None],
     service: ServiceManager,
+    *,
     witness: Witness | None,
+    survival: Survival | None,
 ) -> int:
     # After its receiver, trio restores the handlers set here. They keep a signal after the unmount
     # from spoiling the exit status.
@@ -90,12 +98,20 @@ async def _serve(
         signal.signal(number, signal.SIG_IGN)
     # Receive signals before the mount, so that a signal during its start cannot leave it behind.
     with trio.open_signal_receiver(*_ENDING_SIGNALS) as signals:
-        async with mount(tree, mountpoint, options) as served, trio.open_nursery() as nursery:
+        async with (
+            mount(tree, mountpoint, options, survival=survival) as served,
+            trio.open_nursery() as nursery,
+        ):
             nursery.start_soon(_end_on_signal, signals, served, service)
+            if survival is not None:
+                survival.serving()
+                nursery.start_soon(_end_without_holder, survival, served)
             ready(served.shortfalls)
             log.info("process %d serves %s at %s", os.getpid(), served.source, served.mountpoint)
             service.ready(f"serves {served.source} at {served.mountpoint}")
             reason = await _watched_until_ended(served, service, witness)
+            if survival is not None:
+                survival.ending()
             outcome = await served.unmount()
             nursery.cancel_scope.cancel()
     if outcome.message:
@@ -105,6 +121,12 @@ async def _serve(
         return 1
     log.info("unmounted %s", mountpoint)
     return 1 if outcome.failed else 0
+
+
+async def _end_without_holder(survival: Survival, served: Mount) -> None:
+    await survival.wait_alone()
+    log.error("the holder was killed: unmounting, because nobody keeps the mount over a crash")
+    served.request_end()
 
 
 async def _watched_until_ended(

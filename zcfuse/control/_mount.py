@@ -7,6 +7,7 @@ a `Mount` (_served.py).
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -44,7 +45,8 @@ from zcfuse.tree import BackingFile, Dir, Filter, Mirror, Tree, Union, VirtualTr
 
 if TYPE_CHECKING:
     from zcfuse.admin.metrics import MetricsServer
-    from zcfuse.datapath import DataPath
+    from zcfuse.control.survive import Survival
+    from zcfuse.datapath import Config, DataPath
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ async def mount(
     tree: Tree | Dir,
     mountpoint: str | bytes | os.PathLike[str],
     options: MountOptions | None = None,
+    *,
+    survival: Survival | None = None,
 ) -> AsyncIterator[Mount]:
     """Mount a tree and serve it for the length of an ``async with`` block.
 
@@ -62,9 +66,10 @@ async def mount(
             loop may change a Dir within the block.
         mountpoint: an existing directory without a mount on it.
         options: of the mount; None: the defaults.
+        survival: takes over a mount, or lets another process take over this one.
 
     Raises:
-        MountError: the mount failed; nothing stays mounted.
+        MountError: the mount failed; nothing stays mounted, unless a successor takes it over.
         TypeError: `tree` is neither a Dir nor a Tree.
 
     A cancellation unmounts like the end of the block: within the bounded wait, then lazily.
@@ -72,31 +77,37 @@ async def mount(
     shown = _as_tree(tree)
     chosen = options or MountOptions()
     check_options(chosen)
+    if chosen.survive and survival is None:
+        raise MountError("survive: only 'zcfuse mount' has a holder: leave survive out", usage=True)
     if chosen.rw:
         _check_writable(shown)
     lock_limit = chosen.lock_budget
     # Compute it once, before the process locks memory, because that reduces the limit's rest.
     chosen = replace(chosen, lock_budget=chosen_lock_budget(chosen))
-    path = check_mountpoint(os.fsdecode(mountpoint))
+    # A successor's mount point is its own mount already, at which it must not look.
+    is_new = survival is None or survival.first
+    path = check_mountpoint(os.fsdecode(mountpoint)) if is_new else os.fsdecode(mountpoint)
     source = chosen.source_name or "zcfuse"
     metrics: MetricsServer | None = None
     try:
         metrics = _metrics_server(chosen)
-        kernel = await trio.to_thread.run_sync(
-            lambda: attach(
-                source,
-                path,
-                allow_other=chosen.allow_other,
-                read_only=not chosen.rw,
-                noexec=chosen.noexec,
-            )
+        make = functools.partial(
+            attach,
+            source,
+            path,
+            allow_other=chosen.allow_other,
+            read_only=not chosen.rw,
+            noexec=chosen.noexec,
         )
+        if survival is not None:
+            make = functools.partial(survival.mounted, make)
+        kernel = await trio.to_thread.run_sync(make)
         with contextlib.ExitStack() as resources:
             resources.callback(kernel.close)
             try:
                 session = _session(resources)
                 served, listener = _prepare(
-                    resources, shown, kernel, session, source, chosen, lock_limit
+                    resources, shown, kernel, session, source, chosen, lock_limit, survival
                 )
                 async with serving(served, listener):
                     for line in served.shortfalls:
@@ -105,7 +116,8 @@ async def mount(
                         served.answer_scrapers(metrics)
                     yield served
             finally:
-                _unmount_at_once(kernel)
+                if survival is None or not survival.leaves_mount:
+                    _unmount_at_once(kernel)
     finally:
         if metrics is not None:
             metrics.close()
@@ -145,6 +157,7 @@ def _prepare(
     source: str,
     options: MountOptions,
     lock_limit: int | None,
+    survival: Survival | None,
 ) -> tuple[Mount, socket.socket]:
     """Make the parts that serve the mount; *resources* closes pyfuse3 before the data path."""
     tree.refuse_device(*kernel.device)
@@ -153,7 +166,7 @@ def _prepare(
     channel = kernel.take_descriptor()
     if options.path != "naive":
         fence = _fence_directory(resources) if options.coherence == "push" else ""
-        datapath, channel = _make_datapath(channel, kernel, options, tree, fence)
+        datapath, channel = _make_datapath(channel, kernel, options, tree, fence, survival)
         resources.callback(datapath.stop)
     directory_leases: DirectoryLeases | None = None
     wanted = options.directory_lease or options.immutable
@@ -188,10 +201,21 @@ def _prepare(
             datapath.start()
         except RuntimeError as error:
             raise MountError(f"{kernel.mountpoint}: {error}") from error
+        if survival is not None and not survival.first:
+            datapath.resend()
     files = _file_requests(tree, operations, datapath, options, lock_limit)
     resources.callback(files.locks.close)
     served = Mount(
-        kernel, source, options, operations, datapath, directory_leases, changes, tree, files
+        kernel,
+        source,
+        options,
+        operations,
+        datapath,
+        directory_leases,
+        changes,
+        tree,
+        files,
+        survival,
     )
     return served, listener
 
@@ -276,7 +300,12 @@ def _fence_directory(resources: contextlib.ExitStack) -> str:
 
 
 def _make_datapath(
-    channel: int, kernel: KernelMount, options: MountOptions, tree: Tree, fence: str
+    channel: int,
+    kernel: KernelMount,
+    options: MountOptions,
+    tree: Tree,
+    fence: str,
+    survival: Survival | None,
 ) -> tuple[DataPath, int]:
     from zcfuse.datapath import MESSAGE_BYTES, Config, DataPath, upcall_pair
 
@@ -297,6 +326,8 @@ def _make_datapath(
     config.shared = options.allow_other
     config.control_tasks = CONTROL_TASKS
     try:
+        if survival is not None:
+            return _surviving_datapath(channel, ours, config, kernel, survival), theirs
         datapath = DataPath(channel, ours, config, device=True)
     except RuntimeError as error:
         os.close(theirs)
@@ -306,6 +337,29 @@ def _make_datapath(
         raise
     datapath.set_abort(abort_file(kernel.device), os.fsencode(kernel.mountpoint))
     return datapath, theirs
+
+
+def _surviving_datapath(
+    channel: int, upcalls: int, config: Config, kernel: KernelMount, survival: Survival
+) -> DataPath:
+    """Make a data path whose state and descriptors the holder keeps.
+
+    It never aborts the connection: if a part of it fails, a successor takes over.
+    """
+    from zcfuse.datapath import DataPath
+
+    config.transport = "dev"
+    try:
+        state = survival.state
+        clones = survival.hold(channel, kernel.device, config.threads)
+        config.threads = 1 + len(clones)
+    except BaseException:
+        os.close(channel)
+        os.close(upcalls)
+        raise
+    datapath = DataPath(channel, upcalls, config, device=True, state=state, clones=clones)
+    survival.watch_requests(datapath)
+    return datapath
 
 
 def _unmount_at_once(kernel: KernelMount) -> None:

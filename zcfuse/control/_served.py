@@ -32,6 +32,7 @@ from zcfuse.admin.status import (
     HotFile,
     HotFiles,
     Refusal,
+    RenewReply,
     Reply,
     Request,
     StatusDocument,
@@ -52,6 +53,7 @@ from zcfuse.tree import Tree, VirtualTree, move_file
 
 if TYPE_CHECKING:
     from zcfuse.admin.metrics import MetricsServer
+    from zcfuse.control.survive import Survival
     from zcfuse.datapath import DataPath
 
 log = logging.getLogger(__name__)
@@ -92,10 +94,12 @@ class Mount:
         changes: Changes,
         tree: Tree,
         files: FileRequests,
+        survival: Survival | None = None,
     ) -> None:
         self._kernel = kernel
         self._tree = tree
         self._files = files
+        self._survival = survival
         self._operations = operations
         self._datapath = datapath
         self._directory_leases = directory_leases
@@ -180,7 +184,17 @@ class Mount:
             hot_files=self.hot_files(),
             metrics=self._metrics,
             version=__version__,
+            processes=self._processes(),
+            survival=self._survival.report() if self._survival is not None else None,
         )
+
+    def _processes(self) -> dict[str, int]:
+        processes = {"control": os.getpid()}
+        if self._datapath is not None:
+            processes["datapath"] = os.getpid()
+        if self._survival is not None:
+            processes["holder"] = self._survival.holder
+        return processes
 
     def hot_files(self) -> list[HotFile]:
         """Return the files that are asked for most, by name: their opens, reads and bytes.
@@ -399,6 +413,8 @@ class Mount:
                 await self._operations.session.main(1, CONTROL_TASKS)
         except Exception as error:
             log.exception("the control plane failed")
+            if self._survival is not None:
+                self._survival.give_up("the control plane failed")
             self._failed = True
             self._finish(f"the control plane failed: {error}")
             self.request_end(0)
@@ -409,7 +425,10 @@ class Mount:
 
     async def _watch_datapath(self, datapath: DataPath) -> None:
         await trio.lowlevel.wait_readable(datapath.ended_fd())
-        self._finish(datapath.end_reason() or UNMOUNTED)
+        reason = datapath.end_reason() or UNMOUNTED
+        if self._survival is not None and reason not in (UNMOUNTED, ABORTED):
+            self._survival.give_up(reason)
+        self._finish(reason)
 
     async def _unmount_when_asked(self) -> None:
         await self._end_requested.wait()
@@ -437,6 +456,8 @@ class Mount:
             return await self._explain(request.files)
         if request.request == "sync":
             return SyncReply(done=await self.sync(request.wait_s or 0.0))
+        if request.request in ("renew", "hand_over"):
+            return await self._upgraded(request)
         if request.request in ("trace", "untrace"):
             return self._traced(request)
         if request.request != "unmount":
@@ -448,6 +469,17 @@ class Mount:
                 return UnmountReply(failed=True, message=message, busy=polite.busy)
         outcome = await self.unmount(request.wait_s)
         return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
+
+    async def _upgraded(self, request: Request) -> Reply:
+        if self._survival is None:
+            return Refusal(message="this mount ends with its daemon: mount it with --survive")
+        try:
+            if request.request == "hand_over":
+                self._survival.hand_over()
+            await self._survival.renew()
+        except (MountError, OSError) as error:
+            return Refusal(message=printable(str(error)))
+        return RenewReply(generation=self._survival.generation)
 
     def _traced(self, request: Request) -> Reply:
         if self._tracer is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from zcfuse._lazy import lazy
 
 if TYPE_CHECKING:
+    from zcfuse.datapath._holder import holder_program as holder_program
     from zcfuse.datapath._latency import Latencies as Latencies
     from zcfuse.datapath._latency import Latency as Latency
     from zcfuse.datapath._native import BLOCK_BYTES as BLOCK_BYTES
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import MADE_INO_BIT as MADE_INO_BIT
     from zcfuse.datapath._native import MEMBER_KINDS as MEMBER_KINDS
     from zcfuse.datapath._native import MESSAGE_BYTES as MESSAGE_BYTES
+    from zcfuse.datapath._native import MOST_DEATHS as MOST_DEATHS
     from zcfuse.datapath._native import MOST_STACK_DEPTH as MOST_STACK_DEPTH
     from zcfuse.datapath._native import MOST_THREADS as MOST_THREADS
     from zcfuse.datapath._native import NODE_FORMAT as NODE_FORMAT
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import PIECE_FORMAT as PIECE_FORMAT
     from zcfuse.datapath._native import REASONS as REASONS
     from zcfuse.datapath._native import SECTOR_BYTES as SECTOR_BYTES
+    from zcfuse.datapath._native import SUSPECTS_BYTES as SUSPECTS_BYTES
     from zcfuse.datapath._native import TERM_KINDS as TERM_KINDS
     from zcfuse.datapath._native import WHOLE_FILE as WHOLE_FILE
     from zcfuse.datapath._native import Config as Config
@@ -62,6 +65,7 @@ else:
     __getattr__ = lazy(
         __name__,
         {
+            "_holder": ("holder_program",),
             "_latency": (
                 "Latencies",
                 "Latency",
@@ -78,10 +82,12 @@ else:
                 "MOST_STACK_DEPTH",
                 "MOST_THREADS",
                 "NODE_FORMAT",
+                "MOST_DEATHS",
                 "OWN_BIT",
                 "PIECE_FORMAT",
                 "REASONS",
                 "SECTOR_BYTES",
+                "SUSPECTS_BYTES",
                 "TERM_KINDS",
                 "WHOLE_FILE",
                 "Config",

@@ -20,6 +20,10 @@ MESSAGE_BYTES: int
 """The largest message between kernel and data path."""
 MOST_THREADS: int
 """The most useful Config.threads: further ones only cost memory, a pipe and a buffer each."""
+MOST_DEATHS: int
+"""Of daemons in a row during one request; then that gets EIO (DataPath.watch_requests)."""
+SUSPECTS_BYTES: int
+"""The size of the file for DataPath.watch_requests()."""
 MOST_STACK_DEPTH: int
 """Config.stack_depth: the kernel supports no deeper stack."""
 ENTRY_FORMAT: str
@@ -188,6 +192,12 @@ class DataPath:
         """Return the result that install() would have now, if the file is not open in another mode.
 
         Asks the kernel for passthrough, releases the grant and counts nothing.
+        """
+    def watch_requests(self, file: int) -> list[tuple[int, int, int]]:
+        """Note the requests under way in a file of SUSPECTS_BYTES that outlives this process.
+
+        Call it before start(). Returns (operation's number, nodeid, deaths) of those that were
+        under way when earlier processes died. With MOST_DEATHS a request gets EIO.
         """
     def serves(self, nodeid: int) -> str:
         """Return how an open, or recently closed, node is served.

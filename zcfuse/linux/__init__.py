@@ -33,7 +33,7 @@ from zcfuse.linux._mount_api import (
 )
 from zcfuse.linux._mount_probe import Answer, probe
 from zcfuse.linux._mount_table import FSTYPE, MountEntry, mount_at, read_mounts, resolve_mountpoint
-from zcfuse.linux._mounting import KernelMount, MountError, attach, check_device, unmount
+from zcfuse.linux._mounting import KernelMount, MountError, adopt, attach, check_device, unmount
 from zcfuse.linux._namespaces import enter_mount_namespace
 from zcfuse.linux._near import NEAR_MOUNTS
 from zcfuse.linux._privileges import (
@@ -72,6 +72,7 @@ __all__ = [
     "Status",
     "User",
     "abort_file",
+    "adopt",
     "attach",
     "cached_twice",
     "cachestat",

@@ -186,6 +186,27 @@ def attach(
         raise
 
 
+def adopt(descriptor: int, device: tuple[int, int]) -> KernelMount | None:
+    """Return a mount that another process made, and whose connection still exists.
+
+    Parameters:
+        descriptor: of ``/dev/fuse``; the mount owns it from now on.
+        device: the (major, minor) number of the mount.
+
+    Returns:
+        None if it was unmounted; the descriptor is closed then.
+
+    Raises:
+        OSError: the mount table cannot be read.
+    """
+    number = _connection_number(descriptor)
+    found = [entry for entry in read_mounts() if entry.is_ours and entry.device == device]
+    if not found or number not in (None, device[1]):
+        os.close(descriptor)
+        return None
+    return KernelMount(descriptor, found[-1])
+
+
 def _own_entry(descriptor: int, mountpoint: str) -> MountEntry:
     """Return the entry of the mount that `descriptor` serves.
 

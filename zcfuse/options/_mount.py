@@ -161,6 +161,14 @@ class MountOptions:
         " Implies directory_lease. Not for naive and passthrough.",
         words={"immutable": True},
     )
+    survive: bool = option(
+        False,
+        "Keep the mount over a crash of its daemon and over upgrades: clients only wait.",
+        more="A second process, the holder, starts a successor. Requests travel over /dev/fuse."
+        " Not for rw, coherence=push, transport=uring, and the paths naive and"
+        " upcall.",
+        words={"survive": True},
+    )
     noexec: bool = option(
         False,
         "The kernel runs no program from the mount; exec is the opposite.",
@@ -218,6 +226,8 @@ class MountOptions:
         if self.coherence == "push" and (self.immutable or self.path in ("naive", "upcall")):
             why = "an immutable tree has no changes" if self.immutable else "it needs a data path"
             raise _refused("coherence", self.coherence, f"{why}; leave coherence out")
+        if self.survive:
+            self._check_survive()
         if self.immutable:
             self._check_immutable()
         if self.rw:
@@ -239,6 +249,16 @@ class MountOptions:
             raise _refused("directory_lease", False, "rw needs the lease; leave this option out")
         if self.coherence == "push":
             raise _refused("coherence", "push", "with rw the kernel sees all changes; leave it out")
+
+    def _check_survive(self) -> None:
+        if self.transport == "uring":
+            raise _refused("survive", True, "a ring dies with its daemon; leave transport out")
+        if self.path in ("naive", "upcall"):
+            raise _refused("path", self.path, "survive needs the data path; choose another path")
+        if self.rw:
+            raise _refused("rw", True, "a crash could repeat a change; leave rw or survive out")
+        if self.coherence == "push":
+            raise _refused("coherence", "push", "a pause would miss changes; leave it out")
 
     @property
     def effective_cache_timeout(self) -> float:

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from zcfuse.admin.status import StatusDocument
+from zcfuse.admin.status import StatusDocument, Survival
 from zcfuse.datapath import Latency
 
 _NS_PER_S: Final = 1e9
@@ -67,6 +67,7 @@ class StatusCollector(Collector):
         document = self._read()
         family = _Families(document.mountpoint)
         yield from _of_mount(family, document)
+        yield from _of_survival(family, document.survival)
         yield from _of_control(family, document)
         if document.datapath is not None:
             yield from _of_requests(family, document.datapath)
@@ -151,6 +152,21 @@ def _of_mount(family: _Families, document: StatusDocument) -> Iterator[Metric]:
         usage[role] += thread.minor_faults + thread.major_faults
     yield family.counter(
         "page_faults", "Page faults of the daemon's threads, by role.", "role", usage
+    )
+
+
+def _of_survival(family: _Families, survival: Survival | None) -> Iterator[Metric]:
+    if survival is None:
+        return
+    yield family.gauge(
+        "generation", "Which daemon of the mount serves, from 1.", survival.generation
+    )
+    yield family.count("restarts", "Daemons that ended unasked.", survival.restarts)
+    yield family.count("resent_requests", "Requests that the kernel sent again.", survival.resent)
+    yield family.gauge(
+        "longest_pause_seconds",
+        "The longest time that a change of the daemon took.",
+        survival.longest_pause_s,
     )
 
 

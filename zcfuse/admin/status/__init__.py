@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from zcfuse.admin.status._client import request_unmount as request_unmount
     from zcfuse.admin.status._document import HotFile as HotFile
     from zcfuse.admin.status._document import Refusal as Refusal
+    from zcfuse.admin.status._document import RenewReply as RenewReply
     from zcfuse.admin.status._document import Reply as Reply
     from zcfuse.admin.status._document import Request as Request
+    from zcfuse.admin.status._document import Restart as Restart
     from zcfuse.admin.status._document import StatusDocument as StatusDocument
+    from zcfuse.admin.status._document import Survival as Survival
     from zcfuse.admin.status._document import SyncReply as SyncReply
     from zcfuse.admin.status._document import ThreadUsage as ThreadUsage
     from zcfuse.admin.status._document import UnmountReply as UnmountReply
@@ -43,9 +46,12 @@ else:
             "_document": (
                 "HotFile",
                 "Refusal",
+                "RenewReply",
                 "Reply",
                 "Request",
+                "Restart",
                 "StatusDocument",
+                "Survival",
                 "ThreadUsage",
                 "SyncReply",
                 "UnmountReply",

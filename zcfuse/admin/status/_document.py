@@ -65,13 +65,40 @@ class HotFile(msgspec.Struct, frozen=True):
         return self.opens + self.reads
 
 
+class Restart(msgspec.Struct, frozen=True):
+    """One change of the daemon: when the old one ended (seconds since 1970), why, for how long.
+
+    ``cause`` is ``upgrade``, the name of a signal, or ``exit`` with a status. ``pause_s`` lasts
+    from that end until the successor answers.
+    """
+
+    at: float
+    cause: str
+    pause_s: float
+
+
+class Survival(msgspec.Struct, frozen=True):
+    """The state of a mount that survives its daemon.
+
+    ``generation`` counts the daemons, ``restarts`` those that ended unasked. ``last`` has the
+    latest changes, upgrades included. ``resent`` is how many requests the kernel sent again.
+    """
+
+    generation: int
+    restarts: int
+    resent: int
+    longest_pause_s: float
+    last: list[Restart] = []
+
+
 class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     """Everything ``zcfuse status`` shows; ``datapath`` is None for a naive mount.
 
     ``tree`` holds the tree's own figures, by section, then by name. ``locks`` are the files kept in
     memory; None without any. ``hot_files`` are the files with the most requests. ``metrics`` is the
     address for a scraper, or "". ``version`` is that of the daemon; the command's version differs
-    after an upgrade of zcfuse.
+    after an upgrade of zcfuse. ``processes`` has the process ids by part: ``control``,
+    ``datapath``, ``holder``. ``survival`` is None if the mount ends with its daemon.
     """
 
     pid: int
@@ -88,6 +115,8 @@ class StatusDocument(msgspec.Struct, frozen=True, tag="status"):
     hot_files: list[HotFile] = []
     metrics: str = ""
     version: str = ""
+    processes: dict[str, int] = {}
+    survival: Survival | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -111,6 +140,8 @@ class Request(msgspec.Struct, frozen=True):
         "sync",
         "trace",
         "untrace",
+        "renew",
+        "hand_over",
     ]
     wait_s: float | None = None
     files: list[FileRange] = []
@@ -135,6 +166,12 @@ class SyncReply(msgspec.Struct, frozen=True, tag="synced"):
     done: bool
 
 
+class RenewReply(msgspec.Struct, frozen=True, tag="renewed"):
+    """Says that a standby of the installed version waits; ``generation`` serves until it does."""
+
+    generation: int
+
+
 class Refusal(msgspec.Struct, frozen=True, tag="refused"):
     """The reason for no answer."""
 
@@ -145,6 +182,7 @@ Reply = (
     StatusDocument
     | UnmountReply
     | SyncReply
+    | RenewReply
     | Explanation
     | LockReply
     | UnlockReply

@@ -10,7 +10,6 @@ from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.cli.mount._engine import mounted_by_kernel
 from zcfuse.cli.mount._options import (
-    logging,
     merged,
     mount_options,
     read_option_texts,
@@ -63,6 +62,7 @@ def mount(
         options = replace(options, source_name=shown.name)
         if mounted_by_kernel(shown, chosen, options, foreground=foreground):
             return 0
-        return start(shown, options, logging(values), foreground=foreground)
+        first = named.source if named.option() is None else None
+        return start(shown, options, values, first, foreground=foreground)
     except MountError as error:
         raise CommandError(str(error), usage=error.usage) from error

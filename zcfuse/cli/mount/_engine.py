@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ENGINES: Final = ("auto", "kernel", "fuse")
 
 # Both engines have these options, or an image does not need them.
-_OF_BOTH: Final = frozenset({"noexec", "allow_other", "immutable", "source_name"})
+_OF_BOTH: Final = frozenset({"noexec", "allow_other", "immutable", "source_name", "survive"})
 
 
 def mounted_by_kernel(

@@ -15,7 +15,6 @@ from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
 from zcfuse.cli.mount._engine import ENGINES
 from zcfuse.cli.mount._remote import RemoteOptions
 from zcfuse.cli.mount._shown import Wanted
-from zcfuse.cli.mount._starting import Logging
 from zcfuse.control import DEFAULT_LOG_LEVEL, LOG_LEVELS
 from zcfuse.linux import MountError
 from zcfuse.options import (
@@ -290,8 +289,3 @@ def wanted(source: str | None, values: Mapping[str, Any]) -> Wanted:
             values.get("connections"),
         ),
     )
-
-
-def logging(values: Mapping[str, Any]) -> Logging:
-    """Return where the daemon logs, and what."""
-    return Logging(values.get("log_file"), values.get("log_level"))

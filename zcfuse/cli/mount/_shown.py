@@ -58,6 +58,8 @@ class Wanted:
     archive_options: ArchiveOptions
     hide: tuple[str, ...] = ()
     remote_options: RemoteOptions = NO_OPTIONS
+    # The mount exists, and this process may become its daemon: it must not look at it.
+    mounted: bool = False
 
     def paths(self) -> list[str]:
         """Return the paths of the sources."""
@@ -137,7 +139,7 @@ def _prepared(wanted: Wanted, mountpoint: str | None, options: MountOptions) -> 
         return _of_layers(wanted, where, options)
     _require_no_archive_options(wanted.archive_options, option)
     if wanted.manifest is not None:
-        where = _check_mountpoint(where, options)
+        where = _check_mountpoint(wanted, where, options)
         name = os.path.abspath(wanted.manifest)
         return Prepared(name, where, functools.partial(_put_together, load(wanted.manifest)))
     raise AssertionError(option)
@@ -149,20 +151,20 @@ def _of_source(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepar
         return _of_url(source, wanted, mountpoint, options)
     if is_image_file(source):
         _require_no_archive_options(wanted.archive_options, source)
-        where = check_mountpoint(mountpoint)
+        where = _place(wanted, mountpoint)
         check_options(options)
         tree = load_image(source)
         return Prepared(tree.path, where, lambda: tree, by_kernel=image_by_kernel(tree))
     if os.path.isfile(source):
-        where = _check_mountpoint(mountpoint, options)
+        where = _check_mountpoint(wanted, mountpoint, options)
         archive = load_archive(source, wanted.archive_options)
         return Prepared(os.path.abspath(source), where, lambda: archive, [archive])
     _require_no_archive_options(wanted.archive_options, source)
     if is_program(source):
-        where = _check_mountpoint(mountpoint, options)
+        where = _check_mountpoint(wanted, mountpoint, options)
         made = load_program_tree(source)
         return Prepared(_named(source), where, lambda: made)
-    (shown,), where = _check((source,), mountpoint, options)
+    (shown,), where = _check(wanted, (source,), mountpoint, options)
     make_tree = functools.partial(_mirrored, shown)
     return Prepared(shown, where, make_tree, by_kernel=directory_by_kernel(shown))
 
@@ -172,12 +174,12 @@ def _of_url(source: str, wanted: Wanted, mountpoint: str, options: MountOptions)
         raise click.UsageError("--hide: not for a URL")
     _require_no_archive_options(wanted.archive_options, shown_remote(source))
     make_tree = remote_maker(source, wanted.remote_options, options)
-    where = _check_mountpoint(mountpoint, options)
+    where = _check_mountpoint(wanted, mountpoint, options)
     return Prepared(shown_remote(source), where, make_tree)
 
 
 def _of_archives(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
-    where = _check_mountpoint(mountpoint, options)
+    where = _check_mountpoint(wanted, mountpoint, options)
     paths = [*wanted.archives, *wanted.archive_directories]
     tree, indexed = load_archives(
         wanted.archives, wanted.archive_directories, wanted.archive_options
@@ -190,7 +192,7 @@ def _of_archives(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prep
 def _of_layers(wanted: Wanted, mountpoint: str, options: MountOptions) -> Prepared:
     """Check directories first, because reading files may take long."""
     directories = tuple(layer for layer in wanted.layers if not os.path.isfile(layer))
-    shown, where = _check(directories, mountpoint, options)
+    shown, where = _check(wanted, directories, mountpoint, options)
     named = dict(zip(directories, shown, strict=True))
     layers: list[str | Tree | Dir] = []
     archives: list[Archive] = []
@@ -249,20 +251,25 @@ def _only(option: str, first: str | None, second: str | None) -> str:
 
 
 def _check(
-    sources: tuple[str, ...], mountpoint: str, options: MountOptions
+    wanted: Wanted, sources: tuple[str, ...], mountpoint: str, options: MountOptions
 ) -> tuple[tuple[str, ...], str]:
     shown = tuple(check_source(source) for source in sources)
     check_layers(shown)
-    where = check_mountpoint(mountpoint)
-    for source in shown:
-        check_apart(source, where)
+    where = _place(wanted, mountpoint)
+    if not wanted.mounted:
+        for source in shown:
+            check_apart(source, where)
     check_options(options)
     check_device()
     return shown, where
 
 
-def _check_mountpoint(mountpoint: str, options: MountOptions) -> str:
-    where = check_mountpoint(mountpoint)
+def _place(wanted: Wanted, mountpoint: str) -> str:
+    return mountpoint if wanted.mounted else check_mountpoint(mountpoint)
+
+
+def _check_mountpoint(wanted: Wanted, mountpoint: str, options: MountOptions) -> str:
+    where = _place(wanted, mountpoint)
     check_options(options)
     check_device()
     return where

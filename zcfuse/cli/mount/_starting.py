@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from zcfuse.admin import ServiceManager
 from zcfuse.cli._errors import warn
@@ -24,6 +25,9 @@ from zcfuse.control import (
 from zcfuse.linux import Answer, MountError, probe, read_mounts
 from zcfuse.options import MountOptions
 
+if TYPE_CHECKING:
+    from zcfuse.control.survive import Survival
+
 
 @dataclass(frozen=True, slots=True)
 class Logging:
@@ -38,12 +42,29 @@ class Logging:
         return os.path.abspath(self.file) if self.file else None
 
 
-def start(shown: Prepared, options: MountOptions, logging: Logging, *, foreground: bool) -> int:
+def start(
+    shown: Prepared,
+    options: MountOptions,
+    values: Mapping[str, object],
+    source: str | None,
+    *,
+    foreground: bool,
+) -> int:
     """Serve a mount, or have a daemon serve it, and return the exit status.
+
+    Parameters:
+        shown: the checked mount.
+        options: of the mount.
+        values: all options, by name, as the user gave them.
+        source: the first argument, as the user gave it.
+        foreground: whether this process becomes the daemon, or its holder.
 
     Raises:
         MountError: the mount failed; nothing stays mounted.
     """
+    logging = logging_of(values)
+    if options.survive:
+        return _start_surviving(shown, options, values, source, foreground=foreground)
     serve = functools.partial(_serve, shown, options, logging.level or DEFAULT_LOG_LEVEL)
     if foreground:
         return serve(foreground_log(logging.path), None, ServiceManager.of_environment())
@@ -56,6 +77,67 @@ def start(shown: Prepared, options: MountOptions, logging: Logging, *, foregroun
     return 0
 
 
+def _start_surviving(
+    shown: Prepared,
+    options: MountOptions,
+    values: Mapping[str, object],
+    source: str | None,
+    *,
+    foreground: bool,
+) -> int:
+    from zcfuse.control.survive import Plan, run_under_holder, start_under_holder
+
+    log_to = foreground_log(None) if foreground else background_log(logging_of(values).path)
+    plan = Plan(
+        source=source,
+        where=shown.where,
+        values=values,
+        name=options.source_name,
+        directory=os.getcwd(),
+        foreground=foreground,
+        modules=tuple(sys.path),
+    )
+    if foreground:
+        run_under_holder(plan)
+    keeps = log_to is not None and log_to is sys.stderr
+    check = functools.partial(_require_answer, shown.where)
+    start_under_holder(plan, check, keeps_error_output=keeps)
+    return 0
+
+
+def serve_in_turn(
+    shown: Prepared,
+    options: MountOptions,
+    logging: Logging,
+    survival: Survival,
+    *,
+    foreground: bool,
+    ready: Callable[[TextIO | None], None] | None,
+) -> int:
+    """Serve a surviving mount in this process, until a successor's turn or the end of the mount.
+
+    Parameters:
+        shown, options: of the mount.
+        logging: where to log.
+        survival: this daemon's part in keeping the mount.
+        foreground: whether standard error is the log, unless there is a log file.
+        ready: called with the log once the mount answers; None if nobody waits.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        MountError: the start failed.
+        UnmountedError: there is no mount to take over.
+    """
+    make_log = foreground_log if foreground else background_log
+    log_to = make_log(logging.path)
+    told = None if ready is None else functools.partial(ready, log_to)
+    service = ServiceManager.of_environment() if foreground else None
+    level = logging.level or DEFAULT_LOG_LEVEL
+    return _serve(shown, options, level, log_to, told, service, survival)
+
+
 def _serve(
     shown: Prepared,
     options: MountOptions,
@@ -63,6 +145,7 @@ def _serve(
     log_to: TextIO | None,
     ready: Callable[[], None] | None,
     service: ServiceManager | None = None,
+    survival: Survival | None = None,
 ) -> int:
     watched = service is not None and service.watchdog is not None
     witness = Witness(shown.where) if watched else None
@@ -89,7 +172,13 @@ def _serve(
         log_level=log_level,
         service=service,
         witness=witness,
+        survival=survival,
     )
+
+
+def logging_of(values: Mapping[str, Any]) -> Logging:
+    """Return where the daemon logs, and what."""
+    return Logging(values.get("log_file"), values.get("log_level"))
 
 
 def _require_answer(mountpoint: str) -> None:

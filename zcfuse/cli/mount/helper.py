@@ -17,7 +17,7 @@ import click
 
 from zcfuse.cli._errors import CommandError, Program, run, warn
 from zcfuse.cli.mount._engine import mounted_by_kernel
-from zcfuse.cli.mount._options import logging, mount_options, read_option_texts, wanted
+from zcfuse.cli.mount._options import mount_options, read_option_texts, wanted
 from zcfuse.cli.mount._remote import hide_secrets, shown_remote
 from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, prepare
 from zcfuse.cli.mount._starting import start
@@ -66,6 +66,8 @@ def mount_helper(
     if kind not in (FSTYPE, FSTYPE.removeprefix("fuse.")):
         raise CommandError(f"-t {kind}: the type is {FSTYPE}", usage=True)
     values, options, writable = _read(option_texts, sloppy=sloppy)
+    if namespace is not None and options.survive:
+        raise CommandError("-N with survive: the holder starts Python there: leave out either")
     if namespace is not None:
         # A relative path would have another meaning there.
         mountpoint = os.path.abspath(mountpoint)
@@ -86,7 +88,8 @@ def mount_helper(
             if not mounted_by_kernel(shown, engine, options, foreground=False):
                 name = shown_remote(source) if is_url(source) else source
                 named = replace(options, source_name=name)
-                start(shown, named, logging(values), foreground=False)
+                first = None if wanted(None, values).paths() else source
+                start(shown, named, values, first, foreground=False)
     except MountError as error:
         # mount(8) expects the status of a failed mount even for a missing directory.
         raise CommandError(str(error)) from error

@@ -13,6 +13,7 @@
 #include "serve/sources/blob.hpp"
 #include "serve/sources/index_store.hpp"
 #include "serve/sources/source.hpp"
+#include "serve/suspects.hpp"
 #include "sys/files.hpp"
 
 namespace nb = nanobind;
@@ -54,6 +55,8 @@ void add_constants(nb::module_& module) {
     module.attr("MESSAGE_BYTES") = kMessageBytes;
     module.attr("MOST_THREADS") = kMostThreads;
     module.attr("MOST_STACK_DEPTH") = kMostStackDepth;
+    module.attr("SUSPECTS_BYTES") = Suspects::kBytes;
+    module.attr("MOST_DEATHS") = Suspects::kMostDeaths;
     module.attr("MEMBER_KINDS") = values(MemberKind::directory, MemberKind::unreadable);
     module.attr("ENTRY_KINDS") = values(EntryKind::directory, EntryKind::handed_up);
     module.attr("TERM_KINDS") = values(BlobTerm::Kind::file, BlobTerm::Kind::concat);

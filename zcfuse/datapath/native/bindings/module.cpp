@@ -159,6 +159,16 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
         .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })
         .def("install", &install, "nodeid"_a, "extents"_a, "path"_a = "", Released())
         .def("would_serve", &would_serve, "extents"_a, "path"_a = "", Released())
+        .def(
+            "watch_requests",
+            [](DataPath& path, int file) {
+                std::vector<std::tuple<std::uint32_t, std::uint64_t, std::uint32_t>> found;
+                for (const auto& one : path.watch_requests(file)) {
+                    found.emplace_back(one.opcode, one.nodeid, one.deaths);
+                }
+                return found;
+            },
+            "file"_a)
         .def("serves", &DataPath::serves, "nodeid"_a, Released())
         .def(
             "take_lock_budget",

@@ -523,6 +523,11 @@ std::pair<std::string, std::string> DataPath::would_serve(std::span<const Instal
     return {plan.outcome, plan.cause.text()};
 }
 
+std::vector<Suspects::Suspect> DataPath::watch_requests(int file) {
+    state_->suspects = std::make_unique<Suspects>(file);
+    return state_->suspects->all();
+}
+
 std::string DataPath::serves(std::uint64_t nodeid) const {
     const auto lease = state_->leases.find(nodeid);
     return !lease ? "" : lease->passthrough() ? "passthrough" : "cached";

@@ -63,6 +63,10 @@ class DataPath {
     // releases the grant and counts nothing.
     std::pair<std::string, std::string> would_serve(std::span<const InstallExtent> extents,
                                                     const std::string& path = {});
+    // Watches the requests under way in a file that outlives this process (serve/suspects.hpp).
+    // Before start(). Returns those that were there when earlier processes died. Throws
+    // std::system_error.
+    std::vector<Suspects::Suspect> watch_requests(int file);
     // How an open, or recently closed, node is served: "passthrough" or "cached"; "" if it is
     // closed or control serves it.
     std::string serves(std::uint64_t nodeid) const;

@@ -43,6 +43,7 @@ namespace zc {
     CODE(reserve_refused)            \
     CODE(upcall_waited)              \
     CODE(upcall_refused)             \
+    CODE(killed_daemons)             \
     CODE(push_not_permitted)         \
     CODE(push_filesystem)            \
     CODE(push_queue)                 \

@@ -175,6 +175,9 @@ void Relay::route(std::span<std::byte> message) {
         return;
     }
     if (const auto upcall = state_->upcalls.take(header.unique)) {
+        if (state_->suspects) {
+            state_->suspects->done(header.unique);
+        }
         forward(*upcall, header.unique, message);
         if (static_cast<abi::Opcode>(upcall->opcode) == abi::Opcode::read) {
             counts_->answered_read(asked(*upcall), served_, upcall->since);

@@ -119,12 +119,23 @@ void Server::dispatch(std::span<const std::byte> message) {
     if ((header.unique & abi::kResendBit) != 0) {
         state_->surviving->session().count_resent(header.opcode);
     }
+    handed_up_ = false;
+    if (state_->suspects && !state_->suspects->begin(header.unique, header.opcode, header.nodeid)) {
+        counts_->because(Reason::killed_daemons);
+        channel_->reply_error(header.unique, -EIO);
+        state_->suspects->done(header.unique);
+        counts_->answered(asked(header), header.opcode, received_);
+        return;
+    }
     auto fate = serve(header, message.subspan(sizeof header));
     if (fate == Fate::up) {
         fate = hand_up(header, message);
     }
     if (fate == Fate::finished) {
         counts_->answered(asked(header, message.subspan(sizeof header)), header.opcode, received_);
+    }
+    if (state_->suspects && !handed_up_) {
+        state_->suspects->done(header.unique);
     }
 }
 
@@ -177,6 +188,9 @@ Server::Fate Server::serve_interrupt(std::span<const std::byte> body) {
     abi::InterruptIn interrupt{};
     if (parse(body, interrupt)) {
         if (const auto waited = state_->upcalls.withdraw(interrupt.unique)) {
+            if (state_->suspects) {
+                state_->suspects->done(interrupt.unique);
+            }
             counts_->answered({waited->nodeid, waited->pid, waited->uid}, waited->opcode,
                               waited->since);
             return Fate::finished;
@@ -280,8 +294,10 @@ Server::Fate Server::hand_up(const abi::InHeader& header, std::span<const std::b
                              std::uint32_t asked_as) {
     const auto opcode = asked_as != 0 ? asked_as : header.opcode;
     counts_->upcalls[ThreadCounts::slot(opcode)].add();
+    handed_up_ = true;  // before the relay may see its reply
     const bool out =
         state_->upcalls.hand_up(channel_, ops::with_handle(context_, message), received_, asked_as);
+    handed_up_ = out;
     return out ? Fate::elsewhere : Fate::finished;
 }
 

@@ -54,6 +54,7 @@ class Server {
     RingReader ring_reader_;
     std::vector<std::byte> buffer_;
     std::vector<Slice> slices_;
+    bool handed_up_ = false;        // the request that was dispatched last
     Clock::time_point received_{};  // when the request at hand was taken off the channel
 };
 

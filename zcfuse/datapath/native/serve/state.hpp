@@ -21,6 +21,7 @@
 #include "serve/scheduling.hpp"
 #include "serve/seeks.hpp"
 #include "serve/surviving/surviving_state.hpp"
+#include "serve/suspects.hpp"
 #include "serve/user_queue.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
@@ -67,6 +68,7 @@ struct State {
     WaitingSeeks seeks;
     std::shared_ptr<Rings> rings;  // nullptr: /dev/fuse alone
     Notifier notifier;
+    std::unique_ptr<Suspects> suspects;  // nullptr: no successor asks for them
     std::shared_ptr<LockBudget> budget;
     std::shared_ptr<WindowCache> windows;
     std::atomic<bool> stopping{false};

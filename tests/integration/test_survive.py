@@ -1,0 +1,205 @@
+"""A mount with ``--survive``: what clients notice of the death of its daemon."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support import abort, eventually, find_mount, requires
+from tests.support._user import CHECKOUT
+from tests.survive.load import Report, run, successor
+from zcfuse.admin.status import StatusDocument, read_status
+from zcfuse.admin.status import find_mount as find_entry
+from zcfuse.linux import MountEntry
+
+pytestmark = requires("mounting")
+
+_COMMAND_S = 60.0
+_KILLS = 10
+
+_KILLER = """
+import os, signal
+import zcfuse
+
+class Killer(zcfuse.Dir):
+    async def lookup(self, name, who):
+        if name == "killer":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return zcfuse.Bytes(b"bytes") if name == "good" else None
+
+tree = Killer()
+"""
+
+
+class _Survivor:
+    """A mount with ``--survive``, in the background."""
+
+    def __init__(self, entry: MountEntry) -> None:
+        self.entry = entry
+        self.where = entry.mountpoint
+
+    def status(self) -> StatusDocument:
+        return read_status(self.where)
+
+    def kill(self, part: str = "datapath") -> StatusDocument:
+        """Kill a process; return the status of the daemon after it."""
+        before = self.status()
+        assert before.survival is not None
+        os.kill(before.processes[part], signal.SIGKILL)
+        return successor(self.entry, before.survival.generation)
+
+    def client(self, code: str) -> str:
+        """Run code with the mount point as ``where``; return what it prints."""
+        result = subprocess.run(
+            [sys.executable, "-c", f"import os, sys\nwhere = sys.argv[1]\n{code}", self.where],
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_S,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+
+def _zcfuse(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "zcfuse", *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_S,
+    )
+    assert not check or result.returncode == 0, result.stderr
+    return result
+
+
+def _are_gone(document: StatusDocument) -> bool:
+    return not any(os.path.exists(f"/proc/{pid}/exe") for pid in document.processes.values())
+
+
+@contextmanager
+def _surviving(source: str, mountpoint: str, log: str, *options: str) -> Iterator[_Survivor]:
+    _zcfuse("mount", source, mountpoint, "--survive", "--log-file", log, *options)
+    document = read_status(mountpoint)
+    try:
+        yield _Survivor(find_entry(mountpoint))
+    finally:
+        left = find_mount(os.path.realpath(mountpoint))
+        if left is not None:
+            document = read_status(mountpoint)
+            result = _zcfuse("umount", "--force", mountpoint, check=False)
+            if result.returncode != 0:
+                abort(left)
+                subprocess.run(["umount", "-l", mountpoint], check=False)
+        assert eventually(lambda: _are_gone(document))
+
+
+@pytest.fixture
+def survivor(source, mountpoint, tmp_path) -> Iterator[_Survivor]:
+    with open(os.path.join(source, "file"), "w") as file:
+        file.write("bytes")
+    with _surviving(str(source), str(mountpoint), str(tmp_path / "log")) as mounted:
+        yield mounted
+
+
+def _run(kind: str) -> Report:
+    report = run(kind, _KILLS)
+    assert report.clean(), report.text()
+    assert report.kills == _KILLS
+    assert report.status is not None
+    assert report.status.survival is not None
+    assert report.status.survival.restarts == _KILLS
+    return report
+
+
+@pytest.mark.alone
+def test_clients_of_an_immutable_mirror_notice_nothing_of_ten_kills_but_time():
+    assert _run("immutable").done["read"] > 100
+
+
+def test_the_status_names_the_cause_of_a_restart(survivor):
+    found = survivor.kill()
+    assert found.survival is not None
+    assert (found.survival.generation, found.survival.restarts) == (2, 1)
+    assert [one.cause for one in found.survival.last] == ["SIGKILL"]
+    with open(f"/proc/{found.pid}/stat") as file:
+        parent = int(file.read().rpartition(")")[2].split()[1])
+    assert found.processes["holder"] == parent
+
+
+def test_an_upgrade_hands_over_without_a_restart(survivor):
+    before = survivor.status()
+    output = _zcfuse("upgrade", survivor.where).stdout
+    after = survivor.status()
+    assert "generation 2" in output
+    assert after.pid != before.pid
+    assert after.survival is not None
+    assert (after.survival.restarts, after.survival.last[-1].cause) == (0, "upgrade")
+    assert survivor.client("print(open(where + '/file').read())") == "bytes"
+
+
+def test_an_upgrade_of_a_mount_that_ends_with_its_daemon_is_refused(mounted):
+    daemon = mounted()
+    result = _zcfuse("upgrade", daemon.mountpoint, check=False)
+    assert result.returncode == 1
+    assert "mount it with --survive" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unmount_ends_the_holder_and_the_standby(survivor):
+    document = survivor.status()
+    _zcfuse("umount", survivor.where)
+    assert find_mount(survivor.where) is None
+    assert eventually(lambda: _are_gone(document))
+
+
+def test_sigterm_to_the_holder_unmounts(survivor):
+    document = survivor.status()
+    os.kill(document.processes["holder"], signal.SIGTERM)
+    assert eventually(lambda: find_mount(survivor.where) is None)
+    assert eventually(lambda: _are_gone(document))
+
+
+def test_without_its_holder_the_daemon_unmounts_and_ends(survivor):
+    document = survivor.status()
+    os.kill(document.processes["holder"], signal.SIGKILL)
+    assert eventually(lambda: find_mount(survivor.where) is None)
+    assert eventually(lambda: _are_gone(document))
+
+
+def test_a_request_that_kills_three_daemons_gets_eio(mountpoint, tmp_path):
+    program = tmp_path / "killer.py"
+    program.write_text(_KILLER)
+    log = tmp_path / "log"
+    with _surviving(f"{program}:tree", str(mountpoint), str(log)) as mounted:
+        code = "try: os.stat(where + '/killer')\nexcept OSError as error: print(error.errno)"
+        assert mounted.client(code) == "5"
+        found = successor(mounted.entry, 3)
+        assert found.survival is not None
+        assert found.survival.restarts == 3
+        assert found.datapath is not None
+        assert found.datapath["fallbacks"]["killed_daemons"] == 1
+        assert mounted.client("print(open(where + '/good').read())") == "bytes"
+    assert "died 3 times in a row during LOOKUP of node 1" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--transport", "uring"), ("--rw",), ("--coherence", "push"), ("--path", "upcall")],
+    ids=lambda options: options[-1],
+)
+def test_options_that_break_the_promise_are_refused(options, source, mountpoint):
+    result = _zcfuse("mount", str(source), str(mountpoint), "--survive", *options, check=False)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert find_mount(str(mountpoint)) is None
+
+
+def test_a_mount_that_fails_leaves_no_process(source, mountpoint, tmp_path):
+    with _surviving(str(source), str(mountpoint), str(tmp_path / "log")):
+        result = _zcfuse("mount", str(source), str(mountpoint), "--survive", check=False)
+        assert result.returncode == 1
+        assert "busy" in result.stderr
