@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import WHOLE_FILE as WHOLE_FILE
     from zcfuse.datapath._native import Config as Config
     from zcfuse.datapath._native import DataPath as DataPath
+    from zcfuse.datapath._native import ErofsImage as ErofsImage
     from zcfuse.datapath._native import MemberIndex as MemberIndex
     from zcfuse.datapath._native import NamePatterns as NamePatterns
     from zcfuse.datapath._native import Source as Source
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import backing_xattr as backing_xattr
     from zcfuse.datapath._native import clone_device as clone_device
     from zcfuse.datapath._native import filter_source as filter_source
+    from zcfuse.datapath._native import frozen_source as frozen_source
     from zcfuse.datapath._native import is_local as is_local
     from zcfuse.datapath._native import is_reserved as is_reserved
     from zcfuse.datapath._native import mixed_ino as mixed_ino
@@ -92,6 +94,7 @@ else:
                 "WHOLE_FILE",
                 "Config",
                 "DataPath",
+                "ErofsImage",
                 "MemberIndex",
                 "NamePatterns",
                 "Source",
@@ -101,6 +104,7 @@ else:
                 "backing_xattr",
                 "clone_device",
                 "filter_source",
+                "frozen_source",
                 "is_local",
                 "is_reserved",
                 "mixed_ino",

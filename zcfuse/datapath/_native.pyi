@@ -243,6 +243,8 @@ class DataPath:
         handed up if the archive's version differs now, or if it does not hold the member's bytes as
         they are. `uid` and `gid` own all members, unless None.
         """
+    def lease_source(self, nodeid: int, source: Source) -> None:
+        """Answer for everything below a node by a source."""
     def filter_lease(self, nodeid: int, patterns: NamePatterns, above: bytes) -> None:
         """Filter what is leased at a node, before the kernel hears of it; OSError for no lease.
 
@@ -486,6 +488,58 @@ def filter_source(source: int | Source, patterns: NamePatterns, above: bytes) ->
     """Return the source that shows another one, or the directory of a descriptor, filtered.
 
     `above` is the path of its root from where the patterns count.
+    """
+
+class ErofsImage:
+    """A frozen image: inodes, names and places by node id. Immutable, for any thread.
+
+    Nothing of the image is trusted. Each method raises OSError: EIO for what does not fit, ENOTDIR,
+    EISDIR or EINVAL for an inode of another type.
+
+    Parameters:
+        fd: of the image, which is copied. Raises OSError: EIO for a superblock that is not EROFS's.
+        device_sizes: in bytes, of the files that pieces lie in, from device 1 on.
+        pieces: the offset and the size in bytes of the table of pieces.
+    """
+
+    def __init__(
+        self, fd: int, device_sizes: Sequence[int], pieces: tuple[int, int]
+    ) -> None: ...
+    @property
+    def root(self) -> int:
+        """The node id of the root."""
+    def attributes(self, nid: int) -> tuple[int, int, int, int, int, int, int, int]:
+        """Return mode, nlink, uid, gid, rdev, size, and the mtime in seconds and nanoseconds."""
+    def lookup(self, nid: int, name: bytes) -> int | None:
+        """Return the node id of a name in a directory, None without one."""
+    def entries(self, nid: int, position: int) -> list[tuple[int, bytes, int]]:
+        """Return some entries of a directory, none at its end: (next position, name, node id).
+
+        They are in the order of the names' bytes, with ``.`` and ``..`` among them.
+        """
+    def target(self, nid: int) -> bytes:
+        """Return the target of a symbolic link."""
+    def xattr(self, nid: int, name: bytes) -> bytes:
+        """Return an extended attribute; OSError(ENODATA) without it."""
+    def xattr_names(self, nid: int) -> list[bytes]:
+        """Return the names of the extended attributes, without the image's own marks."""
+    def place(self, nid: int) -> bytes | list[tuple[int, int, int]]:
+        """Return where a regular file lies: the path of a whole file, or pieces.
+
+        A piece is (device, offset, length); device 0 is the image, -1 a hole.
+        """
+
+def frozen_source(
+    image: ErofsImage,
+    devices: Sequence[tuple[bytes, int, int]],
+    roots: Sequence[int],
+    refused: tuple[int, int],
+) -> Source:
+    """Return a source that shows an image.
+
+    `devices` are the files that pieces lie in: path, size, and mtime in ns. `roots` are descriptors
+    of the directories that whole files lie below; they are copied. `refused` is the (major, minor)
+    number of our own mount. Raises OSError if a descriptor cannot be copied.
     """
 
 def mixed_ino(device: int, ino: int) -> int:

@@ -9,11 +9,10 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.frozen import _xattrs
 from zcfuse.frozen._about import RECORD
-from zcfuse.frozen._image import FrozenImage, Member
+from zcfuse.frozen._image import FrozenImage
 from zcfuse.frozen._records import sha256_of
-from zcfuse.tree import Backing
+from zcfuse.tree import Attributes, Backing
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_DIGEST: Final = bytes(32)
@@ -51,34 +50,33 @@ def check(image: FrozenImage, summary: CheckSummary) -> Iterator[Changed]:
         if reason:
             yield Changed(device.path, reason)
     roots = [Backing(root) for root in image.about.roots]
-    for member, redirect in _redirected(image):
+    for attributes, redirect in _redirected(image):
         summary.compared += 1
-        size, mtime_ns, digest = recorded.get(member.nid, (member.inode.size, None, _NO_DIGEST))
+        size, mtime_ns, digest = recorded.get(attributes.ino, (attributes.size, None, _NO_DIGEST))
         root, fd = _found(roots, redirect)
         reason = _difference(fd, size, mtime_ns, digest)
         if reason:
             yield Changed(image.about.roots[root].rstrip(b"/") + redirect, reason)
 
 
-def _redirected(image: FrozenImage) -> Iterator[tuple[Member, bytes]]:
+def _redirected(image: FrozenImage) -> Iterator[tuple[Attributes, bytes]]:
     """Yield the files that are whole backing files, each once."""
     pending, seen = [image.root], {image.root}
     while pending:
-        directory = image.member(pending.pop())
-        for _, name, nid in image.entries(directory):
+        for _, name, nid in image.entries(pending.pop()):
             if name in (b".", b".."):
                 continue
-            member = image.member(nid)
-            linked = stat.S_ISDIR(member.inode.mode) or member.inode.nlink > 1
+            attributes = image.attributes(nid)
+            linked = stat.S_ISDIR(attributes.mode) or attributes.nlink > 1
             if linked and nid in seen:
                 continue
             if linked:
                 seen.add(nid)
-            if stat.S_ISDIR(member.inode.mode):
+            if stat.S_ISDIR(attributes.mode):
                 pending.append(nid)
-            redirect = member.attributes().get(_xattrs.REDIRECT)
-            if redirect is not None:
-                yield member, redirect
+            place = image.place(nid) if stat.S_ISREG(attributes.mode) else None
+            if isinstance(place, bytes):
+                yield attributes, place
 
 
 def _found(roots: list[Backing], redirect: bytes) -> tuple[int, int | OSError]:

@@ -1,67 +1,31 @@
-"""Reading an image: inodes, names, attributes and where the bytes of files lie.
+"""An open image: its description, and what the data path's reader finds in it.
 
-Nothing of an image is trusted. Each number is checked where it is used, and one that does not fit
-raises DamagedImageError. An image may be read from any thread.
+The data path reads inodes, names and places (`zcfuse.datapath.ErofsImage`); it trusts no byte of an
+image. An image may be read from any thread.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator, Sequence
-from typing import Final
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
-from zcfuse.frozen import _layout, _xattrs
+from zcfuse.datapath import BLOCK_BYTES, SECTOR_BYTES, ErofsImage, Source, frozen_source
 from zcfuse.frozen._about import digest_of, read_about
 from zcfuse.frozen._errors import DamagedImageError
 from zcfuse.frozen._image_file import ImageFile
-from zcfuse.frozen._layout import (
-    CHUNK,
-    CHUNK_BASED,
-    CHUNK_BITS,
-    CHUNK_INDEXES,
-    DIRENT,
-    FLAT_INLINE,
-    FLAT_PLAIN,
-    INODE,
-    NO_BLOCK,
-    PIECE,
-    SLOT_BYTES,
-    SUPERBLOCK,
-    SUPERBLOCK_OFFSET,
-    Inode,
-    Piece,
-)
+from zcfuse.frozen._layout import Piece
+from zcfuse.tree import Attributes
 
 _SECOND_NS: Final = 1_000_000_000
-_LARGEST: Final = 2**63 - 1
-_TARGET_BYTES: Final = 4095
-_CHUNKS: Final = 1 << 20
-_NAME_BYTES: Final = 255
-
-
-class Member:
-    """An inode as the image has it: attributes, layout and where what follows it begins."""
-
-    __slots__ = ("body", "inode", "layout", "nid", "number", "xattrs")
-
-    def __init__(
-        self, nid: int, inode: Inode, layout: int, number: int, xattrs: bytes, body: int
-    ) -> None:
-        self.nid = nid
-        self.inode = inode
-        self.layout = layout
-        self.number = number
-        self.xattrs = xattrs
-        self.body = body
-
-    def attributes(self) -> dict[bytes, bytes]:
-        """Return the extended attributes, with the marks of the image."""
-        return dict(_xattrs.decode(self.xattrs))
+_T = TypeVar("_T")
 
 
 class FrozenImage:
     """An open image. Owns its file.
+
+    Its methods raise DamagedImageError where the image contradicts itself, and OSError: ENOTDIR,
+    EISDIR or EINVAL for an inode of another type.
 
     Parameters:
         path: of the image.
@@ -81,67 +45,82 @@ class FrozenImage:
                 raise DamagedImageError(
                     f"{path}: damaged (its SHA-256 differs): freeze the tree again"
                 )
-            self._read_superblock()
+            self._reader: Final = self._opened()
         except BaseException:
             self.file.close()
             raise
 
-    def member(self, nid: int) -> Member:
-        """Return an inode."""
-        at = nid * SLOT_BYTES
-        form, count, mode, _, size, number, _, uid, gid, seconds, nanoseconds, nlink = INODE.unpack(
-            self.file.read(at, INODE.size)
+    @property
+    def root(self) -> int:
+        """The node id of the root directory."""
+        return self._reader.root
+
+    def attributes(self, nid: int) -> Attributes:
+        """Return the attributes of an inode; its number is the node id."""
+        mode, nlink, uid, gid, rdev, size, seconds, nanoseconds = self._read(
+            nid, self._reader.attributes, nid
         )
-        layout = form >> _layout.LAYOUT_SHIFT & 7
-        if not form & _layout.EXTENDED or size > _LARGEST or nanoseconds >= _SECOND_NS:
-            raise self._damaged(nid)
-        seconds -= (seconds >> 63) << 64
-        rdev = 0
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            rdev = os.makedev(*_layout.decoded_device(number))
-        inode = Inode(mode, nlink, uid, gid, rdev, size, seconds * _SECOND_NS + nanoseconds)
-        length = _xattrs.size_of(count)
-        xattrs = self.file.read(at + INODE.size, length) if length else b""
-        return Member(nid, inode, layout, number, xattrs, at + INODE.size + length)
+        mtime_ns = seconds * _SECOND_NS + nanoseconds
+        return Attributes(
+            ino=nid,
+            mode=mode,
+            nlink=nlink,
+            uid=uid,
+            gid=gid,
+            rdev=rdev,
+            size=size,
+            blksize=BLOCK_BYTES,
+            blocks=-(-size // BLOCK_BYTES) * (BLOCK_BYTES // SECTOR_BYTES),
+            atime_ns=mtime_ns,
+            mtime_ns=mtime_ns,
+            ctime_ns=mtime_ns,
+        )
 
-    def target(self, member: Member) -> bytes:
-        """Return the target of a symbolic link."""
-        if member.inode.size > _TARGET_BYTES:
-            raise self._damaged(member.nid)
-        return b"".join(self.file.read(at, size) for at, size in self._places(member))
+    def target(self, nid: int) -> bytes:
+        """Return the target of a symbolic link; EINVAL for anything else."""
+        return self._read(nid, self._reader.target, nid)
 
-    def lookup(self, directory: Member, name: bytes) -> int | None:
+    def lookup(self, directory: int, name: bytes) -> int | None:
         """Return the node id of a name, None where the directory has none."""
-        low, high = 0, -(-directory.inode.size // self.block_bytes)
-        while high - low > 1:
-            middle = (low + high) // 2
-            first = next(self._block(directory, middle))[0]
-            low, high = (middle, high) if first <= name else (low, middle)
-        for found, nid in self._block(directory, low):
-            if found == name:
-                return nid
-        return None
+        return self._read(directory, self._reader.lookup, directory, name)
 
-    def entries(self, directory: Member, start: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    def entries(self, directory: int, start: int = 0) -> Iterator[tuple[int, bytes, int]]:
         """Yield (number to go on from, name, node id), in the order of the names' bytes.
 
-        ``.`` and ``..`` are among them. A number holds the block and the place in it.
+        ``.`` and ``..`` are among them.
         """
-        first, skipped = divmod(start, self.block_bytes)
-        for index in range(first, -(-directory.inode.size // self.block_bytes)):
-            for place, (name, nid) in enumerate(self._block(directory, index)):
-                if place >= skipped:
-                    yield index * self.block_bytes + place + 1, name, nid
-            skipped = 0
+        while found := self._read(directory, self._reader.entries, directory, start):
+            yield from found
+            start = found[-1][0]
 
-    def pieces(self, member: Member, marks: dict[bytes, bytes]) -> Sequence[Piece]:
-        """Return the pieces of a regular file that is not the whole of a backing file."""
-        place = marks.get(_xattrs.PIECES)
-        if place is not None:
-            return self._listed_pieces(member, place)
-        if member.layout == CHUNK_BASED:
-            return self._chunks(member)
-        return [Piece(0, at, length) for at, length in self._places(member)]
+    def xattr(self, nid: int, name: bytes) -> bytes:
+        """Return the value of an extended attribute; ENODATA without it."""
+        return self._read(nid, self._reader.xattr, nid, name)
+
+    def xattr_names(self, nid: int) -> Sequence[bytes]:
+        """Return the names of the extended attributes; the image hides its own marks."""
+        return self._read(nid, self._reader.xattr_names, nid)
+
+    def place(self, nid: int) -> bytes | Sequence[Piece]:
+        """Return where the bytes of a regular file lie.
+
+        A whole file lies at a path below one of the roots (`About.roots`), another one in pieces.
+        """
+        found = self._read(nid, self._reader.place, nid)
+        return found if isinstance(found, bytes) else [Piece(*piece) for piece in found]
+
+    def source(self, roots: Sequence[int], refused: tuple[int, int]) -> Source:
+        """Return the source that shows the image in the data path.
+
+        Parameters:
+            roots: descriptors of the directories in `About.roots`, which are copied.
+            refused: the (major, minor) number of the mount that shows it.
+
+        Raises:
+            OSError: a descriptor cannot be copied.
+        """
+        devices = [(one.path, one.size, one.mtime_ns) for one in self.about.devices]
+        return frozen_source(self._reader, devices, roots, refused)
 
     def records(self) -> bytes:
         """Return what is recorded of the backing files."""
@@ -152,88 +131,22 @@ class FrozenImage:
         """Close the image; a second call does nothing."""
         self.file.close()
 
-    def _read_superblock(self) -> None:
-        fields = SUPERBLOCK.unpack(self.file.read(SUPERBLOCK_OFFSET, SUPERBLOCK.size))
-        magic, self._bits, self.root = fields[0], fields[3], fields[5]
-        if magic != _layout.MAGIC or not 9 <= self._bits <= 12:
+    def _opened(self) -> ErofsImage:
+        pieces = self.about.pieces
+        sizes = [device.size for device in self.about.devices]
+        try:
+            return ErofsImage(self.file.fd, sizes, (pieces.offset, pieces.size))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
             raise DamagedImageError(
                 f"{self.file.path}: damaged: its superblock is not one of EROFS"
-            )
-        self.block_bytes = 1 << self._bits
+            ) from error
 
-    def _places(self, member: Member) -> list[tuple[int, int]]:
-        """Return (offset, length) of the bytes that lie in the image."""
-        if member.layout not in (FLAT_INLINE, FLAT_PLAIN):
-            raise self._damaged(member.nid)
-        size = member.inode.size
-        tail = size % self.block_bytes if member.layout == FLAT_INLINE else 0
-        runs = [(member.number << self._bits, size - tail), (member.body, tail)]
-        for run in runs:
-            self.file.require(*run)
-        return [run for run in runs if run[1]]
-
-    def _block(self, directory: Member, index: int) -> Iterator[tuple[bytes, int]]:
-        """Yield (name, node id) of one block of a directory."""
-        block = self._block_bytes(directory, index)
-        count = DIRENT.unpack_from(block)[1] // DIRENT.size if len(block) >= DIRENT.size else 0
-        if not 0 < count <= len(block) // DIRENT.size:
-            raise self._damaged(directory.nid)
-        heads = [DIRENT.unpack_from(block, at * DIRENT.size) for at in range(count)]
-        ends = [start for _, start, _ in heads[1:]] + [len(block.rstrip(b"\0"))]
-        for (nid, start, _), end in zip(heads, ends, strict=True):
-            name = block[start:end]
-            fits = count * DIRENT.size <= start < end and len(name) <= _NAME_BYTES
-            if not fits or b"/" in name or b"\0" in name:
-                raise self._damaged(directory.nid)
-            yield name, nid
-
-    def _block_bytes(self, directory: Member, index: int) -> bytes:
-        before = index * self.block_bytes
-        for at, length in self._places(directory):
-            if before < length:
-                return self.file.read(at + before, min(self.block_bytes, length - before))
-            before -= length
-        raise self._damaged(directory.nid)
-
-    def _chunks(self, member: Member) -> Sequence[Piece]:
-        size, form = member.inode.size, member.number
-        bits = self._bits + (form & CHUNK_BITS)
-        count = -(-size >> bits)
-        if not form & CHUNK_INDEXES or count > _CHUNKS:
-            raise self._damaged(member.nid)
-        at = _layout.rounded_up(member.body, CHUNK.size)
-        table = self.file.read(at, count * CHUNK.size)
-        pieces = []
-        for index, (_, device, block) in enumerate(CHUNK.iter_unpack(table)):
-            length = min(1 << bits, size - (index << bits))
-            if block == NO_BLOCK:
-                device, block = -1, 0
-            pieces.append(self._piece(member, device, block << self._bits, length))
-        return pieces
-
-    def _listed_pieces(self, member: Member, place: bytes) -> Sequence[Piece]:
-        table = self.about.pieces
-        if len(place) != _xattrs.PIECES_VALUE.size:
-            raise self._damaged(member.nid)
-        first, count = _xattrs.PIECES_VALUE.unpack(place)
-        if first + count > table.size // PIECE.size:
-            raise self._damaged(member.nid)
-        packed = self.file.read(table.offset + first * PIECE.size, count * PIECE.size)
-        pieces = [self._piece(member, *piece) for piece in PIECE.iter_unpack(packed)]
-        if sum(piece.length for piece in pieces) != member.inode.size:
-            raise self._damaged(member.nid)
-        return pieces
-
-    def _piece(self, member: Member, device: int, offset: int, length: int) -> Piece:
-        if device > 0:
-            known = device <= len(self.about.devices)
-            if not known or offset + length > self.about.devices[device - 1].size:
-                raise self._damaged(member.nid)
-        elif device == 0:
-            self.file.require(offset, length)
-        elif device != -1:
-            raise self._damaged(member.nid)
-        return Piece(device, offset, length)
-
-    def _damaged(self, nid: int) -> DamagedImageError:
-        return DamagedImageError(f"{self.file.path}: damaged: node {nid}")
+    def _read(self, nid: int, question: Callable[..., _T], *arguments: int | bytes) -> _T:
+        try:
+            return question(*arguments)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise DamagedImageError(f"{self.file.path}: damaged: node {nid}") from error

@@ -120,11 +120,6 @@ def encoded_device(major: int, minor: int) -> int:
     return (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12
 
 
-def decoded_device(number: int) -> tuple[int, int]:
-    """Return (major, minor) of what `encoded_device` returned."""
-    return number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00
-
-
 def rounded_up(value: int, unit: int) -> int:
     """Return the least multiple of `unit` that is not below `value`."""
     return -(-value // unit) * unit

@@ -8,10 +8,9 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from zcfuse.datapath import BLOCK_BYTES, SECTOR_BYTES
-from zcfuse.frozen import _xattrs
+from zcfuse.datapath import BLOCK_BYTES
 from zcfuse.frozen._errors import ImageError
-from zcfuse.frozen._image import FrozenImage, Member
+from zcfuse.frozen._image import FrozenImage
 from zcfuse.frozen._layout import Piece
 from zcfuse.linux import device_number
 from zcfuse.tree import (
@@ -21,6 +20,8 @@ from zcfuse.tree import (
     Backing,
     BackingFile,
     Extent,
+    Identity,
+    Lease,
     Listing,
     Node,
     PathOpener,
@@ -67,6 +68,7 @@ class FrozenTree(Tree):
         self.engine_reason = ""
         self._opener = PathOpener()
         self._roots: list[Backing] = []
+        self._refused = (0, 0)
         self.path: Final = os.path.realpath(path)
         self.image: Final = FrozenImage(self.path)
         try:
@@ -80,6 +82,7 @@ class FrozenTree(Tree):
 
     def refuse_device(self, major: int, minor: int) -> None:
         """Answer ELOOP for files that lie on this device."""
+        self._refused = major, minor
         self._opener.refuse_device(major, minor)
         for root in self._roots:
             root.refuse(device_number(major, minor))
@@ -87,45 +90,41 @@ class FrozenTree(Tree):
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
         """Return what `name` stands for in `directory`."""
         own = _own(directory)
-        if name in (b".", b".."):
+        if name in _DOTS:
             found = own if name == b"." else own.above or own
             return found, self.attributes(found)
         if len(name) > _NAME_BYTES:
             raise _error(errno.ENAMETOOLONG)
-        nid = self.image.lookup(self._directory(own), name)
+        nid = self.image.lookup(own.nid, name)
         if nid is None:
             raise _error(errno.ENOENT)
         return self.found(own, nid)
 
     def found(self, directory: FrozenNode, nid: int) -> tuple[FrozenNode, Attributes]:
         """Return the node of an inode that stands in a directory."""
-        member = self.image.member(nid)
-        above = directory if stat.S_ISDIR(member.inode.mode) else None
-        return FrozenNode(id(self.image), nid, above), _attributes(member)
+        attributes = self.image.attributes(nid)
+        above = directory if stat.S_ISDIR(attributes.mode) else None
+        return FrozenNode(id(self.image), nid, above), attributes
 
     def attributes(self, node: Node) -> Attributes:
         """Return the attributes that the image has."""
-        return _attributes(self._member(node))
+        return self.image.attributes(_own(node).nid)
 
     def readlink(self, node: Node) -> bytes:
         """Return the target of a symbolic link; EINVAL for anything else."""
-        member = self._member(node)
-        if not stat.S_ISLNK(member.inode.mode):
-            raise _error(errno.EINVAL)
-        return self.image.target(member)
+        return self.image.target(_own(node).nid)
 
     def open(self, node: Node) -> BackingFile:
         """Open a regular file; ESTALE where what its bytes lie in has changed."""
-        member = self._member(node)
-        if not stat.S_ISREG(member.inode.mode):
-            raise _error(errno.EISDIR if stat.S_ISDIR(member.inode.mode) else errno.ESTALE)
-        marks = member.attributes()
-        redirect = marks.get(_xattrs.REDIRECT)
-        if redirect is not None:
-            return self._whole(member, redirect)
-        file = FrozenFile(_attributes(member))
+        attributes = self.attributes(node)
+        if not stat.S_ISREG(attributes.mode):
+            raise _error(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.ESTALE)
+        place = self.image.place(_own(node).nid)
+        if isinstance(place, bytes):
+            return self._whole(attributes, place)
+        file = FrozenFile(attributes)
         try:
-            for piece in self.image.pieces(member, marks):
+            for piece in place:
                 file.add(piece, self._opened_device)
         except BaseException:
             file.close()
@@ -135,7 +134,9 @@ class FrozenTree(Tree):
     def listing(self, node: Node) -> Listing:
         """Return the names of a directory."""
         own = _own(node)
-        return _FrozenListing(self, own, self._directory(own))
+        if not stat.S_ISDIR(self.attributes(own).mode):
+            raise _error(errno.ENOTDIR)
+        return _FrozenListing(self, own)
 
     def statfs(self) -> StatFs:
         """Return the image's size; nothing is free."""
@@ -144,25 +145,31 @@ class FrozenTree(Tree):
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; the image hides its marks."""
-        kept = self._member(node).attributes()
-        if _xattrs.escaped(name) not in kept or name == _xattrs.PIECES:
-            raise _error(errno.ENODATA)
-        return kept[_xattrs.escaped(name)]
+        return self.image.xattr(_own(node).nid, name)
 
     def listxattr(self, node: Node) -> Sequence[bytes]:
         """Return the names of the extended attributes."""
-        names = map(_xattrs.shown, self._member(node).attributes())
-        return [name for name in names if name is not None]
+        return self.image.xattr_names(_own(node).nid)
+
+    def lease_of(self, node: Node) -> Lease | None:
+        """Return the whole image, for the root."""
+        if node is not self.root:
+            return None
+        return Lease(-1, source=self.image.source([root.fileno() for root in self._roots], self._refused))
+
+    def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
+        """Return the node of an inode that the data path found."""
+        return self.found(_own(directory), identity.ino)[0]
 
     def describe(self, node: Node) -> str:
         """Return where the bytes of a file lie."""
-        member = self._member(node)
+        nid = _own(node).nid
         of = f"of the frozen image {self.image.file.path}"
-        if not stat.S_ISREG(member.inode.mode):
+        if not stat.S_ISREG(self.attributes(node).mode):
             return f"name {of}"
-        redirect = member.attributes().get(_xattrs.REDIRECT)
-        if redirect is not None:
-            return f"whole file {of}, which redirects to {os.fsdecode(redirect)}"
+        place = self.image.place(nid)
+        if isinstance(place, bytes):
+            return f"whole file {of}, which redirects to {os.fsdecode(place)}"
         return f"file {of}, made of blocks"
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
@@ -184,7 +191,7 @@ class FrozenTree(Tree):
             root.close()
         self.image.close()
 
-    def _whole(self, member: Member, redirect: bytes) -> BackingFile:
+    def _whole(self, attributes: Attributes, redirect: bytes) -> BackingFile:
         names = [name for name in redirect.split(b"/") if name]
         if not names or b"." in names or b".." in names or not redirect.startswith(b"/"):
             raise _error(errno.EIO)
@@ -193,7 +200,7 @@ class FrozenTree(Tree):
                 fd = root.open(names)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            return _checked(fd, member)
+            return _checked(fd, attributes)
         raise _error(errno.EIO)  # as overlayfs, where the file is gone
 
     def _opened_device(self, number: int) -> int:
@@ -206,15 +213,6 @@ class FrozenTree(Tree):
             return fd
         os.close(fd)
         raise _error(errno.ESTALE)
-
-    def _member(self, node: Node) -> Member:
-        return self.image.member(_own(node).nid)
-
-    def _directory(self, node: FrozenNode) -> Member:
-        member = self.image.member(node.nid)
-        if not stat.S_ISDIR(member.inode.mode):
-            raise _error(errno.ENOTDIR)
-        return member
 
 
 class FrozenFile(BackingFile):
@@ -260,12 +258,11 @@ class FrozenFile(BackingFile):
 class _FrozenListing(Listing):
     """The names of a directory, which never change."""
 
-    __slots__ = ("_directory", "_member", "_tree")
+    __slots__ = ("_directory", "_tree")
 
-    def __init__(self, tree: FrozenTree, directory: FrozenNode, member: Member) -> None:
+    def __init__(self, tree: FrozenTree, directory: FrozenNode) -> None:
         self._tree = tree
         self._directory = directory
-        self._member = member
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
         """Yield the entries from offset `start`."""
@@ -273,7 +270,7 @@ class _FrozenListing(Listing):
             if start <= offset:
                 yield offset + 1, name, *self._tree.lookup(self._directory, name)
         first = max(start - len(_DOTS), 0)
-        for following, name, nid in self._tree.image.entries(self._member, first):
+        for following, name, nid in self._tree.image.entries(self._directory.nid, first):
             if name not in _DOTS:
                 yield following + len(_DOTS), name, *self._tree.found(self._directory, nid)
 
@@ -291,31 +288,13 @@ def _opened_root(image: FrozenImage, root: bytes) -> Backing:
         ) from error
 
 
-def _checked(fd: int, member: Member) -> BackingFile:
+def _checked(fd: int, attributes: Attributes) -> BackingFile:
     """Return the file that a redirect leads to, if it is still as large as it was."""
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_size != member.inode.size:
+    if not stat.S_ISREG(status.st_mode) or status.st_size != attributes.size:
         os.close(fd)
         raise _error(errno.ESTALE)
-    return FrozenFile(_attributes(member), fd)
-
-
-def _attributes(member: Member) -> Attributes:
-    inode = member.inode
-    return Attributes(
-        ino=member.nid,
-        mode=inode.mode,
-        nlink=inode.nlink,
-        uid=inode.uid,
-        gid=inode.gid,
-        rdev=inode.rdev,
-        size=inode.size,
-        blksize=BLOCK_BYTES,
-        blocks=-(-inode.size // BLOCK_BYTES) * (BLOCK_BYTES // SECTOR_BYTES),
-        atime_ns=inode.mtime_ns,
-        mtime_ns=inode.mtime_ns,
-        ctime_ns=inode.mtime_ns,
-    )
+    return FrozenFile(attributes, fd)
 
 
 def _own(node: Node) -> FrozenNode:

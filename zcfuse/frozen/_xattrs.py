@@ -2,16 +2,15 @@
 
 An attribute of the tree whose name begins with ``trusted.overlay.`` must not act as a mark. The
 writer escapes it as overlayfs does (``trusted.overlay.overlay.``), and overlayfs or the reader
-turns it back.
+shows it as it was.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from zcfuse.frozen._errors import DamagedImageError
 from zcfuse.frozen._layout import (
     MAX_XATTR_BYTES,
     XATTR_ENTRY,
@@ -43,13 +42,6 @@ def escaped(name: bytes) -> bytes:
     return ESCAPED + name[len(OVERLAY) :] if name.startswith(OVERLAY) else name
 
 
-def shown(name: bytes) -> bytes | None:
-    """Return the name that a client sees, None for a mark of the image itself."""
-    if name.startswith(ESCAPED):
-        return OVERLAY + name[len(ESCAPED) :]
-    return None if name.startswith(OVERLAY) or name == PIECES else name
-
-
 def encode(attributes: Mapping[bytes, bytes]) -> bytes:
     """Return the attributes as an inode has them; nothing if there are no attributes.
 
@@ -76,30 +68,6 @@ def count_of(encoded: bytes) -> int:
     if not encoded:
         return 0
     return 1 + (len(encoded) - XATTR_HEADER.size) // XATTR_UNIT
-
-
-def size_of(count: int) -> int:
-    """Return the bytes that a count stands for."""
-    return XATTR_HEADER.size + (count - 1) * XATTR_UNIT if count else 0
-
-
-def decode(encoded: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (name, value). Raises DamagedImageError where they do not fit their place."""
-    if not encoded:
-        return
-    _, shared = XATTR_HEADER.unpack_from(encoded)
-    if shared:
-        raise DamagedImageError("shared extended attributes, which zcfuse writes into no image")
-    at = XATTR_HEADER.size
-    while at < len(encoded):
-        name_bytes, index, value_bytes = XATTR_ENTRY.unpack_from(encoded, at)
-        start = at + XATTR_ENTRY.size
-        end = start + name_bytes + value_bytes
-        if end > len(encoded) or index not in XATTR_PREFIXES:
-            raise DamagedImageError("an extended attribute does not fit its inode")
-        name = XATTR_PREFIXES[index] + encoded[start : start + name_bytes]
-        yield name, encoded[start + name_bytes : end]
-        at = rounded_up(end, XATTR_UNIT)
 
 
 def unsupported(names: Iterable[bytes]) -> list[bytes]:

@@ -77,6 +77,8 @@ class DirectoryLeases:
             if lease.archive is not None:
                 if not self._lease_archive(nodeid, lease.archive):
                     return
+            elif lease.source is not None:
+                self._datapath.lease_source(nodeid, lease.source)
             elif lease.described is not None:
                 self._lease_index(nodeid, lease.described)
             elif lease.layers:
@@ -90,7 +92,7 @@ class DirectoryLeases:
         for patterns, above in lease.filters:
             self._datapath.filter_lease(nodeid, patterns, above)
         self._leased.add(nodeid)
-        if self._push and lease.archive is None:
+        if self._push and lease.archive is None and lease.source is None:
             self._push_changes(nodeid)
 
     def _push_changes(self, nodeid: int) -> None:
@@ -108,7 +110,7 @@ class DirectoryLeases:
         if size and not self._has_room(size):
             return False
         layers = [
-            _filtered(one.fd if one.archive is None else _index_source(one.archive), one)
+            _filtered(_layer(one), one)
             for one in lease.layers
         ]
         self._datapath.lease_union(nodeid, layers, lease.sees_trusted)
@@ -176,6 +178,13 @@ class DirectoryLeases:
         self._revoked = True
         for nodeid in self._leased:
             self._datapath.revoke_directory(nodeid)
+
+
+def _layer(lease: Lease) -> int | Source:
+    """Return what answers for a layer; raise OSError if its archive cannot be read."""
+    if lease.source is not None:
+        return lease.source
+    return lease.fd if lease.archive is None else _index_source(lease.archive)
 
 
 def _index_source(archive: ArchiveLease) -> Source:

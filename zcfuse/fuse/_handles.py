@@ -56,6 +56,9 @@ class Leases(Protocol):
     ) -> None:
         """Answer for merged layers, the topmost first, and everything below them."""
 
+    def lease_source(self, nodeid: int, source: Source, /) -> None:
+        """Answer for what a source shows."""
+
     def filter_lease(self, nodeid: int, patterns: NamePatterns, above: bytes, /) -> None:
         """Filter what is leased at a node."""
 

@@ -19,7 +19,7 @@ from zcfuse.datapath import WHOLE_FILE as WHOLE_FILE
 from zcfuse.linux import Attributes as Attributes
 
 if TYPE_CHECKING:
-    from zcfuse.datapath import MemberIndex, NamePatterns
+    from zcfuse.datapath import MemberIndex, NamePatterns, Source
 
 HOLE: Final = -1
 """Extent.fd of a run of zeros."""
@@ -192,9 +192,9 @@ class Lease(msgspec.Struct, frozen=True):
     `fd` is a descriptor of the directory (O_PATH suffices); the tree owns it. `kept` are the paths
     that the tree answers for itself (`Tree.keeps`). With `layers` the node shows those leases
     merged, the topmost first, like `Union`; `fd` is then the topmost's, and `sees_trusted` says
-    whether this process sees `trusted.` attributes. With `archive` or `described` that is the
-    whole lease, and `fd` is -1. `filters` apply to all of that, the first one first: patterns, and
-    the node's path for their comparison.
+    whether this process sees `trusted.` attributes. With `archive`, `described` or `source` (of the
+    data path) that is the whole lease, and `fd` is -1. `filters` apply to all of that, the first
+    one first: patterns, and the node's path for their comparison.
     """
 
     fd: int
@@ -203,6 +203,7 @@ class Lease(msgspec.Struct, frozen=True):
     sees_trusted: bool = True
     archive: ArchiveLease | None = None
     described: DescribedTree | None = None
+    source: Source | None = None
     filters: Sequence[tuple[NamePatterns, bytes]] = ()
 
 

@@ -25,6 +25,7 @@
 #include "bindings/archives.hpp"
 #include "bindings/constants.hpp"
 #include "bindings/directories.hpp"
+#include "bindings/images.hpp"
 #include "bindings/indexes.hpp"
 #include "bindings/sources.hpp"
 #include "bindings/statistics.hpp"
@@ -268,6 +269,7 @@ NB_MODULE(_native, module) {
     zc::bindings::add_archives(module, datapath);
     zc::bindings::add_directories(module);
     zc::bindings::add_surviving(module, datapath);
+    zc::bindings::add_images(module);
     module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
     module.def(
         "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);

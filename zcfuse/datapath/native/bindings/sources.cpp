@@ -131,6 +131,12 @@ void add_sources(nb::module_& module, nb::class_<DataPath>& datapath) {
     datapath
         .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a,
              nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "lease_source",
+            [](DataPath& path, std::uint64_t nodeid, const SourceHandle& source) {
+                path.state().mirrors.lease(nodeid, source.source);
+            },
+            "nodeid"_a, "source"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("filter_lease", &filter_lease, "nodeid"_a, "patterns"_a, "above"_a);
 }
 

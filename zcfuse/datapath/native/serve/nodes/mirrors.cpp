@@ -392,7 +392,7 @@ int Mirrors::open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Fres
     return at(nodeid, counts,
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot& root) {
-                  freshness = root.source->freshness();
+                  freshness = root.source->data_freshness();
                   const int error = directory.open(name, wanted, into);
                   // Another process holds a lease (fcntl(2)) on the file: control waits for it.
                   return error == -EAGAIN ? kHandUp : error;
@@ -404,7 +404,7 @@ int Mirrors::reopen(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& 
     return at(nodeid, counts,
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot& root) {
-                  freshness = root.source->freshness();
+                  freshness = root.source->data_freshness();
                   return directory.reopen(name, wanted, into);
               });
 }

@@ -26,6 +26,7 @@ class FilterSource final : public Source, public std::enable_shared_from_this<Fi
         return inner_->kind() == Kind::directory ? Kind::filter : inner_->kind();
     }
     Freshness freshness() const noexcept override { return inner_->freshness(); }
+    Freshness data_freshness() const noexcept override { return inner_->data_freshness(); }
     SourceDirectory::Ref root() const override;
     int filesystem_status(struct ::statvfs& into) const override {
         return inner_->filesystem_status(into);

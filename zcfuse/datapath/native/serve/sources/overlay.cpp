@@ -326,10 +326,10 @@ OverlaySource::OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<S
 }
 
 // Its answers hold for as long as those of the layer that is worst off.
-Freshness OverlaySource::freshness() const noexcept {
+Freshness OverlaySource::worst(Freshness (Source::*of)() const noexcept) const noexcept {
     auto freshness = Freshness::fixed;
     for (const auto& layer : layers_) {
-        const auto one = layer->freshness();
+        const auto one = (layer.get()->*of)();
         if (one == Freshness::timed) {
             return one;
         }

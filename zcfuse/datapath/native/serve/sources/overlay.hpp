@@ -24,7 +24,8 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
         std::shared_ptr<Snapshots> snapshots = std::make_shared<Snapshots>());
 
     Kind kind() const noexcept override { return Kind::overlay; }
-    Freshness freshness() const noexcept override;
+    Freshness freshness() const noexcept override { return worst(&Source::freshness); }
+    Freshness data_freshness() const noexcept override { return worst(&Source::data_freshness); }
     void add_real(std::uint32_t first, std::vector<Real>& into) const override;
     void set_pushed() const noexcept override;
     SourceDirectory::Ref root() const override;
@@ -39,6 +40,7 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
   private:
     class At;
     OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots);
+    Freshness worst(Freshness (Source::*of)() const noexcept) const noexcept;
     void show(std::size_t parts, struct ::statx& status) const noexcept;
 
     const Layers layers_;

@@ -150,6 +150,8 @@ class Source {
 
     virtual Kind kind() const noexcept = 0;
     virtual Freshness freshness() const noexcept = 0;
+    // The same of the bytes of its files, which may lie where others change them.
+    virtual Freshness data_freshness() const noexcept { return freshness(); }
     virtual SourceDirectory::Ref root() const = 0;
     // A directory of the source that lost its last name; nullptr if the source has no such
     // directories.
