@@ -502,9 +502,7 @@ class ErofsImage:
         pieces: the offset and the size in bytes of the table of pieces.
     """
 
-    def __init__(
-        self, fd: int, device_sizes: Sequence[int], pieces: tuple[int, int]
-    ) -> None: ...
+    def __init__(self, fd: int, device_sizes: Sequence[int], pieces: tuple[int, int]) -> None: ...
     @property
     def root(self) -> int:
         """The node id of the root."""

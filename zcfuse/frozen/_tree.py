@@ -155,7 +155,9 @@ class FrozenTree(Tree):
         """Return the whole image, for the root."""
         if node is not self.root:
             return None
-        return Lease(-1, source=self.image.source([root.fileno() for root in self._roots], self._refused))
+        return Lease(
+            -1, source=self.image.source([root.fileno() for root in self._roots], self._refused)
+        )
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of an inode that the data path found."""

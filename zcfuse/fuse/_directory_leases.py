@@ -109,10 +109,7 @@ class DirectoryLeases:
         size = sum(archive.size for archive in found)
         if size and not self._has_room(size):
             return False
-        layers = [
-            _filtered(_layer(one), one)
-            for one in lease.layers
-        ]
+        layers = [_filtered(_layer(one), one) for one in lease.layers]
         self._datapath.lease_union(nodeid, layers, lease.sees_trusted)
         self._index_bytes[nodeid] = size
         return True
