@@ -121,7 +121,7 @@ def test_an_entry_says_what_it_is():
         (lambda: File("/f", mode=0o10000), ValueError, "mode=4096"),
         (lambda: File("/f", uid=-1), ValueError, "uid=-1"),
         (lambda: Bytes("text"), TypeError, "encode it"),
-        (lambda: Bytes(3), TypeError, "bytes-like"),
+        (lambda: Bytes(3), TypeError, "data must be bytes"),
         (lambda: Computed(3, None), TypeError, "async function"),
         (lambda: Computed(3, read, path="pool"), ValueError, "path='pool': .* by upcall"),
         (lambda: Symlink(""), ValueError, "not a target"),

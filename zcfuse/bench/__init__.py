@@ -29,6 +29,7 @@ from zcfuse.bench._targets import (
     Target,
     peer_targets,
     split_path,
+    started,
     tar_targets,
     zcfuse_target,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "run_sweep",
     "running",
     "split_path",
+    "started",
     "survey",
     "tar_of",
     "tar_targets",

@@ -6,6 +6,7 @@ never touches the mountpoint, so it cannot hang on a dead daemon.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -112,6 +113,34 @@ def running(
             yield RunningMount(mountpoint, process.pid, device, kind)
         finally:
             _end(process, mountpoint, before)
+
+
+@contextlib.contextmanager
+def traced(mountpoint: str) -> Iterator[None]:
+    """Trace a mount with `zcfuse trace` into a file, which is then removed, during the block.
+
+    Raises `MountFailedError` if the first event does not come.
+    """
+    with tempfile.TemporaryFile() as events, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "zcfuse", "trace", mountpoint],
+            stdin=subprocess.DEVNULL,
+            stdout=events,
+            stderr=log,
+            env=child_environment(),
+        )
+        try:
+            deadline = time.monotonic() + _MOUNT_DEADLINE_S
+            names = itertools.count()
+            while not os.fstat(events.fileno()).st_size:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise MountFailedError(_last_words(log.fileno()) or "no event in the trace")
+                os.path.lexists(os.path.join(mountpoint, f".no-such-name-{next(names)}"))
+                time.sleep(_POLL_S)
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _wait_for_mount(

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from zcfuse.bench._clients import CLIENT_MODULE, ClientProcess, client
-from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
+from zcfuse.bench._daemons import MountFailedError, RunningMount, running, traced, zcfuse_command
 
 BACKING: Final = "backing"
 # The variants of a serving path, and the option of `zcfuse mount` for each.
@@ -42,13 +42,14 @@ _BINDFS_OPTIONS: Final = (
 class Target(msgspec.Struct, frozen=True):
     """A column of the benchmark: the mount of `argv` on `mountpoint`, or the backing tree.
 
-    `missing` says why it is unavailable.
+    `missing` says why it is unavailable. A `traced` mount has a tracer during the measurement.
     """
 
     name: str
     argv: tuple[str, ...] = ()
     mountpoint: str = ""
     missing: str = ""
+    traced: bool = False
 
     @property
     def mounts(self) -> bool:
@@ -162,5 +163,7 @@ def started(
         if target.mounts:
             os.makedirs(target.mountpoint, exist_ok=True)
             mount = stack.enter_context(running(target.argv, target.mountpoint))
+            if target.traced:
+                stack.enter_context(traced(mount.mountpoint))
         root = mount.mountpoint if mount is not None else source
         yield RunningTarget(target, root, stack.enter_context(client(client_module)), mount)

@@ -1,4 +1,7 @@
-"""Described views of a tree to measure beside its plain mirror: whole files, slices, a filter.
+"""Views of a tree to measure beside its plain mirror.
+
+Two describe the files, one as whole files and one as slices. One is a policy whose answers are
+leased. One filters the mirror, and one is the mirror while somebody traces it.
 
 Each view shows the measured files of the tree under their names. The data path must answer for all
 of them, so their ratios to the mirror show what a description costs.
@@ -7,7 +10,7 @@ of them, so their ratios to the mirror show what a description costs.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -18,13 +21,39 @@ from zcfuse.bench._targets import Target, zcfuse_target
 FILES: Final = "files"
 SLICES: Final = "slices"
 FILTER: Final = "filter"
+POLICY: Final = "policy"
+TRACED: Final = "traced"
+_PROGRAM: Final = """
+import os
+from zcfuse import Dir, File, Leased
+
+
+class Leasing(Dir):
+    leases = True
+
+    def __init__(self, directory):
+        super().__init__(key=directory)
+        self.directory = directory
+
+    async def lookup(self, name, who):
+        path = os.path.join(self.directory, name)
+        if os.path.isdir(path):
+            return Leased(Leasing(path), for_everyone=True)
+        return Leased(File(path), for_everyone=True) if os.path.exists(path) else None
+
+    async def list(self, who):
+        return os.listdir(self.directory)
+
+
+tree = Leasing({root!r})
+"""
 _HIDDEN: Final = ("--hide", "*.hidden", "--hide", ".git", "--hide", "hidden/*")  # measures no hit
 _FREE_SHARE: Final = 2
 
 
 @contextlib.contextmanager
 def views_of(tree: SourceTree) -> Iterator[dict[str, str]]:
-    """Write manifests of the measured files of `tree`, one of whole files and one of slices.
+    """Write what describes the measured files of `tree`: two manifests and a program.
 
     They lie outside the tree with the shard for the slices, and the end of the block removes them.
     Yields their paths by name. Raises `SourceError` without enough space.
@@ -55,17 +84,25 @@ def views_of(tree: SourceTree) -> Iterator[dict[str, str]]:
                 piece = {"offset": begin, "length": joined.tell() - begin}
                 line = {"path": name, "file": shard, **piece}
                 slices.write(msgspec.json.encode(line) + b"\n")
+        program = os.path.join(base, f"{POLICY}.py")
+        with open(program, "w", encoding="utf-8") as text:
+            text.write(_PROGRAM.replace("{root!r}", repr(tree.root)))
         os.sync()
-        yield manifests
+        yield {**manifests, POLICY: program}
 
 
-def view_targets(tree: SourceTree, manifests: dict[str, str], path: str, base: str) -> list[Target]:
+def view_targets(tree: SourceTree, written: dict[str, str], path: str, base: str) -> list[Target]:
     """The views mounted by zcfuse by a serving path, in directories of `base`."""
+    shown: dict[str, tuple[str | None, Sequence[str]]] = {
+        FILES: (None, ["--tree", written[FILES]]),
+        SLICES: (None, ["--tree", written[SLICES]]),
+        POLICY: (f"{written[POLICY]}:tree", []),
+        FILTER: (tree.root, _HIDDEN),
+        TRACED: (tree.root, []),
+    }
     targets = []
-    for view in (*manifests, FILTER):
-        options = ["--tree", manifests[view]] if view in manifests else list(_HIDDEN)
-        source = None if view in manifests else tree.root
-        mountpoint = os.path.join(base, f"{path}-{view}")
-        target = zcfuse_target(path, source, mountpoint, options)
-        targets.append(msgspec.structs.replace(target, name=f"{target.name} {view}"))
+    for view, (source, options) in shown.items():
+        target = zcfuse_target(path, source, os.path.join(base, f"{path}-{view}"), options)
+        name = f"{target.name} {view}"
+        targets.append(msgspec.structs.replace(target, name=name, traced=view == TRACED))
     return targets

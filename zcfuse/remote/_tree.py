@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from zcfuse.arguments import require_number, require_type
 from zcfuse.options import DEFAULT_CACHE_TIMEOUT_S
 from zcfuse.remote._cache import Cache, check_limit, default_directory
 from zcfuse.remote._fetchers import PROCESSES, Answer, Fetchers, RemoteError, awaited, waited
@@ -114,6 +115,14 @@ class Remote(Tree):
         deadline: float = DEFAULT_DEADLINE_S,
         **options: Any,  # noqa: ANN401 - the driver's
     ) -> None:
+        require_type("url", url, str, "a URL")
+        require_type("cache_dir", cache_dir, str | None, "a path or None")
+        require_type("cache_size", cache_size, str, "a size as text")
+        require_type("cache_floor", cache_floor, str, "a size as text")
+        require_number("cache_timeout", cache_timeout, "seconds")
+        require_type("immutable", immutable, bool, "True or False")
+        require_type("connections", connections, int, "a number of connections")
+        require_number("deadline", deadline, "seconds")
         check_driver(url)
         if connections < 1:
             raise ValueError(f"connections={connections}: give 1 or more")
@@ -121,6 +130,7 @@ class Remote(Tree):
             raise ValueError(f"deadline={deadline}: give seconds, more than 0")
         size, floor = check_limit(cache_size), check_limit(cache_floor)
         self.url = shown_url(url)
+        self._of = f" of {self.url}"
         cache = Cache(cache_dir or default_directory(), size, floor)
         identity = identity_of(url, options)
         threads = -(-connections // PROCESSES)

@@ -41,8 +41,12 @@ class Bytes(Blob):
     ) -> None:
         super().__init__(**attributes)
         if isinstance(data, str):
-            raise TypeError("Bytes takes bytes, not text: encode it")
-        with memoryview(data) as given, given.cast("B") as view:
+            raise TypeError("data must be bytes, not text: encode it")
+        try:
+            whole = memoryview(data)
+        except TypeError:
+            raise TypeError(f"data must be bytes, not {data!r}") from None
+        with whole as given, given.cast("B") as view:
             self.size = view.nbytes
             self._digest = hashlib.blake2b(view, digest_size=_DIGEST_BYTES).digest()
             self._place = _ARENA.place(view)

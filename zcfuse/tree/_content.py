@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Final, Unpack
 
+from zcfuse.arguments import require_path
 from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key, whole_number
 from zcfuse.tree._paths import absolute
 from zcfuse.tree._sources import Run, Runs, Sources, joined
@@ -58,6 +59,7 @@ class File(Blob):
 
     def __init__(self, file: PathLike, /, **attributes: Unpack[Given]) -> None:
         super().__init__(**attributes)
+        require_path("file", file)
         self.file = absolute(file)
 
     def runs(self, sources: Sources) -> Runs:

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol, TypeAlias, Unpack
 
+from zcfuse.arguments import require_type
 from zcfuse.tree._content import File, content_of
 from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key
 from zcfuse.tree._leased import Leased
@@ -116,6 +117,8 @@ class Dir(Entry):
         self._directories = 0
         self._places: weakref.WeakSet[Any] | None = None
         self._changed_ns = time.time_ns()
+        if entries is not None:
+            require_type("entries", entries, Mapping, "a mapping of names")
         for name, entry in (entries or {}).items():
             self._put(checked_name(name), content_of(entry, name))
 
@@ -237,6 +240,7 @@ class Dir(Entry):
             TypeError: a value is neither a path nor an entry nor a tree.
             ValueError: a path has a part that is no name, or leads through a file.
         """
+        require_type("paths", paths, Mapping, "a mapping of paths")
         top = cls()
         made: dict[str, Dir] = {"": top}
         for path, entry in paths.items():

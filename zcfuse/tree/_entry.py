@@ -12,6 +12,7 @@ from typing import Final, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
+from zcfuse.arguments import require_number, require_path, require_type
 from zcfuse.options import SERVING_PATHS
 from zcfuse.tree._types import Tree
 
@@ -133,6 +134,7 @@ class Symlink(Entry):
 
     def __init__(self, target: PathLike, /, **attributes: Unpack[Given]) -> None:
         super().__init__(**attributes)
+        require_path("target", target)
         self.target = os.fsencode(target)
         if not 0 < len(self.target) <= 4095 or b"\0" in self.target:
             raise ValueError(f"not a target for a symbolic link: {target!r}")
@@ -161,6 +163,7 @@ def whole_number(name: str, value: object, largest: int = LARGEST) -> int:
 
 
 def _nanoseconds(seconds: float) -> int:
+    require_number("mtime", seconds, "seconds")
     if not -LARGEST - 1 <= seconds <= LARGEST:  # NaN fails this comparison too
         raise ValueError(f"mtime={seconds}: give seconds that fit 64 bits")
     if isinstance(seconds, int):
@@ -171,6 +174,7 @@ def _nanoseconds(seconds: float) -> int:
 def _serving_path(path: str | None) -> str:
     if path is None:
         return ""
+    require_type("path", path, str, "a serving path")
     if path not in ENTRY_PATHS:
         raise ValueError(f"path={path!r}: choose one of {', '.join(sorted(ENTRY_PATHS))}")
     return path

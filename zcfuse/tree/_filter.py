@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from zcfuse.arguments import PATHS, require_type
 from zcfuse.tree._dir import Dir, TreeLike
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._types import (
@@ -103,13 +104,15 @@ class Filter(Tree):
         show: Iterable[str | bytes] = (),
         rename: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
     ) -> None:
-        self._patterns = _compiled(hide, show, rename or {})
+        require_type("tree", tree, (Tree, Dir, *PATHS), "a tree or a directory")
+        self._patterns = _compiled(hide, show, {} if rename is None else rename)
         self._renames = self._patterns.renames()
         self._owned = not isinstance(tree, Tree)
         if isinstance(tree, Dir):
             self._tree: Tree = VirtualTree(tree)
         else:
             self._tree = tree if isinstance(tree, Tree) else Mirror(tree)
+        self._of = f" of {self._tree!r}"
         if self._tree.waits:
             kind = type(self._tree).__name__
             raise TypeError(f"a {kind} waits for a server: it cannot be filtered")
@@ -347,12 +350,13 @@ def _compiled(
 ) -> NamePatterns:
     from zcfuse.datapath import NamePatterns  # compiled: a tree without a filter needs none
 
+    require_type("rename", rename, Mapping, "a mapping of names")
     new_names = [(_text(old, "rename"), _text(new, "rename")) for old, new in rename.items()]
     return NamePatterns(_texts(hide, "hide"), _texts(show, "show"), new_names)
 
 
 def _texts(patterns: Iterable[str | bytes], argument: str) -> list[bytes]:
-    if isinstance(patterns, str | bytes):
+    if isinstance(patterns, str | bytes) or not isinstance(patterns, Iterable):
         raise TypeError(f"{argument}: give a list of patterns, not {patterns!r}")
     return [_text(pattern, argument) for pattern in patterns]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from zcfuse.arguments import require_type
 from zcfuse.tree._content import content_of
 
 if TYPE_CHECKING:
@@ -43,9 +44,13 @@ class Leased:
             isinstance(valid_for, int | float) and math.isfinite(valid_for) and valid_for > 0
         ):
             raise ValueError(f"valid_for: give seconds above 0, or None, not {valid_for!r}")
-        self.entry: Content = content_of(entry)
+        require_type("for_everyone", for_everyone, bool, "True or False")
+        try:
+            self.entry: Content = content_of(entry)
+        except TypeError as error:
+            raise TypeError(f"entry: {error}") from None
         self.valid_for = None if valid_for is None else min(float(valid_for), _LONGEST_S)
-        self.for_everyone = bool(for_everyone)
+        self.for_everyone = for_everyone
 
     def __repr__(self) -> str:
         until = "changed()" if self.valid_for is None else f"{self.valid_for:g} s"

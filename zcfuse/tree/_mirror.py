@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from zcfuse.arguments import require_path, require_type
 from zcfuse.datapath import SourceDirectory, packed_identity
 from zcfuse.linux import device_number
 from zcfuse.tree._backing import Backing, Call, Place
@@ -47,6 +48,9 @@ class Mirror(Tree):
     def __init__(
         self, source: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, openat2: bool = True
     ) -> None:
+        require_path("source", source)
+        require_type("openat2", openat2, bool, "True or False")
+        self._of = f" of {os.fsdecode(source)}"
         self._openat2 = openat2
         self._backing = Backing(source, openat2=openat2, numbers_of=self._shown_device())
         self.stacked = self._backing.stacked

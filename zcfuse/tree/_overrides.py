@@ -7,7 +7,9 @@ from collections.abc import Collection
 from zcfuse.tree._types import Tree
 
 # Methods that build, end and describe a tree. A subclass that overrides only these answers alike.
-_FREE = frozenset({"__init__", "close", "describe", "lease_of", "refuse_device", "watch"})
+_FREE = frozenset(
+    {"__init__", "__repr__", "close", "describe", "lease_of", "refuse_device", "watch"}
+)
 
 
 def overrides(tree: Tree, base: type[Tree], free: Collection[str] = ()) -> bool:

@@ -341,6 +341,11 @@ class Tree(ABC):
     waits: bool = False
     """Whether `lookup` and `listing` wait for a server, so that a mount calls only `lookup_for` and
     `listing_for`. Neither a Union nor a Filter can show such a tree."""
+    _of: str = ""
+    """What it shows, for its repr, as " of /data"."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__}{self._of}>"
 
     @abstractmethod
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
+from zcfuse.arguments import PATHS, require_type
 from zcfuse.datapath import backing_xattr, is_reserved, shown_xattrs
 from zcfuse.tree._dir import Dir, TreeLike
 from zcfuse.tree._file import RegularFile
@@ -63,8 +64,14 @@ class Union(Tree):
         self, layers: Sequence[TreeLike], *, openat2: bool = True, trusted: bool | None = None
     ) -> None:
         if isinstance(layers, str | bytes | os.PathLike) or not layers:
-            raise ValueError(f"a union needs a list of one layer at least, not {layers!r}")
+            raise ValueError(f"layers: a union needs a list of one layer at least, not {layers!r}")
+        require_type("layers", layers, Sequence, "a list of trees and directories")
+        for layer_given in layers:
+            require_type("layers", layer_given, (Tree, Dir, *PATHS), "trees and directories")
+        require_type("openat2", openat2, bool, "True or False")
+        require_type("trusted", trusted, bool | None, "True, False or None")
         self._trusted = may_read_trusted() if trusted is None else trusted
+        self._of = f" of {len(layers)} layers"
         self._layers: list[AnyLayer] = []
         try:
             for index, source in enumerate(layers):

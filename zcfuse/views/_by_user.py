@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from zcfuse.arguments import require_type
 from zcfuse.tree import Content, Dir, Leased, Who
 
 
@@ -15,6 +16,9 @@ class _ByUser(Dir):
     def __init__(self, choose: Callable[[Who], Dir | None]) -> None:
         super().__init__()
         self._choose = choose
+
+    def __repr__(self) -> str:
+        return "<Dir by user>"
 
     async def lookup(self, name: str, who: Who) -> Content | None:
         """Look the name up in the client's Dir."""
@@ -41,7 +45,9 @@ def by_user(
     Every lookup and listing in this directory asks Python. The directories below it are cached as
     theirs say. Names hide files here; they protect none: give files a `mode` and owner as well.
     """
+    require_type("default", default, Dir | None, "a Dir or None")
     if callable(choose):
         return _ByUser(choose)
+    require_type("choose", choose, Mapping, "a mapping from uids or a function")
     by_uid = dict(choose)
     return _ByUser(lambda who: by_uid.get(who.uid, default))

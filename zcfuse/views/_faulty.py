@@ -7,6 +7,7 @@ from typing import Unpack
 
 import trio
 
+from zcfuse.arguments import require_number, require_path, require_type
 from zcfuse.tree import Computed, Given
 
 
@@ -35,6 +36,10 @@ def faulty(
         OSError: the file cannot be looked at.
         ValueError: the delay is negative, or the range has no order.
     """
+    require_path("path", path)
+    require_type("error", error, int | None, "an errno or None")
+    require_number("delay", delay, "seconds")
+    require_type("range", range, tuple | None, "two offsets")
     size = os.stat(path).st_size
     first, end = (0, size) if range is None else range
     if delay < 0:

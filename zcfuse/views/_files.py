@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from zcfuse.arguments import require_type
+
 Path: TypeAlias = str | os.PathLike[str]
 Files: TypeAlias = Path | Iterable[Path] | Mapping[str, Path]
 """A directory: all regular files below it, by their paths from it. A mapping: files by the paths
@@ -23,6 +25,7 @@ def files_of(files: Files) -> dict[str, str]:
         return dict(_below(os.fspath(files)))
     if isinstance(files, Mapping):
         return {name: os.fspath(path) for name, path in files.items()}
+    require_type("files", files, Iterable, "a directory, paths, or paths by name")
     named: dict[str, str] = {}
     for path in [os.fspath(path) for path in files]:
         name = os.path.basename(path)

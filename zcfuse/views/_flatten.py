@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zcfuse.arguments import require_type
 from zcfuse.tree import Dir
 from zcfuse.views._files import Files, files_of
 
@@ -17,6 +18,7 @@ def flatten(files: Files, separator: str = "__") -> Dir:
         OSError: a directory cannot be listed.
         ValueError: two files get one name, or the separator has a slash.
     """
+    require_type("separator", separator, str, "text")
     if "/" in separator:
         raise ValueError(f"separator={separator!r}: give one without a slash")
     flat: dict[str, str] = {}

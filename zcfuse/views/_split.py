@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 
+from zcfuse.arguments import require_type
 from zcfuse.tree import Dir
 from zcfuse.views._files import Files, files_of
 
@@ -23,6 +24,8 @@ def split(files: Files, by: Callable[[str], str | None] | Mapping[str, float]) -
         OSError: a directory cannot be listed.
         ValueError: the shares are not positive numbers, or two files have one name.
     """
+    if not callable(by):
+        require_type("by", by, Mapping, "a function or a mapping of shares")
     choose = by if callable(by) else _by_shares(by)
     paths: dict[str, str] = {}
     for name, path in files_of(files).items():

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from zcfuse.arguments import require_path, require_type
 from zcfuse.tree import Dir, File
 from zcfuse.views._files import files_of
 
@@ -111,6 +112,9 @@ def tiered(fast: str | os.PathLike[str], slow: str | os.PathLike[str], after: in
         OSError: a directory cannot be listed.
         ValueError: `after` is less than 1.
     """
+    require_path("fast", fast)
+    require_path("slow", slow)
+    require_type("after", after, int, "a number of opens")
     if after < 1:
         raise ValueError(f"after={after}: give a number of opens, 1 or more")
     return Tiered(os.fspath(fast), os.fspath(slow), after)

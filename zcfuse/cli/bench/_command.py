@@ -138,7 +138,8 @@ def _sources(
 @click.option(
     "--views",
     is_flag=True,
-    help="Also mount described views of the files: whole files, slices of a shard, a filter.",
+    help="Also mount views of the files: whole files, slices of a shard, a policy with leased"
+    " answers, a filter, and a mirror that is traced.",
 )
 @click.option("--sweep", is_flag=True, help="Instead, find the best path for each request size.")
 @json_option

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.arguments import require_call, require_path, require_type
 from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT
 from zcfuse.tree._overrides import overrides
 from zcfuse.tree._types import (
@@ -99,6 +100,14 @@ class Archive(Tree):
         gid: int | None = None,
         budget: int | UnpackBudget = DEFAULT_BUDGET,
     ) -> None:
+        require_path("path", path)
+        require_type("keep", keep, Keep, "a Keep")
+        require_call("progress", progress)
+        require_type("salvage", salvage, bool, "True or False")
+        require_type("uid", uid, int | None, "a uid or None")
+        require_type("gid", gid, int | None, "a gid or None")
+        require_type("budget", budget, (int, UnpackBudget), "bytes or an UnpackBudget")
+        self._of = f" of {os.fsdecode(path)}"
         self.index = index_archive(path, keep=keep, progress=progress, salvage=salvage)
         self._uid = uid
         self._gid = gid

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from zcfuse.arguments import require_call, require_type
 from zcfuse.tree.manifest._builder import Builder
 from zcfuse.tree.manifest._directory import Entries, ManifestDir
 from zcfuse.tree.manifest._errors import ManifestError
@@ -44,6 +45,10 @@ def load_manifest(
     Raises:
         ManifestError: the manifest is invalid, with a message of one line.
     """
+    require_type("path", path, (str, os.PathLike), "a path")
+    if progress is not None:
+        require_call("progress", progress)
+    require_type("checked_files", checked_files, int, "a number of files")
     name = os.fspath(path)
     read = _FORMATS.get(os.path.splitext(name)[1])
     if read is None:

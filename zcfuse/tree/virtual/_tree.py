@@ -67,6 +67,7 @@ class VirtualTree(Tree):
     root: DirNode
 
     def __init__(self, root: Dir) -> None:
+        self._of = f" of {root!r}"
         self._opener: Final = PathOpener()
         self._refused: tuple[int, int] | None = None
         self._changed: Callable[[Node, bytes], None] | None = None
