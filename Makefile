@@ -67,7 +67,7 @@ coherence: $(STAMPS)/build $(STAMPS)/develop packages-test packages-coherence
 	@ZCFUSE_COHERENCE_ROUNDS=$(or $(ROUNDS),10000) $(PY) -m pytest tests/coherence $(PYTEST_ARGS)
 
 survive: $(STAMPS)/build $(STAMPS)/develop packages-test
-	@$(PY) -m tests.survive.load --kills $(or $(SURVIVE_KILLS),500) --kind $(or $(SURVIVE_KINDS),mirror)
+	@$(PY) -m tests.survive.load --kills $(or $(SURVIVE_KILLS),500) --kind $(or $(SURVIVE_KINDS),mirror) $(SURVIVE_ARGS)
 
 bench: $(STAMPS)/build $(STAMPS)/develop packages-bench
 	@scripts/bench $(BENCH_ARGS)

@@ -1,7 +1,7 @@
 """Kills the daemon of a surviving mount under load, and counts what clients notice.
 
-``python -m tests.survive.load --kills 500 [--kind mirror]`` prints a report and fails if a client
-got an error, wrong bytes, or no answer. `run` does it for a test.
+``python -m tests.survive.load --kills 500 [--kind mirror] [--upgrades]`` prints a report and fails
+if a client got an error, wrong bytes, or no answer. `run` does it for a test.
 """
 
 import argparse
@@ -205,9 +205,17 @@ def successor(entry: MountEntry, generation: int) -> StatusDocument:
 
 
 def run(
-    kind: str, kills: int, *, seed: int | None = None, tell: Callable[[str], None] | None = None
+    kind: str,
+    kills: int,
+    *,
+    upgrades: bool = False,
+    seed: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Report:
-    """Mount, load, kill the daemon `kills` times at random moments, unmount, and report."""
+    """Mount, load, kill the daemon `kills` times at random moments, unmount, and report.
+
+    With `upgrades`, ``zcfuse upgrade`` replaces the daemon instead.
+    """
     chosen = random.Random(seed)
     report = Report()
     with tempfile.TemporaryDirectory(prefix="zcfuse-survive-") as work:
@@ -222,7 +230,7 @@ def run(
             try:
                 for number in range(kills):
                     let_pass(chosen.uniform(_LEAST_S, _MOST_S))
-                    document = _killed(entry, document, times, report)
+                    document = _replaced(entry, document, times, report, upgrades=upgrades)
                     if tell is not None and (number + 1) % 50 == 0:
                         tell(f"{number + 1} kills")
             finally:
@@ -236,16 +244,24 @@ def run(
     return report
 
 
-def _killed(
-    entry: MountEntry, document: StatusDocument, times: list[tuple[float, float]], report: Report
+def _replaced(
+    entry: MountEntry,
+    document: StatusDocument,
+    times: list[tuple[float, float]],
+    report: Report,
+    *,
+    upgrades: bool,
 ) -> StatusDocument:
     assert document.survival is not None
     began = time.monotonic()
-    os.kill(document.processes["datapath"], signal.SIGKILL)
+    if upgrades:
+        _zcfuse("upgrade", entry.mountpoint)
+    else:
+        os.kill(document.processes["datapath"], signal.SIGKILL)
     found = successor(entry, document.survival.generation)
     assert found.survival is not None
     pause = found.survival.last[-1].pause_s
-    times.append((began, began + pause))
+    times.append((began, time.monotonic() if upgrades else began + pause))
     report.kills += 1
     report.pauses.append(pause)
     return found
@@ -269,11 +285,18 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--kind", default="mirror")
+    parser.add_argument("--upgrades", action="store_true")
     parser.add_argument("--seed", type=int)
     given = parser.parse_args()
     status = 0
     for kind in given.kind.split(","):
-        report = run(kind, given.kills, seed=given.seed, tell=lambda text: print(text, flush=True))
+        report = run(
+            kind,
+            given.kills,
+            upgrades=given.upgrades,
+            seed=given.seed,
+            tell=lambda text: print(text, flush=True),
+        )
         print(f"{kind}: {report.text()}", flush=True)
         status |= not report.clean()
     return status
