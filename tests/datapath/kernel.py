@@ -6,6 +6,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from tests.support import let_pass
 from zcfuse.datapath import Config, DataPath, Statistics
 
 LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, INIT = 1, 2, 3, 14, 15, 18, 26
@@ -23,6 +24,11 @@ ROOT = 1
 KEEP_CACHE, CACHE_DIR, NOFLUSH, PASSTHROUGH = 2, 8, 32, 128
 MESSAGE_BYTES = 1 << 21
 WAIT_S = 10.0
+
+
+def settle() -> None:
+    """Wait until the last write is older than a clock tick."""
+    let_pass(0.06)
 
 
 @dataclass(frozen=True)

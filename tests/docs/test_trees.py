@@ -1,6 +1,8 @@
 """docs/trees.md and docs/manifests.md: their blocks behave as described."""
 
 import os
+import re
+from pathlib import Path
 
 from tests.docs.blocks import blocks_of
 from zcfuse import Dir, Who, load_manifest
@@ -15,6 +17,15 @@ async def test_the_policy_of_the_page_answers_by_who_asks() -> None:
     node, _ = await tree.lookup_for(tree.root, b"whoami", Who(7, 7, 1))  # type: ignore[misc]
     assert tree.open(node).pread(9, 0) == b"7\n"
     assert await policy.lookup("notes", Who(7, 7, 1)) is None
+
+
+def test_the_page_tells_how_many_lines_each_program_has() -> None:
+    rows = re.findall(
+        r"\(\.\./(examples/\w+\.py)\) .*\| (\d+) \|", Path("docs/trees.md").read_text()
+    )
+    assert len(rows) == 5
+    found = {path: len(Path(path).read_text().splitlines()) for path, _ in rows}
+    assert {path: int(lines) for path, lines in rows} == found
 
 
 def test_both_manifests_of_the_page_show_one_tree(tmp_path) -> None:

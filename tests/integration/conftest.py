@@ -53,6 +53,16 @@ def write(directory: str, name: str, data: bytes = b"") -> str:
     return path
 
 
+@pytest.fixture
+def where(tmp_path: Path) -> str:
+    """A directory of 100 small files, called 0 to 99."""
+    directory = tmp_path / "where"
+    directory.mkdir()
+    for number in range(100):
+        (directory / str(number)).write_bytes(b"%d" % number * 10)
+    return str(directory)
+
+
 def command(*argv: str, cwd: str | Path | None = None) -> None:
     """Run a program that must succeed."""
     subprocess.run(argv, check=True, timeout=COMMAND_DEADLINE_S, capture_output=True, cwd=cwd)

@@ -168,14 +168,6 @@ options = MountOptions(cache_timeout=60)
 """
 
 
-@pytest.fixture
-def where(tmp_path: Path) -> str:
-    (tmp_path / "where").mkdir()
-    for number in range(100):
-        (tmp_path / "where" / str(number)).write_bytes(b"%d" % number * 10)
-    return str(tmp_path / "where")
-
-
 def test_a_walk_and_two_reads_of_5000_entries_cost_no_upcall(shows: Shows, where: str) -> None:
     program, client = shows(MANY, where=where)
     before = program.statistics()["datapath"]["upcalls"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -39,14 +38,6 @@ def upcalls(program: Program) -> dict[str, int]:
     """What Python was asked, without the kernel's FORGETs of nodes that Python made."""
     counted = program.statistics()["datapath"]["upcalls"]
     return {name: count for name, count in counted.items() if "FORGET" not in name}
-
-
-@pytest.fixture
-def where(tmp_path: Path) -> str:
-    (tmp_path / "where").mkdir()
-    for number in range(100):
-        (tmp_path / "where" / str(number)).write_bytes(b"%d" % number * 10)
-    return str(tmp_path / "where")
 
 
 def test_an_answer_for_everyone_costs_one_call_of_the_policy(shows: Shows, where: str) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.integration.conftest import CACHED_PATHS, PASSTHROUGH
+from tests.integration.conftest import CACHED_PATHS, PASSTHROUGH, write
 from tests.integration.counts import eventually
 from tests.support import requires
 
@@ -41,6 +41,21 @@ def test_readers_of_a_replaced_file_keep_the_old_bytes(shows, where, path) -> No
         assert client.value("os.fstat(fd).st_size") >= SIZE
         assert client.value(f"os.fstat(fd).st_ino != os.stat(p({name!r})).st_ino")
         client.value("os.close(fd)")
+
+
+def test_a_mirror_stays_with_its_directory_until_it_is_replaced(shows, where) -> None:
+    path = os.path.join(where, "mirrored")
+    os.mkdir(path)
+    os.mkdir(f"{path}-new")
+    program, client = shows("tree = Dir({'raw': Mirror(path)})", path=path)
+    assert client.value("os.listdir(p('raw'))") == []
+    write(f"{path}-new", "file", b"new")
+    os.rename(path, f"{path}-old")
+    os.rename(f"{path}-new", path)
+    write(f"{path}-old", "file", b"old")
+    assert client.value("content('raw/file')") == b"old"
+    program.run("tree.replace('raw', Mirror(path)); await served.told()")
+    assert client.value("content('raw/file')") == b"new"
 
 
 def test_what_comes_and_goes_is_seen_at_once_whatever_the_kernel_may_cache(shows, where) -> None:
