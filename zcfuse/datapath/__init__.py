@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import MOST_DEATHS as MOST_DEATHS
     from zcfuse.datapath._native import MOST_STACK_DEPTH as MOST_STACK_DEPTH
     from zcfuse.datapath._native import MOST_THREADS as MOST_THREADS
+    from zcfuse.datapath._native import NAME_BYTES as NAME_BYTES
     from zcfuse.datapath._native import NODE_FORMAT as NODE_FORMAT
     from zcfuse.datapath._native import OWN_BIT as OWN_BIT
     from zcfuse.datapath._native import PIECE_FORMAT as PIECE_FORMAT
@@ -83,6 +84,7 @@ else:
                 "MESSAGE_BYTES",
                 "MOST_STACK_DEPTH",
                 "MOST_THREADS",
+                "NAME_BYTES",
                 "NODE_FORMAT",
                 "MOST_DEATHS",
                 "OWN_BIT",

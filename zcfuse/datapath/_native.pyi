@@ -12,6 +12,8 @@ MADE_INO_BIT: int
 """Marks the inode number of an entry that has no file."""
 BLOCK_BYTES: int
 """st_blksize of an entry that has no file."""
+NAME_BYTES: int
+"""The longest name, as on most filesystems."""
 SECTOR_BYTES: int
 """The unit of st_blocks (stat(2))."""
 DEPTH_LIMIT: int

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from zcfuse.datapath import BLOCK_BYTES
+from zcfuse.datapath import BLOCK_BYTES, NAME_BYTES
 from zcfuse.frozen._errors import ImageError
 from zcfuse.frozen._image import FrozenImage
 from zcfuse.frozen._layout import Piece
@@ -30,7 +30,6 @@ from zcfuse.tree import (
     pread_extents,
 )
 
-_NAME_BYTES: Final = 255
 _DOTS: Final = (b".", b"..")
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -93,7 +92,7 @@ class FrozenTree(Tree):
         if name in _DOTS:
             found = own if name == b"." else own.above or own
             return found, self.attributes(found)
-        if len(name) > _NAME_BYTES:
+        if len(name) > NAME_BYTES:
             raise _error(errno.ENAMETOOLONG)
         nid = self.image.lookup(own.nid, name)
         if nid is None:
@@ -141,7 +140,7 @@ class FrozenTree(Tree):
     def statfs(self) -> StatFs:
         """Return the image's size; nothing is free."""
         blocks = -(-self.image.file.size // BLOCK_BYTES)
-        return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, 0, 0, 0, _NAME_BYTES)
+        return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, 0, 0, 0, NAME_BYTES)
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; the image hides its marks."""

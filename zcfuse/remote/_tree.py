@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from zcfuse.arguments import require_number, require_type
+from zcfuse.datapath import NAME_BYTES
 from zcfuse.options import DEFAULT_CACHE_TIMEOUT_S
 from zcfuse.remote._cache import Cache, check_limit, default_directory
 from zcfuse.remote._fetchers import PROCESSES, Answer, Fetchers, RemoteError, awaited, waited
@@ -38,7 +39,6 @@ DEFAULT_FLOOR: Final = "1%"
 _GRACE_S: Final = 2.0
 _BLOCK: Final = 4096
 _SECTOR: Final = 512
-_NAME_BYTES: Final = 255
 _INO_BIT: Final = 1 << 63  # ordinary filesystems leave it clear
 # Names that the listings in memory hold together; the oldest listings go first.
 _MOST_NAMES: Final = 1_000_000
@@ -215,7 +215,7 @@ class Remote(Tree):
 
     def statfs(self) -> StatFs:
         """Return no sizes, because a server has no limit that it tells."""
-        return StatFs(_BLOCK, _BLOCK, 0, 0, 0, 0, 0, 0, _NAME_BYTES)
+        return StatFs(_BLOCK, _BLOCK, 0, 0, 0, 0, 0, 0, NAME_BYTES)
 
     def describe(self, node: Node) -> str:
         """Return where the file is."""
@@ -248,7 +248,7 @@ class Remote(Tree):
         if name == b"..":
             above = directory.parent or directory
             return above, self._attributes(above)
-        if len(name) > _NAME_BYTES:
+        if len(name) > NAME_BYTES:
             raise _error(errno.ENAMETOOLONG)
         names = self._young(directory.info.path)
         info = None if names is None else names.by_name.get(name)

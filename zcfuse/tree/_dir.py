@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol, TypeAlias, Unpack
 
 from zcfuse.arguments import require_type
+from zcfuse.datapath import NAME_BYTES
 from zcfuse.tree._content import File, content_of
 from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key
 from zcfuse.tree._leased import Leased
 from zcfuse.tree._types import Tree, Who
 
-NAME_BYTES: Final = 255  # NAME_MAX (limits.h), as on most filesystems
 _SERIAL: Final = itertools.count(1)
 
 TreeLike: TypeAlias = "Tree | Dir | PathLike"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from zcfuse.datapath import NAME_BYTES
 from zcfuse.tree.archive._limits import DEEPEST, LONGEST_PATH
-
-LONGEST_NAME: Final = 255
-"""Bytes of one component: NAME_MAX of Linux."""
 
 LONGEST_TARGET: Final = 4095
 """Bytes of a symlink's target: PATH_MAX of Linux without its NUL."""
 
 UP: Final = "its name has '..' in it"
-TOO_LONG: Final = f"a part of its name is longer than {LONGEST_NAME} bytes"
+TOO_LONG: Final = f"a part of its name is longer than {NAME_BYTES} bytes"
 TOO_LONG_A_PATH: Final = f"its name is longer than {LONGEST_PATH} bytes"
 TOO_DEEP: Final = f"its name has more than {DEEPEST} parts"
 WITH_NUL: Final = "its name has a NUL in it"
@@ -35,7 +33,7 @@ def components(name: bytes) -> list[bytes]:
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise UnusableNameError(UP)
-    if any(len(part) > LONGEST_NAME for part in parts):
+    if any(len(part) > NAME_BYTES for part in parts):
         raise UnusableNameError(TOO_LONG)
     if len(parts) > DEEPEST:
         raise UnusableNameError(TOO_DEEP)
@@ -44,7 +42,7 @@ def components(name: bytes) -> list[bytes]:
 
 def is_plain(part: bytes) -> bool:
     """Return whether one part of a name is valid."""
-    return part not in (b"", b".", b"..") and len(part) <= LONGEST_NAME and b"\0" not in part
+    return part not in (b"", b".", b"..") and len(part) <= NAME_BYTES and b"\0" not in part
 
 
 def target_trouble(target: bytes) -> str:

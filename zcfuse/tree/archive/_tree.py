@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from zcfuse.arguments import require_call, require_path, require_type
-from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT
+from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT, NAME_BYTES
 from zcfuse.tree._overrides import overrides
 from zcfuse.tree._types import (
     ArchiveLease,
@@ -29,7 +29,6 @@ from zcfuse.tree.archive._budget import DEFAULT_BUDGET, UnpackBudget
 from zcfuse.tree.archive._errors import printable, shown
 from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
 from zcfuse.tree.archive._members import PACKED, Kind
-from zcfuse.tree.archive._names import LONGEST_NAME
 from zcfuse.tree.archive._open import Keep, index_archive
 from zcfuse.tree.archive._parse import Progress
 from zcfuse.tree.archive._unpacked import UnpackedMembers, UnpackedStatistics
@@ -186,7 +185,7 @@ class Archive(Tree):
         """Return the archive's size and number of names, without free space."""
         blocks = -(-self.index.identity.size // BLOCK_BYTES)
         names = len(self.index)
-        return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, names, 0, 0, LONGEST_NAME)
+        return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, names, 0, 0, NAME_BYTES)
 
     def describe(self, node: Node) -> str:
         """Describe the storage of the member."""

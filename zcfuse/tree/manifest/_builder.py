@@ -11,7 +11,7 @@ import stat
 from array import array
 from typing import Final
 
-from zcfuse.tree._dir import NAME_BYTES
+from zcfuse.datapath import NAME_BYTES
 from zcfuse.tree._entry import LARGEST
 from zcfuse.tree.manifest._columns import (
     DIRECTORY,

@@ -23,10 +23,10 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.datapath import BLOCK_BYTES
+from zcfuse.datapath import BLOCK_BYTES, NAME_BYTES
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._content import Blob, content_of
-from zcfuse.tree._dir import NAME_BYTES, Dir, checked_name
+from zcfuse.tree._dir import Dir, checked_name
 from zcfuse.tree._entry import Content, Symlink
 from zcfuse.tree._leased import Leased
 from zcfuse.tree._near import ask_far

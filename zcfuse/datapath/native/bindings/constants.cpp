@@ -51,6 +51,7 @@ void add_constants(nb::module_& module) {
     module.attr("MADE_INO_BIT") = kMadeInoBit;
     module.attr("BLOCK_BYTES") = kBlockBytes;
     module.attr("SECTOR_BYTES") = kSectorBytes;
+    module.attr("NAME_BYTES") = kNameBytes;
     module.attr("DEPTH_LIMIT") = kDepthLimit;
     module.attr("MESSAGE_BYTES") = kMessageBytes;
     module.attr("MOST_THREADS") = kMostThreads;

@@ -16,6 +16,8 @@ inline constexpr std::uint64_t kMadeInoBit = std::uint64_t{1} << 63;
 // st_blksize and the unit of st_blocks, of entries that have no file.
 inline constexpr std::uint32_t kBlockBytes = 4096;
 inline constexpr std::uint64_t kSectorBytes = 512;
+// The longest name: NAME_MAX, as on most filesystems.
+inline constexpr std::size_t kNameBytes = 255;
 // Outsiders' renames can leave remembered parents that form a cycle. Real paths are shorter.
 inline constexpr std::size_t kDepthLimit = 65'536;
 // The largest message between kernel and data path: 1 MiB of data and its headers.

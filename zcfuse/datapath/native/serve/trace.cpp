@@ -57,7 +57,7 @@ void Trace::note(const Asked& asked, std::uint32_t opcode, Clock::duration took)
     event.uid = asked.uid;
     event.opcode = static_cast<std::uint16_t>(opcode);
     event.way = way;
-    const auto name = asked.name.substr(0, Event::kNameBytes);
+    const auto name = asked.name.substr(0, kNameBytes);
     event.name_bytes = static_cast<std::uint8_t>(name.size());
     std::memcpy(event.name, name.data(), name.size());
 }

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "serve/constants.hpp"
 #include "serve/latency.hpp"
 
 namespace zc {
@@ -29,8 +30,6 @@ struct Asked {
 };
 
 struct Event {
-    static constexpr std::size_t kNameBytes = 255;
-
     std::uint64_t began_ns = 0;  // since the epoch
     std::uint64_t took_ns = 0;
     std::uint64_t nodeid = 0;

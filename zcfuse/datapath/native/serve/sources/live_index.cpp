@@ -15,7 +15,6 @@ namespace zc {
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::size_t kLongestName = 255;
 constexpr std::uint64_t kDots = 2;
 constexpr std::uint64_t kNoFiles = 1;  // the stamp of an entry without files
 constexpr unsigned kDirectoryMode = 0555;
@@ -95,7 +94,7 @@ int LiveIndex::entry_at(const Place& place, std::string_view name, Snapshot& int
     if (!is_there(place)) {
         return -ESTALE;
     }
-    if (name.size() > kLongestName) {
+    if (name.size() > kNameBytes) {
         return -ENAMETOOLONG;
     }
     const auto found = name.empty() ? std::optional(place.number) : store_.find(place.number, name);
@@ -448,7 +447,7 @@ int LiveIndex::filesystem_status(struct ::statvfs& into) const {
     into = {};
     into.f_bsize = kBlockBytes;
     into.f_frsize = kBlockBytes;
-    into.f_namemax = kLongestName;
+    into.f_namemax = kNameBytes;
     return 0;
 }
 

@@ -18,7 +18,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "sections are read as they lie");
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::size_t kLongestName = 255;
 
 using Kind = MemberKind;
 
@@ -143,7 +142,7 @@ int MemberIndex::lookup(std::uint32_t directory, std::string_view name, std::uin
     if (const int error = names_of(directory, names); error != 0) {
         return error;
     }
-    if (name.size() > kLongestName) {
+    if (name.size() > kNameBytes) {
         return -ENAMETOOLONG;
     }
     auto low = names.first;

@@ -5,11 +5,12 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "serve/constants.hpp"
+
 namespace zc {
 
 namespace {
 
-constexpr std::size_t kLongestName = 255;
 // A byte outside UTF-8 counts as one character, above all code points.
 constexpr std::uint32_t kStray = 0x110000;
 
@@ -126,7 +127,7 @@ bool matches_part(std::string_view glob, std::string_view name) {
 }
 
 bool is_name(std::string_view text) {
-    return !text.empty() && text != "." && text != ".." && text.size() <= kLongestName;
+    return !text.empty() && text != "." && text != ".." && text.size() <= kNameBytes;
 }
 
 }  // namespace
