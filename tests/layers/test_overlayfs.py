@@ -132,7 +132,7 @@ def _without(one: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
     return kept
 
 
-@requires("mounting", "fuse-overlayfs")
+@requires("mounting", "fuse-overlayfs", "root")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_mounted_union_shows_what_fuse_overlayfs_shows(
     union: LayersMounted, tmp_path: Path, seed: int
