@@ -105,6 +105,12 @@ class Survivor(FakeKernel):
         self._path.start()
         return self._path
 
+    def kill_successor(self) -> None:
+        """Let go of the data path in this process; what it recorded stays."""
+        assert self._path is not None
+        self._path.stop()
+        self._path = None
+
     def succeed(self) -> DataPath:
         self.kill()
         return self.take_over()

@@ -12,6 +12,7 @@ from tests.datapath.kernel import (
     KEEP_CACHE,
     LSEEK,
     OPEN,
+    OPEN_OUT,
     READ,
     ROOT,
     settle,
@@ -122,18 +123,22 @@ def test_a_user_with_too_many_open_files_leaves_descriptors_to_root(leased, tree
     try:
         fake = leased()
         nodes = [fake.walk(b"many/%d" % number).nodeid for number in range(100)]
-        errors = [fake.request(OPEN, node, body, uid=1000).errorname for node in nodes]
+        replies = [fake.request(OPEN, node, body, uid=1000) for node in nodes]
+        errors = [reply.errorname for reply in replies]
         opened = errors.index("EMFILE")
         assert errors == ["OK"] * opened + ["EMFILE"] * (100 - opened)
         assert 0 < opened < 80
         assert {"files_refused", "reserve_refused"} & set(fake.statistics().fallbacks)
         # A file that is open costs nothing more.
-        assert fake.request(OPEN, nodes[0], body, uid=1000).errorname == "OK"
+        again = fake.request(OPEN, nodes[0], body, uid=1000)
+        assert again.errorname == "OK"
         last = nodes[-4:]
-        assert [fake.request(OPEN, node, body).errorname for node in last] == ["OK"] * 4
+        by_root = [fake.open(node)[0] for node in last]
         assert os.close(os.open("/dev/null", os.O_RDONLY)) is None
-        for node in (*nodes[:opened], nodes[0], *last):
-            fake.release(node, 1 << 62)
+        handles = [OPEN_OUT.unpack(reply.body)[0] for reply in (*replies[:opened], again)]
+        closed = (*nodes[:opened], nodes[0], *last)
+        for node, handle in zip(closed, (*handles, *by_root), strict=True):
+            fake.release(node, handle)
         assert fake.request(OPEN, nodes[-1], body, uid=1000).errorname == "OK"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

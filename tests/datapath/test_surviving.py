@@ -7,9 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.datapath.kernel import GETATTR, INIT, LOOKUP, ROOT, Entry
+from tests.datapath.kernel import (
+    GETATTR,
+    INIT,
+    LOOKUP,
+    OPEN,
+    OPEN_OUT,
+    OPENDIR,
+    READ,
+    READDIR,
+    READDIRPLUS,
+    RELEASEDIR,
+    ROOT,
+    Entry,
+    Reply,
+)
 from tests.datapath.survivor import INIT_IN, Survivor
 from zcfuse.datapath import Config, DataPath, SurvivingState
+
+WRITE = 16
 
 
 @pytest.fixture
@@ -148,3 +164,104 @@ def test_a_successor_does_not_serve_a_ring() -> None:
     null = os.open("/dev/null", os.O_RDWR)
     with pytest.raises((ValueError, RuntimeError), match="ring"):
         DataPath(null, os.dup(null), config, device=False, state=SurvivingState.create(), clones=())
+
+
+def read(fake: Survivor, nodeid: int, handle: int, size: int = 4096) -> Reply:
+    fake.send(READ, nodeid, struct.pack("=QQIIQII", handle, 0, size, 0, 0, 0, 0))
+    return fake.reply()
+
+
+def read_goes_up(fake: Survivor, nodeid: int, handle: int) -> bool:
+    fake.ask(READ, nodeid, struct.pack("=QQIIQII", handle, 0, 10, 0, 0, 0, 0))
+    return True
+
+
+def test_an_open_file_is_read_by_its_handle(survivor, tree) -> None:
+    fake = survivor()
+    entry = fake.look(ROOT, b"file")
+    handle, _ = fake.open(entry.nodeid)
+    fake.succeed()
+    assert fake.path.serves(entry.nodeid) == ""
+    assert read(fake, entry.nodeid, handle).body == b"some bytes"
+    assert fake.path.serves(entry.nodeid) == "cached"
+    assert fake.statistics().upcalls == {}
+
+
+def test_a_file_that_was_replaced_while_it_was_open_is_stale(survivor, tree) -> None:
+    fake = survivor()
+    entry = fake.look(ROOT, b"file")
+    handle, _ = fake.open(entry.nodeid)
+    fake.kill()
+    (tree / "file").unlink()
+    (tree / "file").write_bytes(b"another")
+    fake.take_over()
+    assert read(fake, entry.nodeid, handle).errorname == "ESTALE"
+
+
+def test_opens_are_counted_until_the_last_release_and_a_second_release_changes_nothing(
+    survivor,
+) -> None:
+    fake = survivor()
+    entry = fake.look(ROOT, b"file")
+    first, _ = fake.open(entry.nodeid)
+    second, _ = fake.open(entry.nodeid)
+    assert first != second
+    fake.succeed()
+    fake.release(entry.nodeid, first)
+    fake.release(entry.nodeid, first)
+    assert read(fake, entry.nodeid, second).body == b"some bytes"
+    assert fake.path.serves(entry.nodeid) == "cached"
+    fake.release(entry.nodeid, second)
+    fake.kill_successor()
+    fake.take_over()
+    assert read_goes_up(fake, entry.nodeid, second)
+
+
+def test_an_open_that_comes_again_is_counted_once(survivor) -> None:
+    fake = survivor()
+    entry = fake.look(ROOT, b"file")
+    unique = fake.send(OPEN, entry.nodeid, struct.pack("=II", os.O_RDONLY, 0))
+    fake.reply()
+    fake.succeed()
+    reply = fake.again(OPEN, entry.nodeid, struct.pack("=II", os.O_RDONLY, 0), unique)
+    handle = OPEN_OUT.unpack(reply.body)[0]
+    fake.release(entry.nodeid, handle)
+    fake.kill_successor()
+    fake.take_over()
+    assert read_goes_up(fake, entry.nodeid, handle)
+
+
+@pytest.mark.parametrize("opcode", [READDIR, READDIRPLUS])
+def test_a_listing_goes_on_where_it_stood_and_begins_again_at_0(survivor, tree, opcode) -> None:
+    for n in range(300):
+        (tree / f"name-{n:03}").touch()
+    fake = survivor()
+    handle, _ = fake.open(ROOT, opcode=OPENDIR)
+    names = []
+    offset = 0
+    for turn in range(1000):
+        found = fake.some(ROOT, handle, offset, opcode=opcode)
+        if not found:
+            break
+        names += [name for name, _, _ in found]
+        offset = found[-1][1]
+        if turn == 2:
+            fake.succeed()
+    wanted = sorted([b".", b"..", *os.listdir(os.fsencode(tree))])
+    assert sorted(names) == wanted
+    fake.kill_successor()
+    fake.take_over()
+    assert fake.some(ROOT, handle, offset, opcode=opcode) == []
+    assert [name for name, _, _ in fake.some(ROOT, handle, 0, 1 << 16, READDIR)] == names
+    fake.release(ROOT, handle, RELEASEDIR)
+
+
+def test_a_write_goes_on_by_its_handle(survivor, tree) -> None:
+    fake = survivor(read_only=False)
+    entry = fake.look(ROOT, b"file")
+    handle, _ = fake.open(entry.nodeid, os.O_RDWR)
+    fake.succeed()
+    body = struct.pack("=QQIIQII", handle, 0, 5, 0, 0, os.O_RDWR, 0) + b"other"
+    assert fake.request(WRITE, entry.nodeid, body).errorname == "OK"
+    assert (tree / "file").read_bytes() == b"otherbytes"
+    assert read(fake, entry.nodeid, handle).body == b"otherbytes"

@@ -116,8 +116,9 @@ def _run(kind: str) -> Report:
 
 
 @pytest.mark.alone
-def test_clients_of_an_immutable_mirror_notice_nothing_of_ten_kills_but_time():
-    assert _run("immutable").done["read"] > 100
+@pytest.mark.parametrize("kind", ["mirror", "union", "archive", "manifest", "immutable"])
+def test_clients_notice_nothing_of_ten_kills_but_time(kind):
+    assert _run(kind).done["read"] > 100
 
 
 def test_the_status_names_the_cause_of_a_restart(survivor):

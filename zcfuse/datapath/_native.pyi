@@ -160,6 +160,8 @@ class DataPath:
         """
     def set_abort(self, abort_file: str, mountpoint: bytes) -> None:
         """Set how a dying thread ends the connection: by this file, or by a forced lazy unmount."""
+    def set_mountpoint(self, mountpoint: bytes) -> None:
+        """Set where changes are pushed to, in place of set_abort()."""
     def start(self) -> None:
         """Start the threads.
 

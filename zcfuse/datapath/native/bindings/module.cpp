@@ -155,6 +155,12 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
                 path.set_abort(abort_file, std::string(mountpoint.c_str(), mountpoint.size()));
             },
             "abort_file"_a, "mountpoint"_a)
+        .def(
+            "set_mountpoint",
+            [](DataPath& path, const nb::bytes& mountpoint) {
+                path.set_mountpoint({mountpoint.c_str(), mountpoint.size()});
+            },
+            "mountpoint"_a)
         .def("start", &DataPath::start, Released())
         .def("ended_fd", [](const DataPath& path) { return path.state().ending.event(); })
         .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })

@@ -53,7 +53,7 @@ std::pair<std::shared_ptr<const BackingId>, Cause> Backings::add(int fd) const {
     if (id <= 0) {
         return {nullptr, passthrough_refused(id == 0 ? -EINVAL : id, negotiation_.stack_depth())};
     }
-    return {std::make_shared<const BackingId>(session, id), {}};
+    return {std::make_shared<const BackingId>(session, handles_, id), {}};
 }
 
 }  // namespace zc

@@ -10,14 +10,16 @@
 #include "serve/lease.hpp"
 #include "serve/negotiation.hpp"
 #include "serve/reasons.hpp"
+#include "serve/surviving/handle_memory.hpp"
 #include "transport/channel.hpp"
 
 namespace zc {
 
 class Backings {
   public:
-    Backings(Mode mode, const Negotiation& negotiation) noexcept
-        : mode_(mode), negotiation_(negotiation) {}
+    // Borrows both.
+    Backings(Mode mode, const Negotiation& negotiation, HandleMemory& handles) noexcept
+        : mode_(mode), negotiation_(negotiation), handles_(handles) {}
 
     // nullptr ends registrations.
     void set_session(std::shared_ptr<const DeviceChannel> session);
@@ -28,6 +30,7 @@ class Backings {
   private:
     const Mode mode_;
     const Negotiation& negotiation_;
+    HandleMemory& handles_;
     mutable std::mutex lock_;
     std::shared_ptr<const DeviceChannel> session_;
 };

@@ -142,7 +142,13 @@ class ListingWorker {
 class ChangeReader {
   public:
     explicit ChangeReader(std::shared_ptr<State> state) : state_(std::move(state)) {}
-    void run() { state_->coherence->run(); }
+    void run() {
+        if (state_->surviving->session().generation() > 0) {
+            // Nobody saw the changes since the end of the process before.
+            state_->coherence->recover();
+        }
+        state_->coherence->run();
+    }
 
   private:
     std::shared_ptr<State> state_;
@@ -277,6 +283,7 @@ DataPath::DataPath(std::shared_ptr<const DeviceChannel> session, sys::UniqueFd u
     }
     transport_.cause = std::move(choice.cause);
     state_->backings.set_session(session);
+    inherit_files(session);
     allow_nudges();
 }
 
@@ -318,8 +325,37 @@ std::shared_ptr<const DeviceChannel> DataPath::session() const {
 
 void DataPath::set_abort(const std::string& abort_file, const std::string& mountpoint) {
     state_->ending.set_abort(abort_file, mountpoint);
+    set_mountpoint(mountpoint);
+}
+
+void DataPath::set_mountpoint(const std::string& mountpoint) {
     if (state_->coherence) {
         state_->coherence->pushers().attach(channels_.front(), mountpoint);
+    }
+}
+
+// The files that clients have had open since an earlier process.
+void DataPath::inherit_files(const std::shared_ptr<const DeviceChannel>& session) {
+    auto& handles = state_->surviving->handles();
+    for (const int id : handles.stray_backings()) {
+        const BackingId closed(session, handles, id);
+    }
+    std::map<int, std::shared_ptr<const BackingId>> backings;
+    for (const auto& handle : handles.all()) {
+        std::shared_ptr<const BackingId> backing;
+        if (handle.backing_id > 0) {
+            auto& known = backings[handle.backing_id];
+            if (!known) {
+                known = std::make_shared<const BackingId>(session, handles, handle.backing_id);
+            }
+            backing = known;
+        }
+        if (!is_own(handle.nodeid)) {
+            kept_[handle.nodeid] = {handle.number, true, std::move(backing)};
+            continue;
+        }
+        state_->mirrors.files().inherit(handle.nodeid, handle.uid, handle.writes != 0,
+                                        std::move(backing));
     }
 }
 
@@ -496,6 +532,25 @@ DataPath::Plan DataPath::plan(std::span<const InstallExtent> extents, const std:
     return plan;
 }
 
+void DataPath::keep_mode(std::uint64_t nodeid, std::shared_ptr<const BackingId>& backing) {
+    if (is_own(nodeid)) {
+        if (auto inherited = state_->mirrors.files().inherited(nodeid)) {
+            backing.swap(inherited->backing);
+        }
+        return;
+    }
+    std::shared_ptr<const BackingId> dropped;  // behind the lock
+    const std::lock_guard guard(kept_lock_);
+    auto& kept = kept_[nodeid];
+    if (kept.inherited) {
+        kept.inherited = false;
+        dropped = std::exchange(backing, std::move(kept.backing));
+    } else if (kept.handle == 0) {
+        kept.handle = state_->surviving->handles().open(
+            {0, nodeid, 0, 0, backing ? backing->get() : 0, 0, 0});
+    }
+}
+
 std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
                                                       std::span<const InstallExtent> extents,
                                                       const std::string& path) {
@@ -504,6 +559,7 @@ std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
         state_->ledger.opened(plan.outcome, {});
         return {plan.outcome, ""};
     }
+    keep_mode(nodeid, plan.backing);
     auto lease = std::make_shared<const FileLease>(copies_of(extents), std::move(plan.backing),
                                                    state_->windows, plan.forced);
     if (is_own(nodeid)) {
@@ -536,8 +592,15 @@ std::string DataPath::serves(std::uint64_t nodeid) const {
 void DataPath::revoke(std::uint64_t nodeid) {
     if (is_own(nodeid)) {
         state_->mirrors.files().release(nodeid, sys::coarse_milliseconds());
-    } else {
-        state_->leases.take(nodeid);
+        return;
+    }
+    state_->leases.take(nodeid);
+    Kept gone;  // behind the lock
+    const std::lock_guard guard(kept_lock_);
+    if (const auto kept = kept_.find(nodeid); kept != kept_.end()) {
+        state_->surviving->handles().close(kept->second.handle);
+        gone = std::move(kept->second);
+        kept_.erase(kept);
     }
 }
 

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -40,7 +41,10 @@ class DataPath {
     DataPath& operator=(const DataPath&) = delete;
     ~DataPath();
 
+    // The end of a thread ends the connection by these. Without, it ends our part in it.
     void set_abort(const std::string& abort_file, const std::string& mountpoint);
+    // Where changes are pushed to, if set_abort() is not called.
+    void set_mountpoint(const std::string& mountpoint);
     // Returns once every thread is up. Throws std::runtime_error when one could not be. A
     // successor first shows control the INIT that its predecessor had, and drops the reply.
     void start();
@@ -106,7 +110,10 @@ class DataPath {
     DataPath(std::shared_ptr<const DeviceChannel> session, sys::UniqueFd upcalls,
              const Config& config, std::shared_ptr<SurvivingState> surviving,
              std::optional<std::vector<sys::UniqueFd>> clones);
+    // Has the kernel's mode of a file that control has open survive, or takes the one that did.
+    void keep_mode(std::uint64_t nodeid, std::shared_ptr<const BackingId>& backing);
     void show_init();
+    void inherit_files(const std::shared_ptr<const DeviceChannel>& session);
     void take_clones(const std::shared_ptr<const DeviceChannel>& session,
                      std::vector<sys::UniqueFd> clones);
     void add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads);
@@ -118,7 +125,16 @@ class DataPath {
     std::shared_ptr<const DeviceChannel> session() const;
 
     std::shared_ptr<State> state_;
+    // A node of control's with a lease, for a successor.
+    struct Kept {
+        std::uint64_t handle = 0;
+        bool inherited = false;
+        std::shared_ptr<const BackingId> backing;  // of an inherited one
+    };
+
     std::vector<std::thread> threads_;
+    std::unordered_map<std::uint64_t, Kept> kept_;
+    std::mutex kept_lock_;  // innermost but for HandleMemory's
     Transport transport_;
     std::vector<std::shared_ptr<const DeviceChannel>>
         channels_;  // one a serving thread; the session first

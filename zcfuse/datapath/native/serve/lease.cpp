@@ -9,6 +9,7 @@
 #include <mutex>
 #include <utility>
 
+#include "serve/surviving/handle_memory.hpp"
 #include "serve/windows.hpp"
 #include "sys/syscalls.hpp"
 
@@ -45,8 +46,16 @@ std::shared_ptr<const sys::UniqueFd> hole_file() {
     return made;
 }
 
+BackingId::BackingId(std::shared_ptr<const DeviceChannel> session, HandleMemory& memory, int id)
+    : session_(std::move(session)), memory_(memory), id_(id) {
+    memory_.register_backing(id);
+}
+
+// Noted until it is closed: a successor that closes it a second time does no harm, but nobody
+// closes one that is not noted.
 BackingId::~BackingId() {
     sys::backing_close(session_->fd(), id_);
+    memory_.unregister_backing(id_);
 }
 
 FileLease::FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,

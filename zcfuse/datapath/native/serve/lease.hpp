@@ -61,11 +61,14 @@ struct Slice {
     std::size_t size;
 };
 
+class HandleMemory;
+
 // A backing file registered with the kernel for passthrough; closes the registration when it dies.
+// It lies in the memory for a successor meanwhile, which outlives it.
 class BackingId {
   public:
-    BackingId(std::shared_ptr<const DeviceChannel> session, int id) noexcept
-        : session_(std::move(session)), id_(id) {}
+    // Notes the id, unless it is inherited and so noted.
+    BackingId(std::shared_ptr<const DeviceChannel> session, HandleMemory& memory, int id);
     BackingId(const BackingId&) = delete;
     BackingId& operator=(const BackingId&) = delete;
     ~BackingId();
@@ -73,6 +76,7 @@ class BackingId {
 
   private:
     std::shared_ptr<const DeviceChannel> session_;
+    HandleMemory& memory_;
     int id_;
 };
 
@@ -106,6 +110,7 @@ class FileLease {
     const std::vector<Extent>& extents() const noexcept { return extents_; }
     const OpenStatus* shown() const noexcept { return shown_.get(); }
     bool passthrough() const noexcept { return backing_ != nullptr; }
+    const std::shared_ptr<const BackingId>& backing() const noexcept { return backing_; }
     int backing_id() const noexcept { return backing_ ? backing_->get() : 0; }
     std::optional<Mode> mode() const noexcept { return mode_; }
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "serve/ops/open_lease.hpp"
 #include "sys/threads.hpp"
 
 namespace zc {
@@ -140,6 +141,9 @@ void Server::dispatch(std::span<const std::byte> message) {
 }
 
 Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byte> body) {
+    if (state_->mirrors.files().any_inherited() && !reopened(header)) {
+        return Fate::finished;
+    }
     switch (static_cast<abi::Opcode>(header.opcode)) {
         case abi::Opcode::read:
             return serve_read(header, body);
@@ -164,6 +168,28 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
         return hand_up_statx(header, body);
     }
     return Fate::up;
+}
+
+// Whether the request can be served as far as its file is concerned: one that an earlier process
+// had open is opened again for the first request that needs it.
+bool Server::reopened(const abi::InHeader& header) {
+    switch (static_cast<abi::Opcode>(header.opcode)) {
+        case abi::Opcode::read:
+        case abi::Opcode::write:
+        case abi::Opcode::lseek:
+        case abi::Opcode::fsync:
+        case abi::Opcode::fallocate:
+        case abi::Opcode::setattr:
+        case abi::Opcode::copy_file_range:
+            break;
+        default:
+            return true;
+    }
+    const int error = ops::reopen_inherited(context_, header.nodeid);
+    if (error != 0) {
+        channel_->reply_error(header.unique, error);
+    }
+    return error == 0;
 }
 
 // The INIT that an earlier process did not answer in time gets what that process recorded.

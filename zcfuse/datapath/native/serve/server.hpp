@@ -40,6 +40,7 @@ class Server {
     Fate read_by_ring(ReadJob read);
     Fate read_by_channel(ReadJob read);
     Fate serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
+    bool reopened(const abi::InHeader& header);
     Fate serve_init(const abi::InHeader& header, std::span<const std::byte> body);
     Fate serve_interrupt(std::span<const std::byte> body);
     Fate hand_up_statx(const abi::InHeader& header, std::span<const std::byte> body);

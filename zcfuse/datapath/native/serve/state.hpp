@@ -41,7 +41,7 @@ struct State {
           ledger(settings.hot_files),
           mirrors(leases, settings, *surviving),
           negotiation(settings, limits, surviving->session()),
-          backings(mode, negotiation),
+          backings(mode, negotiation, surviving->handles()),
           coherence(settings.push ? std::make_unique<Coherence>(mirrors, negotiation,
                                                                 settings.fence_directory)
                                   : nullptr),

@@ -137,8 +137,10 @@ void use(Client& client, std::mt19937_64& random) {
     const auto name = "file" + std::to_string(random() % kFiles);
     if (const auto node = client.look(directory, name); node != 0) {
         client.ask(abi::Opcode::getattr, node, abi::GetattrIn{});
-        if (!client.ask(abi::Opcode::open, node, abi::OpenIn{}).empty()) {
-            client.ask(abi::Opcode::release, node, abi::ReleaseIn{kOwnBit, 0, 0, 0});
+        if (const auto opened = client.ask(abi::Opcode::open, node, abi::OpenIn{});
+            opened.size() >= sizeof(abi::OpenOut)) {
+            const auto handle = structure_at<abi::OpenOut>(opened, 0).fh;
+            client.ask(abi::Opcode::release, node, abi::ReleaseIn{handle, 0, 0, 0});
         }
         abi::ReadIn part{};
         part.size = 1 + static_cast<std::uint32_t>(random() % 8192);

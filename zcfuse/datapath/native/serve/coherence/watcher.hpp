@@ -53,6 +53,8 @@ class Coherence {
     // Reads events until stop(). A signal must interrupt the thread then.
     void run();
     void stop();
+    // Changes were missed: makes the kernel ask again for everything. From the thread of run().
+    void recover();
     // Waits until each change that returned before is pushed; false at the end of the time, after
     // stop(), or without a fence.
     bool sync(std::chrono::milliseconds wait);
@@ -98,7 +100,6 @@ class Coherence {
     void add_node(const Watched& watched, int fd, const struct ::statx& status,
                   std::vector<std::uint64_t>& into) const;
     std::uint64_t merged_node(const Watched& watched, int fd) const;
-    void recover();
 
     Mirrors& mirrors_;
     Pushers pushers_;

@@ -72,7 +72,7 @@ Mirrors::Mirrors(LeaseTable& leases, const Config& config, SurvivingState& survi
       nodes_(surviving.nodes()),
       cache_(share(kDirectoryShare, kMostDirectories)),
       files_(leases, share(kKeptShare, kMostKept), descriptors_ / kUserShare),
-      listings_(share(kListingShare, kMostListings)),
+      listings_(share(kListingShare, kMostListings), surviving.session()),
       parked_(share(kParkedShare, kMostParked)) {}
 
 bool Mirrors::revoke(std::uint64_t nodeid) {

@@ -19,6 +19,7 @@
 
 #include "serve/nodes/table.hpp"
 #include "serve/sources/source.hpp"
+#include "serve/surviving/session_memory.hpp"
 
 namespace zc {
 
@@ -30,22 +31,28 @@ struct OpenDirectory {
 
 class OpenDirectories {
   public:
-    // `most`: listings that stay open.
-    explicit OpenDirectories(std::size_t most) noexcept : most_(most) {}
+    // `most`: listings that stay open. Handles are numbered by `session`, which is borrowed. Those
+    // of an earlier process need no record: a listing is opened again wherever it stood.
+    OpenDirectories(std::size_t most, SessionMemory& session) noexcept
+        : most_(most), session_(session), inherited_(session.last_handle()) {}
 
     std::uint64_t add(std::shared_ptr<OpenDirectory> opened) {
         std::uint64_t handle = 0;
         {
             const std::lock_guard guard(lock_);
-            handle = kOwnBit | ++last_;
+            handle = kOwnBit | session_.next_handle();
             by_handle_.emplace(handle, Slot{std::move(opened), used_.end()});
         }
         used(handle);
         return handle;
     }
-    std::shared_ptr<OpenDirectory> find(std::uint64_t handle) const {
+    std::shared_ptr<OpenDirectory> find(std::uint64_t handle) {
         const std::lock_guard guard(lock_);
-        const auto found = by_handle_.find(handle);
+        auto found = by_handle_.find(handle);
+        if (found == by_handle_.end() && is_own(handle) && (handle & ~kOwnBit) <= inherited_) {
+            found = by_handle_.emplace(handle, Slot{std::make_shared<OpenDirectory>(), used_.end()})
+                        .first;
+        }
         return found == by_handle_.end() ? nullptr : found->second.opened;
     }
     // A directory is about to be listed; others may lose their listings for it.
@@ -130,7 +137,8 @@ class OpenDirectories {
     mutable std::mutex lock_;
     std::unordered_map<std::uint64_t, Slot> by_handle_;
     std::list<std::uint64_t> used_;  // handles with an open listing, the longest unused first
-    std::uint64_t last_ = 0;
+    SessionMemory& session_;
+    const std::uint64_t inherited_;  // the last handle of an earlier process
 };
 
 }  // namespace zc

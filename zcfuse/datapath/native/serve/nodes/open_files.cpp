@@ -12,13 +12,14 @@ namespace zc {
 OpenFiles::Lease OpenFiles::find(std::uint64_t nodeid) const {
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
-    return found == entries_.end() ? nullptr : found->second.lease;
+    return found == entries_.end() || found->second.inherited ? nullptr : found->second.lease;
 }
 
 OpenFiles::Lease OpenFiles::in_use(std::uint64_t nodeid) const {
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
-    return found == entries_.end() || found->second.opens == 0 ? nullptr : found->second.lease;
+    const bool has = found != entries_.end() && found->second.opens > 0 && !found->second.inherited;
+    return has ? found->second.lease : nullptr;
 }
 
 bool OpenFiles::admits(std::uint32_t uid, std::uint64_t nodeid) const {
@@ -37,7 +38,7 @@ bool OpenFiles::admits(std::uint32_t uid, std::uint64_t nodeid) const {
 OpenFiles::Lease OpenFiles::open(std::uint64_t nodeid, std::uint32_t uid) {
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
-    if (found == entries_.end()) {
+    if (found == entries_.end() || found->second.inherited) {
         return nullptr;
     }
     count_open(found->second, uid);
@@ -55,9 +56,61 @@ OpenFiles::Lease OpenFiles::open_with(std::uint64_t nodeid, Lease lease, Keep ke
         at->second.keep = keep == Keep::yes;
         leases_.put(nodeid, at->second.lease);
     } else {
+        fill(nodeid, at->second, lease);
         count_open(at->second, uid);
     }
     return at->second.lease;
+}
+
+void OpenFiles::inherit(std::uint64_t nodeid, std::uint32_t uid, bool writes,
+                        std::shared_ptr<const BackingId> backing) {
+    const std::lock_guard guard(lock_);
+    auto& entry = entries_[nodeid];
+    if (entry.opens == 0) {
+        entry.lease =
+            std::make_shared<const FileLease>(std::vector<Extent>{}, std::move(backing), nullptr);
+        entry.inherited = true;
+        entry.keep = false;
+        inherited_.fetch_add(1, std::memory_order_acq_rel);
+        begin_use(entry, uid);
+    }
+    ++entry.opens;
+    entry.writers += writes ? 1 : 0;
+}
+
+std::optional<OpenFiles::Inherited> OpenFiles::inherited(std::uint64_t nodeid) const {
+    if (!any_inherited()) {
+        return std::nullopt;
+    }
+    const std::lock_guard guard(lock_);
+    const auto found = entries_.find(nodeid);
+    if (found == entries_.end() || !found->second.inherited) {
+        return std::nullopt;
+    }
+    return Inherited{found->second.lease->backing(), found->second.writers > 0};
+}
+
+// Swaps the lease with that of an inherited entry, which the caller drops outside of the lock.
+void OpenFiles::fill(std::uint64_t nodeid, Entry& entry, Lease& lease) {
+    if (entry.inherited) {
+        entry.lease.swap(lease);
+        entry.inherited = false;
+        inherited_.fetch_sub(1, std::memory_order_acq_rel);
+        leases_.put(nodeid, entry.lease);
+    }
+}
+
+void OpenFiles::complete(std::uint64_t nodeid, Lease lease, File writer) {
+    const std::lock_guard guard(lock_);
+    const auto found = entries_.find(nodeid);
+    if (found == entries_.end() || found->second.opens == 0) {
+        return;
+    }
+    fill(nodeid, found->second, lease);
+    if (writer && found->second.writers > 0 && !found->second.writer) {
+        found->second.writer.swap(writer);
+        written_.fetch_add(1, std::memory_order_acq_rel);
+    }
 }
 
 void OpenFiles::count_open(Entry& entry, std::uint32_t uid) {
@@ -89,7 +142,7 @@ void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writ
     auto& entry = found->second;
     if (for_writing && entry.writers > 0 && --entry.writers == 0) {
         closed = std::move(entry.writer);
-        written_.fetch_sub(1, std::memory_order_acq_rel);
+        written_.fetch_sub(closed ? 1 : 0, std::memory_order_acq_rel);
     }
     if (--entry.opens > 0) {
         return;
@@ -106,7 +159,8 @@ void OpenFiles::begin_writing(std::uint64_t nodeid, File file) {
     if (found == entries_.end() || found->second.opens == 0) {
         return;
     }
-    if (found->second.writers++ == 0) {
+    ++found->second.writers;
+    if (!found->second.writer) {
         found->second.writer.swap(file);
         written_.fetch_add(1, std::memory_order_acq_rel);
     }
@@ -123,6 +177,7 @@ OpenFiles::Lease OpenFiles::keep(std::uint64_t nodeid, Lease lease, std::int64_t
     const std::lock_guard guard(lock_);
     const auto [at, fresh] = entries_.try_emplace(nodeid);
     if (!fresh) {
+        fill(nodeid, at->second, lease);
         dropped = std::move(lease);
         return at->second.lease;
     }
@@ -150,6 +205,7 @@ OpenFiles::Lease OpenFiles::take_oldest_of_too_many() {
 OpenFiles::Lease OpenFiles::take(std::unordered_map<std::uint64_t, Entry>::iterator at) {
     auto lease = std::move(at->second.lease);
     leases_.take(at->first);
+    inherited_.fetch_sub(at->second.inherited ? 1 : 0, std::memory_order_acq_rel);
     kept_.erase(at->second.kept);
     entries_.erase(at);
     return lease;
@@ -208,6 +264,7 @@ void OpenFiles::clear() {
     }
     dropped.swap(entries_);
     written_.store(0, std::memory_order_release);
+    inherited_.store(0, std::memory_order_release);
     kept_.clear();
     open_by_.clear();
 }

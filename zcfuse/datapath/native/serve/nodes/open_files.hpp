@@ -14,6 +14,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -24,6 +25,7 @@ namespace zc {
 class OpenFiles {
   public:
     using Lease = std::shared_ptr<const FileLease>;
+    using File = std::shared_ptr<const sys::UniqueFd>;
 
     // `per_user`: files that one user has open at most. Root has no limit.
     OpenFiles(LeaseTable& leases, std::size_t kept_limit, std::size_t per_user) noexcept
@@ -37,6 +39,21 @@ class OpenFiles {
     Lease in_use(std::uint64_t nodeid) const;
     // Whether a user may open a node. One that is open counts for the user who opened it first.
     bool admits(std::uint32_t uid, std::uint64_t nodeid) const;
+    // Counts an open that an earlier process answered. `backing`: how the kernel has the file open;
+    // nullptr: cached. The file itself is opened again when a request needs it.
+    void inherit(std::uint64_t nodeid, std::uint32_t uid, bool writes,
+                 std::shared_ptr<const BackingId> backing);
+    // Whether any file is to be opened again: one load.
+    bool any_inherited() const noexcept { return inherited_.load(std::memory_order_acquire) > 0; }
+    // How an inherited file that was not opened again is open; nullopt for all others.
+    struct Inherited {
+        std::shared_ptr<const BackingId> backing;
+        bool written = false;
+    };
+    std::optional<Inherited> inherited(std::uint64_t nodeid) const;
+    // Gives an inherited file its lease, and its writer if it has one.
+    void complete(std::uint64_t nodeid, Lease lease, File writer);
+
     // Counts an open and returns the lease that serves it; nullptr without a lease.
     Lease open(std::uint64_t nodeid, std::uint32_t uid);
     // Do not keep a lease with a poor path: the next open may get a better one.
@@ -48,7 +65,6 @@ class OpenFiles {
 
     // While clients have a node open for writing, all changes go through one descriptor.
     // begin_writing() counts such an open of an open node; the first one's file stays.
-    using File = std::shared_ptr<const sys::UniqueFd>;
     void begin_writing(std::uint64_t nodeid, File file);
     File writer(std::uint64_t nodeid) const;
     // Whether there is any: one load.
@@ -83,11 +99,13 @@ class OpenFiles {
         std::uint64_t opens = 0;
         std::uint32_t uid = 0;  // while it is open: whom it counts for
         bool keep = true;
+        bool inherited = false;  // the lease has only the backing id
         std::uint64_t writers = 0;
         File writer;
         std::int64_t unused_since = 0;
         std::list<std::uint64_t>::iterator kept;  // valid while opens is 0
     };
+    void fill(std::uint64_t nodeid, Entry& entry, Lease& lease);
     Lease take(std::unordered_map<std::uint64_t, Entry>::iterator at);
     void count_open(Entry& entry, std::uint32_t uid);
     void begin_use(Entry& entry, std::uint32_t uid);
@@ -97,7 +115,8 @@ class OpenFiles {
     LeaseTable& leases_;
     const std::size_t kept_limit_;
     const std::size_t per_user_;
-    std::atomic<std::size_t> written_{0};  // entries that have a writer
+    std::atomic<std::size_t> written_{0};    // entries that have a writer
+    std::atomic<std::size_t> inherited_{0};  // entries that are to be opened again
     mutable std::mutex lock_;
     std::unordered_map<std::uint64_t, Entry> entries_;
     std::unordered_map<std::uint32_t, std::size_t> open_by_;  // files by user

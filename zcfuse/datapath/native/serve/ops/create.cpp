@@ -57,14 +57,20 @@ bool answer_created(Context& context, const Request& request, const Spot& spot, 
     if (writes(wanted.flags)) {
         mirrors.files().begin_writing(nodeid, file);
     }
+    const auto handle = new_handle(context, request, nodeid, *lease, writes(wanted.flags));
+    if (handle == 0) {
+        mirrors.files().release(nodeid, sys::coarse_milliseconds(), writes(wanted.flags));
+        mirrors.nodes().forget(nodeid, 1);
+        return request.failed(-ENFILE);
+    }
     abi::CreateOut out{entry_of(nodeid, found.status, mirrors.validity(Freshness::timed)),
-                       {kOwnBit, 0, 0}};
+                       {handle, 0, 0}};
     answer_by(lease.get(), out.open);
     if (writes(wanted.flags)) {
         out.entry.attr_valid = out.entry.attr_valid_nsec = 0;
     }
     if (!request.answer_with(out)) {
-        mirrors.files().release(nodeid, sys::coarse_milliseconds(), writes(wanted.flags));
+        close_handle(context, handle);
         mirrors.nodes().forget(nodeid, 1);
     }
     return true;
@@ -78,6 +84,7 @@ bool create(Context& context, const Request& request) {
     if (!request.parse(wanted)) {
         return false;
     }
+    undo_unanswered(context, request);
     if (const int error =
             find_spot(context, request.header.nodeid, request.name(sizeof wanted), spot);
         error != 0) {

@@ -82,11 +82,11 @@ int make_lease(Context& context, const Request& request, const abi::OpenIn& open
     if (writes(open)) {
         // The kernel writes with the credentials of whom the file was registered for.
         error = as_caller(context, request, Groups::where_refused, [&] {
-            made = NewLease(context, std::move(opened));
+            made = NewLease(context, std::move(opened), nodeid);
             return 0;
         });
     } else {
-        made = NewLease(context, std::move(opened));
+        made = NewLease(context, std::move(opened), nodeid);
     }
     if (error == 0) {
         into = made.install(context, nodeid, keep, request.header.uid);
@@ -169,6 +169,7 @@ bool open(Context& context, const Request& request) {
     if (!is_own(nodeid) || !request.parse(open)) {
         return false;
     }
+    undo_unanswered(context, request);
     const bool changes = writes(open) || (open.flags & O_TRUNC) != 0;
     if (changes && context.state.config.read_only) {
         return request.failed(-EROFS);
@@ -194,7 +195,12 @@ bool open(Context& context, const Request& request) {
             return request.failed(error);
         }
     }
-    abi::OpenOut out{kOwnBit, 0, 0};
+    const auto handle = new_handle(context, request, nodeid, *lease, writes(open));
+    if (handle == 0) {
+        files.release(nodeid, sys::coarse_milliseconds(), writes(open));
+        return request.failed(-ENFILE);
+    }
+    abi::OpenOut out{handle, 0, 0};
     answer_by(lease.get(), out);
     context.counts.trace.travels(lease->passthrough() ? Way::passthrough : Way::cached,
                                  status.stx_size);
@@ -204,7 +210,7 @@ bool open(Context& context, const Request& request) {
             keeps_cache(context, nodeid, status, freshness) ? abi::fopen::keep_cache : 0;
     }
     if (!request.answer_with(out)) {
-        files.release(nodeid, sys::coarse_milliseconds(), writes(open));
+        close_handle(context, handle);
     }
     return true;
 }

@@ -19,8 +19,77 @@ int refuse_open(Context& context, const Request& request, std::uint64_t nodeid, 
     return 0;
 }
 
-NewLease::NewLease(Context& context, Opened opened)
+namespace {
+
+// With the daemon's credentials: the client's open was granted before.
+int open_writer_again(const sys::UniqueFd& file, OpenFiles::File& into) {
+    sys::UniqueFd opened;
+    int error = sys::reopen(file.get(), O_WRONLY | O_NONBLOCK, opened);
+    if (error == -EPERM) {
+        error = sys::reopen(file.get(), O_WRONLY | O_NONBLOCK | O_APPEND, opened);
+    }
+    into = std::make_shared<const sys::UniqueFd>(std::move(opened));
+    return error;
+}
+
+}  // namespace
+
+int reopen_inherited(Context& context, std::uint64_t nodeid) {
+    const auto inherited = context.mirrors().files().inherited(nodeid);
+    if (!inherited) {
+        return 0;
+    }
+    Opened opened;
+    auto freshness = Freshness::timed;
+    const int error = context.mirrors().open(nodeid, context.counts, opened, freshness);
+    if (error != 0) {
+        return error == kHandUp ? -ESTALE : error;
+    }
+    NewLease made(context, std::move(opened), nodeid);
+    OpenFiles::File writer;
+    if (inherited->written) {
+        if (const int failed = open_writer_again(*made.file(), writer); failed != 0) {
+            return failed;
+        }
+    }
+    made.complete(context, nodeid, std::move(writer));
+    return 0;
+}
+
+std::uint64_t new_handle(Context& context, const Request& request, std::uint64_t nodeid,
+                         const FileLease& lease, bool writes) {
+    return context.state.surviving->handles().open(
+        {0, nodeid, request.header.unique & ~abi::kResendBit, request.header.uid,
+         lease.backing_id(), writes ? 1U : 0U, 0});
+}
+
+void undo_unanswered(Context& context, const Request& request) {
+    if ((request.header.unique & abi::kResendBit) == 0) {
+        return;
+    }
+    const auto unique = request.header.unique & ~abi::kResendBit;
+    if (const auto handle = context.state.surviving->handles().take(unique)) {
+        context.mirrors().files().release(handle->nodeid, sys::coarse_milliseconds(),
+                                          handle->writes != 0);
+    }
+}
+
+void close_handle(Context& context, std::uint64_t handle) {
+    if (const auto closed = context.state.surviving->handles().close(handle)) {
+        context.mirrors().files().release(closed->nodeid, sys::coarse_milliseconds(),
+                                          closed->writes != 0);
+    }
+}
+
+NewLease::NewLease(Context& context, Opened opened, std::uint64_t nodeid)
     : opened_(std::move(opened)), cause_{Reason::passthrough_extents} {
+    if (auto inherited = context.mirrors().files().inherited(nodeid)) {
+        // The kernel has the inode open, and wants the same mode and backing id of each open.
+        backing_ = std::move(inherited->backing);
+        cause_ = {};
+        better_later_ = !backing_;
+        return;
+    }
     const auto mode = opened_.mode.value_or(Mode::automatic);
     const auto& extents = opened_.extents;
     if (!is_whole_file(extents)) {
@@ -33,13 +102,20 @@ NewLease::NewLease(Context& context, Opened opened)
     }
 }
 
+OpenFiles::Lease NewLease::make(Context& context) {
+    return std::make_shared<const FileLease>(std::move(opened_.extents), std::move(backing_),
+                                             context.state.windows, opened_.mode,
+                                             std::move(opened_.shown));
+}
+
+void NewLease::complete(Context& context, std::uint64_t nodeid, OpenFiles::File writer) {
+    context.mirrors().files().complete(nodeid, make(context), std::move(writer));
+}
+
 OpenFiles::Lease NewLease::install(Context& context, std::uint64_t nodeid, OpenFiles::Keep keep,
                                    std::uint32_t uid) {
     auto& state = context.state;
-    auto made =
-        std::make_shared<const FileLease>(std::move(opened_.extents), std::move(backing_),
-                                          state.windows, opened_.mode, std::move(opened_.shown));
-    auto lease = state.mirrors.files().open_with(nodeid, std::move(made),
+    auto lease = state.mirrors.files().open_with(nodeid, make(context),
                                                  better_later_ ? OpenFiles::Keep::no : keep, uid);
     state.ledger.opened(lease->passthrough() ? "passthrough" : "cached", cause_);
     return lease;

@@ -1,6 +1,6 @@
 // RELEASE and FLUSH of files that the data path opened. Each write is in the backing file when it
 // is answered, so a FLUSH, which FOPEN_NOFLUSH mostly saves, is answered at once.
-#include "serve/ops/operation.hpp"
+#include "serve/ops/open_lease.hpp"
 
 namespace zc::ops {
 
@@ -9,8 +9,7 @@ bool release(Context& context, const Request& request) {
     if (!request.parse(release) || !is_own(release.fh)) {
         return false;
     }
-    const bool wrote = (release.flags & O_ACCMODE) != O_RDONLY;
-    context.mirrors().files().release(request.header.nodeid, sys::coarse_milliseconds(), wrote);
+    close_handle(context, release.fh);
     request.done();
     return true;
 }

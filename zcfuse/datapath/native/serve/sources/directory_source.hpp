@@ -29,6 +29,7 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     int filesystem_status(struct ::statvfs& into) const override;
     std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
     Volume volume(std::uint32_t layer) const override;
+    std::uint64_t content() const noexcept override { return mixed(device_); }
     void add_real(std::uint32_t first, std::vector<Real>& into) const override {
         into.push_back({first, fd_.get()});
     }

@@ -36,6 +36,7 @@ class FilterSource final : public Source, public std::enable_shared_from_this<Fi
     }
     std::uint32_t layers() const noexcept override { return inner_->layers(); }
     Volume volume(std::uint32_t layer) const override { return inner_->volume(layer); }
+    std::uint64_t content() const noexcept override { return inner_->content(); }
     std::size_t descriptors() const noexcept override { return inner_->descriptors(); }
     // A pushed change names the file beneath. It would miss a new name, and the names below a
     // renamed directory that now match a path.

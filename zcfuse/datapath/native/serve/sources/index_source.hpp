@@ -20,6 +20,7 @@ class IndexSource final : public Source, public std::enable_shared_from_this<Ind
     SourceDirectory::Ref root() const override;
     int filesystem_status(struct ::statvfs&) const override { return kHandUp; }
     Volume volume(std::uint32_t) const override { return {}; }
+    std::uint64_t content() const noexcept override { return index_->number(); }
     std::size_t descriptors() const noexcept override { return 0; }
     std::size_t bytes() const noexcept override { return index_->bytes(); }
 

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -64,6 +65,19 @@ std::uint64_t NodeRecord::stored() const noexcept {
         return detail * kSectorBytes;
     }
     return kind > Kind::symlink && kind <= Kind::streamed ? extent : 0;
+}
+
+std::uint64_t MemberIndex::number() const noexcept {
+    const auto& sections = content_->sections;
+    std::uint64_t number = mixed(shown_.first_ino ^ mixed(version_.size));
+    for (const auto part :
+         {static_cast<std::uint64_t>(version_.mtime_ns),
+          static_cast<std::uint64_t>(version_.ctime_ns), std::hash<std::string>{}(sections.entries),
+          std::hash<std::string>{}(sections.nodes), std::hash<std::string>{}(sections.pieces),
+          std::hash<std::string>{}(sections.names)}) {
+        number = mixed(number ^ part);
+    }
+    return number;
 }
 
 MemberIndex::MemberIndex(Sections sections, const Version& version, const Shown& shown,

@@ -24,6 +24,7 @@
 #include "abi/fuse.hpp"
 #include "serve/constants.hpp"
 #include "serve/lease.hpp"
+#include "serve/surviving/publish.hpp"
 #include "sys/unique_fd.hpp"
 
 namespace zc {
@@ -139,6 +140,8 @@ class MemberIndex {
     // The parent of a directory. The root, and a directory without a name, is its own parent.
     std::uint32_t above(std::uint32_t directory) const;
     std::uint64_t ino(std::uint32_t node) const noexcept { return shown_.first_ino + node; }
+    // One number for all that it says, the same in each process.
+    std::uint64_t number() const noexcept;
     std::size_t bytes() const noexcept { return content_->sections.bytes(); }
     // Of all directories together.
     std::size_t names() const noexcept {

@@ -34,6 +34,13 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
     std::uint32_t layers() const noexcept override { return count_; }
     Volume volume(std::uint32_t layer) const override;
+    std::uint64_t content() const noexcept override {
+        std::uint64_t number = layers_.size();
+        for (const auto& layer : layers_) {
+            number = mixed(number ^ layer->content());
+        }
+        return number;
+    }
     std::size_t descriptors() const noexcept override { return descriptors_; }
     std::size_t bytes() const noexcept override { return bytes_; }
 

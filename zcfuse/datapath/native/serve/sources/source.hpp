@@ -179,8 +179,9 @@ class Source {
     virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
     // From now on every change of its real directories is pushed to the kernel.
     virtual void set_pushed() const noexcept {}
-    // The same number where another process's source gives each file the same identity: nodes below
-    // a lease outlive the process if so. 0 where identities come from the backing filesystem.
+    // A number of what identities are relative to: filesystems, an archive's index. Two processes'
+    // sources with the same number never give one identity to two files, so nodes below a lease
+    // outlive the process.
     virtual std::uint64_t content() const noexcept { return 0; }
     // Whether control is never needed below it.
     virtual bool is_complete() const noexcept { return true; }

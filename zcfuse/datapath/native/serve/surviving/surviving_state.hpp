@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "serve/nodes/table.hpp"
+#include "serve/surviving/handle_memory.hpp"
 #include "serve/surviving/journal.hpp"
 #include "serve/surviving/session_memory.hpp"
 
@@ -20,8 +21,9 @@ namespace zc {
 class SurvivingState {
   public:
     // Of all parts; another one means that no process of this version can take it.
-    static constexpr std::uint32_t kLayout =
-        NodeMemory::kLayout << 16 | Journal::kLayout << 8 | SessionMemory::kLayout;
+    static constexpr std::uint32_t kLayout = NodeMemory::kLayout << 24 |
+                                             HandleMemory::kLayout << 16 | Journal::kLayout << 8 |
+                                             SessionMemory::kLayout;
 
     // Throws std::system_error.
     SurvivingState() : session_(kLayout) {}
@@ -32,18 +34,22 @@ class SurvivingState {
     SurvivingState& operator=(const SurvivingState&) = delete;
 
     // The state's, in a fixed order and number.
-    std::vector<int> fds() const { return {session_.fd(), nodes_.memory(), journal_.fd()}; }
+    std::vector<int> fds() const {
+        return {session_.fd(), nodes_.memory(), journal_.fd(), handles_.fd()};
+    }
     // The layout in the first of another process's fds(). Throws as the constructor does.
     static std::uint32_t layout_of(int session);
 
     SessionMemory& session() noexcept { return session_; }
     NodeTable& nodes() noexcept { return nodes_; }
     Journal& journal() noexcept { return journal_; }
+    HandleMemory& handles() noexcept { return handles_; }
 
   private:
     SessionMemory session_;
     NodeTable nodes_;
     Journal journal_;
+    HandleMemory handles_;
 };
 
 }  // namespace zc
