@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration.conftest import rings_on
 from tests.integration.program import Program
-from tests.support import Daemon, requires, skip_unless
+from tests.support import Daemon, eventually, requires, skip_unless
 from tests.support._user import CHECKOUT
 
 pytestmark = [requires("root", "fuse"), pytest.mark.alone]
@@ -85,8 +85,8 @@ for number in range(300):
 """
 READS: Final = """
 held = [os.open(os.path.join(mount, "fetched"), os.O_RDONLY)]
-def attack(number):
-    os.pread(held[0], 1, number)
+def attack(_):
+    os.pread(held[0], 1, int.from_bytes(os.urandom(2)) << 22)
 for number in range(300):
     begin(attack, number)
 """
@@ -127,7 +127,7 @@ tree = Dir({{
     "file": Bytes(b"bytes"),
     "dir": Dir({{"name": Bytes(b"")}}),
     "slow": Slow(),
-    "fetched": Computed(1000, fetch),
+    "fetched": Computed(1 << 38, fetch),
 }})
 options = MountOptions(transport={transport!r}, allow_other=True)
 """
@@ -212,7 +212,35 @@ def programmed(base: Path, transport: str, log: str) -> tuple[str, Callable[[], 
     return str(base / "source"), program.end
 
 
-MAKERS: Final = {"mirror": mirrored, "union": merged, "program": programmed}
+def on_a_slow_disk(base: Path, transport: str, log: str) -> tuple[str, Callable[[], None]]:
+    """Mirror a filesystem that takes long to read a file, and nothing else.
+
+    The disk is a FUSE filesystem. Pool reads keep the daemon waiting for it.
+    """
+    (base / "disk").mkdir()
+    disk = Program(PROGRAM.format(transport="dev"), str(base / "disk"), log + " of the disk")
+    options = ("--allow-other", "--path", "pool", "--transport", transport)
+    try:
+        daemon = Daemon(str(base / "disk"), str(base / "mnt"), *options, log=log)
+    except BaseException:
+        disk.end()
+        raise
+
+    def end() -> None:
+        try:
+            daemon.unmount()
+        finally:
+            disk.end()
+
+    return str(base / "source"), end
+
+
+MAKERS: Final = {
+    "mirror": mirrored,
+    "union": merged,
+    "program": programmed,
+    "slow disk": on_a_slow_disk,
+}
 ATTACKS: Final = {
     "leases": ("mirror", LEASES),
     "open directories": ("mirror", DIRECTORIES),
@@ -220,6 +248,7 @@ ATTACKS: Final = {
     "merged listings": ("union", LISTINGS),
     "slow policy": ("program", POLICY),
     "slow reads": ("program", READS),
+    "slow disk": ("slow disk", READS),
 }
 
 
@@ -236,7 +265,10 @@ def targets(
 
         def target(kind: str) -> Target:
             if kind not in made:
-                base = Path("/tmp") / f"zcfuse-hostile-{os.getpid()}-{request.param}-{kind}"
+                base = (
+                    Path("/tmp")
+                    / f"zcfuse-hostile-{os.getpid()}-{request.param}-{kind.replace(' ', '-')}"
+                )
                 ends.callback(subprocess.run, ["rm", "-r", str(base)], check=False)
                 for name in ("", "source", "source/dir", "source/own", "mnt"):
                     (base / name).mkdir(mode=0o755)
@@ -293,3 +325,19 @@ def test_requests_beyond_the_share_of_a_user_wait_and_are_counted(
         ask(target)
         fallbacks = target.status()["datapath"]["fallbacks"]
     assert {"upcall_waited", "upcall_refused"} & set(fallbacks)
+
+
+def test_reads_beyond_what_a_user_may_hold_of_a_ring_are_refused_and_counted(
+    targets: Callable[[str], Target],
+) -> None:
+    target = targets("slow disk")
+
+    def refused() -> int:
+        return int(target.status()["datapath"]["fallbacks"].get("read_refused", 0))
+
+    with attack(READS, target):
+        if target.status()["datapath"]["transport"]["kind"] == "uring":
+            assert eventually(refused)
+        else:
+            ask(target)
+            assert not refused()  # requests over /dev/fuse hold no entry

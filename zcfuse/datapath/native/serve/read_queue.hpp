@@ -69,6 +69,23 @@ class ReadQueue {
         return job;
     }
 
+    // Takes a READ that still waits, because its client was interrupted.
+    std::optional<ReadJob> withdraw(std::uint64_t unique) {
+        const std::lock_guard guard(lock_);
+        for (std::size_t i = 0; i < count_; ++i) {
+            if (at(i).unique != unique) {
+                continue;
+            }
+            auto job = std::exchange(at(i), ReadJob{});
+            for (; i + 1 < count_; ++i) {
+                std::swap(at(i), at(i + 1));
+            }
+            --count_;
+            return job;
+        }
+        return std::nullopt;
+    }
+
     std::uint64_t waited() const {
         const std::lock_guard guard(lock_);
         return waited_;
@@ -78,6 +95,8 @@ class ReadQueue {
     // The largest max_background (negotiation.cpp): more are readers that wait each for their own
     // request, and it grows for them.
     static constexpr std::size_t kInitialJobs = 1024;
+
+    ReadJob& at(std::size_t i) noexcept { return ring_[(first_ + i) % ring_.size()]; }
 
     void push(ReadJob job) {
         if (count_ == ring_.size()) {

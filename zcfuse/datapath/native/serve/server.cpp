@@ -209,6 +209,28 @@ Server::Fate Server::serve_init(const abi::InHeader& header, std::span<const std
     return Fate::up;
 }
 
+// Answers a request that waits in a queue: its client, ended by a signal, would otherwise stay
+// until its turn comes.
+bool Server::withdraw(std::uint64_t unique) {
+    auto read = state_->reads.withdraw(unique);
+    if (!read) {
+        read = state_->workers.withdraw(unique);
+    }
+    const auto listing = read ? std::nullopt : state_->listings.withdraw(unique);
+    if (!read && !listing) {
+        return false;
+    }
+    if (read) {
+        read->channel->reply_error(unique, -EINTR);
+        counts_->answered_read(read->asked, read->served, read->since);
+    } else {
+        const auto& header = listing->header;
+        listing->channel->reply_error(unique, -EINTR);
+        counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode, listing->since);
+    }
+    return true;
+}
+
 Server::Fate Server::serve_interrupt(std::span<const std::byte> body) {
     ++state_->interrupts;
     abi::InterruptIn interrupt{};
@@ -221,6 +243,9 @@ Server::Fate Server::serve_interrupt(std::span<const std::byte> body) {
                               waited->since);
             return Fate::finished;
         }
+    }
+    if (parse(body, interrupt) && withdraw(interrupt.unique)) {
+        return Fate::finished;
     }
     // libfuse would keep an INTERRUPT forever if it never saw the request.
     const bool known =
@@ -259,8 +284,8 @@ Server::Fate Server::read_by_ring(ReadJob read) {
     if (ring_reader_.serve(read, RingReader::Wait::never)) {
         counts_->answered_read(read.asked, read.served, read.since);
     } else if (read.uid != 0 && state_->config.shared &&
-               state_->workers.waiting(*channel_, read.uid, kReadHoldsLong) >=
-                   most_held(state_->config)) {
+               state_->workers.holds_too_long(*channel_, read.uid, most_held(state_->config),
+                                              kReadHoldsLong)) {
         counts_->because(Reason::read_refused);
         channel_->reply_error(read.unique, -EAGAIN);
         counts_->answered_read(read.asked, read.served, read.since);

@@ -43,6 +43,7 @@ class Server {
     bool reopened(const abi::InHeader& header);
     Fate serve_init(const abi::InHeader& header, std::span<const std::byte> body);
     Fate serve_interrupt(std::span<const std::byte> body);
+    bool withdraw(std::uint64_t unique);
     Fate hand_up_statx(const abi::InHeader& header, std::span<const std::byte> body);
     Fate hand_up(const abi::InHeader& header, std::span<const std::byte> message,
                  std::uint32_t asked_as = 0);

@@ -37,6 +37,13 @@ struct ListingJob {
     std::uint32_t uid = 0;
 };
 
+inline std::uint64_t unique_of(const ListingJob& job) noexcept {
+    return job.header.unique;
+}
+inline std::uint64_t unique_of(const ReadJob& job) noexcept {
+    return job.unique;
+}
+
 template <typename Job>
 class UserQueue {
   public:
@@ -81,7 +88,7 @@ class UserQueue {
         auto job = std::move(jobs->second.front());
         jobs->second.pop_front();
         if (jobs->second.empty()) {
-            jobs_.erase(jobs);
+            forget(uid);
         } else {
             turns_.push_back(uid);
         }
@@ -131,17 +138,49 @@ class UserQueue {
         return taken;
     }
 
-    // Requests of a user that wait here for longer than `age` and came over a channel.
-    std::size_t waiting(const Channel& channel, std::uint32_t uid, Clock::duration age) const {
-        const auto before = Clock::now() - age;
+    // Whether a user has held more than `most` entries of a channel by requests that wait here, for
+    // longer than `age`. Requests that wait for less than kSlow do no harm: they make room for
+    // others soon. Call it for each request that would wait here.
+    bool holds_too_long(const Channel& channel, std::uint32_t uid, std::size_t most,
+                        Clock::duration age) {
+        const auto now = Clock::now();
         const std::lock_guard guard(lock_);
-        const auto jobs = jobs_.find(uid);
-        return jobs == jobs_.end()
-                   ? 0
-                   : static_cast<std::size_t>(std::count_if(
-                         jobs->second.begin(), jobs->second.end(), [&](const Job& job) {
-                             return job.channel.get() == &channel && job.since < before;
-                         }));
+        std::size_t waiting = 0;
+        auto oldest = now;
+        if (const auto jobs = jobs_.find(uid); jobs != jobs_.end()) {
+            for (const auto& job : jobs->second) {
+                if (job.channel.get() == &channel) {
+                    ++waiting;
+                    oldest = std::min(oldest, job.since);
+                }
+            }
+        }
+        const std::pair key(uid, &channel);
+        if (now - oldest < kSlow) {
+            held_since_.erase(key);
+            return false;
+        }
+        // A user who was refused soon has fewer: the time goes on while they are slow.
+        return waiting >= most && now - held_since_.try_emplace(key, now).first->second >= age;
+    }
+
+    // Takes a request that still waits here, because its client was interrupted.
+    std::optional<Job> withdraw(std::uint64_t unique) {
+        const std::lock_guard guard(lock_);
+        for (auto& [uid, jobs] : jobs_) {
+            const auto found = std::find_if(
+                jobs.begin(), jobs.end(), [&](const Job& job) { return unique_of(job) == unique; });
+            if (found == jobs.end()) {
+                continue;
+            }
+            auto job = std::move(*found);
+            jobs.erase(found);
+            if (jobs.empty()) {
+                forget(uid);
+            }
+            return job;
+        }
+        return std::nullopt;
     }
 
     void stop() {
@@ -160,6 +199,15 @@ class UserQueue {
     }
 
   private:
+    static constexpr auto kSlow = std::chrono::seconds(1);
+
+    // A user without jobs. `uid` may lie in what goes.
+    void forget(const std::uint32_t uid) {
+        std::erase(turns_, uid);
+        std::erase_if(held_since_, [=](const auto& held) { return held.first.first == uid; });
+        jobs_.erase(uid);
+    }
+
     bool may_begin(std::uint32_t uid) const {
         if (uid == 0) {
             return true;
@@ -175,6 +223,7 @@ class UserQueue {
     std::unordered_map<std::uint32_t, std::deque<Job>> jobs_;  // by user, none empty
     std::deque<std::uint32_t> turns_;                          // users who have jobs
     std::unordered_map<std::uint32_t, std::size_t> busy_;      // threads by user, without root
+    std::map<std::pair<std::uint32_t, const Channel*>, Clock::time_point> held_since_;
     std::size_t busy_of_users_ = 0;
     std::uint64_t pushed_ = 0;
     bool stopping_ = false;
@@ -185,7 +234,7 @@ class UserQueue {
 inline std::size_t most_held(const Config& config) noexcept {
     return std::max<std::size_t>(config.ring_depth / 2, 2) - 1;
 }
-constexpr auto kReadHoldsLong = std::chrono::seconds(5);
+constexpr auto kReadHoldsLong = std::chrono::seconds(3);
 constexpr auto kListingHoldsLong = std::chrono::seconds(1);
 
 // Of each user one listing is made at a time.

@@ -164,8 +164,8 @@ bool list_elsewhere(Context& context, const Request& request) {
     auto& queue = context.state.listings;
     const auto uid = request.header.uid;
     if (uid != 0 && context.state.config.shared && request.channel->is_ring() &&
-        queue.waiting(*request.channel, uid, kListingHoldsLong) >=
-            most_held(context.state.config)) {
+        queue.holds_too_long(*request.channel, uid, most_held(context.state.config),
+                             kListingHoldsLong)) {
         context.counts.because(Reason::listing_refused);
         return request.failed(-EAGAIN);
     }
