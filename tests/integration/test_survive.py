@@ -116,7 +116,7 @@ def _run(kind: str) -> Report:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("kind", ["mirror", "union", "archive", "manifest", "immutable"])
+@pytest.mark.parametrize("kind", ["mirror", "union", "archive", "manifest", "image", "immutable"])
 def test_clients_notice_nothing_of_ten_kills_but_time(kind):
     assert _run(kind).done["read"] > 100
 

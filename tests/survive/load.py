@@ -96,6 +96,11 @@ def arguments_of(kind: str, work: str) -> tuple[str, list[str]]:
         with tarfile.open(path, "w") as archive:
             archive.add(backing, arcname=".")
         return backing, [path]
+    if kind == "image":
+        path = os.path.join(work, "tree.zcf")
+        freeze = [sys.executable, "-m", "zcfuse", "freeze", backing, path]
+        subprocess.run(freeze, check=True, capture_output=True, cwd=_CHECKOUT, timeout=60)
+        return backing, ["--engine", "fuse", path]
     path = os.path.join(work, "tree.jsonl")
     with open(path, "w") as manifest:
         for directory, _, names in os.walk(backing):

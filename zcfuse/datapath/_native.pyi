@@ -504,9 +504,12 @@ class ErofsImage:
         fd: of the image, which is copied. Raises OSError: EIO for a superblock that is not EROFS's.
         device_sizes: in bytes, of the files that pieces lie in, from device 1 on.
         pieces: the offset and the size in bytes of the table of pieces.
+        content: a number of all bytes of the image, by which a successor knows it again.
     """
 
-    def __init__(self, fd: int, device_sizes: Sequence[int], pieces: tuple[int, int]) -> None: ...
+    def __init__(
+        self, fd: int, device_sizes: Sequence[int], pieces: tuple[int, int], content: int
+    ) -> None: ...
     @property
     def root(self) -> int:
         """The node id of the root."""

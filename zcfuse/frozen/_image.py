@@ -18,6 +18,7 @@ from zcfuse.frozen._layout import Piece
 from zcfuse.tree import Attributes
 
 _SECOND_NS: Final = 1_000_000_000
+_CONTENT_BYTES: Final = 8  # of the digest
 _T = TypeVar("_T")
 
 
@@ -45,7 +46,7 @@ class FrozenImage:
                 raise DamagedImageError(
                     f"{path}: damaged (its SHA-256 differs): freeze the tree again"
                 )
-            self._reader: Final = self._opened()
+            self._reader: Final = self._opened(int.from_bytes(digest[:_CONTENT_BYTES]))
         except BaseException:
             self.file.close()
             raise
@@ -131,11 +132,11 @@ class FrozenImage:
         """Close the image; a second call does nothing."""
         self.file.close()
 
-    def _opened(self) -> ErofsImage:
+    def _opened(self, content: int) -> ErofsImage:
         pieces = self.about.pieces
         sizes = [device.size for device in self.about.devices]
         try:
-            return ErofsImage(self.file.fd, sizes, (pieces.offset, pieces.size))
+            return ErofsImage(self.file.fd, sizes, (pieces.offset, pieces.size), content)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise

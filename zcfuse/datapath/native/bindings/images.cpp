@@ -54,9 +54,9 @@ ErofsImage::Inode inode_of(const ImageHandle& self, std::uint64_t nid) {
 }
 
 void make_image(ImageHandle* into, int fd, const std::vector<std::uint64_t>& device_sizes,
-                std::pair<std::uint64_t, std::uint64_t> pieces) {
+                std::pair<std::uint64_t, std::uint64_t> pieces, std::uint64_t content) {
     new (into) ImageHandle{std::make_shared<const ErofsImage>(
-        copy_of(fd), ErofsImage::About{device_sizes, pieces.first, pieces.second})};
+        copy_of(fd), ErofsImage::About{device_sizes, pieces.first, pieces.second, content})};
 }
 
 nb::tuple attributes(const ImageHandle& self, std::uint64_t nid) {
@@ -145,7 +145,7 @@ SourceHandle frozen_source(
 
 void add_images(nb::module_& module) {
     nb::class_<ImageHandle>(module, "ErofsImage")
-        .def("__init__", &make_image, "fd"_a, "device_sizes"_a, "pieces"_a)
+        .def("__init__", &make_image, "fd"_a, "device_sizes"_a, "pieces"_a, "content"_a)
         .def_prop_ro("root", [](const ImageHandle& self) { return self.image->root(); })
         .def("attributes", &attributes, "nid"_a)
         .def("lookup", &lookup, "nid"_a, "name"_a)

@@ -28,6 +28,7 @@ class ErofsImage {
         std::vector<std::uint64_t> device_sizes;  // of the files that blocks lie in
         std::uint64_t pieces_offset = 0;          // the table of pieces
         std::uint64_t pieces_bytes = 0;
+        std::uint64_t content = 0;  // a number of all its bytes
     };
 
     // Throws std::system_error: EIO if its superblock is not one of EROFS.
@@ -35,6 +36,7 @@ class ErofsImage {
 
     std::uint64_t root() const noexcept { return root_; }
     std::uint64_t size() const noexcept { return size_; }
+    std::uint64_t content() const noexcept { return about_.content; }
     const std::shared_ptr<const sys::UniqueFd>& file() const noexcept { return file_; }
 
     struct Inode {

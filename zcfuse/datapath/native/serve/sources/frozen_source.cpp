@@ -103,13 +103,11 @@ class FrozenSource::Names final : public Listing {
 
     int peek(Entry& into) override {
         std::uint64_t nid = directory_.nid;
-        if (position_ == 0) {
-            name_ = ".";
-            next_ = 1;
-        } else if (position_ == 1) {
-            name_ = "..";
-            next_ = kDots;
-            if (const int error = source_->image_->lookup(directory_, name_, nid); error != 0) {
+        if (position_ < kDots) {
+            name_.assign(position_ + 1, '.');
+            next_ = position_ + 1;
+            const int error = position_ == 0 ? 0 : source_->image_->lookup(directory_, name_, nid);
+            if (error != 0) {
                 return error == -ENOENT ? -EIO : error;
             }
         } else if (const int found = peek_image(nid); found != 1) {

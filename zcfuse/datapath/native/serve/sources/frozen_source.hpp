@@ -41,6 +41,7 @@ class FrozenSource final : public Source, public std::enable_shared_from_this<Fr
     int filesystem_status(struct ::statvfs& into) const override;
     Volume volume(std::uint32_t) const override { return {}; }
     std::size_t descriptors() const noexcept override { return 0; }
+    std::uint64_t content() const noexcept override { return image_->content(); }
 
   private:
     class At;
