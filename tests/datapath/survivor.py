@@ -1,4 +1,4 @@
-"""A data path in a process of its own that is killed, and its successor, over a socket pair."""
+"""A data path in another process, which is killed, and its successor, over a socket pair."""
 
 import contextlib
 import os
@@ -116,7 +116,7 @@ class Survivor(FakeKernel):
         return self.take_over()
 
     def again(self, opcode: int, nodeid: int, body: bytes, unique: int) -> Reply:
-        """The same request a second time, as the kernel sends it after a RESEND."""
+        """The same request again, as the kernel sends it after a RESEND."""
         length = IN_HEADER.size + len(body)
         header = IN_HEADER.pack(length, opcode, unique | RESEND_BIT, nodeid, 0, 0, 1, 0, 0)
         self.channel.sendall(header + body)

@@ -23,7 +23,7 @@ _LONG_S = 0.002
 
 
 class Client:
-    """What every role needs: the two trees, and the count of what happens."""
+    """The needs of every role: the two trees, and the count of what happens."""
 
     def __init__(self, mount: str, backing: str) -> None:
         self.mount = mount

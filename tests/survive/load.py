@@ -36,7 +36,7 @@ _LEAST_S, _MOST_S = 0.0, 1.5
 
 @dataclass
 class Report:
-    """What a run found; times in seconds."""
+    """The result of a run; times in seconds."""
 
     kills: int = 0
     done: Counter[str] = field(default_factory=Counter)

@@ -23,7 +23,7 @@ _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fc
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The arguments by which a daemon shows the tree.
+    """The arguments of a daemon that shows the tree.
 
     Parameters:
         source: the first argument of ``zcfuse mount``.

@@ -61,7 +61,7 @@ ENDINGS: Final = (
     *(f".{format.container}" for format in FORMATS if format.library),
     *SHORT_ENDINGS,
 )
-"""What names of archives end in."""
+"""The endings of archives' names."""
 
 
 _Library: TypeAlias = Any

@@ -22,7 +22,7 @@ PROGRESS_BYTES: Final = 64 * 1024 * 1024
 
 
 class TarReader(Protocol):
-    """What the parser of tar archives reads: a file, or a stream that it reads forward once."""
+    """The input of the parser of tar archives: a file, or a stream that it reads forward once."""
 
     streamed: bool
     """Whether offsets are those of decompressed bytes."""
@@ -150,7 +150,7 @@ class StreamReader:
         return found
 
     def begin(self, offset: int) -> None:
-        """Forget what was read before `offset`."""
+        """Forget the bytes before `offset`."""
         self._pass(offset)
         done = min(offset - self._start, len(self._window))
         del self._window[:done]

@@ -13,8 +13,9 @@ import msgspec
 class Unpack(msgspec.Struct, array_like=True):
     """A member to write to a file: `stored` bytes from `offset` of the decompressed archive.
 
-    Descriptors come along: the file, then the pieces if the member is sparse (`in_pieces`), then
-    the archive and its seek points if `opens`. Without `opens` the archive `key` is still open.
+    The message carries descriptors: the file, then the pieces if the member is sparse
+    (`in_pieces`), then the archive and its seek points if `opens`. Without `opens` the archive
+    `key` is still open.
     The process closes the archive `closes` first, unless that is 0. `memory` is in bytes,
     `seconds` are processor time.
     """

@@ -48,7 +48,7 @@ class Child {
     int process() const noexcept { return process_.get(); }
 
     // The next message, if there is one; `with` gets the descriptor that came along. A socket that
-    // the child has closed becomes -1 here, so that nobody waits for it.
+    // the child has closed becomes -1 here, so that no process waits for it.
     std::optional<Message> receive(sys::UniqueFd& with) noexcept;
     // False if the child is gone, or does not read.
     template <typename Sent>

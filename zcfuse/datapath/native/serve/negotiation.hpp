@@ -3,7 +3,7 @@
 // thread read the outcome. One lock; under it only SessionMemory is called.
 //
 // INIT is answered once in a connection's life. A successor of the process that answered it keeps
-// what was agreed, whatever control replies to the INIT that it is shown again.
+// the agreed features, whatever control replies to the INIT that it is shown again.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ class Negotiation {
     void offer_rings(bool demanded);
     // `request`: the INIT, whole.
     void offered(std::span<const std::byte> request);
-    // What INIT was answered with; nullopt before.
+    // The reply that INIT got; nullopt before.
     std::optional<abi::InitOut> agreed() const { return session_.reply(); }
     // Amends control's reply in place.
     void amend(abi::InitOut& reply);

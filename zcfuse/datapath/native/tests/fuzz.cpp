@@ -88,8 +88,8 @@ class Target {
         const auto archive = IndexSource::make(sample_index(file_));
         layers.lease(state_->mirrors, kUnionNode, archive);
         state_->mirrors.lease(kArchiveNode, archive);
-        state_->negotiation.offered(
-            structure_at<abi::InitIn>(init_request(2), sizeof(abi::InHeader)));
+        const Bytes offered = init_request(2);
+        state_->negotiation.offered(std::as_bytes(std::span(offered)));
         abi::InitOut init{};
         state_->negotiation.amend(init);
     }

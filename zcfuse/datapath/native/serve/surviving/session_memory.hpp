@@ -1,4 +1,4 @@
-// What a successor must know of the connection itself, in memory that survives the process: INIT,
+// Memory that survives the process, with what a successor must know of the connection itself: INIT,
 // the roots of leases, counters of the takeovers.
 //
 // Thread-safe: the words are atomic, and the roots have a lock, which is innermost.
@@ -40,7 +40,7 @@ class SessionMemory {
 
     // The INIT request, whole; a longer one than kLargestInit is cut short.
     void record_init(std::span<const std::byte> request);
-    // What INIT is answered with, and from then on is the state negotiated.
+    // The reply to INIT. From then on the state is negotiated.
     void record_reply(const abi::InitOut& reply);
     std::vector<std::byte> init() const;
     std::optional<abi::InitOut> reply() const;
