@@ -21,7 +21,7 @@ NATIVE := $(shell find zcfuse/datapath/native zcfuse/bench/transfer/native -path
 
 HOSTILE_SECONDS ?= 600
 FUZZ_SECONDS ?= 600
-.PHONY: help demo test check docs setup bench coherence survive conformance proof hostile fuzz sanitize clean
+.PHONY: help demo test check docs setup bench coherence writers survive kills remote-kills conformance proof hostile fuzz sanitize clean
 .PHONY: dist test-install
 .PHONY: packages-build packages-test packages-check packages-bench packages-coherence packages-proof
 .PHONY: packages-dist packages-install
@@ -35,9 +35,12 @@ help:
 	  'make docs     the documentation as a site, in build/site' \
 	  'make setup    packages, virtual environment, build' \
 	  'make bench    compare with the backing tree and with mergerfs and bindfs' \
-	  'make survive    kill the daemon of a mount under load: SURVIVE_KILLS=500 SURVIVE_KINDS=mirror' \
+	  'make survive    kill the daemon of a mount under load: SURVIVE_KILLS=500 SURVIVE_ARGS="--kind union --by inject"' \
+	  'make remote-kills  kill mounts of a server in the middle of fetches: REMOTE_KILLS=100' \
+	  'make kills    kill the daemon of a writable mount in the middle of changes: KILLS=200' \
 	  'make coherence  change a backing tree at random while its mount is read: ROUNDS=10000' \
-	  'make conformance  run the external suites that are installed (pjdfstest, fsx) on a writable mount' \
+	  'make writers  what a mount costs who writes to its backing tree: WRITERS_ARGS="--files 100000 --rounds 3"' \
+  'make conformance  run external suites and programs that are installed (pjdfstest, fsx, PostgreSQL, ...) on writable mounts' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
 	  'make hostile  for 10 minutes one user attacks a mount, and another one must get answers' \
 	  'make fuzz     change archives at random and index them, for 10 minutes' \
@@ -66,8 +69,17 @@ docs: $(STAMPS)/develop
 coherence: $(STAMPS)/build $(STAMPS)/develop packages-test packages-coherence
 	@ZCFUSE_COHERENCE_ROUNDS=$(or $(ROUNDS),10000) $(PY) -m pytest tests/coherence $(PYTEST_ARGS)
 
+writers: $(STAMPS)/build $(STAMPS)/develop packages-test
+	@$(PY) -m tests.coherence.writers $(WRITERS_ARGS)
+
 survive: $(STAMPS)/build $(STAMPS)/develop packages-test
 	@$(PY) -m tests.survive.load --kills $(or $(SURVIVE_KILLS),500) --kind $(or $(SURVIVE_KINDS),mirror) $(SURVIVE_ARGS)
+
+remote-kills: $(STAMPS)/build $(STAMPS)/develop packages-test
+	@$(PY) -m tests.remote.kills --kills $(or $(REMOTE_KILLS),100)
+
+kills: $(STAMPS)/build $(STAMPS)/develop packages-test
+	@$(PY) -m tests.layers.kills --kills $(or $(KILLS),200)
 
 bench: $(STAMPS)/build $(STAMPS)/develop packages-bench
 	@scripts/bench $(BENCH_ARGS)
@@ -79,7 +91,7 @@ proof: $(STAMPS)/build $(STAMPS)/develop $(STAMPS)/proof packages-test packages-
 	@scripts/proof $(PROOF_ARGS)
 
 hostile: $(STAMPS)/build $(STAMPS)/develop packages-test
-	@ZCFUSE_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(PY) -m pytest -q tests/integration/test_other_users.py
+	@ZCFUSE_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(PY) -m pytest -q -rP tests/integration/test_other_users.py
 
 fuzz: $(STAMPS)/build $(STAMPS)/develop packages-test
 	@PYTHONPATH=. $(PY) -m tests.tree.archive.fuzz $(FUZZ_SECONDS)

@@ -35,7 +35,7 @@ async def main(template: str, mountpoint: str, values: dict[str, str]) -> None:
                     if number != signal.SIGHUP:
                         break
                     tree.replace(name, generate(template, values))
-                    await mount.told()
+                    await mount.notified()
                     print("generated again", flush=True)
                 nursery.cancel_scope.cancel()
 

@@ -17,7 +17,8 @@ ROOT: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 # Each package imports only packages that stand before it.
 LAYERS: Final = (
     "arguments", "text", "reasons", "linux", "datapath", "options", "tree", "views", "remote",
-    "frozen", "fuse", "admin", "engine", "control", "audit", "bench", "cli",
+    "placement", "frozen", "fuse", "admin", "engine", "control", "audit", "bench", "cli",
+    "workers", "dask",
 )  # fmt: skip
 # These packages look at mounts from outside; a mount never loads them.
 OUTSIDE: Final = ("zcfuse.audit", "zcfuse.bench")

@@ -13,47 +13,81 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zcfuse._lazy import lazy
-from zcfuse.tree import (
-    WHOLE_FILE,
-    Attributes,
-    BackingFile,
-    Bytes,
-    Computed,
-    Concat,
-    Dir,
-    Entry,
-    Extent,
-    File,
-    Filter,
-    Leased,
-    Listing,
-    Mirror,
-    Node,
-    Slice,
-    StatFs,
-    Symlink,
-    Tree,
-    Union,
-    Who,
-    Zeros,
-)
 
 if TYPE_CHECKING:
-    from zcfuse.control import Mount, ServedMount, mount, serve
+    from zcfuse.control import Mount, ServedMount, attach, is_waiting, mount, serve
+    from zcfuse.engine import KernelServed
     from zcfuse.linux import MountError
     from zcfuse.options import MountOptions
     from zcfuse.remote import Remote
+    from zcfuse.tree import (
+        WHOLE_FILE,
+        Attributes,
+        BackingFile,
+        Bytes,
+        Computed,
+        Concat,
+        Dir,
+        Entry,
+        Extent,
+        File,
+        Filter,
+        Hint,
+        Leased,
+        LeasedNames,
+        Listing,
+        Mirror,
+        Node,
+        Placement,
+        Pool,
+        Slice,
+        StatFs,
+        Symlink,
+        Tree,
+        Union,
+        Who,
+        Zeros,
+    )
     from zcfuse.tree.archive import Archive, ArchiveError
     from zcfuse.tree.manifest import ManifestDir, ManifestError, load_manifest
 else:
-    # A tree alone needs no event loop, no compiled part, and no parsers of archives.
+    # Most commands need no tree, and a tree alone needs no event loop and no parsers of archives.
     __getattr__ = lazy(
         __name__,
         {
-            "control": ("Mount", "ServedMount", "mount", "serve"),
+            "control": ("Mount", "ServedMount", "attach", "is_waiting", "mount", "serve"),
+            "engine": ("KernelServed",),
             "linux": ("MountError",),
             "options": ("MountOptions",),
             "remote": ("Remote",),
+            "tree": (
+                "WHOLE_FILE",
+                "Attributes",
+                "BackingFile",
+                "Bytes",
+                "Computed",
+                "Concat",
+                "Dir",
+                "Entry",
+                "Extent",
+                "File",
+                "Filter",
+                "Hint",
+                "Leased",
+                "LeasedNames",
+                "Listing",
+                "Mirror",
+                "Node",
+                "Placement",
+                "Pool",
+                "Slice",
+                "StatFs",
+                "Symlink",
+                "Tree",
+                "Union",
+                "Who",
+                "Zeros",
+            ),
             "tree.archive": ("Archive", "ArchiveError"),
             "tree.manifest": ("ManifestDir", "ManifestError", "load_manifest"),
         },
@@ -75,7 +109,10 @@ __all__ = [
     "Extent",
     "File",
     "Filter",
+    "Hint",
+    "KernelServed",
     "Leased",
+    "LeasedNames",
     "Listing",
     "ManifestDir",
     "ManifestError",
@@ -84,6 +121,8 @@ __all__ = [
     "MountError",
     "MountOptions",
     "Node",
+    "Placement",
+    "Pool",
     "Remote",
     "ServedMount",
     "Slice",
@@ -94,6 +133,8 @@ __all__ = [
     "Who",
     "Zeros",
     "__version__",
+    "attach",
+    "is_waiting",
     "load_manifest",
     "mount",
     "serve",

@@ -7,6 +7,7 @@ gives to `lazy`. `scripts/imports.py` checks that the two agree.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
         home = home_of.get(name)
         if home is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{home}"), name)
+        found = getattr(importlib.import_module(f"{package}.{home}"), name)
+        setattr(sys.modules[package], name, found)  # a policy may use the name on each lookup
+        return found
 
     return find

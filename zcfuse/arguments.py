@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 PATHS: Final = (str, bytes, os.PathLike)
@@ -21,6 +22,13 @@ def require_type(name: str, value: object, types: Any, wanted: str) -> None:  # 
 def require_path(name: str, value: object) -> None:
     """Raise TypeError where the argument `name` is no path."""
     require_type(name, value, PATHS, "a path")
+
+
+def require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise ValueError unless `value` is one of those allowed."""
+    if value not in allowed:
+        wanted = " or ".join(map(repr, allowed))
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
 def require_number(name: str, value: object, wanted: str = "a number") -> None:

@@ -26,7 +26,7 @@ _PIPE_SIZE: Final = "raise the sysctl fs.pipe-max-size, or mount as root"
 _BUDGET: Final = "mount with a larger --lock-budget: it is used up"
 _NO_PAGES: Final = "mount with --transport dev: a ring cannot carry pages by reference"
 
-_DEV: Final = "mount with --transport dev: a request that waits holds an entry of a ring"
+_RING: Final = "mount with --transport dev: a request that waits holds an entry of a ring"
 _DESCRIPTORS: Final = "raise the limit of descriptors (RLIMIT_NOFILE) before the mount"
 
 REASONS: Final = MappingProxyType(
@@ -58,6 +58,10 @@ REASONS: Final = MappingProxyType(
         ),
         "mmap_unlocked": Reason("mmap: served from an unlocked window", _BUDGET),
         "mmap_not_over_uring": Reason("mmap: not over io_uring", _NO_PAGES),
+        "mmap_far": Reason(
+            "mmap: the file is on a filesystem that may not answer",
+            f"{GOOD}: one thread maps the files of all users",
+        ),
         "mmap_never_automatic": Reason(
             "auto never uses it: it pays only for files that are read again and again"
         ),
@@ -65,6 +69,10 @@ REASONS: Final = MappingProxyType(
         "passthrough_read": Reason(
             "passthrough: READ all the same (readahead or fadvise)",
             f"{GOOD}: readahead(2) and posix_fadvise(2) send READ even then",
+        ),
+        "read_not_present": Reason(
+            "no lease for these bytes: they are being fetched, or Python follows the reader",
+            f"{GOOD} once in some MiB; read the file again, or run 'zcfuse warm', for a kept file",
         ),
         "no_lease": Reason("no lease: a READ came before or after it, and Python answered"),
         # Of one open.
@@ -86,10 +94,14 @@ REASONS: Final = MappingProxyType(
             "passthrough: the kernel does not offer it (ENOSYS)",
             f"boot Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH: {_READ_BY_KERNEL}",
         ),
-        "passthrough_immutable": Reason(
-            "passthrough: not on an immutable mount",
+        "passthrough_silent": Reason(
+            "passthrough: opens send no message on this mount",
             f"{GOOD} for small files and for repeated reads; one read of a huge file is quicker by"
-            " passthrough, without --immutable",
+            " passthrough: without --immutable, or with --path passthrough",
+        ),
+        "passthrough_incomplete": Reason(
+            "passthrough: the file is not complete in the cache",
+            "open it again once all of it was read or warmed: the kernel then reads the cache file",
         ),
         "passthrough_extents": Reason(
             "passthrough: the file is made of extents",
@@ -107,6 +119,10 @@ REASONS: Final = MappingProxyType(
         "opens_not_leased": Reason(
             "zero-message opens: Python answers for a part of the tree",
             f"{GOOD} for a tree that answers for some names itself",
+        ),
+        "opens_large_files": Reason(
+            "zero-message opens: the files are large, so they pass through",
+            f"{GOOD} for large files: a first read by passthrough takes half the time",
         ),
         "path_demanded": Reason(
             "--path {} is demanded",
@@ -127,14 +143,28 @@ REASONS: Final = MappingProxyType(
             f"{GOOD} for directories of thousands of names",
         ),
         "listing_refused": Reason(
-            "listing: refused (EAGAIN), the user's listings hold half of a ring's queue", _DEV
+            "listing: refused (EAGAIN), the user's listings hold half of a ring's queue", _RING
         ),
         "snapshots_refused": Reason(
             "listing: refused (ENOMEM), the user's listings take too much memory",
             "close directories that are read in part",
         ),
         "read_refused": Reason(
-            "READ: refused (EAGAIN), the user's READs hold half of a ring's queue", _DEV
+            "READ: refused (EAGAIN), too many of the user's READs wait for slow files",
+            "put the files on a faster disk, or let the user read fewer at a time",
+        ),
+        "call_elsewhere": Reason(
+            "call: a thread for calls makes it, which a slow filesystem may hold up",
+            f"{GOOD} on a mount of several users",
+        ),
+        "call_refused": Reason(
+            "call: refused (EAGAIN), the user's calls hold too much of a ring's queue, or WRITEs of"
+            " 64 MiB wait",
+            "put the source on a faster filesystem, or mount with --transport dev",
+        ),
+        "rename_refused": Reason(
+            "RENAME: refused (EAGAIN), the source's filesystem holds another rename up",
+            "put the source on a faster filesystem",
         ),
         "files_refused": Reason(
             "open: refused (EMFILE), the user has too many files open", _DESCRIPTORS
@@ -154,7 +184,8 @@ REASONS: Final = MappingProxyType(
             "see which answers of the tree take long",
         ),
         "upcall_refused": Reason(
-            "upcall: refused (EAGAIN), the user's requests hold half of a ring's queue", _DEV
+            "upcall: refused (EAGAIN), too many of the user's requests wait for Python",
+            "see which answers of the tree take long, and let its policy lease them",
         ),
         # Of a request that comes again after a crash.
         "killed_daemons": Reason(
@@ -177,14 +208,22 @@ REASONS: Final = MappingProxyType(
         ),
         "push_filesystem": Reason(
             "changes are not pushed: the filesystem does not report each change",
-            "keep the data on ext4, xfs, btrfs or tmpfs",
+            "keep the data on ext4, xfs, tmpfs or the top subvolume of btrfs",
         ),
         "push_queue": Reason(
             "changes are not pushed: fanotify failed",
             "raise the sysctls fs.fanotify.max_user_groups and fs.fanotify.max_user_marks",
         ),
+        "push_not_watching": Reason(
+            "changes are not pushed: when the mount began, nothing in it asked for that",
+            "mount with coherence='push', or with the tree in place",
+        ),
         # Of the transport.
         "ring_not_wanted": Reason("--transport dev is demanded", "mount without --transport dev"),
+        "ring_ends_with_daemon": Reason(
+            "io_uring would end with the daemon, which --survive outlives",
+            f"{GOOD} for a mount that survives",
+        ),
         "ring_no_device": Reason("a socket has no ring"),
         "ring_not_in_kernel": Reason(
             "this kernel has no FUSE over io_uring",
@@ -207,7 +246,7 @@ REASONS: Final = MappingProxyType(
             f"mount with --stack-depth 2: {_READ_BY_KERNEL}",
         ),
         "ring_parts": Reason(
-            "files of this tree are parts of files: splice serves them, which io_uring lacks",
+            "files of this tree are large parts of files: splice serves them, which io_uring lacks",
             f"{GOOD} for such a tree",
         ),
         "ring_not_offered": Reason(

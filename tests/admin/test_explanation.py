@@ -64,7 +64,7 @@ def test_a_code_without_words_is_shown_as_it_is():
         (found(reason="passthrough_not_offered"), "Linux 6.9"),
         (found(reason="passthrough_refused: EXDEV"), "EXDEV"),
         (found(reason="passthrough_extents"), GOOD),
-        (found(reason="passthrough_immutable"), "without --immutable"),
+        (found(reason="passthrough_silent"), "without --immutable"),
         (found(forced="pool", by_option=True), "--path auto"),
         (found(forced="pool"), "leave path='pool' out"),
         (found("naive", forced="naive", by_option=True), "--path auto"),

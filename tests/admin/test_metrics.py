@@ -17,6 +17,7 @@ LATENCY = {
     "max_ns": 8_000_000_000,
     "buckets": [[1024, 1280, 1], [4096, 5120, 3], [1 << 20, 1310720, 1], [1 << 32, 1 << 33, 1]],
 }
+PUSHED = ("events", "pushes", "coalesced", "epochs", "overflows", "left_out")
 DATAPATH = {
     "transport": {"kind": "uring"},
     "directories": {"nodes": 40, "open_files": 2},
@@ -29,6 +30,27 @@ DATAPATH = {
     "latency": {"operations": {"READ": LATENCY}, "upcalls": {}, "paths": {"pool": LATENCY}},
     "paths": {"pool": {"requests": 6, "bytes": 99, "copied_in": 9, "copied_out": 8, "errors": 1}},
     "lock_budget": [4096, 8192],
+    "coherence": {
+        **{name: number for number, name in enumerate(PUSHED)},
+        "longest_queue": 8,
+        "latency_sum_ns": 3 * 10**9,
+        "latency_worst_ns": 10**9,
+        "refused": {"push_filesystem": 2},
+    },
+}
+REMOTE = {
+    **dict.fromkeys(
+        ["retries", "failures", "cancelled", "damaged", "evicted_bytes", "listings"], 0
+    ),
+    **dict.fromkeys(["old_answers", "complete_opens", "partial_opens", "requests"], 1),
+    **{
+        "hits": 5,
+        "misses": 2,
+        "request_seconds": 0.25,
+        "request_latency": Latency(1, 3 << 26, 3 << 26, ((1 << 27, 1 << 28, 1),)).described(),
+        "fetched_bytes": 4096,
+        "cache_directory": "/cache",
+    },
 }
 CONTROL = {"nodes": 2, "open_files": 1, "upcalls": {"open": 1}, "errors": {"ENOENT": 5}}
 
@@ -46,6 +68,7 @@ def document(**changes):
         datapath=DATAPATH,
         threads=threads,
         survival=Survival(3, 2, 17, 0.25),
+        tree={"remotes": {"s3://bucket": REMOTE}},
     )
     return msgspec.structs.replace(whole, **changes)
 
@@ -77,6 +100,27 @@ def test_counts_of_the_document_are_metrics():
     assert (found["zcfuse_generation",], found["zcfuse_restarts_total",]) == (3, 2)
     assert found["zcfuse_resent_requests_total",] == 17
     assert found["zcfuse_longest_pause_seconds",] == 0.25
+
+
+def test_counts_of_a_bucket_are_metrics():
+    found = samples()
+    bucket = ("remote", "s3://bucket")
+    assert found["zcfuse_remote_fetched_bytes_total", bucket] == 4096
+    assert found["zcfuse_remote_hits_total", bucket] == 5
+    assert found["zcfuse_remote_request_seconds_total", bucket] == 0.25
+    name = "zcfuse_remote_request_duration_seconds"
+    assert found[f"{name}_sum", bucket] == (3 << 26) / 1e9
+    assert found[f"{name}_count", bucket] == 1
+    assert "zcfuse_remote_hits_total" not in {name for name, *_ in samples(tree={})}
+
+
+def test_pushed_changes_are_metrics():
+    found = samples()
+    assert [found[f"zcfuse_coherence_{name}_total",] for name in PUSHED] == [*range(6)]
+    assert found["zcfuse_coherence_longest_queue",] == 8
+    assert found["zcfuse_coherence_push_seconds_total",] == 3
+    assert found["zcfuse_coherence_longest_push_seconds",] == 1
+    assert found["zcfuse_coherence_refused_total", ("reason", "push_filesystem")] == 2
 
 
 def test_a_histogram_is_cumulative_and_in_seconds():

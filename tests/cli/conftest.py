@@ -30,6 +30,7 @@ def run_zcfuse(
     user: OrdinaryUser | None = None,
     wrap: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
+    timeout: float = DEADLINE_S,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``zcfuse`` to its end, as `user`, under the command `wrap`."""
     argv = [*wrap, sys.executable, "-m", "zcfuse", *arguments]
@@ -39,7 +40,7 @@ def run_zcfuse(
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",
-        timeout=DEADLINE_S,
+        timeout=timeout,
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": CHECKOUT, "NO_COLOR": "1", **(env or {})},
         check=False,

@@ -3,6 +3,7 @@
 import json
 import os
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import refused, run_zcfuse
@@ -16,6 +17,7 @@ REPORT = BenchReport(
     kernel="6.18",
     filesystem="ext4",
     cpus=2,
+    load=0.1,
     rounds=3,
     loop_us=0.5,
     targets=(BACKING, "zcfuse"),
@@ -34,6 +36,16 @@ REPORT = BenchReport(
         ),
     ),
 )
+
+
+@pytest.mark.parametrize(("load", "shown"), [(0.4, False), (18.2, True)])
+def test_a_busy_machine_is_named_with_its_load(
+    capsys: pytest.CaptureFixture[str], load: float, shown: bool
+) -> None:
+    _print_bench(msgspec.structs.replace(REPORT, load=load))
+    assert (
+        "The machine was busy at the start (load 18.2, 2 CPUs)" in capsys.readouterr().out
+    ) is shown
 
 
 def test_large_transfers_are_throughput_with_the_ratio_of_the_time(
@@ -55,6 +67,10 @@ def test_what_is_missing_is_named_with_its_reason(capsys: pytest.CaptureFixture[
 def test_json_has_medians_and_ratios():
     cells = report_document(REPORT)["rows"][0]["cells"]
     assert (cells["zcfuse"]["median_us"], cells["zcfuse"]["ratio"]) == (150.0, 1.5)
+
+
+def test_a_bucket_is_no_tree_of_the_users(tmp_path):
+    refused(run_zcfuse("bench", "--remote", str(tmp_path)), 2, "--remote")
 
 
 def test_a_sweep_names_the_best_path_of_each_size(capsys: pytest.CaptureFixture[str]):
@@ -95,6 +111,19 @@ def test_an_archive_of_the_tree_is_measured_beside_it(tmp_path):
     assert len(os.listdir(tmp_path)) == 5
 
 
+@requires("mounting", "root")
+def test_changes_are_measured_on_a_mirror_and_a_union_beside_the_tree(tmp_path):
+    for index in range(5):
+        (tmp_path / f"{index}").write_bytes(os.urandom(16384))
+    options = ("--rw", "--files", "20", "--rounds", "1", "--no-peers", "--json")
+    result = run_zcfuse("bench", str(tmp_path), *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = {row["workload"]: row["cells"] for row in json.loads(result.stdout)["rows"]}
+    assert {"zcfuse", "zcfuse union", "backing"} == set(rows["delete"])
+    assert all(cell["median_us"] > 0 for cells in rows.values() for cell in cells.values())
+    assert len(os.listdir(tmp_path)) == 5
+
+
 @requires("mounting")
 def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(tmp_path):
     for index in range(5):
@@ -117,6 +146,7 @@ def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(tmp_path):
         (("/nonexistent",), "not a directory"),
         (("/",), "no place for a mountpoint"),
         (("--rounds", "0"), "--rounds"),
+        (("--rw", "--layers"), "--rw"),
     ],
 )
 def test_a_wrong_use_is_one_line_and_status_2(arguments: tuple[str, ...], word: str):

@@ -2,12 +2,16 @@
 
 import json
 import os
+import tarfile
 
 import pytest
 
 from tests.cli.conftest import refused
 from tests.cli.test_mount_archives import make_tar
+from tests.frozen.conftest import seen, seen_in
 from tests.support import requires
+from zcfuse import Archive, Union, load_manifest
+from zcfuse.frozen import FrozenTree
 
 
 @pytest.fixture
@@ -63,11 +67,32 @@ def test_a_tree_of_a_module_is_frozen_and_its_computed_files_are_not(tmp_path, i
     )
     path = {"PYTHONPATH": f"{os.getcwd()}:{tmp_path}"}
     told = zcfuse("freeze", "of_a_test:tree", image, env=path)
-    refused(told, 1, "1 entry cannot be frozen, the first is 'made'")
+    refused(told, 1, "1 entry cannot be frozen, the first is 'made'", "--leave-out")
     assert not os.path.exists(image)
     told = zcfuse("freeze", "--leave-out", "of_a_test:tree", image, env=path)
     assert told.returncode == 0
     assert "left out: 1 such as 'made'" in told.stderr
+
+
+def test_layers_of_every_kind_are_frozen_as_one(tmp_path, tree, image, zcfuse):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "of the archive").write_text("archive")
+    (tmp_path / "d" / "hidden").write_text("hidden")
+    archive, manifest = str(tmp_path / "a.tar"), tmp_path / "m.jsonl"
+    with tarfile.open(archive, "w") as file:
+        file.add(tmp_path / "d", "d")
+    manifest.write_text(
+        '{"path": "d/.wh.hidden", "text": ""}\n{"path": "d/of the manifest", "text": "manifest"}\n'
+    )
+    below = str(tmp_path / "below.zcf")
+    assert zcfuse("freeze", str(tree), below).returncode == 0
+    layers = [f"--layer={layer}" for layer in (manifest, archive, below, tmp_path / "d")]
+    told = zcfuse("freeze", *layers, image)
+    assert (told.returncode, told.stderr) == (0, "")
+    shown = Union([load_manifest(manifest), Archive(archive), FrozenTree(below), tmp_path / "d"])
+    assert seen_in(image) == seen(shown)
+    assert b"d/of the manifest" in seen_in(image)
+    assert b"d/hidden" not in seen_in(image)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.conftest import serving, write
-from tests.support import requires
+from tests.support import Daemon, eventually, requires
 
 pytestmark = requires("mounting")
 
 DEADLINE_S = 20
+
+
+def listening(daemon: Daemon) -> tuple[str, int]:
+    """The address of the metrics; the mount answers a moment before it listens."""
+    assert eventually(lambda: daemon.status()["metrics"])
+    host, _, port = daemon.status()["metrics"].rpartition(":")
+    return host, int(port)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def scraped(tmp_path_factory):
     source.mkdir()
     write(str(source), "file", os.urandom(1 << 20))
     with serving(base, str(source), "--path", "pool", "--metrics-listen", "0") as daemon:
-        host, _, port = daemon.status()["metrics"].rpartition(":")
+        host, port = listening(daemon)
         assert host == "127.0.0.1"
         yield daemon, int(port)
 
@@ -139,7 +146,7 @@ def test_only_a_port_on_loopback_is_listened_on(scraped, zcfuse, mountpoint, whe
 
 def test_the_port_is_let_go_of_with_the_mount(mounted, source):
     daemon = mounted("--metrics-listen", "127.0.0.1:0")
-    port = int(daemon.status()["metrics"].rpartition(":")[2])
+    _, port = listening(daemon)
     assert get(port)[0] == 200
     with socket.create_connection(("127.0.0.1", port), DEADLINE_S):
         daemon.unmount()  # a scraper that stays does not block it

@@ -226,7 +226,7 @@ def test_a_damaged_tar_is_refused_and_can_be_salvaged(refuses, mounts, tmp_path,
     words = [f"{archive}: ", "no readable tar header at byte ", "--salvage", "whole copy"]
     refuses(1, words, archive)
     refuses(1, words, "--archive", archive)
-    told = "no readable tar header at byte 1280512, after 1 members (invalid header)"
+    told = "no readable tar header at byte 1280512, after 1 member (invalid header)"
     told = f"zcfuse: {archive}: {told}: everything after that is missing\n"
     mounts("--salvage", archive, told=told)
     assert run("cat", f"{mountpoint}/d/data") == DATA

@@ -88,20 +88,31 @@ def test_what_is_no_tree_is_refused_in_one_line(zcfuse, program, mountpoint, sou
 def test_an_option_that_cannot_do_what_it_promises_is_told_at_once(zcfuse, tmp_path, mountpoint):
     path = tmp_path / "views.py"
     path.write_text(
-        "from zcfuse import Bytes, Computed, Dir\n"
+        "from zcfuse import Bytes, Computed, Dir, Union\n"
         "async def read(offset, size): return b'x' * size\n"
         "class Asks(Dir):\n"
         "    async def lookup(self, name, who): return None\n"
         "plain = Dir({'a': Bytes(b'a')})\n"
         "computed = Dir({'a': Computed(1, read), 'b': Bytes(b'b')})\n"
         "policy = Asks()\n"
+        "class Leases(Asks):\n"
+        "    leases = True\n"
+        "leased = Dir({'a': Leases()})\n"
+        "union = Union([Dir({'a': Bytes(b'a')}), Dir({'b': Bytes(b'b')})])\n"
     )
-    for name, told in [
-        ("plain", ""),
-        ("computed", "immutable: Python answers for 1 of its entries"),
-        ("policy", "immutable: Python answers for this tree"),
+    for options, name, told in [
+        (["--immutable"], "plain", ""),
+        (["--immutable"], "computed", "immutable: Python answers for 1 of its entries"),
+        (["--immutable"], "policy", "immutable: Python answers for this tree"),
+        (["--immutable"], "leased", "immutable: Python answers for 1 of its entries"),
+        (["--immutable"], "union", "immutable: Python answers for the layers"),
+        (["--cache-timeout", "9"], "plain", ""),
+        (["--cache-timeout", "9"], "leased", ""),
+        (["--cache-timeout", "9"], "policy", "cache_timeout: a policy answers each client"),
+        (["--path", "naive", "--threads", "3"], "plain", "threads: path naive has no data path"),
+        (["--transport", "dev", "--threads", "3"], "plain", ""),
     ]:
-        result = zcfuse("mount", "--immutable", f"{path}:{name}", mountpoint)
+        result = zcfuse("mount", *options, f"{path}:{name}", mountpoint)
         assert result.returncode == 0
         assert result.stderr.count("\n") == (1 if told else 0), result.stderr
         assert told in result.stderr

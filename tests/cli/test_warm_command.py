@@ -12,10 +12,10 @@ from zcfuse.admin._messages import (
     LockReply,
     UnlockReply,
 )
-from zcfuse.cli._places import Place, Places
+from zcfuse.cli._mount_paths import MountPath, MountPaths
 from zcfuse.cli.warm import _command as warm
 from zcfuse.cli.warm import _locking
-from zcfuse.cli.warm._files import Found, find_files, jobs_of, pieces_of
+from zcfuse.cli.warm._files import FoundFile, find_files, jobs_of, pieces_of
 from zcfuse.cli.warm._locking import Locker
 from zcfuse.linux import nodeid_of
 from zcfuse.linux._mapping import PAGE_BYTES
@@ -32,8 +32,8 @@ MOUNT = entry("/mnt/zc")
 
 
 def found(name, size, mount=MOUNT):
-    place = None if mount is None else Place(mount, name.encode())
-    return Found(f"/mnt/zc/{name}", size, place)
+    place = None if mount is None else MountPath(mount, name.encode())
+    return FoundFile(f"/mnt/zc/{name}", size, place)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def found(name, size, mount=MOUNT):
 )
 def test_a_path_is_found_in_the_mount_that_shows_it(path, minor, mountpoint, name):
     mounts = [MOUNT, entry("/bound", root="/a"), entry("/mnt/zc/inner", minor=51)]
-    place = Places(mounts).find(path, os.makedev(0, minor))
+    place = MountPaths(mounts).find(path, os.makedev(0, minor))
     assert (place.mount.mountpoint, place.path) == (mountpoint, name)
 
 
 def test_a_path_beside_a_mount_or_of_another_kind_of_filesystem_is_in_none():
-    places = Places([MOUNT, entry("/other", minor=52, fstype="fuse.sshfs")])
+    places = MountPaths([MOUNT, entry("/other", minor=52, fstype="fuse.sshfs")])
     assert places.find("/mnt/zcx/a", os.makedev(0, 50)) is None
     assert places.find("/other/a", os.makedev(0, 52)) is None
     assert places.find("/mnt/zc/a", os.makedev(8, 1)) is None

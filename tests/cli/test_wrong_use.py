@@ -174,9 +174,9 @@ def test_a_lock_budget_beyond_the_limit(ordinary_user):
         (["--bogus"], ["--bogus"]),
         (["-o", "bogus"], ["-o bogus", "unknown option", "allow_other"]),
         (["-o", "alow_other"], ["did you mean allow_other?"]),
-        (["--rw", "--path", "naive"], ["path=naive", "rw", "another path"]),
+        (["--rw", "--path", "naive"], ["--path naive", "rw", "another path"]),
         (["--rw", "--immutable"], ["immutable", "rw", "either"]),
-        (["--rw", "--no-directory-lease"], ["directory_lease", "rw"]),
+        (["--rw", "--no-directory-lease"], ["--no-directory-lease: ", "rw"]),
         (["-o", "allow_other=1"], ["-o allow_other=1", "takes no value"]),
         (["-o", "threads="], ["-o threads=", "needs a value"]),
         (["-o", "threads"], ["-o threads", "needs a value"]),
@@ -190,12 +190,12 @@ def test_a_lock_budget_beyond_the_limit(ordinary_user):
         (["--stack-depth", "3"], ["--stack-depth", "3", "1 or 2"]),
         (["--lock-budget", "much"], ["--lock-budget", "64M"]),
         (["-o", "lock_budget=much"], ["-o lock_budget=much", "64M"]),
-        (["--immutable", "--path", "naive"], ["path=naive", "immutable", "another path"]),
+        (["--immutable", "--path", "naive"], ["--path naive", "immutable", "another path"]),
         (["-o", "immutable,path=naive"], ["path=naive", "immutable", "another path"]),
-        (["--immutable", "--path", "passthrough"], ["path=passthrough", "immutable"]),
-        (["--immutable", "--cache-timeout", "5"], ["--immutable", "cache timeout", "either"]),
-        (["--immutable", "--cache-timeout", "1"], ["--immutable", "cache timeout", "either"]),
-        (["-o", "immutable,cache_timeout=1"], ["--immutable", "cache timeout", "either"]),
+        (["--immutable", "--path", "passthrough"], ["--path passthrough", "immutable"]),
+        (["--immutable", "--cache-timeout", "5"], ["--cache-timeout 5", "immutable", "either"]),
+        (["--immutable", "--cache-timeout", "1"], ["--cache-timeout 1", "immutable", "either"]),
+        (["-o", "immutable,cache_timeout=1"], ["-o cache_timeout=1", "immutable", "either"]),
         (["-o", "immutable=1"], ["-o immutable=1", "takes no value"]),
         (["--log-file", "/nonexistent/log"], ["--log-file /nonexistent/log", "directory"]),
     ],
@@ -265,12 +265,14 @@ def test_the_mount_of_a_killed_daemon_is_replaced_with_a_line(zcfuse, mounted):
     assert zcfuse("umount", daemon.mountpoint).returncode == 0
 
 
-@pytest.mark.parametrize("how", ["not empty", "by sudo"])
+@pytest.mark.parametrize("how", ["not empty", "by sudo", "on somebody's directory"])
 def test_what_surprises_about_a_mount_point_is_one_line(zcfuse, source, mountpoint, how):
     if how == "not empty":
         Path(mountpoint, "hidden").touch()
     elif os.geteuid() != 0:
         pytest.skip("requires root: not root")
+    if how == "on somebody's directory":
+        os.chown(mountpoint, 1000, 1000)
     environment = {"SUDO_UID": "1000" if how == "by sudo" else "0"}
     result = zcfuse("mount", "-o", "noatime,x-of.mine", source, mountpoint, env=environment)
     assert result.returncode == 0
@@ -326,3 +328,18 @@ def test_a_data_path_that_cannot_start(refuse, mountpoint):
     faults = {"ZCFUSE_FAULTS": "mmap:ENOMEM:after=3"}
     words = [mountpoint, "could not start", "Cannot allocate memory"]
     refuse(1, words, "--path", "mmap", "--threads", "1", env=faults)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--survive", "--rw"], "--rw: a crash could repeat a change;"),
+        (["--survive", "--upper", "u"], "--upper u: a crash could repeat a change;"),
+        (["--survive", "--transport", "uring"], "--survive: a ring dies with its daemon;"),
+        (["-o", "survive,writable"], "-o writable: a crash could repeat a change;"),
+        (["-o", "writable,no_directory_lease"], "-o no_directory_lease: rw needs the lease;"),
+        (["--rw", "-o", "path=naive"], "-o path=naive: rw needs the data path;"),
+    ],
+)
+def test_a_refused_option_is_named_as_its_user_wrote_it(refuse, options, said):
+    refuse(2, [f"zcfuse: {said}"], *options)

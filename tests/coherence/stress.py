@@ -1,34 +1,46 @@
 """Random changes of a backing tree while readers hammer its mount; after each fence both are equal.
 
 Run as a program, since it looks at a mount: ``python -m tests.coherence.stress ROUNDS SEED
-MOUNTPOINT SOURCE...``. With several sources the mount shows them merged, the first on top, and
-changes are made in all of them. It ends with status 1, and a line for each difference, once the
-mount shows something that the backing tree does not.
+MOUNTPOINT SOURCE... [--fixed SOURCE]``. With several sources the mount shows them merged, the first
+on top, and several processes make changes in all of them, except in the fixed one, the lowest. It
+ends with status 1, and a line for each difference, once the mount shows something that the backing
+tree does not.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import mmap
 import os
 import random
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Final
 
-from zcfuse.admin.status import Request, SyncReply, ask, find_mount
+from zcfuse.admin.status import Request, StatusError, SyncReply, ask, find_mount
 
-CHANGES_A_ROUND: Final = 20
+WRITERS: Final = 2
+CHANGES_A_WRITER: Final = 15  # in one round
 FENCE_S: Final = 20.0
 _NAMES: Final = [f"{letter}{number}" for letter in "abcd" for number in range(4)]
 _DIRECTORIES: Final = ["", "x", "y", "x/z"]
 _READERS: Final = 2
+_STEP_S: Final = 0.0003
+_PAUSE_S: Final = 0.01
+# Changed in place only, and mapped by a reader that looks at nothing else of them.
+_MAPPED: Final = ("m0", "m1")
+_MAPPED_BYTES: Final = mmap.PAGESIZE
 
 Tree = Mapping[str, object]
 
 # A reader runs this until it is killed. It fills every cache that there is.
-_READER: Final = """
+READER: Final = """
 import os, sys
 while True:
     for where, directories, files in os.walk(sys.argv[1]):
@@ -44,6 +56,15 @@ while True:
                 os.stat(os.path.join(where, name))
             except OSError:
                 pass
+"""
+
+_MAPPED_READER: Final = """
+import sys
+from tests.coherence.stress import mapped
+with mapped(sys.argv[1]) as maps:
+    while True:
+        for one in maps:
+            one[0]
 """
 
 
@@ -64,6 +85,8 @@ def change(source: str, dice: random.Random) -> None:
         lambda: os.mkdir(path),
         lambda: os.rmdir(path),
         lambda: _exchange_directories(source),
+        lambda: _make_slowly(path, dice),
+        lambda: _write_in_place(os.path.join(source, dice.choice(_MAPPED)), dice),
     ]
     with contextlib.suppress(OSError):
         dice.choice(kinds)()
@@ -75,6 +98,46 @@ def _write(path: str, flags: int, data: bytes) -> None:
         os.write(descriptor, data)
     finally:
         os.close(descriptor)
+
+
+def _make_slowly(path: str, dice: random.Random) -> None:
+    """Change a file several times soon after it was made, so that first looks meet changes."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        for number in range(8):
+            time.sleep(_STEP_S)
+            os.fchmod(descriptor, 0o600 + dice.randrange(64))
+            if number % 2:
+                os.write(descriptor, dice.randbytes(100))
+    finally:
+        os.close(descriptor)
+
+
+def _write_in_place(path: str, dice: random.Random) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        for _ in range(4):
+            os.pwrite(descriptor, dice.randbytes(100), 0)
+    finally:
+        os.close(descriptor)
+
+
+def change_often(sources: list[str], seed: int) -> None:
+    """Make the changes of one writer in one round."""
+    dice = random.Random(seed)
+    for _ in range(CHANGES_A_WRITER):
+        change(dice.choice(sources), dice)
+
+
+@contextlib.contextmanager
+def mapped(root: str) -> Iterator[list[mmap.mmap]]:
+    """Map the files that are only changed in place."""
+    with contextlib.ExitStack() as maps:
+        files = [maps.enter_context(open(os.path.join(root, name), "rb")) for name in _MAPPED]
+        yield [
+            maps.enter_context(mmap.mmap(file.fileno(), _MAPPED_BYTES, prot=mmap.PROT_READ))
+            for file in files
+        ]
 
 
 def _exchange_directories(source: str) -> None:
@@ -159,37 +222,68 @@ def differences(shown: Tree, backing: Tree) -> list[str]:
 
 
 def fence(mountpoint: str) -> None:
-    """Wait until the mount shows every change made so far."""
-    reply = ask(find_mount(mountpoint), Request("sync", FENCE_S), timeout=FENCE_S + 5)
-    assert isinstance(reply, SyncReply)
-    assert reply.done, "the fence did not come back"
+    """Wait until the mount shows every change made so far; ask again if its daemon was killed."""
+    deadline = time.monotonic() + FENCE_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(StatusError):
+            reply = ask(find_mount(mountpoint), Request("sync", FENCE_S), timeout=FENCE_S + 5)
+            if isinstance(reply, SyncReply) and reply.done:
+                return
+        time.sleep(_PAUSE_S)
+    raise AssertionError("the fence did not come back")
 
 
-def run(rounds: int, seed: int, mountpoint: str, sources: list[str]) -> list[str]:
-    """Change and compare; return the differences of the first round that has some."""
-    dice = random.Random(seed)
+def _prepare(sources: list[str]) -> None:
     for source in sources:
         for directory in filter(None, _DIRECTORIES):
             os.makedirs(os.path.join(source, directory), exist_ok=True)
-    readers = [
-        subprocess.Popen([sys.executable, "-c", _READER, mountpoint]) for _ in range(_READERS)
-    ]
+    for name in _MAPPED:
+        with open(os.path.join(sources[0], name), "wb") as file:
+            file.write(bytes(_MAPPED_BYTES))
+
+
+@contextlib.contextmanager
+def _reading(mountpoint: str) -> Iterator[None]:
+    programs = [READER] * _READERS + [_MAPPED_READER]
+    readers = [subprocess.Popen([sys.executable, "-c", one, mountpoint]) for one in programs]
     try:
-        for number in range(rounds):
-            for _ in range(CHANGES_A_ROUND):
-                change(dice.choice(sources), dice)
-            fence(mountpoint)
-            found = differences(look(mountpoint, links=len(sources) == 1), merged(sources))
-            if found:
-                return [f"round {number}, seed {seed}", *found]
+        yield
     finally:
         for reader in readers:
             reader.kill()
             reader.wait()
+
+
+def run(rounds: int, seed: int, mountpoint: str, sources: list[str], fixed: list[str]) -> list[str]:
+    """Change and compare; return the differences of the first round that has some."""
+    dice = random.Random(seed)
+    _prepare(sources)
+    fence(mountpoint)
+    layers = [*sources, *fixed]
+    writers = ProcessPoolExecutor(WRITERS, mp_context=get_context("spawn"))
+    with writers, _reading(mountpoint), mapped(mountpoint) as shown, mapped(sources[0]) as backing:
+        for number in range(rounds):
+            seeds = [dice.randrange(1 << 32) for _ in range(WRITERS)]
+            for _ in writers.map(change_often, [sources] * WRITERS, seeds):
+                pass
+            fence(mountpoint)
+            stale = [
+                name for name, a, b in zip(_MAPPED, shown, backing, strict=True) if a[:] != b[:]
+            ]
+            found = [f"{name!r}: a mapping shows other bytes" for name in stale]
+            found += differences(look(mountpoint, links=len(layers) == 1), merged(layers))
+            if found:
+                return [f"round {number}, seed {seed}", *found]
     return []
 
 
 if __name__ == "__main__":
-    stale = run(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])
-    print("\n".join(stale))
-    sys.exit(1 if stale else 0)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rounds", type=int)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("mountpoint")
+    parser.add_argument("sources", nargs="+")
+    parser.add_argument("--fixed", action="append", default=[])
+    found = run(**vars(parser.parse_args()))
+    print("\n".join(found))
+    sys.exit(1 if found else 0)

@@ -6,51 +6,45 @@ hammer the mount; ``make coherence`` runs it for longer, and on further filesyst
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.coherence.pushed import PUSH, ROUNDS, coherence, stress, sync
 from tests.integration.conftest import command, kernel_mount, serving
 from tests.integration.counts import counts
-from tests.support import Daemon, requires
+from tests.support import DEADLINE_S, Daemon, eventually, let_pass, requires
+from tests.survive.load import mounted, successor
+from zcfuse.reasons import REASONS
 
 pytestmark = requires("mounting", "root")
 
-PUSH: Final = ("--coherence", "push")
-ROUNDS: Final = int(os.environ.get("ZCFUSE_COHERENCE_ROUNDS", "60"))
 # `make coherence` adds those that need an image file and a program to make them.
 FILESYSTEMS: Final = (
-    ["tmpfs", "xfs", "btrfs"] if "ZCFUSE_COHERENCE_ROUNDS" in os.environ else ["tmpfs"]
+    ["tmpfs", "ext4", "xfs", "btrfs"] if "ZCFUSE_COHERENCE_ROUNDS" in os.environ else ["tmpfs"]
 )
 FILES: Final = 2000
+KILL_AFTER_S: Final = 1.0
+KILLS: Final = max(4, ROUNDS // 20)
 
 
-def coherence(daemon: Daemon, name: str) -> int:
-    return int(daemon.status()["datapath"]["coherence"][name])
-
-
-def sync(daemon: Daemon) -> None:
-    daemon.run(sys.executable, "-m", "zcfuse", "sync", daemon.mountpoint)
-
-
-def stress(daemon: Daemon, *sources: str) -> str:
-    """Run the stress program; what it prints is what it found stale."""
-    argv = [sys.executable, "-m", "tests.coherence.stress", str(ROUNDS), "1", daemon.mountpoint]
-    timeout = 30 + 2 * ROUNDS
-    result = subprocess.run([*argv, *sources], capture_output=True, text=True, timeout=timeout)
-    return (result.stdout + result.stderr).strip()
-
-
+# `pool` caches pages, and `auto` passes through.
+@pytest.mark.parametrize("path", ["auto", "pool"])
 @pytest.mark.timeout(60 + 3 * ROUNDS)
-def test_a_mirror_shows_what_the_backing_tree_is_after_each_fence(tmp_path: Path) -> None:
+def test_a_mirror_shows_what_the_backing_tree_is_after_each_fence(
+    tmp_path: Path, path: str
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    with serving(tmp_path, str(source), *PUSH) as daemon:
+    with serving(tmp_path, str(source), *PUSH, "--path", path) as daemon:
         assert stress(daemon, str(source)) == ""
         assert coherence(daemon, "pushes") > 0
 
@@ -65,6 +59,31 @@ def test_a_union_shows_a_change_of_either_layer_after_each_fence(tmp_path: Path)
         assert stress(daemon, *map(str, layers)) == ""
 
 
+@pytest.mark.timeout(60 + 3 * ROUNDS)
+def test_a_union_shows_the_changes_of_a_directory_above_an_archive(tmp_path: Path) -> None:
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    archive = str(_archive(tmp_path))
+    (tmp_path / "reference").mkdir()
+    with (
+        serving(tmp_path / "reference", archive) as reference,
+        serving(tmp_path, "", "--layer", str(upper), "--layer", archive, *PUSH) as daemon,
+    ):
+        assert stress(daemon, str(upper), "--fixed", reference.mountpoint) == ""
+
+
+def _archive(directory: Path) -> Path:
+    """Make an archive of some names that the stress uses."""
+    tree = directory / "tree"
+    for name in ("a0", "x/a1", "x/b2/c3", "x/z/d0", "y/b1"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    path = directory / "lower.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(tree, ".")
+    return path
+
+
 @pytest.mark.parametrize("filesystem", FILESYSTEMS)
 @pytest.mark.timeout(60 + 3 * ROUNDS)
 def test_another_filesystem_reports_as_much(tmp_path: Path, filesystem: str) -> None:
@@ -76,6 +95,25 @@ def test_another_filesystem_reports_as_much(tmp_path: Path, filesystem: str) -> 
             assert stress(daemon, str(source / "tree")) == ""
 
 
+@pytest.mark.timeout(60 + 3 * ROUNDS)
+def test_killed_daemons_leave_nothing_stale(tmp_path: Path) -> None:
+    source, mountpoint = tmp_path / "source", tmp_path / "mnt"
+    source.mkdir()
+    mountpoint.mkdir()
+    with mounted(str(mountpoint), [str(source), *PUSH], str(tmp_path / "log")) as entry:
+        argv = [sys.executable, "-m", "tests.coherence.stress", str(ROUNDS), "1"]
+        stress = subprocess.Popen([*argv, entry.mountpoint, str(source)], stdout=subprocess.PIPE)
+        generation = 0
+        while stress.poll() is None and generation < KILLS:
+            document = successor(entry, generation)
+            assert document.survival is not None
+            generation = document.survival.generation
+            let_pass(KILL_AFTER_S)
+            os.kill(document.processes["datapath"], signal.SIGKILL)
+        assert stress.communicate(timeout=30 + 2 * ROUNDS)[0].strip() == b""
+        assert generation > 2
+
+
 def _new_filesystem(directory: Path, kind: str) -> list[str]:
     if kind == "tmpfs":
         return ["-t", "tmpfs", "tmpfs"]
@@ -84,6 +122,26 @@ def _new_filesystem(directory: Path, kind: str) -> list[str]:
         file.truncate(400 << 20)
     command(f"mkfs.{kind}", str(image))
     return ["-o", "loop", str(image)]
+
+
+def test_a_change_below_a_directory_that_got_covered_while_in_use_is_pushed(
+    tmp_path: Path,
+) -> None:
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    upper.mkdir()
+    (lower / "x").mkdir(parents=True)
+    layers = ["--layer", str(upper), "--layer", str(lower)]
+    with serving(tmp_path, "", *layers, *PUSH) as daemon:
+        user = subprocess.Popen(["cat"], stdin=subprocess.PIPE, cwd=daemon.path("x"))
+        try:
+            (upper / "x").mkdir()
+            sync(daemon)
+            assert daemon.run("ls", daemon.path("x")).stdout == b""
+            (lower / "x" / "new").touch()
+            sync(daemon)
+            assert daemon.run("ls", daemon.path("x")).stdout == b"new\n"
+        finally:
+            user.communicate(timeout=DEADLINE_S)
 
 
 def test_a_second_walk_of_many_files_sends_almost_no_request(tmp_path: Path) -> None:
@@ -98,6 +156,19 @@ def test_a_second_walk_of_many_files_sends_almost_no_request(tmp_path: Path) -> 
         assert sum(counts(daemon).datapath["requests"].values()) - before < 100
 
 
+def test_explain_says_that_changes_of_a_file_are_pushed(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").touch()
+    with serving(tmp_path, str(source), *PUSH) as daemon:
+        assert "until it changes" in explained(daemon, "file")
+
+
+def explained(daemon: Daemon, name: str) -> str:
+    command = [sys.executable, "-m", "zcfuse", "explain", daemon.path(name)]
+    return daemon.run(*command).stdout.decode()
+
+
 def test_a_missing_name_is_kept_until_a_file_of_that_name_is_made(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -108,6 +179,27 @@ def test_a_missing_name_is_kept_until_a_file_of_that_name_is_made(tmp_path: Path
         (source / "new").write_bytes(b"here")
         sync(daemon)
         assert daemon.run("cat", daemon.path("new")).stdout == b"here"
+
+
+@pytest.mark.parametrize("path", ["passthrough", "pool"])
+def test_the_daemon_lets_go_of_a_file_that_is_removed(tmp_path: Path, path: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"bytes")
+    with serving(tmp_path, str(source), *PUSH, "--path", path) as daemon:
+        assert daemon.run("cat", daemon.path("file")).stdout == b"bytes"
+        (source / "file").unlink()
+        sync(daemon)
+        assert eventually(lambda: not _descriptors(daemon, f"{source}/file"))
+
+
+def _descriptors(daemon: Daemon, path: str) -> list[str]:
+    """Return the daemon's open files of a path, removed or not."""
+    found = []
+    for link in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(link))
+    return [one for one in found if one.startswith(path)]
 
 
 @pytest.mark.alone
@@ -165,6 +257,30 @@ def test_a_filesystem_that_does_not_report_changes_is_asked_again_as_before(
     ramfs = kernel_mount("-t", "ramfs", "ramfs", str(source))
     with ramfs, serving(tmp_path, str(source), *PUSH) as daemon:
         assert daemon.status()["datapath"]["coherence"]["refused"] == {"push_filesystem": 1}
+        (source / "file").touch()
+        assert "for 1 s: changes are not pushed" in explained(daemon, "file")
+
+
+# The user has no mark left; a subvolume of btrfs; a process without CAP_SYS_ADMIN.
+@requires("cc")
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "push_queue"),
+        (errno.EXDEV, "push_filesystem"),
+        (errno.EPERM, "push_not_permitted"),
+    ],
+)
+def test_where_a_filesystem_cannot_be_watched_answers_hold_for_a_time(
+    tmp_path: Path, ablation: str, number: int, reason: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").touch()
+    env = {"LD_PRELOAD": ablation, "ZCFUSE_MARK_ERRNO": str(number)}
+    with serving(tmp_path, str(source), *PUSH, env=env) as daemon:
+        assert daemon.status()["datapath"]["coherence"]["refused"] == {reason: 1}
+        assert f"for 1 s: {REASONS[reason].text}" in explained(daemon, "file")
 
 
 def test_without_the_right_to_watch_a_filesystem_answers_hold_for_a_time(tmp_path: Path) -> None:

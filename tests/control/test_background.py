@@ -12,7 +12,7 @@ from tests.support import eventually
 
 # Forking needs a process without threads, so each case is a separate program.
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 from zcfuse.control import _background as background
 from zcfuse.control._background import MountError, run_in_background
 
@@ -20,6 +20,12 @@ def dies(ready): os.kill(os.getpid(), signal.SIGKILL)
 def refuses(ready): raise MountError("no /dev/null: buy one", usage=True)
 def fails(ready): raise RuntimeError("boom\\nbang")
 def hangs(ready): signal.pause()
+def works(ready):
+    began = time.monotonic()
+    while time.monotonic() - began < 1.5: pass
+    ready(); signal.pause()
+def spins(ready):
+    while True: pass
 def exits(ready): sys.exit(7)
 def serves(ready):
     ready()
@@ -34,6 +40,7 @@ def unanswered(): raise MountError("mounted, but silent")
 
 background.READY_TIMEOUT_S = 0.5
 background._END_TIMEOUT_S = 0.5
+background._MOST_TIMEOUTS = 12
 check = unanswered if "unanswered" in sys.argv else lambda: None
 try:
     pid = run_in_background(globals()[sys.argv[1]], check, error_output=None)
@@ -75,10 +82,15 @@ def test_the_parent_returns_when_the_daemon_is_ready_and_sees_none_of_its_output
         ("fails", "False the daemon failed: RuntimeError('boom\\nbang')"),
         ("exits", "False the daemon failed: SystemExit(7)"),
         ("hangs", "False the mount was not ready within 0.5 s: try --foreground to see why"),
+        ("spins", "False the mount was not ready within 6 s: try --foreground to see why"),
     ],
 )
 def test_a_daemon_that_never_gets_ready_is_an_error_of_one_line(daemon, message):
     assert run(daemon) == message
+
+
+def test_a_daemon_that_is_at_work_is_waited_for_longer():
+    os.kill(int(run("works")), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("daemon", ["serves", "ignores_term"])

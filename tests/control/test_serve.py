@@ -41,7 +41,7 @@ def changes():
     with serve(tree, first, path=path) as served:
         print(client("cat", f"{first}/a"))
         served.run(tree.replace, "a", Bytes(b"2"))
-        served.told()
+        served.notified()
         print(client("cat", f"{first}/a"))
 
 def raises():
@@ -77,6 +77,28 @@ def busy():
     print("ended")
     child.kill()
 
+def interrupted():
+    import threading
+    from zcfuse.control._thread import _Thread
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            super().wait(timeout)
+            while threading.active_count() < 2 or not os.listdir(first):
+                pass
+            raise KeyboardInterrupt
+
+    begin = _Thread.__init__
+    def begin_interrupted(self, *arguments):
+        begin(self, *arguments)
+        self._begun = Interrupted()
+    _Thread.__init__ = begin_interrupted
+    try:
+        with serve(Mirror(source), first, path=path):
+            print("served")
+    except KeyboardInterrupt:
+        print("interrupted", any(thread.name == "zcfuse serve" for thread in threading.enumerate()))
+
 globals()[case]()
 """
 
@@ -88,6 +110,7 @@ CASES = {
     "raises": ['raised "the caller\'s own"'],
     "ends_outside": ["None", "unmounted"],
     "busy": ["ended"],
+    "interrupted": ["interrupted False"],
 }
 
 

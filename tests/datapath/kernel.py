@@ -91,14 +91,16 @@ class FakeKernel:
         nodeid: int,
         body: bytes = b"",
         unique: int | None = None,
-        uid: int = 0,
+        uid: int | None = None,
         pid: int | None = None,
     ) -> int:
+        """Send a request of a client: this process and its user, unless others are given."""
         if unique is None:
             self._unique += 2
             unique = self._unique
+        who = (os.getuid(), os.getgid()) if uid is None else (uid, uid)
         header = IN_HEADER.pack(
-            IN_HEADER.size + len(body), opcode, unique, nodeid, uid, uid, pid or os.getpid(), 0, 0
+            IN_HEADER.size + len(body), opcode, unique, nodeid, *who, pid or os.getpid(), 0, 0
         )
         self.channel.sendall(header + body)
         return unique
@@ -118,7 +120,13 @@ class FakeKernel:
         return self.reply()
 
     def request(
-        self, opcode: int, nodeid: int, body: bytes = b"", *, uid: int = 0, pid: int | None = None
+        self,
+        opcode: int,
+        nodeid: int,
+        body: bytes = b"",
+        *,
+        uid: int | None = None,
+        pid: int | None = None,
     ) -> Reply:
         """A request that the data path answers by itself."""
         unique = self.send(opcode, nodeid, body, uid=uid, pid=pid)

@@ -172,12 +172,20 @@ def test_an_opaque_directory_hides_the_layers_below(union, layers, mark):
 
 
 @requires("root")
-@pytest.mark.parametrize("mark", ["metacopy", "redirect"])
-def test_what_leads_elsewhere_goes_up(union, layers, mark):
-    path = layers[1] / "d" / ("middle" if mark == "metacopy" else "sub")
-    if mark == "redirect":
+@pytest.mark.parametrize(
+    ("mark", "value"),
+    [
+        ("trusted.overlay.metacopy", b""),  # nothing below
+        ("user.overlay.metacopy", b""),
+        ("user.overlay.redirect", b"d"),
+        ("trusted.overlay.redirect", b"../d"),
+    ],
+)
+def test_what_must_not_be_followed_goes_up(union, layers, mark, value):
+    path = layers[1] / "d" / ("middle" if mark.endswith("metacopy") else "sub")
+    if mark.endswith("redirect"):
         path.mkdir()
-    os.setxattr(path, f"trusted.overlay.{mark}", b"elsewhere")
+    os.setxattr(path, mark, value)
     fake = union()
     node = fake.look(ROOT, b"d").nodeid
     name = os.fsencode(path.name)
@@ -187,11 +195,72 @@ def test_what_leads_elsewhere_goes_up(union, layers, mark):
 
 
 @requires("root")
-def test_a_directory_that_is_redirected_later_goes_up_with_all_below(union, layers):
+@pytest.mark.parametrize("target", [b"elsewhere", b"/far/away"])
+def test_a_redirect_leads_to_another_name_or_path_without_an_upcall(union, layers, target):
+    moved = layers[2] / os.fsdecode(target).lstrip("/")
+    moved.mkdir(parents=True)
+    (moved / "inner").write_text("moved")
+    os.setxattr(layers[1] / "d", "trusted.overlay.redirect", target)
+    fake = union()
+    assert names(fake, fake.walk(b"d").nodeid) == [b"inner", b"middle", b"same", b"top"]
+    assert content(fake, b"d/inner") == b"moved"
+    assert fake.statistics().upcalls == {}
+
+
+@requires("root")
+def test_redirects_of_a_path_and_of_a_name_in_it_are_both_followed(union, layers):
+    (layers[0] / "d" / "sub").mkdir()
+    os.setxattr(layers[0] / "d", "trusted.overlay.redirect", b"/one")
+    (layers[1] / "one" / "sub").mkdir(parents=True)
+    os.setxattr(layers[1] / "one", "trusted.overlay.redirect", b"/far/away")
+    os.setxattr(layers[1] / "one" / "sub", "trusted.overlay.redirect", b"other")
+    (layers[2] / "far" / "away" / "other").mkdir(parents=True)
+    (layers[2] / "far" / "away" / "other" / "inner").write_text("found")
+    fake = union()
+    assert content(fake, b"d/sub/inner") == b"found"
+    assert fake.statistics().upcalls == {}
+
+
+@requires("root")
+def test_a_metacopy_shows_its_own_attributes_and_the_bytes_below(union, layers):
+    top = layers[0] / "copy"
+    with open(top, "wb") as file:
+        file.truncate(6)
+    top.chmod(0o640)
+    os.setxattr(top, "trusted.overlay.metacopy", b"")
+    os.setxattr(top, "trusted.overlay.redirect", b"/d/bottom")
+    fake = union()
+    found = fake.look(ROOT, b"copy")
+    assert (stat.S_IMODE(found.mode), found.ino) == (0o640, top.stat().st_ino)
+    assert content(fake, b"copy") == b"bottom"
+    handle, _ = fake.open(found.nodeid)
+    top.chmod(0o600)
+    assert fake.request(GETATTR, found.nodeid, bytes(16)).error == 0
+    fake.release(found.nodeid, handle)
+    assert fake.statistics().upcalls == {}
+
+
+@requires("root")
+def test_a_metacopy_is_another_file_once_the_bytes_lie_in_it(union, layers):
+    top = layers[0] / "d" / "bottom"
+    with open(top, "wb") as file:
+        file.truncate(6)
+    os.setxattr(top, "trusted.overlay.metacopy", b"")
+    fake = union(cache_timeout=0)
+    node = fake.walk(b"d/bottom").nodeid
+    top.write_text("copied")
+    os.removexattr(top, "trusted.overlay.metacopy")
+    assert fake.request(GETATTR, node, bytes(16)).error == errno.ESTALE
+    assert fake.walk(b"d/bottom").nodeid != node
+    assert content(fake, b"d/bottom") == b"copied"
+
+
+@requires("root")
+def test_a_directory_whose_redirect_is_refused_later_goes_up_with_all_below(union, layers):
     fake = union(cache_timeout=50)
     node = fake.look(ROOT, b"d").nodeid
     inner = fake.look(node, b"bottom").nodeid
-    os.setxattr(layers[0] / "d", "trusted.overlay.redirect", b"elsewhere")
+    os.setxattr(layers[0] / "d", "user.overlay.redirect", b"elsewhere")
     let_pass(PASS_S)
     for opcode, at in ((LOOKUP, node), (OPENDIR, node), (OPEN, inner)):
         fake.ask(opcode, at, bytes(16) + b"name\0")
@@ -472,3 +541,28 @@ def test_who_keeps_too_many_snapshots_is_refused_and_others_are_not(large, layer
     for handle in handles:
         fake.release(node, handle, RELEASEDIR)
     assert half_read(fake, node, LISTER)[1] == "OK"
+
+
+def test_a_snapshot_counts_for_those_who_still_use_it_and_for_nobody_else(large, layers):
+    fake, node = large
+    maker, holder = LISTER, LISTER + 1
+    held = []
+    for _ in range(200):
+        os.utime(layers[0] / "d")  # another version
+        let_pass(PASS_S)  # a listing can be shared from then on
+        made, error = half_read(fake, node, maker)
+        assert error == "OK"
+        handle, error = half_read(fake, node, holder)
+        held.append(handle)
+        fake.release(node, made, RELEASEDIR)
+        if error != "OK":
+            break
+    # Who made all of them and closed them may list, and who holds them may not.
+    assert error == "ENOMEM"
+    assert fake.statistics().directories.snapshot_bytes > 64 << 20
+    assert fake.statistics().directories.snapshots_shared > 0
+    for handle in held:
+        fake.release(node, handle, RELEASEDIR)
+    found = fake.statistics().directories
+    assert (found.snapshots, found.snapshot_bytes) == (0, 0)
+    assert half_read(fake, node, holder)[1] == "OK"

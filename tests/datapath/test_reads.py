@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.datapath.kernel import LOOKUP, LSEEK, READ
-from zcfuse.datapath import WHOLE_FILE, arm_faults
+from tests.datapath.kernel import INTERRUPT, LOOKUP, LSEEK, READ
+from tests.support import eventually
+from zcfuse.datapath import WHOLE_FILE, Presence, arm_faults
 
 NODE = 5
 PATHS = ["pool", "mmap", "splice", "auto"]
@@ -265,6 +266,44 @@ def test_a_file_that_is_to_go_up_has_no_lease(kernel, backing):
     assert fake.upcall()[0] == READ
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_only_reads_of_present_pieces_of_a_growing_file_are_served(kernel, backing, path):
+    fd, data = backing
+    fake = kernel(path=path)
+    piece = 128 << 10
+    presence = Presence(-(-len(data) // piece), piece)
+    mode = fake.path.install(NODE, [(fd, 0, len(data))], "", presence)
+    assert mode == ("cached", "passthrough_incomplete")
+    presence.show(2, 4)
+    presence.show(24, 1000)  # the last one, and none behind it
+    for offset, size in (
+        (2 * piece, 2 * piece),
+        (3 * piece + 5, 100),
+        (24 * piece, 2 * piece),
+        (len(data) - 3, 65_536),
+        (1 << 45, 4096),
+    ):
+        reply = fake.read(NODE, offset, size)
+        assert (reply.error, reply.body) == (0, os.pread(fd, size, offset))
+    presence.hide(3, 4)
+    beyond = ((0, 10), (2 * piece - 1, 2), (3 * piece - 1, 2), (3 * piece, 1), (24 * piece - 1, 9))
+    for offset, size in beyond:
+        unique = fake.send(READ, NODE, struct.pack("=QQIIQII", 0, offset, size, 0, 0, 0, 0))
+        assert fake.upcall()[:2] == (READ, unique)
+        fake.answer(unique, b"by Python")
+        assert fake.reply().body == b"by Python"
+    assert fake.statistics().fallbacks["read_not_present"] == len(beyond)
+
+
+def test_nobody_is_told_of_the_holes_of_a_growing_file(kernel, backing):
+    fake = kernel(path="auto")
+    presence = Presence(1, 128 << 10)
+    presence.show(0, 1)
+    fake.path.install(NODE, [(backing[0], 0, 4096)], "", presence)
+    fake.send(LSEEK, NODE, struct.pack("=QQII", 0, 0, os.SEEK_HOLE, 0))
+    assert fake.upcall()[0] == LSEEK
+
+
 def test_a_path_that_is_none_is_refused(kernel, backing):
     with pytest.raises(ValueError, match="unknown path 'fast'"):
         kernel().path.install(NODE, [(backing[0], 0, WHOLE_FILE)], "fast")
@@ -324,14 +363,61 @@ def test_reads_of_a_slow_backing_file_leave_a_thread_for_lookups(kernel, backing
     fd, data = backing
     fake = kernel(path="pool", threads=3)
     fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
-    assert arm_faults("preadv:slow:count=2")
+    assert arm_faults("preadv:slow:count=4")
     for number in range(4):
         fake.send(READ, NODE, struct.pack("=QQIIQII", 0, number * 4096, 4096, 0, 0, 0, 0))
     fake.send(LOOKUP, 1, b"name\0")
     assert fake.upcall()[0] == LOOKUP
     assert fake.statistics().paths["pool"].requests == 0
     assert {fake.reply().body for _ in range(4)} == {data[n * 4096 :][:4096] for n in range(4)}
-    assert fake.statistics().reads_waited == 2
+    assert fake.statistics().reads_waited == 4
+
+
+READ_A_PAGE = struct.pack("=QQIIQII", 0, 0, 4096, 0, 0, 0, 0)
+READER = 1000  # an ordinary user
+SHARE = 4  # of the reading threads
+
+
+def test_an_interrupt_that_overtakes_its_read_ends_the_read_before_its_turn(kernel, backing):
+    fake = kernel(path="pool", threads=2)
+    fake.path.install(NODE, [(backing[0], 0, WHOLE_FILE)])
+    assert arm_faults("preadv:slow")
+    for _ in range(SHARE):
+        fake.send(READ, NODE, READ_A_PAGE, uid=READER)
+    unique = 1000
+    fake.send(INTERRUPT, NODE, struct.pack("=Q", unique), unique=unique | 1)
+    assert eventually(lambda: fake.statistics().interrupts == 1)
+    fake.send(READ, NODE, READ_A_PAGE, unique=unique, uid=READER)
+    replies = [fake.reply() for _ in range(SHARE + 1)]
+    ended = next(reply for reply in replies if reply.unique == unique)
+    assert ended.errorname == "EINTR"
+    assert fake.statistics().paths["pool"].requests == SHARE
+
+
+def test_a_user_whose_reads_hang_keeps_no_other_user_from_reading(kernel, backing):
+    fd, data = backing
+    fake = kernel(path="pool", threads=2)
+    fake.path.install(NODE, [(fd, 0, WHOLE_FILE)])
+    assert arm_faults("preadv:slow:count=100")
+    for _ in range(50):
+        fake.send(READ, NODE, READ_A_PAGE, uid=READER)
+    other = fake.send(READ, NODE, READ_A_PAGE, uid=READER + 1)
+    replies = [fake.reply() for _ in range(SHARE + 2)]
+    assert other in {reply.unique for reply in replies}
+    assert {reply.body for reply in replies} == {data[:4096]}
+
+
+def test_reads_of_a_user_take_at_most_half_of_what_the_kernel_sends_ahead(kernel, backing):
+    fake = kernel(path="pool", threads=2, shared=True)
+    fake.path.install(NODE, [(backing[0], 0, WHOLE_FILE)])
+    assert arm_faults("preadv:slow")
+    for _ in range(700):
+        fake.send(READ, NODE, READ_A_PAGE, uid=READER)
+    errors = []
+    while "EAGAIN" not in errors:
+        errors.append(fake.reply().errorname)
+    assert eventually(lambda: fake.statistics().fallbacks["read_refused"] > 100)
+    assert fake.statistics().fallbacks["read_refused"] <= 700 - 512
 
 
 def test_data_and_holes_are_found_in_the_backing_file(kernel, tmp_path):

@@ -215,7 +215,7 @@ def test_upcalls_that_control_does_not_take_wait_in_order_and_none_is_lost(kerne
         assert fake.reply().unique == unique
 
 
-def test_a_read_without_a_lease_is_handed_up_and_counted(kernel):
+def test_a_read_without_a_lease_is_forwarded_and_counted(kernel):
     fake = kernel(path="auto")
     unique = fake.send(READ, 9, struct.pack("=QQIIQII", 0, 0, 4096, 0, 0, 0, 0))
     assert fake.upcall()[0] == READ

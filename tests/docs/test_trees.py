@@ -19,11 +19,24 @@ async def test_the_policy_of_the_page_answers_by_who_asks() -> None:
     assert await policy.lookup("notes", Who(7, 7, 1)) is None
 
 
+def test_the_tree_of_the_page_places_entries_with_other_attributes(tmp_path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    (text,) = [block.text for block in blocks_of("docs/trees.md") if "Dated" in block.text]
+    found: dict[str, object] = {}
+    exec(text.replace("/data", str(tmp_path)), found)
+    tree = found["tree"]
+    node, attributes = tree.lookup(tree.root, b"a")  # type: ignore[attr-defined]
+    assert (attributes.mtime_ns, attributes.size) == (0, 3)
+    listed = {name: entry.mtime_ns for _, name, _, entry in tree.listing(tree.root).entries(2)}  # type: ignore[attr-defined]
+    assert listed == {b"a": 0}
+    assert tree.open(node).pread(9, 0) == b"abc"  # type: ignore[attr-defined]
+
+
 def test_the_page_tells_how_many_lines_each_program_has() -> None:
     rows = re.findall(
         r"\(\.\./(examples/\w+\.py)\) .*\| (\d+) \|", Path("docs/trees.md").read_text()
     )
-    assert len(rows) == 5
+    assert len(rows) == 6
     found = {path: len(Path(path).read_text().splitlines()) for path, _ in rows}
     assert {path: int(lines) for path, lines in rows} == found
 

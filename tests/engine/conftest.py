@@ -13,6 +13,7 @@ from tests.frozen.conftest import frozen
 from tests.layers.dump import dump
 from tests.support import skip_unless
 from zcfuse.engine import mount_image
+from zcfuse.linux import mount_at, resolve_mountpoint
 
 __all__ = ["by_kernel", "frozen", "seen_at"]
 
@@ -53,6 +54,7 @@ def seen_at(mountpoint: str) -> dict[bytes, dict[str, object]]:
 def place(mountpoint: str) -> Iterator[str]:
     """A mount point; a mount of the kernel's that a test leaves there is taken away."""
     yield mountpoint
-    while os.path.ismount(mountpoint):
+    # os.path.ismount() does not see a bind mount within one filesystem.
+    while mount_at(resolve_mountpoint(mountpoint)) is not None:
         with contextlib.suppress(subprocess.SubprocessError):
             subprocess.run(["umount", "--lazy", mountpoint], timeout=20, check=True)

@@ -11,7 +11,7 @@ from tests.support import abort, eventually, find_mount, skip_unless
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Programs:

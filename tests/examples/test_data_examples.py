@@ -1,6 +1,6 @@
-"""The examples for data loaders and tables name a missing package in one line.
+"""The examples for data loaders, tables and clusters; each names a missing package in one line.
 
-``tests/programs/heavy`` runs them with the packages.
+``tests/programs/heavy`` runs those for data loaders and tables with the packages.
 """
 
 import os
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.conftest import DEADLINE_S
+from tests.examples.conftest import DEADLINE_S, Programs
+from tests.support import find_mount, requires
 from tests.support._user import CHECKOUT
 
 NEEDS = {
     "dataloader_files.py": "torch",
     "dataloader_mapped.py": "torch",
     "parquet_duckdb.py": "duckdb",
+    "dask_checksums.py": "distributed",
 }
 
 
@@ -43,3 +45,17 @@ def test_an_example_without_its_package_is_one_line(
     assert status == 1
     assert errors.startswith(f"{name}: No module named '{package}': pip install {package}")
     assert errors.count("\n") == 1
+
+
+@requires("mounting", "distributed")
+def test_a_dask_cluster_reads_2000_files_through_one_mount(
+    programs: Programs, source: str, mountpoint: str
+) -> None:
+    for number in range(2000):
+        with open(os.path.join(source, f"{number:04}"), "w") as file:
+            file.write(f"{number}\n")
+    size = sum(len(f"{number}\n") for number in range(2000))
+    first, *workers = programs.run("dask_checksums.py", source, mountpoint).splitlines()
+    assert first.startswith(f"2000 files, {size} bytes, checksum ")
+    assert [worker.split(":")[0] for worker in workers] == ["worker 0", "worker 1"]
+    assert find_mount(mountpoint) is None

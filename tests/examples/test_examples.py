@@ -100,3 +100,24 @@ def test_union_shows_three_layers_as_one(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, errors
+
+
+def test_restarted_goes_on_after_it_is_killed_and_edited(
+    programs: Programs, source: str, mountpoint: str
+) -> None:
+    write(source, "file", CONTENT)
+    write(source, "file.tmp", CONTENT)
+    first = programs.start("restarted.py", source, mountpoint)
+    programs.wait_until_mounted(first)
+    assert first.stdout is not None
+    assert first.stdout.readline() == f"{mountpoint} is mounted\n"
+    assert names_below(mountpoint) == ["file"]
+    first.kill()
+    first.wait()
+    second = programs.start("restarted.py", source, mountpoint)
+    assert second.stdout is not None
+    assert second.stdout.readline() == f"{mountpoint} is taken over\n"
+    assert names_below(mountpoint) == ["file"]
+    unmount = [sys.executable, "-m", "zcfuse", "umount", mountpoint]
+    subprocess.run(unmount, check=True, timeout=DEADLINE_S)
+    assert second.wait(DEADLINE_S) == 0

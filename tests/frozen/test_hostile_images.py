@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.frozen.conftest import hard_tree
 from zcfuse.frozen import DamagedImageError, FrozenTree, ImageError, Options, freeze
 from zcfuse.frozen._about import HEADER, digest_of, header_of
 from zcfuse.frozen._image_file import ImageFile
+from zcfuse.frozen._layout import XATTR_PREFIXES
 from zcfuse.frozen._xattrs import REDIRECT
 from zcfuse.tree import Concat, Dir, Mirror, Slice, VirtualTree
 
@@ -112,10 +114,10 @@ def test_changed_bytes_are_errors_and_show_no_byte_of_another_file(data, image, 
 @pytest.mark.parametrize("redirect", [b"/../secret", b"/m/../../secret", b"secret", b"/", b""])
 def test_a_redirect_leads_nowhere_outside_its_root(image, tmp_path, redirect):
     data = Path(image).read_bytes()
-    name = REDIRECT.removeprefix(b"trusted.")
-    at = data.index(name + b"/")
-    begin = at + len(name)
-    length = int.from_bytes(data[at - 2 : at], "little")
+    (index,) = (index for index, prefix in XATTR_PREFIXES.items() if prefix == REDIRECT)
+    found = re.search(re.escape(bytes([0, index])) + b"(..)/", data, re.DOTALL)
+    assert found is not None
+    begin, length = found.end(1), int.from_bytes(found[1], "little")
     value = redirect.ljust(length, b"/")[:length] if redirect else b"\0" * length
     path = str(tmp_path / "changed")
     with open(path, "wb") as file:

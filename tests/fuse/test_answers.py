@@ -41,6 +41,9 @@ class Leases:
     def push_changes(self, nodeid):
         return ""
 
+    def freshness(self, nodeid):
+        return ""
+
     def revoke_directory(self, nodeid):
         self.calls.append(("revoke", nodeid))
         return True
@@ -274,22 +277,22 @@ async def test_changes_are_told_once_each_and_only_of_what_the_kernel_knows():
     tree = VirtualTree(Dir({"dir": Dir()}))
     changes = Changes(lambda node: 7 if node is tree.root else None, lambda *one: told.append(one))
     async with trio.open_nursery() as nursery:
-        await changes.told()
+        await changes.notified()
         changes.note(tree.root, b"a")
         changes.note(tree.root, b"a")
         changes.note(tree.root, b"b")
         changes.note(tree.lookup(tree.root, b"dir")[0], b"c")
         nursery.start_soon(changes.run)
         with trio.fail_after(5):
-            await changes.told()
+            await changes.notified()
         assert told == [(7, b"a"), (7, b"b")]
         changes.note(tree.root, b"c")
         with trio.fail_after(5):
-            await changes.told()
+            await changes.notified()
         assert told[2:] == [(7, b"c")]
         nursery.cancel_scope.cancel()
     changes.note(tree.root, b"d")
-    await changes.told()
+    await changes.notified()
 
 
 async def test_a_kernel_that_cannot_be_told_is_no_reason_to_stop(caplog):
@@ -304,6 +307,6 @@ async def test_a_kernel_that_cannot_be_told_is_no_reason_to_stop(caplog):
             for name in (b"a", b"b"):
                 changes.note(tree.root, name)
                 with trio.fail_after(5):
-                    await changes.told()
+                    await changes.notified()
             nursery.cancel_scope.cancel()
     assert caplog.text.count("could not be reported") == 2

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from zcfuse.datapath import UserDescriptors
 from zcfuse.fuse._handles import OpenFiles
 
-DESCRIPTORS = 80  # a share of 20 files for each user, and a reserve of 10
+DESCRIPTORS = 80  # a share of 20 for each user, and a reserve of 10
+NEXT = 30
 USER, OTHER, ROOT = 1000, 1001, 0
 
 
@@ -41,9 +43,9 @@ def open_as(files: OpenFiles, nodeid: int, uid: int, backing: Backing | None = N
 
 
 def test_a_user_has_a_share_of_files_and_the_others_have_theirs() -> None:
-    files = OpenFiles(None, descriptors=DESCRIPTORS)
+    files = OpenFiles(None, UserDescriptors(DESCRIPTORS, NEXT))
     handles = [open_as(files, nodeid, USER) for nodeid in range(20)]
-    with pytest.raises(OSError, match="has 20 files open") as refused:
+    with pytest.raises(OSError, match="too many files open") as refused:
         open_as(files, 100, USER)
     assert (refused.value.errno, files.refused) == (errno.EMFILE, 1)
     open_as(files, 0, USER)  # which is open
@@ -54,10 +56,33 @@ def test_a_user_has_a_share_of_files_and_the_others_have_theirs() -> None:
 
 
 def test_the_last_descriptors_are_for_root() -> None:
-    files = OpenFiles(None, descriptors=DESCRIPTORS)
+    files = OpenFiles(None, UserDescriptors(DESCRIPTORS, NEXT))
     backing = Backing(fd=70)
     with pytest.raises(OSError, match="reserve") as refused:
         open_as(files, 1, USER, backing)
     assert (refused.value.errno, backing.closed, len(files)) == (errno.EMFILE, True, 0)
     open_as(files, 1, ROOT, Backing(fd=70))
     assert (len(files), files.refused) == (1, 1)
+
+
+def test_what_one_plane_holds_for_a_user_counts_in_the_other() -> None:
+    users = UserDescriptors(DESCRIPTORS, NEXT)
+    files = OpenFiles(None, users)
+    users.take(USER, 20)
+    with pytest.raises(OSError, match="too many files open"):
+        open_as(files, 1, USER)
+    users.give(USER, 1)
+    handle = open_as(files, 1, USER)
+    assert not users.admits(USER)
+    files.release(handle)
+    assert users.admits(USER)
+
+
+def test_a_file_of_many_parts_counts_as_its_descriptors() -> None:
+    users = UserDescriptors(DESCRIPTORS, NEXT)
+    files = OpenFiles(None, users)
+    parts = Backing()
+    parts.extents = [SimpleNamespace(fd=fd, offset=0, length=1) for fd in range(20)]
+    open_as(files, 1, USER, parts)
+    assert not users.admits(USER)
+    assert users.admits(OTHER)

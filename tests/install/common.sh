@@ -30,6 +30,31 @@ prepare_data() {
     echo deep >/data/directory/deep
 }
 
+# A directory, and archives of it, one of each compression.
+prepare_archives() {
+    mkdir -p /archives/shown/directory
+    head --bytes=2M /data/large >/archives/shown/middle
+    echo deep >/archives/shown/directory/deep
+    python3 - <<'PROGRAM'
+import tarfile
+
+for compression in ("gz", "bz2", "xz"):
+    with tarfile.open(f"/archives/set.tar.{compression}", f"w:{compression}") as archive:
+        archive.add("/archives/shown", "shown")
+PROGRAM
+    tar --create --directory /archives shown | zstd --quiet -o /archives/set.tar.zst
+}
+
+# Mount each archive, and compare its members with the files.
+read_archives() {
+    local archive
+    for archive in /archives/set.tar.*; do
+        zcfuse mount "$archive" /mnt/zc
+        diff --recursive /archives/shown /mnt/zc/shown
+        zcfuse umount /mnt/zc
+    done
+}
+
 daemon_of() {
     zcfuse status --json "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])'
 }

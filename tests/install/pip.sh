@@ -3,7 +3,7 @@
 . /src/tests/install/common.sh
 
 apt-get -q update >/dev/null
-apt-get -q install --yes --no-install-recommends python3-venv >/dev/null
+apt-get -q install --yes --no-install-recommends python3-venv zstd >/dev/null
 must_lack c++ gcc fusermount3
 ! ldconfig -p | grep --quiet libfuse3
 prepare_data
@@ -16,6 +16,15 @@ cmp /data/large /mnt/zc/large
 cmp /data/directory/deep /mnt/zc/directory/deep
 zcfuse umount /mnt/zc
 say 'root mounts with the libfuse3 of the wheel'
+
+prepare_archives
+status=0
+zcfuse mount /archives/set.tar.gz /mnt/zc 2>/tmp/said || status=$?
+test "$status" = 2
+grep --quiet --fixed-strings "pip install 'zcfuse[compressed]'" /tmp/said
+/opt/zcfuse/bin/pip install --quiet --no-index --find-links /dist 'zcfuse[compressed]'
+read_archives
+say 'compressed archives by the extra'
 
 apt-get -q install --yes --no-install-recommends fuse3 >/dev/null
 useradd --create-home you

@@ -25,11 +25,11 @@ set -e
 useradd --create-home --shell /bin/bash you
 echo 'you ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/you
 """
-# The tutorial's environment, from the wheels instead of the sources.
+# The tutorial's environment, from the wheels instead of the sources, with an extra of a guide.
 _MAKE_ENVIRONMENT: Final = f"""
 set -e
 python3 -m venv ~/zcfuse-venv
-~/zcfuse-venv/bin/pip install --quiet --no-index --find-links {_WHEELS} zcfuse numpy
+~/zcfuse-venv/bin/pip install --quiet --no-index --find-links {_WHEELS} "zcfuse[compressed]" numpy
 ln -sfn {CHECKOUT}/examples ~/examples
 """
 _PORT: Final = re.compile(r"127\.0\.0\.1:8080")

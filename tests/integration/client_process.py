@@ -27,7 +27,7 @@ _PAGE: Final = 4096
 _DIRENT: Final = struct.Struct("=QqHB")
 
 libc = ctypes.CDLL(None, use_errno=True)
-root = os.fsencode(sys.argv[1])
+root = os.fsencode(sys.argv[1]) if __name__ == "__main__" else b""
 
 
 def p(name: str | bytes = b"") -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import subprocess
@@ -21,15 +20,15 @@ from tests.integration.client import Client, Pair  # noqa: E402
 from tests.integration.counts import eventually  # noqa: E402
 from tests.integration.program import Program  # noqa: E402
 from tests.support import Daemon, Mounter, requires, skip_unless  # noqa: E402
+from tests.support._rings import rings_on  # noqa: E402
 
 COMMAND_DEADLINE_S: Final = 20
 
 # Every serving path, to parametrize with. `auto` without passthrough needs a fault.
 NO_PASSTHROUGH: Final = {"ZCFUSE_FAULTS": "backing_open:EPERM"}
 CACHED_PATHS: Final = ["pool", "mmap", "splice"]
-# The kernel's switch for FUSE over io_uring, and a mount over it, to parametrize with.
-RING_SWITCH: Final = "/sys/module/fuse/parameters/enable_uring"
-RING: Final = pytest.param("ring", marks=[requires("root", "io_uring"), pytest.mark.alone])
+# A mount over io_uring, to parametrize with.
+RING: Final = pytest.param("ring", marks=[requires("root", "io_uring"), pytest.mark.ring])
 RING_OPTIONS: Final = ("--path", "pool", "--transport", "uring")
 PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
 ALL_PATHS: Final = ["naive", "upcall", *CACHED_PATHS, PASSTHROUGH]
@@ -234,33 +233,11 @@ def room(shared: Shared) -> Iterator[Room]:
         yield Room(path, daemon, source, Pair(mount, native))
 
 
-@contextlib.contextmanager
-def rings_on() -> Iterator[Callable[[str], None]]:
-    """Switches FUSE over io_uring on, which zcfuse itself never does; returns the switch.
-
-    A lock protects it: otherwise another run of the tests would take this value for the machine's
-    and restore the wrong one.
-    """
-
-    def switch(value: str) -> None:
-        with open(RING_SWITCH, "w", encoding="ascii") as file:
-            file.write(value)
-
-    with open(RING_SWITCH, encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        before = file.read()
-        switch("Y")
-        try:
-            yield switch
-        finally:
-            switch(before)
-
-
 @pytest.fixture
-def ring_switch() -> Iterator[Callable[[str], None]]:
-    """`rings_on` during a test: ``ring_switch("N")`` switches rings off."""
-    with rings_on() as switch:
-        yield switch
+def ring_switch() -> Iterator[None]:
+    """FUSE over io_uring is switched on during a test, which is marked `ring`."""
+    with rings_on():
+        yield
 
 
 @pytest.fixture

@@ -197,13 +197,13 @@ def test_an_archive_with_a_policy_is_asked_for_every_name(program: Program) -> N
 
 def test_a_removed_archive_is_gone_and_its_open_files_stay(program: Program) -> None:
     with open(program.path("plain", "d", "e", "large"), "rb", buffering=0) as file:
-        program.run("tree.remove('plain'); await served.told()")
+        program.run("tree.remove('plain'); await served.notified()")
         assert client("stat", program.path("plain", "d")).returncode == 1
         assert (
             os.pread(file.fileno(), 100, 900_000)
             == random.Random(0).randbytes(1_000_001)[900_000:900_100]
         )
-    program.run("tree.add('plain', archive); await served.told()")
+    program.run("tree.add('plain', archive); await served.notified()")
     assert client("cat", program.path("plain", "d", "9")).stdout == random.Random(9).randbytes(333)
 
 

@@ -101,8 +101,8 @@ def seen_by(client: str, archive: Path, mountpoint: Path, path: str) -> Any:
 def source(tmp_path: Path) -> Path:
     source = tmp_path / "tree"
     (source / "many").mkdir(parents=True)
-    for number in range(300):
-        (source / "many" / f"{number}").write_bytes(random.Random(number).randbytes(number * 37))
+    for number in range(100):
+        (source / "many" / f"{number}").write_bytes(random.Random(number).randbytes(number * 111))
     (source / "large").write_bytes(random.Random(0).randbytes(3_000_001))
     make_holes(source / "holes", [0, 2, 30], 40 * 65536 + 100)
     os.link(source / "holes", source / "many" / "linked")

@@ -17,7 +17,7 @@ ANY_BYTES = [b"\xff\xfe\x80", b"new\nline", b"'\"$`\\", "größe".encode(), b" "
 
 
 @pytest.fixture(
-    params=["dev", pytest.param("uring", marks=[requires("root", "io_uring"), pytest.mark.alone])]
+    params=["dev", pytest.param("uring", marks=[requires("root", "io_uring"), pytest.mark.ring])]
 )
 def transport(request):
     """Each transport in turn; a ring switches the kernel's switch on."""

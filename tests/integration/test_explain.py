@@ -147,11 +147,20 @@ def test_an_ordinary_user_is_told_that_passthrough_needs_a_privilege(
     assert served(told) == ("cached", ["splice", "pool"])
     assert told["daemon"]["served"]["reason"] == "passthrough_not_permitted"
     assert "as root" in told["advice"]
-    # The file is root's, so the kernel does not report its pages to this user.
-    assert told["daemon"]["parts"][0]["cached_bytes"] is None
     shown = run_zcfuse("explain", path, user=ordinary_user)
-    assert "hidden from this user" in shown.stdout
     assert shown.stdout.splitlines()[-1] == f"advice: {told['advice']}"
+
+
+@requires("root", "ordinary user", "fusermount3")
+def test_the_kernel_reports_no_cached_pages_of_somebody_elses_file(
+    ordinary_user: OrdinaryUser, mounted
+) -> None:
+    source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
+    make(source, "file")
+    mounted(source=source, mountpoint=mountpoint, user=ordinary_user)
+    path = f"{mountpoint}/file"
+    assert explained(path, user=ordinary_user)["daemon"]["parts"][0]["cached_bytes"] is None
+    assert "hidden from this user" in run_zcfuse("explain", path, user=ordinary_user).stdout
 
 
 @requires("root", "overlay", "passthrough")
@@ -346,7 +355,7 @@ def test_names_without_a_lease_and_a_mount_that_does_not_change_are_told(mounted
     daemon = mounted("--immutable")
     told = explained(daemon.path("file"))
     assert (told["daemon"]["names"]["leased"], told["daemon"]["names"]["timeout_s"]) == (True, None)
-    assert told["daemon"]["served"]["reason"] == "passthrough_immutable"
+    assert told["daemon"]["served"]["reason"] == "passthrough_silent"
     assert "for good" in run_zcfuse("explain", daemon.path("file")).stdout
 
 
@@ -391,3 +400,19 @@ def test_a_mount_that_is_dead_says_how_to_clean_up(mounted) -> None:
     daemon.kill()
     refused(run_zcfuse("explain", daemon.path("file")), 1, "zcfuse umount")
     subprocess.run(["umount", "-l", daemon.mountpoint], check=True, timeout=20)
+
+
+def test_what_the_kernel_would_save_is_measured_where_it_could_serve_the_tree(
+    source: str, mounted: Any
+) -> None:
+    make(source, "f")
+    daemon = mounted()
+    told = explained(daemon.path("f"))
+    assert told["daemon"]["directories"] == [source]
+    assert told["gain"]["how"] == "a bind mount"
+    for cost in (told["gain"]["lookup"], told["gain"]["opening"]):
+        assert 0 < cost["beneath_us"] < cost["fuse_us"]
+    assert "by --engine kernel" in run_zcfuse("explain", daemon.path("f")).stdout
+    daemon.unmount()
+    filtered = mounted("--hide", "*.tmp")
+    assert explained(filtered.path("f"))["gain"] is None

@@ -65,7 +65,7 @@ def test_the_data_path_filters_as_the_model_and_python_do(
     patterns = f"hide={hide!r}, show={show!r}, rename={rename!r}"
     for program, client in shown:
         program.run(
-            f"tree.replace('view', Filter(Mirror({base!r}), {patterns})); await served.told()"
+            f"tree.replace('view', Filter(Mirror({base!r}), {patterns})); await served.notified()"
         )
         assert client.value("seen('view')") == filtered(tree, hide, show, rename)
         for name in ("a", "b", "a.tmp", "a.txt", "é", "xa"):
@@ -139,9 +139,9 @@ options = MountOptions(cache_timeout=60)
     assert client.value("content('policy/x.jpg')") == b"x.jpeg"
     assert client.outcome("content('policy/y.tmp')") == "ENOENT"
     assert client.outcome("content('y.tmp')") == "ENOENT"
-    program.run("entries.add('new.jpeg', Zeros(3)); await served.told()")
+    program.run("entries.add('new.jpeg', Zeros(3)); await served.notified()")
     assert client.value("os.stat(p('new.jpg')).st_size") == 3
-    program.run("entries.remove('new.jpeg'); await served.told()")
+    program.run("entries.remove('new.jpeg'); await served.notified()")
     assert client.outcome("os.stat(p('new.jpg'))") == "ENOENT"
 
 

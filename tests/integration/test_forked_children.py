@@ -13,8 +13,9 @@ import sys
 
 import pytest
 
-from tests.integration.conftest import command, rings_on, write
+from tests.integration.conftest import command, write
 from tests.support import requires
+from tests.support._rings import rings_on
 from tests.support._user import CHECKOUT
 
 pytestmark = requires("mounting")
@@ -32,7 +33,7 @@ with zcfuse.serve(zcfuse.Mirror(source), mountpoint, path=path, transport=transp
     signal.pause()
 """
 SEEN_S = 10.0
-RING = pytest.param("pool", "uring", marks=[requires("root", "io_uring"), pytest.mark.alone])
+RING = pytest.param("pool", "uring", marks=[requires("root", "io_uring"), pytest.mark.ring])
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,18 @@ from typing import Final
 
 import pytest
 
+from tests.cli.conftest import run_zcfuse
 from tests.integration.conftest import kernel_mount, write
 from tests.integration.counts import counts, eventually
 from tests.support import Daemon, OrdinaryUser, requires
+from tests.support._rings import rings_on
 from zcfuse.audit._tracepoints import RequestCounter
 
 pytestmark = requires("mounting")
 
-RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 TRANSPORTS: Final = [
     "dev",
-    pytest.param("uring", marks=[requires("io_uring", "root"), pytest.mark.alone]),
+    pytest.param("uring", marks=[requires("io_uring", "root"), pytest.mark.ring]),
 ]
 FILES: Final = 60
 SMALL: Final = 16 << 10
@@ -55,22 +56,21 @@ def switched_on(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.getfixturevalue("transport") != "uring":
         yield
         return
-    with open(RING_PARAMETER, encoding="ascii") as file:
-        before = file.read()
-    _switch("Y")
-    yield
-    _switch(before)
-
-
-def _switch(value: str) -> None:
-    with open(RING_PARAMETER, "w", encoding="ascii") as file:
-        file.write(value)
+    with rings_on():
+        yield
 
 
 @pytest.fixture
-def immutable(mounted):
-    """Immutable mounts."""
-    return lambda *options, **how: mounted("--immutable", *options, **how)
+def immutable(mounted, source):
+    """Immutable mounts of trees in which small files dominate, so that opens send no message."""
+
+    def mount(*options, **how):
+        os.makedirs(f"{source}/small files", exist_ok=True)
+        for n in range(64):
+            write(f"{source}/small files", f"{n}")
+        return mounted("--immutable", *options, **how)
+
+    return mount
 
 
 def fill(source: str) -> None:
@@ -261,6 +261,7 @@ def test_a_file_that_is_another_one_is_estale_and_never_its_bytes(
     assert client.value("[os.stat(p(name)).st_size for name in ('file', 'big')]") == known
 
 
+@pytest.mark.alone  # tests of the bench drop the caches that it needs
 @pytest.mark.parametrize("by", ["replaced", "removed"])
 def test_what_was_read_before_stays_as_it_was(immutable, clients, source, by) -> None:
     write(source, "file", b"right" * 1000)
@@ -301,9 +302,9 @@ def test_a_file_that_grew_is_read_to_its_old_end(immutable, clients, source) -> 
     assert client.value("content('file')") == b"right"
 
 
-def test_names_that_come_and_go_are_not_noticed(immutable, clients, source) -> None:
+def test_names_that_come_and_go_are_not_noticed(mounted, clients, source) -> None:
     write(source, "file", b"right")
-    client = clients(immutable())
+    client = clients(mounted("--immutable"))
     assert client.value("os.listdir(p())") == [b"file"]
     assert not client.value("os.path.lexists(p('new'))")
     write(source, "new", b"new")
@@ -314,6 +315,7 @@ def test_names_that_come_and_go_are_not_noticed(immutable, clients, source) -> N
     assert client.value("content('old')") == b"right"  # by its current name
 
 
+@pytest.mark.alone  # tests of the bench drop the caches that it needs
 def test_a_directory_that_was_moved_is_estale_after_a_while(immutable, clients, source) -> None:
     fill(source)
     client = clients(immutable())
@@ -377,14 +379,15 @@ def test_what_control_answered_is_kept_as_well(immutable, clients, source) -> No
         assert sent.found == {}
 
 
+@pytest.mark.alone  # tests of the bench drop the caches that it needs
 @pytest.mark.timeout(120)
-def test_five_thousand_files_are_read_with_few_descriptors(immutable, source) -> None:
+def test_five_thousand_files_are_read_with_few_descriptors(mounted, source) -> None:
     for directory in range(10):
         os.mkdir(f"{source}/{directory}")
         for n in range(500):
             with open(f"{source}/{directory}/file-{n}", "wb") as file:
                 file.write(b"%d-%d" % (directory, n))
-    daemon = immutable()
+    daemon = mounted("--immutable")
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (256, 256))
     code = """
 import os, sys
@@ -512,3 +515,33 @@ def test_a_tree_with_a_policy_is_asked_for_every_open(program) -> None:
     assert asked["opendir"] >= 2
     assert after == ["after 3000", "first ['big', 'dir'] 12", "3000 False"]
     assert fallbacks["opens_not_leased"] == upcalls["open"] + upcalls["opendir"]
+
+
+@requires("root", "passthrough", "tracepoints")
+def test_large_files_pass_through_and_their_names_are_asked_for_once(
+    mounted, clients, source
+) -> None:
+    os.mkdir(f"{source}/dir")
+    for n in range(4):
+        write(f"{source}/dir", f"large-{n}", f"{n}".encode() * (1 << 20))
+    write(source, "small", b"small")
+    daemon = mounted("--immutable")
+    client = clients(daemon)
+    look = "[os.stat(p(f'dir/large-{n}')).st_size for n in range(4)]"
+    read = "[digest(open(p(f'dir/large-{n}'), 'rb', 0).read()) for n in range(4)]"
+    first = client.value(look), client.value(read)
+    assert counts(daemon).opens == {"passthrough": 4}
+    with Sent(daemon) as sent:
+        assert (client.value(look), client.value(read)) == first
+    assert sent.found.keys() <= {"all", "OPEN", "RELEASE", "IOCTL", "LSEEK", "GETATTR"}
+    assert "LOOKUP" not in sent.found
+    assert counts(daemon).reads == 0
+
+
+@requires("root", "passthrough")
+def test_the_start_says_that_opens_of_large_files_send_messages(source, mountpoint) -> None:
+    write(source, "large", b"l" * (1 << 20))
+    told = run_zcfuse("mount", "--immutable", source, mountpoint)
+    assert told.returncode == 0
+    assert "the files are large" in told.stderr
+    assert run_zcfuse("umount", mountpoint).returncode == 0

@@ -64,7 +64,7 @@ def test_a_client_killed_in_the_middle_of_a_read_harms_nobody(
 
 
 @pytest.mark.parametrize("path", [*CACHED_PATHS, RING])
-def test_an_interrupt_of_a_read_that_holds_a_lease_is_counted_and_not_handed_up(
+def test_an_interrupt_of_a_read_that_holds_a_lease_is_counted_and_not_forwarded(
     slow, clients, path
 ) -> None:
     below, top = slow(path)

@@ -107,8 +107,8 @@ options = MountOptions(cache_timeout=60)
     for version in range(1, 4):
         assert client.value("content('a'), content('a')") == (b"version %d" % version,) * 2
         assert len(program.run("return asked")) == version
-        program.run("version[0] += 1; tree.changed('a'); await served.told()")
-    program.run("del meanings['a']; tree.changed('a'); await served.told()")
+        program.run("version[0] += 1; tree.changed('a'); await served.notified()")
+    program.run("del meanings['a']; tree.changed('a'); await served.notified()")
     assert client.outcome("content('a')") == "ENOENT"
 
 
@@ -152,6 +152,276 @@ options = MountOptions(cache_timeout=60, allow_other=True)
             assert client.value("content('ours')") == other.value("content('ours')") == b"from 0"
         asked = program.run("return asked")
         assert sorted(asked) == [("mine", 0), ("mine", OTHER_UID), ("ours", 0)]
+    finally:
+        other.close()
+
+
+def test_a_leased_missing_name_costs_one_call_of_the_policy(shows: Shows, where: str) -> None:
+    source = """
+asked = []
+
+class Policy(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        asked.append(name)
+        return Leased(None, for_everyone=True)
+    async def list(self, who):
+        return []
+
+tree = Policy()
+options = MountOptions(cache_timeout=0)
+"""
+    program, client = shows(source, where=where)
+    assert client.outcome("os.stat(p('absent'))") == "ENOENT"
+    before = upcalls(program)
+    for _ in range(3):
+        assert client.outcome("os.stat(p('absent'))") == "ENOENT"
+    assert upcalls(program) == before
+    assert program.run("return asked") == ["absent"]
+
+
+def test_changed_ends_the_lease_of_a_missing_name(shows: Shows, where: str) -> None:
+    source = """
+meanings = {}
+
+class Policy(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        return Leased(meanings.get(name), for_everyone=True)
+    async def list(self, who):
+        return list(meanings)
+
+tree = Policy()
+options = MountOptions(cache_timeout=60)
+"""
+    program, client = shows(source, where=where)
+    for content in (b"one", b"two"):
+        assert client.outcome("content('a')") == "ENOENT"
+        program.run(
+            f"meanings['a'] = Bytes({content!r}); tree.changed('a'); await served.notified()"
+        )
+        assert client.value("content('a'), content('a')") == (content, content)
+        program.run("meanings.clear(); tree.changed('a'); await served.notified()")
+
+
+@pytest.mark.parametrize("names", ["meanings", "list(meanings)"])
+def test_a_leased_listing_is_walked_without_a_call_of_the_policy(
+    names: str, shows: Shows, where: str
+) -> None:
+    source = f"""
+asked = []
+meanings = {{f"n{{n}}": File(f"{{where}}/{{n}}") for n in range(50)}}
+
+class Policy(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        asked.append(name)
+        return Leased(meanings.get(name), for_everyone=True)
+    async def list(self, who):
+        asked.append("list")
+        return LeasedNames({names}, for_everyone=True, complete=True)
+
+meanings["deep"] = Policy(key=1)
+meanings["python"] = Mirror(where)
+tree = Dir({{"policy": Policy()}})
+options = MountOptions(cache_timeout=0)
+"""
+    program, client = shows(source, where=where)
+    walk = """sorted((e.name, e.inode(), e.stat(follow_symlinks=False).st_ino, e.is_dir())
+                     for d in ('policy', 'policy/deep', 'policy/deep/deep')
+                     for e in os.scandir(p(d)) if e.name != b'python')"""
+    client.value(walk)
+    first = client.value(walk)
+    assert len(first) == 3 * 51
+    assert all(inode == shown for _, inode, shown, _ in first)
+    before, asked = upcalls(program), program.run("return len(asked)")
+    assert client.value(walk) == first
+    assert client.outcome("os.stat(p('policy/deep/absent'))") == "ENOENT"
+    assert client.value("content('policy/deep/n7')") == b"7" * 10
+    assert upcalls(program) == before
+    assert program.run("return len(asked)") == asked
+    assert client.value("len(os.listdir(p('policy/python')))") > 0
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["b", "c", "d"], []])
+def test_changed_ends_a_leased_listing_at_once(names: list[str], shows: Shows, where: str) -> None:
+    source = """
+shown = ["a"]
+
+class Policy(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        return Leased(Bytes(b"x") if name in shown else None, for_everyone=True)
+    async def list(self, who):
+        return LeasedNames(shown, for_everyone=True, complete=True)
+
+tree = Policy()
+options = MountOptions(cache_timeout=60)
+"""
+    program, client = shows(source, where=where)
+    for _ in range(2):
+        assert client.value("sorted(os.listdir(p('')))") == [b"a"]
+    for change in (f"shown[:] = {names}", "shown[:] = ['a']"):
+        program.run(
+            f"old = set(shown); {change}; tree.changed(*old, *shown); await served.notified()"
+        )
+        expected = sorted(name.encode() for name in program.run("return shown"))
+        for _ in range(2):
+            assert client.value("sorted(os.listdir(p('')))") == expected
+            assert client.outcome("content('a')") == (b"x" if b"a" in expected else "ENOENT")
+
+
+def test_a_leased_listing_ends_when_its_time_is_over(shows: Shows, where: str) -> None:
+    source = """
+calls = []
+
+class Policy(Dir):
+    leases = True
+    async def list(self, who):
+        calls.append(1)
+        return LeasedNames({f"n{len(calls)}": Bytes(b"")}, valid_for=0.3, for_everyone=True)
+
+tree = Policy()
+options = MountOptions(cache_timeout=0)
+"""
+    program, client = shows(source, where=where)
+    assert client.value("os.listdir(p('')), os.listdir(p(''))") == ([b"n1"], [b"n1"])
+    assert eventually(lambda: client.value("os.listdir(p(''))") != [b"n1"])
+    assert len(program.run("return calls")) >= 2
+
+
+def test_changed_without_names_ends_listings_alone(shows: Shows, where: str) -> None:
+    source = """
+asked = []
+
+class Policy(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        asked.append(name)
+        return Leased(Bytes(b"x"), for_everyone=True)
+    async def list(self, who):
+        asked.append("list")
+        return LeasedNames(["a"], for_everyone=True)
+
+tree = Policy()
+options = MountOptions(cache_timeout=0)
+"""
+    program, client = shows(source, where=where)
+    client.value("os.listdir(p('')), content('a'), os.listdir(p(''))")
+    assert program.run("return asked") == ["list", "a"]
+    program.run("tree.changed()")
+    client.value("os.listdir(p('')), content('a'), os.listdir(p(''))")
+    assert program.run("return asked") == ["list", "a", "list"]
+
+
+@requires("root")
+def test_answers_for_single_users_cost_no_upcall(public: str, shows: Shows) -> None:
+    source = """
+asked = []
+
+class Home(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        asked.append((name, who.uid))
+        if name == "absent":
+            return Leased(None)
+        if name == "home":
+            return Leased(Dir({"of": Bytes(b"%d" % who.uid), "in": Dir({"x": Zeros(who.uid % 9)})}))
+        if name == "same":
+            return Leased(Bytes(b"same"))
+        return Leased(Bytes(b"for %d" % who.uid)) if name == "mine" else None
+    async def list(self, who):
+        asked.append(("list", who.uid))
+        return LeasedNames(["home", "mine", "same", f"of{who.uid}"])
+
+tree = Dir({"policy": Home()})
+options = MountOptions(cache_timeout=60, allow_other=True)
+"""
+    program, client = shows(source, at=f"{public}/mnt")
+    other = Client(program.mountpoint, program, uid=OTHER_UID)
+    look = """(
+        content('policy/mine'), content('policy/home/of'), os.stat(p('policy/home/in/x')).st_size,
+        content('policy/same'), os.listdir(p('policy')), outcome(p('policy/absent')))"""
+    helper = """
+def outcome(path):
+    try:
+        return os.stat(path)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+"""
+    try:
+        for one in (client, other):
+            one.value(f"exec({helper!r}, globals())")
+            one.value(look)
+        before, asked = upcalls(program), len(program.run("return asked"))
+        for _ in range(3):
+            for one, uid in ((client, 0), (other, OTHER_UID)):
+                found = one.value(look)
+                assert found[:4] == (b"for %d" % uid, b"%d" % uid, uid % 9, b"same")
+                assert sorted(found[4]) == [b"home", b"mine", b"same"]
+                assert found[5] == "ENOENT"
+        assert upcalls(program) == before
+        assert len(program.run("return asked")) == asked
+        same = "os.stat(p('policy/same')).st_ino"
+        assert client.value(same) == other.value(same)
+        program.run("tree['policy'].changed('home', 'mine'); await served.notified()")
+        assert client.value("content('policy/mine')") == b"for 0"
+        assert other.value("content('policy/home/of')") == b"%d" % OTHER_UID
+    finally:
+        other.close()
+
+
+@requires("root")
+@pytest.mark.parametrize(
+    ("homes", "rename"),
+    [
+        (("home", "home"), {}),
+        (("home.old", "home.old"), {"*.old": "*"}),
+        (("home.old", "home"), {"*.old": "*"}),
+    ],
+    ids=["hidden", "renamed", "renamed-for-one"],
+)
+def test_each_user_gets_its_own_answers_through_a_filter_too(
+    public: str, shows: Shows, homes: tuple[str, str], rename: dict[str, str]
+) -> None:
+    source = """
+class Home(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        if name == homes[who.uid != 0]:
+            return Leased(Dir({"of": Bytes(b"%d" % who.uid), "a.tmp": Bytes(b"")}))
+        return Leased(Bytes(b"for %d" % who.uid) if name == "mine" else None)
+    async def list(self, who):
+        return LeasedNames([homes[who.uid != 0], "mine", f"{who.uid}.tmp"])
+
+home = Home()
+tree = Filter(Dir({"policy": home}), hide=["*.tmp"], rename=renamed)
+options = MountOptions(cache_timeout=60, allow_other=True)
+"""
+    program, client = shows(source, at=f"{public}/mnt", homes=homes, renamed=rename)
+    other = Client(program.mountpoint, program, uid=OTHER_UID)
+    look = """(content('policy/mine'), content('policy/home/of'), sorted(os.listdir(p('policy'))),
+               os.listdir(p('policy/home')))"""
+    try:
+        for _ in range(3):
+            for one, uid in ((client, 0), (other, OTHER_UID)):
+                assert one.value(look) == (
+                    b"for %d" % uid,
+                    b"%d" % uid,
+                    [b"home", b"mine"],
+                    [b"of"],
+                )
+                assert one.outcome(f"os.stat(p('policy/{uid}.tmp'))") == "ENOENT"
+            program.run("home.changed('mine'); await served.notified()")
+        for one in (client, other):
+            one.value(look)
+        before = upcalls(program)
+        for one in (client, other):
+            assert one.value("content('policy/home/of')") == b"%d" % (
+                0 if one is client else OTHER_UID
+            )
+            one.value("os.listdir(p('policy/home'))")
+        assert upcalls(program) == before
     finally:
         other.close()
 
@@ -211,9 +481,13 @@ class Policy(Dir):
     leases = {leases}
     async def lookup(self, name, who):
         found = meanings.get(name)
-        return Leased(found, for_everyone=ord(name[0]) % 3 != 0) if found and {leases} else found
+        return Leased(found, for_everyone=ord(name[0]) % 3 != 0) if {leases} else found
     async def list(self, who):
-        return sorted(meanings)
+        names = sorted(meanings)
+        if len(names) == 2:
+            names = {{name: meanings[name] for name in names}}
+        whom = len(names) % 2 == 0
+        return LeasedNames(names, for_everyone=whom, complete=True) if {leases} else names
 
 tree = Dir({{"policy": Policy(key=1)}})
 options = MountOptions(cache_timeout=60)
@@ -237,7 +511,7 @@ MEANINGS: Final = st.sampled_from(
 )
 STEPS: Final = st.lists(st.tuples(st.sampled_from("abc"), MEANINGS), min_size=1, max_size=8)
 SEEN: Final = """[(one, outcome(one)) for one in
-                ('a', 'b', 'c', 'a/in', 'b/sub/deep', 'c/sub', 'a/none')]"""
+                ('a', 'b', 'c', 'a/in', 'b/sub/deep', 'c/sub', 'a/none', '', 'd')]"""
 OUTCOME: Final = """
 def outcome(name):
     try:
@@ -265,7 +539,7 @@ def test_leased_answers_are_the_answers_of_the_policy(
             program.run(
                 f"meanings.pop({name!r}, None)\nfound = {meaning}\n"
                 f"if found is not None: meanings[{name!r}] = found\n"
-                f"tree['policy'].changed({name!r}); await served.told()"
+                f"tree['policy'].changed({name!r}); await served.notified()"
             )
             seen.append((client.value(SEEN), client.value(SEEN)))
         assert seen[0] == seen[1]

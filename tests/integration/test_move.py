@@ -45,6 +45,9 @@ def test_what_cannot_be_moved_is_refused_and_stays(source: str, shows: Shows) ->
         "try:\n    await served.move({!r}, {!r})\nexcept Exception as error:\n"
         "    return type(error).__name__"
     )
+    told = program.run(body.replace("type(error).__name__", "str(error)").format("mirror/old", old))
+    assert told.startswith("'mirror/old' leads through <Mirror of ")
+    assert told.endswith(">: only a File that a Dir holds can be moved")
     assert program.run(body.format("file", short)) == "ValueError"
     assert program.run(body.format("file", source + "/missing")) == "FileNotFoundError"
     assert program.run(body.format("missing", old)) == "FileNotFoundError"

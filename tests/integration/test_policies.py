@@ -232,7 +232,7 @@ options = MountOptions(cache_timeout=1000)
     for _ in range(3):
         assert client.value("content('demand/name')") == b"old"
     assert program.run("return Demand.asked") == ["name"]
-    program.run("Demand.content = b'new'; tree['demand'].changed('name'); await served.told()")
+    program.run("Demand.content = b'new'; tree['demand'].changed('name'); await served.notified()")
     assert client.value("content('demand/name')") == b"new"
     assert client.value("len(os.listdir(p('demand')))") == 1000
     assert program.run("return Demand.asked") == ["name", "name"]
@@ -266,14 +266,6 @@ options = MountOptions(path=path, immutable=True)
     assert client.value("content('mirror/file')") == b"in a mirror"
     assert client.value("os.listdir(p('mirror'))") != []
     assert client.value("content('fixed')") == b"old"
-    program.run("tree.replace('fixed', Bytes(b'new')); await served.told()")
+    program.run("tree.replace('fixed', Bytes(b'new')); await served.notified()")
     assert client.value("content('fixed')") == b"new"
     assert int(client.value("content('asked/name')")) > found[-1]
-
-
-@requires("root", "io_uring")
-def test_auto_takes_no_ring_for_a_tree_of_parts_of_files(ring_switch, shows) -> None:
-    program, client = shows('tree = Dir({"a": Bytes(b"a")})\noptions = MountOptions()')
-    assert client.value("content('a')") == b"a"
-    found = program.statistics()["datapath"]["transport"]
-    assert (found["kind"], found["reason"]) == ("dev", "ring_parts")

@@ -270,9 +270,9 @@ def show_and_compare(mount: tuple[Program, Client, list[bytes]], tree: Spec, whe
     program, client, files = mount
     name = f"example-{next(_NUMBERS)}"
     entry = source_of(tree, where, files)
-    program.run(f"tree.add({name!r}, {entry}); await served.told()")
+    program.run(f"tree.add({name!r}, {entry}); await served.notified()")
     check(client, name, tree, files)
-    program.run(f"tree.remove({name!r}); await served.told()")
+    program.run(f"tree.remove({name!r}); await served.notified()")
     assert client.outcome(f"os.lstat(p({name!r}))") == "ENOENT"
 
 

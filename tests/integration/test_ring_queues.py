@@ -6,7 +6,6 @@ All but one entry of a queue may be stuck without delaying other clients.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -15,18 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from tests.integration.conftest import write
-from tests.integration.counts import Counts, counts, eventually
+from tests.integration.counts import counts, eventually
 from tests.support import find_mount, requires
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
+from zcfuse.admin.status import read_status
 
 pytestmark = [
     requires("root", "fuse", "io_uring"),
     pytest.mark.usefixtures("ring_switch"),
-    pytest.mark.alone,
+    pytest.mark.ring,
 ]
 
 DEPTH: Final = 8
@@ -104,9 +105,7 @@ def open_gate(gate: str) -> None:
 
 
 def status_of(mountpoint: str) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "zcfuse", "status", "--json", mountpoint]
-    found = subprocess.run(argv, cwd=CHECKOUT, timeout=20, check=True, capture_output=True)
-    return dict(Counts(json.loads(found.stdout)).datapath)
+    return dict(msgspec.to_builtins(read_status(mountpoint))["datapath"])
 
 
 def busy(mountpoint: str) -> int:
@@ -202,6 +201,7 @@ def test_clients_killed_while_their_upcalls_are_out_or_wait_for_an_entry_leave_n
         assert eventually(lambda: nothing_left(mountpoint))
 
 
+@pytest.mark.alone  # it bounds a time
 @pytest.mark.parametrize("lease", ["--no-directory-lease", "--directory-lease"])
 def test_reads_of_a_slow_backing_file_hold_up_no_other_request_of_their_cpu(
     mounted, clients, source, lease
@@ -221,7 +221,7 @@ def test_reads_of_a_slow_backing_file_hold_up_no_other_request_of_their_cpu(
         assert other.outcome(f"os.stat(p('missing-{n}'))") == "ENOENT"
     assert time.monotonic() - began < 2.0
     assert reader.finish(20) == ("value", True)
-    assert transport_of(daemon)["reads_to_workers"] >= 8
+    assert counts(daemon).datapath["reads_waited"] >= 8
     upcalls = counts(daemon).datapath["upcalls"].get("LOOKUP", 0)
     assert (upcalls == 0) == (lease == "--directory-lease")
 

@@ -15,16 +15,17 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.conftest import RING_SWITCH, serving, write
+from tests.integration.client_process import digest
+from tests.integration.conftest import serving, write
 from tests.integration.counts import counts, eventually
-from tests.support import Daemon, DaemonError, abort, find_mount, requires
+from tests.support import Daemon, abort, find_mount, requires
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
 pytestmark = [
     requires("root", "fuse", "io_uring"),
     pytest.mark.usefixtures("ring_switch"),
-    pytest.mark.alone,
+    pytest.mark.ring,
 ]
 
 DEPTH: Final = 8
@@ -112,15 +113,15 @@ def test_a_small_read_comes_from_locked_memory_as_far_as_the_budget_goes(
         return
     assert found["locked"] >= found["queues"] * DEPTH * (32 << 10)
     assert small == 0
-    assert locked_bytes(daemon.pid) >= found["locked"]
+    assert memory(daemon.pid, "VmLck") >= found["locked"]
     pair.same("by_direct('file', [(0, 36 << 10)])")
     assert counts(daemon).reason("pool_unlocked") == 1
 
 
-def locked_bytes(pid: int) -> int:
-    """VmLck of proc(5)."""
+def memory(pid: int, field: str) -> int:
+    """A field of proc(5)'s status, in bytes."""
     with open(f"/proc/{pid}/status") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmLck:"))
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(f"{field}:"))
 
 
 def test_the_status_shows_which_transport_it_is_and_how_full_its_queues_are(mounted) -> None:
@@ -164,6 +165,71 @@ def test_auto_takes_a_ring_where_that_pays_and_says_why_not(mounted, path, kind,
     assert (found["kind"], found["reason"]) == (kind, why)
 
 
+# Trees of a hundred small files: whole, parts of one, behind a filter, and leased by a policy.
+SMALL_FILES: Final = {
+    "whole": "tree = Dir.from_paths({f'd/{n}': f'{where}/{n}' for n in range(100)})",
+    "parts": "tree = Dir({'d': Dir({f'{n}': Slice(f'{where}/{n}', 1, 90) for n in range(100)})})",
+    "filtered": "tree = Filter(Dir({'d': Dir({f'{n}': f'{where}/{n}' for n in range(101)})}),"
+    " hide=['100'])",
+    "leased": """
+class Leasing(Dir):
+    leases = True
+    async def lookup(self, name, who):
+        return Leased(Dir({f"{n}": f"{where}/{n}" for n in range(100)}), for_everyone=True)
+    async def list(self, who):
+        return ["d"]
+tree = Leasing()
+""",
+}
+
+
+@requires("passthrough")
+@pytest.mark.parametrize("kind", SMALL_FILES)
+def test_auto_takes_a_ring_for_small_files_that_a_program_describes(shows, where, kind) -> None:
+    program, client = shows(SMALL_FILES[kind], where=where)
+    client.value("os.stat(p('d/0')).st_size")
+    before = program.statistics()["datapath"]
+    begin = int(kind == "parts")
+    wanted = [(b"%d" % n * 10)[begin:] for n in range(100)]
+    assert client.value("[content(f'd/{n}') for n in range(100)]") == wanted
+    after = program.statistics()["datapath"]
+    found = after["transport"]
+    assert (found["kind"], found["reason"]) == ("uring", "")
+    assert found["ring_requests"] - before["transport"]["ring_requests"] >= 100
+    for opcode in ("LOOKUP", "OPEN", "READ"):
+        assert after["upcalls"].get(opcode, 0) == before["upcalls"].get(opcode, 0)
+
+
+@pytest.mark.parametrize(
+    "entry", ["Slice(where, 1, 1 << 20)", "Concat([where, where])", "Zeros(1 << 16)"]
+)
+@requires("passthrough")
+def test_auto_takes_no_ring_for_large_parts(shows, source, entry) -> None:
+    where = write(source, "file", BYTES)
+    program, _ = shows(f"tree = Dir({{'parts': {entry}}})", where=where)
+    found = program.statistics()["datapath"]["transport"]
+    assert (found["kind"], found["reason"]) == ("dev", "ring_parts")
+
+
+def test_reads_of_parts_need_no_memory_beyond_the_ring_s_entries(shows, source) -> None:
+    where = write(source, "file", BYTES)
+    runs = [(n << 20, 1 << 20) for n in range(64)]
+    program, client = shows(
+        "tree = Dir({'parts': Concat([Slice(where, 1), Zeros(64 << 20)])})\n"
+        "options = MountOptions(transport='uring', path='pool')",
+        where=where,
+    )
+    before = memory(program.pid, "VmRSS")
+    wanted = BYTES[1:] + bytes(64 << 20)
+    for reader in ("by_read", "by_direct", "by_mmap"):
+        assert client.value(f"{reader}('parts', {runs})") == [
+            digest(wanted[at : at + size]) for at, size in runs
+        ]
+    found = program.statistics()["datapath"]["transport"]
+    assert found["bytes"] <= found["queues"] * DEPTH * ((1 << 20) + (8 << 10))
+    assert memory(program.pid, "VmRSS") - before <= found["bytes"]
+
+
 @requires("ordinary user")
 @pytest.mark.parametrize(("path", "kind"), [("auto", "dev"), ("pool", "uring")])
 def test_an_ordinary_user_s_auto_takes_no_ring_for_what_splice_serves_better(
@@ -174,26 +240,6 @@ def test_an_ordinary_user_s_auto_takes_no_ring_for_what_splice_serves_better(
     found = counts(daemon).datapath["transport"]
     assert found["kind"] == kind
     assert found["reason"] == ("ring_no_passthrough" if kind == "dev" else "")
-
-
-def test_auto_stays_with_the_device_where_the_kernel_has_it_switched_off(
-    mounted, ring_switch
-) -> None:
-    ring_switch("N")
-    found = transport(mounted("--path", "pool"))
-    assert found["kind"] == "dev"
-    assert found["reason"] == "ring_switched_off"
-
-
-def test_a_ring_that_is_demanded_and_switched_off_is_refused_in_one_line(
-    mounted, mountpoint, ring_switch
-) -> None:
-    ring_switch("N")
-    with pytest.raises(DaemonError) as refused:
-        mounted("--transport", "uring")
-    assert (refused.value.status, refused.value.log.count("\n")) == (1, 1)
-    assert RING_SWITCH in refused.value.log
-    assert find_mount(mountpoint) is None
 
 
 def test_without_the_right_to_leave_it_its_threads_never_become_idle(source, tmp_path) -> None:

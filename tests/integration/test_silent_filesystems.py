@@ -4,6 +4,7 @@ answer"."""
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -13,13 +14,15 @@ from typing import Final
 
 import pytest
 
-from tests.support import Daemon, Mounter, requires
+from tests.integration.program import Program
+from tests.support import Daemon, Mounter, eventually, requires
 from tests.support._silent_fuse import DEAF, SWALLOW, SilentFilesystem
 from tests.support._user import CHECKOUT
 
 pytestmark = requires("root", "fuse")
 
 BOUND_S: Final = 10
+CLOSE: Final = {"x86_64": 3, "aarch64": 57}[os.uname().machine]  # the system call
 END_S: Final = 30
 
 LOOK: Final = """
@@ -36,6 +39,17 @@ except OSError as error:
     print(errno.errorcode[error.errno])
 else:
     print("answered")
+"""
+# Each name in `asked` is looked up by Python.
+PROGRAM: Final = """
+class Asked(Dir):
+    async def lookup(self, name, who):
+        return Bytes(b"")
+
+    async def list(self, who):
+        return []
+
+tree = Dir({{"far": Mirror({far!r}), "asked": Asked()}})
 """
 # The errors of a client whose mount goes away meanwhile.
 ABORTED: Final = frozenset({"ENOTCONN", "ECONNABORTED", "ECANCELED", "ENOENT"})
@@ -79,7 +93,16 @@ def wait_for_refusal(daemon: Daemon) -> None:
 
 def unmount(daemon: Daemon) -> None:
     """Unmount, even while clients wait inside."""
-    command = [sys.executable, "-m", "zcfuse", "umount", "--force", daemon.mountpoint]
+    command = [
+        sys.executable,
+        "-m",
+        "zcfuse",
+        "umount",
+        "--force",
+        "--wait",
+        "0",
+        daemon.mountpoint,
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=2 * END_S, cwd=CHECKOUT)
 
 
@@ -177,3 +200,27 @@ def test_two_mounts_in_one_another_answer_and_end(mounted: Mounter, tmp_path: Pa
     for daemon in (first, second):
         unmount(daemon)
         assert daemon.wait() == 0
+
+
+def test_a_close_that_is_never_answered_holds_up_nobody(tmp_path: Path, mountpoint: str) -> None:
+    far = tmp_path / "far"
+    far.mkdir()
+    with SilentFilesystem(str(far), SWALLOW) as silent:
+        program = Program(PROGRAM.format(far=str(far)), mountpoint, str(tmp_path / "log"))
+        subprocess.run(["head", "-c0", program.path("far", "file")], check=True, timeout=BOUND_S)
+        silent.silence()
+        assert eventually(lambda: is_closing(program.pid))
+        for number in range(10):
+            # Python answers, so the relay thread works.
+            path = program.path("asked", f"{number}")
+            subprocess.run(["stat", path], check=True, capture_output=True, timeout=BOUND_S)
+        silent.end()
+        program.end()
+
+
+def is_closing(pid: int) -> bool:
+    """Whether the thread that closes files waits in a close(2)."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text() == "zcfuse-tidy\n":
+            return (task / "syscall").read_text().split()[0] == str(CLOSE)
+    return False

@@ -75,7 +75,7 @@ def test_a_file_that_is_copied_up_is_another_file_behind_its_name(
 
 @requires("io_uring")
 @pytest.mark.usefixtures("ring_switch")
-@pytest.mark.alone
+@pytest.mark.ring
 @pytest.mark.parametrize(("depth", "kind"), [("1", "dev"), ("2", "uring")])
 def test_auto_takes_no_ring_for_a_stacked_source_that_splice_serves(
     overlay, mounted, pairs, depth: str, kind: str

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.integration.conftest import kernel_mount
 from tests.support import abort, eventually, find_mount, requires
-from tests.support._user import CHECKOUT
-from tests.survive.load import Report, run, successor
+from tests.survive import deaths
+from tests.survive.client import LEAST_STEPS
+from tests.survive.load import Report, run, successor, zcfuse
 from zcfuse.admin.status import StatusDocument, read_status
 from zcfuse.admin.status import find_mount as find_entry
 from zcfuse.linux import MountEntry
@@ -21,6 +23,15 @@ pytestmark = requires("mounting")
 _COMMAND_S = 60.0
 _KILLS = 4
 
+# Code that every Python of a mount runs at its start, from a directory in PYTHONPATH.
+_OTHER_LAYOUT = """
+import sys
+if "zcfuse.cli.mount.generation" in sys.orig_argv:
+    import zcfuse.datapath
+    class Later(zcfuse.datapath.SurvivingState):
+        LAYOUT = "9.9"
+    zcfuse.datapath.SurvivingState = Later
+"""
 _KILLER = """
 import os, signal
 import zcfuse
@@ -64,25 +75,13 @@ class _Survivor:
         return result.stdout.strip()
 
 
-def _zcfuse(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "zcfuse", *arguments],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=_COMMAND_S,
-    )
-    assert not check or result.returncode == 0, result.stderr
-    return result
-
-
 def _are_gone(document: StatusDocument) -> bool:
     return not any(os.path.exists(f"/proc/{pid}/exe") for pid in document.processes.values())
 
 
 @contextmanager
 def _surviving(source: str, mountpoint: str, log: str, *options: str) -> Iterator[_Survivor]:
-    _zcfuse("mount", source, mountpoint, "--survive", "--log-file", log, *options)
+    zcfuse("mount", source, mountpoint, "--survive", "--log-file", log, *options)
     document = read_status(mountpoint)
     try:
         yield _Survivor(find_entry(mountpoint))
@@ -90,7 +89,7 @@ def _surviving(source: str, mountpoint: str, log: str, *options: str) -> Iterato
         left = find_mount(os.path.realpath(mountpoint))
         if left is not None:
             document = read_status(mountpoint)
-            result = _zcfuse("umount", "--force", mountpoint, check=False)
+            result = zcfuse("umount", "--force", mountpoint, check=False)
             if result.returncode != 0:
                 abort(left)
                 subprocess.run(["umount", "-l", mountpoint], check=False)
@@ -118,7 +117,74 @@ def _run(kind: str) -> Report:
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", ["mirror", "union", "archive", "manifest", "image", "immutable"])
 def test_clients_notice_nothing_of_kills_but_time(kind):
-    assert _run(kind).done["read"] > 100
+    assert _run(kind).done["read"] >= LEAST_STEPS
+
+
+@pytest.mark.alone
+@requires("strace")
+def test_clients_notice_nothing_of_deaths_at_system_calls():
+    report = run("mirror", _KILLS, by="inject", seed=1)
+    assert report.clean(), report.text()
+    assert report.done["read"] >= LEAST_STEPS
+
+
+@pytest.mark.alone
+@requires("root", "memory cgroup")
+def test_clients_notice_nothing_while_the_kernel_kills_for_memory():
+    report = run("mirror", 2, by="starve")
+    assert report.clean(), report.text()
+    assert report.done["read"] >= LEAST_STEPS
+
+
+@pytest.mark.alone
+def test_clients_wait_for_a_stopped_daemon(monkeypatch):
+    monkeypatch.setattr(deaths, "STOPPED_S", 2.0)
+    report = run("mirror", 1, by="freeze")
+    assert report.clean(), report.text()
+    assert max(report.stalls) > 1
+
+
+def test_an_upgrade_to_another_layout_of_state_is_refused_and_the_daemon_goes_on(
+    source, mountpoint, tmp_path, monkeypatch
+):
+    later = tmp_path / "later"
+    later.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(later))
+    with _surviving(str(source), str(mountpoint), str(tmp_path / "log")) as survivor:
+        before = survivor.status()
+        (later / "sitecustomize.py").write_text(_OTHER_LAYOUT)
+        result = zcfuse("upgrade", survivor.where, check=False)
+        assert result.returncode == 1
+        assert "another layout of state (9.9, not " in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert survivor.status().pid == before.pid
+        (later / "sitecustomize.py").unlink()
+        zcfuse("upgrade", survivor.where)
+        after = survivor.status()
+        assert after.survival is not None
+        assert (after.survival.generation, after.survival.restarts) == (2, 0)
+
+
+@requires("root")
+def test_a_full_disk_under_the_log_delays_no_successor(source, mountpoint, tmp_path):
+    with open(os.path.join(source, "file"), "w") as file:
+        file.write("bytes")
+    room = tmp_path / "room"
+    room.mkdir()
+    with (
+        kernel_mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", str(room)),
+        _surviving(str(source), str(mountpoint), str(room / "log")) as survivor,
+    ):
+        fill = ["dd", "if=/dev/zero", f"of={room}/rest", "bs=4096"]
+        assert b"No space" in subprocess.run(fill, capture_output=True, timeout=60).stderr
+        survivor.kill()
+        assert survivor.client("print(open(where + '/file').read())") == "bytes"
+
+
+def test_the_transport_and_the_end_of_the_daemon_are_explained(survivor):
+    output = zcfuse("explain", os.path.join(survivor.where, "file")).stdout
+    assert "/dev/fuse: io_uring would end with the daemon" in output
+    assert "a successor continues" in output
 
 
 def test_the_status_names_the_cause_of_a_restart(survivor):
@@ -133,7 +199,7 @@ def test_the_status_names_the_cause_of_a_restart(survivor):
 
 def test_an_upgrade_hands_over_without_a_restart(survivor):
     before = survivor.status()
-    output = _zcfuse("upgrade", survivor.where).stdout
+    output = zcfuse("upgrade", survivor.where).stdout
     after = survivor.status()
     assert "generation 2" in output
     assert after.pid != before.pid
@@ -144,7 +210,7 @@ def test_an_upgrade_hands_over_without_a_restart(survivor):
 
 def test_an_upgrade_of_a_mount_that_ends_with_its_daemon_is_refused(mounted):
     daemon = mounted()
-    result = _zcfuse("upgrade", daemon.mountpoint, check=False)
+    result = zcfuse("upgrade", daemon.mountpoint, check=False)
     assert result.returncode == 1
     assert "mount it with --survive" in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -152,7 +218,7 @@ def test_an_upgrade_of_a_mount_that_ends_with_its_daemon_is_refused(mounted):
 
 def test_an_unmount_ends_the_holder_and_the_standby(survivor):
     document = survivor.status()
-    _zcfuse("umount", survivor.where)
+    zcfuse("umount", survivor.where)
     assert find_mount(survivor.where) is None
     assert eventually(lambda: _are_gone(document))
 
@@ -189,11 +255,11 @@ def test_a_request_that_kills_three_daemons_gets_eio(mountpoint, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [("--transport", "uring"), ("--rw",), ("--coherence", "push"), ("--path", "upcall")],
+    [("--transport", "uring"), ("--rw",), ("--path", "upcall")],
     ids=lambda options: options[-1],
 )
 def test_options_that_break_the_promise_are_refused(options, source, mountpoint):
-    result = _zcfuse("mount", str(source), str(mountpoint), "--survive", *options, check=False)
+    result = zcfuse("mount", str(source), str(mountpoint), "--survive", *options, check=False)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert find_mount(str(mountpoint)) is None
@@ -201,6 +267,6 @@ def test_options_that_break_the_promise_are_refused(options, source, mountpoint)
 
 def test_a_mount_that_fails_leaves_no_process(source, mountpoint, tmp_path):
     with _surviving(str(source), str(mountpoint), str(tmp_path / "log")):
-        result = _zcfuse("mount", str(source), str(mountpoint), "--survive", check=False)
+        result = zcfuse("mount", str(source), str(mountpoint), "--survive", check=False)
         assert result.returncode == 1
         assert "busy" in result.stderr

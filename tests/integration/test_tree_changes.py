@@ -35,7 +35,7 @@ def test_readers_of_a_replaced_file_keep_the_old_bytes(shows, where, path) -> No
     program, client = shows(TREE, where=where, path=path)
     for name in ("file", "piece", "bytes"):
         client.value(f"globals().update(fd=opened({name!r})) or os.pread(fd, 9, 0)")
-        program.run(f"tree.replace({name!r}, Slice(new, 1, 1)); await served.told()")
+        program.run(f"tree.replace({name!r}, Slice(new, 1, 1)); await served.notified()")
         assert client.value(f"content({name!r})") == b"e"
         assert client.value("forget_pages(fd) or os.pread(fd, 1 << 22, 9)").strip(b"o") == b""
         assert client.value("os.fstat(fd).st_size") >= SIZE
@@ -54,7 +54,7 @@ def test_a_mirror_stays_with_its_directory_until_it_is_replaced(shows, where) ->
     os.rename(f"{path}-new", path)
     write(f"{path}-old", "file", b"old")
     assert client.value("content('raw/file')") == b"old"
-    program.run("tree.replace('raw', Mirror(path)); await served.told()")
+    program.run("tree.replace('raw', Mirror(path)); await served.notified()")
     assert client.value("content('raw/file')") == b"new"
 
 
@@ -62,14 +62,14 @@ def test_what_comes_and_goes_is_seen_at_once_whatever_the_kernel_may_cache(shows
     program, client = shows(TREE, where=where, path="auto")
     assert client.outcome("content('later')") == "ENOENT"
     assert client.value("attributes()['nlink']") == 3
-    program.run("tree.add('later', Dir({'a': Bytes(b'1')})); await served.told()")
+    program.run("tree.add('later', Dir({'a': Bytes(b'1')})); await served.notified()")
     assert client.value("content('later/a')") == b"1"
     assert client.value("attributes()['nlink']") == 4
-    program.run("tree.remove('later'); await served.told()")
+    program.run("tree.remove('later'); await served.notified()")
     assert client.outcome("content('later/a')") == "ENOENT"
     assert client.value("attributes()['nlink']") == 3
     assert client.value("content('dir/inner')") == b"inner"
-    program.run("tree['dir'].remove('inner'); await served.told()")
+    program.run("tree['dir'].remove('inner'); await served.notified()")
     assert client.outcome("content('dir/inner')") == "ENOENT"
     assert client.value("os.listdir(p('dir'))") == []
 
@@ -77,11 +77,11 @@ def test_what_comes_and_goes_is_seen_at_once_whatever_the_kernel_may_cache(shows
 def test_a_file_may_become_a_directory_and_back(shows, where) -> None:
     program, client = shows(TREE, where=where, path="auto")
     assert client.value("content('bytes')")[:1] == b"o"
-    program.run("tree.replace('bytes', Dir({'x': Bytes(b'x')})); await served.told()")
+    program.run("tree.replace('bytes', Dir({'x': Bytes(b'x')})); await served.notified()")
     assert client.value("content('bytes/x')") == b"x"
-    program.run("tree.replace('bytes', Symlink('file')); await served.told()")
+    program.run("tree.replace('bytes', Symlink('file')); await served.notified()")
     assert client.value("os.readlink(p('bytes'))") == b"file"
-    program.run("tree.replace('bytes', Bytes(b'again')); await served.told()")
+    program.run("tree.replace('bytes', Bytes(b'again')); await served.notified()")
     assert client.value("content('bytes')") == b"again"
 
 
@@ -93,7 +93,7 @@ def test_a_listing_under_way_shows_each_name_once_and_nothing_that_is_gone(shows
     program.run("""
 for n in range(0, 2000, 2): tree.remove(f'{n:04}')
 for n in range(2000, 3000): tree.add(f'{n:04}', Bytes(b''))
-await served.told()
+await served.notified()
 """)
     found = client.value("sorted(int(entry.name) for entry in [*first, *names])")
     assert len(found) == len(set(found))
@@ -119,7 +119,7 @@ options = MountOptions(cache_timeout=1000)
     assert client.value("content('count')") == b"0"
     for name in ("a", "b", "c"):
         assert client.value(f"content('asked/{name}')") == b"x"
-        program.run("await served.told()")
+        program.run("await served.notified()")
         assert client.value("content('count')") == name.encode()
     assert client.outcome("content('asked/none')") == "ENOENT"
 
@@ -133,12 +133,12 @@ for n in range(1000):
     tree.replace('dir', Dir({'m': Mirror(where)}))
     if n == 0:
         first = len(os.listdir('/proc/self/fd'))
-await served.told()
+await served.notified()
 return first
 """)
     assert client.value("content('file')") == b"999" * 100
     assert client.value("content('dir/m/new')") == b"new"
-    program.run("tree.remove('dir'); await served.told(); import gc; gc.collect()")
+    program.run("tree.remove('dir'); await served.notified(); import gc; gc.collect()")
     left = "return served.statistics()['datapath']['directories']['leased']"
     assert eventually(lambda: program.run(left) == 1)
     assert program.run("return len(os.listdir('/proc/self/fd'))") <= descriptors + 2

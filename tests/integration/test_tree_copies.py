@@ -85,6 +85,8 @@ def test_a_gibibyte_of_pieces_is_spliced_without_a_copy(shows, where) -> None:
         served = {path: later["paths"][path]["bytes"] for path in later["paths"]}
         counted = later["paths"]["splice"]
         assert (counted["copied_in"], counted["copied_out"]) == (0, 0)
-        assert counted["bytes"] - earlier["paths"]["splice"]["bytes"] == size
+        # The kernel may take a page from the client's cache and read it again.
+        again = counted["bytes"] - earlier["paths"]["splice"]["bytes"] - size
+        assert 0 <= again < size // 1000
         assert {path for path, number in served.items() if number} == {"splice"}
         assert not [reason for reason in later["fallbacks"] if reason.startswith("splice")]

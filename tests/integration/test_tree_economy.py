@@ -90,10 +90,10 @@ def test_a_lease_ends_when_the_mirror_is_taken_away(shows, where) -> None:
     leased = "return served.statistics()['datapath']['directories']['leased']"
     assert client.value("content('one/dir/file')") == b"in one"
     assert program.run(leased) == 2
-    program.run("mirror = tree.remove('one'); await served.told(); mirror.close()")
+    program.run("mirror = tree.remove('one'); await served.notified(); mirror.close()")
     assert client.outcome("content('one/dir/file')") == "ENOENT"
     assert eventually(lambda: program.run(leased) == 1)
-    program.run("tree.add('one', Mirror(where + '/two')); await served.told()")
+    program.run("tree.add('one', Mirror(where + '/two')); await served.notified()")
     assert client.value("content('one/dir/file')") == b"in two"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.client import Client
 from tests.integration.conftest import Shows, write
+from tests.integration.test_leased_answers import upcalls
 from tests.support import requires
 from zcfuse import Dir, File, views
 
@@ -173,5 +174,16 @@ def test_by_user_shows_each_user_another_directory(source: str, public: str, sho
         assert other.value("sorted(os.fsdecode(n) for n in os.listdir(p()))") == ["other"]
         assert other.value("content('other')") == b"o"
         assert other.outcome("content('root')") == "ENOENT"
+        before = upcalls(program)
+        for _ in range(3):
+            assert client.value("os.listdir(p()), content('root')") == ([b"root"], b"r")
+            assert other.value("os.listdir(p()), content('other')") == ([b"other"], b"o")
+            assert other.outcome("content('root')") == "ENOENT"
+        assert upcalls(program) == before
+        program.run("other.replace('other', Bytes(b'p')); other.add('new', Bytes(b'n'))")
+        program.run("await served.notified()")
+        assert other.value("content('other'), content('new')") == (b"p", b"n")
+        assert other.value("sorted(os.listdir(p()))") == [b"new", b"other"]
+        assert client.value("os.listdir(p())") == [b"root"]
     finally:
         other.close()

@@ -10,9 +10,9 @@ import pytest
 
 from tests.integration.conftest import kernel_mount
 from tests.integration.counts import counts
-from tests.layers.conftest import LayersMounted, dump
+from tests.layers.conftest import LayersMounted, dump, mounted_by
 from tests.layers.stacks import Stack
-from tests.layers.test_overlayfs import LEASES
+from tests.layers.test_overlayfs import LEASES, overlayfs, require_same
 from tests.support import Daemon, OrdinaryUser, requires
 
 pytestmark = requires("mounting")
@@ -71,6 +71,50 @@ def test_a_metacopy_passes_the_bytes_below_through_and_shows_its_own_mode(
     assert listed[b"d/bottom"]["xattrs"] == {}
 
 
+def written_by_overlayfs(stack: Stack, tmp_path: Path) -> Stack:
+    """The layers with one on top in which the kernel has noted renames and changes of mode."""
+    links = "redirect_dir=on,metacopy=on"
+    for name in ("upper", "work", "writable"):
+        (tmp_path / name).mkdir()
+    lower = ":".join(os.path.basename(layer) for layer in stack.layers)
+    options = f"lowerdir={lower},upperdir=upper,workdir=work,{links}"
+    command = ["mount", "-t", "overlay", "-o", options, "none", str(tmp_path / "writable")]
+    with mounted_by(*command, cwd=str(tmp_path)) as root:
+        tree = Path(root)
+        os.chmod(tree / "d" / "bottom", 0o600)
+        (tree / "d" / "bottom").rename(tree / "metacopy")
+        (tree / "d").rename(tree / "near")
+        (tree / "far").mkdir()
+        (tree / "deep" / "inner").rename(tree / "far" / "moved")
+        os.chmod(tree / "far" / "moved" / "file", 0o640)
+        (tree / "near" / "new").write_text("new")
+        (tree / "near" / "middle").unlink()
+    return Stack((str(tmp_path / "upper"), *stack.layers))
+
+
+@requires("root", "overlay layers", "passthrough")
+def test_what_overlayfs_wrote_with_redirects_and_metacopies_costs_no_upcall(
+    union: LayersMounted, stack: Stack, tmp_path: Path
+) -> None:
+    inner = Path(stack.layers[2]) / "deep" / "inner"
+    (inner / "below").mkdir(parents=True)
+    (inner / "file").write_bytes(b"inner" * 10_000)
+    (inner / "below" / "leaf").write_text("leaf")
+    written = written_by_overlayfs(stack, tmp_path)
+    with overlayfs("links", written, tmp_path) as root:
+        expected = dump(root)
+    marks = [os.listxattr(Path(written.layers[0]) / name) for name in ("metacopy", "far/moved")]
+    assert "trusted.overlay.metacopy" in marks[0]
+    assert "trusted.overlay.redirect" in marks[1]
+    daemon = union(written, "--path", "passthrough")
+    require_same(dump(daemon.mountpoint), expected)
+    assert read(daemon.path("metacopy")) == b"bottom" * 50_000
+    assert read(daemon.path("far", "moved", "file")) == b"inner" * 10_000
+    assert counts(daemon).control["upcalls"].keys() <= {"init", "forget"}
+    assert counts(daemon).opens.keys() == {"passthrough"}
+    assert counts(daemon).reads == 0
+
+
 @requires("root")
 @pytest.mark.parametrize("lease", LEASES)
 def test_inode_numbers_of_layers_on_other_filesystems_are_others(
@@ -117,17 +161,35 @@ def test_a_union_costs_no_upcall(union: LayersMounted, stack: Stack) -> None:
 
 
 @requires("root", "overlay layers")
-def test_only_what_leads_elsewhere_is_asked_of_control(
+def test_only_what_must_not_be_followed_is_asked_of_control(
     union: LayersMounted, tmp_path: Path, stack: Stack
 ) -> None:
     moved = Path(stack.layers[0]) / "moved"
     moved.mkdir()
     os.setxattr(moved, "trusted.overlay.redirect", b"d")
+    refused = Path(stack.layers[0]) / "refused"
+    refused.mkdir()
+    os.setxattr(refused, "user.overlay.redirect", b"d")
     daemon = union(stack)
     dump(os.path.join(daemon.mountpoint, "d"), ())
+    assert read(daemon.path("moved", "bottom")) == b"bottom" * 50_000
     before = counts(daemon).control["upcalls"]
     assert before.keys() <= {"init", "forget"}
+    assert dump(daemon.mountpoint, ())[b"refused"] == "EIO"
+    assert counts(daemon).control["upcalls"]["lookup"] > 0
+
+
+@requires("root", "overlay layers")
+def test_with_push_control_answers_for_what_a_redirect_leads_to(
+    union: LayersMounted, stack: Stack
+) -> None:
+    moved = Path(stack.layers[0]) / "moved"
+    moved.mkdir()
+    os.setxattr(moved, "trusted.overlay.redirect", b"d")
+    daemon = union(stack, "--coherence", "push", "--cache-timeout", "0")
     assert read(daemon.path("moved", "bottom")) == b"bottom" * 50_000
+    (Path(stack.layers[2]) / "d" / "bottom").write_text("changed")
+    assert read(daemon.path("moved", "bottom")) == b"changed"
     assert counts(daemon).control["upcalls"]["lookup"] > 0
 
 

@@ -82,6 +82,7 @@ def test_a_wrong_mount_option_is_a_usage_error_that_names_it(text):
         {"path": "naive", "immutable": True},
         {"path": "passthrough", "immutable": True},
         {"cache_timeout": 5, "immutable": True},
+        {"directory_lease": False, "coherence": "push"},
     ],
 )
 def test_a_value_outside_its_range_is_a_usage_error_that_names_it(values):
@@ -128,6 +129,10 @@ def test_the_data_path_takes_each_value_of_an_option(option):
         given = 1000 if isinstance(value, float) or value is None else value
         setattr(config, option.name, given)
         assert getattr(config, option.name) == given
+
+
+def test_the_default_number_of_hot_files_is_the_sketchs() -> None:
+    assert Config().hot_files == MountOptions().hot_files
 
 
 def test_the_stub_of_the_data_path_declares_each_field_of_its_configuration():

@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-pytest.register_assert_rewrite("tests.programs.proof", "tests.programs.served")
+pytest.register_assert_rewrite(
+    "tests.programs.frozen", "tests.programs.proof", "tests.programs.served"
+)
 
+from tests.programs.frozen import KernelProof  # noqa: E402
 from tests.programs.proof import Proof  # noqa: E402
 from tests.programs.records import Record, write_record  # noqa: E402
 from tests.programs.served import Fill, Served  # noqa: E402
@@ -21,7 +24,7 @@ ServedToUser = Callable[..., Served]
 def record(request: pytest.FixtureRequest) -> Record:
     """Records a test's result: ``record(program, version, compared, proof)`` (see `records`)."""
 
-    def keep(program: str, version: str, compared: str, proof: Proof) -> None:
+    def keep(program: str, version: str, compared: str, proof: Proof | KernelProof) -> None:
         write_record(request.node.nodeid, program, version, compared, proof)
 
     return keep

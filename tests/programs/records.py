@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Final
 
+from tests.programs.frozen import KernelProof
 from tests.programs.proof import Proof
 
 VARIABLE: Final = "ZCFUSE_PROOF_RECORDS"
@@ -21,7 +22,7 @@ _DEADLINE_S: Final = 20
 # The first word in a program's output that looks like a version: "nginx/1.22.1", "v7.0.15".
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+[-\w.+~]*")
 
-Record = Callable[[str, str, str, Proof], None]
+Record = Callable[[str, str, str, Proof | KernelProof], None]
 
 
 @functools.cache
@@ -33,7 +34,7 @@ def version(*argv: str) -> str:
 
 
 def write_record(
-    test: str, program: str, program_version: str, compared: str, proof: Proof
+    test: str, program: str, program_version: str, compared: str, proof: Proof | KernelProof
 ) -> None:
     """Add a line for `test`: `compared` describes the compared result."""
     path = os.environ.get(VARIABLE)

@@ -26,9 +26,12 @@ from typing import Final
 
 import pytest
 
-from tests.integration.conftest import rings_on, serving
+from tests.integration.conftest import serving
+from tests.programs import frozen
+from tests.programs.frozen import KernelMount, KernelProof, frozen_mount, kernel_proof_of
 from tests.programs.proof import Proof, proof_of
 from tests.support import Daemon, missing, requires, skip_unless
+from tests.support._rings import rings_on
 
 PROGRAM_DEADLINE_S: Final = 30.0
 # In the arguments of a program: the directory to read, the mount or the backing tree.
@@ -38,10 +41,12 @@ ROOT: Final = "{}"
 BEST: Final[Sequence[object]] = ["best"]
 PASSTHROUGH: Final = pytest.param("passthrough", marks=requires("passthrough"))
 FAST: Final[Sequence[object]] = [PASSTHROUGH, "splice"]
+# By the kernel, from an image of the tree.
+FROZEN: Final = pytest.param(frozen.PATH, marks=requires("root", "erofs"))
 # Passthrough for the bytes, and everything else by FUSE over io_uring.
 PASSTHROUGH_URING: Final = pytest.param(
     "passthrough-uring",
-    marks=[requires("passthrough", "root", "io_uring"), pytest.mark.alone],
+    marks=[requires("passthrough", "root", "io_uring"), pytest.mark.ring],
 )
 
 Fill = Callable[[str], object]
@@ -64,7 +69,7 @@ class Served:
     """`daemon` shows `source` on `mountpoint`, by the serving path `path`."""
 
     path: str
-    daemon: Daemon
+    daemon: Daemon | KernelMount
 
     @property
     def source(self) -> str:
@@ -130,7 +135,7 @@ class Served:
         self.daemon.python(_FORGET, self.mountpoint)
 
     @contextlib.contextmanager
-    def proof(self, *, delivered: int = 0, advised: bool = False) -> Iterator[Proof]:
+    def proof(self, *, delivered: int = 0, advised: bool = False) -> Iterator[Proof | KernelProof]:
         """Require that only the serving path served the programs in the block.
 
         Args:
@@ -139,6 +144,10 @@ class Served:
             advised: the programs ask for readahead (see `Proof`).
         """
         self.forget()
+        if isinstance(self.daemon, KernelMount):
+            with kernel_proof_of(self.daemon, delivered) as served:
+                yield served
+            return
         with proof_of(self.daemon, self.path, delivered=delivered, advised=advised) as proof:
             yield proof
 
@@ -172,6 +181,10 @@ def served_mount(
 def mounted_by(base: Path, source: str, how: str, *options: str) -> Iterator[Served]:
     """Mount `source` below `base` by one of the ways to parametrize with."""
     how = best() if how == "best" else how
+    if how == frozen.PATH:
+        with frozen_mount(base, source) as mount:
+            yield Served(how, mount)
+        return
     path, _, transport = how.partition("-")
     chosen = ["--path", path, "--transport", transport or "dev", *options]
     with contextlib.ExitStack() as ends:

@@ -41,6 +41,10 @@ def calls(where: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "Dir": (zcfuse.Dir, {"entries": {}, **ATTRIBUTES}),
         "from_paths": (zcfuse.Dir.from_paths, {"paths": {}}),
         "Leased": (zcfuse.Leased, {"entry": file, "valid_for": 1, "for_everyone": True}),
+        "LeasedNames": (
+            zcfuse.LeasedNames,
+            {"names": ["a"], "valid_for": 1, "for_everyone": True, "complete": True},
+        ),
         "Mirror": (zcfuse.Mirror, {"source": where, "openat2": True}),
         "Union": (zcfuse.Union, {"layers": [where], "openat2": True, "trusted": None}),
         "Filter": (zcfuse.Filter, {"tree": where, "hide": [], "show": [], "rename": {}}),
@@ -70,7 +74,17 @@ def calls(where: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
 
 NAMES = [
     *("File", "Slice", "Concat", "Zeros", "Bytes", "Computed", "Symlink", "Dir", "from_paths"),
-    *("Leased", "Mirror", "Union", "Filter", "Archive", "Remote", "load_manifest", "by_user"),
+    *(
+        "LeasedNames",
+        "Leased",
+        "Mirror",
+        "Union",
+        "Filter",
+        "Archive",
+        "Remote",
+        "load_manifest",
+        "by_user",
+    ),
     *("dedup", "flatten", "split", "faulty", "tiered"),
 ]
 

@@ -9,7 +9,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
-FAULTS: Final = ("none", "cut", "short", "long", "busy", "hung", "wrong range", "redirect")
+FAULTS: Final = ("none", "cut", "short", "long", "busy", "hung", "wrong range", "redirect", "slow")
 
 
 class WebServer:
@@ -35,8 +35,7 @@ class WebServer:
         class Handler(_Handler):
             web = server
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", 0), Handler)
         self.port = self._http.server_address[1]
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -65,6 +64,13 @@ class WebServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join(10)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Be silent about a client that was killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,6 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(206, len(part), said)
             self.wfile.write(part[: len(part) // 2])
             self.close_connection = True
+        elif fault == "slow":
+            self._head(206, len(part), said)
+            step = len(part) // 8 + 1
+            for at in range(0, len(part), step):
+                self.wfile.write(part[at : at + step])
+                self.web.released.wait(0.05)
+        elif fault == "wrong tag":
+            self._reply(206, part, True, {**said, "ETag": '"another"'})
         elif fault == "short":
             self._reply(206, part[:-1], True, said)
         elif fault == "long":

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.remote import kills
 from tests.remote.conftest import LARGE, MIB, SMALL, Shown
+from tests.remote.kills import told
 from tests.remote.server import FAULTS, WebServer
-from tests.support import Daemon, requires
+from tests.support import Daemon, eventually, requires, skip_unless
 from tests.support._user import CHECKOUT
 
 DIGEST = hashlib.sha256(LARGE).hexdigest()
@@ -28,17 +30,17 @@ def digest_of(daemon: Daemon, name: str = "large") -> str:
     return daemon.python(_READ_ALL, daemon.path(name)).stdout.decode().strip()
 
 
-def told(daemon: Daemon) -> dict[str, object]:
-    [remote] = daemon.status()["tree"]["remotes"].values()
-    return remote
-
-
 def test_a_cold_file_has_the_bytes_of_the_server(shown: Shown, web: WebServer):
     daemon = shown()
     assert daemon.run("cat", daemon.path("small")).stdout == SMALL
     assert digest_of(daemon) == DIGEST
     assert web.fetched == len(LARGE) + len(SMALL)
     assert told(daemon)["fetched_bytes"] == web.fetched
+    remote = told(daemon)
+    assert remote["request_seconds"] > 0
+    latency = remote["request_latency"]
+    assert latency["count"] == remote["requests"]  # type: ignore[index]
+    assert 0 < latency["p50_ns"] <= latency["max_ns"]  # type: ignore[index]
 
 
 @requires("passthrough")
@@ -67,12 +69,107 @@ def test_a_kept_file_passes_through_at_its_first_open_by_the_next_daemon(
     assert web.fetched == len(LARGE)
 
 
+def test_a_manifest_shows_a_server_beside_local_files(
+    shown: Shown, web: WebServer, cache: str, tmp_path: Path
+):
+    manifest = tmp_path / "tree.toml"
+    manifest.write_text(
+        f'[[node]]\npath = "local/text"\ntext = "here"\n'
+        f'[[node]]\npath = "server/files"\nremote = "{web.url}"\n'
+    )
+    daemon = shown("--tree", str(manifest), source="")
+    assert daemon.run("cat", daemon.path("local/text")).stdout == b"here"
+    assert daemon.run("cat", daemon.path("server/files/small")).stdout == SMALL
+    assert digest_of(daemon, "server/files/large") == DIGEST
+    assert told(daemon)["fetched_bytes"] == web.fetched == len(LARGE) + len(SMALL)
+
+
+def test_a_url_without_a_driver_in_a_manifest_fails_the_mount(tmp_path: Path):
+    manifest = tmp_path / "tree.toml"
+    manifest.write_text('[[node]]\npath = "files"\nremote = "gopher://nowhere/"\n')
+    mountpoint = tmp_path / "mnt"
+    mountpoint.mkdir()
+    command = ["mount", "--tree", str(manifest), str(mountpoint)]
+    result = subprocess.run(
+        [sys.executable, "-m", "zcfuse", *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=CHECKOUT,
+    )
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "gopher" in result.stderr
+
+
+def test_the_command_ends_for_who_reads_its_output(web: WebServer, cache: str, mountpoint: str):
+    """A worker process must not keep the standard error of the command that mounted."""
+    program = [sys.executable, "-m", "zcfuse"]
+    options = [f"--cache-dir={cache}", "--cache-floor=0"]
+    command = [*program, "mount", web.url, str(mountpoint), *options]
+    try:
+        result = subprocess.run(command, capture_output=True, timeout=60, cwd=CHECKOUT)
+        assert (result.returncode, result.stderr) == (0, b"")
+    finally:
+        unmount = [*program, "umount", "--force", str(mountpoint)]
+        subprocess.run(unmount, capture_output=True, timeout=60, cwd=CHECKOUT)
+
+
 def test_a_small_read_of_a_cold_file_fetches_128_kib(shown: Shown, web: WebServer):
     daemon = shown()
     at = 5 * MIB + 8192
     result = daemon.python(_READ_AT, daemon.path("large"), "4096", str(at))
     assert result.stdout == LARGE[at : at + 4096]
     assert 0 < web.fetched <= 128 << 10
+
+
+def test_the_data_path_serves_present_bytes_of_an_incomplete_file(shown: Shown, web: WebServer):
+    daemon = shown()
+    code = (
+        "import os, sys; fd = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)\n"
+        "for _ in range(2):\n"
+        "    sys.stdout.buffer.write(os.pread(fd, 65536, 5 << 20)); sys.stdout.flush()\n"
+        "    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)\n"
+        "    sys.stdin.readline()"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", code, daemon.path("large")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        wanted = LARGE[5 * MIB : 5 * MIB + 65536]
+        assert client.stdout.read(65536) == wanted
+        before = daemon.status()
+        client.stdin.write(b"\n")
+        client.stdin.flush()
+        assert client.stdout.read(65536) == wanted
+        after = daemon.status()
+    finally:
+        client.kill()
+        client.communicate()
+    assert after["control"]["read_requests"] == before["control"]["read_requests"]
+    served = sum(
+        path["bytes"] for name, path in after["datapath"]["paths"].items() if name != "upcall"
+    )
+    assert served >= 65536
+    assert before["datapath"]["fallbacks"]["read_not_present"] >= 1
+    assert web.fetched <= 128 << 10
+
+
+def test_what_was_to_be_fetched_ahead_is_given_up_at_the_last_close(shown: Shown, web: WebServer):
+    web.files["huge"] = huge = 4 * LARGE
+    daemon = shown("--connections", "4")
+    code = "import sys; print(len(open(sys.argv[1], 'rb', buffering=0).read(6 << 20)))"
+    web.fault, web.faulty = "slow", 10**6
+    assert int(daemon.python(code, daemon.path("huge")).stdout) == 6 << 20
+    assert eventually(lambda: told(daemon)["cancelled"] > 0)  # type: ignore[operator]
+    web.faulty = 0
+    assert digest_of(daemon, "huge") == hashlib.sha256(huge).hexdigest()
+    assert told(daemon)["failures"] == 0
 
 
 def test_a_mapping_of_a_cold_file_has_the_bytes_of_the_server(shown: Shown):
@@ -91,7 +188,18 @@ def test_a_read_outlives_a_fault_of_the_server(shown: Shown, web: WebServer, fau
     daemon = shown()
     assert digest_of(daemon) == DIGEST
     assert web.faulty == 0
-    assert (told(daemon)["retries"] >= 1) == (fault != "redirect")
+    assert (told(daemon)["retries"] >= 1) == (fault not in ("redirect", "slow"))
+
+
+def test_another_tag_of_the_same_bytes_is_an_error_and_nothing_is_kept(
+    shown: Shown, web: WebServer
+):
+    web.fault, web.faulty = "wrong tag", 10**6
+    daemon = shown("--cache-timeout", "0")
+    assert daemon.run("cat", daemon.path("small"), check=False).returncode == 1
+    assert told(daemon)["fetched_bytes"] == 0
+    web.faulty = 0
+    assert daemon.run("cat", daemon.path("small")).stdout == SMALL
 
 
 def test_a_server_without_ranges_is_read_all_the_same(shown: Shown, web: WebServer):
@@ -158,7 +266,7 @@ def test_an_open_file_never_mixes_two_versions(shown: Shown, web: WebServer):
 
 
 def test_kept_bytes_are_read_while_the_server_is_away(shown: Shown, web: WebServer):
-    daemon = shown("--cache-timeout", "0")
+    daemon = shown("--cache-timeout", "0", "--deadline", "3")
     assert daemon.run("cat", daemon.path("small")).stdout == SMALL
     daemon.run("stat", daemon.path("large"))
     web.close()
@@ -173,24 +281,18 @@ def test_kept_bytes_are_read_while_the_server_is_away(shown: Shown, web: WebServ
     assert daemon.log().count("similar failures") <= 2
 
 
-@pytest.mark.parametrize("round_", range(4))
-def test_no_wrong_byte_is_read_after_kill_9_of_daemon_and_workers(
-    shown: Shown, web: WebServer, round_: int
-):
-    daemon = shown("--connections", "4")
-    reader = subprocess.Popen(["cat", daemon.path("large")], stdout=subprocess.PIPE)
-    assert reader.stdout is not None
-    reader.stdout.read(1 + round_ * 2 * MIB)
-    workers = told(daemon)["workers"]
-    assert isinstance(workers, list)
-    for pid in [daemon.pid, *workers] if round_ % 2 else [*workers, daemon.pid]:
-        os.kill(pid, signal.SIGKILL)
-    daemon.kill()
-    reader.kill()
-    reader.communicate()
-    again = shown()
-    assert digest_of(again) == DIGEST
-    assert digest_of(again) == DIGEST
+@requires("root")
+@pytest.mark.timeout(300)
+def test_no_wrong_byte_is_read_after_kill_9_of_daemon_and_workers(tmp_path: Path):
+    skip_unless("mounting", "fsspec", "aiohttp")
+    # A kill may come before or after a fetch, so all of a few may miss every one.
+    for attempt in range(6):
+        (tmp_path / str(attempt)).mkdir()
+        report = kills.run(2, tmp_path / str(attempt))
+        assert report.wrong == [], report.text()
+        if report.cut > 0:
+            break
+    assert report.cut > 0, report.text()
 
 
 def test_a_reader_outlives_kill_9_of_the_workers(shown: Shown, web: WebServer):
@@ -258,11 +360,11 @@ def test_a_credential_shows_nowhere(shown: Shown, web: WebServer, cache: str):
     secret = "s3cr3t-0f-th3-t3st"
     header = f'headers={{"Authorization": "{secret}"}}'
     user = f"http://user:{secret}@{web.url.partition('//')[2]}"
-    daemon = shown("--option", header)
+    daemon = shown("--option", header, forked=False)
     daemon.run("cat", daemon.path("small"))
     assert any(one.get("Authorization") == secret for one in web.headers)
     _is_nowhere(secret, daemon, cache)
-    daemon = shown(source=user)
+    daemon = shown(source=user, forked=False)
     daemon.run("cat", daemon.path("small"))
     assert any(one.get("Authorization", "").startswith("Basic") for one in web.headers)
     _is_nowhere(secret, daemon, cache)

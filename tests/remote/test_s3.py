@@ -1,5 +1,6 @@
 """A bucket of a real server of S3, which the test starts: listings, ranges, versions, a mount."""
 
+import contextlib
 import errno
 import hashlib
 import subprocess
@@ -44,24 +45,31 @@ class Bucket:
         self._client.put_object(Bucket="bucket", Key=key, Body=data)
 
 
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
-    """Holds "set/large", "set/small" and "set/below/c", and keys that are no names."""
-    skip_unless("fsspec", "s3fs", "moto")
+@contextlib.contextmanager
+def serving_s3() -> Iterator[int]:
+    """Run moto's server; yield its port."""
     server = subprocess.Popen(
         [sys.executable, "-c", _SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert server.stdout is not None
-        made = Bucket(int(server.stdout.readline()))
+        yield int(server.stdout.readline())
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    """Holds "set/large", "set/small" and "set/below/c", and keys that are no names."""
+    skip_unless("fsspec", "s3fs", "moto")
+    with serving_s3() as port:
+        made = Bucket(port)
         for key, data in (("large", LARGE), ("small", SMALL), ("below/c", b"c")):
             made.put(f"set/{key}", data)
         made.put("set/both", b"file")
         made.put("set/both/inner", b"below it")
         yield made
-    finally:
-        server.kill()
-        server.communicate()
 
 
 def test_a_bucket_is_listed_and_read_and_a_new_version_is_refused(
@@ -97,7 +105,7 @@ def test_a_mounted_bucket_has_the_bytes_of_its_objects(
 ):
     options = [f"--option={name}={value}" for name, value in bucket.options.items()]
     limits = ("--cache-dir", str(tmp_path / "cache"), "--cache-floor", "0")
-    daemon = mounted(*options, *limits, source="s3://bucket/set")
+    daemon = mounted(*options, *limits, source="s3://bucket/set", forked=False)
     listed = daemon.run("find", daemon.mountpoint, "-type", "f", "-printf", "%P %s\\n").stdout
     assert sorted(listed.decode().split("\n")[:-1]) == [
         "below/c 1",

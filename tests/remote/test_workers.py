@@ -13,10 +13,10 @@ from tests.support import skip_unless
 from zcfuse.remote import Remote
 from zcfuse.remote._cache import PIECE_BYTES, key_of
 from zcfuse.remote._drivers import named
-from zcfuse.remote._fetchers import RemoteError
+from zcfuse.remote._fetchers import Fetchers, RemoteError, waited
 from zcfuse.remote._messages import Ensure, Ensured, Info, Look, Looked, Setup
 from zcfuse.remote._source import identity_of, place_of, shown_url
-from zcfuse.tree import Filter, Union, Who
+from zcfuse.tree import Filter, NotYetError, Union, Who
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def _info(ask: Ask) -> Info:
     return looked.info
 
 
-@pytest.mark.parametrize("fault", [one for one in FAULTS if one != "none"])
+@pytest.mark.parametrize("fault", [one for one in FAULTS if one not in ("none", "slow")])
 def test_a_lasting_fault_is_an_error_and_leaves_nothing_in_the_cache(
     ask: Ask, web: WebServer, tmp_path: Path, fault: str
 ):
@@ -46,6 +46,33 @@ def test_a_lasting_fault_is_an_error_and_leaves_nothing_in_the_cache(
     assert kept.good == []
 
 
+def test_a_request_that_is_cancelled_asks_the_server_nothing_more(web: WebServer, tmp_path: Path):
+    fetchers = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
+    try:
+        look = fetchers.ask(lambda number: Look(number, "", b"large", 20))
+        looked = waited(look, 60)
+        assert isinstance(looked, Looked)
+        info = looked.info
+        assert info is not None
+        key = key_of("server", info.path, info.version)
+        web.fault, web.faulty = "slow", 10**6
+        asked = [
+            fetchers.ask(lambda number, at=at: Ensure(number, key, info, at, PIECE_BYTES, True, 20))
+            for at in range(0, 16 * PIECE_BYTES, PIECE_BYTES)
+        ]
+        # Two processes with two threads have the first ones in hand.
+        fetchers.cancel(asked[4:])
+        for answer in asked[:4]:
+            assert isinstance(waited(answer, 60), Ensured)
+        for answer in asked[4:]:
+            with pytest.raises(RemoteError) as failure:
+                waited(answer, 60)
+            assert failure.value.errno == errno.ECANCELED
+        assert len(web.ranges) == 4
+    finally:
+        fetchers.close()
+
+
 def test_another_version_is_refused(ask: Ask, web: WebServer):
     info = _info(ask)
     web.files["large"] = LARGE[::-1]
@@ -55,19 +82,31 @@ def test_another_version_is_refused(ask: Ask, web: WebServer):
     assert (failure.value.errno, failure.value.unreachable) == (errno.ESTALE, False)
 
 
-def test_a_tree_that_waits_for_a_server_is_no_layer_and_cannot_be_filtered(tmp_path: Path):
+async def test_a_union_and_a_filter_of_a_server_never_stop_a_trio_thread(tmp_path: Path):
     skip_unless("fsspec")
-    remote = Remote(f"file://{tmp_path}", cache_dir=str(tmp_path / "cache"))
-    for make in (lambda: Union([remote, str(tmp_path)]), lambda: Filter(remote, hide=["x"])):
-        with pytest.raises(TypeError, match="waits for a server"):
-            make()
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "local").touch()
+    remote = Remote(f"file://{tmp_path}", cache_dir=str(tmp_path / "cache"), cache_timeout=0)
+    for tree, name in (
+        (Union([str(below), remote]), b"cache"),
+        (Union([remote, str(below)]), b"local"),
+        (Filter(remote, hide=["x"]), b"cache"),
+    ):
+        with pytest.raises(NotYetError):
+            tree.lookup(tree.root, name)
+        answer = tree.lookup_for(tree.root, name, Who(0, 0, 0))
+        assert isinstance(answer, Awaitable)
+        node, attributes = await answer
+        assert stat.S_ISDIR(attributes.mode) == (name == b"cache")
+        assert tree.attributes(node) == attributes
     remote.close()
 
 
 async def test_a_lookup_never_stops_a_trio_thread(tmp_path: Path):
     skip_unless("fsspec")
     remote = Remote(f"file://{tmp_path}", cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(OSError, match="not supported"):
+    with pytest.raises(NotYetError):
         remote.lookup(remote.root, b"x")
     answer = remote.lookup_for(remote.root, b"cache", Who(0, 0, 0))
     assert isinstance(answer, Awaitable)

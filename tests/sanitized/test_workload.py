@@ -18,8 +18,8 @@ from typing import Final
 
 import pytest
 
-from tests.integration.conftest import rings_on
 from tests.support import Daemon, requires, skip_unless
+from tests.support._rings import rings_on
 
 pytestmark = requires("root", "fuse")
 
@@ -111,7 +111,7 @@ def test_a_mirror_by_each_serving_path(tmp_path: Path, source: Path, path: str) 
         pass
 
 
-@pytest.mark.alone
+@pytest.mark.ring
 @pytest.mark.parametrize("path", ["pool", "passthrough"])
 def test_a_mirror_over_io_uring(tmp_path: Path, source: Path, path: str) -> None:
     skip_unless("io_uring")

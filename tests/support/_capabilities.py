@@ -294,7 +294,10 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "acl": _Capability(_acl, False),
     "xattr": _Capability(_xattr, False),
     # `make test` installs these.
-    **{name: _Capability(_program(name), False) for name in (*PROGRAMS, "curl", "fsck.erofs")},
+    **{
+        name: _Capability(_program(name), False)
+        for name in (*PROGRAMS, "curl", "fsck.erofs", "strace")
+    },
     # Kernel options, or the filesystem of the temporary directory.
     "passthrough": _Capability(_passthrough, True),
     "tracepoints": _Capability(_tracepoints, True),
@@ -306,7 +309,8 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "loop": _Capability(_loop, True),
     "memory cgroup": _Capability(_memory_cgroup, True),
     "io_uring": _Capability(_rings, True),
-    # For systems other than Debian.
+    # For systems other than Debian, and for a machine that only runs zcfuse.
+    **{name: _Capability(_program(name), True) for name in ("make", "cc")},
     "man": _Capability(_program("man"), True),
     "systemd-analyze": _Capability(_program("systemd-analyze"), True),
     "page cache eviction": _Capability(_eviction, True),
@@ -314,8 +318,15 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     # `make bench` installs these.
     "mergerfs": _Capability(_mergerfs, True),
     "bindfs": _Capability(_program("bindfs"), True),
-    # Drivers of remote sources.
-    **{name: _Capability(_package(name), True) for name in ("fsspec", "aiohttp", "s3fs", "moto")},
+    # Drivers and servers of remote sources, and what reads them.
+    **{
+        name: _Capability(_package(name), True)
+        for name in (
+            *("fsspec", "aiohttp", "s3fs", "moto", "distributed", "paramiko"),
+            *("safetensors", "zarr"),
+        )
+    },
+    "sshd": _Capability(_program("sshd"), True),
     # `make test-install` makes one.
     "bare system": _Capability(_bare_system, True),
     # `make proof` installs these.

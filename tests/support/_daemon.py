@@ -13,9 +13,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
+import msgspec
+
+from tests.support._forked import ForkedProcess, fork_zcfuse
 from tests.support._kernel import FuseMount, abort, detach, find_mount, stacks
 from tests.support._user import CHECKOUT, OrdinaryUser
 from tests.support._waiting import eventually
+from zcfuse.admin.status import read_status
 
 MOUNT_DEADLINE_S: Final = 20.0
 UNMOUNT_DEADLINE_S: Final = 20.0
@@ -36,10 +40,12 @@ class ClientHungError(AssertionError):
 
 
 class Daemon:
-    """``python -m zcfuse mount SOURCE MOUNTPOINT --foreground`` as a child process.
+    """``zcfuse mount SOURCE MOUNTPOINT --foreground`` as a separate process.
 
     Owns the process and, until it ends, the mount. `env` adds to the environment. With an empty
-    `source` the options select the tree. `under` is a wrapper command, such as prlimit.
+    `source` the options select the tree. `under` is a wrapper command, such as prlimit. With one
+    of them, with another user or without `forked` the process is a new interpreter; otherwise the
+    fork server starts it, and /proc shows the command line of the server.
     """
 
     def __init__(
@@ -51,26 +57,32 @@ class Daemon:
         env: Mapping[str, str] | None = None,
         user: OrdinaryUser | None = None,
         under: Sequence[str] = (),
+        forked: bool = True,
     ) -> None:
         self.source = source
         self.mountpoint = os.path.realpath(mountpoint)
         self.user = user
         self._log_path = log
         self._must_succeed = True
-        argv = [sys.executable, "-m", "zcfuse", "mount", *filter(None, [source])]
-        argv += [mountpoint, "--foreground"]
-        argv = self._wrap([*argv, *options])
-        argv = [*under, *argv]
+        arguments = ["mount", *filter(None, [source]), mountpoint, "--foreground", *options]
         with open(log, "wb") as file:
-            self.process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=CHECKOUT,
-                env=_environment(env),
-                start_new_session=True,
-            )
+            if forked and env is None and user is None and not under:
+                self.process: ForkedProcess | subprocess.Popen[bytes] = fork_zcfuse(
+                    arguments,
+                    output=file.fileno(),
+                    environment=_environment(None),
+                    directory=CHECKOUT,
+                )
+            else:
+                self.process = subprocess.Popen(
+                    [*under, *self._wrap([sys.executable, "-m", "zcfuse", *arguments])],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    cwd=CHECKOUT,
+                    env=_environment(env),
+                    start_new_session=True,
+                )
         try:
             self._wait_until_mounted()
         except BaseException:
@@ -98,6 +110,9 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """The status document, as ``zcfuse status --json`` prints it."""
+        if self.user is None:
+            answer: dict[str, Any] = json.loads(msgspec.json.encode(read_status(self.mountpoint)))
+            return answer
         result = self.run(sys.executable, "-m", "zcfuse", "status", "--json", self.mountpoint)
         document: dict[str, Any] = json.loads(result.stdout)
         return document

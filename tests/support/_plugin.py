@@ -5,6 +5,8 @@ It fails a run for a skip on a machine that offers everything, and for a leftove
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
@@ -15,17 +17,30 @@ import pytest
 from tests.support import _capabilities as capabilities
 from tests.support._daemon import Daemon, Mounter
 from tests.support._kernel import FuseMount, abort, detach, fuse_mounts
+from tests.support._rings import kept_on as rings_kept_on
 from tests.support._user import OrdinaryUser
 from tests.support._user import ordinary_user as _ordinary_user
 
 _LEFT = pytest.StashKey[list[FuseMount]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --rings."""
+    parser.addoption(
+        "--rings", action="store_true", help="switch FUSE over io_uring on during the run"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers, and switch FUSE over io_uring on if the run is to have it."""
     config.addinivalue_line("markers", "requires(*names): capabilities that the test needs")
-    config.addinivalue_line("markers", "alone: changes a machine setting, or loads the machine")
+    config.addinivalue_line(
+        "markers", "alone: changes a machine setting, loads the machine, or needs its caches"
+    )
+    config.addinivalue_line("markers", "ring: needs FUSE over io_uring switched on")
     config.addinivalue_line("markers", "proof: a program that only `make proof` installs and runs")
+    if config.getoption("--rings") and not _is_worker(config):
+        _keep_rings_on(config)
 
 
 def pytest_report_header() -> list[str]:
@@ -33,6 +48,15 @@ def pytest_report_header() -> list[str]:
     if capabilities.offers_everything():
         return ["zcfuse: this machine offers everything: a skip is a failure"]
     return [f"zcfuse: kernel {os.uname().release}, uid {os.geteuid()}: some tests may skip"]
+
+
+def pytest_collection_finish() -> None:
+    """Leave the objects of the collected tests out of each later garbage collection.
+
+    They are some 200,000, and tests that count descriptors collect twice.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -88,7 +112,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     Among several workers the controller does it, because it decides the exit status.
     """
-    if hasattr(session.config, "workerinput"):
+    if _is_worker(session.config):
         return
     base = os.path.realpath(tempfile.gettempdir())
     left = [mount for mount in fuse_mounts() if _is_ours(session.config, mount.mountpoint, base)]
@@ -104,6 +128,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the leftover mounts."""
     for mount in terminalreporter.config.stash.get(_LEFT, []):
         terminalreporter.write_line(f"left mounted by a test: {mount.mountpoint}", red=True)
+
+
+def _keep_rings_on(config: pytest.Config) -> None:
+    if not capabilities.missing("io_uring"):
+        kept = contextlib.ExitStack()
+        kept.enter_context(rings_kept_on())
+        config.add_cleanup(kept.close)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def _is_ours(config: pytest.Config, mountpoint: str, base: str) -> bool:
@@ -134,8 +169,9 @@ def mounted(tmp_path: Path, source: str, mountpoint: str) -> Iterator[Mounter]:
     """Makes real mounts: ``mounted("--path", "splice")`` shows `source` on `mountpoint`.
 
     Keyword arguments: `source`, `mountpoint` (other directories), `env` (added to the daemon's
-    environment), `user` (an `OrdinaryUser` who owns both directories). The end unmounts each mount
-    and requires exit status 0 from its daemon.
+    environment), `user` (an `OrdinaryUser` who owns both directories), `forked` (False: a command
+    line that shows the arguments). The end unmounts each mount and requires exit status 0 from its
+    daemon.
     """
     capabilities.skip_unless("mounting")
     daemons: list[Daemon] = []
@@ -146,9 +182,10 @@ def mounted(tmp_path: Path, source: str, mountpoint: str) -> Iterator[Mounter]:
         mountpoint: str = mountpoint,
         env: Mapping[str, str] | None = None,
         user: OrdinaryUser | None = None,
+        forked: bool = True,
     ) -> Daemon:
         log = str(tmp_path / f"daemon-{len(daemons)}.log")
-        daemon = Daemon(source, mountpoint, *options, log=log, env=env, user=user)
+        daemon = Daemon(source, mountpoint, *options, log=log, env=env, user=user, forked=forked)
         daemons.append(daemon)
         if user is not None:
             user.ends.callback(daemon.unmount)

@@ -13,6 +13,7 @@ from tests.support import (
     Mounter,
     OrdinaryUser,
     UnknownCapabilityError,
+    eventually,
     find_mount,
     missing,
     requires,
@@ -93,13 +94,22 @@ def test_an_ordinary_user_leaves_nothing_behind(ordinary_user: OrdinaryUser) -> 
         assert "zcfuse-namespace" not in file.read()
 
 
+def _threads_of(pid: int) -> set[str]:
+    """The states of a process's threads."""
+    states = set()
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/stat") as file:
+            states.add(file.read().rpartition(")")[2].split()[0])
+    return states
+
+
 @requires("mounting")
 def test_a_client_that_hangs_fails_its_test_and_leaves_nothing_mounted(
     mounted: Mounter, mountpoint: str
 ) -> None:
     daemon = mounted()
     daemon.process.send_signal(signal.SIGSTOP)
-    os.waitpid(daemon.process.pid, os.WUNTRACED)  # until the last thread has stopped
+    assert eventually(lambda: _threads_of(daemon.pid) == {"T"})
     with pytest.raises(ClientHungError, match="state T"):
         daemon.run("ls", mountpoint, timeout=2)
     assert find_mount(mountpoint) is None

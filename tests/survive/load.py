@@ -1,6 +1,6 @@
 """Kills the daemon of a surviving mount under load, and counts what clients notice.
 
-``python -m tests.survive.load --kills 500 [--kind mirror] [--upgrades]`` prints a report and fails
+``python -m tests.survive.load --kills 500 [--kind mirror] [--by kill]`` prints a report and fails
 if a client got an error, wrong bytes, or no answer. `run` does it for a test.
 """
 
@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tarfile
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.support import abort, eventually, find_mount, let_pass
-from tests.survive import tree
+from tests.survive import deaths, tree
 from tests.survive.client import ROLES
 from zcfuse.admin.status import StatusDocument, StatusError, read_status_of
 from zcfuse.admin.status import find_mount as find_entry
@@ -167,7 +166,8 @@ def _stalls(
     ]  # fmt: skip
 
 
-def _zcfuse(*arguments: str) -> None:
+def zcfuse(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command; it must succeed unless `check` is False."""
     result = subprocess.run(
         [sys.executable, "-m", "zcfuse", *arguments],
         cwd=_CHECKOUT,
@@ -175,18 +175,19 @@ def _zcfuse(*arguments: str) -> None:
         capture_output=True,
         text=True,
     )
-    if result.returncode != 0:
+    if check and result.returncode != 0:
         raise AssertionError(f"zcfuse {arguments}: {result.stderr}")
+    return result
 
 
 @contextmanager
 def mounted(mountpoint: str, arguments: list[str], log: str) -> Iterator[MountEntry]:
     """Mount with ``--survive``; whatever happens, nothing stays mounted."""
-    _zcfuse("mount", *arguments, mountpoint, "--survive", "--log-file", log)
+    zcfuse("mount", *arguments, mountpoint, "--survive", "--log-file", log)
     entry = find_entry(mountpoint)
     try:
         yield entry
-        _zcfuse("umount", "--wait", "10", mountpoint)
+        zcfuse("umount", "--wait", "10", mountpoint)
     finally:
         left = find_mount(mountpoint)
         if left is not None:
@@ -213,13 +214,13 @@ def run(
     kind: str,
     kills: int,
     *,
-    upgrades: bool = False,
+    by: str = "kill",
     seed: int | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Report:
     """Mount, load, kill the daemon `kills` times at random moments, unmount, and report.
 
-    With `upgrades`, ``zcfuse upgrade`` replaces the daemon instead.
+    `by` is one of `deaths.WAYS`, or ``upgrade``: ``zcfuse upgrade`` replaces the daemon instead.
     """
     chosen = random.Random(seed)
     report = Report()
@@ -235,7 +236,7 @@ def run(
             try:
                 for number in range(kills):
                     let_pass(chosen.uniform(_LEAST_S, _MOST_S))
-                    document = _replaced(entry, document, times, report, upgrades=upgrades)
+                    document = _replaced(entry, document, times, report, by, chosen)
                     if tell is not None and (number + 1) % 50 == 0:
                         tell(f"{number + 1} kills")
             finally:
@@ -243,6 +244,8 @@ def run(
                 load.kill()
             report.status = read_status_of(entry)
         report.left = _left(report.status)
+        if by == "starve":
+            deaths.leave_groups(report.status)
         if tell is not None and not report.clean():
             with open(log) as file:
                 tell("".join(file.readlines()[-40:]))
@@ -254,19 +257,19 @@ def _replaced(
     document: StatusDocument,
     times: list[tuple[float, float]],
     report: Report,
-    *,
-    upgrades: bool,
+    by: str,
+    chosen: random.Random,
 ) -> StatusDocument:
     assert document.survival is not None
     began = time.monotonic()
-    if upgrades:
-        _zcfuse("upgrade", entry.mountpoint)
+    if by == "upgrade":
+        zcfuse("upgrade", entry.mountpoint)
     else:
-        os.kill(document.processes["datapath"], signal.SIGKILL)
+        deaths.WAYS[by](document, chosen)
     found = successor(entry, document.survival.generation)
     assert found.survival is not None
     pause = found.survival.last[-1].pause_s
-    times.append((began, time.monotonic() if upgrades else began + pause))
+    times.append((began, began + pause if by == "kill" else time.monotonic()))
     report.kills += 1
     report.pauses.append(pause)
     return found
@@ -290,7 +293,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--kind", default="mirror")
-    parser.add_argument("--upgrades", action="store_true")
+    parser.add_argument("--by", choices=("upgrade", *deaths.WAYS), default="kill")
     parser.add_argument("--seed", type=int)
     given = parser.parse_args()
     status = 0
@@ -298,7 +301,7 @@ def main() -> int:
         report = run(
             kind,
             given.kills,
-            upgrades=given.upgrades,
+            by=given.by,
             seed=given.seed,
             tell=lambda text: print(text, flush=True),
         )

@@ -1,11 +1,13 @@
 """Entries as values: refused arguments, and equality of entries."""
 
+import gc
 import os
-import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zcfuse.tree import Bytes, Computed, Concat, Dir, File, Mirror, Slice, Symlink, Zeros
 
@@ -57,20 +59,52 @@ def test_directories_are_made_for_paths():
     assert tree.directories() == 1
 
 
-def test_many_paths_keep_only_names_and_paths():
+def test_many_paths_keep_no_object_for_each():
     number = 5000
     tracemalloc.start()
     try:
         tree = Dir.from_paths({f"d/{n:09}.jpg": f"/data/{n:09}.jpg" for n in range(number)})
+        gc.collect()
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    strings = sys.getsizeof(b"000000000.jpg") + sys.getsizeof(b"/data/000000000.jpg")
-    entry = sys.getsizeof(File("/x"))
-    table = sys.getsizeof(dict.fromkeys(range(number))) / number
-    assert size / number < strings + table + entry
+    assert len(tree["d"]) == number
+    assert size / number < len(b"000000001.jpg") + len(b"000000001.jpg") + 10
     assert tree["d"].remove("000000001.jpg").key() == File("/data/000000001.jpg").key()
     assert tree["d"].replace("000000002.jpg", "/y").key() == File("/data/000000002.jpg").key()
+
+
+NAMES = [b"%d" % number for number in range(99)]
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "replace", "remove", "look"]),
+        st.sampled_from([*NAMES, b"a", b"10\x01", b"\xff"]),
+        st.sampled_from(["/data/x", "/other", Bytes(b"made")]),
+    )
+)
+
+
+@given(CHANGES)
+def test_a_directory_of_many_paths_changes_as_a_small_one(changes):
+    paths = {b"%d" % number: f"/data/{number * 7}" for number in range(40, 80)}
+    many = Dir.from_paths({f"d/{name.decode()}": path for name, path in paths.items()})["d"]
+    few = Dir(paths)
+    for change, name, path in changes:
+        arguments = (name, path) if change in ("add", "replace") else (name,)
+        found = []
+        for directory in (many, few):
+            try:
+                if change == "look":
+                    found.append(repr(directory.get(name)))
+                else:
+                    found.append(repr(getattr(directory, change)(*arguments)))
+            except OSError as error:
+                found.append(type(error))
+        assert found[0] == found[1]
+        assert len(many) == len(few)
+        assert (name in many) == (name in few)
+    assert sorted(many.names()) == sorted(few.names())
+    assert [repr(many[name]) for name in few] == [repr(few[name]) for name in few]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.tree.filter_model import GLOBS, NAMES, RENAMES, filtered, random_tree, write_tree
@@ -68,8 +68,9 @@ def test_any_text_is_a_pattern_or_refused(pattern: str, name: str) -> None:
         shown = Filter(Dir(), hide=[pattern.encode(errors="replace")])
     except ValueError:
         shown = Filter(Dir())
+    assume(encoded not in (b"", b".", b".."))
     with pytest.raises(FileNotFoundError):
-        shown.lookup(shown.root, encoded or b"x")
+        shown.lookup(shown.root, encoded)
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "a//b", "..", "a/./b", "[a", "a\\", "[]", "a\0b"])

@@ -7,6 +7,7 @@ everything that it mounts. It does not import the data path: it measures the rea
 from zcfuse.bench._clients import ClientError, ClientProcess, ClientTimedOutError, Timing, client
 from zcfuse.bench._copies import CASES, Case, Counted, Report, Row, run_copies
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
+from zcfuse.bench._frozen import frozen_targets
 from zcfuse.bench._layers import LAYERS, layers_of, union_peer_targets, union_targets
 from zcfuse.bench._rounds import BenchReport, BenchRow, Cell, filesystem_of, run_bench
 from zcfuse.bench._sources import (
@@ -33,8 +34,14 @@ from zcfuse.bench._targets import (
     tar_targets,
     zcfuse_target,
 )
-from zcfuse.bench._views import view_targets, views_of
+from zcfuse.bench._views import SLICES, view_targets, views_of
 from zcfuse.bench._workloads import WORKLOADS, Cold, Workload
+from zcfuse.bench._writing import (
+    WRITTEN_FILES,
+    writable_targets,
+    writing_place,
+    writing_workloads,
+)
 
 __all__ = [
     "BACKING",
@@ -43,8 +50,10 @@ __all__ = [
     "LAYERS",
     "PATHS",
     "SIZES",
+    "SLICES",
     "VARIANTS",
     "WORKLOADS",
+    "WRITTEN_FILES",
     "BenchReport",
     "BenchRow",
     "Case",
@@ -68,6 +77,7 @@ __all__ = [
     "client",
     "existing_file",
     "filesystem_of",
+    "frozen_targets",
     "layers_of",
     "mountpoint_outside",
     "peer_targets",
@@ -86,6 +96,9 @@ __all__ = [
     "union_targets",
     "view_targets",
     "views_of",
+    "writable_targets",
+    "writing_place",
+    "writing_workloads",
     "zcfuse_command",
     "zcfuse_target",
 ]

@@ -15,11 +15,12 @@ import mmap
 import os
 import random
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from zcfuse.audit import cachestat
@@ -28,6 +29,7 @@ _HASH_BLOCK: Final = 1 << 20
 _SINK_TIMEOUT_S: Final = 10.0
 _BLOCK: Final = 1 << 20
 _PAGE: Final = mmap.PAGESIZE
+_FILES_PER_DIRECTORY: Final = 100
 Timing = dict[str, int]  # "ns", "operations", "bytes"
 
 
@@ -203,6 +205,78 @@ class Client:
         if found:
             raise OSError(errno.EEXIST, "a name that was to be missing exists", found[0])
         return result
+
+    def write(self, root: str, size: int, block: int, count: int, seed: int | None) -> Timing:
+        """Write `count` blocks into a file of `size` bytes: in order, or at random by `seed`."""
+        fd = os.open(os.path.join(_own(root), "written"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            for done in range(os.fstat(fd).st_size, size, _BLOCK):
+                os.pwrite(fd, bytes(_BLOCK), done)
+            chosen = random.Random(seed)
+            offsets = (
+                [index * block for index in range(count)]
+                if seed is None
+                else [chosen.randrange(size // block) * block for _ in range(count)]
+            )
+            data = chosen.randbytes(block)
+            begin = time.perf_counter_ns()
+            _exhaust(map(os.pwrite, itertools.repeat(fd), itertools.repeat(data), offsets))
+            return _timing(begin, count, count * block)
+        finally:
+            os.close(fd)
+
+    def create(self, root: str, count: int, size: int) -> Timing:
+        """Create `count` files, write `size` bytes into each, and close it."""
+        paths = _new_paths(root, count)
+        for directory in dict.fromkeys(map(os.path.dirname, paths)):
+            os.mkdir(directory)
+        data = bytes(size)
+        begin = time.perf_counter_ns()
+        for path in paths:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            os.write(fd, data)
+            os.close(fd)
+        return _timing(begin, count, 0)
+
+    def delete(self, root: str, count: int) -> Timing:
+        """Unlink the files that `create` made."""
+        paths = _new_paths(root, count)
+        begin = time.perf_counter_ns()
+        _exhaust(map(os.unlink, paths))
+        result = _timing(begin, count, 0)
+        _exhaust(map(os.rmdir, dict.fromkeys(map(os.path.dirname, paths))))
+        return result
+
+    def unpack(self, root: str, archive: str, members: int) -> Timing:
+        """Unpack a tar archive with tar(1)."""
+        into = os.path.join(_own(root), "unpacked")
+        os.mkdir(into)
+        return _command(members, "tar", "-xf", archive, "-C", into)
+
+    def remove(self, root: str, members: int) -> Timing:
+        """Remove what `unpack` made with rm(1)."""
+        return _command(members, "rm", "-r", os.path.join(_own(root), "unpacked"))
+
+
+def _own(root: str) -> str:
+    """The directory of this client: targets may share what they change."""
+    path = os.path.join(root, str(os.getpid()))
+    with suppress(FileExistsError):
+        os.mkdir(path)
+    return path
+
+
+def _new_paths(root: str, count: int) -> list[str]:
+    own = _own(root)
+    return [f"{own}/{index // _FILES_PER_DIRECTORY}/{index}" for index in range(count)]
+
+
+def _command(operations: int, *command: str) -> Timing:
+    begin = time.perf_counter_ns()
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(errno.EIO, done.stderr.strip(), command[0])
+    return _timing(begin, operations, 0)
 
 
 def _exists(path: str) -> bool:

@@ -54,20 +54,34 @@ def union_targets(layers: Sequence[str], paths: Sequence[str], base: str) -> lis
     return [zcfuse_target(path, None, os.path.join(base, path), options) for path in paths]
 
 
-def union_peer_targets(layers: Sequence[str], base: str) -> list[Target]:
-    """The layers merged by the kernel's overlayfs and by fuse-overlayfs, below `base`."""
-    return [_overlayfs(layers, base), _fuse_overlayfs(layers, base)]
+def union_peer_targets(
+    layers: Sequence[str], base: str, changes: str | None = None
+) -> list[Target]:
+    """The layers merged by the kernel's overlayfs and by fuse-overlayfs, below `base`.
+
+    Each has an upper layer in `changes`, or is read-only without that directory.
+    """
+    return [_overlayfs(layers, base, changes), _fuse_overlayfs(layers, base, changes)]
 
 
-def _overlayfs(layers: Sequence[str], base: str) -> Target:
+def upper_of(changes: str, name: str) -> tuple[str, str]:
+    """Create the upper and the work directory of a union in `changes`."""
+    upper, work = (os.path.join(changes, name, part) for part in ("upper", "work"))
+    os.makedirs(upper)
+    os.mkdir(work)
+    return upper, work
+
+
+def _overlayfs(layers: Sequence[str], base: str, changes: str | None) -> Target:
     if os.geteuid() != 0:
         return Target(_OVERLAYFS, missing="only root may mount it")
     mountpoint = os.path.join(base, _OVERLAYFS)
     argv = [sys.executable, "-P", "-m", "zcfuse.bench._overlayfs", ":".join(layers), mountpoint]
+    argv += upper_of(changes, _OVERLAYFS) if changes is not None else []
     return Target(_OVERLAYFS, tuple(argv), mountpoint)
 
 
-def _fuse_overlayfs(layers: Sequence[str], base: str) -> Target:
+def _fuse_overlayfs(layers: Sequence[str], base: str, changes: str | None) -> Target:
     program = shutil.which(_FUSE_OVERLAYFS)
     if program is None:
         return Target(
@@ -75,6 +89,8 @@ def _fuse_overlayfs(layers: Sequence[str], base: str) -> Target:
         )
     mountpoint = os.path.join(base, _FUSE_OVERLAYFS)
     options = f"{_FUSE_OVERLAYFS_OPTIONS},lowerdir={':'.join(layers)}"
+    if changes is not None:
+        options += ",upperdir={},workdir={}".format(*upper_of(changes, _FUSE_OVERLAYFS))
     return Target(_FUSE_OVERLAYFS, (program, "-f", "-o", options, mountpoint), mountpoint)
 
 

@@ -58,12 +58,13 @@ class BenchRow(msgspec.Struct, frozen=True):
 
 class BenchReport(msgspec.Struct, frozen=True):
     """The results and their conditions. Every figure includes `loop_us`, the client's cost of a
-    call."""
+    call. `load` is the load average before the first round."""
 
     source: str
     kernel: str
     filesystem: str
     cpus: int
+    load: float
     rounds: int
     loop_us: float
     targets: tuple[str, ...]
@@ -75,8 +76,11 @@ class BenchReport(msgspec.Struct, frozen=True):
 class _Bench:
     """The state of a run: its targets and samples."""
 
-    def __init__(self, tree: SourceTree, running: Sequence[RunningTarget]) -> None:
+    def __init__(
+        self, tree: SourceTree, running: Sequence[RunningTarget], workloads: Sequence[Workload]
+    ) -> None:
         self._tree = tree
+        self._workloads = workloads
         self._running = running
         self._samples: dict[tuple[str, str], list[Timing]] = {}
         self._reasons: dict[tuple[str, str], str] = {}
@@ -86,7 +90,7 @@ class _Bench:
         """Run every workload on every target once; the order of targets rotates with each round."""
         turned = number % len(self._running)
         order = [*self._running[turned:], *self._running[:turned]]
-        for workload in WORKLOADS:
+        for workload in self._workloads:
             reason = workload.missing(self._tree)
             for target in order:
                 name = target.target.name
@@ -120,7 +124,7 @@ class _Bench:
                     for target in self._running
                 },
             )
-            for workload in WORKLOADS
+            for workload in self._workloads
         )
 
     def _cell(self, workload: str, target: str) -> Cell:
@@ -202,11 +206,16 @@ def filesystem_of(path: str) -> str:
 
 
 def run_bench(
-    tree: SourceTree, targets: Sequence[Target], rounds: int, progress: Progress
+    tree: SourceTree,
+    targets: Sequence[Target],
+    rounds: int,
+    progress: Progress,
+    workloads: Sequence[Workload] = WORKLOADS,
 ) -> BenchReport:
-    """Run `rounds` rounds of all workloads; the first of `targets` is the backing tree."""
+    """Run `rounds` rounds of the workloads; the first of `targets` is the backing tree."""
+    load = os.getloadavg()[0]
     with all_started(targets, tree.root) as (running, unavailable):
-        bench = _Bench(tree, running)
+        bench = _Bench(tree, running, workloads)
         loop_us = loop_cost_us(running[0].client)
         _warm_backing(tree, running[0].client)
         for number in range(rounds):
@@ -216,6 +225,7 @@ def run_bench(
             kernel=os.uname().release,
             filesystem=filesystem_of(tree.root),
             cpus=len(os.sched_getaffinity(0)),
+            load=load,
             rounds=rounds,
             loop_us=loop_us,
             targets=tuple(target.target.name for target in running),

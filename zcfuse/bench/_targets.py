@@ -1,7 +1,7 @@
 """The targets to measure: the backing tree, zcfuse by chosen paths, and its peers.
 
-Peers are mounted read-only from their command lines, with the fastest options for reading that keep
-the same guarantees: zcfuse's cache timeout of one second, and pages kept while size and time match.
+Peers are mounted from their command lines, with the fastest options for reading that keep the same
+guarantees: zcfuse's cache timeout of one second, and pages kept while size and time match.
 """
 
 import contextlib
@@ -22,12 +22,13 @@ BACKING: Final = "backing"
 VARIANTS: Final[Mapping[str, str]] = {
     "python": "--no-directory-lease",
     "immutable": "--immutable",
+    "push": "--coherence=push",
     "dev": "--transport=dev",
     "uring": "--transport=uring",
 }
 PATHS: Final = ("naive", "upcall", "pool", "mmap", "splice", "passthrough")
 _MERGERFS_OPTIONS: Final = (
-    "ro,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
+    "use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
     "cache.symlinks=true,cache.readdir=true,threads=0"
 )
 _RATARMOUNT: Final = "ratarmount"
@@ -35,7 +36,7 @@ _RATARMOUNT_OPTIONS: Final = "auto_cache,entry_timeout=1,attr_timeout=1,negative
 _EXAMPLE: Final = "passthrough_hp"
 _RING_PARAMETER: Final = "/sys/module/fuse/parameters/enable_uring"
 _BINDFS_OPTIONS: Final = (
-    "ro,auto_cache,entry_timeout=1,attr_timeout=1,negative_timeout=1,max_readahead=1048576"
+    "auto_cache,entry_timeout=1,attr_timeout=1,negative_timeout=1,max_readahead=1048576"
 )
 
 
@@ -73,25 +74,34 @@ def split_path(path: str) -> tuple[str, list[str]]:
 
 
 def zcfuse_target(
-    path: str, source: str | None, mountpoint: str, options: Sequence[str] = ()
+    path: str,
+    source: str | None,
+    mountpoint: str,
+    options: Sequence[str] = (),
+    kind: str = "",
 ) -> Target:
-    """The mount of `source`, or of the tree in `options`, by a serving path with its VARIANTS."""
+    """The mount of `source`, or of the tree in `options`, by a serving path with its VARIANTS.
+
+    `kind` names the tree in the name of the column.
+    """
     bare, variants = split_path(path)
     path_options = ["--path", bare, *(VARIANTS[variant] for variant in variants)]
     argv = zcfuse_command(source, mountpoint, [*path_options, *options])
-    name = "zcfuse" if path == "auto" else f"zcfuse {path}"
+    name = " ".join(["zcfuse", *([kind] if kind else []), *([path] if path != "auto" else [])])
     return Target(name, tuple(argv), mountpoint)
 
 
-def peer_targets(source: str, base: str) -> list[Target]:
+def peer_targets(source: str, base: str, *, writable: bool = False) -> list[Target]:
     """The other programs, mounted in directories of `base`; a missing program reports that.
 
     libfuse's example passthrough_hp takes part if it is in the PATH, and also over a ring if both
     the program and the kernel support that. Distributions do not package it.
     """
+    mode = "rw" if writable else "ro"
+    bindfs = ("bindfs", "-f", "--multithreaded", "--no-allow-other")
     commands = {
-        "mergerfs": ("mergerfs", "-f", "-o", _MERGERFS_OPTIONS),
-        "bindfs": ("bindfs", "-f", "--multithreaded", "--no-allow-other", "-o", _BINDFS_OPTIONS),
+        "mergerfs": ("mergerfs", "-f", "-o", f"{mode},{_MERGERFS_OPTIONS}"),
+        "bindfs": (*bindfs, "-o", f"{mode},{_BINDFS_OPTIONS}"),
     }
     if shutil.which(_EXAMPLE):
         commands[_EXAMPLE] = (_EXAMPLE, "--foreground", "--clone-fd")

@@ -25,7 +25,7 @@ POLICY: Final = "policy"
 TRACED: Final = "traced"
 _PROGRAM: Final = """
 import os
-from zcfuse import Dir, File, Leased
+from zcfuse import Dir, File, Leased, LeasedNames
 
 
 class Leasing(Dir):
@@ -35,14 +35,18 @@ class Leasing(Dir):
         super().__init__(key=directory)
         self.directory = directory
 
-    async def lookup(self, name, who):
+    def entry(self, name):
         path = os.path.join(self.directory, name)
         if os.path.isdir(path):
-            return Leased(Leasing(path), for_everyone=True)
-        return Leased(File(path), for_everyone=True) if os.path.exists(path) else None
+            return Leasing(path)
+        return File(path) if os.path.exists(path) else None
+
+    async def lookup(self, name, who):
+        return Leased(self.entry(name), for_everyone=True)
 
     async def list(self, who):
-        return os.listdir(self.directory)
+        names = {name: self.entry(name) for name in os.listdir(self.directory)}
+        return LeasedNames(names, for_everyone=True, complete=True)
 
 
 tree = Leasing({root!r})

@@ -25,11 +25,12 @@ _DENTRIES_AND_INODES: Final = "2"
 
 
 class Cold(Enum):
-    """The cache to drop before a workload runs."""
+    """The cache to drop before a workload runs. `AS_LEFT` does not warm it up either."""
 
     NOTHING = "warm"
     DATA = "cold file cache of the mount"
     DENTRIES = "cold dentries"
+    AS_LEFT = "as left"
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -135,6 +136,7 @@ WORKLOADS: Final = (
         needs_large=True,
     ),
     Workload("walk and stat, cold", Cold.DENTRIES, _walk),
+    Workload("walk and stat, warm", Cold.NOTHING, _walk),
     Workload("stat by path, cold", Cold.DENTRIES, _stat, needs_small=True),
     Workload("open+read+close 16 KiB, cold", Cold.DENTRIES, _open_read_close(1), needs_small=True),
     Workload("the same, warm", Cold.NOTHING, _open_read_close(1), needs_small=True),

@@ -20,6 +20,12 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "zcfuse.cli.upgrade:upgrade",
         "Have the installed version take a surviving mount over.",
     ),
+    "diff": ("zcfuse.cli.changes:diff", "List what clients changed of a union."),
+    "commit": (
+        "zcfuse.cli.changes:commit",
+        "Write what clients changed of a union as a layer.",
+    ),
+    "reset": ("zcfuse.cli.changes:reset", "Empty the upper layer of a union."),
     "sync": ("zcfuse.cli.sync:sync", "Wait until a mount shows every change made so far."),
     "list": ("zcfuse.cli.list:list_", "List the zcfuse mounts and their daemons."),
     "status": (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BUSY: Final = ": end the programs that use it, or detach it by --force or --lazy"
 _EXPLAINED: Final = {
     "image": "EROFS reads the image, and the kernel reads the backing files",
+    "archive": "EROFS reads the members from blocks of the archive",
     "layers": "overlayfs merges the layers",
     "directory": "the directory is mounted a second time (bind mount)",
 }
@@ -47,16 +48,25 @@ def unmounted_from_kernel(mountpoint: str, wait: float, *, force: bool, lazy: bo
     served = kernel_served(mountpoint)
     if served is None:
         return False
+    if os.geteuid() != 0:
+        raise CommandError(f"{mountpoint}: the kernel serves it: only root may unmount; use sudo")
+    leave_kernel(served, wait, force=force, lazy=lazy)
+    return True
+
+
+def leave_kernel(served: KernelServed, wait: float, *, force: bool, lazy: bool) -> None:
+    """Unmount a mount of the kernel, as root.
+
+    Raises:
+        CommandError: the kernel refused to unmount it.
+    """
     from zcfuse.engine import unmount_kernel
 
-    if os.geteuid() != 0:
-        raise CommandError(f"{mountpoint}: the kernel serves it: only root may unmount it")
     outcome = unmount_kernel(served, 0 if lazy else wait, force=force or lazy)
     if outcome.failed:
         raise CommandError(f"{outcome.message}{_BUSY if outcome.busy else ''}")
     if outcome.message and not lazy:
         warn(f"zcfuse: {outcome.message}")
-    return True
 
 
 def print_kernel_mount(served: KernelServed, *, as_json: bool) -> None:
@@ -127,7 +137,7 @@ def explained_by_kernel(file: str, *, as_json: bool) -> bool:
 def _bytes_of(served: KernelServed, path: str) -> str:
     """Return where the bytes of a file of an image lie, if this process can read the image."""
     if served.record.kind != "image":
-        return "those of the backing file"
+        return f"those of the {'archive' if served.record.kind == 'archive' else 'backing file'}"
     from zcfuse.frozen import FrozenTree, ImageError
 
     try:

@@ -15,9 +15,10 @@ from zcfuse.admin import FileRange
 from zcfuse.admin.explain import BackingPart, Explanation, advice
 from zcfuse.admin.status import Request, StatusError, ask, printable, read_status_of
 from zcfuse.cli._errors import CommandError
+from zcfuse.cli._gain import Gain, described, measured
 from zcfuse.cli._kernel_mounts import explained_by_kernel
+from zcfuse.cli._mount_paths import MountPath, MountPaths
 from zcfuse.cli._output import json_option, print_json, print_pairs, print_table, shown, size
-from zcfuse.cli._places import Place, Places
 from zcfuse.linux import MountEntry, cachestat, nodeid_of, read_mounts
 from zcfuse.reasons import reason_advice, reason_text
 from zcfuse.text import escaped
@@ -58,6 +59,7 @@ class Report(msgspec.Struct):
     file: Client
     daemon: Explanation
     advice: str
+    gain: Gain | None = None
 
 
 @click.command()
@@ -106,10 +108,13 @@ def _report(given: str) -> Report:
     if not isinstance(reply, Explanation):
         raise StatusError(f"{place.mount.mountpoint}: unexpected answer {reply!r}")
     client = Client(printable(path), status.st_size, _kind(status), nodeid, cached, error)
-    return Report(client, reply, advice(reply))
+    gain = None
+    if stat.S_ISREG(status.st_mode) and reply.directories and len(reply.parts) == 1:
+        gain = measured(path, reply.parts[0].path, len(reply.directories))
+    return Report(client, reply, advice(reply), gain)
 
 
-def _find(given: str) -> tuple[str, Place, os.stat_result]:
+def _find(given: str) -> tuple[str, MountPath, os.stat_result]:
     mounts = read_mounts()
     above = list(_above(os.path.abspath(given), mounts))
     for entry in above:
@@ -123,7 +128,7 @@ def _find(given: str) -> tuple[str, Place, os.stat_result]:
         if error.errno == errno.EACCES and above and above[-1].owner[0] != os.geteuid():
             hint = f": only user {above[-1].owner[0]} is let in (--allow-other): ask as that user"
         raise CommandError(f"{given}: {error.strerror}{hint}") from error
-    place = Places(mounts).find(path, status.st_dev)
+    place = MountPaths(mounts).find(path, status.st_dev)
     if place is None:
         raise CommandError(f"{given}: in no zcfuse mount: see 'zcfuse list' for those that are")
     return path, place, status
@@ -165,6 +170,8 @@ def _print(report: Report) -> None:
         counts = sorted(found.fallbacks.items(), key=lambda item: -item[1])
         counted = [(reason_text(one), count, reason_advice(one)) for one, count in counts]
         print_table("counted on this mount", ("reason", "times", "advice"), counted)
+    if report.gain is not None:
+        click.echo(f"without FUSE: {described(report.gain)}")
     click.echo(f"advice: {escaped(report.advice)}")
 
 
@@ -178,6 +185,7 @@ def _file_lines(report: Report) -> Iterator[tuple[str, str]]:
     yield "in the tree", found.node
     yield "name and opens", _names(found)
     yield "may be cached", _timeout(found)
+    yield "if the daemon dies", _after_death(found)
     if served.mode:
         yield "served", _served(found)
     if file.error:
@@ -205,9 +213,19 @@ def _timeout(found: Explanation) -> str:
     seconds = found.names.timeout_s
     if found.volatile:
         return "not at all: the answer depends on the client"
+    if found.names.pushed:
+        return "until it changes: each change is pushed to the kernel"
+    if found.names.not_pushed and seconds is not None:
+        return f"for {seconds:g} s: {reason_text(found.names.not_pushed)}"
     if seconds is not None:
         return f"for {seconds:g} s"
     return "for good: the mount is immutable" if found.options.get("immutable") else "for good"
+
+
+def _after_death(found: Explanation) -> str:
+    if found.options.get("survive"):
+        return "a successor continues, and clients wait for some milliseconds"
+    return "the mount ends, and clients get ENOTCONN: --survive keeps it"
 
 
 def _served(found: Explanation) -> str:
@@ -273,6 +291,8 @@ def _kernel_lines(found: Explanation) -> Iterator[tuple[str, str]]:
 def _no_passthrough(found: Explanation) -> str:
     if found.options.get("immutable"):
         return "not requested: the mount is immutable"
+    if found.kernel.get("zero_message_opens"):
+        return "not requested: the files are small, so opens send no message"
     if found.options.get("path") not in ("auto", "passthrough"):
         return f"not requested: path {found.options.get('path')} is demanded"
     return "not offered by this kernel"

@@ -46,10 +46,16 @@ def _describe(entry: MountEntry) -> _Row:
         status = read_status_of(entry)
         pid, path = status.pid, str(status.options.get("path"))
     except StatusError as error:
-        state = "dead" if error.dead else "not yours" if _is_others(entry) else "no answer"
+        state = _state(entry, error)
     return _Row(
         printable(entry.mountpoint), printable(entry.source), entry.owner[0], pid, path, state
     )
+
+
+def _state(entry: MountEntry, error: StatusError) -> str:
+    if error.dead or error.waits:
+        return "dead" if error.dead else "waits"
+    return "not yours" if _is_others(entry) else "no answer"
 
 
 def _is_others(entry: MountEntry) -> bool:

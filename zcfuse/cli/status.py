@@ -220,7 +220,7 @@ def _print_datapath(datapath: Mapping[str, Any], fallbacks: Mapping[str, int]) -
     _print_requests(
         "requests read from the kernel", "operation", datapath["requests"], latency, "operations"
     )
-    _print_requests("handed up to Python", "operation", datapath["upcalls"], latency, "upcalls")
+    _print_requests("forwarded to Python", "operation", datapath["upcalls"], latency, "upcalls")
     _print_section("transport", datapath, "transport")
     _print_section("negotiated with the kernel", datapath, "init")
     _print_section("directory leases", datapath, "directories")
@@ -315,11 +315,21 @@ def _print_remotes(remotes: Mapping[str, Any]) -> None:
     """Print the counts of each remote source that are not zero."""
     for url, told in remotes.items():
         counts = {
-            name.replace("_", " "): size(value) if name.endswith("_bytes") else value
+            name.replace("_", " "): _remote_count(name, value)
             for name, value in told.items()
-            if value and name != "workers"
+            if value and name not in ("workers", "request_latency")
         }
+        latency = told.get("request_latency", {})
+        if latency.get("count"):
+            for key, name in _QUANTILES.items():
+                counts[f"time of a request, {name}"] = duration(latency[key])
         print_table(url, ("", ""), list(counts.items()))
+
+
+def _remote_count(name: str, value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return size(value) if name.endswith("_bytes") and isinstance(value, int) else value
 
 
 def _print_counts(title: str, counts: object) -> None:

@@ -6,21 +6,18 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 import click
-import msgspec
 
 from zcfuse.admin.status import Request, StatusError, ask, find_mount
-from zcfuse.admin.trace import POLL_S, Event, TraceReply, events_of
+from zcfuse.admin.trace import POLL_S, TraceReply
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 from zcfuse.linux import MountEntry
 
-_NS: Final = 1_000_000_000
-_USES: Final = frozenset({"OPEN", "READ"})
+_USES: Final = ["OPEN", "READ"]
 
 
 @click.command()
@@ -110,13 +107,8 @@ class _Printer:
         self.began = False
         self._entry = entry
         self._file = file
-        lines: dict[str, Callable[[Event], bytes]] = {
-            "text": _text,
-            "json": msgspec.json.encode,
-            "files": self._used,
-        }
-        self._line = lines[shape]
-        self._seen: set[str] = set()
+        self._shape = shape
+        self._seen: set[bytes] = set()
         self._events = 0
         self._lost = 0
         self._unnamed = 0
@@ -125,11 +117,12 @@ class _Printer:
         """Write what a reply has."""
         self.began = True
         self._lost += reply.lost
-        for event in events_of(reply):
-            self._events += 1
-            line = self._line(event)
-            if line:
-                self._file.write(line + b"\n")
+        if self._shape == "files":
+            lines, events = self._used(reply)
+        else:
+            lines, events = reply.lines(json=self._shape == "json")
+        self._events += events
+        self._file.write(lines)
         self._file.flush()
 
     def tell(self, why: str = "") -> None:
@@ -139,23 +132,17 @@ class _Printer:
             said.append(f"{self._unnamed:,} of files without a path left out")
         click.echo(f"zcfuse trace: {', '.join([*said, *filter(None, [why])])}", err=True)
 
-    def _used(self, event: Event) -> bytes:
-        if event.operation not in _USES:
-            return b""
-        if event.path is None or "\n" in event.path:
-            self._unnamed += 1
-            return b""
-        if event.path in self._seen:
-            return b""
-        self._seen.add(event.path)
-        return os.fsencode(os.path.join(self._entry.mountpoint, event.path))
-
-
-def _text(event: Event) -> bytes:
-    when = datetime.fromtimestamp(event.time_ns // _NS).strftime("%H:%M:%S")
-    path = "?" if event.path is None else event.path or "/"
-    shown = path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
-    return (
-        f"{when}.{event.time_ns % _NS // 1000:06} {event.pid:7} {event.uid:5} {event.operation:12}"
-        f" {event.served or '-':11} {event.bytes:10} {event.latency_ns / 1000:9.1f} {shown}"
-    ).encode()
+    def _used(self, reply: TraceReply) -> tuple[bytes, int]:
+        """Return a line for each file that no reply before has named, and the number of events."""
+        files, unnamed, events = reply.files(_USES)
+        self._unnamed += unnamed
+        lines = []
+        for path in files:
+            if path in self._seen:
+                continue
+            self._seen.add(path)
+            if b"\n" in path:
+                self._unnamed += 1
+            else:
+                lines.append(os.path.join(os.fsencode(self._entry.mountpoint), path) + b"\n")
+        return b"".join(lines), events

@@ -6,17 +6,35 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from zcfuse.admin import unmount_within
-from zcfuse.admin.status import StatusError, find_mount, list_mounts, read_status, request_unmount
+from zcfuse.admin.status import (
+    StatusError,
+    end_holder,
+    find_mount,
+    list_mounts,
+    read_status,
+    request_unmount,
+)
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import EXIT_FAILED, CommandError, warn
-from zcfuse.cli._kernel_mounts import unmounted_from_kernel
-from zcfuse.linux import KernelMount, MountEntry, MountError, User, unmount, users_of
+from zcfuse.cli._kernel_mounts import kernel_mounts, leave_kernel, unmounted_from_kernel
+from zcfuse.linux import (
+    KernelMount,
+    MountEntry,
+    MountError,
+    User,
+    read_mounts,
+    unmount,
+    users_of,
+)
 from zcfuse.options import DEFAULT_UNMOUNT_WAIT_S
+
+if TYPE_CHECKING:
+    from zcfuse.engine import KernelServed
 
 _MOST_NAMED: Final = 4
 _REMEDY: Final = "end them, give them time by --wait SECONDS, or detach it by --force or --lazy"
@@ -60,7 +78,7 @@ def umount(
         raise click.UsageError("--lazy and --force exclude each other: give one of them")
     leave = functools.partial(_leave, wait=wait, force=force, lazy=lazy)
     if mountpoint is None:
-        return _leave_all(leave)
+        return _leave_all(leave, functools.partial(leave_kernel, wait=wait, force=force, lazy=lazy))
     if if_dead and not _is_dead(mountpoint):
         return 0
     if unmounted_from_kernel(mountpoint, wait, force=force, lazy=lazy):
@@ -79,16 +97,22 @@ def umount(
     return 0
 
 
-def _leave_all(leave: Callable[[MountEntry], None]) -> int:
+def _leave_all(
+    leave: Callable[[MountEntry], None], leave_kernel: Callable[[KernelServed], None]
+) -> int:
     """Unmount all mounts that this user may unmount, last first; return the exit status."""
     status = 0
-    for entry in reversed(list_mounts()):
-        if os.geteuid() in (0, entry.owner[0]):
-            try:
+    by_kernel = {served.entry.mount_id: served for served in kernel_mounts()}
+    for entry in reversed(read_mounts()):
+        served = by_kernel.get(entry.mount_id)
+        try:
+            if served is not None and os.geteuid() == 0:
+                leave_kernel(served)
+            elif entry.is_ours and os.geteuid() in (0, entry.owner[0]):
                 leave(entry)
-            except CommandError as error:
-                warn(f"zcfuse: {error}", level=logging.ERROR)
-                status = EXIT_FAILED
+        except CommandError as error:
+            warn(f"zcfuse: {error}", level=logging.ERROR)
+            status = EXIT_FAILED
     return status
 
 
@@ -117,8 +141,10 @@ def _unmount(entry: MountEntry, wait: float, *, force: bool) -> str:
         reply = request_unmount(entry, wait, force=force)
     except StatusError as error:
         # The daemon is gone or does not answer, so take the mount away without it.
+        if error.waits:
+            end_holder(entry)
         message = _clean_up(entry, wait)
-        return message if error.dead or message else f"{error}: unmounted without it"
+        return message if error.dead or error.waits or message else f"{error}: unmounted without it"
     if reply.busy:
         raise CommandError(f"{reply.message}{_named(users_of(entry))}: {_REMEDY}")
     if reply.failed:

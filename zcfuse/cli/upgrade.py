@@ -58,8 +58,11 @@ def _surviving() -> list[MountEntry]:
     for entry in list_mounts():
         if os.geteuid() not in (0, entry.owner[0]):
             continue
-        if read_status_of(entry).survival is None:
+        survival = read_status_of(entry).survival
+        if survival is None:
             warn(f"zcfuse: {entry.mountpoint}: mounted without --survive: mount it again instead")
+        elif survival.program:
+            warn(f"zcfuse: {entry.mountpoint}: a program serves it: start that program again")
         else:
             found.append(entry)
     return found

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from zcfuse._lazy import lazy
 
 if TYPE_CHECKING:
+    from zcfuse.control._attach import attach as attach
+    from zcfuse.control._attach import is_waiting as is_waiting
     from zcfuse.control._background import report_failure as report_failure
     from zcfuse.control._background import report_ready as report_ready
     from zcfuse.control._background import run_in_background as run_in_background
@@ -36,6 +38,7 @@ else:
     __getattr__ = lazy(
         __name__,
         {
+            "_attach": ("attach", "is_waiting"),
             "_background": ("report_failure", "report_ready", "run_in_background"),
             "_checks": (
                 "AUTOFS",

@@ -21,8 +21,11 @@ import msgspec
 
 from zcfuse.linux import MountError
 
-# Imports, mount(2) or fusermount3, and INIT take a second on a slow machine.
+# Imports, mount(2) or fusermount3, and INIT take a second on a slow machine. A large tree on a busy
+# one takes minutes: a child that had this share of a processor meanwhile is at work.
 READY_TIMEOUT_S: Final = 30.0
+_AT_WORK: Final = 0.01
+_MOST_TIMEOUTS: Final = 40
 # For a child that has to end: a bounded unmount and the end of its threads.
 _END_TIMEOUT_S: Final = 20.0
 _POLL_S: Final = 0.02
@@ -83,12 +86,16 @@ def _start(run_child: Callable[[int], NoReturn], check: Callable[[], None]) -> i
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
+    # An interrupt must not come between the fork and the block that ends the child for it.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(reader)
         run_child(writer)
-    os.close(writer)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        os.close(writer)
         _await_ready(reader, child)
         check()
     except BaseException:
@@ -101,27 +108,37 @@ def _start(run_child: Callable[[int], NoReturn], check: Callable[[], None]) -> i
 
 
 def _await_ready(reader: int, child: int) -> None:
-    report = _read_report(reader)
+    report = _read_report(reader, child)
     if report is None:
         raise MountError(f"the daemon {_how_it_ended(child)} before the mount was ready")
     if not report.ready:
         raise MountError(report.message, usage=report.usage)
 
 
-def _read_report(reader: int) -> _Report | None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
+def _read_report(reader: int, child: int) -> _Report | None:
     received = b""
     while not received.endswith(b"\n"):
-        readable, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
-        if not readable:
-            raise MountError(
-                f"the mount was not ready within {READY_TIMEOUT_S:g} s: try --foreground to see why"
-            )
+        before = _processor_seconds(child)
+        waited = 0
+        while not select.select([reader], [], [], READY_TIMEOUT_S)[0]:
+            waited += 1
+            used = _processor_seconds(child)
+            if waited == _MOST_TIMEOUTS or used - before < _AT_WORK * READY_TIMEOUT_S:
+                raise MountError(
+                    f"the mount was not ready within {waited * READY_TIMEOUT_S:g} s:"
+                    " try --foreground to see why"
+                )
+            before = used
         chunk = os.read(reader, 1 << 16)
         if not chunk:
             return None
         received += chunk
     return msgspec.json.decode(received, type=_Report)
+
+
+def _processor_seconds(child: int) -> float:
+    # As clock_getcpuclockid(3) makes it; Python has no name for it.
+    return time.clock_gettime((~child << 3) | 2)
 
 
 def _how_it_ended(child: int) -> str:

@@ -11,7 +11,7 @@ import os
 import platform
 import stat
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zcfuse.linux import (
     Capability,
@@ -241,34 +241,83 @@ def no_kernel_passthrough() -> MountError:
     )
 
 
-def shortfalls(tree: Tree, options: MountOptions) -> list[str]:
+class Serving(NamedTuple):
+    """How a mount came to serve: its channel, and why it has no ring or pushes no changes.
+
+    `silent_opens`: whether opens of an immutable mount send no message.
+    """
+
+    transport: str = ""
+    no_ring: str = ""
+    no_push: str = ""
+    silent_opens: bool = True
+
+
+def shortfalls(tree: Tree, options: MountOptions, serving: Serving | None) -> list[str]:
     """Return a line for each option that cannot do for this tree what it promises.
 
     The mount works without it, only slower or with staler answers; an option that would do harm is
-    refused instead. To be asked once the tree's root is leased.
+    refused instead. To be asked once the mount answers. `serving` is None without a data path.
     """
-    if not options.immutable and options.coherence != "push":
-        return []
-    lease = tree.lease_of(tree.root)
+    lines = _of_the_tree(tree, options)
+    if serving is None:
+        unused = [name for name in ("threads", "hot_files") if not _is_default(options, name)]
+        return lines + [
+            f"{name}: path naive has no data path, so it has no effect" for name in unused
+        ]
+    if options.immutable and not serving.silent_opens:
+        lines.append(
+            "immutable: the files are large, so the kernel reads them itself (passthrough), and"
+            " each open still sends a message"
+        )
+    if serving.no_push:
+        line = f"coherence=push: {reason_line(serving.no_push)}; answers hold for the cache timeout"
+        lines.append(line)
+    on_ring = serving.transport == "uring"
+    if options.transport == "uring" and not on_ring:
+        lines.append(f"transport=uring: {reason_line(serving.no_ring)}")
+    if on_ring and options.path in ("mmap", "splice"):
+        lines.append(f"path={options.path}: io_uring takes no page references, so bytes are copied")
+    if on_ring and options.threads:
+        lines.append("threads: over io_uring one thread for each processor serves")
+    return lines
+
+
+def _of_the_tree(tree: Tree, options: MountOptions) -> list[str]:
     lines = []
-    if options.immutable:
-        why = _not_whole(lease)
-        if why:
-            lines.append(f"immutable: {why}, so each open still sends a message")
+    lease = tree.lease_of(tree.root) if options.immutable or options.coherence == "push" else None
+    if options.immutable and (why := _not_whole(lease)):
+        lines.append(f"immutable: {why}, so each open still sends a message")
     if options.coherence == "push" and (lease is None or lease.described is not None):
         lines.append(
             "coherence=push: this tree is no directory, so its files are looked at again after the"
             " cache timeout"
         )
+    if options.coherence == "push" and lease is not None and lease.archive is not None:
+        lines.append(
+            "coherence=push: an archive is shown as it was when the mount began, so it has no"
+            " changes"
+        )
+    asks = tree.root.volatile and tree.lease_of(tree.root) is None
+    if asks and not _is_default(options, "cache_timeout"):
+        lines.append(
+            "cache_timeout: a policy answers each client, so the kernel caches no name of it"
+        )
     return lines
+
+
+def _is_default(options: MountOptions, name: str) -> bool:
+    return bool(getattr(options, name) == getattr(MountOptions(), name))
 
 
 def _not_whole(lease: Lease | None) -> str:
     """Return why the data path does not answer for the whole of a tree, "" where it does."""
     if lease is None:
         return "Python answers for this tree"
+    if any(layer.described is not None for layer in lease.layers):
+        return "Python answers for the layers that a program describes"
     if lease.kept:
         return f"the tree keeps {len(lease.kept)} of its paths for its own policy"
-    if lease.described is not None and lease.described.handed_up:
-        return f"Python answers for {lease.described.handed_up:,} of its entries"
+    if lease.described is not None and lease.described.forwarded:
+        return f"Python answers for {lease.described.forwarded:,} of its entries"
     return ""

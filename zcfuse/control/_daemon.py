@@ -103,15 +103,10 @@ async def _serve(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(_end_on_signal, signals, served, service)
-            if survival is not None:
-                survival.serving()
-                nursery.start_soon(_end_without_holder, survival, served)
             ready(served.shortfalls)
             log.info("process %d serves %s at %s", os.getpid(), served.source, served.mountpoint)
             service.ready(f"serves {served.source} at {served.mountpoint}")
             reason = await _watched_until_ended(served, service, witness)
-            if survival is not None:
-                survival.ending()
             outcome = await served.unmount()
             nursery.cancel_scope.cancel()
     if outcome.message:
@@ -121,12 +116,6 @@ async def _serve(
         return 1
     log.info("unmounted %s", mountpoint)
     return 1 if outcome.failed else 0
-
-
-async def _end_without_holder(survival: Survival, served: Mount) -> None:
-    await survival.wait_alone()
-    log.error("the holder was killed: unmounting, because nobody keeps the mount over a crash")
-    served.request_end()
 
 
 async def _watched_until_ended(

@@ -14,9 +14,9 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import pyfuse3
 import trio
@@ -29,6 +29,7 @@ from zcfuse.control._checks import (
     check_options,
     chosen_lock_budget,
 )
+from zcfuse.control._opens import opens_silently
 from zcfuse.control._served import CONTROL_TASKS, Mount, serving
 from zcfuse.fuse import Changes, DirectoryLeases, Operations, Session, own_session
 from zcfuse.linux import (
@@ -47,18 +48,41 @@ if TYPE_CHECKING:
     from zcfuse.admin.metrics import MetricsServer
     from zcfuse.control.survive import Survival
     from zcfuse.datapath import Config, DataPath
+    from zcfuse.engine import KernelServed
 
 log = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def mount(
+@overload
+def mount(
     tree: Tree | Dir,
     mountpoint: str | bytes | os.PathLike[str],
     options: MountOptions | None = None,
     *,
+    engine: Literal["fuse"] = "fuse",
     survival: Survival | None = None,
-) -> AsyncIterator[Mount]:
+) -> AbstractAsyncContextManager[Mount]: ...
+
+
+@overload
+def mount(
+    tree: Tree | Dir,
+    mountpoint: str | bytes | os.PathLike[str],
+    options: MountOptions | None = None,
+    *,
+    engine: Literal["kernel"],
+    survival: Survival | None = None,
+) -> AbstractAsyncContextManager[KernelServed]: ...
+
+
+def mount(
+    tree: Tree | Dir,
+    mountpoint: str | bytes | os.PathLike[str],
+    options: MountOptions | None = None,
+    *,
+    engine: Literal["fuse", "kernel"] = "fuse",
+    survival: Survival | None = None,
+) -> AbstractAsyncContextManager[Mount | KernelServed]:
     """Mount a tree and serve it for the length of an ``async with`` block.
 
     Parameters:
@@ -66,21 +90,61 @@ async def mount(
             loop may change a Dir within the block.
         mountpoint: an existing directory without a mount on it.
         options: of the mount; None: the defaults.
+        engine: "fuse", or "kernel" for a mount that no process serves. The kernel mounts a mirror
+            and a union of directories as they are, and any other tree from an image that zcfuse
+            makes first. The block then gets a `KernelServed`. Nothing may change the tree.
         survival: takes over a mount, or lets another process take over this one.
 
     Raises:
         MountError: the mount failed; nothing stays mounted, unless a successor takes it over.
         TypeError: `tree` is neither a Dir nor a Tree.
+        ValueError: there is no such engine.
 
     A cancellation unmounts like the end of the block: within the bounded wait, then lazily.
+
+    With ``survive`` among the options, neither the end of the block nor that of the program
+    unmounts. A holder keeps the mount, and clients wait for a program that calls `attach`, for
+    ``survive_wait`` seconds. `Mount.unmount` within the block ends the mount, and so does ``zcfuse
+    umount`` at any time.
     """
-    shown = _as_tree(tree)
-    chosen = options or MountOptions()
+    check_engine(engine)
+    if engine == "fuse":
+        chosen = options or MountOptions()
+        if chosen.survive and survival is None:
+            return _surviving(as_tree(tree), mountpoint, chosen)
+        return _by_fuse(as_tree(tree), mountpoint, chosen, survival)
+    from zcfuse.control._by_kernel import mounted_by_kernel
+
+    return mounted_by_kernel(as_tree(tree), os.fsdecode(mountpoint), options or MountOptions())
+
+
+@asynccontextmanager
+async def _surviving(
+    shown: Tree, mountpoint: str | bytes | os.PathLike[str], chosen: MountOptions
+) -> AsyncIterator[Mount]:
+    from zcfuse.control.survive import start_holder
+
+    check_mountpoint(os.fsdecode(mountpoint))  # before there is a holder
+    survival = await trio.to_thread.run_sync(start_holder, chosen)
+    try:
+        async with _by_fuse(shown, mountpoint, chosen, survival) as served:
+            yield served
+    finally:
+        survival.close_if_free()
+
+
+@asynccontextmanager
+async def _by_fuse(
+    shown: Tree,
+    mountpoint: str | bytes | os.PathLike[str],
+    chosen: MountOptions,
+    survival: Survival | None,
+) -> AsyncIterator[Mount]:
     check_options(chosen)
-    if chosen.survive and survival is None:
-        raise MountError("survive: only 'zcfuse mount' has a holder: leave survive out", usage=True)
     if chosen.rw:
         _check_writable(shown)
+    if shown.wants_push():
+        replace(chosen, coherence="push")  # refuses what excludes it
     lock_limit = chosen.lock_budget
     # Compute it once, before the process locks memory, because that reduces the limit's rest.
     chosen = replace(chosen, lock_budget=chosen_lock_budget(chosen))
@@ -114,6 +178,8 @@ async def mount(
                         log.warning("%s: %s", path, line)
                     if metrics is not None:
                         served.answer_scrapers(metrics)
+                    if survival is not None:
+                        survival.serving()
                     yield served
             finally:
                 if survival is None or not survival.leaves_mount:
@@ -132,10 +198,12 @@ def _session(resources: contextlib.ExitStack) -> Session:
 
 def _check_writable(tree: Tree) -> None:
     lease = tree.lease_of(tree.root)
-    if lease is None or lease.archive is not None or lease.layers or lease.filters:
+    is_plain = lease is not None and lease.fd >= 0 and not lease.filters
+    is_merged = lease is not None and lease.layers and lease.refusals is None
+    if lease is None or not is_plain or (is_merged and lease.work < 0):
         raise MountError(
-            "rw: only a directory can be changed, and all of it: leave rw out, or mount a Mirror"
-            " that overrides nothing",
+            "rw: only a directory can be changed, and all of it, or a union with an upper layer:"
+            " leave rw out, or mount a Mirror or a Union that overrides nothing, or a Pool",
             usage=True,
         )
 
@@ -163,20 +231,29 @@ def _prepare(
     tree.refuse_device(*kernel.device)
     listener = resources.enter_context(listening(kernel.device))
     datapath: DataPath | None = None
+    silent_opens = True
     channel = kernel.take_descriptor()
     if options.path != "naive":
-        fence = _fence_directory(resources) if options.coherence == "push" else ""
-        datapath, channel = _make_datapath(channel, kernel, options, tree, fence, survival)
+        fence = _fence_directory(resources, kernel) if _watches(tree, options) else ""
+        config = _config_of(options, tree, fence)
+        silent_opens = config.silent_opens
+        datapath, channel = _make_datapath(channel, kernel, options, config, survival)
         resources.callback(datapath.stop)
     directory_leases: DirectoryLeases | None = None
     wanted = options.directory_lease or options.immutable
     if datapath is not None and wanted and options.path != "upcall":
-        directory_leases = DirectoryLeases(tree, datapath, push=options.coherence == "push")
+        directory_leases = DirectoryLeases(
+            tree,
+            datapath,
+            push=options.coherence == "push",
+            watches=_watches(tree, options),
+        )
     operations = Operations(
         tree,
         cache_timeout=options.effective_cache_timeout,
         leases=datapath,
         directory_leases=directory_leases,
+        users=None if datapath is None else datapath.user_descriptors(),
         answer_timeout=options.answer_timeout,
         session=session,
     )
@@ -216,6 +293,7 @@ def _prepare(
         tree,
         files,
         survival,
+        silent_opens=silent_opens,
     )
     return served, listener
 
@@ -267,7 +345,14 @@ def _file_requests(
     return FileRequests(tree, locks, serve, operations.node, timeout, operations.far)
 
 
-def _as_tree(tree: Tree | Dir) -> Tree:
+def check_engine(engine: str) -> None:
+    """Raise ValueError unless there is such an engine."""
+    if engine not in ("fuse", "kernel"):
+        raise ValueError(f"engine: 'fuse' or 'kernel', not {engine!r}")
+
+
+def as_tree(tree: Tree | Dir) -> Tree:
+    """Return a Dir as a tree, and a tree as it is; raise TypeError for anything else."""
     if isinstance(tree, Dir):
         return VirtualTree(tree)
     if not isinstance(tree, Tree):
@@ -291,40 +376,62 @@ def _teller(datapath: DataPath | None, session: Session) -> Callable[[int, bytes
     return tell
 
 
-def _fence_directory(resources: contextlib.ExitStack) -> str:
-    """Make a private directory of this daemon; *resources* removes it."""
-    place = "/run" if os.access("/run", os.W_OK) else None
-    directory = tempfile.mkdtemp(prefix="zcfuse-fence-", dir=place)
+def _watches(tree: Tree, options: MountOptions) -> bool:
+    return options.coherence == "push" or tree.wants_push()
+
+
+def _fence_directory(resources: contextlib.ExitStack, kernel: KernelMount) -> str:
+    """Make a private directory of this daemon; *resources* removes it.
+
+    It also removes what killed daemons of the same mount left.
+    """
+    place = "/run" if os.access("/run", os.W_OK) else tempfile.gettempdir()
+    prefix = f"zcfuse-fence-{'-'.join(map(str, kernel.device))}-"
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix):
+                shutil.rmtree(entry.path, ignore_errors=True)
+    directory = tempfile.mkdtemp(prefix=prefix, dir=place)
     resources.callback(shutil.rmtree, directory, ignore_errors=True)
     return directory
+
+
+def _config_of(options: MountOptions, tree: Tree, fence: str) -> Config:
+    from zcfuse.datapath import Config
+
+    config = Config()
+    for name in ("path", "transport", "threads", "stack_depth", "prefault", "immutable"):
+        setattr(config, name, getattr(options, name))
+    config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
+    config.source_stacked = isinstance(tree, Filter | Mirror | Union) and tree.stacked
+    config.source_in_parts = tree.part_bytes() >= config.splice_min
+    config.lock_budget = options.lock_budget or 0
+    config.hot_files = options.hot_files
+    config.read_only = not options.rw
+    config.cache_timeout = round(options.cache_timeout * 1000)
+    config.push = _watches(tree, options)
+    config.fence_directory = fence
+    config.shared = options.allow_other
+    config.control_tasks = CONTROL_TASKS
+    if options.immutable or config.push:
+        passes = config.passthrough_permitted and (
+            not config.source_stacked or options.stack_depth > 1
+        )
+        config.silent_opens = opens_silently(tree, options, passthrough=passes)
+    return config
 
 
 def _make_datapath(
     channel: int,
     kernel: KernelMount,
     options: MountOptions,
-    tree: Tree,
-    fence: str,
+    config: Config,
     survival: Survival | None,
 ) -> tuple[DataPath, int]:
-    from zcfuse.datapath import MESSAGE_BYTES, Config, DataPath, upcall_pair
+    from zcfuse.datapath import MESSAGE_BYTES, DataPath, upcall_pair
 
     ours, theirs, message_bytes = upcall_pair(MESSAGE_BYTES)
-    config = Config()
-    for name in ("path", "transport", "threads", "stack_depth", "prefault", "immutable"):
-        setattr(config, name, getattr(options, name))
-    config.passthrough_permitted = has_initial_capability(Capability.SYS_ADMIN)
-    config.source_stacked = isinstance(tree, Filter | Mirror | Union) and tree.stacked
-    config.source_in_parts = tree.in_parts
-    config.lock_budget = options.lock_budget or 0
-    config.hot_files = options.hot_files
-    config.read_only = not options.rw
-    config.cache_timeout = round(options.cache_timeout * 1000)
-    config.push = options.coherence == "push"
-    config.fence_directory = fence
     config.message_bytes = message_bytes
-    config.shared = options.allow_other
-    config.control_tasks = CONTROL_TASKS
     try:
         if survival is not None:
             return _surviving_datapath(channel, ours, config, kernel, survival), theirs
@@ -348,7 +455,6 @@ def _surviving_datapath(
     """
     from zcfuse.datapath import DataPath
 
-    config.transport = "dev"
     try:
         state = survival.state
         clones = survival.hold(channel, kernel.device, config.threads)
@@ -358,6 +464,7 @@ def _surviving_datapath(
         os.close(upcalls)
         raise
     datapath = DataPath(channel, upcalls, config, device=True, state=state, clones=clones)
+    datapath.set_mountpoint(os.fsencode(kernel.mountpoint))
     survival.watch_requests(datapath)
     return datapath
 

@@ -43,7 +43,7 @@ from zcfuse.admin.status import (
     thread_usage,
 )
 from zcfuse.admin.trace import POLL_S, Event, Tracer, events_of
-from zcfuse.control._checks import no_kernel_passthrough, shortfalls
+from zcfuse.control._checks import Serving, no_kernel_passthrough, shortfalls
 from zcfuse.datapath import Latencies
 from zcfuse.fuse import Changes, DirectoryLeases, Operations
 from zcfuse.linux import KernelMount, MountError, set_read_ahead
@@ -78,6 +78,7 @@ CONTROL_TASKS: Final = 512
 
 UNMOUNTED: Final = "unmounted"
 ABORTED: Final = "aborted"
+LEFT: Final = "left to the holder"
 
 
 class Mount:
@@ -95,8 +96,11 @@ class Mount:
         tree: Tree,
         files: FileRequests,
         survival: Survival | None = None,
+        *,
+        silent_opens: bool = True,
     ) -> None:
         self._kernel = kernel
+        self._silent_opens = silent_opens
         self._tree = tree
         self._files = files
         self._survival = survival
@@ -144,7 +148,13 @@ class Mount:
     @property
     def shortfalls(self) -> list[str]:
         """A line for each option that cannot do for this tree what it promises."""
-        return shortfalls(self._tree, self.options)
+        if self._datapath is None:
+            return shortfalls(self._tree, self.options, None)
+        transport, leases = self._transport(), self._directory_leases
+        no_push = "" if leases is None else leases.push_refused
+        channel, why = str(transport["kind"]), str(transport["reason"])
+        serving = Serving(channel, why, no_push, self._silent_opens)
+        return shortfalls(self._tree, self.options, serving)
 
     @property
     def outcome(self) -> UnmountOutcome:
@@ -213,8 +223,8 @@ class Mount:
         asks for the next event for 10 s.
 
         Parameters:
-            every: seconds between two looks. Each serving thread keeps 8,192 events between them;
-                what is beyond is counted in `Event.lost`.
+            every: seconds between two looks. Each serving thread keeps about 35,000 events between
+                them; what is beyond is counted in `Event.lost`.
 
         Raises:
             RuntimeError: somebody traces already, or the mount has no data path.
@@ -257,14 +267,14 @@ class Mount:
         if self._directory_leases is not None:
             self._directory_leases.revoke()
 
-    async def told(self) -> None:
+    async def notified(self) -> None:
         """Wait until the kernel knows of the changes in the tree (`Dir.replace` and the like).
 
         A later open gets the file that the name means now. Do not await it in a function that
         answers for the tree: the client of that answer may block the kernel. A cancellation ends
         only the waiting.
         """
-        await self._changes.told()
+        await self._changes.notified()
 
     async def move(self, path: str, to: str | bytes | os.PathLike[str]) -> None:
         """Serve a file from another place from now on: from a faster disk, for instance.
@@ -291,7 +301,7 @@ class Mount:
         if not isinstance(self._tree, VirtualTree):
             raise TypeError(f"move: only a file of a Dir can be moved, not one of {self._tree!r}")
         move_file(self._tree.root.directory, path, to)
-        await self.told()
+        await self.notified()
 
     async def sync(self, wait: float = 30.0) -> bool:
         """Wait until the kernel knows of each change of the backing tree that returned before.
@@ -303,7 +313,7 @@ class Mount:
             wait: for how long, in seconds.
 
         Returns:
-            False after the time has passed, or if ``coherence`` is not ``push``.
+            False after the time has passed, or if no changes are pushed.
         """
         if self._datapath is None:
             return False
@@ -327,7 +337,8 @@ class Mount:
         """Wait until the connection has ended, for any reason.
 
         Returns:
-            ``unmounted``, ``aborted``, or the failure.
+            ``unmounted``, ``aborted``, or the failure; ``left to the holder`` after the block of a
+            mount that survives.
         """
         await self._ended.wait()
         return self._reason
@@ -350,6 +361,8 @@ class Mount:
                             tasks.start_soon(self._watch_datapath, self._datapath)
                         tasks.start_soon(self._unmount_when_asked)
                         tasks.start_soon(self._changes.run)
+                        if self._survival is not None:
+                            tasks.start_soon(self._end_without_holder, self._survival)
                         tasks.start_soon(serve_status, listener, self._respond, replies)
                 replies.cancel_scope.deadline = trio.current_time() + _REPLY_GRACE_S
 
@@ -397,15 +410,35 @@ class Mount:
         return self._datapath.statistics() if self._datapath is not None else None
 
     async def _end(self) -> None:
-        await self.unmount()
+        if not await self._left_to_holder():
+            await self.unmount()
         await self._end_control()
         self._tasks_scope.cancel()
+
+    async def _left_to_holder(self) -> bool:
+        """Stop serving without an unmount, if a holder keeps the mount for the next program."""
+        survival, datapath = self._survival, self._datapath
+        if survival is None or datapath is None or not survival.outlives_block:
+            return False
+        if self._end_requested.is_set() or self._ended.is_set():
+            return False
+        self._reason = LEFT
+        survival.leave(free=await trio.to_thread.run_sync(datapath.leave))
+        self._ended.set()
+        return True
 
     def _finish(self, reason: str) -> None:
         if not self._ended.is_set():
             self._kernel.notice_end()
             self._reason = reason
+            if self._survival is not None:
+                self._survival.ending()
             self._ended.set()
+
+    async def _end_without_holder(self, survival: Survival) -> None:
+        await survival.wait_alone()
+        log.error("the holder was killed: unmounting, because nobody keeps the mount over a crash")
+        self.request_end()
 
     async def _run_control(self) -> None:
         try:
@@ -425,6 +458,8 @@ class Mount:
 
     async def _watch_datapath(self, datapath: DataPath) -> None:
         await trio.lowlevel.wait_readable(datapath.ended_fd())
+        if self._reason == LEFT:
+            return
         reason = datapath.end_reason() or UNMOUNTED
         if self._survival is not None and reason not in (UNMOUNTED, ABORTED):
             self._survival.give_up(reason)

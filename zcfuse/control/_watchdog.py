@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _TASKS: Final = "/proc/self/task"
 # Threads whose work may be to wait for a backing filesystem.
-_WAITING_ROLES: Final = frozenset({"serve", "ring", "read"})
+_WAITING_ROLES: Final = frozenset({"serve", "ring", "read", "list", "call"})
 # Serving needs at least one thread of each of these. Others may end early and leave their counters,
 # such as the threads of an unavailable ring.
 _NEEDED: Final = (frozenset({"serve", "ring"}), frozenset({"relay"}))

@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import ErofsImage as ErofsImage
     from zcfuse.datapath._native import MemberIndex as MemberIndex
     from zcfuse.datapath._native import NamePatterns as NamePatterns
+    from zcfuse.datapath._native import Presence as Presence
     from zcfuse.datapath._native import Source as Source
     from zcfuse.datapath._native import SourceDirectory as SourceDirectory
     from zcfuse.datapath._native import SurvivingState as SurvivingState
+    from zcfuse.datapath._native import UserDescriptors as UserDescriptors
     from zcfuse.datapath._native import arm_faults as arm_faults
     from zcfuse.datapath._native import backing_xattr as backing_xattr
     from zcfuse.datapath._native import clone_device as clone_device
@@ -53,8 +55,11 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import mixed_ino as mixed_ino
     from zcfuse.datapath._native import open_directory as open_directory
     from zcfuse.datapath._native import packed_identity as packed_identity
+    from zcfuse.datapath._native import serving_threads as serving_threads
     from zcfuse.datapath._native import shown_xattrs as shown_xattrs
     from zcfuse.datapath._native import tick_ns as tick_ns
+    from zcfuse.datapath._native import trace_lines as trace_lines
+    from zcfuse.datapath._native import traced_files as traced_files
     from zcfuse.datapath._native import upcall_pair as upcall_pair
     from zcfuse.datapath._statistics import Directories as Directories
     from zcfuse.datapath._statistics import Init as Init
@@ -88,6 +93,7 @@ else:
                 "NODE_FORMAT",
                 "MOST_DEATHS",
                 "OWN_BIT",
+                "Presence",
                 "PIECE_FORMAT",
                 "REASONS",
                 "SECTOR_BYTES",
@@ -97,11 +103,14 @@ else:
                 "Config",
                 "DataPath",
                 "ErofsImage",
+                "trace_lines",
+                "traced_files",
                 "MemberIndex",
                 "NamePatterns",
                 "Source",
                 "SourceDirectory",
                 "SurvivingState",
+                "UserDescriptors",
                 "arm_faults",
                 "backing_xattr",
                 "clone_device",
@@ -112,6 +121,7 @@ else:
                 "mixed_ino",
                 "open_directory",
                 "packed_identity",
+                "serving_threads",
                 "shown_xattrs",
                 "tick_ns",
                 "upcall_pair",

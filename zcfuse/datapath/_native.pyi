@@ -35,8 +35,8 @@ PIECE_FORMAT: str
 MEMBER_KINDS: tuple[int, int, int, int, int, int, int, int, int, int]
 """Of an archive's members: directory, file, sparse, symlink, deflated, bzip2, lzma, streamed,
 streamed sparse, unreadable."""
-ENTRY_KINDS: tuple[int, int, int, int]
-"""For index_put(): directory, symlink, blob, handed up."""
+ENTRY_KINDS: tuple[int, int, int, int, int]
+"""For index_put(): directory, symlink, blob, forwarded, missing."""
 TERM_KINDS: tuple[int, int, int, int, int]
 """For index_put(): file, memory, zeros, slice, concatenation."""
 
@@ -63,6 +63,7 @@ class Config:
     cache_timeout: int
     """Milliseconds for which the kernel may cache a directory lease's answers."""
     immutable: bool
+    silent_opens: bool
     """Answers hold without limit. If the whole tree is leased, the kernel sends no opens."""
     push: bool
     """Whether push_changes() may be called."""
@@ -178,13 +179,17 @@ class DataPath:
     def end_reason(self) -> str:
         """Return "" while it runs, "unmounted", "aborted", "stopped", or the failure."""
     def install(
-        self, nodeid: int, extents: Sequence[tuple[int, int, int]], path: str = ""
+        self,
+        nodeid: int,
+        extents: Sequence[tuple[int, int, int]],
+        path: str = "",
+        presence: Presence | None = None,
     ) -> tuple[str, str]:
         """Lease a node: its READs are answered from (descriptor, offset, length) from now on.
 
         A descriptor of -1 is a run of zeros. Only the last length may be WHOLE_FILE. `path` is one
         of Config.path for this file alone; "" means the mount's. With "upcall" READs go up without
-        a lease.
+        a lease. READs of what a `presence` does not show go up, too.
 
         Returns the mode ("passthrough", "cached" or "upcall") and the code of the reason against a
         better one. Copies the descriptors. Raises OSError if that fails, ValueError for an unknown
@@ -217,19 +222,45 @@ class DataPath:
         """Answer without upcalls for everything below a node that mirrors this directory.
 
         `kept` are paths from that directory, such as b"a/b"; requests for them, and for everything
-        below them, are handed up.
+        below them, are forwarded.
 
         Copies the descriptor (O_PATH suffices). Other mounts below the node are not leased. Undoes
         a revoke. Raises OSError if the kernel has no openat2 (Linux 5.6) or the descriptor is no
         directory's.
         """
-    def lease_union(self, nodeid: int, layers: Sequence[int | Source], sees_trusted: bool) -> None:
+    def lease_union(
+        self,
+        nodeid: int,
+        layers: Sequence[int | Source],
+        sees_trusted: bool,
+        work: int = -1,
+        metacopies: bool = False,
+        redirects: bool = False,
+    ) -> None:
         """Answer for everything below a node that shows these layers merged, the first on top.
 
         A layer is a directory's descriptor, which is copied, or a source. The data path understands
-        the marks of overlayfs and OCI images except metacopy and redirect; it hands up requests for
-        those. If the process does not see `trusted.` attributes (`sees_trusted`), it also hands up
-        opens of files that are one hole. Otherwise like `lease_directory`.
+        the marks of overlayfs and OCI images. It forwards requests for a metacopy or a redirect
+        that must not be followed, and for all of them once changes are pushed. If the process does
+        not see `trusted.` attributes (`sees_trusted`), it also forwards opens of files that are one
+        hole. `work` makes the first layer one that clients change. With `metacopies` a change of
+        attributes copies no bytes there, and with `redirects` clients may rename directories of
+        lower layers. Otherwise like `lease_directory`.
+        """
+    def lease_pool(
+        self, nodeid: int, branches: Sequence[int], refusals: tuple[int, int, int]
+    ) -> None:
+        """Answer for everything below a node that shows these directories as a pool.
+
+        `refusals` are the errnos that a removal, a rename and the opening of an existing file for
+        writing get; 0 permits them. A new file without a decision of `place` is forwarded.
+        Otherwise like `lease_directory`.
+        """
+    def place(self, nodeid: int, name: bytes | None, branch: int, valid_ms: int | None) -> bool:
+        """Say which branch of a pool gets the next file `name` of a directory.
+
+        Without a name: all new files of the directory, for so many milliseconds, or until the mount
+        ends. False: the node is no directory of a pool, or is gone.
         """
     def lease_archive(
         self,
@@ -244,7 +275,7 @@ class DataPath:
         """Answer for everything below a node that shows an archive's members.
 
         Shares `index`, and copies the archive's descriptor `fd` (-1: hand opens up). Opens are
-        handed up if the archive's version differs now, or if it does not hold the member's bytes as
+        forwarded if the archive's version differs now, or if it does not hold the member's bytes as
         they are. `uid` and `gid` own all members, unless None.
         """
     def lease_source(self, nodeid: int, source: Source) -> None:
@@ -275,29 +306,52 @@ class DataPath:
         self,
         nodeid: int,
         directory: int,
-        entries: Sequence[
-            tuple[bytes, int, tuple[object, ...] | None, int, int, object]
-            | tuple[bytes, int, tuple[object, ...] | None, int, int, object, int]
-        ],
+        entries: Sequence[tuple[bytes, int, tuple[object, ...] | None, int, int, object]],
         time_ns: int,
+        *,
+        uid: int | None = None,
+        valid_ms: int | None = None,
     ) -> list[int]:
         """Put entries into a directory of a node's index; return their numbers.
 
         Each is (name, kind, given, key, time in ns, value). `given` is mode, uid, gid and mtime in
         ns, each a value or None, and the serving path. Directory 0 is the root. Kind 1 is a
-        directory; a true `value` hands up its listing and the names that it lacks. Kind 2 is a
-        symlink to `value`, 3 a file of the terms in `value`; kind 4 is handed up, and its `value`
-        is (type, inode number). A term is (kind, offset, length, source). Its kind 0 is a file by
-        path, 1 memory by descriptor and whether it is all of it, 2 zeros, 3 a slice of the next
-        term, 4 a concatenation of the next terms, by their number.
+        directory, and its `value` says whether a policy answers for it, and whether a directory of
+        that name stays. Kind 2 is a symlink to `value`, 3 a file of the terms in `value`; kind 4 is
+        forwarded, and its `value` is (type, inode number); kind 5 is a name that is missing. A term
+        is (kind, offset, length, source). Its kind 0 is a file by path, 1 memory by descriptor and
+        whether it is all of it, 2 zeros, 3 a slice of the next term, 4 a concatenation of the next
+        terms, by their number.
 
-        A seventh value is the time in ms after which the entry counts as missing. Raises OSError
-        where a directory, a descriptor or a number is missing.
+        In a policy's directory the entries are answers for `uid`, or for everyone, and control is
+        asked again after `valid_ms`. Raises OSError where a directory, a descriptor or a number is
+        missing.
         """
+    def index_list(
+        self,
+        nodeid: int,
+        directory: int,
+        entries: Sequence[tuple[bytes, int, tuple[object, ...] | None, int, int, object]],
+        time_ns: int,
+        *,
+        uid: int | None,
+        valid_ms: int | None,
+        complete: bool,
+    ) -> list[int]:
+        """Put the names of a policy's directory as index_put() does, and list those.
+
+        Kind 0 is a name whose answer may be there already, and else is forwarded. `complete`: the
+        data path answers that all other names are missing.
+        """
+    def index_drop(self, nodeid: int, directory: int, name: bytes, uid: int | None) -> None:
+        """Remove a policy's answer."""
     def index_ino(self, nodeid: int, number: int) -> int:
         """Return the inode number that clients see of an entry, 0 if its files are missing."""
     def index_remove(self, nodeid: int, directory: int, name: bytes, time_ns: int) -> None:
-        """Remove an entry from a directory of a node's index."""
+        """Remove an entry from a directory of a node's index, and a policy's leased listings.
+
+        With an empty name the listings alone.
+        """
     def index_nodeid(self, nodeid: int, directory: int) -> int:
         """Return the nodeid of a directory of an index, 0 if the kernel does not know it."""
     def refuse_device(self, major: int, minor: int) -> None:
@@ -307,6 +361,13 @@ class DataPath:
 
         Returns "", or the code of the reason why that fails.
         """
+    def freshness(self, nodeid: int) -> str:
+        """Return how long the kernel may keep the answers about a node below a leased directory.
+
+        Returns "timed", "fixed" or "pushed", "" for another node.
+        """
+    def user_descriptors(self) -> UserDescriptors:
+        """Return the users' shares of descriptors, which both planes count in."""
     def sync(self, wait_ms: int) -> bool:
         """Wait until all earlier changes are pushed; return False after `wait_ms`.
 
@@ -314,7 +375,7 @@ class DataPath:
         upcalls.
         """
     def revoke_directory(self, nodeid: int) -> bool:
-        """Hand up requests for a directory and everything below it, and make the kernel ask again.
+        """Forward requests for a directory and everything below it, and make the kernel ask again.
 
         Open files keep their leases until they are released. Returns False for a directory that is
         not leased.
@@ -322,14 +383,14 @@ class DataPath:
     def drop_directory(self, nodeid: int) -> None:
         """End the lease of a directory that the kernel has forgotten.
 
-        Later requests for nodes below it are handed up. Does nothing without a lease.
+        Later requests for nodes below it are forwarded. Does nothing without a lease.
         """
     def describe(self, nodeid: int) -> list[tuple[int, bytes, int, int, int, int, int]]:
         """Describe a node below a leased directory; [] if it is unknown.
 
         Returns (nodeid, name, device as major << 32 | minor, inode number, time of birth in ns or a
         hash of the file handle, S_IFMT bits, layer counted from the top) of the nodes from the
-        leased directory down to this one. Hands up their last FORGETs from now on.
+        leased directory down to this one. Forwards their last FORGETs from now on.
         """
     def set_ino(self, nodeid: int, ino: int) -> None:
         """Set the st_ino that clients see of a node."""
@@ -352,15 +413,16 @@ class DataPath:
         never overstate. They exclude reads by passthrough.
         """
     def trace(self, most: int) -> None:
-        """Note each request that is answered from now on: so many a thread between two drains.
+        """Note each request that is answered from now on; 0: no more.
 
-        0: no more. What was noted before and not drained is dropped.
+        Each thread has room for `most` bytes of events between two drains. What was noted before
+        and not drained is dropped.
         """
-    def drain_trace(self) -> tuple[bytes, int, list[tuple[int, int, bytes]]]:
+    def drain_trace(self) -> tuple[bytes, int, bytes, list[int]]:
         """Return what was noted since the last call: packed events, and how many were lost.
 
-        Last, for each node in them: (nodeid, the nodeid of the leased directory above it, its path
-        from there), as `hot_files` tells them.
+        Then the packed places of the nodes in them, each below a leased directory, and the nodeids
+        of these directories.
         """
     @staticmethod
     def operations() -> list[str]:
@@ -369,6 +431,26 @@ class DataPath:
         """Announce an intended end of the connection."""
     def stop(self) -> bool:
         """End all threads, after the unmount. Returns False if it had to leave one behind."""
+    def leave(self) -> bool:
+        """End all threads, and leave the mount and its state as they are to a successor.
+
+        Requests under way get no answer from this process. Returns False if a successor must wait
+        until this process has ended.
+        """
+
+class Presence:
+    """Which pieces of a file that is being fetched are there. For any thread; all hidden at first.
+
+    Parameters:
+        pieces: their number.
+        piece_bytes: the size of each but the last. Raises ValueError for 0.
+    """
+
+    def __init__(self, pieces: int, piece_bytes: int) -> None: ...
+    def show(self, first: int, stop: int) -> None:
+        """Let the data path read the pieces [first, stop)."""
+    def hide(self, first: int, stop: int) -> None:
+        """Have READs of the pieces [first, stop) go to Python."""
 
 class Source:
     """Answers for a subtree: names, attributes, extents. Immutable, for any thread."""
@@ -469,6 +551,23 @@ class MemberIndex:
     def bytes(self) -> int:
         """Memory that it takes."""
 
+class UserDescriptors:
+    """How many descriptors users may have the process keep for open files. For any thread.
+
+    The process may have `descriptors`; `next` is the lowest that is free now. A user may have half
+    of what is free, without a reserve for root and for Python itself. Root has no limit.
+    """
+
+    def __init__(self, descriptors: int, next: int) -> None: ...
+    def admits(self, uid: int) -> bool:
+        """Say whether a user may open a further file."""
+    def take(self, uid: int, count: int) -> None:
+        """Count descriptors for a user."""
+    def give(self, uid: int, count: int) -> None:
+        """Count descriptors of a user no more."""
+    def spares(self, uid: int, fd: int) -> bool:
+        """Say whether a user's file may have this descriptor, or it belongs to the reserve."""
+
 class NamePatterns:
     """Which names a filter shows, and as what. Immutable, for any thread.
 
@@ -553,11 +652,40 @@ def mixed_ino(device: int, ino: int) -> int:
 def tick_ns(time_ns: int) -> int:
     """Return how long, in ns, a time of change does not prove that nothing changed after it."""
 
+def serving_threads(wanted: int) -> int:
+    """Return how many threads serve requests: `wanted`, or for 0 one per processor, 2 to 8."""
+
 def is_local(fd: int) -> bool:
     """Whether the file's filesystem has its attributes up to date without asking anyone."""
 
 def clone_device(fd: int) -> int:
     """Return a new descriptor of /dev/fuse for the connection of `fd`. Raises OSError."""
+
+def trace_lines(
+    packed: bytes,
+    places: bytes,
+    roots: dict[int, bytes],
+    operations: Sequence[str],
+    lost: int,
+    json: bool,
+) -> tuple[bytes, int]:
+    """Return a line of text or JSON for each event of drain_trace(), and their number.
+
+    `roots` are the paths of the directories where the places begin. The first event of JSON has
+    the count of lost ones.
+    """
+
+def traced_files(
+    packed: bytes,
+    places: bytes,
+    roots: dict[int, bytes],
+    operations: Sequence[str],
+    wanted: Sequence[str],
+) -> tuple[list[bytes], int, int]:
+    """Return the files that events of the wanted operations name, each once.
+
+    Then how many of these have no path, and the number of all events.
+    """
 
 def upcall_pair(message_bytes: int) -> tuple[int, int, int]:
     """Return (the data path's end, pyfuse3's end, the socket's largest message in bytes)."""

@@ -31,7 +31,6 @@ class Transport(msgspec.Struct, frozen=True):
     - `ring_requests`: requests that came over the ring.
     - `unbound`: queues whose thread may not run on its CPU.
     - `entries_refused`: entries that the kernel refused.
-    - `reads_to_workers`: READs that had to wait for their bytes.
     - `bytes`: limit of the entries' buffers, which grow with use; `locked` bytes are in memory.
     - `sched_idle`: the ring's threads are SCHED_IDLE now, which keeps a client on its processor
       while the machine is quiet (sched(7)).
@@ -58,7 +57,6 @@ class Transport(msgspec.Struct, frozen=True):
     locked: int = 0
     unbound: int = 0
     entries_refused: int = 0
-    reads_to_workers: int = 0
     sched_idle: bool = False
     sched_idle_chosen: int = 0
     sched_idle_late: int = 0

@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from zcfuse.engine._loop import read_only_loop
-from zcfuse.frozen import About, Device, FrozenImage
+from zcfuse.frozen import About, Device, FreezeError, FrozenImage, Options, freeze
 from zcfuse.linux import (
     ATTR_NODEV,
     ATTR_NOEXEC,
@@ -28,6 +32,7 @@ from zcfuse.linux import (
     new_mount,
     put_at,
 )
+from zcfuse.tree import Tree
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -67,35 +72,92 @@ def mount_image(path: str, mountpoint: str, *, noexec: bool = False, intact: boo
         put_at(mount, mountpoint)
 
 
-def mount_directory(source: str, mountpoint: str, *, noexec: bool = False) -> None:
-    """Mount a directory read-only by a bind mount; what is mounted below it is left out.
+@contextlib.contextmanager
+def frozen_image(tree: Tree) -> Iterator[str]:
+    """Freeze a tree into a private image for the length of a ``with`` block.
+
+    Yields its path, for `mount_image`. A mount of it outlasts the block.
+
+    Raises:
+        KernelRefusalError: this user may not mount it, or the tree cannot be frozen.
+    """
+    _require_root()
+    with _refusals():
+        directory = os.path.realpath(tempfile.mkdtemp(prefix="zcfuse-image-"))
+    try:
+        path = os.path.join(directory, "tree.zcf")
+        with _refusals():
+            _write(tree, path)
+        yield path
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _write(tree: Tree, path: str) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        freeze(tree, fd, Options(source=repr(tree)))
+    except FreezeError as error:
+        raise KernelRefusalError(str(error)) from error
+    finally:
+        os.close(fd)
+
+
+def mount_directory(
+    source: str, mountpoint: str, *, noexec: bool = False, writable: bool = False
+) -> None:
+    """Mount a directory by a bind mount; what is mounted below it is left out.
 
     Raises:
         KernelRefusalError: the kernel refused.
     """
     _require_root()
     with _refusals():
-        mount = cloned_mount(source, _attributes(noexec=noexec))
+        mount = cloned_mount(source, _attributes(noexec=noexec, writable=writable))
         try:
             put_at(mount, mountpoint)
         finally:
             os.close(mount)
 
 
-def mount_layers(layers: Sequence[str], mountpoint: str, *, noexec: bool = False) -> None:
-    """Mount directories merged, the topmost first, by overlayfs and read-only.
+class Upper(msgspec.Struct, frozen=True):
+    """Where a union keeps changes: the directory of changed files, and one to prepare them in.
+
+    Both lie on one filesystem, and neither in the other. `metacopy` and `redirect_dir` are the
+    options of overlayfs.
+    """
+
+    directory: str
+    work: str
+    metacopy: bool = False
+    redirect_dir: bool = False
+
+
+def mount_layers(
+    layers: Sequence[str], mountpoint: str, *, noexec: bool = False, upper: Upper | None = None
+) -> None:
+    """Mount directories merged, the topmost first, by overlayfs: read-only without `upper`.
 
     Raises:
         KernelRefusalError: overlayfs takes no such layers, or the kernel refused.
     """
     _require_root()
-    if not 1 < len(layers) <= _MOST_LAYERS:
+    if not (1 if upper else 2) <= len(layers) <= _MOST_LAYERS:
         raise KernelRefusalError(f"overlayfs merges 2 to {_MOST_LAYERS} layers")
     with contextlib.ExitStack() as opened, _refusals():
         settings: list[Setting] = [(b"source", b"zcfuse")]
         settings += [(b"lowerdir+", _directory(layer, opened)) for layer in layers]
-        settings += [(b"metacopy", b"on"), (b"redirect_dir", b"follow"), (b"ro", None)]
-        mount = new_mount(b"overlay", settings, _attributes(noexec=noexec))
+        if upper is None:
+            settings += [(b"metacopy", b"on"), (b"redirect_dir", b"follow"), (b"ro", None)]
+        else:
+            settings += [(b"upperdir", _directory(upper.directory, opened))]
+            settings += [(b"workdir", _directory(upper.work, opened))]
+            # Overlayfs has no metacopies without redirects.
+            redirects = upper.redirect_dir or upper.metacopy
+            settings += [(b"metacopy", b"on" if upper.metacopy else b"off")]
+            settings += [(b"redirect_dir", b"on" if redirects else b"follow")]
+        attributes = _attributes(noexec=noexec, writable=upper is not None)
+        mount = new_mount(b"overlay", settings, attributes)
         opened.callback(os.close, mount)
         put_at(mount, mountpoint)
 
@@ -175,8 +237,9 @@ def _directory(path: str, opened: contextlib.ExitStack) -> int:
     return fd
 
 
-def _attributes(*, noexec: bool) -> int:
-    return ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | (ATTR_NOEXEC if noexec else 0)
+def _attributes(*, noexec: bool, writable: bool = False) -> int:
+    restricted = (ATTR_NOEXEC if noexec else 0) | (0 if writable else ATTR_RDONLY)
+    return restricted | ATTR_NOSUID | ATTR_NODEV
 
 
 def _require_root() -> None:

@@ -1,8 +1,9 @@
 """The records of mounts that the kernel serves: which are ours, of what, and why.
 
 The table of mounts says what is mounted. It cannot say that a bind mount or an overlayfs is ours,
-so each has a record in ``/run/zcfuse/kernel``, named after its mount id. A record counts only while
-the table has a mount of that id with the same device, type, root and source.
+so each has a record in ``/run/zcfuse-kernel``, named after its mount id. A record counts only while
+the table has a mount of that id with the same device, type, root and source. Every user may read
+the records, as the table itself, so that `zcfuse list` and `status` know these mounts.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ import msgspec
 
 from zcfuse.linux import MountEntry, mount_at, read_mounts, resolve_mountpoint
 
-DIRECTORY: Final = "/run/zcfuse/kernel"
+DIRECTORY: Final = "/run/zcfuse-kernel"
+_DIRECTORY_MODE: Final = 0o755
 _MODE: Final = 0o644
 
 
 class Record(msgspec.Struct, frozen=True):
     """The description of a mount; `key` is its line in the table of mounts.
 
-    `kind` is "image", "layers" or "directory", `mounted_s` the time in seconds since the epoch.
+    `kind` is "image", "archive", "layers" or "directory". `mounted_s` is the time in seconds since
+    the epoch.
     """
 
     key: tuple[int, int, int, str, str, str]
@@ -41,6 +44,11 @@ class KernelServed(msgspec.Struct, frozen=True):
     entry: MountEntry
     record: Record
 
+    @property
+    def mountpoint(self) -> str:
+        """The mount point: an absolute path without symlinks."""
+        return self.entry.mountpoint
+
 
 def remember(mountpoint: str, kind: str, source: str, reason: str) -> None:
     """Record the mount that was just put on a directory.
@@ -51,8 +59,8 @@ def remember(mountpoint: str, kind: str, source: str, reason: str) -> None:
     entry = mount_at(mountpoint)
     if entry is None:
         return
-    os.makedirs(os.path.dirname(DIRECTORY), mode=0o700, exist_ok=True)
     os.makedirs(DIRECTORY, exist_ok=True)
+    os.chmod(DIRECTORY, _DIRECTORY_MODE)  # whatever the umask
     record = Record(_key(entry), kind, source, reason, time.time())
     fd, unfinished = tempfile.mkstemp(dir=DIRECTORY)
     with open(fd, "wb") as file:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from zcfuse.frozen._layout import CHUNK, NO_BLOCK, SMALL_BLOCK_BITS, OtherLayoutNeededError
-from zcfuse.frozen._places import Devices, Part
+from zcfuse.frozen._places import Devices, FileRun
 from zcfuse.frozen._writer import ImageWriter
 from zcfuse.tree import HOLE
 
@@ -33,7 +33,7 @@ class Chunks:
         self._devices = devices
         self.copied_bytes = 0
 
-    def copied(self, parts: Sequence[Part], size: int) -> bytes | None:
+    def copied(self, parts: Sequence[FileRun], size: int) -> bytes | None:
         """Return all bytes of a file that its inode should hold, None where it should not."""
         if size > COPIED_BYTES:
             return None
@@ -42,7 +42,7 @@ class Chunks:
         self.copied_bytes += size
         return b"".join(_read(part) for part in parts)
 
-    def of(self, parts: Sequence[Part], size: int) -> tuple[int, list[tuple[int, int]]] | None:
+    def of(self, parts: Sequence[FileRun], size: int) -> tuple[int, list[tuple[int, int]]] | None:
         """Return log2 of the chunks' size and the chunks, None where EROFS cannot map the file.
 
         Raises:
@@ -76,7 +76,7 @@ class Chunks:
             key=lambda bits: CHUNK.size * (size >> bits) + (size & (1 << bits) - 1),
         )
 
-    def _has_dirty_tail(self, part: Part) -> bool:
+    def _has_dirty_tail(self, part: FileRun) -> bool:
         """Say whether a client that maps the file would see bytes behind its end."""
         missing = -(part.offset + part.length) % self._writer.block_bytes
         if not _is_mapped(part) or not missing:
@@ -84,7 +84,7 @@ class Chunks:
         return any(os.pread(part.fd, missing, part.offset + part.length))
 
     def _mapped(
-        self, parts: Sequence[Part], size: int, bits: int, *, dirty: bool
+        self, parts: Sequence[FileRun], size: int, bits: int, *, dirty: bool
     ) -> list[tuple[int, int]]:
         shift = self._writer.block_bytes.bit_length() - 1
         chunks: list[tuple[int, int]] = []
@@ -105,7 +105,7 @@ class Chunks:
             start = end
         return chunks
 
-    def _begin(self, part: Part) -> tuple[int, int]:
+    def _begin(self, part: FileRun) -> tuple[int, int]:
         """Return the device and the first block of a part, which is copied if it has to be."""
         if part.fd == HOLE:
             return 0, NO_BLOCK
@@ -116,13 +116,13 @@ class Chunks:
         return 0, self._writer.store(part.fd, part.offset, part.length)
 
 
-def _is_mapped(part: Part) -> bool:
+def _is_mapped(part: FileRun) -> bool:
     """Say whether a part can be blocks of the real file that it lies in."""
     blocks = part.offset + part.length >> SMALL_BLOCK_BITS
     return bool(part.path) and part.offset & _SECTOR == 0 and blocks < NO_BLOCK
 
 
-def _borders(parts: Sequence[Part]) -> int:
+def _borders(parts: Sequence[FileRun]) -> int:
     """Return the bits that are set in the offset of any part but the first."""
     borders = at = 0
     for part in parts[:-1]:
@@ -138,7 +138,7 @@ def _either(numbers: Sequence[int]) -> int:
     return found
 
 
-def _read(part: Part) -> bytes:
+def _read(part: FileRun) -> bytes:
     if part.fd == HOLE:
         return bytes(part.length)
     data = b""

@@ -14,7 +14,7 @@ from zcfuse.datapath import BLOCK_BYTES, SECTOR_BYTES, ErofsImage, Source, froze
 from zcfuse.frozen._about import digest_of, read_about
 from zcfuse.frozen._errors import DamagedImageError
 from zcfuse.frozen._image_file import ImageFile
-from zcfuse.frozen._layout import Piece
+from zcfuse.frozen._layout import DeviceRun
 from zcfuse.tree import Attributes
 
 _SECOND_NS: Final = 1_000_000_000
@@ -102,13 +102,13 @@ class FrozenImage:
         """Return the names of the extended attributes; the image hides its own marks."""
         return self._read(nid, self._reader.xattr_names, nid)
 
-    def place(self, nid: int) -> bytes | Sequence[Piece]:
+    def place(self, nid: int) -> bytes | Sequence[DeviceRun]:
         """Return where the bytes of a regular file lie.
 
         A whole file lies at a path below one of the roots (`About.roots`), another one in pieces.
         """
         found = self._read(nid, self._reader.place, nid)
-        return found if isinstance(found, bytes) else [Piece(*piece) for piece in found]
+        return found if isinstance(found, bytes) else [DeviceRun(*piece) for piece in found]
 
     def source(self, roots: Sequence[int], refused: tuple[int, int]) -> Source:
         """Return the source that shows the image in the data path.

@@ -20,9 +20,16 @@ MAGIC: Final = 0xE0F5E1E2
 COMPAT_MTIME: Final = 0x2
 INCOMPAT_CHUNKED_FILE: Final = 0x4
 INCOMPAT_DEVICE_TABLE: Final = 0x8
+INCOMPAT_XATTR_PREFIXES: Final = 0x40
+
+PREFIXES_OFFSET: Final = SUPERBLOCK_OFFSET + SUPERBLOCK.size
+"""Where LONG_PREFIXES lie."""
 
 DEVICE: Final = struct.Struct("<64sII56x")
 """A device: tag, blocks, and the address that it would have in one flat device."""
+
+DEVICES_OFFSET: Final = PREFIXES_OFFSET + DEVICE.size
+"""Where the table of devices begins: EROFS counts it in units of a device."""
 
 INODE: Final = struct.Struct("<HHHHQIIIIQII16x")
 """An extended inode: format, xattr count, mode, reserved, size, union, ino, uid, gid, mtime..."""
@@ -40,6 +47,9 @@ LAYOUT_SHIFT: Final = 1
 CHUNK: Final = struct.Struct("<HHI")
 """Where a chunk lies: reserved, device (0: the image), first block."""
 
+CHUNK_ADDRESS: Final = struct.Struct("<I")
+"""The short form of a chunk, in files without CHUNK_INDEXES: its first block in the image."""
+
 CHUNK_INDEXES: Final = 0x20
 CHUNK_BITS: Final = 0x1F
 NO_BLOCK: Final = 0xFFFFFFFF
@@ -54,14 +64,21 @@ XATTR_PREFIXES: Final = {
     3: b"system.posix_acl_default",
     4: b"trusted.",
     6: b"security.",
+    0x80: b"trusted.overlay.metacopy",
+    0x81: b"trusted.overlay.redirect",
 }
+LONG_PREFIX: Final = struct.Struct("<HB")
+"""Of a prefix that the image itself defines: the size of what follows, the index that it extends.
+
+Numbered from 0x80. Each whole file has the two names, which therefore take no bytes in it.
+"""
 MAX_XATTR_BYTES: Final = (1 << 16) * XATTR_UNIT - XATTR_UNIT
 """All extended attributes of an inode together: their count has 16 bits."""
 
 LARGE_BLOCK_BITS: Final = 12
 SMALL_BLOCK_BITS: Final = 9
 
-FEW_DEVICES: Final = 16
+FEW_DEVICES: Final = 15
 MANY_DEVICES: Final = 4096
 """Files that blocks may lie in, besides the image: as many as there is room for in its table."""
 
@@ -103,7 +120,7 @@ class Inode(msgspec.Struct, frozen=True, gc=False):
     mtime_ns: int
 
 
-class Piece(msgspec.Struct, frozen=True, gc=False):
+class DeviceRun(msgspec.Struct, frozen=True, gc=False):
     """A run of bytes of a file: `device` 0 is the image, -1 a hole, others count from 1."""
 
     device: int

@@ -26,7 +26,7 @@ class Whole(msgspec.Struct, frozen=True):
     mtime_ns: int
 
 
-class Part(msgspec.Struct, frozen=True, gc=False):
+class FileRun(msgspec.Struct, frozen=True, gc=False):
     """A run of bytes: of the file `path`, of a hole where `fd` is HOLE, otherwise of memory."""
 
     path: bytes
@@ -39,7 +39,7 @@ class NotFreezableError(Exception):
     """The bytes of a file have no place; the text says why."""
 
 
-def place_of(file: BackingFile, size: int) -> Whole | list[Part]:
+def place_of(file: BackingFile, size: int) -> Whole | list[FileRun]:
     """Return where the bytes of an open file of `size` bytes lie.
 
     Raises:
@@ -50,12 +50,12 @@ def place_of(file: BackingFile, size: int) -> Whole | list[Part]:
     extents = file.extents
     if size and not extents:
         raise NotFreezableError("it has no bytes in any file")
-    parts: list[Part] = []
+    parts: list[FileRun] = []
     left = size
     for extent in extents:
         if extent.fd == HOLE:
             length = min(left, extent.length)
-            parts.append(Part(b"", HOLE, 0, length))
+            parts.append(FileRun(b"", HOLE, 0, length))
         else:
             found = os.fstat(extent.fd)
             path = _name_of(extent.fd, found)
@@ -63,7 +63,7 @@ def place_of(file: BackingFile, size: int) -> Whole | list[Part]:
             if path and whole and len(extents) == 1 and found.st_size == size:
                 return Whole(path, found.st_size, found.st_mtime_ns)
             length = min(left, extent.length, max(0, found.st_size - extent.offset))
-            parts.append(Part(path, extent.fd, extent.offset, length))
+            parts.append(FileRun(path, extent.fd, extent.offset, length))
         left -= length
     if left:
         raise NotFreezableError("it changed while it was frozen")
@@ -97,7 +97,7 @@ class Devices:
         """The devices, by number."""
         return self._devices
 
-    def number(self, part: Part) -> int:
+    def number(self, part: FileRun) -> int:
         """Return the number of a part's file.
 
         Raises:

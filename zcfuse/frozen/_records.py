@@ -9,7 +9,7 @@ from typing import Final
 
 from zcfuse.frozen._about import RECORD
 from zcfuse.frozen._layout import PIECE
-from zcfuse.frozen._places import Devices, Part, Whole
+from zcfuse.frozen._places import Devices, FileRun, Whole
 from zcfuse.frozen._writer import ImageWriter
 from zcfuse.tree import HOLE
 
@@ -29,7 +29,7 @@ class Pieces:
         """The table."""
         return [bytes(self._packed)]
 
-    def add(self, parts: Sequence[Part]) -> tuple[int, int]:
+    def add(self, parts: Sequence[FileRun]) -> tuple[int, int]:
         """Add the pieces of a file; return the number of the first and how many they are."""
         first = len(self._packed) // PIECE.size
         for part in parts:

@@ -11,7 +11,7 @@ from typing import Final
 from zcfuse.datapath import BLOCK_BYTES, NAME_BYTES
 from zcfuse.frozen._errors import ImageError
 from zcfuse.frozen._image import FrozenImage
-from zcfuse.frozen._layout import Piece
+from zcfuse.frozen._layout import DeviceRun
 from zcfuse.linux import device_number
 from zcfuse.tree import (
     HOLE,
@@ -76,7 +76,6 @@ class FrozenTree(Tree):
         except BaseException:
             self.close()
             raise
-        self.in_parts = bool(self.image.about.devices)
         self.root = FrozenNode(id(self.image), self.image.root)
 
     def refuse_device(self, major: int, minor: int) -> None:
@@ -141,6 +140,11 @@ class FrozenTree(Tree):
         """Return the image's size; nothing is free."""
         blocks = -(-self.image.file.size // BLOCK_BYTES)
         return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, 0, 0, 0, NAME_BYTES)
+
+    def part_bytes(self) -> int:
+        """Return the mean size of the files if they lie in others."""
+        about = self.image.about
+        return about.data_bytes // max(1, about.files) if about.devices else 0
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """Return an extended attribute; the image hides its marks."""
@@ -227,7 +231,7 @@ class FrozenFile(BackingFile):
         self._fds = {} if whole < 0 else {0: whole}
         self._extents = [] if whole < 0 else [Extent(whole, 0, WHOLE_FILE)]
 
-    def add(self, piece: Piece, opened: Callable[[int], int]) -> None:
+    def add(self, piece: DeviceRun, opened: Callable[[int], int]) -> None:
         """Add a piece at the end; `opened` gives the descriptor of a device."""
         if piece.device < 0:
             self._extents.append(Extent(HOLE, 0, piece.length))

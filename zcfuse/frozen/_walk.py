@@ -20,7 +20,7 @@ from zcfuse.frozen._about import About, Table
 from zcfuse.frozen._blocks import Chunks
 from zcfuse.frozen._errors import FreezeError
 from zcfuse.frozen._layout import FILE_TYPES, Inode
-from zcfuse.frozen._places import Devices, NotFreezableError, Part, Whole, place_of
+from zcfuse.frozen._places import Devices, FileRun, NotFreezableError, Whole, place_of
 from zcfuse.frozen._records import Pieces, Records
 from zcfuse.frozen._roots import Roots
 from zcfuse.frozen._writer import Entry, ImageWriter
@@ -193,27 +193,38 @@ class Walk:
     def _file(self, name: bytes, node: Node, attributes: Attributes) -> int:
         inode = _inode(attributes, attributes.size)
         self._bytes += inode.size
+        if not inode.size:
+            return self._writer.special(inode, self._xattrs(node, {}))
+        if not self._options.verify and (path := self._tree.real_path(node)):
+            redirect = self._roots.redirect(path)
+            if redirect is not None:
+                return self._redirected(inode, node, redirect)
+        return self._opened_file(name, inode, node)
+
+    def _opened_file(self, name: bytes, inode: Inode, node: Node) -> int:
         file = self._opened(node)
         try:
             place = place_of(file, inode.size)
-            if not inode.size:
-                return self._writer.special(inode, self._xattrs(node, {}))
-            if isinstance(place, Whole):
-                redirect = self._roots.redirect(place.path)
-                if redirect is not None:
-                    marks = {_xattrs.METACOPY: b"", _xattrs.REDIRECT: redirect}
-                    nid = self._writer.hole(inode, self._xattrs(node, marks))
-                    if self._options.verify:
-                        self._records.add(nid, place, file.extents[0].fd)
-                    return nid
+            if not isinstance(place, Whole):
+                return self._of_parts(name, inode, node, place)
+            redirect = self._roots.redirect(place.path)
+            if redirect is None:
                 self._fuse_only.add(_AMBIGUOUS, self._path(name))
-                place = [Part(place.path, file.extents[0].fd, 0, place.size)]
+                place = [FileRun(place.path, file.extents[0].fd, 0, place.size)]
                 return self._listed(inode, node, place)
-            return self._of_parts(name, inode, node, place)
+            nid = self._redirected(inode, node, redirect)
+            if self._options.verify:
+                self._records.add(nid, place, file.extents[0].fd)
+            return nid
         finally:
             file.close()
 
-    def _of_parts(self, name: bytes, inode: Inode, node: Node, parts: Sequence[Part]) -> int:
+    def _redirected(self, inode: Inode, node: Node, redirect: bytes) -> int:
+        """Write a file whose bytes are those of a whole real file."""
+        marks = {_xattrs.METACOPY: b"", _xattrs.REDIRECT: redirect}
+        return self._writer.hole(inode, self._xattrs(node, marks))
+
+    def _of_parts(self, name: bytes, inode: Inode, node: Node, parts: Sequence[FileRun]) -> int:
         data = self._chunks.copied(parts, inode.size)
         if data is not None:
             return self._writer.data(inode, self._xattrs(node, {}), data)
@@ -223,7 +234,7 @@ class Walk:
         self._fuse_only.add(_UNMAPPED, self._path(name))
         return self._listed(inode, node, parts)
 
-    def _listed(self, inode: Inode, node: Node, parts: Sequence[Part]) -> int:
+    def _listed(self, inode: Inode, node: Node, parts: Sequence[FileRun]) -> int:
         """Write a file as a list of pieces, which only FUSE can serve."""
         value = _xattrs.PIECES_VALUE.pack(*self._pieces.add(parts))
         return self._writer.hole(inode, self._xattrs(node, {_xattrs.PIECES: value}))
@@ -301,8 +312,7 @@ def _refusal(reasons: Sequence[Reason]) -> str:
     count = sum(reason.count for reason in reasons)
     return (
         f"{count} {'entry' if count == 1 else 'entries'} cannot be frozen, the first is"
-        f" {os.fsdecode(first.example)!r}: {first.reason}:"
-        " use --leave-out to freeze the tree without them"
+        f" {os.fsdecode(first.example)!r}: {first.reason}"
     )
 
 

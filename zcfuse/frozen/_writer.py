@@ -16,10 +16,12 @@ from typing import Final
 from zcfuse.frozen import _layout
 from zcfuse.frozen._layout import (
     CHUNK,
+    CHUNK_ADDRESS,
     CHUNK_BASED,
     CHUNK_BITS,
     CHUNK_INDEXES,
     DEVICE,
+    DEVICES_OFFSET,
     DIRENT,
     FLAT_INLINE,
     FLAT_PLAIN,
@@ -27,14 +29,16 @@ from zcfuse.frozen._layout import (
     LAYOUT_SHIFT,
     NID,
     NO_BLOCK,
+    PREFIXES_OFFSET,
     SLOT_BYTES,
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
+    XATTR_UNIT,
     Inode,
     Layout,
     rounded_up,
 )
-from zcfuse.frozen._xattrs import count_of
+from zcfuse.frozen._xattrs import count_of, long_prefixes
 
 Entry = tuple[bytes, int, int]
 """Of a directory: name, node id, file type."""
@@ -60,8 +64,7 @@ class ImageWriter:
         self._bits = layout.block_bits
         self.block_bytes = 1 << layout.block_bits
         self._inodes = 0
-        self._device_table = SUPERBLOCK_OFFSET + SUPERBLOCK.size
-        first = self._device_table + layout.devices * DEVICE.size
+        first = DEVICES_OFFSET + layout.devices * DEVICE.size
         self._run_start = first
         self._run = bytearray(rounded_up(first, self.block_bytes) - first)
         self._used = 0
@@ -125,18 +128,16 @@ class ImageWriter:
         self, inode: Inode, xattrs: bytes, chunk_bits: int, chunks: Sequence[tuple[int, int]]
     ) -> int:
         """Write a file of chunks, each (device, first block); NO_BLOCK for a hole."""
-        form = CHUNK_INDEXES | chunk_bits - self._bits & CHUNK_BITS
-        number = int.from_bytes(_CHUNK_FORMAT.pack(form, 0), "little")
-        head = self._head(inode, xattrs, CHUNK_BASED, number)
-        head += bytes(-len(head) % CHUNK.size)
         table = b"".join(CHUNK.pack(0, device, block) for device, block in chunks)
-        return self._put(head + table, b"") // SLOT_BYTES
+        form = CHUNK_INDEXES | chunk_bits - self._bits
+        return self._mapped(inode, xattrs, form, table, CHUNK.size)
 
     def hole(self, inode: Inode, xattrs: bytes) -> int:
         """Write a file that has no bytes in the image."""
         bits = self.chunk_bits(inode.size)
         count = -(-inode.size >> bits) if inode.size else 0
-        return self.chunked(inode, xattrs, bits, [(0, NO_BLOCK)] * count)
+        table = CHUNK_ADDRESS.pack(NO_BLOCK) * count
+        return self._mapped(inode, xattrs, bits - self._bits, table, CHUNK_ADDRESS.size)
 
     def chunk_bits(self, size: int) -> int:
         """Return log2 of the least chunk that holds `size` bytes, as far as EROFS has one."""
@@ -178,17 +179,25 @@ class ImageWriter:
             DEVICE.pack(b"%d" % number, min(-(-size >> self._bits), NO_BLOCK), 0)
             for number, size in enumerate(devices, 1)
         )
-        os.pwrite(self._fd, table, self._device_table)
-        features = _layout.INCOMPAT_CHUNKED_FILE
+        prefixes = long_prefixes()
+        os.pwrite(self._fd, b"".join(prefixes), PREFIXES_OFFSET)
+        os.pwrite(self._fd, table, DEVICES_OFFSET)
+        features = _layout.INCOMPAT_CHUNKED_FILE | _layout.INCOMPAT_XATTR_PREFIXES
         features |= _layout.INCOMPAT_DEVICE_TABLE if devices else 0
         seconds, nanoseconds = divmod(mtime_ns, _SECOND_NS)
         superblock = SUPERBLOCK.pack(
             *(_layout.MAGIC, 0, _layout.COMPAT_MTIME, self._bits, 0),
             *(self._root[0] // SLOT_BYTES, self._inodes, seconds, nanoseconds),
             *(self._end >> self._bits, 0, 0, os.urandom(16), b"zcfuse", features, 0),
-            *(len(devices), self._device_table // DEVICE.size, 0, 0, 0, 0, 0),
+            *(len(devices), DEVICES_OFFSET // DEVICE.size, 0),
+            *(len(prefixes), PREFIXES_OFFSET // XATTR_UNIT, 0, 0),
         )
         os.pwrite(self._fd, superblock, SUPERBLOCK_OFFSET)
+
+    def _mapped(self, inode: Inode, xattrs: bytes, form: int, table: bytes, unit: int) -> int:
+        number = int.from_bytes(_CHUNK_FORMAT.pack(form, 0), "little")
+        head = self._head(inode, xattrs, CHUNK_BASED, number)
+        return self._put(head + bytes(-len(head) % unit) + table, b"") // SLOT_BYTES
 
     def _flat(
         self, inode: Inode, xattrs: bytes, blocks: Sequence[bytes], *, reserved: bool = False

@@ -7,11 +7,13 @@ shows it as it was.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from zcfuse.frozen._layout import (
+    LONG_PREFIX,
     MAX_XATTR_BYTES,
     XATTR_ENTRY,
     XATTR_HEADER,
@@ -29,6 +31,8 @@ PIECES: Final = b"trusted.zcfuse.pieces"
 
 PIECES_VALUE: Final = struct.Struct("<QQ")
 
+_FIRST_LONG: Final = 0x80
+_TRUSTED: Final = 4
 _NAME_BYTES: Final = 255
 _VALUE_BYTES: Final = 0xFFFF
 # A whole name, such as that of an ACL, before the names that only begin so.
@@ -63,6 +67,18 @@ def encode(attributes: Mapping[bytes, bytes]) -> bytes:
     return encoded
 
 
+def long_prefixes() -> list[bytes]:
+    """Return the prefixes that an image defines, as it has them."""
+    base = XATTR_PREFIXES[_TRUSTED]
+    found = []
+    for index, prefix in XATTR_PREFIXES.items():
+        if index >= _FIRST_LONG:
+            infix = prefix.removeprefix(base)
+            entry = LONG_PREFIX.pack(1 + len(infix), _TRUSTED) + infix
+            found.append(entry.ljust(rounded_up(len(entry), XATTR_UNIT), b"\0"))
+    return found
+
+
 def count_of(encoded: bytes) -> int:
     """Return what the inode says of the length of its attributes (i_xattr_icount)."""
     if not encoded:
@@ -75,6 +91,7 @@ def unsupported(names: Iterable[bytes]) -> list[bytes]:
     return [name for name in names if _index_of(name) is None]
 
 
+@functools.lru_cache(maxsize=64)  # a tree has few names, each on many files
 def _split(name: bytes) -> tuple[int, bytes]:
     found = _index_of(name)
     if found is None:

@@ -45,7 +45,7 @@ class Changes:
         if self._idle.is_set():
             self._idle = trio.Event()
 
-    async def told(self) -> None:
+    async def notified(self) -> None:
         """Wait until the kernel knows every change noted so far; it may know later ones too."""
         await self._idle.wait()
 

@@ -29,27 +29,37 @@ log = logging.getLogger(__name__)
 class DirectoryLeases:
     """The leases of one mount.
 
-    `push`: push each change below a leased directory to the kernel. If that is refused, answers
-    hold for the cache timeout, and the status counts the reason.
+    `push`: push each change below a leased directory to the kernel, unless its tree says otherwise.
+    If that is refused, answers hold for the cache timeout, and the status counts the reason.
+    `watches`: whether the data path can push changes.
     """
 
-    def __init__(self, tree: Tree, datapath: Leases, *, push: bool = False) -> None:
+    def __init__(
+        self, tree: Tree, datapath: Leases, *, push: bool = False, watches: bool = False
+    ) -> None:
         self._tree = tree
         self._push = push
+        self._watches = watches
         self._datapath = datapath
         self._leased: set[int] = set()
         self._index_bytes: dict[int, int] = {}  # bytes by nodeid
         self._described: dict[int, DescribedTree] = {}
         self._revoked = False
+        self.push_refused = ""
+        """Why changes of a leased directory are not pushed, a code of `reasons`, or ""."""
 
     @property
     def revoked(self) -> bool:
-        """Whether the data path hands up every request from now on."""
+        """Whether the data path forwards every request from now on."""
         return self._revoked
 
     def covers(self, nodeid: int) -> bool:
         """Whether the data path answers for a node: a leased directory, or a node below one."""
         return not self._revoked and (bool(nodeid & OWN_BIT) or nodeid in self._leased)
+
+    def freshness(self, nodeid: int) -> str:
+        """Return "timed", "fixed" or "pushed" for a node that the data path answers for, or ""."""
+        return self._datapath.freshness(nodeid) if self.covers(nodeid) else ""
 
     def grant(self, nodeid: int, node: Node) -> None:
         """Lease the directory that a node mirrors, if any, unless leases were revoked.
@@ -92,17 +102,22 @@ class DirectoryLeases:
         for patterns, above in lease.filters:
             self._datapath.filter_lease(nodeid, patterns, above)
         self._leased.add(nodeid)
-        if self._push and lease.archive is None and lease.source is None:
+        push = self._push if lease.coherence is None else lease.coherence == "push"
+        if push and lease.archive is None and lease.source is None:
             self._push_changes(nodeid)
 
     def _push_changes(self, nodeid: int) -> None:
         """Start pushing changes; if that fails, answers hold for the cache timeout."""
-        reason = self._datapath.push_changes(nodeid)
+        reason = self._datapath.push_changes(nodeid) if self._watches else "push_not_watching"
         if reason:
+            self.push_refused = reason
             log.warning("%s; answers hold for the cache timeout", reason_line(reason))
 
     def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
         """Return False if there is no memory for an archive's index."""
+        if lease.refusals is not None:
+            self._datapath.lease_pool(nodeid, [one.fd for one in lease.layers], lease.refusals)
+            return True
         if any(one.described is not None for one in lease.layers):
             return False  # Python answers for a layer that a program may change
         found = [one.archive for one in lease.layers if one.archive is not None]
@@ -110,7 +125,8 @@ class DirectoryLeases:
         if size and not self._has_room(size):
             return False
         layers = [_filtered(_layer(one), one) for one in lease.layers]
-        self._datapath.lease_union(nodeid, layers, lease.sees_trusted)
+        changes = (lease.work, lease.metacopies, lease.redirects)
+        self._datapath.lease_union(nodeid, layers, lease.sees_trusted, *changes)
         self._index_bytes[nodeid] = size
         return True
 
@@ -171,7 +187,7 @@ class DirectoryLeases:
             self._datapath.drop_directory(nodeid)
 
     def revoke(self) -> None:
-        """Make the data path hand up every request, and grant no more leases."""
+        """Make the data path forward every request, and grant no more leases."""
         self._revoked = True
         for nodeid in self._leased:
             self._datapath.revoke_directory(nodeid)
@@ -211,9 +227,44 @@ class _Sink:
         self._nodeid = nodeid
         self.failed = failed
 
-    def put(self, directory: int, entries: list[EntryDescription], time_ns: int) -> list[int]:
+    def put(
+        self,
+        directory: int,
+        entries: list[EntryDescription],
+        time_ns: int,
+        *,
+        uid: int | None = None,
+        valid_ms: int | None = None,
+    ) -> list[int]:
         """Put entries into a directory; return their numbers."""
-        return self._datapath.index_put(self._nodeid, directory, entries, time_ns)
+        return self._datapath.index_put(
+            self._nodeid, directory, entries, time_ns, uid=uid, valid_ms=valid_ms
+        )
+
+    def list(
+        self,
+        directory: int,
+        entries: list[EntryDescription],
+        time_ns: int,
+        *,
+        uid: int | None,
+        valid_ms: int | None,
+        complete: bool,
+    ) -> list[int]:
+        """Put the names of a policy's directory, and list those."""
+        return self._datapath.index_list(
+            self._nodeid,
+            directory,
+            entries,
+            time_ns,
+            uid=uid,
+            valid_ms=valid_ms,
+            complete=complete,
+        )
+
+    def drop(self, directory: int, name: bytes, uid: int | None) -> None:
+        """Remove a policy's answer."""
+        self._datapath.index_drop(self._nodeid, directory, name, uid)
 
     def ino(self, number: int) -> int:
         """Return the inode number that clients see of an entry, or 0."""

@@ -9,6 +9,7 @@ is left behind; it keeps its place and nothing else. Belongs to the trio thread.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import logging
 import os
@@ -153,7 +154,9 @@ class FarCalls:
             raise OSError(errno.ETIMEDOUT, "the filesystem behind it does not answer")
         job = _Job(call, drop)
         filesystem.jobs.add(job)
-        trio.lowlevel.spawn_system_task(self._work, mount, filesystem, job)
+        # The call's context goes with it, as to a thread of a task.
+        context = contextvars.copy_context()
+        trio.lowlevel.spawn_system_task(self._work, mount, filesystem, job, context=context)
         try:
             await self._wait(job)
         finally:

@@ -9,34 +9,34 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-from collections import Counter
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zcfuse.tree import BackingFile, EntryDescription, GivenValues, Listing, Node, Who
 
 if TYPE_CHECKING:
-    from zcfuse.datapath import MemberIndex, NamePatterns, Source
+    from zcfuse.datapath import MemberIndex, NamePatterns, Presence, Source, UserDescriptors
 
 
 _ROOT: Final = 0
-# Shares of RLIMIT_NOFILE. A file costs two descriptors: control's and the data path's.
-_USER_SHARE: Final = 4
-_RESERVE_SHARE: Final = 8
-_LEAST_RESERVE: Final = 8
-_MOST_RESERVE: Final = 256
 
 
 class Leases(Protocol):
     """The data path's interface: it answers requests and shows real inode numbers."""
 
     def install(
-        self, nodeid: int, extents: Sequence[tuple[int, int, int]], path: str, /
+        self,
+        nodeid: int,
+        extents: Sequence[tuple[int, int, int]],
+        path: str,
+        presence: Presence | None = None,
+        /,
     ) -> tuple[str, str]:
         """Serve a node's reads from `extents` of (fd, offset, length).
 
-        A `path` other than "" forces that serving path. Returns the mode and the reason for it.
+        A `path` other than "" forces that serving path. With `presence`, only reads of what it
+        shows. Returns the mode and the reason for it.
         """
 
     def revoke(self, nodeid: int, /) -> None:
@@ -52,9 +52,24 @@ class Leases(Protocol):
         """Answer for a directory and everything below it, except the paths in `kept`."""
 
     def lease_union(
-        self, nodeid: int, layers: Sequence[int | Source], sees_trusted: bool, /
+        self,
+        nodeid: int,
+        layers: Sequence[int | Source],
+        sees_trusted: bool,
+        work: int,
+        metacopies: bool,
+        redirects: bool,
+        /,
     ) -> None:
         """Answer for merged layers, the topmost first, and everything below them."""
+
+    def lease_pool(
+        self, nodeid: int, branches: Sequence[int], refusals: tuple[int, int, int], /
+    ) -> None:
+        """Answer for the branches of a pool, shown as one, and everything below them."""
+
+    def place(self, nodeid: int, name: bytes | None, branch: int, valid_ms: int | None, /) -> bool:
+        """Say which branch of a pool gets a new file, or all of a directory for a time."""
 
     def lease_source(self, nodeid: int, source: Source, /) -> None:
         """Answer for what a source shows."""
@@ -90,9 +105,34 @@ class Leases(Protocol):
         """Answer for a program's directory; index_put() adds its entries."""
 
     def index_put(
-        self, nodeid: int, directory: int, entries: list[EntryDescription], time_ns: int, /
+        self,
+        nodeid: int,
+        directory: int,
+        entries: list[EntryDescription],
+        time_ns: int,
+        /,
+        *,
+        uid: int | None,
+        valid_ms: int | None,
     ) -> list[int]:
         """Put entries into a directory of a node's index; return their numbers."""
+
+    def index_list(
+        self,
+        nodeid: int,
+        directory: int,
+        entries: list[EntryDescription],
+        time_ns: int,
+        /,
+        *,
+        uid: int | None,
+        valid_ms: int | None,
+        complete: bool,
+    ) -> list[int]:
+        """Put the names of a policy's directory, and list those."""
+
+    def index_drop(self, nodeid: int, directory: int, name: bytes, uid: int | None, /) -> None:
+        """Remove a policy's answer."""
 
     def index_ino(self, nodeid: int, number: int, /) -> int:
         """Return the inode number that clients see of an entry of the index, or 0."""
@@ -104,13 +144,16 @@ class Leases(Protocol):
         """Return the kernel's nodeid of a directory, 0 if the kernel does not know it."""
 
     def revoke_directory(self, nodeid: int, /) -> bool:
-        """Hand up requests for a leased directory and everything below it."""
+        """Forward requests for a leased directory and everything below it."""
 
     def drop_directory(self, nodeid: int, /) -> None:
         """Give back the lease of a directory that the kernel has forgotten."""
 
     def push_changes(self, nodeid: int, /) -> str:
         """Push each change below a leased directory to the kernel; return "" or why that fails."""
+
+    def freshness(self, nodeid: int, /) -> str:
+        """Return "timed", "fixed" or "pushed" for a node below a leased directory, or ""."""
 
     def invalidate_entry(self, parent: int, name: bytes, /) -> int:
         """Make the kernel forget a name; return 0 or -errno. Blocks: not for handlers."""
@@ -128,38 +171,36 @@ class Leases(Protocol):
 class OpenFile:
     """A file that clients have open. `far` is the mount that may not answer for it, or None.
 
-    It counts for the user `uid`.
+    It counts as `descriptors` for the user `uid`.
     """
 
-    __slots__ = ("backing", "far", "nodeid", "opens", "uid")
+    __slots__ = ("backing", "descriptors", "far", "nodeid", "opens", "uid")
 
     def __init__(self, nodeid: int, backing: BackingFile) -> None:
         self.nodeid = nodeid
         self.backing = backing
         self.far: int | None = None
         self.uid = _ROOT
+        self.descriptors = 0
         self.opens = 0
 
 
 class OpenFiles:
     """The files that clients have open, by handle and by node. Owns their BackingFiles.
 
-    `close_later` closes what is far in another thread. A user but root may have a share of the
-    descriptors, and leaves a reserve. `refused` counts the opens that failed with EMFILE for that.
+    `close_later` closes what is far in another thread. `users` limits each user's descriptors;
+    `refused` counts the opens that failed with EMFILE for that.
     """
 
     def __init__(
         self,
         leases: Leases | None,
+        users: UserDescriptors,
         close_later: Callable[[Callable[[], None]], None] = lambda close: close(),
-        *,
-        descriptors: int | None = None,
     ) -> None:
-        """`descriptors` is how many the process may have; None: RLIMIT_NOFILE."""
         self._leases = leases
+        self._users = users
         self._close_later = close_later
-        self._descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._by_user: Counter[int] = Counter()
         self.refused = 0
         self._by_handle: dict[int, OpenFile] = {}
         self._by_nodeid: dict[int, OpenFile] = {}
@@ -181,16 +222,20 @@ class OpenFiles:
 
     def require_share(self, uid: int) -> None:
         """Raise OSError(EMFILE) if a user has too many files open."""
-        share = self._descriptors // _USER_SHARE
-        if uid != _ROOT and self._by_user[uid] >= share:
-            raise self._too_many(f"user {uid} has {share} files open")
+        if not self._users.admits(uid):
+            raise self._too_many(f"user {uid} has too many files open")
 
     def leased(self, nodeid: int, backing: BackingFile) -> OpenFile:
         """Install the lease of a file that was opened. Any thread may call it; `add` is next."""
         if self._leases is not None:
             try:
-                extents = [(run.fd, run.offset, run.length) for run in backing.extents]
-                self._leases.install(nodeid, extents, backing.path)
+                growing = backing.growing
+                if growing is None:
+                    extents = [(run.fd, run.offset, run.length) for run in backing.extents]
+                    self._leases.install(nodeid, extents, backing.path)
+                else:
+                    whole = [(growing.fd, 0, growing.size)]
+                    self._leases.install(nodeid, whole, "", growing.presence)
             except BaseException:
                 backing.close()
                 raise
@@ -206,11 +251,13 @@ class OpenFiles:
             self._close_later(opened.backing.close)
             return self._handle(before)
         opened.far = far
-        if uid != _ROOT and self._is_in_reserve(opened):
+        files = {run.fd for run in opened.backing.extents}
+        if not all(self._users.spares(uid, fd) for fd in files):
             self._close(opened)
             raise self._too_many("only the reserve of descriptors for root is left")
         opened.uid = uid
-        self._by_user[uid] += 1
+        opened.descriptors = len(files) if self._leases is None else 2 * len(files)
+        self._users.take(uid, opened.descriptors)
         self._by_nodeid[opened.nodeid] = opened
         return self._handle(opened)
 
@@ -250,9 +297,6 @@ class OpenFiles:
         opened.opens -= 1
         if opened.opens == 0:
             del self._by_nodeid[opened.nodeid]
-            self._by_user[opened.uid] -= 1
-            if not self._by_user[opened.uid]:
-                del self._by_user[opened.uid]
             self._close(opened)
 
     def close(self) -> None:
@@ -261,7 +305,6 @@ class OpenFiles:
         self._by_nodeid.clear()
         self._by_handle.clear()
         self._clients.clear()
-        self._by_user.clear()
         for opened in files:
             self._close(opened)
 
@@ -272,17 +315,12 @@ class OpenFiles:
         self._by_handle[handle] = opened
         return handle
 
-    def _is_in_reserve(self, opened: OpenFile) -> bool:
-        """Say whether a file's descriptors are among the last; the lowest free one comes first."""
-        reserve = min(max(self._descriptors // _RESERVE_SHARE, _LEAST_RESERVE), _MOST_RESERVE)
-        last = max((run.fd for run in opened.backing.extents), default=-1)
-        return last >= self._descriptors - reserve
-
     def _too_many(self, reason: str) -> OSError:
         self.refused += 1
         return OSError(errno.EMFILE, reason)
 
     def _close(self, opened: OpenFile) -> None:
+        self._users.give(opened.uid, opened.descriptors)
         if opened.far is None:
             self.discard(opened)
         else:
@@ -290,12 +328,13 @@ class OpenFiles:
 
 
 class _OpenDirectory:
-    __slots__ = ("listing", "node", "untouched", "who")
+    __slots__ = ("listing", "made_s", "node", "untouched", "who")
 
-    def __init__(self, node: Node, who: Who, listing: Listing) -> None:
+    def __init__(self, node: Node, who: Who, listing: Listing, made_s: float) -> None:
         self.node = node
         self.who = who
         self.listing = listing
+        self.made_s = made_s
         self.untouched = True
 
 
@@ -312,7 +351,8 @@ class OpenDirectories:
 
     async def open(self, node: Node, who: Who) -> int:
         """List the directory for the process that opens it and return a new handle of it."""
-        opened = _OpenDirectory(node, who, await self._make_listing(node, who))
+        made_s = time.monotonic()
+        opened = _OpenDirectory(node, who, await self._make_listing(node, who), made_s)
         handle = self._next
         self._next += 1
         self._by_handle[handle] = opened
@@ -322,18 +362,21 @@ class OpenDirectories:
         """Return the directory itself."""
         return self._opened(handle).node
 
-    async def listing(self, handle: int, start: int) -> Listing:
-        """Return the listing that continues at `start`; a rewind to 0 makes a new one.
+    async def listing(self, handle: int, start: int) -> tuple[Listing, float]:
+        """Return the listing that continues at `start`, and the `time.monotonic()` of its making.
+
+        A rewind to 0 makes a new one.
 
         A rewind lists for the process that opened the directory, even if another one reads it.
         """
         opened = self._opened(handle)
         if start == 0 and not opened.untouched:
+            made_s = time.monotonic()
             fresh = await self._make_listing(opened.node, opened.who)
             opened.listing.close()
-            opened.listing = fresh
+            opened.listing, opened.made_s = fresh, made_s
         opened.untouched = False
-        return opened.listing
+        return opened.listing, opened.made_s
 
     def release(self, handle: int) -> None:
         """Give a handle back."""

@@ -1,7 +1,7 @@
 """Handles of files and directories that the kernel opened without a message, made when needed.
 
 On an immutable mount the kernel sends no OPEN and no OPENDIR. A READ or READDIRPLUS that the data
-path hands up has a handle that only names the node, and no release follows. So Python opens the
+path forwards has a handle that only names the node, and no release follows. So Python opens the
 node, keeps the handle under its nodeid, and closes the longest unused one. Belongs to the trio
 thread.
 """

@@ -105,7 +105,7 @@ class NodeTable:
     def adopt(self, nodeid: int, node: Node, parent: int = 0, name: bytes = b"") -> Node:
         """Register a node under a nodeid of the data plane, which counts its lookups.
 
-        It was found as `name` in `parent`. The data plane hands up the node's last FORGET. Lookups
+        It was found as `name` in `parent`. The data plane forwards the node's last FORGET. Lookups
         in this table never find the node. Returns the node.
         """
         known = self._by_nodeid.setdefault(nodeid, _Known(nodeid, node, 0))

@@ -12,26 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import itertools
 import os
+import resource
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 import pyfuse3
 import trio
 
-from zcfuse.datapath import tick_ns
+from zcfuse.datapath import UserDescriptors, tick_ns
 from zcfuse.fuse._directory_leases import DirectoryLeases
+from zcfuse.fuse._entries import entries_of
 from zcfuse.fuse._far import FarCalls, FarStatistics
-from zcfuse.fuse._handlers import LOG, Tally, handler, of_type
 from zcfuse.fuse._handles import Leases, OpenDirectories, OpenFile, OpenFiles
 from zcfuse.fuse._implicit import ImplicitHandles, implied_node
 from zcfuse.fuse._nodes import ROOT_NODEID, NodeTable
-from zcfuse.fuse._readonly import ReadOnlyOperations
+from zcfuse.fuse._outcomes import LOG, Tally, handler, of_type
+from zcfuse.fuse._placing import PlacingOperations
 from zcfuse.fuse._sessions import FIRST, ReaddirReply, Session
 from zcfuse.fuse._waiting import WaitingOpens
 from zcfuse.linux import process_may_administer
@@ -40,7 +40,6 @@ from zcfuse.tree import (
     Answer,
     Attributes,
     BeingMadeError,
-    FarError,
     Identity,
     Listing,
     Node,
@@ -48,7 +47,6 @@ from zcfuse.tree import (
     Who,
     begin_ask_far,
     end_ask_far,
-    near_only,
 )
 
 # fcntl(2): the holder of a lease has lease-break-time (/proc/sys/fs), by default 45 s.
@@ -60,8 +58,6 @@ _LEASE_LONGEST_PAUSE_SECONDS: Final = 0.1
 _ACL_NAMES: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
 _NOBODY: Final = Who(65534, 65534, 0)
 _DOTS: Final = frozenset({b".", b".."})
-# Entries that a worker thread looks at before the reply is asked whether it has room for them.
-_FAR_ENTRIES: Final = 64
 
 _T = TypeVar("_T")
 
@@ -90,14 +86,14 @@ class OperationsStatistics(msgspec.Struct, frozen=True):
     replied_bytes: int
 
 
-class Operations(ReadOnlyOperations):
+class Operations(PlacingOperations):
     """pyfuse3.Operations over a tree.
 
     The kernel may cache names and attributes for `cache_timeout` seconds. `leases` is the data path
-    or None; `directory_leases` are its leases for directories. `direct` opens files past the
-    kernel's page cache. An awaitable answer of the tree may take `answer_timeout` seconds; then the
-    client gets ETIMEDOUT. `session` is the pyfuse3 that calls it. The caller keeps the tree;
-    `close` closes only the files that clients opened.
+    or None; `directory_leases` are its leases for directories, `users` its shares of descriptors.
+    `direct` opens files past the kernel's page cache. An awaitable answer of the tree may take
+    `answer_timeout` seconds; then the client gets ETIMEDOUT. `session` is the pyfuse3 that calls
+    it. The caller keeps the tree; `close` closes only the files that clients opened.
     """
 
     supports_dot_lookup = False
@@ -111,6 +107,7 @@ class Operations(ReadOnlyOperations):
         cache_timeout: float,
         leases: Leases | None = None,
         directory_leases: DirectoryLeases | None = None,
+        users: UserDescriptors | None = None,
         direct: bool = False,
         answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S,
         session: Session = FIRST,
@@ -128,7 +125,7 @@ class Operations(ReadOnlyOperations):
         self._nodes = NodeTable(tree.root, self._adopt)
         self.far = FarCalls(answer_timeout)
         begin_ask_far(self._asked)
-        self._files = OpenFiles(leases, self.far.close_later)
+        self._files = OpenFiles(leases, users or _own_descriptors(), self.far.close_later)
         self._directories = OpenDirectories(self._listing)
         self._implicit_files = ImplicitHandles(self._files.release)
         self._implicit_directories = ImplicitHandles(self._directories.release)
@@ -251,7 +248,7 @@ class Operations(ReadOnlyOperations):
 
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        """Serve a read that the data path hands up: by os.pread, or from a program."""
+        """Serve a read that the data path forwards: by os.pread, or from a program."""
         handle = await self._file_handle(fh)
         opened, who = self._files.opened(handle), self._files.client(handle)
         answer = await self._of_file(opened, lambda: opened.backing.read_for(size, off, who))
@@ -289,10 +286,12 @@ class Operations(ReadOnlyOperations):
         """
         fh = await self._directory_handle(fh)
         directory = self._directories.node(fh)
-        listing = await self._directories.listing(fh, start_id)
+        listing, made_s = await self._directories.listing(fh, start_id)
         replied = False
         try:
-            async with contextlib.aclosing(self._entries(listing, start_id)) as entries:
+            async with contextlib.aclosing(
+                entries_of(listing, start_id, made_s, self.far, self._answered)
+            ) as entries:
                 async for found in entries:
                     if _is_beyond_the_protocol(found[3]):
                         LOG.warning("%r is not listed: its size fits no file", found[1])
@@ -510,32 +509,6 @@ class Operations(ReadOnlyOperations):
         found = await self._asked(lambda: self._tree.listing_for(node, who))
         return await self._answered(found)
 
-    async def _entries(
-        self, listing: Listing, start: int
-    ) -> AsyncGenerator[tuple[int, bytes, Node, Attributes], None]:
-        """Yield a listing's entries as `Listing.entries` does."""
-        while True:
-            entries = listing.entries(start)
-            try:
-                while True:
-                    with near_only:
-                        found = next(entries, None)
-                    if found is None:
-                        return
-                    yield found
-                    start = found[0]
-            except FarError as error:
-                mount = error.mount
-            finally:
-                _close(entries)
-            some = functools.partial(_some_entries, listing, start)
-            batch = await self.far.run(mount, some)
-            for found in batch:
-                yield found
-                start = found[0]
-            if len(batch) < _FAR_ENTRIES:
-                return
-
     async def _asked(self, call: Callable[[], _T]) -> _T:
         """Make a call to the tree without waiting here for a filesystem that may not answer."""
         return (await self.far.ask(call))[0]
@@ -579,6 +552,13 @@ class Operations(ReadOnlyOperations):
         return False
 
 
+def _own_descriptors() -> UserDescriptors:
+    """Return the users' shares in a process without a data path."""
+    lowest = os.open("/", os.O_PATH)
+    os.close(lowest)
+    return UserDescriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], lowest)
+
+
 def _is_beyond_the_protocol(attributes: Attributes) -> bool:
     """Say whether a reply has no room for a size; pyfuse3 would fail the whole listing."""
     return not 0 <= attributes.size < 2**63 or not 0 <= attributes.blocks < 2**63
@@ -590,16 +570,3 @@ def _is_trusted(name: bytes) -> bool:
 
 def _who(ctx: pyfuse3.RequestContext) -> Who:
     return Who(ctx.uid, ctx.gid, ctx.pid)
-
-
-def _some_entries(listing: Listing, start: int) -> list[tuple[int, bytes, Node, Attributes]]:
-    entries = listing.entries(start)
-    try:
-        return list(itertools.islice(entries, _FAR_ENTRIES))
-    finally:
-        _close(entries)
-
-
-def _close(entries: object) -> None:
-    if isinstance(entries, Generator):
-        entries.close()

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pyfuse3
 
-from zcfuse.fuse._handlers import Tally, handler
+from zcfuse.fuse._outcomes import Tally, handler
 from zcfuse.fuse._sessions import Session
 
 
@@ -31,38 +31,38 @@ class ReadOnlyOperations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def rename(
@@ -75,39 +75,40 @@ class ReadOnlyOperations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> None:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         """Refuse."""
-        _refuse()
+        refuse()
 
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Refuse."""
-        _refuse()
+        refuse()
 
 
-def _refuse() -> NoReturn:
+def refuse() -> NoReturn:
+    """Refuse a change."""
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -12,7 +12,7 @@ from zcfuse.options._mount import (
     UNLIMITED_CACHE_TIMEOUT_S,
     MountOptions,
 )
-from zcfuse.options._option import Option, parse_options
+from zcfuse.options._option import Option, RefusedOptionError, parse_options
 from zcfuse.options._text import parse_listen, parse_size, split_options
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "UNLIMITED_CACHE_TIMEOUT_S",
     "MountOptions",
     "Option",
+    "RefusedOptionError",
     "parse_listen",
     "parse_options",
     "parse_size",

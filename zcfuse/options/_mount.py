@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from zcfuse.linux import MountError
-from zcfuse.options._option import Option, option
+from zcfuse.options._option import Option, RefusedOptionError, option
 from zcfuse.options._text import parse_listen, parse_size
 
 SERVING_PATHS: Final = ("auto", "naive", "upcall", "pool", "mmap", "splice", "passthrough")
@@ -30,6 +29,8 @@ DEFAULT_LOCK_BUDGET: Final = 64 << 20
 DEFAULT_UNMOUNT_WAIT_S: Final = 5.0
 # Well below 120 s: then the data path gives an upcall up, and the client gets EIO.
 DEFAULT_ANSWER_TIMEOUT_S: Final = 30.0
+# A person starts the program again, or a service manager that waits a moment before it does.
+DEFAULT_SURVIVE_WAIT_S: Final = 60.0
 DEFAULT_HOT_FILES: Final = 256
 _MOST_HOT_FILES: Final = 1 << 20
 
@@ -164,10 +165,18 @@ class MountOptions:
     survive: bool = option(
         False,
         "Keep the mount over a crash of its daemon and over upgrades: clients only wait.",
-        more="A second process, the holder, starts a successor. Requests travel over /dev/fuse."
-        " Not for rw, coherence=push, transport=uring, and the paths naive and"
-        " upcall.",
+        more="A second process, the holder, starts a successor. For a program, it waits for the"
+        " next one that calls zcfuse.attach(). Requests travel over /dev/fuse."
+        " Not for rw, transport=uring, and the paths naive and upcall.",
         words={"survive": True},
+    )
+    survive_wait: float = option(
+        DEFAULT_SURVIVE_WAIT_S,
+        "How long the mount of a program with survive waits for the next program, in seconds. Then"
+        " it ends, and clients get ENOTCONN.",
+        refuse=_some_seconds,
+        command="",
+        in_text=False,
     )
     noexec: bool = option(
         False,
@@ -205,8 +214,9 @@ class MountOptions:
     )
     hot_files: int = option(
         DEFAULT_HOT_FILES,
-        "How many files each serving thread counts by name, for 'zcfuse top' and the status.",
-        more="Give the number of open files to count all of them; each takes 48 bytes.",
+        "How many closed files each serving thread counts by name, for 'zcfuse top' and the"
+        " status.",
+        more="It counts every file while it is open. A file takes 48 bytes.",
         read=int,
         metavar="N",
         refuse=lambda value: (
@@ -218,14 +228,18 @@ class MountOptions:
     def __post_init__(self) -> None:
         for one in MOUNT_OPTIONS:
             if remedy := one.refusal(value := getattr(self, one.name)):
-                raise _refused(one.name, value, remedy)
+                raise RefusedOptionError(one.name, value, remedy)
         if self.transport == "uring" and self.path == "naive":
-            raise _refused(
+            raise RefusedOptionError(
                 "transport", self.transport, "path naive has no data plane; choose another path"
+            )
+        if self.coherence == "push" and not self.directory_lease:
+            raise RefusedOptionError(
+                "directory_lease", False, "push needs the lease; leave this option out"
             )
         if self.coherence == "push" and (self.immutable or self.path in ("naive", "upcall")):
             why = "an immutable tree has no changes" if self.immutable else "it needs a data path"
-            raise _refused("coherence", self.coherence, f"{why}; leave coherence out")
+            raise RefusedOptionError("coherence", self.coherence, f"{why}; leave coherence out")
         if self.survive:
             self._check_survive()
         if self.immutable:
@@ -236,38 +250,46 @@ class MountOptions:
     def _check_immutable(self) -> None:
         if self.path in _NOT_IMMUTABLE:
             why = f"{_NOT_IMMUTABLE[self.path]}; leave immutable out, or choose another path"
-            raise _refused("path", self.path, why)
+            raise RefusedOptionError("path", self.path, why)
         if self.cache_timeout != DEFAULT_CACHE_TIMEOUT_S:
-            raise _refused("cache_timeout", self.cache_timeout, NO_TIMEOUT_IF_IMMUTABLE)
+            raise RefusedOptionError("cache_timeout", self.cache_timeout, NO_TIMEOUT_IF_IMMUTABLE)
 
     def _check_rw(self) -> None:
         if self.path in _NOT_WRITABLE:
-            raise _refused("path", self.path, "rw needs the data path; choose another path")
+            raise RefusedOptionError(
+                "path", self.path, "rw needs the data path; choose another path"
+            )
         if self.immutable:
-            raise _refused("immutable", True, "rw changes the tree; leave out either of the two")
+            raise RefusedOptionError(
+                "immutable", True, "rw changes the tree; leave out either of the two"
+            )
         if not self.directory_lease:
-            raise _refused("directory_lease", False, "rw needs the lease; leave this option out")
+            raise RefusedOptionError(
+                "directory_lease", False, "rw needs the lease; leave this option out"
+            )
         if self.coherence == "push":
-            raise _refused("coherence", "push", "with rw the kernel sees all changes; leave it out")
+            raise RefusedOptionError(
+                "coherence", "push", "with rw the kernel sees all changes; leave it out"
+            )
 
     def _check_survive(self) -> None:
         if self.transport == "uring":
-            raise _refused("survive", True, "a ring dies with its daemon; leave transport out")
+            raise RefusedOptionError(
+                "survive", True, "a ring dies with its daemon; leave transport out"
+            )
         if self.path in ("naive", "upcall"):
-            raise _refused("path", self.path, "survive needs the data path; choose another path")
+            raise RefusedOptionError(
+                "path", self.path, "survive needs the data path; choose another path"
+            )
         if self.rw:
-            raise _refused("rw", True, "a crash could repeat a change; leave rw or survive out")
-        if self.coherence == "push":
-            raise _refused("coherence", "push", "a pause would miss changes; leave it out")
+            raise RefusedOptionError(
+                "rw", True, "a crash could repeat a change; leave rw or survive out"
+            )
 
     @property
     def effective_cache_timeout(self) -> float:
         """For how long the kernel may rely on answers, in seconds."""
         return UNLIMITED_CACHE_TIMEOUT_S if self.immutable else self.cache_timeout
-
-
-def _refused(name: str, value: object, remedy: str) -> MountError:
-    return MountError(f"{name}={value}: {remedy}", usage=True)
 
 
 MOUNT_OPTIONS: Final[tuple[Option, ...]] = tuple(

@@ -63,6 +63,20 @@ class Option:
         """The option's spellings in ``-o``, with ``=`` where a value follows."""
         return (list(self.words) or [f"{self.name}="]) if self.in_text else []
 
+    def on_command_line(self, value: object) -> str:
+        """The option with a value, as a user types it on the command line."""
+        if not self.words:
+            return f"{self.declaration} {value}"
+        yes, _, no = self.declaration.partition("/")
+        return no if no and not value else yes
+
+    def in_option_text(self, value: object) -> str:
+        """The option with a value, as a user writes it in ``-o``."""
+        if not self.words:
+            return f"-o {self.name}={value}"
+        # Of several words for a value the last one means the same to mount(8) too.
+        return f"-o {({meant: word for word, meant in self.words.items()})[value]}"
+
     @property
     def placeholder(self) -> str:
         """The name of a value in the help; "" for a flag."""
@@ -96,6 +110,22 @@ class Option:
         if remedy := self.refusal(value):
             raise ValueError(remedy)
         return value
+
+
+class RefusedOptionError(MountError):
+    """A value of an option that is wrong, or does not go with another option.
+
+    Parameters:
+        name: the option's name in Python; the text of the error writes it so.
+        value: the refused value.
+        remedy: how to correct it.
+    """
+
+    def __init__(self, name: str, value: object, remedy: str) -> None:
+        super().__init__(f"{name}={value}: {remedy}", usage=True)
+        self.name = name
+        self.value = value
+        self.remedy = remedy
 
 
 def option(default: Any, help: str, **others: Any) -> Any:  # noqa: ANN401 - as dataclasses.field

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zcfuse.options import parse_size
+from zcfuse.remote._durable import make_durable
 
 PIECE_BYTES: Final = 128 << 10
 """The unit of presence: the least that a read of a missing byte fetches."""
@@ -176,7 +177,7 @@ class Entry:
         written = 0
         while written < len(view):
             written += os.pwrite(self.data, view[written:], offset + written)
-        os.fdatasync(self.data)
+        make_durable(self.data)
         self._append(offset, len(data), hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest())
 
     def drop(self, record: Record) -> None:
@@ -235,8 +236,8 @@ class Entry:
 
     @contextlib.contextmanager
     def _appending(self) -> Iterator[None]:
-        while not _locked(self._record, fcntl.F_WRLCK, _APPENDING, 1):
-            time.sleep(_POLL_S)  # the holder writes 32 bytes
+        request = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _APPENDING, 1, 0)
+        fcntl.fcntl(self._record, fcntl.F_OFD_SETLKW, request)  # the holder writes 32 bytes
         try:
             yield
         finally:

@@ -1,19 +1,23 @@
 """Questions of a worker to a server: names, facts of one name, and ranges of bytes, through fsspec.
 
 Each function blocks its thread. HTTP and S3 have their own way to read a range: one request, which
-the server refuses if the file has changed. Other drivers look at the file again after each read.
+the server refuses if the file has changed. Other drivers look at the file again after each read,
+SFTP at the open file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.utils
 import errno
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
+from zcfuse.remote import _sftp
 from zcfuse.remote._messages import Info
 from zcfuse.remote._source import scheme_of
 
@@ -27,6 +31,10 @@ _TIMES: Final = (
 )
 _GONE: Final = frozenset({404, 410, 412, 416})
 _REFUSED: Final = frozenset({401, 403})
+_CONNECT_S: Final = 10.0
+_SFTP_LIMITS: Final = ("timeout", "banner_timeout", "auth_timeout")
+# Connections that are made at a time: sshd refuses some of more than 10 (MaxStartups).
+_CONNECTS: Final = 4
 _WHOLE, _PARTIAL, _REDIRECT, _MISSING = 200, 206, 300, 404
 
 
@@ -46,24 +54,115 @@ class AnswerError(Exception):
 
 
 class Driver:
-    """A filesystem of fsspec, below the directory of a URL. Any thread may use it."""
+    """A filesystem of fsspec, below the directory of a URL. Any thread may use it.
+
+    A driver that is not asynchronous has a connection for each thread that uses it at the moment.
+    """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        import fsspec
-
-        self._fs: Any
-        self._fs, root = fsspec.core.url_to_fs(
-            url, use_listings_cache=False, skip_instance_cache=True, **options
-        )
         scheme = scheme_of(url)
         self._is_http = scheme in {"http", "https"}
         self._is_s3 = scheme in {"s3", "s3a"}
-        self.root = str(root).rstrip("/") + ("/" if self._is_http else "")
+        self._is_sftp = scheme in {"sftp", "ssh"}
+        self._url = url
+        self._options = options
+        self._idle: list[Any] = []
+        self._connecting = threading.Semaphore(_CONNECTS)
+        self._shared, root = self._connected(_CONNECT_S)
+        if not self._shared.async_impl:
+            self._idle.append(self._shared)
+        self.root = root.rstrip("/") + ("/" if self._is_http else "")
 
-    def list(self, path: str, timeout: float) -> tuple[list[Info], int, bool]:
-        """Return the entries of a directory, the keys left out, and whether the list is whole."""
+    @property
+    def _fs(self) -> Any:  # noqa: ANN401 - of fsspec
+        """The filesystem of an asynchronous driver, which all threads share."""
+        return self._shared
+
+    def _connected(self, timeout: float) -> tuple[Any, str]:
+        """Connect; return the filesystem, and the path of the URL in it."""
+        import fsspec
+
+        # The driver of SFTP gives every option that it does not know to the connection.
+        limits = dict.fromkeys(_SFTP_LIMITS, min(timeout, _CONNECT_S))
+        options = limits if self._is_sftp else {"use_listings_cache": False}
+        with self._connecting:
+            fs, root = fsspec.core.url_to_fs(
+                self._url, skip_instance_cache=True, **{**options, **self._options}
+            )
+        if self._is_sftp:
+            _sftp.send_at_once(fs)
+        return fs, str(root)
+
+    @contextlib.contextmanager
+    def _using(self, timeout: float) -> Iterator[tuple[Any, dict[str, float]]]:
+        """Lend a filesystem, and the time-out as its functions take it.
+
+        A connection for one thread that failed is given up, since its driver keeps it for good.
+        """
+        if self._shared.async_impl:
+            yield self._shared, {"timeout": timeout}
+            return
         try:
-            found = self._fs.ls(path, detail=True, **self._limited(timeout))
+            fs = self._idle.pop()
+        except IndexError:
+            fs, _ = self._connected(timeout)
+        if self._is_sftp:
+            fs.ftp.get_channel().settimeout(timeout)
+        try:
+            yield fs, {}
+        except (ChangedError, RefusedError, FileNotFoundError, PermissionError):
+            self._idle.append(fs)
+            raise
+        self._idle.append(fs)
+
+    def page(
+        self, path: str, token: str, timeout: float
+    ) -> tuple[list[Info], int, bool, str | None]:
+        """Return entries of a directory, the keys left out, and whether no others are there.
+
+        Then the token of the next page, None after the last one. `token` is "" for the first page.
+        """
+        if self._is_s3 and not self._shared.version_aware and path.strip("/"):
+            return self._page_of_s3(path, token, timeout)
+        return *self._list(path, timeout), None
+
+    def _page_of_s3(
+        self, path: str, token: str, timeout: float
+    ) -> tuple[list[Info], int, bool, str | None]:
+        fs = self._fs
+        bucket, key, _ = fs.split_path(path)
+        above = key.strip("/")
+        more = {"ContinuationToken": token} if token else {}
+
+        async def ask() -> Mapping[str, Any]:
+            answer: Mapping[str, Any] = await fs._call_s3(
+                "list_objects_v2",
+                Bucket=bucket,
+                Prefix=f"{above}/" if above else "",
+                Delimiter="/",
+                **more,
+                **fs.req_kw,
+            )
+            return answer
+
+        answer = self._run(ask, timeout)
+        found = [
+            {"name": f"{bucket}/{one['Prefix']}", "type": "directory", "size": 0}
+            for one in answer.get("CommonPrefixes", ())
+        ]
+        for one in answer.get("Contents", ()):
+            fs._fill_info(one, bucket, versions=False)
+            found.append({**one, "type": "file", "size": one["Size"]})
+        if not found and not token and path.strip("/") != self.root.strip("/"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        entries, left_out = named(self._fact(path, item) for item in found)
+        following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+        return entries, left_out, True, following
+
+    def _list(self, path: str, timeout: float) -> tuple[list[Info], int, bool]:
+        try:
+            with self._using(timeout) as (fs, limits):
+                found = fs.ls(path, detail=True, **limits)
         except FileNotFoundError:
             if self._is_http:
                 return [], 0, False  # a server may have files and no page that lists them
@@ -79,9 +178,8 @@ class Driver:
             text = os.fsdecode(name)
             return self._look_http(path.rstrip("/") + "/" + quote(text), name, timeout)
         try:
-            item = self._fs.info(
-                f"{path.rstrip('/')}/{os.fsdecode(name)}", **self._limited(timeout)
-            )
+            with self._using(timeout) as (fs, limits):
+                item = fs.info(f"{path.rstrip('/')}/{os.fsdecode(name)}", **limits)
         except FileNotFoundError:
             return None
         return self._fact(path, item)
@@ -93,17 +191,22 @@ class Driver:
         elif self._is_s3:
             data = self._read_s3(info, start, length, timeout)
         else:
-            limits = self._limited(timeout)
-            data = self._fs.cat_file(info.path, start=start, end=start + length, **limits)
-            above = info.path.rpartition("/")[0]
-            if self._fact(above, self._fs.info(info.path, **limits)).version != info.version:
-                raise ChangedError(info.path)
+            data = self._read_other(info, start, length, timeout)
         if len(data) != length:
             raise AnswerError(f"{len(data)} bytes came instead of {length}")
         return data
 
-    def _limited(self, timeout: float) -> dict[str, float]:
-        return {"timeout": timeout} if self._fs.async_impl else {}
+    def _read_other(self, info: Info, start: int, length: int, timeout: float) -> bytes:
+        above = info.path.rpartition("/")[0]
+        with self._using(timeout) as (fs, limits):
+            if self._is_sftp:
+                data, item = _sftp.read(fs, info.path, start, length)
+            else:
+                data = bytes(fs.cat_file(info.path, start=start, end=start + length, **limits))
+                item = fs.info(info.path, **limits)
+            if self._fact(above, item).version != info.version:
+                raise ChangedError(info.path)
+        return data
 
     def _fact(self, above: str, item: Mapping[str, Any]) -> Info:
         """Return an item of fsspec as a message. The name may be none; `named` finds that out."""

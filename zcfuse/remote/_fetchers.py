@@ -11,18 +11,19 @@ import errno
 import itertools
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Final, TypeAlias, TypeVar
 
 import trio
 
-from zcfuse.remote._messages import Failed, Reply, Request, Setup, encode, receive
+from zcfuse.remote._messages import Cancel, Failed, Page, Reply, Request, Setup, encode, receive
 
 log = logging.getLogger("zcfuse.remote")
 
@@ -30,6 +31,8 @@ _COMMAND: Final = "from zcfuse.remote._worker import main; main({})"
 PROCESSES: Final = 2
 _MOST_SENDS: Final = 4
 _END_S: Final = 2.0
+_LONGEST_LINE: Final = 1000
+_ERROR_KIND: Final = re.compile(rb"[A-Za-z_.]+")
 _LOG_EVERY_S: Final = 60.0
 # After a failure to reach the server, requests make one attempt each for so long.
 _OFFLINE_S: Final = 5.0
@@ -46,12 +49,47 @@ class RemoteError(OSError):
         self.unreachable = unreachable
 
 
-class _Owed:
-    __slots__ = ("answer", "request", "sends")
+class Pages:
+    """The pages of a listing that have come so far. A thread of `Fetchers` adds them.
 
-    def __init__(self, request: Request, answer: Answer) -> None:
+    `next` is done once another page or the answer has come; then there is a new one. A worker that
+    takes over a request begins again, so pages may come twice.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._came: list[Page] = []
+        self.next: Answer = Future()
+
+    def take(self) -> list[Page]:
+        """Return the pages that came since the last call."""
+        with self._lock:
+            came, self._came = self._came, []
+            return came
+
+    def add(self, page: Page) -> None:
+        """Note a page."""
+        with self._lock:
+            self._came.append(page)
+            arrived, self.next = self.next, Future()
+        arrived.set_result(page)
+
+    def end(self, answer: Answer) -> None:
+        """Note that the answer is there."""
+        error = answer.exception()
+        if error is not None:
+            self.next.set_exception(error)
+        else:
+            self.next.set_result(answer.result())
+
+
+class _Owed:
+    __slots__ = ("answer", "pages", "request", "sends")
+
+    def __init__(self, request: Request, answer: Answer, pages: Pages | None) -> None:
         self.request = request
         self.answer = answer
+        self.pages = pages
         self.sends = 0
 
 
@@ -68,13 +106,33 @@ class _Process:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                # Not the daemon's: who waits for the end of that must not wait for this process.
+                stderr=subprocess.PIPE,
             )
+        self._last_line = b""
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader.start()
         self.channel.sendall(encode(setup))
 
     @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
+
+    def cause(self) -> str:
+        """Return the kind of error that a process died of, "" if it wrote none.
+
+        The rest of a traceback stays unseen, because it may show credentials.
+        """
+        self._reader.join(_END_S)
+        found = _ERROR_KIND.match(self._last_line)
+        return found[0].decode() if found else ""
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            while line := lines.readline(_LONGEST_LINE):
+                self._last_line = line
 
     def end(self, wait: float = 0.0) -> None:
         """Close the socket, which ends the process, and reap it; kill it after `wait` seconds."""
@@ -111,16 +169,30 @@ class Fetchers:
         """Whether the server was unreachable a moment ago."""
         return time.monotonic() < self._offline_until
 
-    def ask(self, make: Callable[[int], Request]) -> Answer:
-        """Send the request that `make` returns for a number; return the answer to come."""
+    def ask(self, make: Callable[[int], Request], pages: Pages | None = None) -> Answer:
+        """Send the request that `make` returns for a number; return the answer to come.
+
+        `pages` gets the pages of a listing that come before it; they are lost without.
+        """
         request = make(next(self._numbers))
-        owed = _Owed(request, Future())
+        owed = _Owed(request, Future(), pages)
+        if pages is not None:
+            owed.answer.add_done_callback(pages.end)
         with self._lock:
             if not self._closed and not self._processes:
                 for _ in range(PROCESSES):
                     self._start()
             self._send(owed)
         return owed.answer
+
+    def cancel(self, answers: Collection[Answer]) -> None:
+        """Have workers do nothing more for requests; their answers become failures, or come."""
+        with self._lock:
+            for process in self._processes:
+                for number, owed in process.owed.items():
+                    if owed.answer in answers:
+                        with contextlib.suppress(OSError):
+                            process.channel.sendall(encode(Cancel(number)))
 
     def close(self) -> None:
         """End the processes; requests without an answer fail. A second call does nothing."""
@@ -151,9 +223,14 @@ class Fetchers:
     def _read(self, process: _Process) -> None:
         while (reply := receive(process.channel, Reply)) is not None:  # type: ignore[arg-type]
             with self._lock:
-                owed = process.owed.pop(reply.number, None)
-            if owed is not None:
+                take = process.owed.get if isinstance(reply, Page) else process.owed.pop
+                owed = take(reply.number, None)
+            if owed is None:
+                continue
+            if not isinstance(reply, Page):
                 self._settle(owed, reply)
+            elif owed.pages is not None:
+                owed.pages.add(reply)
         self._replace(process)
 
     def _settle(self, owed: _Owed, reply: Reply) -> None:
@@ -161,6 +238,9 @@ class Fetchers:
             if getattr(reply, "fetched_bytes", 1):
                 self._offline_until = 0.0
             owed.answer.set_result(reply)
+            return
+        if reply.errno == errno.ECANCELED:
+            owed.answer.set_exception(RemoteError(reply.errno, reply.text, unreachable=False))
             return
         if reply.unreachable:
             self._offline_until = time.monotonic() + _OFFLINE_S
@@ -180,8 +260,9 @@ class Fetchers:
             for one in owed:
                 self._send(one)
         if not closed:
-            self._log(f"worker process {process.pid} ended, and another takes its requests")
             process.end()
+            cause = f" ({cause})" if (cause := process.cause()) else ""
+            self._log(f"worker process {process.pid} ended{cause}, and another takes its requests")
 
     def _log(self, text: str) -> None:
         """Log at most one line in a while, since an unreachable server fails every request."""

@@ -1,8 +1,9 @@
 """Files of a remote tree: versions that are partly in the cache, and their opens.
 
 Belongs to the trio thread of the mount. An open of a complete, verified version is a plain file, so
-the kernel serves it. Other opens read here: present bytes from the cache file, others once a
-worker has fetched them. Several reads of a missing range wait for one fetch.
+the kernel serves it. Of other opens the data path serves present bytes from the cache file. Reads
+of missing ones come here and wait until a worker has fetched them; several reads of a missing range
+wait for one fetch.
 """
 
 from __future__ import annotations
@@ -10,24 +11,32 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 import trio
 
+from zcfuse.datapath import Latency, Presence
+from zcfuse.remote._ahead import ReadAhead
 from zcfuse.remote._cache import BLOCK_BYTES, PIECE_BYTES, Cache, Entry, key_of, pieces_of
 from zcfuse.remote._fetchers import Answer, Fetchers, awaited
 from zcfuse.remote._messages import AHEAD, CHECKING, DEMANDED, Ensure, Ensured, Evict, Evicted, Info
 from zcfuse.remote._source import place_of
 from zcfuse.tree import Answer as TreeAnswer
-from zcfuse.tree import Attributes, BackingFile, BeingMadeError, RegularFile, UpcallFile
+from zcfuse.tree import (
+    Attributes,
+    BackingFile,
+    BeingMadeError,
+    Growing,
+    RegularFile,
+    UpcallFile,
+)
 
 # An open waits for the digests of a kept file up to this size; larger files are verified meanwhile.
 _AWAITED_BYTES: Final = 64 << 20
-_MOST_BLOCKS_AHEAD: Final = 8
-# The kernel sends the reads of one sequential reader a little out of order.
-_NEAR_BYTES: Final = 256 << 10
+_SECOND_NS: Final = 1_000_000_000
 _GRACE_S: Final = 2.0
 _MOST_ASKS: Final = 4
 _MOST_VERSIONS: Final = 10_000
@@ -41,8 +50,10 @@ class Counts(msgspec.Struct):
     misses: int = 0
     fetched_bytes: int = 0
     requests: int = 0
+    request_seconds: float = 0.0
     retries: int = 0
     failures: int = 0
+    cancelled: int = 0
     damaged: int = 0
     evicted_bytes: int = 0
     complete_opens: int = 0
@@ -59,18 +70,22 @@ class Store:
         url: str,
         identity: str,
         deadline_s: float,
+        connections: int,
         changed: Callable[[str], None],
     ) -> None:
         self.cache = cache
         self.fetchers = fetchers
         self.counts = Counts()
+        self.latency = Latency()
         self.deadline_s = deadline_s
+        self.connections = connections
         self.changed = changed
         self._url = url
         self._identity = identity
         self._versions: dict[str, Version] = {}
         self._until_eviction = 0
         self._evicting: Answer | None = None
+        self._late: deque[Answer] = deque()
 
     def open(self, info: Info, attributes: Attributes) -> BackingFile:
         """Open a version. Raises BeingMadeError while a kept file of modest size is verified."""
@@ -88,12 +103,9 @@ class Store:
 
     def fetched(self, done: Ensured) -> None:
         """Count a worker's answer; have the cache cut back once in a while."""
+        self._count(done)
+        self.count_late()
         counts = self.counts
-        counts.fetched_bytes += done.fetched_bytes
-        counts.requests += done.requests
-        counts.retries += done.retries
-        counts.damaged += done.damaged
-        self._until_eviction -= done.fetched_bytes
         if self._evicting is not None and self._evicting.done():
             answer, self._evicting = self._evicting, None
             if answer.exception() is None:
@@ -101,6 +113,30 @@ class Store:
                 counts.evicted_bytes += reply.freed_bytes if isinstance(reply, Evicted) else 0
         if done.fetched_bytes and self._until_eviction <= 0 and self._evicting is None:
             self.evict()
+
+    def count_late(self) -> None:
+        """Count the answers that came after the last reader had gone."""
+        while self._late:
+            late = self._late.popleft().result()
+            assert isinstance(late, Ensured)
+            self._count(late)
+
+    def _count(self, done: Ensured) -> None:
+        counts = self.counts
+        counts.fetched_bytes += done.fetched_bytes
+        counts.requests += done.requests
+        for time_ns in done.times_ns:
+            counts.request_seconds += time_ns / _SECOND_NS
+            first = 1 << max(time_ns.bit_length() - 1, 0)
+            self.latency = self.latency.plus(Latency(1, time_ns, time_ns, ((first, 2 * first, 1),)))
+        counts.retries += done.retries
+        counts.damaged += done.damaged
+        self._until_eviction -= done.fetched_bytes
+
+    def came_late(self, answer: Answer) -> None:
+        """Keep an answer that nobody waits for until the next one is counted. Any thread."""
+        if answer.exception() is None:
+            self._late.append(answer)
 
     def evict(self) -> None:
         """Have a worker remove what is beyond the limits of the cache."""
@@ -112,7 +148,9 @@ class Version:
     """One version of a file: which of its pieces this mount has verified, and who fetches others.
 
     `good` has a byte a piece. It holds while the entry is open, or its data file has the stamp that
-    it had at the last close.
+    it had at the last close. The data path serves the good pieces that `presence` shows. It hides
+    those that are announced, the first of each part that was fetched ahead: the reader that reaches
+    one is then heard of, and fetched ahead of further.
     """
 
     def __init__(self, store: Store, key: str, info: Info) -> None:
@@ -122,14 +160,15 @@ class Version:
         self.size = info.size
         self._store = store
         self._good = bytearray(pieces_of(self.size))
+        self._presence = Presence(len(self._good), PIECE_BYTES)
+        self._announced: set[int] = set()
         self._flights: dict[Answer, tuple[int, int]] = {}
         self._check: Answer | None = None
         self._checked = False
         self._entry: Entry | None = None
         self._opens = 0
         self._stamp: tuple[int, int, int] | None = None
-        self._next = -1
-        self._ahead = 1
+        self._ahead = ReadAhead(store.connections)
 
     @property
     def is_open(self) -> bool:
@@ -163,11 +202,19 @@ class Version:
                 self._leave()
         return found
 
+    @property
+    def growing(self) -> Growing | None:
+        """What the data path may read while the version is open."""
+        if self._entry is None or not self.size:
+            return None
+        return Growing(self._entry.data, self.size, self._presence)
+
     def close(self) -> None:
         """Note that one partial open is closed."""
         self._opens -= 1
         if not self._opens:
             self._collect()
+            self._cancel()
             self._leave()
 
     def kept(self, size: int, offset: int) -> bytes | None:
@@ -179,18 +226,26 @@ class Version:
         assert self._entry is not None
         return os.pread(self._entry.data, size, offset)
 
+    def read(self, size: int, offset: int) -> bytes | None:
+        """Return a range if it is there; otherwise ask for it. Fetch ahead of the reader."""
+        data = self.kept(size, offset)
+        self._arrive(offset // PIECE_BYTES, pieces_of(offset + size))
+        if data is None:
+            self._demand(offset // PIECE_BYTES, pieces_of(offset + size), DEMANDED)
+        self._fetch_ahead(size, offset)
+        return data
+
     async def fetch(self, size: int, offset: int) -> bytes:
         """Return a range once workers have made it present. Raises OSError as they fail."""
         store = self._store
         end = time.monotonic() + store.deadline_s + _GRACE_S
-        self._ask(size, offset, self._is_next(size, offset))
         asks = 1
         while (data := self.kept(size, offset)) is None:
             left = end - time.monotonic()
             flight = self._flight_over(offset, size)
             if flight is None and asks < _MOST_ASKS:
                 asks += 1  # the answer is gone with an earlier state of the cache file
-                self._ask(size, offset, sequential=False)
+                self._demand(offset // PIECE_BYTES, pieces_of(offset + size), DEMANDED)
                 continue
             if flight is None or left <= 0:
                 store.counts.failures += 1
@@ -206,50 +261,37 @@ class Version:
             await trio.lowlevel.checkpoint()
         return data
 
-    def note(self, size: int, offset: int) -> None:
-        """Note a read that found its bytes; fetch ahead for a sequential reader."""
-        if self._is_next(size, offset):
-            self._ask(size, offset, sequential=True)
+    def _fetch_ahead(self, size: int, offset: int) -> None:
+        """Ask for what lies ahead of a sequential reader, in parts that end at multiples."""
+        ahead, part_bytes = self._ahead.note(size, offset)
+        if ahead:
+            end = offset + size
+            part = part_bytes // PIECE_BYTES
+            stop = min((end + ahead) // part_bytes * part, len(self._good))
+            self._demand(pieces_of(end), stop, AHEAD, part)
 
-    def _is_next(self, size: int, offset: int) -> bool:
-        """Say whether a read goes on from the last one; note where the next one would begin."""
-        near = self._next >= 0 and abs(offset - self._next) <= _NEAR_BYTES
-        goes_on = near and offset + size > self._next
-        if goes_on or not near:
-            self._next = offset + size
-        if not near:
-            self._ahead = 1
-        return goes_on
+    def _arrive(self, first: int, end: int) -> None:
+        """Show the announced pieces of a range from now on: a reader has reached them."""
+        for piece in self._announced.intersection(range(first, end)):
+            self._announced.discard(piece)
+            if self._good[piece]:
+                self._presence.show(piece, piece + 1)
 
-    def _ask(self, size: int, offset: int, sequential: bool) -> None:
-        """Ask workers for what is missing of a range, and for more if the reader is sequential."""
-        first, end = offset // PIECE_BYTES, pieces_of(offset + size)
-        if not sequential:
-            self._demand(first, end, DEMANDED)
-            return
-        block = BLOCK_BYTES // PIECE_BYTES
-        self._demand(first, min(-(-end // block) * block, len(self._good)), DEMANDED)
-        here = first // block
-        for number in range(here + 1, here + 1 + self._ahead):
-            if number * block < len(self._good):
-                stop = min((number + 1) * block, len(self._good))
-                if self._demand(number * block, stop, AHEAD):
-                    self._ahead = min(self._ahead + 1, _MOST_BLOCKS_AHEAD)
-
-    def _demand(self, first: int, end: int, priority: int) -> bool:
-        """Ask for the pieces that are neither there nor asked for; return whether there are any."""
+    def _demand(
+        self, first: int, end: int, priority: int, part: int = BLOCK_BYTES // PIECE_BYTES
+    ) -> None:
+        """Ask for the pieces that are neither there nor asked for, at most `part` at a time."""
         wanted = self._good[first:end]
         for start, stop in self._flights.values():
             low, high = max(start, first), min(stop, end)
             if low < high:
                 wanted[low - first : high - first] = b"\1" * (high - low)
-        asked = False
-        for start, stop in _runs(wanted, first, BLOCK_BYTES // PIECE_BYTES):
-            asked = True
+        for start, stop in _runs(wanted, first, part):
             offset = start * PIECE_BYTES
             length = min(stop * PIECE_BYTES, self.size) - offset
             self._flights[self._requested(offset, length, priority)] = (start, stop)
-        return asked
+            if priority == AHEAD:
+                self._announced.add(start)
 
     def _requested(self, offset: int, length: int, priority: int) -> Answer:
         store = self._store
@@ -281,12 +323,25 @@ class Version:
             if check.exception() is None:
                 self._take(check)
 
+    def _cancel(self) -> None:
+        """Give up what is on its way: no reader is left that may want it."""
+        if self._flights:
+            self._store.counts.cancelled += len(self._flights)
+            self._store.fetchers.cancel(self._flights.keys())
+            for flight in self._flights:
+                flight.add_done_callback(self._store.came_late)
+            self._flights.clear()
+
     def _take(self, answer: Answer) -> None:
         done = answer.result()
         assert isinstance(done, Ensured)
         for offset, length in done.good:
             first, stop = offset // PIECE_BYTES, pieces_of(offset + length)
             self._good[first:stop] = b"\1" * (stop - first)
+            for piece in sorted(self._announced.intersection(range(first, stop))):
+                self._presence.show(first, piece)
+                first = piece + 1
+            self._presence.show(first, stop)
         self._store.fetched(done)
 
     def _wait_for_check(self, entry: Entry) -> bool:
@@ -307,6 +362,8 @@ class Version:
         entry = self._store.cache.open(self.key, self.size, place, info.version)
         if entry.stamp() != self._stamp:
             self._good = bytearray(len(self._good))
+            self._presence = Presence(len(self._good), PIECE_BYTES)
+            self._announced.clear()
             # Another daemon writes at this moment: reads verify what they need.
             self._checked = self._check is not None
             self._check = None
@@ -330,6 +387,11 @@ class RemoteFile(UpcallFile):
         self._version: Version | None = version
         self._attributes = attributes
 
+    @property
+    def growing(self) -> Growing | None:
+        """The cache file, and which of its pieces are there."""
+        return None if self._version is None else self._version.growing
+
     def pread(self, size: int, offset: int) -> bytes:
         """Return a range that is there; EAGAIN if it is not."""
         version, wanted = self._range(size, offset)
@@ -343,13 +405,12 @@ class RemoteFile(UpcallFile):
         version, wanted = self._range(size, offset)
         if wanted <= 0:
             return b""
-        data = version.kept(wanted, offset)
+        data = version.read(wanted, offset)
         counts = version._store.counts
         if data is None:
             counts.misses += 1
             return version.fetch(wanted, offset)
         counts.hits += 1
-        version.note(wanted, offset)
         return data
 
     def attributes(self) -> Attributes:

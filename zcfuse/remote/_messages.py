@@ -17,7 +17,10 @@ CHECKING: Final = 2
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """The first message. `options` may hold credentials, so never log or print it."""
+    """The first message. `options` may hold credentials, so never log or print it.
+
+    `connections` is the most requests to the server at a time, of one process.
+    """
 
     url: str
     identity: str
@@ -25,7 +28,7 @@ class Setup(msgspec.Struct, frozen=True):
     cache_directory: str
     cache_size: str
     cache_floor: str
-    threads: int
+    connections: int
 
 
 class Info(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -79,7 +82,16 @@ class Evict(msgspec.Struct, frozen=True, tag=True):
     priority: int = CHECKING
 
 
-Request = ListDirectory | Look | Ensure | Evict
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Do nothing more for the request `number`. Its answer is a failure, unless it is at its end.
+
+    There is no other answer.
+    """
+
+    number: int
+
+
+Request = ListDirectory | Look | Ensure | Evict | Cancel
 
 
 class Listed(msgspec.Struct, frozen=True, tag=True):
@@ -91,6 +103,14 @@ class Listed(msgspec.Struct, frozen=True, tag=True):
     whole: bool
 
 
+class Page(msgspec.Struct, frozen=True, tag=True):
+    """Names of a listing that goes on; `Listed` has those after the last page."""
+
+    number: int
+    entries: list[Info]
+    left_out: int
+
+
 class Looked(msgspec.Struct, frozen=True, tag=True):
     """None: the name is missing."""
 
@@ -99,7 +119,10 @@ class Looked(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ensured(msgspec.Struct, frozen=True, tag=True):
-    """Ranges of verified bytes (offset, length), and the requests to the server."""
+    """Ranges of verified bytes (offset, length), and the requests to the server.
+
+    `times_ns` says how long each of these took.
+    """
 
     number: int
     good: list[tuple[int, int]]
@@ -107,6 +130,7 @@ class Ensured(msgspec.Struct, frozen=True, tag=True):
     requests: int = 0
     retries: int = 0
     damaged: int = 0
+    times_ns: list[int] = []
 
 
 class Evicted(msgspec.Struct, frozen=True, tag=True):
@@ -126,7 +150,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     requests: int = 0
 
 
-Reply = Listed | Looked | Ensured | Evicted | Failed
+Reply = Page | Listed | Looked | Ensured | Evicted | Failed
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import stat
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -22,12 +24,31 @@ from zcfuse.arguments import require_number, require_type
 from zcfuse.datapath import NAME_BYTES
 from zcfuse.options import DEFAULT_CACHE_TIMEOUT_S
 from zcfuse.remote._cache import Cache, check_limit, default_directory
-from zcfuse.remote._fetchers import PROCESSES, Answer, Fetchers, RemoteError, awaited, waited
+from zcfuse.remote._fetchers import (
+    PROCESSES,
+    Answer,
+    Fetchers,
+    Pages,
+    RemoteError,
+    awaited,
+    waited,
+)
 from zcfuse.remote._files import Store
-from zcfuse.remote._messages import Info, ListDirectory, Listed, Look, Looked, Setup
+from zcfuse.remote._messages import Info, ListDirectory, Listed, Look, Looked, Page, Reply, Setup
 from zcfuse.remote._source import check_driver, identity_of, shown_url
 from zcfuse.tree import Answer as TreeAnswer
-from zcfuse.tree import Attributes, BackingFile, Listing, Node, StatFs, Tree, Who
+from zcfuse.tree import (
+    Attributes,
+    BackingFile,
+    Listing,
+    Node,
+    NotYetError,
+    StatFs,
+    Tree,
+    Who,
+    answered,
+    asked_since,
+)
 
 DEFAULT_DEADLINE_S: Final = 25.0
 """Below the time for an async answer, so that a client gets EIO and not ETIMEDOUT."""
@@ -42,6 +63,10 @@ _SECTOR: Final = 512
 _INO_BIT: Final = 1 << 63  # ordinary filesystems leave it clear
 # Names that the listings in memory hold together; the oldest listings go first.
 _MOST_NAMES: Final = 1_000_000
+# Missing names that a listing remembers, of a server that has to be asked for each.
+_MOST_MISSING: Final = 10_000
+
+_T = TypeVar("_T")
 
 
 class RemoteNode(Node):
@@ -59,21 +84,56 @@ class RemoteNode(Node):
 
 
 class _Names:
-    """A listing in memory, and when it was fetched."""
+    """A listing in memory, when it was fetched, and when that was last tried.
 
-    __slots__ = ("by_name", "earlier", "fetched_s", "left_out", "whole")
+    `missing` are names that the server was asked for, and `sized` says that it was asked for all
+    sizes. `growing` is the request whose further pages are missing, None for a complete listing;
+    until then `whole` is False, so that the server is asked for other names.
+    """
 
-    def __init__(self, listed: Listed, earlier: dict[bytes, Info]) -> None:
+    __slots__ = (
+        *("by_name", "earlier", "fetched_s", "growing", "left_out", "missing", "paged"),
+        *("sized", "tried_s", "whole"),
+    )
+
+    def __init__(self, listed: Listed, earlier: dict[bytes, Info], *, sized: bool) -> None:
         self.by_name = {info.name: info for info in listed.entries}
+        self.paged: dict[bytes, Info] = {}  # the names of pages, in order
+        self.growing: _Request | None = None
         self.left_out = listed.left_out
         self.whole = listed.whole
-        self.fetched_s = time.monotonic()
+        self.missing: set[bytes] = set()
+        self.sized = sized or not any(map(_lacks_size, listed.entries))
+        self.fetched_s = self.tried_s = time.monotonic()
         # Facts that this listing lacks, for the time when the server is away.
         self.earlier = {
             name: earlier[name]
             for name, info in self.by_name.items()
             if _lacks_size(info) and name in earlier
         }
+
+    def add(self, entries: list[Info], left_out: int) -> int:
+        """Add the names of a page; return how many are new. A name that came before stays."""
+        before = len(self.by_name)
+        for info in entries:
+            self.paged.setdefault(info.name, info)
+            self.by_name.setdefault(info.name, info)
+        self.left_out += left_out
+        self.fetched_s = self.tried_s = time.monotonic()
+        return len(self.by_name) - before
+
+
+class _Request:
+    """A listing on its way. `names` are those of its pages, `failure` is why it ended early."""
+
+    __slots__ = ("answer", "failure", "names", "pages", "sizes")
+
+    def __init__(self, answer: Answer, pages: Pages, *, sizes: bool) -> None:
+        self.answer = answer
+        self.pages = pages
+        self.sizes = sizes
+        self.names: _Names | None = None
+        self.failure: OSError | None = None
 
 
 class Remote(Tree):
@@ -133,16 +193,21 @@ class Remote(Tree):
         self._of = f" of {self.url}"
         cache = Cache(cache_dir or default_directory(), size, floor)
         identity = identity_of(url, options)
-        threads = -(-connections // PROCESSES)
-        setup = Setup(url, identity, options, cache.directory, size, floor, threads)
+        each = -(-connections // PROCESSES)
+        setup = Setup(url, identity, options, cache.directory, size, floor, each)
         self._fetchers = Fetchers(setup)
-        self._store = Store(cache, self._fetchers, url, identity, deadline, self._file_changed)
+        self._store = Store(
+            cache, self._fetchers, url, identity, deadline, connections, self._file_changed
+        )
         self._identity = identity
         self._deadline = deadline
         self._timeout = float("inf") if immutable else cache_timeout
         self._listings: OrderedDict[str, _Names] = OrderedDict()
         self._names = 0
+        self._mounted = False
+        self._asking = threading.Lock()
         self._asked: dict[tuple[str, bytes | None], Answer] = {}
+        self._requests: dict[tuple[str, bool], _Request] = {}
         self._fetched_listings = 0
         self._old_answers = 0
         self._left_out = 0
@@ -152,31 +217,36 @@ class Remote(Tree):
 
     def check(self) -> None:
         """Fetch the listing of the root, in a thread that may wait. Raises OSError."""
-        self._keep("", waited(self._list("", False), self._deadline + _GRACE_S))
+        self._fetched("", sizes=False)
         self._store.evict()
 
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
-        """Return the node of a name. Waits for the server; a mount calls `lookup_for`."""
+        """Return the node of a name, from a young listing if there is one.
+
+        Raises `NotYetError` in the thread of a mount instead of waiting for the server.
+        """
         own = _directory(directory)
-        known = self._known(own, name)
-        if known is not None:
-            return known
-        _require_may_wait()
-        names = self._young(own.info.path)
-        if names is None:
-            names = self._waited_names(own.info.path, sizes=False)
+        if name == b".":
+            return own, self._attributes(own)
+        if name == b"..":
+            above = own.parent or own
+            return above, self._attributes(above)
+        if len(name) > NAME_BYTES:
+            raise _error(errno.ENAMETOOLONG)
+        path = own.info.path
+        names = self._young(path) or self._fetched(path, sizes=False)
         info = names.by_name.get(name)
-        if _needs_look(names, info):
-            answer = waited(self._look(own.info.path, name), self._deadline + _GRACE_S)
-            info = self._keep_looked(names, name, answer)
-        return self._found(own, name, info)
+        if _lacks_size(info) if info is not None else not names.whole and name not in names.missing:
+            info = self._looked(names, path, name)
+        if info is None or _lacks_size(info):
+            raise _error(errno.ENOENT)
+        return self._found(own, info)
 
     def lookup_for(
         self, directory: Node, name: bytes, who: Who
     ) -> TreeAnswer[tuple[Node, Attributes]]:
-        """Return the node of a name, from a young listing if there is one."""
-        own = _directory(directory)
-        return self._known(own, name) or self._looked_up(own, name)
+        """Return what `lookup` does; an awaitable of it if the server has to be asked."""
+        return answered(lambda: self.lookup(directory, name))
 
     def attributes(self, node: Node) -> Attributes:
         """Return the attributes of a directory, or of a version of a file."""
@@ -197,21 +267,16 @@ class Remote(Tree):
         return self._store.open(own.info, self._attributes(own))
 
     def listing(self, node: Node) -> Listing:
-        """Return the names of a directory. Waits for the server; a mount calls `listing_for`."""
+        """Return the names of a directory; raises `NotYetError` as `lookup` does."""
         own = _directory(node)
         names = self._young(own.info.path)
-        if names is None or _lacks_sizes(names):
-            _require_may_wait()
-            names = self._waited_names(own.info.path, sizes=True)
+        if names is None or not names.sized:
+            names = self._fetched(own.info.path, sizes=True)
         return _RemoteListing(self, own, names)
 
     def listing_for(self, node: Node, who: Who) -> TreeAnswer[Listing]:
-        """Return the names of a directory, from a young listing if there is one."""
-        own = _directory(node)
-        names = self._young(own.info.path)
-        if names is None or _lacks_sizes(names):
-            return self._listed(own)
-        return _RemoteListing(self, own, names)
+        """Return what `listing` does; an awaitable of it if the server has to be asked."""
+        return answered(lambda: self.listing(node))
 
     def statfs(self) -> StatFs:
         """Return no sizes, because a server has no limit that it tells."""
@@ -225,8 +290,10 @@ class Remote(Tree):
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return, as "remotes", the counts, by URL."""
+        self._store.count_late()
         told = {
             **msgspec.to_builtins(self._store.counts),
+            "request_latency": self._store.latency.described(),
             "listings": self._fetched_listings,
             "old_answers": self._old_answers,
             "left_out": self._left_out,
@@ -241,59 +308,63 @@ class Remote(Tree):
         """End the worker processes."""
         self._fetchers.close()
 
-    def _known(self, directory: RemoteNode, name: bytes) -> tuple[Node, Attributes] | None:
-        """Return the answer that needs no server, None without one. Raises ENOENT."""
-        if name == b".":
-            return directory, self._attributes(directory)
-        if name == b"..":
-            above = directory.parent or directory
-            return above, self._attributes(above)
-        if len(name) > NAME_BYTES:
-            raise _error(errno.ENAMETOOLONG)
-        names = self._young(directory.info.path)
-        info = None if names is None else names.by_name.get(name)
-        if info is not None and (info.is_directory or info.size is not None):
-            return self._found(directory, name, info)
-        if names is not None and names.whole and info is None:
-            raise _error(errno.ENOENT)
-        return None
+    def _fetched(self, path: str, *, sizes: bool) -> _Names:
+        """Fetch a listing, or its next page; an old one stands in while the server is unreachable.
 
-    async def _looked_up(self, directory: RemoteNode, name: bytes) -> tuple[Node, Attributes]:
-        path = directory.info.path
-        names = self._young(path)
-        if names is None:
-            names = await self._awaited_names(path, sizes=False)
-        info = names.by_name.get(name)
-        if _needs_look(names, info):
-            info = await self._awaited_look(names, path, name)
-        return self._found(directory, name, info)
-
-    async def _listed(self, directory: RemoteNode) -> Listing:
-        return _RemoteListing(
-            self, directory, await self._awaited_names(directory.info.path, sizes=True)
+        The first page makes it a listing that grows.
+        """
+        request = self._listed(path, sizes)
+        return self._settled(
+            request.pages.next,
+            lambda reply: self._arrived(path, request, reply),
+            lambda error: self._failed(path, request, error),
         )
 
-    async def _awaited_names(self, path: str, *, sizes: bool) -> _Names:
-        try:
-            return self._keep(path, await self._answered(self._list(path, sizes)))
-        except RemoteError as error:
-            return self._old(path, error)
+    def _grow(self, path: str, request: _Request) -> None:
+        """Wait for the next page of a listing; raises as `_settled` does."""
+        if request.failure is not None:
+            raise request.failure
+        self._settled(
+            request.pages.next,
+            lambda reply: self._arrived(path, request, reply),
+            lambda error: self._failed(path, request, error),
+        )
 
-    def _waited_names(self, path: str, *, sizes: bool) -> _Names:
-        try:
-            return self._keep(path, waited(self._list(path, sizes), self._deadline + _GRACE_S))
-        except RemoteError as error:
-            return self._old(path, error)
+    def _looked(self, names: _Names, path: str, name: bytes) -> Info | None:
+        return self._settled(
+            self._look(path, name),
+            lambda reply: _keep_looked(names, name, reply),
+            lambda error: self._earlier(names, name, error),
+        )
 
-    async def _answered(self, answer: Answer) -> object:
-        return await awaited(answer, self._deadline + _GRACE_S)
+    def _settled(
+        self,
+        answer: Answer,
+        keep: Callable[[Reply], _T],
+        fall_back: Callable[[RemoteError], _T],
+    ) -> _T:
+        """Return what an answer or its failure means, in a thread that may wait for it.
 
-    async def _awaited_look(self, names: _Names, path: str, name: bytes) -> Info | None:
+        Raises `NotYetError` in another one, and everywhere once a mount has asked: then only its
+        thread changes what is known.
+        """
+        seconds = self._deadline + _GRACE_S
+        self._mounted = self._mounted or trio.lowlevel.in_trio_run()
+        if self._mounted:
+
+            async def wait() -> None:
+                try:
+                    reply = await awaited(answer, seconds)
+                except RemoteError as error:
+                    fall_back(error)
+                else:
+                    keep(reply)
+
+            raise NotYetError(wait)
         try:
-            reply = await self._answered(self._look(path, name))
+            return keep(waited(answer, seconds))
         except RemoteError as error:
-            return self._earlier(names, name, error)
-        return self._keep_looked(names, name, reply)
+            return fall_back(error)
 
     def _earlier(self, names: _Names, name: bytes, error: RemoteError) -> Info:
         """Return earlier facts of a name if the server is unreachable; raise the error if not."""
@@ -301,6 +372,7 @@ class Remote(Tree):
         if info is None or not error.unreachable:
             raise error
         self._old_answers += 1
+        names.by_name[name] = info
         return info
 
     def _old(self, path: str, error: RemoteError) -> _Names:
@@ -310,20 +382,65 @@ class Remote(Tree):
             raise error
         self._old_answers += 1
         names.by_name.update(names.earlier)
+        names.tried_s, names.sized = time.monotonic(), True
         return names
 
     def _young(self, path: str) -> _Names | None:
         names = self._listings.get(path)
-        if names is None or time.monotonic() - names.fetched_s > self._timeout:
+        if names is None:
             return None
-        return names
+        if names.growing is not None and names.growing.answer.done():
+            return None  # take the rest of it
+        young = time.monotonic() - names.fetched_s <= self._timeout
+        return names if young or names.tried_s >= asked_since() else None
 
-    def _list(self, path: str, sizes: bool) -> Answer:
-        seconds = self._seconds()
-        return self._once(
-            (path, None if not sizes else b""),
-            lambda: self._fetchers.ask(lambda n: ListDirectory(n, path, sizes, seconds)),
-        )
+    def _listed(self, path: str, sizes: bool) -> _Request:
+        """Return the request for a listing that is on its way already, or a new one."""
+        with self._asking:
+            request = self._requests.get((path, sizes))
+            if request is None:
+                seconds, pages = self._seconds(), Pages()
+                answer = self._fetchers.ask(lambda n: ListDirectory(n, path, sizes, seconds), pages)
+                request = self._requests[path, sizes] = _Request(answer, pages, sizes=sizes)
+            return request
+
+    def _arrived(self, path: str, request: _Request, reply: object) -> _Names:
+        """Keep the pages that came, and the answer."""
+        pages = request.pages.take()
+        if pages and request.names is None:
+            request.names = self._keep(path, Listed(0, [], 0, False), sizes=True)
+            request.names.growing = request
+        for page in pages:
+            self._add(path, request, page)
+        if isinstance(reply, Listed) and self._requests.get((path, request.sizes)) is request:
+            del self._requests[path, request.sizes]
+            if request.names is None:
+                request.names = self._keep(path, reply, sizes=request.sizes)
+            else:
+                self._add(path, request, reply)
+                request.names.whole, request.names.growing = reply.whole, None
+        assert request.names is not None
+        return request.names
+
+    def _add(self, path: str, request: _Request, page: Page | Listed) -> None:
+        assert request.names is not None
+        new = request.names.add(page.entries, page.left_out)
+        if self._listings.get(path) is request.names:
+            self._names += new
+            self._left_out += page.left_out
+
+    def _failed(self, path: str, request: _Request, error: RemoteError) -> _Names:
+        request.failure = error
+        if self._requests.get((path, request.sizes)) is request:
+            del self._requests[path, request.sizes]
+        names = self._listings.get(path)
+        if names is not None and names is request.names:
+            self._forget(self._listings.pop(path))
+        return self._old(path, error)
+
+    def _forget(self, names: _Names) -> None:
+        self._names -= len(names.by_name)
+        self._left_out -= names.left_out
 
     def _look(self, path: str, name: bytes) -> Answer:
         seconds = self._seconds()
@@ -336,45 +453,31 @@ class Remote(Tree):
 
     def _once(self, what: tuple[str, bytes | None], ask: Any) -> Answer:  # noqa: ANN401
         """Return the answer of a request that is on its way already, or of a new one."""
-        answer = self._asked.get(what)
-        if answer is None or answer.done():
-            for other in [key for key, one in self._asked.items() if one.done()]:
-                del self._asked[other]
-            answer = self._asked[what] = ask()
-        return answer
+        with self._asking:  # a thread of a call to a far filesystem may ask too
+            answer = self._asked.get(what)
+            if answer is None or answer.done():
+                for other in [key for key, one in self._asked.items() if one.done()]:
+                    del self._asked[other]
+                answer = self._asked[what] = ask()
+            return answer
 
-    def _keep(self, path: str, reply: object) -> _Names:
+    def _keep(self, path: str, reply: object, *, sizes: bool) -> _Names:
         assert isinstance(reply, Listed)
         before = self._listings.pop(path, None)
         if before is not None:
-            self._names -= len(before.by_name)
-            self._left_out -= before.left_out
+            self._forget(before)
         earlier = {} if before is None else {**before.earlier, **before.by_name}
-        names = _Names(reply, {n: one for n, one in earlier.items() if not _lacks_size(one)})
+        earlier = {name: one for name, one in earlier.items() if not _lacks_size(one)}
+        names = _Names(reply, earlier, sized=sizes)
         self._listings[path] = names
         self._names += len(names.by_name)
         self._left_out += names.left_out
         self._fetched_listings += 1
         while self._names > _MOST_NAMES and len(self._listings) > 1:
-            _, oldest = self._listings.popitem(last=False)
-            self._names -= len(oldest.by_name)
-            self._left_out -= oldest.left_out
+            self._forget(self._listings.popitem(last=False)[1])
         return names
 
-    def _keep_looked(self, names: _Names, name: bytes, reply: object) -> Info | None:
-        assert isinstance(reply, Looked)
-        info = reply.info
-        if info is None or _lacks_size(info):
-            names.by_name.pop(name, None)
-            return None
-        names.by_name[name] = info
-        return info
-
-    def _found(
-        self, directory: RemoteNode, name: bytes, info: Info | None
-    ) -> tuple[Node, Attributes]:
-        if info is None or _lacks_size(info):
-            raise _error(errno.ENOENT)
+    def _found(self, directory: RemoteNode, info: Info) -> tuple[Node, Attributes]:
         node = RemoteNode(info, directory, self._identity)
         return node, self._attributes(node)
 
@@ -382,7 +485,7 @@ class Remote(Tree):
         """Forget the listing that has an old version of a file."""
         for above, names in list(self._listings.items()):
             if path.startswith(above):
-                names.fetched_s = float("-inf")
+                names.fetched_s = names.tried_s = float("-inf")
 
     def _attributes(self, node: RemoteNode) -> Attributes:
         info = node.info
@@ -408,46 +511,63 @@ class Remote(Tree):
 class _RemoteListing(Listing):
     """The names of one listing. Offset n stands behind entry n - 1, "." being entry 0."""
 
-    __slots__ = ("_directory", "_infos", "_tree")
+    __slots__ = ("_directory", "_infos", "_names", "_tree")
 
     def __init__(self, tree: Remote, directory: RemoteNode, names: _Names) -> None:
         self._tree = tree
         self._directory = directory
-        self._infos = tuple(names.by_name.values())
+        self._names = names
+        self._infos: list[Info] = []
+        self._look_again()
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
-        """Yield the entries from offset `start`."""
+        """Yield the entries from offset `start`; raises `NotYetError` before the next page."""
         own = self._directory
         for offset, (name, node) in enumerate(((b".", own), (b"..", own.parent or own)), 1):
             if start < offset:
                 yield offset, name, node, self._tree._attributes(node)
-        for index in range(max(start - 2, 0), len(self._infos)):
-            info = self._infos[index]
-            if info.is_directory or not _lacks_size(info):
-                yield index + 3, info.name, *self._tree._found(own, info.name, info)
+        index = max(start - 2, 0)
+        while True:
+            while index < len(self._infos):
+                info = self._infos[index]
+                index += 1
+                if info.is_directory or not _lacks_size(info):
+                    yield index + 2, info.name, *self._tree._found(own, info)
+            if self._look_again():
+                continue
+            if self._names.growing is None:
+                return
+            self._tree._grow(own.info.path, self._names.growing)
 
     def close(self) -> None:
         """Free the names."""
-        self._infos = ()
+        self._infos = []
+
+    def _look_again(self) -> bool:
+        """Take over names that came meanwhile; return whether there are any."""
+        before, names = len(self._infos), self._names
+        if names.paged:
+            self._infos.extend(itertools.islice(names.paged.values(), before, None))
+        elif not before:
+            self._infos.extend(names.by_name.values())
+        return len(self._infos) > before
 
 
-def _require_may_wait() -> None:
-    """Raise EOPNOTSUPP in a trio thread, which would stop every request of its mount."""
-    if trio.lowlevel.in_trio_run():
-        raise _error(errno.EOPNOTSUPP)
+def _keep_looked(names: _Names, name: bytes, reply: object) -> Info | None:
+    assert isinstance(reply, Looked)
+    info = reply.info
+    if info is None or _lacks_size(info):
+        names.by_name.pop(name, None)
+        if len(names.missing) >= _MOST_MISSING:
+            names.missing.clear()
+        names.missing.add(name)
+        return None
+    names.by_name[name] = info
+    return info
 
 
 def _lacks_size(info: Info) -> bool:
     return info.size is None and not info.is_directory
-
-
-def _needs_look(names: _Names, info: Info | None) -> bool:
-    """Say whether the server has to be asked for a name, because its listing does not tell."""
-    return not names.whole if info is None else _lacks_size(info)
-
-
-def _lacks_sizes(names: _Names) -> bool:
-    return any(map(_lacks_size, names.by_name.values()))
 
 
 def _own(node: Node) -> RemoteNode:

@@ -1,13 +1,15 @@
 """A worker process: it asks the server and writes into the cache, so that no byte passes a daemon.
 
-The main thread reads requests; a fixed number of threads answer them, the demanded ones first. So
-there are never more connections than threads. The process ends when its mount does.
+The main thread reads requests; a fixed number of threads answer them, the demanded ones first. Some
+more threads than connections keep all connections at work while others write. The process ends when
+its mount does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import queue
@@ -25,6 +27,7 @@ import msgspec
 from zcfuse.remote._cache import BLOCK_BYTES, PIECE_BYTES, Cache, Entry, Record
 from zcfuse.remote._drivers import ChangedError, Driver, RefusedError
 from zcfuse.remote._messages import (
+    Cancel,
     Ensure,
     Ensured,
     Evict,
@@ -35,6 +38,7 @@ from zcfuse.remote._messages import (
     Listed,
     Look,
     Looked,
+    Page,
     Reply,
     Request,
     Setup,
@@ -46,6 +50,8 @@ from zcfuse.remote._source import place_of
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 3.0
 _LEAST_TIMEOUT_S: Final = 0.5
+# Threads beyond those that wait for the server.
+_CONNECTIONS_A_WRITER: Final = 2
 # A listing without sizes (of HTTP) takes one request for each name.
 _LOOKS: Final = 8
 
@@ -55,22 +61,31 @@ _T = TypeVar("_T")
 class _Attempts:
     """The requests of one job to the server, which go on until its deadline."""
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(
+        self,
+        deadline_s: float,
+        connections: threading.Semaphore,
+        is_cancelled: Callable[[], object],
+    ) -> None:
+        self._connections = connections
+        self._is_cancelled = is_cancelled
         self.deadline = time.monotonic() + deadline_s
         self.requests = 0
         self.retries = 0
+        self.times_ns: list[int] = []
 
     def run(self, ask: Callable[[float], _T]) -> _T:
         """Call `ask` with the time-out of each attempt until it returns.
 
-        Raises final errors at once, and after the deadline `_UnreachableError`.
+        Raises final errors at once, and after the deadline `_UnreachableError`. Begins no attempt
+        for a request that is cancelled (ECANCELED).
         """
         pause = _FIRST_PAUSE_S
         while True:
-            self.requests += 1
             try:
-                return ask(max(self.deadline - time.monotonic(), _LEAST_TIMEOUT_S))
-            except (ChangedError, RefusedError, PermissionError, ImportError):
+                with self._connections:
+                    return self._asked_once(ask)
+            except (ChangedError, RefusedError, PermissionError, ImportError, _CancelledError):
                 raise
             except FileNotFoundError as error:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
@@ -82,9 +97,23 @@ class _Attempts:
             self.retries += 1
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
+    def _asked_once(self, ask: Callable[[float], _T]) -> _T:
+        if self._is_cancelled():
+            raise _CancelledError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        self.requests += 1
+        began = time.monotonic_ns()
+        try:
+            return ask(max(self.deadline - time.monotonic(), _LEAST_TIMEOUT_S))
+        finally:
+            self.times_ns.append(time.monotonic_ns() - began)
+
 
 class _UnreachableError(OSError):
     """All attempts failed."""
+
+
+class _CancelledError(OSError):
+    """Nobody wants the answer any more."""
 
 
 class Worker:
@@ -95,12 +124,24 @@ class Worker:
         self._cache = Cache(setup.cache_directory, setup.cache_size, setup.cache_floor)
         self._driver: Driver | None = None
         self._making = threading.Lock()
+        self._connections = threading.BoundedSemaphore(setup.connections)
 
-    def answer(self, request: Request) -> Reply:
-        """Do what a request says; never raises."""
-        attempts = _Attempts(getattr(request, "deadline_s", 0.0))
+    def prepare(self) -> None:
+        """Load the driver, which takes about a second, before a request needs it."""
+        with contextlib.suppress(Exception):  # the request gets the error
+            self._asked()
+
+    def answer(
+        self,
+        request: Request,
+        send: Callable[[Reply], None],
+        is_cancelled: Callable[[], object] = bool,
+    ) -> Reply:
+        """Do what a request says; never raises. `send` gets what comes before the answer."""
+        seconds = getattr(request, "deadline_s", 0.0)
+        attempts = _Attempts(seconds, self._connections, is_cancelled)
         try:
-            return self._answer(request, attempts)
+            return self._answer(request, attempts, send)
         except OSError as error:
             refused = isinstance(error, PermissionError)
             number = errno.EACCES if refused else error.errno or errno.EIO
@@ -111,13 +152,16 @@ class Worker:
             text = _told(error)
             return Failed(request.number, errno.EIO, text, False, attempts.requests)
 
-    def _answer(self, request: Request, attempts: _Attempts) -> Reply:
+    def _answer(
+        self, request: Request, attempts: _Attempts, send: Callable[[Reply], None]
+    ) -> Reply:
         if isinstance(request, ListDirectory):
-            return self._list(request, attempts)
+            return self._list(request, send)
         if isinstance(request, Look):
             return Looked(request.number, self._look(request.path, request.name, attempts))
         if isinstance(request, Evict):
             return Evicted(request.number, self._cache.evict())
+        assert isinstance(request, Ensure)
         return self._ensure(request, attempts)
 
     def _asked(self) -> Driver:
@@ -126,13 +170,21 @@ class Worker:
                 self._driver = Driver(self._setup.url, self._setup.options)
             return self._driver
 
-    def _list(self, request: ListDirectory, attempts: _Attempts) -> Listed:
+    def _list(self, request: ListDirectory, send: Callable[[Reply], None]) -> Listed:
+        """Fetch page by page, each within the deadline."""
         driver = self._asked()
         path = request.path or driver.root
-        entries, left_out, whole = attempts.run(lambda timeout: driver.list(path, timeout))
-        if request.sizes:
-            entries = self._sized(entries, path, attempts)
-        return Listed(request.number, entries, left_out, whole)
+        token = ""
+        while True:
+            attempts = _Attempts(request.deadline_s, self._connections, bool)
+            page = functools.partial(driver.page, path, token)
+            entries, left_out, whole, following = attempts.run(page)
+            if request.sizes:
+                entries = self._sized(entries, path, attempts)
+            if following is None:
+                return Listed(request.number, entries, left_out, whole)
+            send(Page(request.number, entries, left_out))
+            token = following
 
     def _sized(self, entries: list[Info], path: str, attempts: _Attempts) -> list[Info]:
         """Ask for the sizes that a listing left out; drop names that are gone."""
@@ -168,8 +220,8 @@ class Worker:
                     fetched += length
         finally:
             entry.close()
-        counts = fetched, attempts.requests, attempts.retries
-        return Ensured(request.number, good, *counts, damaged)
+        counts = fetched, attempts.requests, attempts.retries, damaged, attempts.times_ns
+        return Ensured(request.number, good, *counts)
 
     def _fetch(
         self, entry: Entry, info: Info, start: int, length: int, attempts: _Attempts
@@ -239,17 +291,31 @@ def main(fd: int) -> None:
     waiting: queue.PriorityQueue[tuple[int, int, Request]] = queue.PriorityQueue()
     sending = threading.Lock()
 
+    threading.Thread(target=worker.prepare, daemon=True).start()
+
+    def send(reply: Reply) -> None:
+        data = encode(reply)
+        with sending, contextlib.suppress(OSError):
+            channel.sendall(data)
+
+    cancelled: dict[int, bool] = {}  # of the requests that have no answer yet
+
     def serve() -> None:
         while True:
             _, _, request = waiting.get()
-            data = encode(worker.answer(request))
-            with sending, contextlib.suppress(OSError):
-                channel.sendall(data)
+            is_cancelled = functools.partial(cancelled.get, request.number)
+            reply = worker.answer(request, send, is_cancelled)
+            del cancelled[request.number]
+            send(reply)
 
-    for _ in range(setup.threads):
+    for _ in range(setup.connections + -(-setup.connections // _CONNECTIONS_A_WRITER)):
         threading.Thread(target=serve, daemon=True).start()
     order = itertools.count()
     with contextlib.suppress(msgspec.MsgspecError):
         while (request := receive(channel, Request)) is not None:  # type: ignore[arg-type]
-            waiting.put((request.priority, next(order), request))
+            if not isinstance(request, Cancel):
+                cancelled[request.number] = False
+                waiting.put((request.priority, next(order), request))
+            elif request.number in cancelled:
+                cancelled[request.number] = True
     os._exit(0)  # threads may wait for the network

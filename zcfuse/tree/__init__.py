@@ -9,20 +9,23 @@ they do not wait for other processes or machines either.
 """
 
 from zcfuse.tree._arena import Memory, MemoryPlace
-from zcfuse.tree._backing import Backing, Call, Place
+from zcfuse.tree._backing import Backing, Call, OpenPlace
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._computed import Computed, Read
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
 from zcfuse.tree._dir import Dir, DirPlace, Held, TreeLike
+from zcfuse.tree._directories import merged_directories
 from zcfuse.tree._entry import Content, Entry, Given, Overrides, PathLike, Symlink
 from zcfuse.tree._file import RegularFile, pread_extents
 from zcfuse.tree._filter import Filter, FilterNode
-from zcfuse.tree._leased import Leased
+from zcfuse.tree._later import NotYetError, answered, asked_since, fresh_since
+from zcfuse.tree._leased import Leased, LeasedNames
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._move import move_file
 from zcfuse.tree._near import AskFar, FarError, begin_ask_far, end_ask_far, near_only
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._paths import PathOpener
+from zcfuse.tree._pool import Hint, Placing, Pool
 from zcfuse.tree._sources import Maker, Run, Runs, Source, Sources, Stamp
 from zcfuse.tree._types import (
     HOLE,
@@ -38,18 +41,28 @@ from zcfuse.tree._types import (
     Extent,
     Found,
     GivenValues,
+    Growing,
     Identity,
     IndexSink,
     Lease,
     Listing,
     Node,
+    Placed,
+    Placement,
     StatFs,
     Tree,
     UpcallFile,
     Who,
 )
 from zcfuse.tree._union import Union
+from zcfuse.tree._union_changes import (
+    Change,
+    union_changes,
+    write_layer_directory,
+    write_layer_tar,
+)
 from zcfuse.tree._union_nodes import UnionNode
+from zcfuse.tree._union_upper import Upper
 from zcfuse.tree.virtual import DirNode, VirtualTree
 
 __all__ = [
@@ -65,6 +78,7 @@ __all__ = [
     "Blob",
     "Bytes",
     "Call",
+    "Change",
     "Computed",
     "Concat",
     "Content",
@@ -83,11 +97,14 @@ __all__ = [
     "Found",
     "Given",
     "GivenValues",
+    "Growing",
     "Held",
+    "Hint",
     "Identity",
     "IndexSink",
     "Lease",
     "Leased",
+    "LeasedNames",
     "Listing",
     "Maker",
     "Memory",
@@ -95,10 +112,15 @@ __all__ = [
     "Mirror",
     "MirrorNode",
     "Node",
+    "NotYetError",
+    "OpenPlace",
     "Overrides",
     "PathLike",
     "PathOpener",
-    "Place",
+    "Placed",
+    "Placement",
+    "Placing",
+    "Pool",
     "Read",
     "RegularFile",
     "Run",
@@ -114,12 +136,20 @@ __all__ = [
     "Union",
     "UnionNode",
     "UpcallFile",
+    "Upper",
     "VirtualTree",
     "Who",
     "Zeros",
+    "answered",
+    "asked_since",
     "begin_ask_far",
     "end_ask_far",
+    "fresh_since",
+    "merged_directories",
     "move_file",
     "near_only",
     "pread_extents",
+    "union_changes",
+    "write_layer_directory",
+    "write_layer_tar",
 ]

@@ -42,7 +42,7 @@ Call = Callable[[SourceDirectory, bytes, bytes], _T | None]
 """Asks an open directory about a name, for a file of this identity; None: a mount is there."""
 
 
-class Place(msgspec.Struct, frozen=True, eq=False):
+class OpenPlace(msgspec.Struct, frozen=True, eq=False):
     """An open directory, or a mounted file. `mount` begins the identities of the files in it."""
 
     at: SourceDirectory
@@ -82,12 +82,12 @@ class Backing:
         root = open_directory(fd, self._numbers_of, self._walks)
         self._mount = status.mount
         self._near = NEAR_MOUNTS.is_near(status.mount)
-        self._root: Place | None = Place(root)
+        self._root: OpenPlace | None = OpenPlace(root)
         self.identity: Final = _found(root.find(b""))[0]
         self._refused = -1
 
     @property
-    def root(self) -> Place:
+    def root(self) -> OpenPlace:
         """The directory itself. Raises OSError: EBADF after close()."""
         if self._root is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -106,27 +106,27 @@ class Backing:
         if not self._near and must_stay_near():
             raise FarError(self._mount)
 
-    def enter(self, names: Sequence[bytes], identity: bytes | None = None) -> Place:
+    def enter(self, names: Sequence[bytes], identity: bytes | None = None) -> OpenPlace:
         """Open the directory at a path; ESTALE if it has another identity than this one."""
         self.require_near()
         place = self.root
         if names:
             at = place.at.enter(b"/".join(names))
-            place = self._walk(names) if at is None else Place(at)
+            place = self._walk(names) if at is None else OpenPlace(at)
         if identity is not None:
             mount, own = _split(identity)
             if mount != place.mount or place.at.status(b"", own) is None:
                 raise _stale()
         return place
 
-    def step(self, place: Place, name: bytes) -> Place:
+    def step(self, place: OpenPlace, name: bytes) -> OpenPlace:
         """Open a directory in an open one."""
         self.require_near()
         require_near_name(name)
         at = place.at.enter(name)
-        return self._cross(place, name) if at is None else Place(at, place.mount)
+        return self._cross(place, name) if at is None else OpenPlace(at, place.mount)
 
-    def find(self, place: Place, name: bytes) -> tuple[Place, bytes, bytes, Attributes]:
+    def find(self, place: OpenPlace, name: bytes) -> tuple[OpenPlace, bytes, bytes, Attributes]:
         """Look a name up in an open directory; b"" stands for the directory itself.
 
         Returns where it lies and its name there, its identity, and its attributes. The name is b""
@@ -185,13 +185,13 @@ class Backing:
         """Close the descriptor; a second call does nothing."""
         self._root = None
 
-    def _walk(self, names: Sequence[bytes]) -> Place:
+    def _walk(self, names: Sequence[bytes]) -> OpenPlace:
         place = self.root
         for name in names:
             place = self.step(place, name)
         return place
 
-    def _cross(self, place: Place, name: bytes) -> Place:
+    def _cross(self, place: OpenPlace, name: bytes) -> OpenPlace:
         """Open the root of the mount that lies at a name."""
         fd = os.open(name, _MOUNT_ROOT, dir_fd=place.at.fileno())
         try:
@@ -207,7 +207,7 @@ class Backing:
         # The mount is part of the identity: a directory bound to two places is two directories,
         # because a client's kernel allows each only one parent.
         mount = status.mount if status.mount != self._mount else 0
-        return Place(at, _MOUNT.pack(status.device, mount))
+        return OpenPlace(at, _MOUNT.pack(status.device, mount))
 
 
 def _found(answer: _T | None) -> _T:

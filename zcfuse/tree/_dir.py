@@ -11,14 +11,15 @@ import os
 import stat
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Final, Protocol, TypeAlias, Unpack
 
 from zcfuse.arguments import require_type
 from zcfuse.datapath import NAME_BYTES
 from zcfuse.tree._content import File, content_of
 from zcfuse.tree._entry import Content, Entry, Given, PathLike, attributes_key
-from zcfuse.tree._leased import Leased
+from zcfuse.tree._leased import Leased, LeasedNames
+from zcfuse.tree._packed import packed
 from zcfuse.tree._types import Tree, Who
 
 _SERIAL: Final = itertools.count(1)
@@ -82,8 +83,8 @@ class Dir(Entry):
     overrides one of them or `may_open`. A subclass that sets it to True must announce every
     change."""
     leases: bool = False
-    """Whether `lookup` may return `Leased` answers. The data path then holds them, and the program
-    must call `changed` when one ends early. Not together with `may_open`."""
+    """Whether `lookup` may return `Leased` and `list` `LeasedNames`. The data path then holds
+    them, and the program must call `changed` when one ends early. Not together with `may_open`."""
     _says_volatile: bool = False
     entry_origin: str = ""
     """A suffix for descriptions of its entries, such as " (of a manifest)"."""
@@ -113,7 +114,7 @@ class Dir(Entry):
         super().__init__(**attributes)
         self._key = ("made", next(_SERIAL)) if key is None else ("given", key)
         # The path of a plain file stands for its File, which would take more memory.
-        self._entries: dict[bytes, Content | bytes] = {}
+        self._entries: MutableMapping[bytes, Content | bytes] = {}
         self._directories = 0
         self._places: weakref.WeakSet[Any] | None = None
         self._changed_ns = time.time_ns()
@@ -132,7 +133,7 @@ class Dir(Entry):
         """
         return self.get(name)
 
-    async def list(self, who: Who) -> Iterable[str]:
+    async def list(self, who: Who) -> Iterable[str] | LeasedNames:
         """Return the names that the process `who` sees. Override it.
 
         A mapping from names to entries saves a `lookup` of each name, and may make its values on
@@ -163,6 +164,10 @@ class Dir(Entry):
         """Return the number of subdirectories, or None if unknown."""
         known = type(self).names is Dir.names and not self.dynamic
         return self._directories if known else None
+
+    def subtrees(self) -> Iterable[Tree]:
+        """Return the trees that the directory holds without `get` and `names`, for the status."""
+        return ()
 
     def add(self, name: str | bytes, entry: Held) -> None:
         """Hold `entry` as `name` from now on.
@@ -206,12 +211,15 @@ class Dir(Entry):
         return before
 
     def changed(self, *names: str | bytes) -> None:
-        """Make the kernel ask again for these names.
+        """Make the kernel ask again for these names, and end their leases and those of listings.
 
-        Needed for a dynamic directory whose answers are cached, and for one that overrides `get`.
+        Needed for a dynamic directory whose answers are cached or leased, and for one that
+        overrides `get`. Without names it ends the leases of listings alone.
         """
         for name in names:
             self._tell(checked_name(name))
+        if not names and self.leases:
+            self._tell(b"")
 
     @property
     def changed_ns(self) -> int:
@@ -256,6 +264,8 @@ class Dir(Entry):
                 directory._entries[checked] = content.file
             else:
                 directory._put(checked, content)
+        for directory in made.values():
+            directory._entries = packed(directory._entries)
         return top
 
     def __contains__(self, name: str | bytes) -> bool:

@@ -7,6 +7,7 @@ applies them to everything that Python answers. A Filter belongs to the task of 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ import msgspec
 
 from zcfuse.arguments import PATHS, require_type
 from zcfuse.tree._dir import Dir, TreeLike
+from zcfuse.tree._later import answered
 from zcfuse.tree._mirror import Mirror
+from zcfuse.tree._near import ask_far
 from zcfuse.tree._types import (
     Answer,
     Attributes,
@@ -113,11 +116,8 @@ class Filter(Tree):
         else:
             self._tree = tree if isinstance(tree, Tree) else Mirror(tree)
         self._of = f" of {self._tree!r}"
-        if self._tree.waits:
-            kind = type(self._tree).__name__
-            raise TypeError(f"a {kind} waits for a server: it cannot be filtered")
-        self.in_parts = self._tree.in_parts
         self.stacked = bool(getattr(self._tree, "stacked", False))
+        self.waits = self._tree.waits
         self.root = FilterNode(self._tree.root, None, b"")
 
     def lookup(self, directory: Node, name: bytes) -> Found:
@@ -138,12 +138,13 @@ class Filter(Tree):
         """Return what is shown as `name` to the process that asks."""
         if _own(directory).volatile and name not in _DOTS:
             return self._lookup_later(_own(directory), name, who)
-        return self.lookup(directory, name)
+        return answered(lambda: self.lookup(directory, name))
 
     async def _lookup_later(self, parent: FilterNode, name: bytes, who: Who) -> Found:
         for original in self._originals(parent, name):
             try:
-                answer = self._tree.lookup_for(parent.inner, original, who)
+                ask = functools.partial(self._tree.lookup_for, parent.inner, original, who)
+                answer = await ask_far(ask)
                 found = await answer if isinstance(answer, Awaitable) else answer
                 return self._judged(parent, original, found)
             except OSError as error:
@@ -185,9 +186,17 @@ class Filter(Tree):
         """Return what the tree beneath says."""
         return self._tree.statfs()
 
+    def part_bytes(self) -> int:
+        """Return what the tree beneath says."""
+        return self._tree.part_bytes()
+
     def refuse_device(self, major: int, minor: int) -> None:
         """Answer ELOOP for whatever lies on this device."""
         self._tree.refuse_device(major, minor)
+
+    def wants_push(self) -> bool:
+        """Return whether the tree beneath asks for pushes."""
+        return self._tree.wants_push()
 
     def watch(self, changed: Callable[[Node, bytes], None] | None) -> None:
         """Have `changed` called with each name that comes to show something else."""
@@ -334,9 +343,9 @@ class _Described(DescribedTree):
         self._inner.publish(sink)
 
     @property
-    def handed_up(self) -> int:
+    def forwarded(self) -> int:
         """The count of the tree beneath."""
-        return self._inner.handed_up
+        return self._inner.forwarded
 
     def number(self, node: Node) -> int | None:
         """Return the sink's number of a directory."""

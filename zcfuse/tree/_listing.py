@@ -11,7 +11,7 @@ from zcfuse.tree._snapshot import Snapshot, unseen_attributes
 from zcfuse.tree._types import Attributes
 
 if TYPE_CHECKING:
-    from zcfuse.tree._backing import Place
+    from zcfuse.tree._backing import OpenPlace
     from zcfuse.tree._mirror import Mirror
 
 
@@ -27,15 +27,15 @@ class MirrorListing(Snapshot[MirrorNode]):
         self._mirror = mirror
         self._kinds = bytes(names.values())
 
-    def entered(self) -> contextlib.AbstractContextManager[Place]:
+    def entered(self) -> contextlib.AbstractContextManager[OpenPlace]:
         """Open the directory."""
         return contextlib.nullcontext(self._mirror.enter(self._directory))
 
-    def status(self, opened: Place) -> Attributes:
+    def status(self, opened: OpenPlace) -> Attributes:
         """Return the attributes of the open directory."""
         return self._mirror.inside(opened)
 
-    def entry(self, opened: Place, index: int) -> tuple[MirrorNode, Attributes]:
+    def entry(self, opened: OpenPlace, index: int) -> tuple[MirrorNode, Attributes]:
         """Return the node of a name."""
         return self._mirror.entry(opened, self._directory, self._names[index])
 

@@ -14,15 +14,24 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from zcfuse.arguments import require_path, require_type
+from zcfuse.arguments import require_one_of, require_path, require_type
 from zcfuse.datapath import SourceDirectory, packed_identity
 from zcfuse.linux import device_number
-from zcfuse.tree._backing import Backing, Call, Place
+from zcfuse.tree._backing import Backing, Call, OpenPlace
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._listing import MirrorListing
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._overrides import overrides
-from zcfuse.tree._types import Attributes, BackingFile, Identity, Listing, Node, StatFs, Tree
+from zcfuse.tree._types import (
+    COHERENCE,
+    Attributes,
+    BackingFile,
+    Identity,
+    Listing,
+    Node,
+    StatFs,
+    Tree,
+)
 
 # The path no longer leads to the node.
 _GONE: Final = frozenset(
@@ -40,18 +49,25 @@ class Mirror(Tree):
 
     A mount of the tree inside its source would have to ask itself, so pass the mount's device to
     `refuse_device` as soon as it exists. `openat2=False` avoids that system call. `stacked` is True
-    if the source's filesystem lies on others, such as overlayfs.
+    if the source's filesystem lies on others, such as overlayfs. `coherence` is that of
+    `MountOptions` for this directory alone: "ttl", "push" or None for the mount's.
     """
 
     root: MirrorNode
 
     def __init__(
-        self, source: str | bytes | os.PathLike[str] | os.PathLike[bytes], *, openat2: bool = True
+        self,
+        source: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        *,
+        openat2: bool = True,
+        coherence: str | None = None,
     ) -> None:
         require_path("source", source)
+        require_one_of("coherence", coherence, COHERENCE)
         require_type("openat2", openat2, bool, "True or False")
         self._of = f" of {os.fsdecode(source)}"
         self._openat2 = openat2
+        self.coherence = coherence
         self._backing = Backing(source, openat2=openat2, numbers_of=self._shown_device())
         self.stacked = self._backing.stacked
         self.root = MirrorNode(self._backing.identity, None, b"")
@@ -140,21 +156,25 @@ class Mirror(Tree):
         root = os.readlink(b"/proc/self/fd/%d" % self._backing.fileno())
         return os.path.join(root, *next(self._own(node).paths()))
 
+    def real_path(self, node: Node) -> bytes | None:
+        """Return the path of the file, unless a subclass opens other files."""
+        return self.place(node) if type(self).open is Mirror.open else None
+
     def close(self) -> None:
         """Close the root; open files and listings can still use their own descriptors."""
         self._backing.close()
 
-    def enter(self, directory: Node) -> Place:
+    def enter(self, directory: Node) -> OpenPlace:
         """Open a directory to look at its entries."""
         own = self._own(directory)
         return _at_links(own, lambda names: self._backing.enter(names, own.identity))
 
-    def inside(self, place: Place) -> Attributes:
+    def inside(self, place: OpenPlace) -> Attributes:
         """Return the attributes of the directory that `enter` opened."""
         return self._backing.find(place, b"")[3]
 
     def entry(
-        self, place: Place, directory: MirrorNode, name: bytes
+        self, place: OpenPlace, directory: MirrorNode, name: bytes
     ) -> tuple[MirrorNode, Attributes]:
         """Return the node called `name` in `directory`, which is open as `place`."""
         _, _, identity, attributes = self._backing.find(place, name)

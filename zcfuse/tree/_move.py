@@ -29,7 +29,9 @@ def move_file(top: Dir, path: str, to: PathLike) -> None:
         if content is None:
             raise FileNotFoundError(f"{path!r}: there is no {'/'.join(above[:depth])!r}")
         if not isinstance(content, Dir):
-            raise TypeError(f"{path!r} leads through {content!r}, which is no Dir")
+            raise TypeError(
+                f"{path!r} leads through {content!r}: only a File that a Dir holds can be moved"
+            )
         directory = content
     entry = directory.get(name)
     if entry is None:

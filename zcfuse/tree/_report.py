@@ -1,8 +1,8 @@
-"""Joins the reports of the trees in a directory."""
+"""Finds the trees in a directory, and joins their reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from zcfuse.tree._dir import Dir
@@ -13,18 +13,27 @@ MOST_NAMES: Final = 20_000
 
 
 def report_of(directory: Dir) -> Mapping[str, Mapping[str, object]]:
-    """Return the reports of all trees in a directory and below it, one section after the other.
+    """Return the reports of all trees in a directory and below it, one section after the other."""
+    return joined_reports(tree.report() for tree in trees_in(directory))
 
-    Skips directories that make their contents on demand, and stops after `MOST_NAMES` names.
-    """
-    sections: dict[str, dict[str, object]] = {}
-    for tree in _trees(directory):
-        for section, told in tree.report().items():
-            sections.setdefault(section, {}).update(told)
+
+def joined_reports(
+    reports: Iterable[Mapping[str, Mapping[str, object]]],
+) -> dict[str, Mapping[str, object]]:
+    """Return reports as one, whose sections have the names of all."""
+    sections: dict[str, Mapping[str, object]] = {}
+    for report in reports:
+        for section, told in report.items():
+            sections[section] = {**sections.get(section, {}), **told}
     return sections
 
 
-def _trees(directory: Dir) -> Iterator[Tree]:
+def trees_in(directory: Dir) -> Iterator[Tree]:
+    """Yield the trees in a directory and below it.
+
+    Of a directory that makes its contents on demand it takes `Dir.subtrees`. Stops after
+    `MOST_NAMES` names.
+    """
     left = MOST_NAMES
     known = {id(directory)}
     waiting = [directory]
@@ -42,6 +51,7 @@ def _trees(directory: Dir) -> Iterator[Tree]:
 
 
 def _entries(directory: Dir) -> Iterator[object]:
+    yield from directory.subtrees()
     kind = type(directory)
     if kind.dynamic or kind.get is not Dir.get or kind.names is not Dir.names:
         return

@@ -11,7 +11,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,7 +19,7 @@ from zcfuse.datapath import WHOLE_FILE as WHOLE_FILE
 from zcfuse.linux import Attributes as Attributes
 
 if TYPE_CHECKING:
-    from zcfuse.datapath import MemberIndex, NamePatterns, Source
+    from zcfuse.datapath import MemberIndex, NamePatterns, Presence, Source
 
 HOLE: Final = -1
 """Extent.fd of a run of zeros."""
@@ -129,12 +129,8 @@ GivenValues: TypeAlias = tuple[int | None, int | None, int | None, int | None, s
 Term: TypeAlias = tuple[object, ...]
 """A part of a file's bytes: kind, offset, length, and a path, a descriptor or a number of parts."""
 
-EntryDescription: TypeAlias = (
-    tuple[bytes, int, GivenValues | None, int, int, object]
-    | tuple[bytes, int, GivenValues | None, int, int, object, int]
-)
-"""An entry: name, kind, given values, key, time in ns, data that depend on the kind, and the
-milliseconds for which it is valid, if they are limited."""
+EntryDescription: TypeAlias = tuple[bytes, int, GivenValues | None, int, int, object]
+"""An entry: name, kind, given values, key, time in ns, and data that depend on the kind."""
 
 
 class DescribedRoot(msgspec.Struct, frozen=True):
@@ -152,11 +148,37 @@ class DescribedRoot(msgspec.Struct, frozen=True):
 class IndexSink(Protocol):
     """The data path's index, which a tree fills. A directory is a number, 0 the root."""
 
-    def put(self, directory: int, entries: list[EntryDescription], time_ns: int) -> list[int]:
-        """Put entries, which replace others of their names; return their numbers."""
+    def put(
+        self,
+        directory: int,
+        entries: list[EntryDescription],
+        time_ns: int,
+        *,
+        uid: int | None = None,
+        valid_ms: int | None = None,
+    ) -> list[int]:
+        """Put entries, which replace others of their names; return their numbers.
+
+        In a policy's directory they hold for a user, or everyone, and for so many milliseconds.
+        """
+
+    def list(
+        self,
+        directory: int,
+        entries: list[EntryDescription],
+        time_ns: int,
+        *,
+        uid: int | None,
+        valid_ms: int | None,
+        complete: bool,
+    ) -> list[int]:
+        """Put the names of a policy's directory, and list those for so many milliseconds."""
 
     def remove(self, directory: int, name: bytes, time_ns: int) -> None:
-        """Remove an entry."""
+        """Remove an entry, and a policy's listings; with an empty name those alone."""
+
+    def drop(self, directory: int, name: bytes, uid: int | None) -> None:
+        """Remove a policy's answer."""
 
     def ino(self, number: int) -> int:
         """Return the inode number that clients see of an entry, 0 if its files are missing."""
@@ -170,7 +192,7 @@ class DescribedTree(ABC):
 
     @property
     @abstractmethod
-    def handed_up(self) -> int:
+    def forwarded(self) -> int:
         """The number of described entries that only the tree can answer for."""
 
     @abstractmethod
@@ -186,25 +208,60 @@ class DescribedTree(ABC):
         """Return the sink's number of a directory, None if it has none."""
 
 
+COHERENCE: Final = ("ttl", "push", None)
+"""Values of `Tree.coherence`."""
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where a new file of a pool goes.
+
+    Attributes:
+        branch: the path of a branch, as the pool got it.
+        leased: whether all new files of the directory go there, without another question.
+        valid_for: the seconds that the lease lasts; None: until the mount ends.
+    """
+
+    branch: str
+    leased: bool = False
+    valid_for: float | None = None
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A placement for the data plane: a branch's number, and the milliseconds of its lease."""
+
+    branch: int
+    leased: bool
+    valid_ms: int | None
+
+
 class Lease(msgspec.Struct, frozen=True):
     """Lets the data plane answer for the directory that a node mirrors name by name.
 
     `fd` is a descriptor of the directory (O_PATH suffices); the tree owns it. `kept` are the paths
     that the tree answers for itself (`Tree.keeps`). With `layers` the node shows those leases
     merged, the topmost first, like `Union`; `fd` is then the topmost's, and `sees_trusted` says
-    whether this process sees `trusted.` attributes. With `archive`, `described` or `source` (of the
-    data path) that is the whole lease, and `fd` is -1. `filters` apply to all of that, the first
-    one first: patterns, and the node's path for their comparison.
+    whether this process sees `trusted.` attributes. With `work`, a work directory, clients may
+    change the topmost; with `metacopies` a change of attributes copies no bytes there, and with
+    `redirects` they may rename directories of lower layers. With `refusals`, the layers are the
+    branches of a pool: these are the errnos of a removal, a rename and an opening for writing, and
+    0 permits it. With `archive`, `described` or `source` (of the data path) that is the whole
+    lease, and `fd` is -1. `filters` apply to all of that, the first one first: patterns, and the
+    node's path for their comparison. `coherence`: see `Tree`.
     """
 
     fd: int
     kept: Collection[bytes] = ()
     layers: Sequence[Lease] = ()
     sees_trusted: bool = True
+    work: int = -1
+    metacopies: bool = False
+    redirects: bool = False
+    refusals: tuple[int, int, int] | None = None
     archive: ArchiveLease | None = None
     described: DescribedTree | None = None
     source: Source | None = None
     filters: Sequence[tuple[NamePatterns, bytes]] = ()
+    coherence: str | None = None
 
 
 class Node:
@@ -226,6 +283,17 @@ class Node:
 
 Found: TypeAlias = tuple[Node, Attributes]
 """What a lookup finds."""
+
+
+class Growing(NamedTuple):
+    """A file whose bytes still come: those that `presence` shows may be read from `fd`.
+
+    `size` is that of the whole file. Whoever opened it owns the descriptor.
+    """
+
+    fd: int
+    size: int
+    presence: Presence
 
 
 class BackingFile(ABC):
@@ -262,6 +330,14 @@ class BackingFile(ABC):
         ``upcall`` no extent is used, and every read calls `read`.
         """
         return ""
+
+    @property
+    def growing(self) -> Growing | None:
+        """What the data path may read of a file whose bytes still come; then there are no extents.
+
+        None for all other files.
+        """
+        return None
 
     @property
     def direct(self) -> bool:
@@ -336,11 +412,12 @@ class Tree(ABC):
     """
 
     root: Node
-    in_parts: bool = False
-    """Whether most of its files are parts of files; splice serves those, without passthrough."""
     waits: bool = False
-    """Whether `lookup` and `listing` wait for a server, so that a mount calls only `lookup_for` and
-    `listing_for`. Neither a Union nor a Filter can show such a tree."""
+    """Whether `lookup` and `listing` may need a server's answer. In a trio thread they then raise
+    `NotYetError` instead of waiting."""
+    coherence: str | None = None
+    """How the kernel learns of changes below a lease of it, "ttl" or "push"; None: as the mount's
+    option of that name says."""
     _of: str = ""
     """What it shows, for its repr, as " of /data"."""
 
@@ -370,6 +447,17 @@ class Tree(ABC):
     @abstractmethod
     def statfs(self) -> StatFs:
         """Return the sizes and free space of the filesystem behind the tree."""
+
+    def wants_push(self) -> bool:
+        """Return whether any part of it asks for ``coherence="push"``, whatever the mount does."""
+        return self.coherence == "push"
+
+    def part_bytes(self) -> int:
+        """Return how many bytes a file has on average that are parts of files, about.
+
+        These travel without passthrough. A mount chooses its transport by them.
+        """
+        return 0
 
     def lookup_for(self, directory: Node, name: bytes, who: Who) -> Answer[tuple[Node, Attributes]]:
         """Return what `lookup` does, for the client's process.
@@ -437,7 +525,7 @@ class Tree(ABC):
         directory overrides `lease` and `keeps` instead.
         """
         fd = self.lease() if node is self.root else None
-        return None if fd is None else Lease(fd, self.keeps())
+        return None if fd is None else Lease(fd, self.keeps(), coherence=self.coherence)
 
     def lease(self) -> int | None:
         """Return a descriptor of the directory that the root mirrors name by name, or None.
@@ -462,7 +550,7 @@ class Tree(ABC):
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node that the data plane found as `name` in `directory`.
 
-        The mount calls it when the data plane hands up a request for a node below a leased
+        The mount calls it when the data plane forwards a request for a node below a leased
         directory. The file may be gone by then. Raises ESTALE if the tree leases nothing.
         """
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -473,6 +561,13 @@ class Tree(ABC):
         Example: ``mirror of /data/a``. Name the tree, and the real file or program behind the node.
         """
         return f"node of the program's own tree {type(self).__qualname__}"
+
+    def real_path(self, node: Node) -> bytes | None:
+        """Return the path of the real file that a regular file's node shows as a whole.
+
+        None: an open has to tell.
+        """
+        return None
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return the tree's part of its mount's status: by section, then by name.

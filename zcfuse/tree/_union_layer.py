@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, statx
-from zcfuse.tree._backing import Place
+from zcfuse.tree._backing import OpenPlace
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._nodes import MirrorNode
@@ -58,10 +58,12 @@ class AnyLayer(Protocol):
     def above(self) -> Sequence[tuple[int, int]]:
         """Return (device, inode number) of the root and of all directories above it."""
 
-    def enter(self, directory: Node) -> Place | None:
+    def enter(self, directory: Node) -> OpenPlace | None:
         """Open a directory to look up names in it; None where that needs no opening."""
 
-    def find(self, at: Place | None, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
+    def find(
+        self, at: OpenPlace | None, directory: Node, name: bytes
+    ) -> LayerEntry | Whiteout | Missing:
         """Look a name up."""
 
     def names(self, directory: Node) -> dict[bytes, int]:
@@ -94,11 +96,14 @@ class AnyLayer(Protocol):
     def place(self, node: Node) -> bytes:
         """Return a node's place or a description of it."""
 
+    def report(self) -> Mapping[str, Mapping[str, object]]:
+        """Return what a tree tells for its mount's status."""
+
     def close(self) -> None:
         """Free what the layer holds."""
 
 
-class Piece(msgspec.Struct, frozen=True):
+class LayerEntry(msgspec.Struct, frozen=True):
     """One layer's file under a name. `covers`: it hides the layers below."""
 
     layer: AnyLayer
@@ -186,7 +191,9 @@ class Layer(Mirror):
         assert isinstance(file, RegularFile)
         return file
 
-    def find(self, at: Place | None, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
+    def find(
+        self, at: OpenPlace | None, directory: Node, name: bytes
+    ) -> LayerEntry | Whiteout | Missing:
         """Look `name` up in `directory`, which is open as `at`."""
         assert at is not None  # from enter()
         try:
@@ -201,7 +208,7 @@ class Layer(Mirror):
         """Return the names in the directory, each with its d_type, whiteouts included."""
         return self.enter(directory).at.names()
 
-    def _found(self, at: Place, directory: MirrorNode, name: bytes) -> Piece | Whiteout:
+    def _found(self, at: OpenPlace, directory: MirrorNode, name: bytes) -> LayerEntry | Whiteout:
         place, own, identity, found = self._backing.find(at, name)
         if is_device_whiteout(found):
             return Whiteout()
@@ -213,9 +220,9 @@ class Layer(Mirror):
                 covers = covers or self._has(at, OCI_PREFIX + name)
         if marks.whiteout and stat.S_ISREG(found.mode) and found.size == 0:
             return Whiteout()
-        return Piece(self, MirrorNode(identity, directory, name), found, marks, covers)
+        return LayerEntry(self, MirrorNode(identity, directory, name), found, marks, covers)
 
-    def _has(self, at: Place, name: bytes) -> bool:
+    def _has(self, at: OpenPlace, name: bytes) -> bool:
         try:
             self._backing.find(at, name)
         except OSError as error:

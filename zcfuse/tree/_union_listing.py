@@ -11,7 +11,7 @@ from zcfuse.datapath import is_reserved
 from zcfuse.tree._snapshot import Snapshot, unseen_attributes
 from zcfuse.tree._types import Attributes
 from zcfuse.tree._union_nodes import UnionNode, UnseenUnionNode
-from zcfuse.tree._union_search import Part
+from zcfuse.tree._union_search import LayerDirectory
 
 if TYPE_CHECKING:
     from zcfuse.tree._union import Union
@@ -32,11 +32,11 @@ class UnionListing(Snapshot[UnionNode]):
         self._union = union
         self._kinds = bytes(kinds.values())
 
-    def entered(self) -> contextlib.AbstractContextManager[list[Part]]:
+    def entered(self) -> contextlib.AbstractContextManager[list[LayerDirectory]]:
         """Open the parts of the directory."""
         return contextlib.nullcontext(self._union._entered(self._directory))
 
-    def entry(self, opened: Sequence[Part], index: int) -> tuple[UnionNode, Attributes]:
+    def entry(self, opened: Sequence[LayerDirectory], index: int) -> tuple[UnionNode, Attributes]:
         """Return the node of a name; ENOENT for a whiteout."""
         return self._union._entry(self._directory, opened, self._names[index])
 

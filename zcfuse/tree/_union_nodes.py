@@ -6,7 +6,7 @@ import msgspec
 
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._types import Attributes, Node
-from zcfuse.tree._union_search import Found, Part
+from zcfuse.tree._union_search import LayerDirectory, SearchResult
 
 
 class UnionNode(Node):
@@ -25,8 +25,8 @@ class UnionNode(Node):
         self,
         parent: UnionNode | None,
         name: bytes,
-        parts: tuple[Part, ...],
-        data: Part | None = None,
+        parts: tuple[LayerDirectory, ...],
+        data: LayerDirectory | None = None,
     ) -> None:
         self.parent = parent
         self.name = name
@@ -38,7 +38,7 @@ class UnionNode(Node):
         )
 
     @property
-    def top(self) -> Part:
+    def top(self) -> LayerDirectory:
         """The part whose attributes are shown."""
         return self.parts[0]
 
@@ -63,13 +63,13 @@ class UnseenUnionNode(UnionNode):
     def __init__(self, parent: UnionNode, name: bytes) -> None:
         identity = repr(("unseen", parent.top.node.identity, name)).encode()
         unseen = MirrorNode(identity, None, name)
-        super().__init__(parent, name, (Part(parent.top.layer, unseen),))
+        super().__init__(parent, name, (LayerDirectory(parent.top.layer, unseen),))
 
 
-def node_of(parent: UnionNode, name: bytes, found: Found) -> UnionNode:
+def node_of(parent: UnionNode, name: bytes, found: SearchResult) -> UnionNode:
     """Return the node that a search has found as `name` in `parent`."""
-    parts = tuple(Part(piece.layer, piece.node) for piece in found.pieces)
-    data = None if found.data is None else Part(found.data.layer, found.data.node)
+    parts = tuple(LayerDirectory(piece.layer, piece.node) for piece in found.pieces)
+    data = None if found.data is None else LayerDirectory(found.data.layer, found.data.node)
     return UnionNode(parent, name, parts, data)
 
 

@@ -14,21 +14,21 @@ from collections.abc import Sequence
 
 import msgspec
 
-from zcfuse.tree._backing import Place
+from zcfuse.tree._backing import OpenPlace
 from zcfuse.tree._types import Node
-from zcfuse.tree._union_layer import AnyLayer, Missing, Piece, Whiteout
+from zcfuse.tree._union_layer import AnyLayer, LayerEntry, Missing, Whiteout
 from zcfuse.tree._union_marks import Marks, redirect_names
 
 
-class Part(msgspec.Struct, frozen=True):
+class LayerDirectory(msgspec.Struct, frozen=True):
     """One layer's part of a merged directory. `at` is where it is open, None until it is."""
 
     layer: AnyLayer
     node: Node
-    at: Place | None = None
+    at: OpenPlace | None = None
 
 
-class Found(msgspec.Struct, frozen=True):
+class SearchResult(msgspec.Struct, frozen=True):
     """The result of a search.
 
     `pieces` holds one directory for each merged layer, the topmost first, or a single piece that
@@ -36,18 +36,20 @@ class Found(msgspec.Struct, frozen=True):
     reason why a part cannot be served, and is empty otherwise.
     """
 
-    pieces: tuple[Piece, ...]
-    data: Piece | None = None
+    pieces: tuple[LayerEntry, ...]
+    data: LayerEntry | None = None
     refused: str = ""
 
 
-def search(parts: Sequence[Part], roots: Sequence[Part], name: bytes) -> Found:
+def search(
+    parts: Sequence[LayerDirectory], roots: Sequence[LayerDirectory], name: bytes
+) -> SearchResult:
     """Return what `name` is in the directory made of `parts`; `roots` are those of the root.
 
     Raises OSError: ENOENT where no layer has it, and whatever looking gives.
     """
-    pieces: list[Piece] = []
-    data: Piece | None = None
+    pieces: list[LayerEntry] = []
+    data: LayerEntry | None = None
     way = _Way(name)
     left = list(parts)
     from_the_root = False
@@ -68,7 +70,7 @@ def search(parts: Sequence[Part], roots: Sequence[Part], name: bytes) -> Found:
     refused = way.refused
     if way.metacopy and not refused:
         refused = "no layer below has the data of the metacopy"
-    return Found(tuple(pieces), data, refused)
+    return SearchResult(tuple(pieces), data, refused)
 
 
 class _Way:
@@ -83,18 +85,18 @@ class _Way:
         self.refused = ""
         self.errno = errno.ENOENT
 
-    def walk(self, part: Part) -> Piece | None:
+    def walk(self, part: LayerDirectory) -> LayerEntry | None:
         """Return what the part's layer has; None: nothing that shows."""
         names = tuple(self.names)
         at = part
         for depth, name in enumerate(names):
             piece = self._look(at, name)
-            if piece is None or not self._take(piece, depth, last=depth == len(names) - 1):
+            if piece is None or not self._take(piece, len(names) - depth - 1):
                 return None
-            at = Part(piece.layer, piece.node)
+            at = LayerDirectory(piece.layer, piece.node)
         return piece
 
-    def _look(self, at: Part, name: bytes) -> Piece | None:
+    def _look(self, at: LayerDirectory, name: bytes) -> LayerEntry | None:
         place = at.layer.enter(at.node) if at.at is None else at.at
         found = at.layer.find(place, at.node, name)
         if isinstance(found, Missing):
@@ -106,8 +108,12 @@ class _Way:
             return None
         return found
 
-    def _take(self, piece: Piece, depth: int, *, last: bool) -> bool:
-        """Note what a piece means for the layers below; return whether it is part of the answer."""
+    def _take(self, piece: LayerEntry, after: int) -> bool:
+        """Note what a piece means for the layers below; return whether it is part of the answer.
+
+        `after`: the number of names behind that of the piece.
+        """
+        last = after == 0
         if not piece.is_directory:
             # Once the bytes are found, or where a file is in the way of a directory, it is over.
             hides = self.directory or not last
@@ -124,19 +130,21 @@ class _Way:
             if piece.covers:
                 self.stopped = True
                 return True
-        self._follow(piece.marks, depth)
+        self._follow(piece.marks, after)
         return True
 
-    def _follow(self, marks: Marks, depth: int) -> None:
+    def _follow(self, marks: Marks, after: int) -> None:
         if marks.refused:
             self.refused = marks.refused
             self.stopped = True
         elif marks.redirect is not None:
             names = redirect_names(marks.redirect)
+            # From the end: a redirect above it may have changed the names before it.
+            end = len(self.names) - after
             if marks.redirect.startswith(b"/"):
-                self.names[: depth + 1] = names
+                self.names[:end] = names
                 self.absolute = True
                 # A directory above it may have been opaque: this way leads elsewhere.
                 self.stopped = False
             else:
-                self.names[depth] = names[0]
+                self.names[end - 1] = names[0]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Lease, Node, StatFs, Tree
-from zcfuse.tree._union_layer import Missing, Piece, Whiteout
+from zcfuse.tree._union_layer import LayerEntry, Missing, Whiteout
 from zcfuse.tree._union_marks import NO_MARKS, OCI_OPAQUE, OCI_PREFIX, is_device_whiteout
 
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
@@ -23,15 +23,19 @@ _DOTS: Final = frozenset({b".", b".."})
 class TreeLayer:
     """Answers of one tree, in the form in which a union asks its layers; `index` from the top.
 
-    The tree stays the caller's.
+    The tree stays the caller's, unless the layer is `owned`. With `lowest`, no layer is below.
     """
 
     device: Final = 0
     stacked: Final = False
 
-    def __init__(self, tree: Tree, index: int) -> None:
+    def __init__(
+        self, tree: Tree, index: int, *, lowest: bool = False, owned: bool = False
+    ) -> None:
         self.tree = tree
         self.index = index
+        self._lowest = lowest
+        self._owned = owned
 
     @property
     def root(self) -> Node:
@@ -43,8 +47,8 @@ class TreeLayer:
         self.tree.refuse_device(major, minor)
 
     def is_opaque(self) -> bool:
-        """Say whether an image hides all layers below."""
-        return self._has(self.root, OCI_OPAQUE)
+        """Say whether an image hides all layers below; a server is not asked for that."""
+        return not self._lowest and not self.tree.waits and self._has(self.root, OCI_OPAQUE)
 
     def above(self) -> Sequence[tuple[int, int]]:
         """Return the directories above the layer's root: none."""
@@ -53,20 +57,20 @@ class TreeLayer:
     def enter(self, directory: Node) -> None:
         """Do nothing: a tree opens no directory to look up names in it."""
 
-    def find(self, at: object, directory: Node, name: bytes) -> Piece | Whiteout | Missing:
+    def find(self, at: object, directory: Node, name: bytes) -> LayerEntry | Whiteout | Missing:
         """Look `name` up in `directory`."""
         try:
             node, attributes = self.tree.lookup(directory, name)
         except OSError as error:
             if error.errno not in _MISSING:
                 raise
-            covered = self._has(directory, OCI_PREFIX + name)
+            covered = not self._lowest and self._has(directory, OCI_PREFIX + name)
             return Whiteout() if covered else Missing(error.errno or errno.ENOENT)
         if is_device_whiteout(attributes):
             return Whiteout()
-        covers = not stat.S_ISDIR(attributes.mode)
+        covers = self._lowest or not stat.S_ISDIR(attributes.mode)
         covers = covers or self._has(node, OCI_OPAQUE) or self._has(directory, OCI_PREFIX + name)
-        return Piece(self, node, attributes, NO_MARKS, covers)
+        return LayerEntry(self, node, attributes, NO_MARKS, covers)
 
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in the directory, each with its d_type, whiteouts included."""
@@ -117,8 +121,14 @@ class TreeLayer:
         """Return in a few words what the node is."""
         return os.fsencode(self.tree.describe(node))
 
+    def report(self) -> Mapping[str, Mapping[str, object]]:
+        """Return what the tree tells."""
+        return self.tree.report()
+
     def close(self) -> None:
-        """Leave the tree to its owner."""
+        """Close an owned tree."""
+        if self._owned:
+            self.tree.close()
 
     def _has(self, directory: Node, name: bytes) -> bool:
         try:

@@ -17,8 +17,6 @@ from zcfuse.bench.transfer import (
     TransferReport,
     describe_machine,
 )
-from zcfuse.bench.transfer._html import html_of
-from zcfuse.bench.transfer._plots import DARK, LIGHT, plots_of, png
 
 GB = 10**9
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -72,6 +70,8 @@ def report() -> TransferReport:
 
 @pytest.fixture(scope="module")
 def page(report: TransferReport) -> str:
+    from zcfuse.bench.transfer._html import html_of  # here, because it loads matplotlib
+
     return html_of(report)
 
 
@@ -140,6 +140,8 @@ def test_two_plots_of_a_page_share_no_clip_path(page: str):
 
 
 def test_every_plot_is_a_png_in_light_and_in_dark(report: TransferReport):
+    from zcfuse.bench.transfer import DARK, LIGHT, plots_of, png
+
     plots = list(plots_of(report))
     assert [plot.name for plot in plots] == ["speed-tcp", "cpu-tcp-warm", "latency"]
     light, dark = png(plots[0], LIGHT), png(plots[0], DARK)

@@ -19,6 +19,7 @@ from zcfuse.bench.transfer import (
     TransferReport,
     run_transfer,
 )
+from zcfuse.bench.transfer._latency import latency_pages
 from zcfuse.bench.transfer._transfer_native import METHODS as NATIVE
 
 SOCKETS = ("tcp", "unix")
@@ -200,7 +201,7 @@ def test_prefaulted_memory_takes_no_faults_and_untouched_memory_one_a_page(
         if cell.reason:
             continue
         for sample in cell.samples:
-            assert sample.reads == SIZE // 4096
+            assert sample.reads == latency_pages(SIZE)
             assert 0 < sample.p50_ns <= sample.p99_ns <= sample.p999_ns <= sample.max_ns
             if cell.prefaulted:
                 assert sample.minor_faults + sample.major_faults < 5

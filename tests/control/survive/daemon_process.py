@@ -72,7 +72,7 @@ def main() -> None:
     if sys.argv[3:] != ["first"] and "-fail" in groups[-1]:
         os._exit(9)
     link = Link(socket.socket(fileno=SOCKET_AT))
-    link.warm(1)
+    link.warm("1")
     takeover = link.wait_takeover()
     if takeover is None:
         _say(f"{os.getpid()} is not needed")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.programs.conftest import Record
 from tests.programs.heavy.machine import require_no_pages_twice
-from tests.programs.served import FAST, Served, served_mount
+from tests.programs.served import FAST, FROZEN, Served, served_mount
 from tests.support import requires
 
 SERVER = os.path.join(os.path.dirname(os.path.realpath(__file__)), "grpc_stream.py")
@@ -26,7 +26,7 @@ def fill(directory: str) -> None:
         file.write(os.urandom(BLOB_BYTES))
 
 
-served = served_mount(fill, FAST)
+served = served_mount(fill, [*FAST, FROZEN])
 
 
 def test_a_server_streams_chunks_of_a_mapped_file(served: Served, record: Record) -> None:

@@ -12,7 +12,7 @@ from tests.integration.conftest import command
 from tests.programs.conftest import Record
 from tests.programs.heavy.machine import calls_of_children
 from tests.programs.records import version
-from tests.programs.served import FAST, Served, served_mount
+from tests.programs.served import FAST, FROZEN, Served, served_mount
 from tests.support import requires
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -29,7 +29,7 @@ def fill(directory: str) -> None:
         file.write(os.urandom(SEGMENT_BYTES))
 
 
-served = served_mount(fill, FAST)
+served = served_mount(fill, [*FAST, FROZEN])
 
 
 @pytest.fixture(scope="module")

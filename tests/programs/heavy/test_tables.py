@@ -11,7 +11,7 @@ import pytest
 from tests.integration.conftest import command
 from tests.programs.conftest import Record
 from tests.programs.heavy.machine import require_no_pages_twice
-from tests.programs.served import FAST, Served, served_mount
+from tests.programs.served import FAST, FROZEN, Served, served_mount
 from tests.support import requires
 from tests.support._user import CHECKOUT
 
@@ -31,7 +31,7 @@ def fill(directory: str) -> None:
     command(sys.executable, os.path.join(HERE, "make_tables.py"), directory)
 
 
-served = served_mount(fill, FAST)
+served = served_mount(fill, [*FAST, FROZEN])
 
 
 def test_a_mapped_arrow_file_is_a_table_without_a_copy(served: Served, record: Record) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.programs.conftest import Record
 from tests.programs.heavy.machine import require_no_pages_twice
-from tests.programs.served import FAST, PASSTHROUGH_URING, Served, served_mount
+from tests.programs.served import FAST, FROZEN, PASSTHROUGH_URING, Served, served_mount
 from tests.support import requires
 from tests.support._user import CHECKOUT
 
@@ -41,7 +41,7 @@ def fill(directory: str) -> None:
         file.write(os.urandom(RECORDS * RECORD_BYTES + 17))
 
 
-served = served_mount(fill, [*FAST, PASSTHROUGH_URING])
+served = served_mount(fill, [*FAST, PASSTHROUGH_URING, FROZEN])
 
 
 def test_workers_read_small_files(served: Served, record: Record) -> None:

@@ -68,7 +68,7 @@ def test_a_damaged_header_is_an_error_with_its_place(three):
     with open(three, "r+b") as file:
         file.seek(1536 + 20)
         file.write(b"damage")
-    assert refusal(three) == "no readable tar header at byte 1536, after 1 members (bad checksum)"
+    assert refusal(three) == "no readable tar header at byte 1536, after 1 member (bad checksum)"
 
 
 def test_salvage_takes_what_is_before_a_damaged_header(three):
@@ -90,8 +90,9 @@ def test_an_archive_that_was_cut_off_is_refused(three):
     end = 3 * 1536
     for length, lost in [(600, CUT), (1536, ""), (end, ""), (end + 9, "")]:
         three.write_bytes(whole[:length])
-        members = -(-length // 1536) if length <= end else 3
-        assert refusal(three) == f"it was cut off at byte {length}, after {members} members{lost}"
+        count = -(-length // 1536) if length <= end else 3
+        members = "1 member" if count == 1 else f"{count} members"
+        assert refusal(three) == f"it was cut off at byte {length}, after {members}{lost}"
     three.write_bytes(whole[: end + 512])
     assert opened(three).damage == ""
 
@@ -174,7 +175,7 @@ def test_a_negative_size_does_not_lead_back(tmp_path, size):
 @pytest.mark.parametrize("size", [2**40, 2**63 - 1, 2**63, 2**70])
 def test_a_size_beyond_the_archive_cannot_be_read(tmp_path, size):
     (tmp_path / "a.tar").write_bytes(header(size=base256(size)) + bytes(1024))
-    assert refusal(tmp_path / "a.tar").startswith("it was cut off at byte 1536, after 1 members")
+    assert refusal(tmp_path / "a.tar").startswith("it was cut off at byte 1536, after 1 member")
     index = opened(tmp_path / "a.tar", salvage=True)
     assert index.member(index.lookup(0, b"a")).kind == Kind.UNREADABLE
 

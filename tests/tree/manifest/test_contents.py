@@ -226,3 +226,23 @@ def _inodes(tree, node):
         yield child.identity, found.ino
         if stat.S_ISDIR(found.mode):
             yield from _inodes(tree, child)
+
+
+def test_a_url_is_opened_when_a_client_looks_it_up(tmp_path):
+    path = tmp_path / "tree.jsonl"
+    path.write_text('{"path": "a/bucket", "remote": "s3://bucket/prefix"}\n')
+    below = tmp_path / "below"
+    below.mkdir()
+    opened = []
+
+    def remote(url: str) -> Mirror:
+        opened.append(url)
+        return Mirror(below)
+
+    tree = load_manifest(path, remote=remote)
+    assert (list(tree.urls), opened) == (["s3://bucket/prefix"], [])
+    directory = tree["a"]
+    assert isinstance(directory, Dir)
+    assert isinstance(directory["bucket"], Mirror)
+    assert directory["bucket"] is next(iter(tree.subtrees()))
+    assert opened == ["s3://bucket/prefix"]

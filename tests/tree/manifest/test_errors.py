@@ -12,7 +12,7 @@ LONG = "x" * 256
 # A node on line 3 of a manifest, and the error.
 BAD_NODES = [
     ({"path": "a"}, "line 3: has no content: give one of file, text, base64, "
-     "zeros, symlink, parts, mirror, dir"),
+     "zeros, symlink, parts, mirror, remote, dir"),
     ({"zeros": 1}, "line 3: path: is missing"),
     ({"path": "", "zeros": 1}, "line 3: path: is empty"),
     ({"path": "/a", "zeros": 1}, "line 3: path: /a is absolute: paths begin at the mount point, "
@@ -55,6 +55,8 @@ BAD_NODES = [
     ({"path": "a", "file": "below"}, "line 3: file: below is a directory: show it by mirror"),
     ({"path": "a", "file": "fifo"}, "line 3: file: fifo is not a regular file"),
     ({"path": "a", "mirror": "ten"}, "line 3: mirror: ten is not a directory"),
+    ({"path": "a", "remote": "s3://bucket"},
+     "line 3: remote: only a mount shows a URL; load_manifest needs remote=zcfuse.Remote"),
     ({"path": "a", "mirror": "gone"}, "line 3: mirror: gone does not exist"),
     ({"path": "a", "mirror": "below", "mode": "0700"},
      "line 3: mode: a mirror has that of its directory"),

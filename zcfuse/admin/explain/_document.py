@@ -38,12 +38,15 @@ class Names(msgspec.Struct, frozen=True):
     """Says whether the data path or Python answers for names, attributes and opens.
 
     `reason` is the code of why Python answers, "" for the data path. `timeout_s` is how long the
-    kernel may believe the answer, in seconds; None: without limit.
+    kernel may believe the answer, in seconds; None: without limit. `pushed`: the kernel gets each
+    change instead. `not_pushed` is the code of why some source of the mount is not pushed, or "".
     """
 
     leased: bool
     reason: str
     timeout_s: float | None
+    pushed: bool = False
+    not_pushed: str = ""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -66,7 +69,8 @@ class Served(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True, tag="explained"):
     """The daemon's knowledge of how one file is served. `parts` are the first of `parts_in_all`.
 
-    `fallbacks` counts those of the whole mount since its start, by reason.
+    `fallbacks` counts those of the whole mount since its start, by reason. `directories` are those
+    that the tree merges, if the kernel could do so by itself.
     """
 
     pid: int
@@ -83,6 +87,7 @@ class Explanation(msgspec.Struct, frozen=True, tag="explained"):
     transport_reason: str
     served: Served
     fallbacks: dict[str, int]
+    directories: list[str] = []
 
 
 def advice(found: Explanation) -> str:

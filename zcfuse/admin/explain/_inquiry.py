@@ -22,7 +22,15 @@ from zcfuse.fuse import DirectoryLeases
 from zcfuse.linux import STACKED_TYPES, MountEntry, read_mounts
 from zcfuse.options import UNLIMITED_CACHE_TIMEOUT_S
 from zcfuse.reasons import coded
-from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile, Lease, Node, Tree
+from zcfuse.tree import (
+    HOLE,
+    WHOLE_FILE,
+    BackingFile,
+    Lease,
+    Node,
+    Tree,
+    merged_directories,
+)
 
 _MOST_PARTS: Final = 8
 _MEMORY: Final = "/memfd:"
@@ -75,7 +83,7 @@ async def explain(
         options=status.options,
         node=printable(tree.describe(node)),
         volatile=node.volatile,
-        names=_names(file, chain, tree, status.options, leases),
+        names=_names(file, chain, tree, status, leases),
         parts=found.parts,
         parts_in_all=found.parts_in_all,
         kernel=_kernel(datapath),
@@ -83,6 +91,7 @@ async def explain(
         transport_reason=str(transport.get("reason", "")),
         served=Served(found.mode, found.reason, open_as, found.forced, steps, locked),
         fallbacks=msgspec.convert(datapath.get("fallbacks", {}), dict[str, int]),
+        directories=[printable(path) for path in merged_directories(tree)],
     )
 
 
@@ -101,6 +110,8 @@ async def _open(requests: FileRequests, node: Node, into: _Opened) -> None:
         async with requests.opened(node) as opened:
             backing = opened.backing
             into.mode, into.reason = await opened.ask(requests.serve)
+            if backing.growing is not None:
+                into.mode, into.reason = "cached", "passthrough_incomplete"
             into.parts, into.parts_in_all = await opened.ask(_parts), len(backing.extents)
             if backing.extents:
                 into.forced = backing.path or into.forced
@@ -188,17 +199,31 @@ def _names(
     file: FileRange,
     chain: Sequence[Node],
     tree: Tree,
-    options: Mapping[str, object],
+    status: StatusDocument,
     leases: DirectoryLeases | None,
 ) -> Names:
-    timeout: float | None = 0.0 if chain[-1].volatile else _timeout(options)
+    timeout: float | None = 0.0 if chain[-1].volatile else _timeout(status.options)
     lease, below = _lease(file, chain, tree)
-    why = _not_leased(lease, below, options, leases)
+    why = _not_leased(lease, below, status.options, leases)
     archive = lease is not None and lease.archive is not None
     ours = leases is not None and leases.covers(file.nodeid)
+    freshness = leases.freshness(file.nodeid) if leases is not None else ""
     if ours or (file.nodeid == 0 and not why):
-        return Names(True, "", None if archive and timeout else timeout)
+        fixed = freshness in ("fixed", "pushed") or archive
+        return Names(
+            True,
+            "",
+            None if fixed and timeout else timeout,
+            freshness == "pushed",
+            "" if freshness == "pushed" else _not_pushed(status),
+        )
     return Names(False, why or ("names_no_room" if archive else "names_lost"), timeout)
+
+
+def _not_pushed(status: StatusDocument) -> str:
+    coherence = (status.datapath or {}).get("coherence") or {}
+    refused = msgspec.convert(coherence, dict[str, Any]).get("refused", {})
+    return next(iter(refused), "")
 
 
 def _timeout(options: Mapping[str, object]) -> float | None:
@@ -238,5 +263,5 @@ def _not_leased(
     for kept in lease.kept:
         if below[: kept.count(b"/") + 1] == kept.split(b"/"):
             return coded("names_of_policy", printable(os.fsdecode(kept)))
-    # For such a tree the data path hands up the entries that only Python can answer.
+    # For such a tree the data path forwards the entries that only Python can answer.
     return "names_by_tree" if lease.described is not None else ""

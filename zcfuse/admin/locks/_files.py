@@ -42,7 +42,7 @@ REPLACED: Final = "replaced, moved or removed: the file that was there is still 
 TRUNCATED: Final = "truncated: not all of it is locked any more; lock it again"
 
 
-class Piece(msgspec.Struct, frozen=True):
+class Pages(msgspec.Struct, frozen=True):
     """Whole pages of one file: its (device, inode number), its path, offset and length in bytes.
 
     The path comes from the process's own descriptor.
@@ -54,13 +54,13 @@ class Piece(msgspec.Struct, frozen=True):
     offset: int
     length: int
 
-    def part(self, offset: int, end: int) -> Piece:
+    def part(self, offset: int, end: int) -> Pages:
         """Return the same file's pages between two offsets."""
         return msgspec.structs.replace(self, offset=offset, length=end - offset)
 
 
 class _Locked(msgspec.Struct, eq=False):
-    piece: Piece
+    piece: Pages
     mapping: Mapping
 
 
@@ -85,7 +85,7 @@ class FileLocks:
             return sum(one.piece.length for one in self._files.get(path, ()))
 
     def lock(
-        self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+        self, path: bytes, pieces: Sequence[Pages], files: dict[tuple[int, int], int]
     ) -> LockOutcome:
         """Read pieces of a file's backing files into memory and keep them there.
 
@@ -163,12 +163,12 @@ class FileLocks:
             self._closed = True
         self.unlock(None)
 
-    def _missing(self, path: bytes, pieces: Sequence[Piece]) -> list[Piece]:
+    def _missing(self, path: bytes, pieces: Sequence[Pages]) -> list[Pages]:
         """Return the parts of the pieces that are still to lock."""
         with self._lock:
             return self._missing_now(path, pieces)
 
-    def _missing_now(self, path: bytes, pieces: Sequence[Piece]) -> list[Piece]:
+    def _missing_now(self, path: bytes, pieces: Sequence[Pages]) -> list[Pages]:
         known = sorted((one.piece for one in self._files.get(path, ())), key=lambda one: one.offset)
         left = []
         for piece in pieces:
@@ -183,7 +183,7 @@ class FileLocks:
         return left
 
     def _drop_outdated(
-        self, path: bytes, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+        self, path: bytes, pieces: Sequence[Pages], files: dict[tuple[int, int], int]
     ) -> None:
         """Unlock ranges of files that the path no longer shows, and ranges that lost pages."""
         with self._lock:
@@ -196,7 +196,7 @@ class FileLocks:
                 self._files[path] = kept
         self._release([one for one in now if id(one) in gone])
 
-    def _lock_taken(self, path: bytes, piece: Piece) -> str:
+    def _lock_taken(self, path: bytes, piece: Pages) -> str:
         """Lock a piece for which there is room; return "" or why the lock failed.
 
         `_HELD`: another thread with the same request has locked all of it meanwhile.
@@ -263,19 +263,19 @@ def files_of(extents: Sequence[Extent]) -> dict[tuple[int, int], int]:
     return {(status.st_dev, status.st_ino): status.st_size for status in found}
 
 
-def pieces_of(extents: Sequence[Extent], offset: int, length: int) -> list[Piece]:
+def pieces_of(extents: Sequence[Extent], offset: int, length: int) -> list[Pages]:
     """Return the whole pages of backing files that hold a range of a file, without holes.
 
     Raises:
         OSError: a backing file cannot be read. EOPNOTSUPP: its bytes are in memory already.
     """
-    found: list[Piece] = []
+    found: list[Pages] = []
     for part in backing_ranges(extents, offset, length):
         found += _pieces_of_file(*part)
     return found
 
 
-def _pieces_of_file(fd: int, offset: int, length: int) -> list[Piece]:
+def _pieces_of_file(fd: int, offset: int, length: int) -> list[Pages]:
     path = os.readlink(b"/proc/self/fd/%d" % fd)
     if path.startswith(_MEMORY):
         raise OSError(errno.EOPNOTSUPP, "in memory already: the daemon keeps its bytes itself")
@@ -288,7 +288,7 @@ def _pieces_of_file(fd: int, offset: int, length: int) -> list[Piece]:
         else:
             ranges.append((at, size))
     file = (status.st_dev, status.st_ino)
-    return [Piece(fd, file, path, *whole_pages(at, size)) for at, size in ranges]
+    return [Pages(fd, file, path, *whole_pages(at, size)) for at, size in ranges]
 
 
 class _Mapped:
@@ -328,7 +328,7 @@ def _described(path: bytes, locked: Sequence[_Locked], mapped: _Mapped) -> Locke
 
 
 def _is_outdated(
-    locked: _Locked, pieces: Sequence[Piece], files: dict[tuple[int, int], int]
+    locked: _Locked, pieces: Sequence[Pages], files: dict[tuple[int, int], int]
 ) -> bool:
     """Say whether a locked piece is of another file, lies behind the end, or lost pages.
 
@@ -366,7 +366,7 @@ def _mapping_reason(error: OSError) -> str:
     return f"cannot be mapped: {error.strerror}"
 
 
-def _lock_reason(error: OSError, piece: Piece) -> str:
+def _lock_reason(error: OSError, piece: Pages) -> str:
     if os.fstat(piece.fd).st_size < piece.offset + piece.length - PAGE_BYTES + 1:
         return "truncated during the lock"
     if error.errno == errno.EFAULT:

@@ -44,6 +44,23 @@ _PATHS: Final = (
     ("errors", "read_errors", "READs that were answered with an errno, by serving path."),
 )
 
+_REMOTE: Final = (
+    ("hits", "hits", "Reads that found their bytes in the cache."),
+    ("misses", "misses", "Reads that waited for bytes of the server."),
+    ("fetched_bytes", "fetched_bytes", "Bytes that were fetched."),
+    ("evicted_bytes", "evicted_bytes", "Bytes that were removed to make room."),
+    ("requests", "requests", "Requests for bytes to the server."),
+    ("request_seconds", "request_seconds", "Time that these requests took, added up."),
+    ("retries", "retries", "Requests that were repeated."),
+    ("failures", "failures", "Requests that failed in the end."),
+    ("cancelled", "cancelled", "Fetches given up because no reader was left."),
+    ("damaged", "damaged", "Kept ranges that did not match their checksum."),
+    ("complete_opens", "complete_opens", "Opens of files that were complete in the cache."),
+    ("partial_opens", "partial_opens", "Opens of files that lacked bytes."),
+    ("listings", "listings", "Listings that were fetched."),
+    ("old_answers", "old_answers", "Answers from an old listing while the server was away."),
+)
+
 
 def exposition(document: StatusDocument) -> bytes:
     """Return a document in the text format of Prometheus."""
@@ -69,11 +86,13 @@ class StatusCollector(Collector):
         yield from _of_mount(family, document)
         yield from _of_survival(family, document.survival)
         yield from _of_control(family, document)
+        yield from _of_remotes(family, document.tree.get("remotes", {}))
         if document.datapath is not None:
             yield from _of_requests(family, document.datapath)
             yield from _of_latency(family, document.datapath)
             yield from _of_reads(family, document.datapath)
             yield from _of_memory(family, document.datapath)
+            yield from _of_coherence(family, document.datapath)
 
 
 class _Families:
@@ -161,7 +180,7 @@ def _of_survival(family: _Families, survival: Survival | None) -> Iterator[Metri
     yield family.gauge(
         "generation", "Which daemon of the mount serves, from 1.", survival.generation
     )
-    yield family.count("restarts", "Daemons that ended unasked.", survival.restarts)
+    yield family.count("restarts", "Daemons that ended unexpectedly.", survival.restarts)
     yield family.count("resent_requests", "Requests that the kernel sent again.", survival.resent)
     yield family.gauge(
         "longest_pause_seconds",
@@ -189,6 +208,20 @@ def _of_control(family: _Families, document: StatusDocument) -> Iterator[Metric]
     )
 
 
+def _of_remotes(family: _Families, remotes: Mapping[str, Any]) -> Iterator[Metric]:
+    if not remotes:
+        return
+    for key, name, text in _REMOTE:
+        counts = {url: float(told[key]) for url, told in remotes.items()}
+        yield family.counter(f"remote_{name}", text, "remote", counts)
+    yield family.histogram(
+        "remote_request_duration_seconds",
+        "How long requests for bytes to the server took.",
+        "remote",
+        {url: msgspec.convert(told["request_latency"], Latency) for url, told in remotes.items()},
+    )
+
+
 def _of_requests(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Metric]:
     yield family.counter(
         "requests",
@@ -197,7 +230,7 @@ def _of_requests(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Met
         datapath["requests"],
     )
     yield family.counter(
-        "upcalls", "Requests handed up to Python, by operation.", "operation", datapath["upcalls"]
+        "upcalls", "Requests forwarded to Python, by operation.", "operation", datapath["upcalls"]
     )
     yield family.gauge(
         "upcalls_pending", "Upcalls that have no answer yet.", datapath["upcalls_out"]
@@ -217,7 +250,7 @@ def _of_requests(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Met
 def _of_latency(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Metric]:
     for name, key, label, what in (
         ("request_duration", "operations", "operation", "a request"),
-        ("upcall_duration", "upcalls", "operation", "a request that was handed up to Python"),
+        ("upcall_duration", "upcalls", "operation", "a request that was forwarded to Python"),
         ("read_duration", "paths", "path", "a READ, by serving path"),
     ):
         latencies = msgspec.convert(datapath["latency"][key], dict[str, Latency])
@@ -240,6 +273,40 @@ def _of_memory(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Metri
     locked, limit = datapath["lock_budget"]
     yield family.gauge("locked_bytes", "Memory that buffers and windows have locked.", locked)
     yield family.gauge("lock_budget_bytes", "The limit of that memory.", limit)
+
+
+def _of_coherence(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Metric]:
+    coherence = datapath.get("coherence")
+    if coherence is None:
+        return
+    for name, text in (
+        ("events", "Changes that the backing filesystems reported."),
+        ("pushes", "Changes that were pushed to the kernel."),
+        ("coalesced", "Changes of what the kernel had not asked for since the last push."),
+        ("epochs", "Times that the kernel was made to ask again for everything."),
+        ("overflows", "Times that the kernel's queue of events was full."),
+        ("left_out", "Names that were not pushed, because another mount is on or below them."),
+    ):
+        yield family.count(f"coherence_{name}", text, coherence[name])
+    yield family.gauge(
+        "coherence_longest_queue", "The most pushes that waited.", coherence["longest_queue"]
+    )
+    yield family.count(
+        "coherence_push_seconds",
+        "Seconds from the reading of an event to the end of its push, in all.",
+        coherence["latency_sum_ns"] / _NS_PER_S,
+    )
+    yield family.gauge(
+        "coherence_longest_push_seconds",
+        "The longest time from the reading of an event to the end of its push.",
+        coherence["latency_worst_ns"] / _NS_PER_S,
+    )
+    yield family.counter(
+        "coherence_refused",
+        "Sources whose changes are not pushed, by reason.",
+        "reason",
+        coherence["refused"],
+    )
 
 
 def _bounded(counts: Mapping[str, int]) -> dict[str, int]:

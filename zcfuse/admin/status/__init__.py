@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from zcfuse.admin.status._document import UnmountReply as UnmountReply
     from zcfuse.admin.status._document import printable as printable
     from zcfuse.admin.status._document import thread_usage as thread_usage
+    from zcfuse.admin.status._holder import HolderState as HolderState
+    from zcfuse.admin.status._holder import end_holder as end_holder
+    from zcfuse.admin.status._holder import holder_state as holder_state
     from zcfuse.admin.status._hot_files import MOST_HOT_FILES as MOST_HOT_FILES
     from zcfuse.admin.status._hot_files import HotFiles as HotFiles
+    from zcfuse.admin.status._registry import connect_holder as connect_holder
     from zcfuse.admin.status._registry import list_mounts as list_mounts
+    from zcfuse.admin.status._registry import listen_for_programs as listen_for_programs
     from zcfuse.admin.status._registry import listening as listening
+    from zcfuse.admin.status._registry import runtime_directory as runtime_directory
     from zcfuse.admin.status._server import serve_status as serve_status
 else:
     __getattr__ = lazy(
@@ -58,10 +64,14 @@ else:
                 "printable",
                 "thread_usage",
             ),
+            "_holder": ("HolderState", "end_holder", "holder_state"),
             "_hot_files": ("MOST_HOT_FILES", "HotFiles"),
             "_registry": (
+                "connect_holder",
                 "list_mounts",
+                "listen_for_programs",
                 "listening",
+                "runtime_directory",
             ),
             "_server": ("serve_status",),
         },

@@ -20,6 +20,7 @@ from zcfuse.admin.status._document import (
     StatusDocument,
     UnmountReply,
 )
+from zcfuse.admin.status._holder import holder_state
 from zcfuse.admin.status._registry import connect, peer_credentials
 from zcfuse.linux import Answer, MountEntry, mount_at, probe, resolve_mountpoint
 
@@ -27,6 +28,9 @@ from zcfuse.linux import Answer, MountEntry, mount_at, probe, resolve_mountpoint
 # and send its last reply.
 _ENDING_S: Final = 15.0
 _ALIVE_S: Final = 3.0
+# How long a daemon may be a zombie, and how often to look.
+_ZOMBIE_S: Final = 1.0
+_LOOK_S: Final = 0.2
 
 
 class StatusError(Exception):
@@ -35,12 +39,16 @@ class StatusError(Exception):
     Parameters:
         usage: True if the path is not a zcfuse mount at all.
         dead: True if the mount exists but its daemon is gone.
+        waits: True if its holder waits for a program that takes it over.
     """
 
-    def __init__(self, message: str, *, usage: bool = False, dead: bool = False) -> None:
+    def __init__(
+        self, message: str, *, usage: bool = False, dead: bool = False, waits: bool = False
+    ) -> None:
         super().__init__(message)
         self.usage = usage
         self.dead = dead
+        self.waits = waits
 
 
 def find_mount(mountpoint: str | bytes | os.PathLike[str]) -> MountEntry:
@@ -155,6 +163,13 @@ def _connect(entry: MountEntry, timeout: float) -> socket.socket:
 
 def _unreachable(entry: MountEntry) -> StatusError:
     where = entry.mountpoint
+    held = holder_state(entry)
+    if held is not None and held.left is not None:
+        return StatusError(
+            f"{where}: waits for a program, {held.left:.0f} s more: zcfuse.attach() in a program"
+            f" takes it over, 'zcfuse umount {where}' ends it",
+            waits=True,
+        )
     answer = probe(where, owner=entry.owner)
     if answer is Answer.DEAD:
         return StatusError(
@@ -204,7 +219,11 @@ def _exchange(client: socket.socket, request: Request, entry: MountEntry, timeou
 
 
 def _watch_daemon(client: socket.socket) -> Callable[[float], bool]:
-    """Return a function that waits a bounded time until the daemon's process has ended."""
+    """Return a function that waits a bounded time until the daemon's process has ended.
+
+    A daemon that stays a zombie has a thread inside a call to a filesystem that does not answer.
+    Nobody can end that thread, so the function waits no longer for it and returns False.
+    """
     pid, _ = peer_credentials(client)
     try:
         descriptor = os.pidfd_open(pid)
@@ -213,10 +232,26 @@ def _watch_daemon(client: socket.socket) -> Callable[[float], bool]:
         return lambda _seconds: True
 
     def wait(seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        alive = time.monotonic()
         try:
-            readable, _, _ = select.select([descriptor], [], [], seconds)
-            return bool(readable)
+            while True:
+                now = time.monotonic()
+                if select.select([descriptor], [], [], max(0.0, min(_LOOK_S, deadline - now)))[0]:
+                    return True
+                if not _is_zombie(pid):
+                    alive = now
+                if now >= deadline or now - alive >= _ZOMBIE_S:
+                    return False
         finally:
             os.close(descriptor)
 
     return wait
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"Z"
+    except OSError:
+        return False

@@ -68,8 +68,8 @@ class HotFile(msgspec.Struct, frozen=True):
 class Restart(msgspec.Struct, frozen=True):
     """One change of the daemon: when the old one ended (seconds since 1970), why, for how long.
 
-    ``cause`` is ``upgrade``, the name of a signal, or ``exit`` with a status. ``pause_s`` lasts
-    from that end until the successor answers.
+    ``cause`` is ``upgrade``, the name of a signal, or ``exit`` with a status; of a program ``left``
+    or ``ended``. ``pause_s`` lasts from that end until the successor answers.
     """
 
     at: float
@@ -80,8 +80,9 @@ class Restart(msgspec.Struct, frozen=True):
 class Survival(msgspec.Struct, frozen=True):
     """The state of a mount that survives its daemon.
 
-    ``generation`` counts the daemons, ``restarts`` those that ended unasked. ``last`` has the
+    ``generation`` counts the daemons, ``restarts`` those that ended unexpectedly. ``last`` has the
     latest changes, upgrades included. ``resent`` is how many requests the kernel sent again.
+    ``program``: a program serves, which nobody but its user starts again.
     """
 
     generation: int
@@ -89,6 +90,7 @@ class Survival(msgspec.Struct, frozen=True):
     resent: int
     longest_pause_s: float
     last: list[Restart] = []
+    program: bool = False
 
 
 class StatusDocument(msgspec.Struct, frozen=True, tag="status"):

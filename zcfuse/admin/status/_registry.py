@@ -42,6 +42,38 @@ def socket_name(device: tuple[int, int]) -> str:
     return f"{major}-{minor}.sock"
 
 
+def holder_name(device: tuple[int, int]) -> str:
+    """Return the name of the socket on which the holder of a program's mount listens."""
+    major, minor = device
+    return f"{major}-{minor}.holder"
+
+
+def listen_for_programs(device: tuple[int, int]) -> tuple[socket.socket, int, str]:
+    """Listen where the holder of a program's mount takes the next program.
+
+    Returns:
+        The listening socket, a descriptor of the directory that its file is in, and the file's
+        name; the caller closes both.
+
+    Raises:
+        MountError: the user has no usable runtime directory.
+    """
+    directory = runtime_directory()
+    name = holder_name(device)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        _remove(directory, name)
+        path = f"/proc/self/fd/{directory}/{name}"
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        os.close(directory)
+        raise
+    return listener, directory, name
+
+
 def runtime_directories(uid: int) -> list[str]:
     """Return the directories for the sockets of a user's daemons, the preferred one first."""
     return [*_fixed_directories(uid), *_others_in_tmp(uid)]
@@ -90,7 +122,7 @@ def listening(device: tuple[int, int]) -> Iterator[socket.socket]:
     Raises:
         MountError: the user has no usable runtime directory.
     """
-    directory = _own_directory()
+    directory = runtime_directory()
     name = socket_name(device)
     path = f"/proc/self/fd/{directory}/{name}"
     try:
@@ -126,7 +158,12 @@ def _remove(directory: int, name: str) -> None:
         os.unlink(name, dir_fd=directory)
 
 
-def _own_directory() -> int:
+def runtime_directory() -> int:
+    """Return a descriptor of this user's runtime directory; the caller closes it.
+
+    Raises:
+        MountError: the user has none that only this user may write.
+    """
     uid = os.geteuid()
     reasons = []
     for place in runtime_directories(uid):
@@ -146,7 +183,7 @@ def _own_directory() -> int:
     except OSError as error:
         reasons.append(f"/tmp: {error.strerror}")
     raise MountError(
-        f"no directory for the status socket ({'; '.join(reasons)}):"
+        f"no runtime directory ({'; '.join(reasons)}):"
         " set XDG_RUNTIME_DIR to a directory that you own"
     )
 
@@ -178,15 +215,30 @@ def connect(device: tuple[int, int], uid: int, timeout: float) -> socket.socket 
     Returns:
         The connected socket; None if no daemon listens.
     """
+    return _connect(socket_name(device), socket.SOCK_STREAM, uid, timeout)
+
+
+def connect_holder(device: tuple[int, int], uid: int, timeout: float) -> socket.socket | None:
+    """Connect to the holder of a program's mount, as `connect` does; None if there is none.
+    A holder of another user than `uid` counts as none.
+    """
+    holder = _connect(holder_name(device), socket.SOCK_SEQPACKET, uid, timeout)
+    if holder is not None and peer_credentials(holder)[1] != uid:
+        holder.close()
+        return None
+    return holder
+
+
+def _connect(name: str, kind: int, uid: int, timeout: float) -> socket.socket | None:
     for place in runtime_directories(uid):
         try:
             directory = open_directory(place, uid)
         except OSError:
             continue
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        client = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
         client.settimeout(timeout)
         try:
-            client.connect(f"/proc/self/fd/{directory}/{socket_name(device)}")
+            client.connect(f"/proc/self/fd/{directory}/{name}")
             return client
         except OSError:
             client.close()

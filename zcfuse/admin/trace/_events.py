@@ -1,6 +1,6 @@
 """Events of a mount, and the message in which a daemon sends them.
 
-The data path packs an event into 44 bytes and the name that it is about. The reader of a trace
+The data path packs an event into 48 bytes and the name that it is about. The reader of a trace
 unpacks it, not the daemon.
 """
 
@@ -12,8 +12,9 @@ from typing import Final
 
 import msgspec
 
-# As native/bindings/trace.cpp packs them, the name behind each.
-_EVENT: Final = struct.Struct("<QQQQIIHBB")
+# As native/serve/trace.hpp and native/bindings/trace.cpp pack them, the name or path behind each.
+_EVENT: Final = struct.Struct("<QQQQIIHBB4x")
+_PLACE: Final = struct.Struct("<QQQ")
 # As `enum class Way` (native/serve/trace.hpp) counts them.
 _WAYS: Final = ("", "upcall", "pool", "mmap", "splice", "passthrough", "cached")
 
@@ -48,17 +49,39 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class TraceReply(msgspec.Struct, frozen=True, tag="traced"):
-    """The events since the last reply: packed, and the paths of the nodes that they name."""
+    """The events since the last reply, and where the nodes lie that they name.
+
+    `roots` are the paths of the directories that `places` refer to.
+    """
 
     packed: bytes
     lost: int
-    paths: dict[int, bytes]
+    places: bytes
+    roots: dict[int, bytes]
     operations: list[str]
+
+    def lines(self, *, json: bool) -> tuple[bytes, int]:
+        """Return a line of text or JSON for each event, and their number."""
+        from zcfuse.datapath import trace_lines  # compiled
+
+        return trace_lines(
+            self.packed, self.places, self.roots, self.operations, self.lost, json=json
+        )
+
+    def files(self, operations: list[str]) -> tuple[list[bytes], int, int]:
+        """Return the files of events of some operations, each once.
+
+        Then how many of these events have no path, and the number of all events.
+        """
+        from zcfuse.datapath import traced_files  # compiled
+
+        return traced_files(self.packed, self.places, self.roots, self.operations, operations)
 
 
 def events_of(reply: TraceReply) -> Iterator[Event]:
     """Unpack events, in the order of their times. The first one has the count of lost events."""
     at, lost, packed = 0, reply.lost, reply.packed
+    paths = _paths_of(reply)
     while at < len(packed):
         began, took, nodeid, size, pid, uid, opcode, way, length = _EVENT.unpack_from(packed, at)
         at += _EVENT.size + length
@@ -67,13 +90,25 @@ def events_of(reply: TraceReply) -> Iterator[Event]:
             pid=pid,
             uid=uid,
             operation=reply.operations[opcode if opcode < len(reply.operations) else 0],
-            path=_path(reply.paths.get(nodeid), packed[at - length : at]),
+            path=_path(paths.get(nodeid), packed[at - length : at]),
             bytes=size,
             served=_WAYS[way],
             latency_ns=took,
             lost=lost,
         )
         lost = 0
+
+
+def _paths_of(reply: TraceReply) -> dict[int, bytes]:
+    at, packed = 0, reply.places
+    paths: dict[int, bytes] = {}
+    while at < len(packed):
+        nodeid, root, length = _PLACE.unpack_from(packed, at)
+        at += _PLACE.size + length
+        above = reply.roots.get(root)
+        if above is not None:
+            paths[nodeid] = b"/".join(filter(None, (above, packed[at - length : at])))
+    return paths
 
 
 def _path(node: bytes | None, name: bytes) -> str | None:

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 from zcfuse.admin.trace._events import TraceReply
 
-# Between two drains. A busy daemon drains later, and a thread with 8,192 events then loses some.
-POLL_S: Final = 0.1
-_EVENTS: Final = 8192
+# Between two drains. A busy daemon drains later; a thread may have noted 35,000 events until then.
+POLL_S: Final = 0.2
+_ROOM: Final = 2 << 20  # bytes of events
 _IDLE_S: Final = 10.0
 
 
@@ -26,10 +26,10 @@ class Traced(Protocol):
         """Return the names of the kernel's operations, by their numbers."""
 
     def trace(self, most: int, /) -> None:
-        """Note events, so many a thread between two drains; 0: no more."""
+        """Note events, up to `most` bytes for each thread between two drains; 0: stop."""
 
-    def drain_trace(self) -> tuple[bytes, int, list[tuple[int, int, bytes]]]:
-        """Return packed events, how many were lost, and (nodeid, root, path below it) of nodes."""
+    def drain_trace(self) -> tuple[bytes, int, bytes, list[int]]:
+        """Return packed events, how many were lost, packed places, and where these begin."""
 
 
 class Tracer:
@@ -57,19 +57,13 @@ class Tracer:
         if self._reader not in ("", reader):
             raise PermissionError("somebody traces this mount already")
         if not self._reader:
-            self._datapath.trace(_EVENTS)
+            self._datapath.trace(_ROOM)
             self._reader = reader
         self._drained = time.monotonic()
-        packed, lost, places = self._datapath.drain_trace()
-        paths: dict[int, bytes] = {}
-        roots: dict[int, bytes | None] = {0: None}
-        for nodeid, root, below in places:
-            if root not in roots:
-                roots[root] = self._path_of(root)
-            above = roots[root]
-            if above is not None:
-                paths[nodeid] = b"/".join(filter(None, (above, below)))
-        return TraceReply(packed, lost, paths, self._datapath.operations())
+        packed, lost, places, numbers = self._datapath.drain_trace()
+        found = ((number, self._path_of(number)) for number in numbers)
+        roots = {number: path for number, path in found if path is not None}
+        return TraceReply(packed, lost, places, roots, self._datapath.operations())
 
     def end(self, reader: str) -> None:
         """End a reader's trace; nothing happens to that of another one."""

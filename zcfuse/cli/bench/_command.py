@@ -15,8 +15,10 @@ from zcfuse.bench import (
     BACKING,
     PATHS,
     SIZES,
+    SLICES,
     VARIANTS,
     WORKLOADS,
+    WRITTEN_FILES,
     BenchReport,
     BenchRow,
     ClientError,
@@ -24,6 +26,7 @@ from zcfuse.bench import (
     SourceTree,
     SweepReport,
     Target,
+    frozen_targets,
     layers_of,
     mountpoint_outside,
     peer_targets,
@@ -38,13 +41,20 @@ from zcfuse.bench import (
     union_targets,
     view_targets,
     views_of,
+    writable_targets,
+    writing_place,
+    writing_workloads,
     zcfuse_target,
 )
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
+from zcfuse.cli._examples import epilog
 from zcfuse.cli._figures import progress, unmounting_when_ended
 from zcfuse.cli._output import json_option, print_cells, print_json, size
 
+# By other programs: a client and a daemon take turns.
+_BUSY_LOAD: Final = 0.5
+_OPENED_FILES: Final = 1000
 _FEWEST_BYTES_A_CALL: Final = 64 << 10  # rows of larger calls appear as GB/s
 
 
@@ -57,6 +67,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     tar: bool
     layers: bool
     views: bool
+    frozen: bool
 
 
 _TRANSFER: Final = "transfer"
@@ -80,16 +91,18 @@ class BenchCommand(click.Command):
         if args[:1] == [_TRANSFER]:
             from zcfuse.cli.bench._transfer import transfer
 
+            transfer.epilog = epilog(f"bench {_TRANSFER}")
             return transfer.make_context(f"{info_name} {_TRANSFER}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Add a line about the other command to the help."""
+        """Add a line about the other command, and the examples."""
         with formatter.section("Commands"):
             line = (
                 "Ways to move a file's bytes, and what each costs (zcfuse bench transfer --help)."
             )
             formatter.write_dl([(_TRANSFER, line)])
+        super().format_epilog(ctx, formatter)
 
 
 def _sources(
@@ -110,15 +123,15 @@ def _sources(
     metavar="P,...",
     help=f"Serving paths to mount by: auto, {', '.join(PATHS)}; or all. Each may end in "
     f"{', '.join(f'+{variant}' for variant in VARIANTS)}: without directory leases, with the "
-    "promise that the tree does not change, over that transport.",
+    "promise that the tree does not change, with changes pushed to the kernel, over that "
+    "transport.",
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option(
     "--files",
     type=click.IntRange(1, 100_000),
-    default=1000,
-    show_default=True,
-    help="Small files to open.",
+    help=f"Small files to open (default: {_OPENED_FILES:,}), with --rw also to create and delete "
+    f"(default: {WRITTEN_FILES:,}).",
 )
 @click.option(
     "--peers/--no-peers",
@@ -141,17 +154,39 @@ def _sources(
     help="Also mount views of the files: whole files, slices of a shard, a policy with leased"
     " answers, a filter, and a mirror that is traced.",
 )
+@click.option(
+    "--frozen",
+    is_flag=True,
+    help="Also freeze what is mounted, and have the kernel serve the images: the tree or its"
+    " layers, the archive of --tar, the manifest of slices of --views.",
+)
+@click.option(
+    "--rw",
+    "writing",
+    is_flag=True,
+    help="Instead, measure changes on writable mounts of temporary directories: writes, files made"
+    " and deleted, an archive of the files of SOURCE unpacked and removed.",
+)
+@click.option(
+    "--remote",
+    is_flag=True,
+    help="Instead, measure mounts of a temporary bucket, also by rclone, s3fs and fsspec; needs"
+    " nginx.",
+)
 @click.option("--sweep", is_flag=True, help="Instead, find the best path for each request size.")
 @json_option
 def bench(
     source: str | None,
     paths: str,
     rounds: int,
-    files: int,
+    files: int | None,
     peers: bool,
     tar: bool,
     layers: bool,
     views: bool,
+    frozen: bool,
+    writing: bool,
+    remote: bool,
     sweep: bool,
     as_json: bool,
 ) -> int:
@@ -161,12 +196,29 @@ def bench(
     targets read-only, measures them in turn in each round, and unmounts them. Ratios compare with
     the backing tree: 1 is as fast, 2 takes twice the time. --tar also mounts a temporary archive
     of the opened files. --layers puts these files into temporary layers and mounts the layers
-    instead of SOURCE.
+    instead of SOURCE. --rw measures changes to directories in TMPDIR.
     """
-    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers, views)
+    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers, views, frozen)
+    if writing and (tar or layers or views or frozen or sweep):
+        raise CommandError(
+            "--rw measures changes: leave out --tar, --layers, --views, --frozen and --sweep",
+            usage=True,
+        )
     try:
-        with unmounting_when_ended(), _prepared(source, files) as (tree, base):
-            if sweep:
+        if remote:
+            if source or files or writing or tar or layers or views or frozen or sweep:
+                raise CommandError("--remote goes with --rounds, --peers and --json", usage=True)
+            from zcfuse.cli.bench._remote import measure_remote
+
+            measure_remote(rounds, peers=peers, as_json=as_json)
+            return 0
+        with (
+            unmounting_when_ended(),
+            _prepared(source, files or _OPENED_FILES) as (tree, base),
+        ):
+            if writing:
+                _show(_written(tree, base, wanted, files or WRITTEN_FILES), as_json)
+            elif sweep:
                 _show(_swept(tree, base, rounds), as_json)
             else:
                 _show(_measured(tree, base, wanted), as_json)
@@ -219,22 +271,39 @@ def _targets(
     stack: contextlib.ExitStack, tree: SourceTree, base: str, wanted: _Wanted
 ) -> list[Target]:
     """Return the targets to mount. Their temporary files live as long as `stack`."""
+    frozen: dict[str, Sequence[str]] = {}
     if wanted.layers:
         layers = stack.enter_context(layers_of(tree))
         targets = union_targets(layers, wanted.paths, base)
         targets += union_peer_targets(layers, base) if wanted.peers else []
+        frozen[""] = [f"--layer={layer}" for layer in layers]
     else:
         mounted = [(path, os.path.join(base, path)) for path in wanted.paths]
         targets = [zcfuse_target(path, tree.root, mountpoint) for path, mountpoint in mounted]
         targets += peer_targets(tree.root, base) if wanted.peers else []
+        frozen[""] = [tree.root]
     if wanted.views:
-        manifests = stack.enter_context(views_of(tree))
+        views = stack.enter_context(views_of(tree))
         for path in wanted.paths:
-            targets += view_targets(tree, manifests, path, base)
+            targets += view_targets(tree, views, path, base)
+        frozen[SLICES] = [f"--tree={views[SLICES]}"]
     if wanted.tar:
         archive = stack.enter_context(tar_of(tree))
         targets += tar_targets(archive, base)
+        frozen["tar"] = [archive]
+    if wanted.frozen:
+        targets += stack.enter_context(frozen_targets(tree, frozen, base))
     return targets
+
+
+def _written(tree: SourceTree, base: str, wanted: _Wanted, files: int) -> BenchReport:
+    small = msgspec.structs.replace(tree, large="")
+    with writing_place(tree) as place, tar_of(small) as archive:
+        workloads = writing_workloads(archive, files)
+        mounts = writable_targets(place, wanted.paths, wanted.peers, base)
+        targets = [Target(BACKING), *mounts]
+        with progress(wanted.rounds * len(workloads) * len(targets)) as step:
+            return run_bench(place, targets, wanted.rounds, step, workloads)
 
 
 def _swept(tree: SourceTree, base: str, rounds: int) -> SweepReport:
@@ -277,6 +346,11 @@ def _print_bench(report: BenchReport) -> None:
         "\nMedians, with the ratio to the time on the backing tree in brackets. Every figure "
         f"includes the client's loop: {report.loop_us:.2f} us a call. All rounds: --json."
     )
+    if report.load > _BUSY_LOAD * report.cpus:
+        click.echo(
+            f"The machine was busy at the start (load {report.load:.1f}, {report.cpus} CPUs): a"
+            " call that waits for a CPU takes milliseconds, and few of them change a figure."
+        )
     for reason in sorted({cell.reason for row in report.rows for cell in row.cells.values()}):
         if reason:
             click.echo(f"-: {reason}")

@@ -13,8 +13,8 @@ import click
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError, warn
 from zcfuse.cli._output import print_pairs, size
-from zcfuse.cli.frozen._images import freezable
-from zcfuse.cli.mount import KEEP, ArchiveOptions, Progress, Wanted
+from zcfuse.cli.frozen._freezable import freezable
+from zcfuse.cli.mount import KEEP, ArchiveOptions, ChosenSources, Progress
 from zcfuse.linux import MountError
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ _NAMED_AT_MOST: Final = 8
 @click.argument("source", required=False, metavar="SOURCE", shell_complete=_completion.files)
 @click.argument("image", required=False, metavar="IMAGE", shell_complete=_completion.files)
 @click.option("--tree", "manifest", metavar="F", help="Freeze the tree of a manifest.")
-@click.option("--layer", "layers", metavar="DIR", multiple=True, help="Freeze a union, top first.")
+@click.option(
+    "--layer",
+    "layers",
+    metavar="LAYER",
+    multiple=True,
+    help="Freeze a union, top first, of directories, archives, manifests and images.",
+)
 @click.option("--archive", "archives", metavar="F", multiple=True, help="Freeze archives.")
 @click.option(
     "--archives",
@@ -70,7 +76,7 @@ def freeze(
     describes. With --tree, --layer, --archive or --archives, leave SOURCE out. The image holds
     names and attributes, and says where the bytes of each file are. Those files must not change.
     """
-    wanted = Wanted(
+    wanted = ChosenSources(
         source=source,
         manifest=manifest,
         layers=layers,
@@ -130,7 +136,8 @@ def _write(tree: Tree, target: str, options: Options) -> Summary:
     except BaseException as error:
         os.unlink(unfinished)
         if isinstance(error, FreezeError):
-            raise CommandError(f"{options.source}: {error}") from error
+            remedy = "use --leave-out to freeze the tree without them"
+            raise CommandError(f"{options.source}: {error}: {remedy}") from error
         raise
     return summary
 

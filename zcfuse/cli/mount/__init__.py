@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from zcfuse.cli.mount._manifest import load as load
     from zcfuse.cli.mount._options import OPTIONS as OPTIONS
     from zcfuse.cli.mount._progress import Progress as Progress
-    from zcfuse.cli.mount._shown import Wanted as Wanted
+    from zcfuse.cli.mount._shown import ChosenSources as ChosenSources
+    from zcfuse.cli.mount._shown import directories_of as directories_of
+    from zcfuse.cli.mount._shown import load_layers as load_layers
+    from zcfuse.cli.mount._shown import made_layers as made_layers
 else:
     __getattr__ = lazy(
         __name__,
@@ -32,6 +35,6 @@ else:
             "_manifest": ("load",),
             "_options": ("OPTIONS",),
             "_progress": ("Progress",),
-            "_shown": ("Wanted",),
+            "_shown": ("ChosenSources", "directories_of", "load_layers", "made_layers"),
         },
     )

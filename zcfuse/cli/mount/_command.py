@@ -13,6 +13,7 @@ from zcfuse.cli.mount._options import (
     merged,
     mount_options,
     read_option_texts,
+    told,
     wanted,
     with_options,
 )
@@ -52,7 +53,7 @@ def mount(
         values = merged(read_option_texts(option_texts), given)
         options = mount_options(values)
         named = wanted(source, values)
-        hide_secrets(named.source if named.is_remote else None, named.remote_options)
+        hide_secrets(named.urls(), named.remote_options)
         where = mountpoint if named.option() is None else mountpoint or source
         if where is not None:
             replace_dead_mount(where)
@@ -65,4 +66,4 @@ def mount(
         first = named.source if named.option() is None else None
         return start(shown, options, values, first, foreground=foreground)
     except MountError as error:
-        raise CommandError(str(error), usage=error.usage) from error
+        raise CommandError(told(error, given), usage=error.usage) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from zcfuse.linux import MountError, unmount
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
     from zcfuse.cli.mount._shown import Prepared
 
 ENGINES: Final = ("auto", "kernel", "fuse")
-
-# Both engines have these options, or an image does not need them.
-_OF_BOTH: Final = frozenset({"noexec", "allow_other", "immutable", "source_name", "survive"})
 
 
 def mounted_by_kernel(
@@ -35,17 +31,26 @@ def mounted_by_kernel(
     plan = shown.by_kernel
     if plan is None and engine == "kernel":
         raise MountError(
-            f"--engine kernel: {shown.name}: the kernel serves directories, layers and images:"
-            " use 'zcfuse freeze' first",
+            f"--engine kernel: {shown.name}: the kernel serves directories, layers, archives"
+            " and images: use 'zcfuse freeze' first",
             usage=True,
         )
-    if plan is None or engine == "fuse" or (engine == "auto" and not plan.automatic):
+    # Without --allow-other other users must not enter, as they may where the kernel serves.
+    promised = options.immutable and options.allow_other
+    automatic = plan is not None and (plan.automatic or promised)
+    if plan is None or engine == "fuse" or (engine == "auto" and not automatic):
         return False
-    from zcfuse.engine import KernelRefusalError, choose, remember
+    from zcfuse.engine import KernelRefusalError, choose, only_fuse_options, remember
 
-    only_fuse = _only_fuse(options, foreground=foreground, hides=shown.hides)
+    further = [*(["--hide"] if shown.hides else []), *(["--foreground"] if foreground else [])]
+    only_fuse = only_fuse_options(options, writable=plan.writable, further=further)
+
+    def mount() -> None:
+        plan.mount(shown.where, noexec=options.noexec, writable=options.rw)
+
     try:
-        chosen = choose(engine, lambda: plan.mount(shown.where, noexec=options.noexec), only_fuse)
+        why = "a frozen tree needs no FUSE" if plan.automatic else "an immutable tree needs no FUSE"
+        chosen = choose(engine, mount, only_fuse, why)
     except KernelRefusalError as error:
         raise MountError(f"--engine kernel: {shown.where}: {error}") from error
     if chosen.name == "fuse":
@@ -58,15 +63,3 @@ def mounted_by_kernel(
             unmount(shown.where)
         raise MountError(f"{shown.where}: no record of the mount: {error}") from error
     return True
-
-
-def _only_fuse(options: MountOptions, *, foreground: bool, hides: bool) -> str:
-    """Return the given options that only FUSE has, as text; empty without such options."""
-    usual = MountOptions()
-    names = [
-        f"--{field.name.replace('_', '-')}"
-        for field in dataclasses.fields(MountOptions)
-        if field.name not in _OF_BOTH and getattr(options, field.name) != getattr(usual, field.name)
-    ]
-    names += ["--hide"] if hides else []
-    return " and ".join([*names, *(["--foreground"] if foreground else [])])

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from zcfuse.cli.mount._archives import KEEP, ArchiveOptions
 from zcfuse.cli.mount._engine import ENGINES
 from zcfuse.cli.mount._remote import RemoteOptions
-from zcfuse.cli.mount._shown import Wanted
+from zcfuse.cli.mount._shown import ChosenSources
 from zcfuse.control import DEFAULT_LOG_LEVEL, LOG_LEVELS
 from zcfuse.linux import MountError
 from zcfuse.options import (
@@ -22,6 +22,7 @@ from zcfuse.options import (
     NO_TIMEOUT_IF_IMMUTABLE,
     MountOptions,
     Option,
+    RefusedOptionError,
     parse_options,
     parse_size,
     split_options,
@@ -39,11 +40,38 @@ TREE_OPTIONS: Final = (
     Option(
         name="layer",
         help="Show several layers as one, instead of SOURCE; the first is on top. A layer is a"
-        " directory, an archive or a manifest. The whiteouts of overlayfs and OCI images hide names"
-        " of lower layers.",
+        " directory, an archive, a manifest or a URL. The whiteouts of overlayfs and OCI images"
+        " hide names of lower layers.",
         metavar="LAYER",
         several=True,
         completes="file",
+    ),
+    Option(
+        name="upper",
+        help="Keep changes of the layers in this directory, which is above them: clients may"
+        " write, and no layer changes. Overlayfs can mount it too.",
+        metavar="DIR",
+        completes="dir",
+    ),
+    Option(
+        name="work",
+        help="Where files of --upper are prepared: an empty directory on the same filesystem."
+        " zcfuse makes the default.",
+        default_text="UPPER.work",
+        metavar="DIR",
+        completes="dir",
+    ),
+    Option(
+        name="metacopy",
+        help="With --upper, chmod, chown, touch and setfattr copy a file's attributes alone. Its"
+        " bytes follow with the first write. Overlayfs then needs metacopy=on; only for root.",
+        words={"metacopy": True},
+    ),
+    Option(
+        name="redirect_dir",
+        help="With --upper, a directory of a layer can be renamed. Without it the rename fails with"
+        " EXDEV, and mv copies. As overlayfs's redirect_dir=on; only for root.",
+        words={"redirect_dir": True},
     ),
     Option(
         name="archive",
@@ -119,6 +147,13 @@ TREE_OPTIONS: Final = (
         default_text="16",
         read=int,
         metavar="N",
+    ),
+    Option(
+        name="deadline",
+        help="Seconds for which a request to a URL's server is repeated; then clients get EIO.",
+        default_text="25",
+        read=float,
+        metavar="S",
     ),
     Option(
         name="engine",
@@ -264,17 +299,42 @@ def merged(said: Mapping[str, object], given: Mapping[str, object]) -> dict[str,
 def mount_options(values: Mapping[str, object]) -> MountOptions:
     """Return the options of the mount. Raises MountError if they exclude each other."""
     if values.get("immutable") and "cache_timeout" in values:
-        raise MountError(f"--immutable with a cache timeout: {NO_TIMEOUT_IF_IMMUTABLE}", usage=True)
+        raise RefusedOptionError("cache_timeout", values["cache_timeout"], NO_TIMEOUT_IF_IMMUTABLE)
     ours: Any = {one.name: values[one.name] for one in MOUNT_OPTIONS if one.name in values}
+    upper = values.get("upper")
+    if upper is not None:
+        if values.get("survive"):
+            remedy = "a crash could repeat a change; leave upper or survive out"
+            raise RefusedOptionError("upper", upper, remedy)
+        ours["rw"] = True
     return MountOptions(**ours)
 
 
-def wanted(source: str | None, values: Mapping[str, Any]) -> Wanted:
+def told(error: MountError, given: Mapping[str, object]) -> str:
+    """Return the text of an error; it names a refused option as the user wrote it.
+
+    Parameters:
+        error: the error.
+        given: the separate options; the others were in ``-o``.
+    """
+    option = next((one for one in OPTIONS if one.name == getattr(error, "name", None)), None)
+    if not isinstance(error, RefusedOptionError) or option is None:
+        return str(error)
+    is_separate = given.get(option.name) is not None
+    write = option.on_command_line if is_separate else option.in_option_text
+    return f"{write(error.value)}: {error.remedy}"
+
+
+def wanted(source: str | None, values: Mapping[str, Any]) -> ChosenSources:
     """Return what the command line names."""
-    return Wanted(
+    return ChosenSources(
         source=source,
         manifest=values.get("tree"),
         layers=values.get("layer", ()),
+        upper=values.get("upper"),
+        work=values.get("work"),
+        metacopy=values.get("metacopy", False),
+        redirect_dir=values.get("redirect_dir", False),
         archives=values.get("archive", ()),
         archive_directories=values.get("archives", ()),
         hide=values.get("hide", ()),
@@ -287,5 +347,6 @@ def wanted(source: str | None, values: Mapping[str, Any]) -> Wanted:
             values.get("cache_size"),
             values.get("cache_floor"),
             values.get("connections"),
+            values.get("deadline"),
         ),
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from zcfuse.cli._errors import CommandError
-from zcfuse.linux import MountError, hide_in_arguments
+from zcfuse.linux import hide_in_arguments
 from zcfuse.options import MountOptions
 from zcfuse.remote import MissingDriverError, check_driver, check_limit, shown_url
 
@@ -32,16 +32,16 @@ class RemoteOptions:
     cache_size: str | None = None
     cache_floor: str | None = None
     connections: int | None = None
+    deadline: float | None = None
 
 
 NO_OPTIONS: Final = RemoteOptions()
 
 
-def hide_secrets(url: str | None, given: RemoteOptions) -> None:
+def hide_secrets(urls: Sequence[str], given: RemoteOptions) -> None:
     """Overwrite possible secrets in the command line that ps(1) shows."""
     secrets = [text.partition("=")[2] for text in given.driver]
-    if url is not None and url != shown_url(url):
-        secrets.append(url)
+    secrets += [url for url in urls if url != shown_url(url)]
     if secrets:
         hide_in_arguments(secrets)
 
@@ -51,35 +51,46 @@ def shown_remote(url: str) -> str:
     return shown_url(url)
 
 
-def remote_maker(url: str, given: RemoteOptions, options: MountOptions) -> Callable[[], Tree]:
+def check_url(url: str) -> None:
+    """Raise CommandError if the driver of a URL is missing."""
+    try:
+        check_driver(url)
+    except (MissingDriverError, ValueError) as error:
+        raise CommandError(str(error), usage=True) from error
+
+
+def remote_maker(given: RemoteOptions, options: MountOptions) -> Callable[[str], Tree]:
     """Return a function that makes the tree of a URL, in the daemon.
 
     Raises:
-        CommandError: its driver is missing, or an option has no meaning.
+        CommandError: an option has no meaning.
     """
     try:
-        check_driver(url)
         for text in (given.cache_size, given.cache_floor):
             if text is not None:
                 check_limit(text)
-    except (MissingDriverError, ValueError) as error:
+    except ValueError as error:
         raise CommandError(str(error), usage=True) from error
     if given.connections is not None and given.connections < 1:
         raise CommandError(f"--connections {given.connections}: give 1 or more", usage=True)
-    if options.rw:
-        raise MountError("rw: only a directory can be changed: leave rw out", usage=True)
+    if given.deadline is not None and not 0 < given.deadline < float("inf"):
+        raise CommandError(f"--deadline {given.deadline}: give seconds, more than 0", usage=True)
     keywords: dict[str, Any] = {
         "cache_dir": given.cache_dir,
         "cache_size": given.cache_size,
         "cache_floor": given.cache_floor,
         "connections": given.connections,
+        "deadline": given.deadline,
     }
     keywords = {name: value for name, value in keywords.items() if value is not None}
     driver = _driver_options(given.driver)
     if wrong := sorted(driver.keys() & _OURS):
         raise CommandError(f"--option {wrong[0]}: an option of zcfuse, not of a driver", usage=True)
     return functools.partial(
-        _checked, url, options.cache_timeout, options.immutable, {**keywords, **driver}
+        _checked,
+        cache_timeout=options.cache_timeout,
+        immutable=options.immutable,
+        keywords={**keywords, **driver},
     )
 
 
@@ -110,7 +121,7 @@ def _value(text: str) -> object:
     return text
 
 
-def _checked(url: str, cache_timeout: float, immutable: bool, keywords: dict[str, Any]) -> Tree:
+def _checked(url: str, *, cache_timeout: float, immutable: bool, keywords: dict[str, Any]) -> Tree:
     from zcfuse.remote import Remote  # after the fork, and only for a valid command
 
     remote = Remote(url, cache_timeout=cache_timeout, immutable=immutable, **keywords)

@@ -40,16 +40,27 @@ def warn_of_mountpoint(where: str, options: MountOptions, sources: Sequence[str]
         options: of the mount.
         sources: the paths that the mount shows; it may cover them without a warning.
     """
-    by_sudo = os.geteuid() == 0 and os.environ.get("SUDO_UID", "0") != "0"
-    if by_sudo and not options.allow_other:
-        warn(f"zcfuse: {where}: only root will see the files: add --allow-other for other users")
     entry = mount_at(where)
-    if entry is not None and entry.fstype == AUTOFS:
-        return  # a look at an automount would ask for this mount
+    is_automount = entry is not None and entry.fstype == AUTOFS
+    # A look at an automount would ask for this mount.
+    for_others = os.environ.get("SUDO_UID", "0") != "0" or (
+        not is_automount and _is_of_another_user(where)
+    )
+    if os.geteuid() == 0 and for_others and not options.allow_other:
+        warn(f"zcfuse: {where}: only root will see the files: add --allow-other for other users")
+    if is_automount:
+        return
     meant = {os.path.realpath(path) for path in sources}
     meant |= {os.path.dirname(path) for path in meant}
     if where not in meant and _has_entries(where):
         warn(f"zcfuse: {where}: not empty: the mount hides the files of this directory")
+
+
+def _is_of_another_user(directory: str) -> bool:
+    try:
+        return os.stat(directory).st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def _has_entries(directory: str) -> bool:

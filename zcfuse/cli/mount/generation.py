@@ -31,6 +31,7 @@ from zcfuse.control.survive import (
     Plan,
     Survival,
     UnmountedError,
+    layout_of_state,
 )
 from zcfuse.linux import MountError
 from zcfuse.options import MountOptions
@@ -69,7 +70,7 @@ def _be_watched_for_holder() -> None:
 def _take_turn(link: Link, plan: Plan, report: int) -> int:
     options, shown = _prepared(plan)
     _load()
-    link.warm(_layout())
+    link.warm(layout_of_state())
     takeover = link.wait_takeover()
     if takeover is None:
         return 0
@@ -113,12 +114,6 @@ def _load() -> None:
         from zcfuse.control import run_daemon  # noqa: F401
     except ImportError as error:
         raise MountError(library_trouble(error)) from error
-
-
-def _layout() -> int:
-    from zcfuse.datapath import SurvivingState
-
-    return SurvivingState.LAYOUT
 
 
 def _reporter(takeover: Takeover, report: int) -> Callable[[TextIO | None], None] | None:

@@ -17,7 +17,7 @@ import click
 
 from zcfuse.cli._errors import CommandError, Program, run, warn
 from zcfuse.cli.mount._engine import mounted_by_kernel
-from zcfuse.cli.mount._options import mount_options, read_option_texts, wanted
+from zcfuse.cli.mount._options import mount_options, read_option_texts, told, wanted
 from zcfuse.cli.mount._remote import hide_secrets, shown_remote
 from zcfuse.cli.mount._shown import NO_SOURCE, Prepared, prepare
 from zcfuse.cli.mount._starting import start
@@ -71,14 +71,14 @@ def mount_helper(
     if namespace is not None:
         # A relative path would have another meaning there.
         mountpoint = os.path.abspath(mountpoint)
-        is_path = not wanted(None, values).paths() and not is_url(source)
+        is_path = wanted(None, values).option() is None and not is_url(source)
         source = os.path.abspath(source) if is_path else source
         _enter(namespace)
     try:
         if not fake:
             replace_dead_mount(mountpoint)
         shown = _prepare(source, mountpoint, values, options)
-        if writable and not options.rw:
+        if writable and not options.rw and "upper" not in values:
             warn(
                 f"{HELPER.name}: {mountpoint}: mounted read-only: write 'ro' in its options,"
                 " or 'writable' to change the tree"
@@ -88,11 +88,11 @@ def mount_helper(
             if not mounted_by_kernel(shown, engine, options, foreground=False):
                 name = shown_remote(source) if is_url(source) else source
                 named = replace(options, source_name=name)
-                first = None if wanted(None, values).paths() else source
+                first = None if wanted(None, values).option() else source
                 start(shown, named, values, first, foreground=False)
     except MountError as error:
         # mount(8) expects the status of a failed mount even for a missing directory.
-        raise CommandError(str(error)) from error
+        raise CommandError(told(error, {})) from error
     if verbose:
         name = shown_remote(source) if is_url(source) else source
         click.echo(escaped(f"{HELPER.name}: {name} {'can be ' * fake}mounted on {shown.where}"))
@@ -118,18 +118,19 @@ def _read(texts: Sequence[str], *, sloppy: bool) -> tuple[dict[str, object], Mou
         values = read_option_texts(ours, sloppy=sloppy)
         return values, mount_options(values), writable
     except MountError as error:
-        raise CommandError(str(error), usage=True) from error
+        raise CommandError(told(error, {}), usage=True) from error
 
 
 def _prepare(
     source: str, mountpoint: str, values: Mapping[str, object], options: MountOptions
 ) -> Prepared:
-    named = wanted(None, values).paths()
-    if not named:
+    replacing = wanted(None, values)
+    hide_secrets(replacing.urls(), replacing.remote_options)
+    if replacing.option() is None:
         shown = wanted(source, values)
-        hide_secrets(source if shown.is_remote else None, shown.remote_options)
+        hide_secrets(shown.urls(), shown.remote_options)
         return prepare(shown, mountpoint, options)
-    if os.path.isabs(source) and source not in named:
+    if os.path.isabs(source) and source not in replacing.paths():
         raise CommandError(
             f"{source}: an option replaces SOURCE: write {NO_SOURCE} in its place",
             usage=True,

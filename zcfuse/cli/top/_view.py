@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -101,6 +102,9 @@ def _header(view: View, width: int, *, low: bool) -> list[Text]:
     ]
     if waiting := datapath.get("upcalls_out", 0):
         facts.append(f"{waiting:,} waiting for Python")
+    if remotes := msgspec.convert(document.tree.get("remotes", {}), dict[str, dict[str, Any]]):
+        fetched = sum(remote["fetched_bytes"] for remote in remotes.values())
+        facts.append(f"fetched {size(fetched)}")
     first.truncate(width, overflow="ellipsis")
     lines = _lines(facts, width)
     return [first, lines[0]] if low else [first, *lines, Text()]
@@ -127,7 +131,7 @@ def _sections(view: View, width: int) -> tuple[list[_Section], list[_Section]]:
     """Return the sections for the left and the right side, or for top and bottom."""
     left = [_of_requests("operation", view.operations, 3, width)]
     if view.upcalls and view.document.datapath is not None:
-        left.append(_of_requests("handed up", view.upcalls, 1, width))
+        left.append(_of_requests("forwarded", view.upcalls, 1, width))
     right = [_of_paths(view.paths, width)]
     right.append(_of_files(view))
     right.append(

@@ -15,10 +15,10 @@ import msgspec
 from zcfuse.admin.status import StatusError, list_mounts, read_status_of
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, CommandError, warn
+from zcfuse.cli._mount_paths import MountPath, MountPaths
 from zcfuse.cli._output import json_option, print_json, size
 from zcfuse.cli._parameters import Size
-from zcfuse.cli._places import Place, Places
-from zcfuse.cli.warm._files import Failure, Found, find_files, jobs_of
+from zcfuse.cli.warm._files import Failure, FoundFile, find_files, jobs_of
 from zcfuse.cli.warm._locking import Locker, LockTally, unlock
 from zcfuse.cli.warm._reading import Tally, Warmer
 from zcfuse.linux import MountEntry, resolve_mountpoint
@@ -184,7 +184,7 @@ def _locked(done: LockTally) -> list[str]:
     return told
 
 
-def _tell_locked(files: Sequence[Found]) -> None:
+def _tell_locked(files: Sequence[FoundFile]) -> None:
     """Say, after an interrupt, what the daemons have locked by now."""
     for mount in {file.place.mount for file in files if file.place is not None}:
         try:
@@ -202,7 +202,7 @@ def _tell_locked(files: Sequence[Found]) -> None:
 
 def _named(paths: Sequence[str]) -> dict[MountEntry, list[bytes]]:
     """Return the files to unlock, by mount. Find a file that is gone by its name."""
-    places = Places()
+    places = MountPaths()
     named: dict[MountEntry, list[bytes]] = {}
     for given in paths:
         place = _place(given, places)
@@ -213,7 +213,7 @@ def _named(paths: Sequence[str]) -> dict[MountEntry, list[bytes]]:
     return {mount: [] if b"" in below else below for mount, below in named.items()}
 
 
-def _place(given: str, places: Places) -> Place | None:
+def _place(given: str, places: MountPaths) -> MountPath | None:
     path = os.path.realpath(given)
     above = path
     while not os.path.lexists(above):

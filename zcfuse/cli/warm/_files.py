@@ -9,21 +9,21 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from zcfuse.admin import MOST_BYTES, MOST_FILES
-from zcfuse.cli._places import Place, Places
+from zcfuse.cli._mount_paths import MountPath, MountPaths
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A regular file; `place` is None outside of all zcfuse mounts."""
 
     path: str
     size: int
-    place: Place | None
+    place: MountPath | None
 
 
-class Piece(NamedTuple):
+class FilePiece(NamedTuple):
     """A range of a file, in bytes."""
 
-    file: Found
+    file: FoundFile
     offset: int
     length: int
 
@@ -32,14 +32,14 @@ Failure = tuple[str, str]
 """A path, and why it could not be warmed."""
 
 
-def find_files(paths: Sequence[str], failures: list[Failure]) -> list[Found]:
+def find_files(paths: Sequence[str], failures: list[Failure]) -> list[FoundFile]:
     """Return the regular files at and below some paths, each once.
 
     Follow a symbolic link that the user names, but no link below a directory. Add paths that
     cannot be read to `failures`.
     """
-    places = Places()
-    found: dict[str, Found] = {}
+    places = MountPaths()
+    found: dict[str, FoundFile] = {}
     for given in paths:
         path = os.path.realpath(given)
         try:
@@ -51,13 +51,13 @@ def find_files(paths: Sequence[str], failures: list[Failure]) -> list[Found]:
             for file in _below(path, places, failures):
                 found[file.path] = file
         elif stat.S_ISREG(status.st_mode):
-            found[path] = Found(path, status.st_size, places.find(path, status.st_dev))
+            found[path] = FoundFile(path, status.st_size, places.find(path, status.st_dev))
         else:
             failures.append((given, "neither a regular file nor a directory"))
     return list(found.values())
 
 
-def _below(directory: str, places: Places, failures: list[Failure]) -> Iterator[Found]:
+def _below(directory: str, places: MountPaths, failures: list[Failure]) -> Iterator[FoundFile]:
     def note(error: OSError) -> None:
         failures.append((os.fsdecode(error.filename or directory), error.strerror or str(error)))
 
@@ -70,15 +70,15 @@ def _below(directory: str, places: Places, failures: list[Failure]) -> Iterator[
                 note(error)
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield Found(path, status.st_size, places.find(path, status.st_dev))
+                yield FoundFile(path, status.st_size, places.find(path, status.st_dev))
 
 
-def jobs_of(files: Sequence[Found]) -> Iterator[list[Piece]]:
+def jobs_of(files: Sequence[FoundFile]) -> Iterator[list[FilePiece]]:
     """Yield jobs: lists of pieces, each list no longer than one request to a daemon allows.
 
     All pieces of a job are of one mount.
     """
-    job: list[Piece] = []
+    job: list[FilePiece] = []
     size = 0
     for piece in itertools.chain.from_iterable(map(pieces_of, files)):
         other = job and _mount(job[0].file) != _mount(piece.file)
@@ -91,13 +91,13 @@ def jobs_of(files: Sequence[Found]) -> Iterator[list[Piece]]:
         yield job
 
 
-def pieces_of(file: Found) -> list[Piece]:
+def pieces_of(file: FoundFile) -> list[FilePiece]:
     """Return a file in pieces, each no larger than one request allows."""
     return [
-        Piece(file, offset, min(MOST_BYTES, file.size - offset))
+        FilePiece(file, offset, min(MOST_BYTES, file.size - offset))
         for offset in range(0, file.size, MOST_BYTES)
     ]
 
 
-def _mount(file: Found) -> object:
+def _mount(file: FoundFile) -> object:
     return None if file.place is None else file.place.mount.device

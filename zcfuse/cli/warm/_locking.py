@@ -14,7 +14,7 @@ import msgspec
 from zcfuse.admin import MOST_FILES, FileRange, LockReply, UnlockReply
 from zcfuse.admin.status import Request, StatusError, ask
 from zcfuse.cli._output import size
-from zcfuse.cli.warm._files import Failure, Piece
+from zcfuse.cli.warm._files import Failure, FilePiece
 from zcfuse.cli.warm._reading import ranges_of
 from zcfuse.linux import PAGE_BYTES, MountEntry, whole_pages
 
@@ -43,13 +43,13 @@ class Locker:
         # locked files would not follow the order any more.
         self._full: dict[object, str] = {}
 
-    def run(self, jobs: Iterable[Sequence[Piece]]) -> None:
+    def run(self, jobs: Iterable[Sequence[FilePiece]]) -> None:
         """Lock all jobs. Raises StatusError if a daemon does not answer."""
         for job in jobs:
             self._job(job)
             self._advance(sum(piece.length for piece in job))
 
-    def _job(self, job: Sequence[Piece]) -> None:
+    def _job(self, job: Sequence[FilePiece]) -> None:
         place = job[0].file.place
         if place is None:
             for piece in job:
@@ -63,7 +63,7 @@ class Locker:
             self.tally.left_out += piece.length
             self._fail(piece, reason or f"over --lock {size(self._limit)}")
 
-    def _lock(self, mount: MountEntry, pieces: Sequence[Piece]) -> None:
+    def _lock(self, mount: MountEntry, pieces: Sequence[FilePiece]) -> None:
         request = Request("lock", files=ranges_of(pieces))
         reply = ask(mount, request, timeout=_PATIENCE_S)
         if not isinstance(reply, LockReply):
@@ -77,7 +77,7 @@ class Locker:
                 self.tally.left_out += max(0, piece.length - outcome.locked - outcome.held)
                 self._fail(piece, outcome.reason)
 
-    def _divided(self, job: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
+    def _divided(self, job: Sequence[FilePiece]) -> tuple[list[FilePiece], list[FilePiece]]:
         """Return the first pieces of a job that fit the limit, and the others."""
         left = self._limit - self.tally.locked - self.tally.held
         for count, piece in enumerate(job):
@@ -92,7 +92,7 @@ class Locker:
             left -= whole_pages(piece.offset, piece.length)[1]
         return list(job), []
 
-    def _fail(self, piece: Piece, reason: str) -> None:
+    def _fail(self, piece: FilePiece, reason: str) -> None:
         failure = (piece.file.path, reason)
         if failure not in self.failures[-1:]:
             self.failures.append(failure)

@@ -23,7 +23,7 @@ import msgspec
 
 from zcfuse.admin import CacheReply, FileRange
 from zcfuse.admin.status import Request, StatusError, ask
-from zcfuse.cli.warm._files import Failure, Piece, pieces_of
+from zcfuse.cli.warm._files import Failure, FilePiece, pieces_of
 from zcfuse.linux import PAGE_BYTES, Mapping, data_ranges, may_ask, nodeid_of, whole_pages
 
 # Pieces at a time: enough to keep a disk's queue filled, few enough to keep their order.
@@ -59,9 +59,9 @@ class Warmer:
         self._advance = advance
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._before: dict[Piece, int] = {}
+        self._before: dict[FilePiece, int] = {}
 
-    def run(self, jobs: Iterator[list[Piece]]) -> None:
+    def run(self, jobs: Iterator[list[FilePiece]]) -> None:
         """Warm all jobs. After an interrupt, finish the running steps, then raise it."""
         with ThreadPoolExecutor(WORKERS) as workers:
             running: set[Future[None]] = set()
@@ -77,12 +77,12 @@ class Warmer:
                 self._stopped.set()
                 raise
 
-    def _job(self, job: Sequence[Piece]) -> None:
+    def _job(self, job: Sequence[FilePiece]) -> None:
         cold = self._cold_behind(job)
         read = {piece: self._piece(piece) for piece in job}
         self._spare({piece: size for piece, size in read.items() if size and piece in cold})
 
-    def _piece(self, piece: Piece) -> int:
+    def _piece(self, piece: FilePiece) -> int:
         """Warm a piece and return how many bytes of it were not in memory before."""
         if self._stopped.is_set():
             return 0
@@ -106,7 +106,7 @@ class Warmer:
         finally:
             self._advance(left)
 
-    def _open_piece(self, fd: int, piece: Piece, advance: Callable[[int], None]) -> int:
+    def _open_piece(self, fd: int, piece: FilePiece, advance: Callable[[int], None]) -> int:
         status = os.fstat(fd)
         end = min(piece.offset + piece.length, status.st_size)
         if end < piece.offset + piece.length:
@@ -125,7 +125,7 @@ class Warmer:
                 advance(step)
         return self._count(end - piece.offset, sum(size for _, size in ranges), before, told)
 
-    def _step(self, fd: int, piece: Piece, offset: int, length: int, told: bool) -> None:
+    def _step(self, fd: int, piece: FilePiece, offset: int, length: int, told: bool) -> None:
         mapping = Mapping(fd, *whole_pages(offset, length))
         try:
             if not told or mapping.in_core() < mapping.pages:
@@ -148,7 +148,7 @@ class Warmer:
                 self.tally.unknown += data
         return data - resident
 
-    def _look_ahead(self, job: Sequence[Piece]) -> None:
+    def _look_ahead(self, job: Sequence[FilePiece]) -> None:
         """Count the resident bytes of all pieces of a file, before readahead crosses pieces."""
         for piece in job:
             if piece.offset or piece.length == piece.file.size:
@@ -159,13 +159,13 @@ class Warmer:
                         end = part.offset + part.length
                         self._before[part] = _resident(file.fileno(), part.offset, end)
 
-    def _fail(self, piece: Piece, reason: str) -> None:
+    def _fail(self, piece: FilePiece, reason: str) -> None:
         failure = (piece.file.path, reason)
         with self._lock:
             if failure not in self.failures[-WORKERS:]:
                 self.failures.append(failure)
 
-    def _cold_behind(self, job: Sequence[Piece]) -> set[Piece]:
+    def _cold_behind(self, job: Sequence[FilePiece]) -> set[FilePiece]:
         """Return the pieces that the backing files' cache does not hold, and so may drop later.
 
         Pieces under passthrough are not among them, because that cache serves them.
@@ -176,7 +176,7 @@ class Warmer:
         pairs = zip(job, reply.states, strict=True)
         return {piece for piece, state in pairs if state.twice and state.backing_bytes == 0}
 
-    def _spare(self, read: dict[Piece, int]) -> None:
+    def _spare(self, read: dict[FilePiece, int]) -> None:
         if read and _asked("spare", list(read)) is not None:
             with self._lock:
                 self.tally.spared += sum(read.values())
@@ -213,7 +213,7 @@ def _populate(fd: int, mapping: Mapping, offset: int, length: int) -> None:
         offset += len(data)
 
 
-def _asked(request: Literal["caches", "spare"], pieces: Sequence[Piece]) -> CacheReply | None:
+def _asked(request: Literal["caches", "spare"], pieces: Sequence[FilePiece]) -> CacheReply | None:
     """Ask the daemon of a job's mount about its pieces; None if no daemon answers."""
     place = pieces[0].file.place
     if place is None:
@@ -226,12 +226,12 @@ def _asked(request: Literal["caches", "spare"], pieces: Sequence[Piece]) -> Cach
     return reply if isinstance(reply, CacheReply) else None
 
 
-def ranges_of(pieces: Sequence[Piece]) -> list[FileRange]:
+def ranges_of(pieces: Sequence[FilePiece]) -> list[FileRange]:
     """Return pieces in the form of a request; a piece that cannot be opened has no nodeid."""
     return [_range_of(piece) for piece in pieces]
 
 
-def _range_of(piece: Piece) -> FileRange:
+def _range_of(piece: FilePiece) -> FileRange:
     assert piece.file.place is not None, "a daemon knows only files of its mount"
     nodeid = 0
     try:

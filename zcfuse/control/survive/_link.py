@@ -7,6 +7,7 @@ waits to take over does nothing else, and the holder always reads what a serving
 from __future__ import annotations
 
 import array
+import contextlib
 import signal
 import socket
 import struct
@@ -18,6 +19,8 @@ import trio
 _MESSAGE: Final = struct.Struct("<c7x32s")
 _GO: Final = struct.Struct("<c3xIIIQQQ")
 _HANDOVER: Final = struct.Struct("<qQiiI4x")
+# Of a program, whose parent alone learns it.
+_UNKNOWN_STATUS: Final = -1
 _LARGEST: Final = _GO.size + 16 * _HANDOVER.size
 
 
@@ -28,7 +31,8 @@ class Handover:
     Parameters:
         at: when the old one ended, in seconds since 1970.
         pause: from then until the new one answered, in seconds; 0 while it does not answer yet.
-        cause: ``upgrade``, the name of the signal that ended it, or ``exit`` and its status.
+        cause: ``upgrade``, the name of the signal that ended it, or ``exit`` and its status. Of a
+            program: ``left``, or ``ended`` without leaving the mount first.
     """
 
     at: float
@@ -42,7 +46,7 @@ class Takeover:
 
     Parameters:
         generation: 1 for the first daemon of a mount, which mounts.
-        deaths: daemons that ended unasked before this one.
+        deaths: daemons that ended unexpectedly before this one.
         began: when the pause began (`time.monotonic`); None for the first daemon.
         longest_pause: of all handovers before this one, in seconds.
         holder: the holder's process id.
@@ -59,13 +63,17 @@ class Takeover:
     descriptors: dict[str, int] = field(default_factory=dict)
 
 
+class HolderRefusedError(Exception):
+    """The holder of a program lets nobody take over: ``serves``, ``layout``, ``user``, ``busy``."""
+
+
 class Link:
     """The connection. The trio thread uses it; it closes with the process."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._answered = trio.Event()
-        self._layout: int | None = None
+        self._layout = ""
 
     def keep(self, name: str, descriptor: int) -> None:
         """Have the holder keep a copy of a descriptor, in place of an earlier one of the name.
@@ -79,9 +87,33 @@ class Link:
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
         )
 
-    def warm(self, layout: int) -> None:
+    def listen(self, listener: socket.socket, directory: int, name: str) -> None:
+        """Have the holder of a program take the next program from a socket, and remove its file.
+
+        Parameters:
+            listener: a listening socket; the holder gets a copy.
+            directory: a descriptor of the directory that the socket's file is in.
+            name: of that file.
+
+        Raises:
+            OSError: the holder is gone.
+        """
+        for kind, descriptor, text in ((b"A", listener.fileno(), ""), (b"D", directory, name)):
+            rights = array.array("i", [descriptor])
+            self._channel.sendmsg(
+                [_MESSAGE.pack(kind, text.encode())],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
+            )
+
+    def close(self) -> None:
+        """Let the holder of a program know that nothing of this process serves any more."""
+        with contextlib.suppress(OSError):  # the holder may be gone
+            self._channel.shutdown(socket.SHUT_RDWR)
+        self._channel.close()
+
+    def warm(self, layout: str) -> None:
         """Report that this daemon can take over a state of a layout."""
-        self._send(b"S", str(layout))
+        self._send(b"S", layout)
 
     def serving(self) -> None:
         """Report that clients are answered."""
@@ -95,13 +127,13 @@ class Link:
         """Report that this process ends for a successor."""
         self._send(b"H")
 
-    async def renewed(self) -> int | None:
+    async def renewed(self) -> str:
         """Have the holder start another standby, of the installed version, and wait for it.
 
         `attend` must run meanwhile. A cancellation leaves the new standby in place.
 
         Returns:
-            The layout of state that the new standby takes; None if it did not start.
+            The layout of state that the new standby takes; "" if it did not start.
         """
         self._answered = trio.Event()
         self._send(b"U")
@@ -109,7 +141,11 @@ class Link:
         return self._layout
 
     def wait_takeover(self) -> Takeover | None:
-        """Wait until this daemon shall take over; None if the holder ends instead."""
+        """Wait until this process shall take over; None if the holder ends instead.
+
+        Raises:
+            HolderRefusedError: another program serves, or the state has another layout.
+        """
         descriptors: dict[str, int] = {}
         while True:
             message, rights, _, _ = self._channel.recvmsg(
@@ -117,6 +153,8 @@ class Link:
             )
             if not message:
                 return None
+            if message[:1] == b"N":
+                raise HolderRefusedError(_text(_MESSAGE.unpack(message)[1]))
             if message[:1] == b"F":
                 found = array.array("i", rights[0][2][:4])
                 descriptors[_text(_MESSAGE.unpack(message)[1])] = found[0]
@@ -136,12 +174,12 @@ class Link:
             except OSError:
                 message = b""
             if not message:
-                self._layout = None
+                self._layout = ""
                 self._answered.set()
                 return
             kind, text = _MESSAGE.unpack(message)
             if kind == b"V":
-                self._layout = int(_text(text)) if _text(text) else None
+                self._layout = _text(text)
                 self._answered.set()
 
     def _send(self, kind: bytes, text: str = "") -> None:
@@ -164,7 +202,9 @@ def _takeover(message: bytes) -> Takeover:
 
 def _handover(at_ns: int, pause_ns: int, number: int, status: int, planned: int) -> Handover:
     cause = f"exit {status}"
-    if planned:
+    if status == _UNKNOWN_STATUS:
+        cause = "left" if planned else "ended"
+    elif planned:
         cause = "upgrade"
     elif number:
         cause = signal.Signals(number).name

@@ -40,6 +40,13 @@ class UnmountedError(Exception):
     """The mount was unmounted before this daemon could take it over."""
 
 
+def layout_of_state() -> str:
+    """Return the layout of state that this version takes over. Versions compare it as text."""
+    from zcfuse.datapath import SurvivingState
+
+    return str(SurvivingState.LAYOUT)
+
+
 class Survival:
     """A daemon's part in keeping its mount alive."""
 
@@ -50,7 +57,7 @@ class Survival:
         self._serves = False
         self._leaves = False
         self._state: SurvivingState | None = None
-        self._renewed: int | None = None
+        self._renewed = ""
 
     @property
     def first(self) -> bool:
@@ -100,7 +107,7 @@ class Survival:
         Parameters:
             session: the descriptor of ``/dev/fuse`` that was mounted.
             device: the mount's number.
-            threads: how many shall serve requests; 0 for one per processor, 2 to 8.
+            threads: how many shall serve requests, as in the options.
 
         Returns:
             The clones; the caller owns them.
@@ -108,14 +115,17 @@ class Survival:
         clones = self._numbered(_CLONE)
         if not self.first:
             return clones
-        from zcfuse.datapath import clone_device
+        from zcfuse.datapath import clone_device, serving_threads
 
-        wanted = threads or min(max(len(os.sched_getaffinity(0)), 2), 8)
-        clones = [clone_device(session) for _ in range(wanted - 1)]
+        clones = [clone_device(session) for _ in range(serving_threads(threads) - 1)]
         self._link.keep(f"{_SESSION} {device[0]}:{device[1]}", session)
         self._keep_all(_CLONE, clones)
         self._keep_all(_STATE, self.state.fds())
+        self._announce(device)
         return clones
+
+    def _announce(self, device: tuple[int, int]) -> None:
+        """Let others find the holder, where they need to."""
 
     def watch_requests(self, datapath: DataPath) -> None:
         """Note the requests under way, and log those that killed earlier daemons."""
@@ -144,8 +154,8 @@ class Survival:
         if not self.first:
             last = self._takeover.handovers[-1]
             log.warning(
-                "generation %d serves after %s of the one before it: clients waited %.1f ms",
-                *(self._takeover.generation, last.cause, self._pause * 1000),
+                "generation %d serves, clients waited %.1f ms: the one before it ended (%s)",
+                *(self._takeover.generation, self._pause * 1000, last.cause),
             )
 
     def ending(self) -> None:
@@ -154,7 +164,7 @@ class Survival:
         with contextlib.suppress(OSError):  # the holder may be gone
             self._link.ending()
 
-    def give_up(self, why: str) -> NoReturn:
+    def give_up(self, why: str) -> None:
         """End this process at once, for a successor: a part of it failed."""
         log.error("%s: a successor takes over", why)
         logging.shutdown()
@@ -168,14 +178,14 @@ class Survival:
         Raises:
             MountError: it did not start, or it cannot take this state; this daemon serves on.
         """
-        self._renewed = None
+        self._renewed = ""
         with trio.move_on_after(_RENEW_TIMEOUT_S):
             self._renewed = await self._link.renewed()
-        layout = type(self.state).LAYOUT
-        if self._renewed is None:
+        layout = layout_of_state()
+        if not self._renewed:
             raise MountError("the installed version did not start: its log has the reason")
         if self._renewed != layout:
-            found, self._renewed = self._renewed, None
+            found, self._renewed = self._renewed, ""
             raise MountError(
                 f"the installed version has another layout of state ({found}, not {layout}):"
                 " unmount, and mount again"
@@ -189,7 +199,7 @@ class Survival:
         Raises:
             MountError: there is no such standby.
         """
-        if self._renewed is None:
+        if not self._renewed:
             raise MountError("no standby of the installed version waits")
         log.info("handing over to the installed version")
         self._link.handing_over()
@@ -205,6 +215,15 @@ class Survival:
     def generation(self) -> int:
         """Which daemon of the mount this is, from 1."""
         return self._takeover.generation
+
+    @property
+    def outlives_block(self) -> bool:
+        """Whether the mount stays where the code that serves it ends without an unmount."""
+        return False
+
+    def leave(self, *, free: bool) -> None:
+        """Leave the mount while this process goes on; only a program does."""
+        raise NotImplementedError
 
     async def wait_alone(self) -> None:
         """Take the holder's messages until it has ended; then the mount ends with this process."""
@@ -222,6 +241,7 @@ class Survival:
             resent=self.state.resent,
             longest_pause_s=max(over.longest_pause, self._pause),
             last=last,
+            program=self.outlives_block,
         )
 
     def _keep_all(self, kind: str, descriptors: Sequence[int]) -> None:

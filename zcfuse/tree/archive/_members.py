@@ -40,7 +40,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     length: int
 
 
-class Piece(msgspec.Struct, frozen=True, gc=False):
+class DataRange(msgspec.Struct, frozen=True, gc=False):
     """A data range of a sparse member: its offsets in the file and in the archive."""
 
     logical: int
@@ -66,7 +66,7 @@ class Record(msgspec.Struct):
     stored: int = 0
     crc: int = 0
     link: bytes = b""
-    pieces: Sequence[Piece] = ()
+    pieces: Sequence[DataRange] = ()
     reason: str = ""
 
 

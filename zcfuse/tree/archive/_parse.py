@@ -79,7 +79,9 @@ def _parse_stream(
                 intake.take(stream.done(), member)
             while intake.complete and reader.read(TAR_HEADER):
                 reader.begin(reader.tell())  # the rest, whose checksums the library compares
-            return stream.points()
+            # The points of a cut stream end beyond its last whole symbol, and rapidgzip then
+            # refuses all that follows the last point but one.
+            return stream.points() if intake.complete else b""
     except MissingLibraryError as error:
         reason = f"compressed with {what}, which needs {error}: {EXTRA}; or {remedy}"
         raise NotAnArchiveError(path, reason, compressed=True) from error

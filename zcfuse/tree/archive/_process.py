@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Final
 
+_END_S: Final = 5.0
 _COMMAND: Final = "from {} import main; main({})"
 
 
@@ -29,8 +30,15 @@ class Process:
             )
 
     def status(self) -> int:
-        """Wait for a process that ends by itself; return its `Popen.returncode`."""
-        return self._process.wait()
+        """Wait for a process that ends by itself; return its `Popen.returncode`.
+
+        One that has closed its socket and does not end is killed after some seconds.
+        """
+        try:
+            return self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def kill(self) -> None:
         """Kill the process."""

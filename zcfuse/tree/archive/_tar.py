@@ -16,10 +16,10 @@ from zcfuse.tree.archive._errors import ArchiveError
 from zcfuse.tree.archive._members import (
     LARGEST_SIZE,
     Damage,
+    DataRange,
     HardLink,
     Kind,
     LeftOut,
-    Piece,
     Record,
     clamp_owner,
 )
@@ -101,8 +101,12 @@ def _damage(error: Exception, offset: int, count: int) -> str:
     if isinstance(error, _CutOffError):
         return str(error)
     if isinstance(error, DamagedStreamError):
-        return f"its compressed stream is damaged or cut off, after {count} members ({error})"
-    return f"no readable tar header at byte {offset}, after {count} members ({error})"
+        return f"its compressed stream is damaged or cut off, after {_members(count)} ({error})"
+    return f"no readable tar header at byte {offset}, after {_members(count)} ({error})"
+
+
+def _members(count: int) -> str:
+    return f"{count} member" if count == 1 else f"{count} members"
 
 
 def _empty_archive() -> tarfile.TarFile:
@@ -122,7 +126,9 @@ def _at_end(reader: TarReader, offset: int, count: int, cut: bool) -> bool:
         return block == bytes(BLOCK)
     lost = ", the last of which is cut (EIO)" if cut else ""
     what = " of its contents" if reader.streamed else ""
-    raise _CutOffError(f"it was cut off at byte {reader.end()}{what}, after {count} members{lost}")
+    raise _CutOffError(
+        f"it was cut off at byte {reader.end()}{what}, after {_members(count)}{lost}"
+    )
 
 
 def _next_header(archive: tarfile.TarFile, reader: TarReader, offset: int) -> tarfile.TarInfo:
@@ -226,7 +232,7 @@ def _place_pieces(record: Record, sparse: list[tuple[int, int]]) -> None:
             return _give_up(record, "its sparse map is not in order")
         if offset % BLOCK:
             return _give_up(record, "its sparse map is not aligned to blocks")
-        pieces.append(Piece(logical, offset, length))
+        pieces.append(DataRange(logical, offset, length))
         offset += length
         end = logical + length
     record.pieces, record.stored = pieces, offset - record.offset

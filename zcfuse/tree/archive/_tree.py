@@ -84,9 +84,9 @@ class Archive(Tree):
         OSError: it cannot be opened or read.
     """
 
-    in_parts = True
-
     root: ArchiveNode
+    engine_reason = ""
+    """Why FUSE serves a mount of it, in the status of that mount."""
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class Archive(Tree):
             "index_reason": printable(os.fsencode(index.kept_reason)),
             "notes": [(note.reason, note.count, printable(note.example)) for note in index.notes],
             "unpacked": msgspec.to_builtins(self.unpacked()),
+            "engine_reason": self.engine_reason,
         }
         return {"archives": {printable(index.identity.path): told}}
 
@@ -186,6 +187,10 @@ class Archive(Tree):
         blocks = -(-self.index.identity.size // BLOCK_BYTES)
         names = len(self.index)
         return StatFs(BLOCK_BYTES, BLOCK_BYTES, blocks, 0, 0, names, 0, 0, NAME_BYTES)
+
+    def part_bytes(self) -> int:
+        """Return the archive's size by its names."""
+        return self.index.identity.size // max(1, len(self.index))
 
     def describe(self, node: Node) -> str:
         """Describe the storage of the member."""

@@ -18,6 +18,7 @@ from zcfuse.tree.manifest._columns import (
     FILE,
     MIRROR,
     PARTS,
+    REMOTE,
     SYMLINK,
     TEXT,
     TO_THE_END,
@@ -45,10 +46,14 @@ class Builder:
         base: the directory for relative paths.
         mtime_ns: the modification time of nodes without one.
         checked_files: the maximum number of different files to check.
+        opens_urls: whether nodes may be URLs.
     """
 
-    def __init__(self, base: bytes, mtime_ns: int, checked_files: int) -> None:
+    def __init__(
+        self, base: bytes, mtime_ns: int, checked_files: int, *, opens_urls: bool = False
+    ) -> None:
         self._base = base
+        self._opens_urls = opens_urls
         self._mtime_ns = mtime_ns
         self.files = BackingFiles(base, checked_files)
         self.names: list[bytes] = []
@@ -60,6 +65,7 @@ class Builder:
         self._texts = bytearray()
         self._targets = bytearray()
         self._mirrors: list[bytes] = []
+        self._urls: list[str] = []
         self._directories = {"": _ROOT}
         self.directory_rows: array[int] = array("I", [0])  # the root has none
         self._written: set[int] = set()  # directories with a record
@@ -94,6 +100,7 @@ class Builder:
             texts=self._texts,
             targets=bytes(self._targets),
             mirrors=self._mirrors,
+            urls=self._urls,
         )
 
     def _append(self, position: int, parent: int, name: bytes, row: Row) -> None:
@@ -152,6 +159,9 @@ class Builder:
         if record.symlink is not None:
             _require_one(record, CONTENTS)
             return self._symlink(record, record.symlink)
+        if record.remote is not None:
+            _require_one(record, CONTENTS)
+            return self._remote(record, record.remote)
         if record.mirror is not None:
             _require_one(record, CONTENTS)
             return self._mirror(record, record.mirror)
@@ -221,6 +231,17 @@ class Builder:
             raise Problem("mirror", f"{directory} is not a directory")
         self._mirrors.append(full)
         return MIRROR, len(self._mirrors) - 1, 0, 0
+
+    def _remote(self, record: Record, url: str) -> Row:
+        _refuse_range(record)
+        if not self._opens_urls:
+            raise Problem(
+                "remote", "only a mount shows a URL; load_manifest needs remote=zcfuse.Remote"
+            )
+        if "://" not in url:
+            raise Problem("remote", "must be a URL, such as s3://bucket/prefix")
+        self._urls.append(url)
+        return REMOTE, len(self._urls) - 1, 0, 0
 
 
 def _name(name: str, path: str) -> bytes:

@@ -11,6 +11,7 @@ A row is one content; its kind decides the meaning of `source`, `offset` and `le
 | PARTS | first row in the table of parts | | how many |
 | SYMLINK | | in the targets | in bytes |
 | MIRROR | number among the mirrors | | |
+| REMOTE | number among the URLs | | |
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ZEROS: Final = 3
 PARTS: Final = 4
 SYMLINK: Final = 5
 MIRROR: Final = 6
+REMOTE: Final = 7
 
 TO_THE_END: Final = 2**64 - 1
 

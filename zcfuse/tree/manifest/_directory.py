@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from zcfuse.tree._bytes import Bytes
@@ -12,10 +12,12 @@ from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
 from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import Content, Given, Symlink
 from zcfuse.tree._mirror import Mirror
+from zcfuse.tree._types import Tree
 from zcfuse.tree.manifest._columns import (
     DIRECTORY,
     FILE,
     PARTS,
+    REMOTE,
     SYMLINK,
     TEXT,
     TO_THE_END,
@@ -33,8 +35,10 @@ _SHARED_FILES: Final = 256
 class Entries:
     """Creates the entries of one manifest. Used in the trio thread of its mount."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, remote: Callable[[str], Tree] | None = None) -> None:
         self.index = index
+        self._remote = remote
+        self._remotes: dict[int, Tree] = {}
         self.serial: Final = next(_SERIAL)
         # One entry for all texts: each is a slice of it. The source bytes are dropped.
         self._texts: Blob | None = Bytes(index.texts) if index.texts else None
@@ -59,7 +63,7 @@ class Entries:
         if kind == SYMLINK:
             target = self.index.targets[offset : offset + length]
             return Symlink(target, **self._given(number, dated=True))
-        return self._mirror(source)
+        return self.remote(source) if kind == REMOTE else self._mirror(source)
 
     def attributes(self, number: int) -> Given:
         """Return the attributes of a directory."""
@@ -106,6 +110,14 @@ class Entries:
             found = self._mirrors[number] = Mirror(self.index.mirrors[number])
         return found
 
+    def remote(self, number: int) -> Tree:
+        """Return the single tree of a URL."""
+        found = self._remotes.get(number)
+        if found is None:
+            assert self._remote is not None, "the builder refuses URLs without it"
+            found = self._remotes[number] = self._remote(self.index.urls[number])
+        return found
+
 
 class ManifestDir(Dir):
     """A directory of a manifest. `load_manifest` returns the topmost.
@@ -147,6 +159,15 @@ class ManifestDir(Dir):
     def nodes(self) -> int:
         """The number of nodes in the manifest, including implied directories."""
         return len(self._made.index)
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """The URLs in the manifest."""
+        return self._made.index.urls
+
+    def subtrees(self) -> Sequence[Tree]:
+        """Return the trees of the manifest's URLs; the first call makes them."""
+        return [self._made.remote(number) for number in range(len(self.urls))]
 
     @property
     def unchecked_files(self) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from zcfuse.tree._entry import ENTRY_PATHS, LARGEST
-from zcfuse.tree.manifest._columns import DIRECTORY, MIRROR, SYMLINK, reordered
+from zcfuse.tree.manifest._columns import DIRECTORY, MIRROR, REMOTE, SYMLINK, reordered
 from zcfuse.tree.manifest._errors import Problem
 from zcfuse.tree.manifest._records import Record, did_you_mean
 
@@ -18,6 +18,10 @@ NO_TIME: Final = -1
 _SECOND_NS: Final = 1_000_000_000
 _OCTAL: Final = re.compile(r"(0o)?[0-7]{3,6}")
 _PERMISSIONS: Final = 0o7777
+_WITHOUT_CHOICE: Final = {
+    MIRROR: "a mirror has that of its directory",
+    REMOTE: "the files of a URL have their own",
+}
 _WITHOUT_BYTES: Final = {DIRECTORY: "a directory", SYMLINK: "a link"}
 _FIELDS: Final = ("mode", "uid", "gid", "serve")
 _NO_WISH: Final = (None,) * 4
@@ -61,8 +65,8 @@ class GivenAttributes:
             number = self._numbers.get(wish)
             self._rows[row] = self._number(wish) if number is None else number
         if record.mtime is not None:
-            if kind == MIRROR:
-                raise Problem("mtime", "a mirror has that of its directory")
+            if kind in _WITHOUT_CHOICE:
+                raise Problem("mtime", _WITHOUT_CHOICE[kind])
             if self._times is None:
                 self._times = array("q", [NO_TIME]) * len(self._rows)
             self._times[row] = _nanoseconds(record.mtime)
@@ -80,11 +84,11 @@ class GivenAttributes:
 
     def _number(self, wish: _Wish) -> int:
         mode, uid, gid, serve, kind = wish
-        if kind == MIRROR:
+        if kind in _WITHOUT_CHOICE:
             field = next(
                 name for name, value in zip(_FIELDS, wish, strict=False) if value is not None
             )
-            raise Problem(field, "a mirror has that of its directory")
+            raise Problem(field, _WITHOUT_CHOICE[kind])
         if serve is not None and kind in _WITHOUT_BYTES:
             raise Problem("serve", f"{_WITHOUT_BYTES[kind]} has no bytes to serve")
         number = self._numbers[wish] = len(self._table)

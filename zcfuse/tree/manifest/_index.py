@@ -33,6 +33,7 @@ class Index:
         texts: bytearray,
         targets: bytes,
         mirrors: list[bytes],
+        urls: list[str],
     ) -> None:
         """Take ownership of the columns."""
         self.mtime_ns = mtime_ns
@@ -40,6 +41,7 @@ class Index:
         self.texts = texts
         self.targets = targets
         self.mirrors = mirrors
+        self.urls = urls
         self._parts = parts
         self._ends = order.ends
         self._names = bytes(order.names)

@@ -52,14 +52,24 @@ def _skip_or_complain(error: Exception, text: bytes, line: int, name: str) -> No
         return
     if isinstance(error, msgspec.ValidationError):
         _complain(problem_of(error), line, name)
-    if isinstance(error, UnicodeDecodeError):
-        reason = f"not UTF-8: {error.reason}"
+    # msgspec says so in words, or raises UnicodeDecodeError.
+    if undecodable := _why_no_text(text):
+        reason = f"not UTF-8: {undecodable}"
     elif isinstance(error, RecursionError):
         reason = "not usable: nested too deeply"
     else:
         what = str(error).removeprefix("JSON is malformed: ")
         reason = f"not a JSON object: {what[:1].lower()}{what[1:]}"
     raise ManifestError(name, line, "", reason) from None
+
+
+def _why_no_text(text: bytes) -> str:
+    """Return why `text` is not UTF-8, "" if it is."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return error.reason
+    return ""
 
 
 def _complain(problem: Problem, current: int, name: str) -> NoReturn:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from zcfuse.arguments import require_call, require_type
+from zcfuse.tree._types import Tree
 from zcfuse.tree.manifest._builder import Builder
 from zcfuse.tree.manifest._directory import Entries, ManifestDir
 from zcfuse.tree.manifest._errors import ManifestError
@@ -28,6 +29,7 @@ def load_manifest(
     *,
     progress: Progress | None = None,
     checked_files: int = CHECKED_FILES,
+    remote: Callable[[str], Tree] | None = None,
 ) -> ManifestDir:
     """Read a manifest and check all of it.
 
@@ -38,6 +40,8 @@ def load_manifest(
         checked_files: the maximum number of different files to check: that they exist, are regular
             files, and contain the ranges. Errors of other files appear when a client uses them, as
             for a `File` or `Slice`.
+        remote: makes the tree of a URL in the manifest, such as `zcfuse.Remote`, when a client
+            first looks the node up.
 
     Returns:
         The directory, to mount or to put into another one.
@@ -49,6 +53,8 @@ def load_manifest(
     if progress is not None:
         require_call("progress", progress)
     require_type("checked_files", checked_files, int, "a number of files")
+    if remote is not None:
+        require_call("remote", remote)
     name = os.fspath(path)
     read = _FORMATS.get(os.path.splitext(name)[1])
     if read is None:
@@ -58,11 +64,12 @@ def load_manifest(
         with open(name, "rb") as file:
             status = os.fstat(file.fileno())
             base = os.path.dirname(os.path.abspath(os.fsencode(name)))
-            builder = Builder(base, status.st_mtime_ns, checked_files)
+            opens_urls = remote is not None
+            builder = Builder(base, status.st_mtime_ns, checked_files, opens_urls=opens_urls)
             read(file, name, builder, _reporter(progress, status.st_size))
     except OSError as error:
         raise ManifestError(name, 0, "", error.strerror or str(error)) from error
-    return ManifestDir(Entries(builder.index()))
+    return ManifestDir(Entries(builder.index(), remote))
 
 
 def _reporter(progress: Progress | None, total: int) -> Callable[[int], None]:

@@ -35,6 +35,7 @@ class Record(Part, forbid_unknown_fields=True, gc=False, kw_only=True):
     symlink: str | None = None
     parts: list[Part] | None = None
     mirror: str | None = None
+    remote: str | None = None
     dir: bool = False
     mode: str | None = None
     uid: _Id | None = None
@@ -44,7 +45,7 @@ class Record(Part, forbid_unknown_fields=True, gc=False, kw_only=True):
 
 
 PART_CONTENTS: Final = ("file", "text", "base64", "zeros")
-CONTENTS: Final = (*PART_CONTENTS, "symlink", "parts", "mirror", "dir")
+CONTENTS: Final = (*PART_CONTENTS, "symlink", "parts", "mirror", "remote", "dir")
 
 # Other formats' names for our fields, too different to be found by similarity.
 _MEANT: Final = {

@@ -1,7 +1,7 @@
 """Describes a static `Dir` by values, so that the data path answers without asking.
 
 The mount describes all entries of a `Dir` and of each `Dir` below it once, and each change later.
-Some names the data path hands up to Python: `Computed` bytes, other trees, dynamic directories, and
+Some names the data path forwards to Python: `Computed` bytes, other trees, dynamic directories, and
 entries whose class the program defines.
 
 Belongs to the trio thread of the mount that shows the tree.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,7 @@ from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
 from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import LARGEST, Content, Entry, Symlink
+from zcfuse.tree._leased import AnswerLease, LeasedNames
 from zcfuse.tree._sources import LOG
 from zcfuse.tree._types import (
     WHOLE_FILE,
@@ -38,7 +39,8 @@ from zcfuse.tree.virtual._nodes import DirNode, identity_of
 if TYPE_CHECKING:
     from zcfuse.tree.virtual._tree import VirtualTree
 
-_DIRECTORY, _SYMLINK, _BLOB, _HANDED_UP = ENTRY_KINDS
+_DIRECTORY, _SYMLINK, _BLOB, _HANDED_UP, _MISSING = ENTRY_KINDS
+_KNOWN: Final = 0  # a name whose answer may be there already
 _FILE, _MEMORY, _ZEROS, _SLICE, _CONCAT = TERM_KINDS
 
 _BATCH: Final = 4096
@@ -46,13 +48,16 @@ _KEY_BYTES: Final = 8
 
 
 class _Place:
-    """A directory that the data path knows by number, and the directories below it by name."""
+    """A directory that the data path knows by number, and the directories below it.
+
+    These are by name, and by the user for whom a policy leased them.
+    """
 
     __slots__ = ("below", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.below: dict[bytes, DirNode] = {}
+        self.below: dict[bytes, dict[int | None, DirNode]] = {}
 
 
 class DescribedDir(DescribedTree):
@@ -66,9 +71,9 @@ class DescribedDir(DescribedTree):
         self._by_python = 0
 
     @property
-    def handed_up(self) -> int:
+    def forwarded(self) -> int:
         """The number of entries described so far that only Python can answer for."""
-        return self._by_python
+        return self._by_python + len(self._asking)
 
     def root(self) -> DescribedRoot:
         """Return the attributes and the key of the root itself."""
@@ -107,7 +112,8 @@ class DescribedDir(DescribedTree):
         if sink is None or place is None:
             return
         try:
-            self._drop(place.below.pop(name, None))
+            for child in place.below.pop(name, {}).values():
+                self._drop(child)
             self._describe(sink, node, place, name)
         except Exception:
             LOG.exception("a change of a directory cannot be described to the data path")
@@ -115,9 +121,9 @@ class DescribedDir(DescribedTree):
             sink.failed()
 
     def lease(
-        self, node: DirNode, name: bytes, content: Content, valid_for: float | None
+        self, node: DirNode, name: bytes, content: Content | None, lease: AnswerLease, uid: int
     ) -> int | None:
-        """Describe an answer for everyone, valid for so many seconds.
+        """Describe an answer that a user got; None: the name is missing.
 
         Returns the inode number that clients see, or None if Python must go on answering.
         """
@@ -125,23 +131,115 @@ class DescribedDir(DescribedTree):
         sink, place = self._sink, self._places.get(node)
         if sink is None or place is None:
             return None
+        whose = None if lease.for_everyone else uid
         try:
-            spec = self._entry(node, name, content)
+            spec = self._answer(node, place, name, content, whose)
             if spec[1] == _HANDED_UP:
+                sink.drop(place.number, name, whose)
                 return None
-            self._drop(place.below.pop(name, None))
-            # A millisecond at least: 0 would be no time at all.
-            limit = () if valid_for is None else (max(1, round(valid_for * 1000)),)
-            leased: EntryDescription = (*spec[:6], *limit)
-            number = sink.put(place.number, [leased], node.directory.changed_ns)[0]
-            if is_described(content):
-                self._fill(sink, self._child(node, place, name, content), number)
-            return sink.ino(number) or None
+            changed_ns = node.directory.changed_ns
+            number = sink.put(
+                place.number, [spec], changed_ns, uid=whose, valid_ms=_milliseconds(lease)
+            )[0]
+            self._fill_answer(sink, node, place, name, content, whose, spec, number)
+            return None if content is None else sink.ino(number) or None
         except Exception:
-            LOG.exception("a leased answer cannot be described to the data path")
-            self.withdraw()
-            sink.failed()
+            self._fail(sink)
             return None
+
+    def lease_names(
+        self,
+        node: DirNode,
+        names: Mapping[bytes, Content | tuple[int, int]],
+        lease: LeasedNames,
+        uid: int,
+    ) -> dict[bytes, int]:
+        """Describe the names that a user got, each with its leased entry or its type and number.
+
+        Returns the inode numbers that clients see, of those names that have one.
+        """
+        node = self._asking.get(node.identity, node)
+        sink, place = self._sink, self._places.get(node)
+        if sink is None or place is None:
+            return {}
+        whose = None if lease.for_everyone else uid
+        try:
+            specs = [
+                (name, _KNOWN, None, 0, 0, known)
+                if isinstance(known, tuple)
+                else self._answer(node, place, name, known, whose)
+                for name, known in names.items()
+            ]
+            numbers = sink.list(
+                place.number,
+                specs,
+                node.directory.changed_ns,
+                uid=whose,
+                valid_ms=_milliseconds(lease),
+                complete=lease.complete,
+            )
+            inos: dict[bytes, int] = {}
+            for (name, content), spec, number in zip(names.items(), specs, numbers, strict=True):
+                if not isinstance(content, tuple):
+                    self._fill_answer(sink, node, place, name, content, whose, spec, number)
+                inos[name] = sink.ino(number)
+            return {name: ino for name, ino in inos.items() if ino}
+        except Exception:
+            self._fail(sink)
+            return {}
+
+    def drop(self, directory: bytes, name: bytes, uid: int | None) -> None:
+        """End a leased answer."""
+        node = self._asking.get(directory)
+        place = None if node is None else self._places.get(node)
+        if self._sink is not None and place is not None:
+            self._sink.drop(place.number, name, uid)
+
+    def _fail(self, sink: IndexSink) -> None:
+        LOG.exception("a leased answer cannot be described to the data path")
+        self.withdraw()
+        sink.failed()
+
+    def _answer(
+        self,
+        node: DirNode,
+        place: _Place,
+        name: bytes,
+        content: Content | None,
+        whose: int | None,
+    ) -> EntryDescription:
+        """Describe a policy's answer. A directory that is the same as before stays."""
+        if content is None:
+            return name, _MISSING, None, 0, 0, None
+        spec = self._entry(node, name, content)
+        if spec[1] != _DIRECTORY:
+            return spec
+        before = place.below.get(name, {}).get(whose)
+        stays = before is not None and _is_same(before.directory, content)
+        return (*spec[:5], (asks(content), stays))
+
+    def _fill_answer(
+        self,
+        sink: IndexSink,
+        node: DirNode,
+        place: _Place,
+        name: bytes,
+        content: Content | None,
+        whose: int | None,
+        spec: EntryDescription,
+        number: int,
+    ) -> None:
+        """Describe what is below a policy's answer, which the data path knows by a number."""
+        below = place.below.get(name, {})
+        before = below.get(whose)
+        known = None if before is None else self._places.get(before)
+        if before is not None and known is not None and known.number == number:
+            if spec[1] == _DIRECTORY and content is not None:
+                before.merge(DirNode(self._tree, _dir(content), node, name, before.identity))
+            return
+        self._drop(below.pop(whose, None))
+        if content is not None and is_described(content):
+            self._fill(sink, self._child(node, place, name, content, whose), number)
 
     def _describe(self, sink: IndexSink, node: DirNode, place: _Place, name: bytes) -> None:
         directory = node.directory
@@ -171,11 +269,17 @@ class DescribedDir(DescribedTree):
                     if is_described(content):
                         left.append((self._child(node, place, name, content), found))
 
-    def _child(self, node: DirNode, place: _Place, name: bytes, content: Content) -> DirNode:
-        assert isinstance(content, Dir)
-        identity = identity_of(node.identity, name, content.key())
-        child = DirNode(self._tree, content, node, name, identity)
-        place.below[name] = child
+    def _child(
+        self,
+        node: DirNode,
+        place: _Place,
+        name: bytes,
+        content: Content,
+        whose: int | None = None,
+    ) -> DirNode:
+        identity = identity_of(node.identity, name, _dir(content).key())
+        child = DirNode(self._tree, _dir(content), node, name, identity)
+        place.below.setdefault(name, {})[whose] = child
         return child
 
     def _drop(self, node: DirNode | None) -> None:
@@ -186,25 +290,26 @@ class DescribedDir(DescribedTree):
                 del self._asking[at.identity]
             place = self._places.pop(at, None)
             if place is not None:
-                left.extend(place.below.values())
+                for children in place.below.values():
+                    left.extend(children.values())
 
     def _entry(self, node: DirNode, name: bytes, content: Content) -> EntryDescription:
         if is_described(content):
             assert isinstance(content, Dir)
             key, changed_ns = _key(content), content.changed_ns
-            return name, _DIRECTORY, _given(content), key, changed_ns, asks(content)
+            return name, _DIRECTORY, _given(content), key, changed_ns, (asks(content), False)
         if type(content) is Symlink and _fits(content):
             return name, _SYMLINK, _given(content), 0, 0, content.target
         terms = _terms(content) if isinstance(content, Blob) and _fits(content) else None
         if terms is None:
-            return name, _HANDED_UP, None, 0, 0, self._handed_up(node, name, content)
+            return name, _HANDED_UP, None, 0, 0, self._forwarded(node, name, content)
         assert isinstance(content, Blob)
         has_memory = any(term[0] == _MEMORY for term in terms)
         made_ns = content.created_ns if isinstance(content, Bytes) else 0
         key = _key(content) if has_memory else 0
         return name, _BLOB, _given(content), key, made_ns, tuple(terms)
 
-    def _handed_up(self, node: DirNode, name: bytes, content: Content) -> tuple[int, int]:
+    def _forwarded(self, node: DirNode, name: bytes, content: Content) -> tuple[int, int]:
         """Return the type and the inode number of an entry that Python answers for."""
         self._by_python += 1
         kind = content.kind if isinstance(content, Entry) else stat.S_IFDIR
@@ -214,6 +319,21 @@ class DescribedDir(DescribedTree):
             LOG.debug("%r cannot be looked at yet", name, exc_info=True)
             return kind, int.from_bytes(identity_of(node.identity, name, "unseen")[:_KEY_BYTES])
         return kind, attributes.ino
+
+
+def _dir(content: Content) -> Dir:
+    assert isinstance(content, Dir)
+    return content
+
+
+def _is_same(before: Dir, now: Content) -> bool:
+    """Whether the data path knows all of a directory that a policy answers again."""
+    return before is now or (asks(before) and asks(now) and before.key() == _dir(now).key())
+
+
+def _milliseconds(lease: AnswerLease) -> int | None:
+    # A millisecond at least: 0 would be no time at all.
+    return None if lease.valid_for is None else max(1, round(lease.valid_for * 1000))
 
 
 def _entries(directory: Dir) -> Iterator[tuple[bytes, Content]]:

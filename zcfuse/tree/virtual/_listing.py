@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from zcfuse.tree._entry import Content
 from zcfuse.tree._snapshot import Snapshot
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 class DirListing(Snapshot[DirNode]):
     """The names of a directory that a program describes."""
 
-    __slots__ = ("_meaning", "_place")
+    __slots__ = ("_inos", "_meaning", "_place")
 
     def __init__(
         self,
@@ -26,9 +29,14 @@ class DirListing(Snapshot[DirNode]):
         directory: DirNode,
         names: Sequence[bytes],
         meaning: Callable[[bytes], Content | None],
+        inos: Mapping[bytes, int] = MappingProxyType({}),
     ) -> None:
-        """`meaning` returns a name's present entry, None if it is gone."""
+        """`meaning` returns a name's present entry, None if it is gone.
+
+        `inos` are the numbers that the data path shows of leased entries.
+        """
         super().__init__(tree, directory, directory.parent or directory, names)
+        self._inos = inos
         self._place = tree.place
         self._meaning = meaning
 
@@ -37,7 +45,12 @@ class DirListing(Snapshot[DirNode]):
         name = self._names[index]
         try:
             content = self._meaning(name)
-            return None if content is None else self._place(self._directory, name, content)
+            if content is None:
+                return None
+            node, attributes = self._place(self._directory, name, content)
+            if name in self._inos:
+                attributes = msgspec.structs.replace(attributes, ino=self._inos[name])
+            return node, attributes
         except OSError:
             raise
         except Exception:

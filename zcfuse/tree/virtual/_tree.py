@@ -6,6 +6,7 @@ Used in the trio thread of the mount that shows it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -23,15 +24,15 @@ from typing import Final
 
 import msgspec
 
-from zcfuse.datapath import BLOCK_BYTES, NAME_BYTES
+from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT, NAME_BYTES
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._content import Blob, content_of
 from zcfuse.tree._dir import Dir, checked_name
-from zcfuse.tree._entry import Content, Symlink
-from zcfuse.tree._leased import Leased
+from zcfuse.tree._entry import Content, Entry, Symlink
+from zcfuse.tree._leased import AnswerLease, Leased, LeasedNames
 from zcfuse.tree._near import ask_far
 from zcfuse.tree._paths import PathOpener
-from zcfuse.tree._report import report_of
+from zcfuse.tree._report import report_of, trees_in
 from zcfuse.tree._sources import ACCESS_ACL, LOG, Runs, Sources
 from zcfuse.tree._types import (
     Answer,
@@ -51,6 +52,7 @@ from zcfuse.tree.virtual._described import DescribedDir, asks, is_described
 from zcfuse.tree.virtual._file import BlobFile, MadeFile, blocks_of
 from zcfuse.tree.virtual._listing import DirListing, GraftListing
 from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, identity_of
+from zcfuse.tree.virtual._part_bytes import part_bytes
 
 _MODES: Final = {stat.S_IFDIR: 0o555, stat.S_IFLNK: 0o777, stat.S_IFREG: 0o444}
 _ROOT_IDENTITY: Final = identity_of(b"", b"", "root")
@@ -61,8 +63,6 @@ class VirtualTree(Tree):
 
     The user who makes the tree owns entries without an owner.
     """
-
-    in_parts = True
 
     root: DirNode
 
@@ -89,10 +89,10 @@ class VirtualTree(Tree):
             self._values.withdraw()
 
     def name_changed(self, directory: DirNode, name: bytes) -> None:
-        """Pass on that `name` in `directory` means something else now."""
+        """Pass on that `name` in `directory` means something else now; b"": its listing ended."""
         self._answers.drop(directory.identity, name)
         self._values.changed(directory, name)
-        if self._changed is not None:
+        if self._changed is not None and name:
             self._changed(directory, name)
 
     def lookup(self, directory: Node, name: bytes) -> Found:
@@ -124,6 +124,10 @@ class VirtualTree(Tree):
         if isinstance(own.entry, Blob):
             return self._looked_at(own, own.entry)
         return self._plain(own)
+
+    def part_bytes(self) -> int:
+        """Return the estimate for the directory as it is now."""
+        return part_bytes(self.root.directory)
 
     def readlink(self, node: Node) -> bytes:
         """Return the target of a symbolic link; EINVAL for anything else."""
@@ -213,6 +217,16 @@ class VirtualTree(Tree):
         origin = "" if own.parent is None else own.parent.directory.entry_origin
         return f"{entry.describe()}{origin}"
 
+    def real_path(self, node: Node) -> bytes | None:
+        """Return the answer of another tree for its node; the entries' files are opened."""
+        if isinstance(node, GraftNode) and type(self).open is VirtualTree.open:
+            return node.graft.tree.real_path(node.inner)
+        return None
+
+    def wants_push(self) -> bool:
+        """Return whether a tree that is in the directory now asks for pushes."""
+        return any(tree.wants_push() for tree in trees_in(self.root.directory))
+
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return the reports of the trees in the directory."""
         return report_of(self.root.directory)
@@ -223,7 +237,7 @@ class VirtualTree(Tree):
             return directory.beside(directory.graft.tree.adopt(directory.inner, name, identity))
         content: Content | None = None
         if isinstance(directory, DirNode) and asks(directory.directory):
-            content = self._answers.get(directory.identity, name, EVERYONE)
+            content = self._answers.shown_as(directory.identity, name, identity.ino)
         elif isinstance(directory, DirNode):
             content = directory.directory.get(name)
         if isinstance(directory, DirNode) and content is not None:
@@ -271,39 +285,97 @@ class VirtualTree(Tree):
         directory, place = parent.directory, parent.identity
         kept = self._answers.get(place, name, who.uid)
         if kept is not None:
-            return kept, None
+            return kept.content, kept.ino
         drops = self._answers.drops
         found = await directory.lookup(os.fsdecode(name), who)
         if not isinstance(found, Leased):
             return found, None
-        if not directory.leases:
-            raise TypeError(f"{type(directory).__qualname__} returns Leased: set leases = True")
+        _require_leases(directory, found)
         content, ino = found.entry, None
         if self._answers.drops == drops:
-            self._answers.keep(place, name, who.uid, found)
-            if found.for_everyone:
-                ino = self._values.lease(parent, name, content, found.valid_for)
+            ino = self._values.lease(parent, name, content, found, who.uid)
+            self._keep(place, name, who, found, content, ino)
         return content, ino
+
+    def _keep(
+        self,
+        place: bytes,
+        name: bytes,
+        who: Who,
+        lease: AnswerLease,
+        content: Content | None,
+        ino: int | None,
+    ) -> None:
+        ended = self._answers.keep(place, name, who.uid, lease, content, ino)
+        if ended is not None:
+            uid = None if ended.uid == EVERYONE else ended.uid
+            self._values.drop(ended.directory, ended.name, uid)
 
     async def _listed(self, node: DirNode, who: Who) -> Listing:
         """Ask a dynamic directory for its names, and for each entry unless it gave a mapping."""
+        drops = self._answers.drops
         listed = await node.directory.list(who)
-        if isinstance(listed, Mapping):
-            by_name = {checked_name(name): name for name in listed}
-            return DirListing(
-                self, node, tuple(by_name), lambda name: _content(listed[by_name[name]])
-            )
+        lease = listed if isinstance(listed, LeasedNames) else None
+        if lease is not None:
+            _require_leases(node.directory, lease)
+        names = listed.names if isinstance(listed, LeasedNames) else listed
+        if isinstance(names, Mapping):
+            return self._mapped(node, names, who, lease if self._answers.drops == drops else None)
         meanings: dict[bytes, Content | Exception | None] = {}
-        for name in _names(listed):
+        inos: dict[bytes, int] = {}
+        for name in _names(names):
             try:
-                found, _ = await self._answer(node, name, who)
+                found, ino = await self._answer(node, name, who)
                 meanings[name] = _content(found)
+                if ino is not None:
+                    inos[name] = ino
             except OSError as error:
                 meanings[name] = error
             except Exception as error:
                 LOG.exception("the directory entry %r cannot be looked up", name)
                 meanings[name] = OSError(errno.EIO, str(error))
-        return DirListing(self, node, tuple(meanings), lambda name: _raised(meanings[name]))
+        if lease is not None and self._answers.drops == drops:
+            known = await ask_far(lambda: self._known(node, meanings, inos))
+            self._values.lease_names(node, known, lease, who.uid)
+        found_names = tuple(meanings)
+        return DirListing(self, node, found_names, lambda name: _raised(meanings[name]), inos)
+
+    def _mapped(
+        self, node: DirNode, listed: Mapping[str, object], who: Who, lease: LeasedNames | None
+    ) -> Listing:
+        """Return a listing of the entries in a mapping, which the lease of their names covers."""
+        by_name = {checked_name(name): name for name in listed}
+        if lease is None:
+            return DirListing(
+                self, node, tuple(by_name), lambda name: _content(listed[by_name[name]])
+            )
+        entries = {name: content_of(listed[given], given) for name, given in by_name.items()}
+        inos = self._values.lease_names(node, entries, lease, who.uid)
+        for name, content in entries.items():
+            self._keep(node.identity, name, who, lease, content, inos.get(name))
+        return DirListing(self, node, tuple(entries), entries.__getitem__, inos)
+
+    def _known(
+        self,
+        node: DirNode,
+        meanings: Mapping[bytes, Content | Exception | None],
+        inos: Mapping[bytes, int],
+    ) -> dict[bytes, Content | tuple[int, int]]:
+        """Return the type and the inode number of each name that was looked up and is there."""
+        known: dict[bytes, Content | tuple[int, int]] = {}
+        for name, meaning in meanings.items():
+            if meaning is None:
+                continue
+            kind, ino = stat.S_IFREG, inos.get(name)
+            if not isinstance(meaning, Exception):
+                kind = meaning.kind if isinstance(meaning, Entry) else stat.S_IFDIR
+                if ino is None:
+                    with contextlib.suppress(OSError):
+                        ino = self.place(node, name, meaning)[1].ino
+            if ino is None:
+                ino = int.from_bytes(identity_of(node.identity, name, "unseen")[:8]) | MADE_INO_BIT
+            known[name] = (kind, ino)
+        return known
 
     def _from(self, directory: GraftNode, found: Found) -> Found:
         inner, attributes = found
@@ -406,6 +478,12 @@ def _require_same(node: EntryNode, blob: Blob, sources: Sources) -> None:
     assert node.parent is not None, "only the root has no parent, and it is a directory"
     if _identity(node.parent, node.name, blob, sources) != node.identity:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def _require_leases(directory: Dir, answer: AnswerLease) -> None:
+    if not directory.leases:
+        what = f"{type(directory).__qualname__} returns {type(answer).__name__}"
+        raise TypeError(f"{what}: set leases = True")
 
 
 def _content(value: object) -> Content | None:

@@ -14,6 +14,7 @@ inline constexpr std::uint32_t gid = 1U << 2;
 inline constexpr std::uint32_t size = 1U << 3;
 inline constexpr std::uint32_t atime = 1U << 4;
 inline constexpr std::uint32_t mtime = 1U << 5;
+inline constexpr std::uint32_t fh = 1U << 6;
 inline constexpr std::uint32_t atime_now = 1U << 7;
 inline constexpr std::uint32_t mtime_now = 1U << 8;
 }  // namespace fattr

@@ -40,7 +40,7 @@ struct IndexHandle {
 };
 
 void require(int error) {
-    if (error == kHandUp) {
+    if (error == kUpcall) {
         throw std::system_error(EIO, std::generic_category(), "the index is damaged");
     }
     if (error < 0) {
@@ -142,9 +142,9 @@ SourceHandle source(const IndexHandle& self, int fd, std::uint64_t first_ino, Ow
 
 void lease_archive(DataPath& path, std::uint64_t nodeid, const IndexHandle& index, int fd,
                    std::uint64_t first_ino, Owner uid, Owner gid) {
-    auto& mirrors = path.state().mirrors;
-    const bool room = mirrors.statistics().indexes < sys::descriptor_limit() / kArchiveShare;
-    mirrors.lease(nodeid, source(index, room ? fd : -1, first_ino, uid, gid).source);
+    auto& leased_nodes = path.state().leased_nodes;
+    const bool room = leased_nodes.statistics().indexes < sys::descriptor_limit() / kArchiveShare;
+    leased_nodes.lease(nodeid, source(index, room ? fd : -1, first_ino, uid, gid).source);
 }
 
 }  // namespace

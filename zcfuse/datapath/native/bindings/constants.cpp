@@ -14,6 +14,7 @@
 #include "serve/sources/index_store.hpp"
 #include "serve/sources/source.hpp"
 #include "serve/suspects.hpp"
+#include "serve/workers.hpp"
 #include "sys/files.hpp"
 
 namespace nb = nanobind;
@@ -59,10 +60,11 @@ void add_constants(nb::module_& module) {
     module.attr("SUSPECTS_BYTES") = Suspects::kBytes;
     module.attr("MOST_DEATHS") = Suspects::kMostDeaths;
     module.attr("MEMBER_KINDS") = values(MemberKind::directory, MemberKind::unreadable);
-    module.attr("ENTRY_KINDS") = values(EntryKind::directory, EntryKind::handed_up);
+    module.attr("ENTRY_KINDS") = values(EntryKind::directory, EntryKind::missing);
     module.attr("TERM_KINDS") = values(BlobTerm::Kind::file, BlobTerm::Kind::concat);
     module.def("mixed_ino", &mixed_ino, "device"_a, "ino"_a);
     module.def("tick_ns", &tick_ns, "time_ns"_a);
+    module.def("serving_threads", &serving_threads, "wanted"_a);
     module.def("is_local", &sys::is_local, "fd"_a);
 }
 

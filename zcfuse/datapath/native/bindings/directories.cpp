@@ -34,6 +34,10 @@ struct DirectoryHandle {
     std::uint64_t numbers_of;
 };
 
+struct UsersHandle {
+    std::shared_ptr<UserDescriptors> users;
+};
+
 // An identity as Python holds it.
 struct PackedIdentity {
     std::uint64_t ino;
@@ -242,7 +246,7 @@ nb::list shown_names(const nb::list& names) {
 
 }  // namespace
 
-void add_directories(nb::module_& module) {
+void add_directories(nb::module_& module, nb::class_<DataPath>& datapath) {
     nb::class_<DirectoryHandle>(module, "SourceDirectory")
         .def("enter", &enter, "path"_a)
         .def("find", &find, "name"_a)
@@ -254,6 +258,39 @@ void add_directories(nb::module_& module) {
         .def("names", &names)
         .def("marks", &marks, "name"_a)
         .def("fileno", [](const DirectoryHandle& self) { return self.at->descriptor(); });
+    nb::class_<UsersHandle>(module, "UserDescriptors")
+        .def(
+            "__init__",
+            [](UsersHandle* self, std::size_t descriptors, std::size_t next) {
+                new (self) UsersHandle{std::make_shared<UserDescriptors>(descriptors)};
+                self->users->share_from(next);
+            },
+            "descriptors"_a, "next"_a)
+        .def(
+            "admits",
+            [](const UsersHandle& self, std::uint32_t uid) { return self.users->admits(uid); },
+            "uid"_a)
+        .def(
+            "take",
+            [](const UsersHandle& self, std::uint32_t uid, std::size_t count) {
+                self.users->take(uid, count);
+            },
+            "uid"_a, "count"_a)
+        .def(
+            "give",
+            [](const UsersHandle& self, std::uint32_t uid, std::size_t count) {
+                self.users->give(uid, count);
+            },
+            "uid"_a, "count"_a)
+        .def(
+            "spares",
+            [](const UsersHandle& self, std::uint32_t uid, int fd) {
+                return self.users->spares(uid, fd);
+            },
+            "uid"_a, "fd"_a);
+    datapath.def("user_descriptors", [](const DataPath& path) {
+        return UsersHandle{path.state().leased_nodes.users()};
+    });
     module.def("open_directory", &open_root, "fd"_a, "numbers_of"_a, "walks"_a = false,
                nb::call_guard<Released>());
     module.def(

@@ -113,7 +113,7 @@ nb::list xattr_names(const ImageHandle& self, std::uint64_t nid) {
 
 // A redirect, or pieces: (device, offset, length).
 nb::object place(const ImageHandle& self, std::uint64_t nid) {
-    ErofsImage::Place found;
+    ErofsImage::Data found;
     require(self.image->place(inode_of(self, nid), found), "a file of an image");
     if (found.redirect) {
         return to_bytes(*found.redirect);

@@ -81,7 +81,7 @@ void add_term(nb::handle value, LiveIndex::Spec& into) {
     into.terms.push_back(std::move(made));
 }
 
-// (name, kind, given, key, time in ns, value, and perhaps for how many ms)
+// (name, kind, given, key, time in ns, value)
 LiveIndex::Spec spec_of(nb::handle value) {
     const auto entry = nb::cast<nb::tuple>(value);
     LiveIndex::Spec spec;
@@ -90,15 +90,13 @@ LiveIndex::Spec spec_of(nb::handle value) {
     spec.given = given_of(entry[2]);
     spec.key = nb::cast<std::uint64_t>(entry[3]);
     spec.time_ns = nb::cast<std::int64_t>(entry[4]);
-    if (entry.size() > 6) {
-        const auto valid_ms = nb::cast<std::int64_t>(entry[6]);
-        spec.valid_until_ms = sys::coarse_milliseconds() + valid_ms;
-    }
     if (spec.kind == EntryKind::directory) {
-        spec.asks = nb::cast<bool>(entry[5]);
+        const auto how = nb::cast<nb::tuple>(entry[5]);
+        spec.asks = nb::cast<bool>(how[0]);
+        spec.keeps = nb::cast<bool>(how[1]);
     } else if (spec.kind == EntryKind::symlink) {
         spec.target = text_of(entry[5]);
-    } else if (spec.kind == EntryKind::handed_up) {
+    } else if (spec.kind == EntryKind::forwarded || spec.kind == EntryKind::none) {
         const auto shown = nb::cast<nb::tuple>(entry[5]);
         spec.type = nb::cast<std::uint32_t>(shown[0]);
         spec.ino = nb::cast<std::uint64_t>(shown[1]);
@@ -112,7 +110,7 @@ LiveIndex::Spec spec_of(nb::handle value) {
 
 // Control alone changes it: to all others a source is const.
 std::shared_ptr<LiveIndex> live_index(const DataPath& path, std::uint64_t nodeid) {
-    const auto root = path.state().mirrors.root_of(nodeid);
+    const auto root = path.state().leased_nodes.root_of(nodeid);
     auto source = root ? root->source : nullptr;
     while (const auto filter = std::dynamic_pointer_cast<const FilterSource>(source)) {
         source = filter->inner();
@@ -132,32 +130,62 @@ void lease_index(DataPath& path, std::uint64_t nodeid, std::uint32_t uid, std::u
     const auto limit =
         std::max<std::size_t>(sys::descriptor_limit() / kDirectoryShare, kLeastDirectories);
     auto index = std::make_shared<LiveIndex>(LiveIndex::Shown{uid, gid, made_ns},
-                                             state.mirrors.trust_ms(), limit);
-    const auto refused = state.mirrors.refused_device();
+                                             state.leased_nodes.trust_ms(), limit);
+    const auto refused = state.leased_nodes.refused_device();
     index->refuse_device(static_cast<std::uint32_t>(refused >> 32),
                          static_cast<std::uint32_t>(refused));
     index->set_root(attributes, key, time_ns, asks);
-    state.mirrors.lease(nodeid, std::move(index));
+    state.leased_nodes.lease(nodeid, std::move(index));
 }
 
-std::vector<std::uint32_t> index_put(const DataPath& path, std::uint64_t nodeid,
-                                     std::uint32_t directory, nb::list entries,
-                                     std::int64_t time_ns) {
+std::vector<LiveIndex::Spec> specs_of(const nb::list& entries) {
     std::vector<LiveIndex::Spec> specs;
     specs.reserve(entries.size());
     for (const auto entry : entries) {
         specs.push_back(spec_of(entry));
     }
+    return specs;
+}
+
+LiveIndex::AnswerLease lease_of(std::optional<std::uint32_t> uid,
+                                std::optional<std::int64_t> valid_ms) {
+    return {uid, valid_ms ? sys::coarse_milliseconds() + *valid_ms : LiveIndex::kForever};
+}
+
+std::vector<std::uint32_t> index_put(const DataPath& path, std::uint64_t nodeid,
+                                     std::uint32_t directory, nb::list entries,
+                                     std::int64_t time_ns, std::optional<std::uint32_t> uid,
+                                     std::optional<std::int64_t> valid_ms) {
+    auto specs = specs_of(entries);
     const nb::gil_scoped_release released;
-    auto numbers = live_index(path, nodeid)->put(directory, std::move(specs), time_ns);
-    path.state().mirrors.forget_directories();
+    auto numbers = live_index(path, nodeid)
+                       ->put(directory, std::move(specs), time_ns, lease_of(uid, valid_ms));
+    path.state().leased_nodes.forget_directories();
     return numbers;
+}
+
+std::vector<std::uint32_t> index_list(const DataPath& path, std::uint64_t nodeid,
+                                      std::uint32_t directory, nb::list entries,
+                                      std::int64_t time_ns, std::optional<std::uint32_t> uid,
+                                      std::optional<std::int64_t> valid_ms, bool complete) {
+    auto specs = specs_of(entries);
+    const nb::gil_scoped_release released;
+    auto numbers =
+        live_index(path, nodeid)
+            ->list(directory, std::move(specs), time_ns, lease_of(uid, valid_ms), complete);
+    path.state().leased_nodes.forget_directories();
+    return numbers;
+}
+
+void index_drop(const DataPath& path, std::uint64_t nodeid, std::uint32_t directory,
+                const nb::bytes& name, std::optional<std::uint32_t> uid) {
+    live_index(path, nodeid)->drop(directory, {name.c_str(), name.size()}, uid);
 }
 
 void index_remove(const DataPath& path, std::uint64_t nodeid, std::uint32_t directory,
                   const nb::bytes& name, std::int64_t time_ns) {
     live_index(path, nodeid)->remove(directory, {name.c_str(), name.size()}, time_ns);
-    path.state().mirrors.forget_directories();
+    path.state().leased_nodes.forget_directories();
 }
 
 // The nodeid of a directory, 0 where the kernel does not know it.
@@ -165,10 +193,10 @@ std::uint64_t index_nodeid(const DataPath& path, std::uint64_t nodeid, std::uint
     if (directory == LiveIndex::kRoot) {
         return nodeid;
     }
-    auto& mirrors = path.state().mirrors;
+    auto& leased_nodes = path.state().leased_nodes;
     auto identity = live_index(path, nodeid)->identity_of(directory);
-    identity.lease = mirrors.root_of(nodeid)->number;
-    return mirrors.nodes().nodeid_of(identity);
+    identity.lease = leased_nodes.root_of(nodeid)->number;
+    return leased_nodes.nodes().nodeid_of(identity);
 }
 
 }  // namespace
@@ -177,7 +205,11 @@ void add_indexes(nb::class_<DataPath>& datapath) {
     datapath
         .def("lease_index", &lease_index, "nodeid"_a, nb::kw_only(), "uid"_a, "gid"_a, "made_ns"_a,
              "given"_a.none(), "key"_a, "time_ns"_a, "asks"_a = false)
-        .def("index_put", &index_put, "nodeid"_a, "directory"_a, "entries"_a, "time_ns"_a)
+        .def("index_put", &index_put, "nodeid"_a, "directory"_a, "entries"_a, "time_ns"_a,
+             nb::kw_only(), "uid"_a.none() = nb::none(), "valid_ms"_a.none() = nb::none())
+        .def("index_list", &index_list, "nodeid"_a, "directory"_a, "entries"_a, "time_ns"_a,
+             nb::kw_only(), "uid"_a.none(), "valid_ms"_a.none(), "complete"_a)
+        .def("index_drop", &index_drop, "nodeid"_a, "directory"_a, "name"_a, "uid"_a.none())
         .def(
             "index_ino",
             [](const DataPath& path, std::uint64_t nodeid, std::uint32_t number) {

@@ -15,6 +15,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -40,12 +41,17 @@ using namespace nb::literals;
 
 namespace {
 
+// What of a growing file is there; leases share it with Python.
+struct PresenceHandle {
+    std::shared_ptr<zc::Presence> presence;
+};
+
 // [(nodeid, name, device, inode number, time of birth, type, layer)], the leased directory first.
 nb::list describe(zc::DataPath& path, std::uint64_t nodeid) {
-    std::vector<zc::Mirrors::Description> chain;
+    std::vector<zc::LeasedNodes::Description> chain;
     {
         const nb::gil_scoped_release released;
-        chain = path.state().mirrors.describe(nodeid);
+        chain = path.state().leased_nodes.describe(nodeid);
     }
     nb::list result;
     for (const auto& one : chain) {
@@ -76,8 +82,12 @@ std::vector<zc::InstallExtent> converted(const Extents& extents) {
 }
 
 std::pair<std::string, std::string> install(zc::DataPath& path, std::uint64_t nodeid,
-                                            const Extents& extents, const std::string& path_name) {
-    return path.install(nodeid, converted(extents), path_name);
+                                            const Extents& extents, const std::string& path_name,
+                                            std::optional<PresenceHandle> presence) {
+    const auto converted_extents = converted(extents);
+    const nb::gil_scoped_release released;
+    return path.install(nodeid, converted_extents, path_name,
+                        presence ? presence->presence : nullptr);
 }
 
 std::pair<std::string, std::string> would_serve(zc::DataPath& path, const Extents& extents,
@@ -117,6 +127,31 @@ void translate(const std::exception_ptr& thrown, void*) {
     }
 }
 
+void bind_presence(nb::module_& module) {
+    nb::class_<PresenceHandle>(module, "Presence")
+        .def(
+            "__init__",
+            [](PresenceHandle* self, std::size_t pieces, std::uint64_t piece_bytes) {
+                if (piece_bytes == 0) {
+                    throw nb::value_error("a piece has bytes");
+                }
+                new (self) PresenceHandle{std::make_shared<zc::Presence>(pieces, piece_bytes)};
+            },
+            "pieces"_a, "piece_bytes"_a)
+        .def(
+            "show",
+            [](const PresenceHandle& self, std::size_t first, std::size_t stop) {
+                self.presence->show(first, stop);
+            },
+            "first"_a, "stop"_a)
+        .def(
+            "hide",
+            [](const PresenceHandle& self, std::size_t first, std::size_t stop) {
+                self.presence->hide(first, stop);
+            },
+            "first"_a, "stop"_a);
+}
+
 void bind_config(nb::module_& module) {
     nb::class_<zc::Config>(module, "Config")
         .def(nb::init<>())
@@ -133,6 +168,7 @@ void bind_config(nb::module_& module) {
         .def_rw("message_bytes", &zc::Config::message_bytes)
         .def_rw("cache_timeout", &zc::Config::cache_timeout)
         .def_rw("immutable", &zc::Config::immutable)
+        .def_rw("silent_opens", &zc::Config::silent_opens)
         .def_rw("push", &zc::Config::push)
         .def_rw("fence_directory", &zc::Config::fence_directory)
         .def_rw("splice_min", &zc::Config::splice_min)
@@ -164,7 +200,7 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
         .def("start", &DataPath::start, Released())
         .def("ended_fd", [](const DataPath& path) { return path.state().ending.event(); })
         .def("end_reason", [](const DataPath& path) { return path.state().ending.reason(); })
-        .def("install", &install, "nodeid"_a, "extents"_a, "path"_a = "", Released())
+        .def("install", &install, "nodeid"_a, "extents"_a, "path"_a = "", "presence"_a = nb::none())
         .def("would_serve", &would_serve, "extents"_a, "path"_a = "", Released())
         .def(
             "watch_requests",
@@ -193,20 +229,20 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
                     paths.emplace(one.c_str(), one.size());
                 }
                 const nb::gil_scoped_release released;
-                path.state().mirrors.lease(nodeid, zc::DirectorySource::open(root_fd),
-                                           std::move(paths));
+                path.state().leased_nodes.lease(nodeid, zc::DirectorySource::open(root_fd),
+                                                std::move(paths));
             },
             "nodeid"_a, "root_fd"_a, "kept"_a = nb::make_tuple())
         .def(
             "refuse_device",
             [](DataPath& path, std::uint32_t major, std::uint32_t minor) {
-                path.state().mirrors.refuse_device(major, minor);
+                path.state().leased_nodes.refuse_device(major, minor);
             },
             "major"_a, "minor"_a)
         .def("revoke_directory", &DataPath::revoke_directory, "nodeid"_a, Released())
         .def(
             "drop_directory",
-            [](DataPath& path, std::uint64_t nodeid) { path.state().mirrors.drop(nodeid); },
+            [](DataPath& path, std::uint64_t nodeid) { path.state().leased_nodes.drop(nodeid); },
             "nodeid"_a, Released())
         .def("describe", &describe, "nodeid"_a)
         .def("revoke", &DataPath::revoke, "nodeid"_a, Released())
@@ -226,6 +262,14 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
             "push_changes",
             [](DataPath& path, std::uint64_t nodeid) {
                 return std::string(zc::code_of(path.push_changes(nodeid)));
+            },
+            "nodeid"_a, Released())
+        .def(
+            "freshness",
+            [](const DataPath& path, std::uint64_t nodeid) {
+                const auto found = path.freshness(nodeid);
+                constexpr std::array<const char*, 3> names{"timed", "fixed", "pushed"};
+                return found ? names.at(static_cast<std::size_t>(*found)) : "";
             },
             "nodeid"_a, Released())
         .def(
@@ -253,13 +297,15 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
         .def_static("operations", &operations)
         .def("expect_end", &DataPath::expect_end)
         .def(
-            "stop", [](DataPath& path) { return path.stop(); }, Released());
+            "stop", [](DataPath& path) { return path.stop(); }, Released())
+        .def("leave", &DataPath::leave, Released());
 }
 
 }  // namespace
 
 NB_MODULE(_native, module) {
     zc::bindings::add_constants(module);
+    bind_presence(module);
     // pyfuse3 keeps the operations, and with them this, in globals that are never cleared.
     nb::set_leak_warnings(false);
     nb::register_exception_translator(translate);
@@ -273,9 +319,10 @@ NB_MODULE(_native, module) {
     zc::bindings::add_indexes(datapath);
     zc::bindings::add_sources(module, datapath);
     zc::bindings::add_archives(module, datapath);
-    zc::bindings::add_directories(module);
+    zc::bindings::add_directories(module, datapath);
     zc::bindings::add_surviving(module, datapath);
     zc::bindings::add_images(module);
+    zc::bindings::add_trace(module);
     module.def("upcall_pair", &upcall_pair, "message_bytes"_a);
     module.def(
         "arm_faults", [](const std::string& text) { return zc::sys::arm_faults(text); }, "text"_a);

@@ -1,14 +1,18 @@
 #include "bindings/sources.hpp"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <cerrno>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
+#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -17,6 +21,7 @@
 #include "serve/sources/directory_source.hpp"
 #include "serve/sources/filter_source.hpp"
 #include "serve/sources/overlay.hpp"
+#include "serve/sources/pool.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -38,14 +43,31 @@ std::shared_ptr<const Source> source_of(const AnySource& given) {
 }
 
 void lease_union(DataPath& path, std::uint64_t nodeid, const std::vector<AnySource>& given,
-                 bool sees_trusted) {
+                 bool sees_trusted, int work, bool metacopies, bool redirects) {
     OverlaySource::Layers layers;
     for (const auto& layer : given) {
         layers.push_back(source_of(layer));
     }
-    auto& mirrors = path.state().mirrors;
-    mirrors.lease(nodeid,
-                  OverlaySource::make(std::move(layers), sees_trusted, mirrors.snapshots()));
+    OverlayChanges changes{{}, metacopies, redirects};
+    if (const int error = work >= 0 ? sys::dup_cloexec(work, changes.work) : 0; error < 0) {
+        throw std::system_error(-error, std::generic_category(), "leasing an upper layer");
+    }
+    auto& leased_nodes = path.state().leased_nodes;
+    leased_nodes.lease(nodeid, OverlaySource::make(std::move(layers), sees_trusted,
+                                                   leased_nodes.snapshots(), std::move(changes)));
+}
+
+// `refusals`: the errnos of a removal, a rename and an opening for writing; 0: they are made.
+void lease_pool(DataPath& path, std::uint64_t nodeid, const std::vector<int>& branches,
+                const std::tuple<int, int, int>& refusals) {
+    PoolSource::Branches opened;
+    for (const int branch : branches) {
+        opened.push_back(DirectorySource::open(branch));
+    }
+    auto& leased_nodes = path.state().leased_nodes;
+    const auto [remove, rename, write] = refusals;
+    leased_nodes.lease(nodeid, PoolSource::make(std::move(opened), {remove, rename, write},
+                                                leased_nodes.snapshots()));
 }
 
 // Python's own object would need the GIL where the last source of it ends.
@@ -83,13 +105,13 @@ SourceHandle filter_source(const AnySource& source, const PatternsHandle& patter
 
 void filter_lease(const DataPath& path, std::uint64_t nodeid, const PatternsHandle& patterns,
                   const nb::bytes& above) {
-    auto& mirrors = path.state().mirrors;
-    const auto root = mirrors.root_of(nodeid);
+    auto& leased_nodes = path.state().leased_nodes;
+    const auto root = leased_nodes.root_of(nodeid);
     if (root == nullptr) {
         throw std::system_error(ENOENT, std::generic_category(), "filtering what is not leased");
     }
-    mirrors.lease(nodeid, FilterSource::make(root->source, patterns.patterns, bytes_of(above)),
-                  root->kept);
+    leased_nodes.lease(nodeid, FilterSource::make(root->source, patterns.patterns, bytes_of(above)),
+                       root->kept);
 }
 
 void add_patterns(nb::module_& module) {
@@ -129,12 +151,24 @@ void add_sources(nb::module_& module, nb::class_<DataPath>& datapath) {
     add_patterns(module);
     module.def("filter_source", &filter_source, "source"_a, "patterns"_a, "above"_a);
     datapath
-        .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a,
+        .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a, "work"_a = -1,
+             "metacopies"_a = false, "redirects"_a = false,
              nb::call_guard<nb::gil_scoped_release>())
+        .def("lease_pool", &lease_pool, "nodeid"_a, "branches"_a, "refusals"_a,
+             nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "place",
+            [](DataPath& path, std::uint64_t nodeid, const std::optional<nb::bytes>& name,
+               std::uint32_t branch, std::optional<std::int64_t> valid_ms) {
+                auto text = name ? std::optional(bytes_of(*name)) : std::nullopt;
+                const nb::gil_scoped_release released;
+                return path.state().leased_nodes.place(nodeid, {std::move(text), branch, valid_ms});
+            },
+            "nodeid"_a, "name"_a.none(), "branch"_a, "valid_ms"_a.none())
         .def(
             "lease_source",
             [](DataPath& path, std::uint64_t nodeid, const SourceHandle& source) {
-                path.state().mirrors.lease(nodeid, source.source);
+                path.state().leased_nodes.lease(nodeid, source.source);
             },
             "nodeid"_a, "source"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("filter_lease", &filter_lease, "nodeid"_a, "patterns"_a, "above"_a);

@@ -194,7 +194,6 @@ nb::dict transport_of(const zc::DataPath& path) {
     transport["sched_idle_chosen"] = scheduling.chosen;
     transport["sched_idle_late"] = scheduling.late;
     transport["sched_idle_refused"] = up ? scheduling.reason : "";
-    transport["reads_to_workers"] = path.state().workers.pushed();
     transport["threads"] = of.threads;
     transport["cloned"] = of.cloned;
     transport["clone_error"] = of.clone_error;
@@ -204,7 +203,7 @@ nb::dict transport_of(const zc::DataPath& path) {
 
 nb::dict directories_of(const zc::State& state,
                         const std::vector<std::shared_ptr<zc::ThreadCounts>>& threads) {
-    const auto stats = state.mirrors.statistics();
+    const auto stats = state.leased_nodes.statistics();
     std::uint64_t hits = 0;
     std::uint64_t misses = 0;
     std::uint64_t backing_hits = 0;
@@ -272,14 +271,14 @@ nb::object coherence_of(const zc::State& state) {
 // [(nodeid, opens, reads, bytes, leased directory above it, path from there)]
 nb::list hot_files(const zc::DataPath& path, std::size_t most) {
     const auto& state = path.state();
-    std::vector<std::pair<zc::Ledger::HotFile, zc::Mirrors::Place>> files;
+    std::vector<std::pair<zc::Ledger::HotFile, zc::LeasedNodes::Path>> files;
     {
         const nb::gil_scoped_release released;
         state.ledger.settle();
         for (const auto& file : state.ledger.hot_files(most)) {
-            auto place = zc::is_own(file.nodeid) ? state.mirrors.place_of(file.nodeid)
-                                                 : zc::Mirrors::Place{file.nodeid, {}};
-            files.emplace_back(file, place.value_or(zc::Mirrors::Place{}));
+            auto place = zc::is_own(file.nodeid) ? state.leased_nodes.place_of(file.nodeid)
+                                                 : zc::LeasedNodes::Path{file.nodeid, {}};
+            files.emplace_back(file, place.value_or(zc::LeasedNodes::Path{}));
         }
     }
     nb::list result;
@@ -307,7 +306,7 @@ nb::dict statistics(const zc::DataPath& path) {
     }
     const auto out = state.upcalls.statistics();
     nb::dict pool;
-    pool["buffers"] = path.transport().threads;
+    pool["buffers"] = state.pool_buffers.load();
     pool["bytes"] = state.pool_bytes.load();
     pool["locked"] = state.pool_locked.load();
     nb::dict result;
@@ -321,7 +320,7 @@ nb::dict statistics(const zc::DataPath& path) {
     result["upcalls_late"] = out.late;
     result["upcalls_waiting"] = out.waiting;
     result["notifications"] = state.notifier.sent();
-    result["reads_waited"] = state.reads.waited();
+    result["reads_waited"] = state.workers.pushed();
     result["interrupts"] = state.interrupts.load();
     result["malformed"] = malformed;
     result["paths"] = paths_of(threads);
@@ -336,7 +335,7 @@ nb::dict statistics(const zc::DataPath& path) {
     }
     result["fallbacks"] = to_dict(fallbacks);
     // Leases of files that no client has open are kept for reuse and not reported.
-    const auto kept = state.mirrors.statistics().files.kept;
+    const auto kept = state.leased_nodes.statistics().files.kept;
     result["leases"] = state.leases.size() - std::min(state.leases.size(), kept);
     result["directories"] = directories_of(state, threads);
     result["coherence"] = coherence_of(state);

@@ -9,7 +9,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <system_error>
 
 namespace zc::holder {
@@ -50,11 +49,12 @@ Child::Child(const Command& command) {
     }
     const sys::UniqueFd low_ours(ends[0]);
     const sys::UniqueFd low_theirs(ends[1]);
-    socket_.reset(::fcntl(ends[0], F_DUPFD_CLOEXEC, kFirstOwn));
+    sys::UniqueFd ours(::fcntl(ends[0], F_DUPFD_CLOEXEC, kFirstOwn));
     const sys::UniqueFd theirs(::fcntl(ends[1], F_DUPFD_CLOEXEC, kFirstOwn));
-    if (!socket_ || !theirs) {
+    if (!ours || !theirs) {
         throw failed("fcntl");
     }
+    static_cast<Link&>(*this) = Link(std::move(ours));
     const pid_t pid = ::fork();
     if (pid < 0) {
         throw failed("fork");
@@ -72,62 +72,15 @@ Child::Child(const Command& command) {
 }
 
 Child::Child(Child&& other) noexcept
-    : socket_(std::move(other.socket_)), process_(std::move(other.process_)) {}
+    : Link(std::move(other)), process_(std::move(other.process_)) {}
 
 Child& Child::operator=(Child&& other) noexcept {
     if (this != &other) {
         end();
-        socket_ = std::move(other.socket_);
+        Link::operator=(std::move(other));
         process_ = std::move(other.process_);
     }
     return *this;
-}
-
-std::optional<Message> Child::receive(sys::UniqueFd& with) noexcept {
-    Message message;
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-    iovec piece{&message, sizeof message};
-    msghdr header{};
-    header.msg_iov = &piece;
-    header.msg_iovlen = 1;
-    header.msg_control = control.data();
-    header.msg_controllen = control.size();
-    const auto n = ::recvmsg(socket_.get(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n <= 0) {
-        if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            socket_.reset();
-        }
-        return std::nullopt;
-    }
-    if (const cmsghdr* first = CMSG_FIRSTHDR(&header);
-        first != nullptr && first->cmsg_type == SCM_RIGHTS) {
-        int descriptor = -1;
-        std::memcpy(&descriptor, CMSG_DATA(first), sizeof descriptor);
-        with.reset(descriptor);
-    }
-    if (n != sizeof message) {
-        return std::nullopt;
-    }
-    return message;
-}
-
-bool Child::send_bytes(const void* bytes, std::size_t size, int with) const noexcept {
-    alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
-    iovec piece{const_cast<void*>(bytes), size};
-    msghdr header{};
-    header.msg_iov = &piece;
-    header.msg_iovlen = 1;
-    if (with >= 0) {
-        header.msg_control = control.data();
-        header.msg_controllen = control.size();
-        cmsghdr* const first = CMSG_FIRSTHDR(&header);
-        first->cmsg_level = SOL_SOCKET;
-        first->cmsg_type = SCM_RIGHTS;
-        first->cmsg_len = CMSG_LEN(sizeof with);
-        std::memcpy(CMSG_DATA(first), &with, sizeof with);
-    }
-    // It blocks if the child does not read; a child that is to take over does nothing else.
-    return ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL) == static_cast<ssize_t>(size);
 }
 
 void Child::signal(int number) const noexcept {

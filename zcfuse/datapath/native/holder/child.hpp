@@ -9,7 +9,7 @@
 
 #include <optional>
 
-#include "holder/messages.hpp"
+#include "holder/link.hpp"
 #include "sys/unique_fd.hpp"
 
 namespace zc::holder {
@@ -33,7 +33,7 @@ struct End {
     int status;
 };
 
-class Child {
+class Child : public Link {
   public:
     // Throws std::system_error.
     explicit Child(const Command& command);
@@ -43,27 +43,16 @@ class Child {
     Child& operator=(const Child&) = delete;
     ~Child() { end(); }
 
-    int socket() const noexcept { return socket_.get(); }
     // Readable once the process has ended.
     int process() const noexcept { return process_.get(); }
 
-    // The next message, if there is one; `with` gets the descriptor that came along. A socket that
-    // the child has closed becomes -1 here, so that no process waits for it.
-    std::optional<Message> receive(sys::UniqueFd& with) noexcept;
-    // False if the child is gone, or does not read.
-    template <typename Sent>
-    bool send(const Sent& message, int with = -1) const noexcept {
-        return send_bytes(&message, sizeof message, with);
-    }
     void signal(int number) const noexcept;
     // Reaps a process that has ended; nothing if it still runs.
     std::optional<End> reap() noexcept;
 
   private:
-    bool send_bytes(const void* bytes, std::size_t size, int with) const noexcept;
     void end() noexcept;
 
-    sys::UniqueFd socket_;
     sys::UniqueFd process_;
 };
 

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,13 +24,6 @@ constexpr auto kAnswerWithin = 60s;
 constexpr auto kFirstPause = 20ms;
 constexpr auto kLongestPause = 10s;
 constexpr unsigned kMostFailures = 8;
-
-std::uint64_t nanoseconds(clockid_t clock) noexcept {
-    timespec now{};
-    ::clock_gettime(clock, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-           static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 sys::UniqueFd ending_signals() {
     sigset_t set;
@@ -57,8 +49,8 @@ bool readable(const pollfd& one) noexcept {
 Holder::Holder(Settings settings)
     : settings_(std::move(settings)),
       signals_(ending_signals()),
-      null_(::open("/dev/null", O_RDWR | O_CLOEXEC)) {
-    history_.holder = static_cast<std::uint64_t>(::getpid());
+      null_(::open("/dev/null", O_RDWR | O_CLOEXEC)),
+      history_(::getpid()) {
     standby_.emplace(Command{settings_.first, settings_.plan.get(), settings_.report.get(), false});
     standby_until_ = Clock::now() + kWarmWithin;
 }
@@ -178,17 +170,11 @@ void Holder::take_messages_of_standby() {
 
 // The serving child answers clients.
 void Holder::begin_service() noexcept {
-    const auto pause =
-        history_.generation > 1 ? nanoseconds(CLOCK_MONOTONIC) - history_.since_ns : 0;
-    if (history_.kept > 0 && !answers_) {
-        history_.last[history_.kept - 1].pause_ns = pause;
-    }
-    history_.longest_ns = std::max(history_.longest_ns, pause);
-    history_.since_ns = 0;
+    history_.answered();
     answers_ = true;
     until_ = Clock::time_point::max();
     failures_ = 0;
-    if (history_.generation == 1 && settings_.background) {
+    if (history_.go().generation == 1 && settings_.background) {
         // As the child does now, not earlier: autofs lets only its caller's group pass.
         ::setsid();
         if (settings_.drops_error_output) {
@@ -215,20 +201,7 @@ void Holder::settle_serving() {
         finish(ended->signal == 0 ? ended->status : 1);
         return;
     }
-    if (history_.since_ns == 0) {
-        history_.since_ns = nanoseconds(CLOCK_MONOTONIC);
-    }
-    history_.deaths += planned_ ? 0 : 1;
-    if (history_.kept == history_.last.size()) {
-        std::move(history_.last.begin() + 1, history_.last.end(), history_.last.begin());
-        --history_.kept;
-    }
-    history_.last[history_.kept++] = {static_cast<std::int64_t>(nanoseconds(CLOCK_REALTIME)),
-                                      0,
-                                      ended->signal,
-                                      ended->status,
-                                      planned_ ? 1U : 0U,
-                                      0};
+    history_.ended(ended->signal, ended->status, planned_);
     if (!answers_) {
         note_failure();
     }
@@ -307,14 +280,14 @@ void Holder::promote() {
     serving_ = std::move(standby_);
     standby_.reset();
     warm_ = answers_ = over_ = planned_ = false;
-    ++history_.generation;
+    history_.begin_generation();
     until_ = Clock::now() + kAnswerWithin;
     for (const auto& one : kept_.all()) {
         if (!serving_->send(Message{Kind::descriptor, {}, one.name}, one.descriptor.get())) {
-            return;  // it is dead, and reaped next
+            return;  // it is dead and reaped next, or does not read and ends with its time
         }
     }
-    serving_->send(history_);
+    serving_->send(history_.go());
 }
 
 }  // namespace zc::holder

@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "holder/child.hpp"
+#include "holder/history.hpp"
 #include "holder/kept.hpp"
 
 namespace zc::holder {
@@ -74,7 +75,7 @@ class Holder {
     Clock::time_point not_before_{};
     Clock::time_point until_ = Clock::time_point::max();          // for the serving child to answer
     Clock::time_point standby_until_ = Clock::time_point::max();  // for the standby to be warm
-    Go history_;
+    History history_;
     std::optional<int> status_;
 };
 

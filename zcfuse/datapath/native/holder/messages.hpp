@@ -1,6 +1,6 @@
-// The messages between the holder and its children, over one SEQPACKET socket a child. Both are of
-// fixed size, and only processes of zcfuse write them: nothing of a client gets here.
-// zcfuse/control/survive/_holder.py is the other side.
+// The messages between the holder and its children or programs, over one SEQPACKET socket for each.
+// All are of fixed size, and only processes of zcfuse write them: nothing of a client gets here.
+// zcfuse/control/survive/_link.py is the other side.
 #pragma once
 
 #include <array>
@@ -16,10 +16,17 @@ enum class Kind : std::uint8_t {
     ending = 'E',        // the mount is over: end with me
     handing_over = 'H',  // I end, and a successor takes over
     renew = 'U',         // replace the standby by one of the installed version
-    // To a child.
+    // From a program (program_holder.hpp).
+    listen = 'A',  // with a listening socket: take the next program from there
+    place = 'D',   // with the directory of that socket, and its name
+    query = 'Q',   // how is it?
+    // To a child or a program.
     descriptor = 'F',  // with a descriptor that is held, and its name
     go = 'G',          // a Go: take over
     renewed = 'V',     // the new standby is warm; the text is the layout, "" if it did not start
+    // To a program.
+    refused = 'N',  // nothing is taken over; the text says why
+    state = 'W',    // the text is a StateNow
 };
 
 constexpr std::size_t kTextBytes = 32;
@@ -30,6 +37,16 @@ struct Message {
     std::array<char, kTextBytes> text{};
 };
 static_assert(sizeof(Message) == 40);
+
+// The answer to a query: what a command needs to tell its user. Times are of CLOCK_MONOTONIC.
+struct StateNow {
+    std::uint32_t generation = 0;
+    std::uint32_t serves = 0;    // whether a program does, or is about to
+    std::uint64_t since_ns = 0;  // the start of this pause; 0: clients are answered
+    std::uint64_t until_ns = 0;  // when the holder ends; 0: it does not
+    std::uint64_t holder = 0;    // its process id
+};
+static_assert(sizeof(StateNow) == kTextBytes);
 
 // One change of the serving process.
 struct Handover {

@@ -31,21 +31,22 @@ void Backings::set_session(std::shared_ptr<const DeviceChannel> session) {
     session_.swap(session);
 }
 
+std::shared_ptr<const DeviceChannel> Backings::session() const {
+    const std::lock_guard guard(lock_);
+    return session_;
+}
+
 std::pair<std::shared_ptr<const BackingId>, Cause> Backings::add(int fd) const {
     if (mode_ != Mode::automatic && mode_ != Mode::passthrough) {
         return {nullptr, {}};
     }
-    if (negotiation_.immutable()) {
-        return {nullptr, {Reason::passthrough_immutable}};
+    if (negotiation_.silent_opens()) {
+        return {nullptr, {Reason::passthrough_silent}};
     }
     if (!negotiation_.outcome().passthrough()) {
         return {nullptr, {Reason::passthrough_not_offered}};
     }
-    std::shared_ptr<const DeviceChannel> session;
-    {
-        const std::lock_guard guard(lock_);
-        session = session_;
-    }
+    const auto session = this->session();
     if (!session) {
         return {nullptr, {Reason::passthrough_refused, "ENOTCONN"}};
     }

@@ -23,6 +23,8 @@ class Backings {
 
     // nullptr ends registrations.
     void set_session(std::shared_ptr<const DeviceChannel> session);
+    // The descriptor that belongs to the connection; nullptr once registrations have ended.
+    std::shared_ptr<const DeviceChannel> session() const;
     // Returns (nullptr, cause) if the file cannot pass through; there is no cause if passthrough is
     // not wanted.
     std::pair<std::shared_ptr<const BackingId>, Cause> add(int fd) const;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "serve/constants.hpp"
+#include "serve/hot_files.hpp"
 
 namespace zc {
 
@@ -24,15 +25,18 @@ struct Config {
     std::uint32_t stack_depth = 1;
     std::size_t lock_budget = 64 << 20;  // bytes
     bool prefault = true;
-    std::size_t hot_files = 256;  // files whose requests each thread counts by file
+    std::size_t hot_files = HotFiles::kPlaces;  // closed files that each thread counts by file
     bool read_only = true;
     std::uint32_t upcall_timeout =
         120;  // seconds until an upcall is answered EIO in control's place
     std::uint32_t cache_timeout =
         1000;  // milliseconds for which the kernel may cache names and attributes
     // The promise that the backing tree does not change: the kernel caches names and attributes
-    // without limit, whatever cache_timeout is, and opens need no message.
+    // without limit, whatever cache_timeout is.
     bool immutable = false;
+    // Whether opens of a mount that is immutable, or whose changes are pushed, need no message. It
+    // then has no passthrough, which pays for large files.
+    bool silent_opens = true;
     // Whether changes of the backing filesystems are pushed to the kernel (serve/coherence). A
     // fence needs a directory that this process alone writes to.
     bool push = false;
@@ -46,8 +50,12 @@ struct Config {
     std::string transport = "dev";      // or "auto", "uring"
     bool passthrough_permitted = true;  // whether BACKING_OPEN can be expected to succeed
     bool source_stacked = false;        // whether all of the source is on such as overlayfs
-    bool source_in_parts = false;       // whether most files are parts of files
+    bool source_in_parts = false;       // whether most bytes are in large parts of files
     std::size_t ring_depth = 8;         // entries of a CPU's ring queue, up to 64
+
+    // Whether a file's cached pages need no look at each open.
+    bool may_open_silently() const noexcept { return immutable || push; }
+    bool wants_silent_opens() const noexcept { return may_open_silently() && silent_opens; }
 };
 
 }  // namespace zc

@@ -1,11 +1,8 @@
 #include "serve/datapath.hpp"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <latch>
@@ -16,9 +13,8 @@
 
 #include "serve/forget_names.hpp"
 #include "serve/pipe.hpp"
-#include "serve/relay.hpp"
-#include "serve/server.hpp"
 #include "serve/transport_choice.hpp"
+#include "serve/workers.hpp"
 
 namespace zc {
 
@@ -30,178 +26,6 @@ constexpr auto kNudgeEvery = std::chrono::milliseconds(10);
 // For a data path that nobody stopped: its owner may hold a lock that others wait for.
 constexpr auto kStopUnasked = std::chrono::milliseconds(500);
 constexpr auto kSeverWait = std::chrono::milliseconds(500);
-
-// Makes a thread's blocking read return EINTR, so that it sees that it shall stop.
-int nudge_signal() {
-    return SIGRTMIN + 5;
-}
-
-void allow_nudges() {
-    struct sigaction action {};
-    action.sa_handler = [](int) {};
-    ::sigaction(nudge_signal(), &action, nullptr);
-}
-
-unsigned choose_threads(unsigned wanted) {
-    const auto processors = std::thread::hardware_concurrency();
-    return wanted > 0 ? wanted : std::clamp(processors, 2U, 8U);
-}
-
-void be_deaf_to_signals() {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::sigdelset(&all, nudge_signal());
-    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
-}
-
-// The notifying thread: the notifier itself is shared.
-class NotifierThread {
-  public:
-    NotifierThread(std::shared_ptr<State> state, std::shared_ptr<const DeviceChannel> channel)
-        : state_(std::move(state)),
-          channel_(std::move(channel)),
-          counts_(state_->ledger.join("notify")) {}
-    void run() { state_->notifier.run(*channel_); }
-
-  private:
-    std::shared_ptr<State> state_;
-    std::shared_ptr<const DeviceChannel> channel_;
-    std::shared_ptr<ThreadCounts> counts_;
-};
-
-// A queue's thread. Lets go of the ring at its end; otherwise the ring would keep the connection
-// alive.
-class RingThread {
-  public:
-    RingThread(std::shared_ptr<State> state, std::shared_ptr<const RingQueue> queue)
-        : queue_(queue), server_(std::move(state), std::move(queue)) {}
-    void run() noexcept {
-        server_.run();
-        queue_->close();
-    }
-
-  private:
-    std::shared_ptr<const RingQueue> queue_;
-    Server server_;
-};
-
-// Serves READs of a ring that have to wait.
-class ReadWorker {
-  public:
-    explicit ReadWorker(std::shared_ptr<State> state)
-        : state_(std::move(state)),
-          counts_(state_->ledger.join("read")),
-          reader_(policy_of(*state_), counts_) {}
-    void run() {
-        while (auto job = state_->workers.next()) {
-            const Turn turn(*counts_);
-            reader_.serve(*job, RingReader::Wait::allowed);
-            counts_->answered_read(job->asked, job->served, job->since);
-            state_->workers.done(job->uid);
-        }
-    }
-
-  private:
-    std::shared_ptr<State> state_;
-    std::shared_ptr<ThreadCounts> counts_;
-    RingReader reader_;
-};
-
-// Serves READDIRs that have to read a whole directory first.
-class ListingWorker {
-  public:
-    explicit ListingWorker(std::shared_ptr<State> state)
-        : state_(std::move(state)),
-          counts_(state_->ledger.join("list")),
-          context_{*state_, *counts_, {}} {
-        context_.lists = true;
-    }
-    void run() {
-        while (auto job = state_->listings.next()) {
-            {
-                const Turn turn(*counts_);
-                if (!ops::serve(context_, {job->channel, job->header, job->body})) {
-                    // Revoked meanwhile, and control knows nothing of a handle of the data path.
-                    job->channel->reply_error(job->header.unique, -ESTALE);
-                }
-                const auto& header = job->header;
-                counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode,
-                                  job->since);
-            }
-            state_->listings.done(job->uid);
-        }
-    }
-
-  private:
-    std::shared_ptr<State> state_;
-    std::shared_ptr<ThreadCounts> counts_;
-    ops::Context context_;
-};
-
-// Reads what changes on the backing filesystems.
-class ChangeReader {
-  public:
-    explicit ChangeReader(std::shared_ptr<State> state) : state_(std::move(state)) {}
-    void run() {
-        if (state_->surviving->session().generation() > 0) {
-            // Nobody saw the changes since the end of the process before.
-            state_->coherence->recover();
-        }
-        state_->coherence->run();
-    }
-
-  private:
-    std::shared_ptr<State> state_;
-};
-
-// Pushes changes to the kernel.
-class Pusher {
-  public:
-    Pusher(std::shared_ptr<State> state, std::size_t number)
-        : state_(std::move(state)), number_(number) {}
-    void run() { state_->coherence->pushers().run(number_); }
-
-  private:
-    std::shared_ptr<State> state_;
-    std::size_t number_;
-};
-
-// Decides how the threads of the rings are scheduled.
-class Watcher {
-  public:
-    explicit Watcher(std::shared_ptr<State> state) : state_(std::move(state)) {}
-    void run() { state_->scheduling.watch(); }
-
-  private:
-    std::shared_ptr<State> state_;
-};
-
-// Runs what `make` returns in a thread that is counted and named. `ready` is counted down once it
-// is made, or cannot be.
-template <typename Make>
-std::thread counted_thread(const std::shared_ptr<State>& state, const char* name,
-                           const std::shared_ptr<std::latch>& ready, Make make) {
-    ++state->running;
-    try {
-        std::thread thread([state, ready, make = std::move(make)] {
-            be_deaf_to_signals();
-            try {
-                auto made = make(state);
-                ready->count_down();
-                made.run();
-            } catch (const std::exception& error) {
-                state->ending.failed(error.what(), 0);
-                ready->count_down();
-            }
-            --state->running;
-        });
-        ::pthread_setname_np(thread.native_handle(), name);
-        return thread;
-    } catch (...) {
-        --state->running;
-        throw;
-    }
-}
 
 // A file that has several extents is opened once. Throws std::system_error.
 std::vector<Extent> copies_of(std::span<const InstallExtent> extents) {
@@ -256,15 +80,11 @@ DataPath::DataPath(std::shared_ptr<const DeviceChannel> session, sys::UniqueFd u
                    const Config& config, std::shared_ptr<SurvivingState> surviving,
                    std::optional<std::vector<sys::UniqueFd>> clones) {
     const auto limits = choose_limits(config, ReplyPipe(std::size_t{1} << 20).slots());
-    auto choice = make_rings(config, parse_mode(config.path), limits, *session);
-    if (clones && choice.rings) {
-        throw std::invalid_argument(
-            "a ring ends with its process: a mount that survives needs"
-            " transport dev");
-    }
+    auto choice = make_rings(config, parse_mode(config.path), limits, *session, clones.has_value());
     const unsigned threads = clones ? static_cast<unsigned>(clones->size() + 1)
-                             : choice.rings && config.threads == 0 ? kThreadsBesideRings
-                                                                   : choose_threads(config.threads);
+                             : choice.rings && config.threads == 0
+                                 ? kThreadsBesideRings
+                                 : serving_threads(config.threads);
     state_ =
         std::make_shared<State>(config, std::move(surviving), std::move(upcalls), limits, threads);
     state_->rings = std::move(choice.rings);
@@ -354,15 +174,15 @@ void DataPath::inherit_files(const std::shared_ptr<const DeviceChannel>& session
             kept_[handle.nodeid] = {handle.number, true, std::move(backing)};
             continue;
         }
-        state_->mirrors.files().inherit(handle.nodeid, handle.uid, handle.writes != 0,
-                                        std::move(backing));
+        state_->leased_nodes.files().inherit(handle.nodeid, handle.uid, handle.writes != 0,
+                                             std::move(backing));
     }
 }
 
 // Control's library wants an INIT before all else, and the kernel sends none to a successor.
 void DataPath::show_init() {
     if (state_->negotiation.agreed()) {
-        state_->upcalls.hand_up(std::make_shared<const NoChannel>(),
+        state_->upcalls.forward(std::make_shared<const NoChannel>(),
                                 state_->surviving->session().init(), Clock::now());
     }
 }
@@ -374,53 +194,12 @@ int DataPath::resend() const {
 
 void DataPath::start() {
     show_init();
+    state_->leased_nodes.share_descriptors();
     started_ = std::chrono::steady_clock::now();
-    const auto servers = static_cast<std::ptrdiff_t>(channels_.size());
-    const auto queues =
-        state_->rings ? state_->rings->queues() : std::vector<std::shared_ptr<const RingQueue>>{};
-    const std::size_t workers = queues.empty() ? 0 : state_->workers.threads();
-    const std::size_t watchers = queues.empty() ? 0 : 1;
-    const std::size_t pushers = state_->coherence ? Pushers::kThreads : 0;
-    const std::size_t readers = state_->coherence ? 1 : 0;
-    const auto ready = std::make_shared<std::latch>(
-        servers + 2 +
-        static_cast<std::ptrdiff_t>(queues.size() + state_->listings.threads() + workers +
-                                    watchers + pushers + readers));
-    for (const auto& queue : queues) {
-        threads_.push_back(counted_thread(state_, "zcfuse-ring", ready, [queue](const auto& state) {
-            return RingThread(state, queue);
-        }));
-    }
-    for (std::size_t i = 0; i < state_->listings.threads(); ++i) {
-        threads_.push_back(counted_thread(state_, "zcfuse-list", ready,
-                                          [](const auto& state) { return ListingWorker(state); }));
-    }
-    for (std::size_t i = 0; i < workers; ++i) {
-        threads_.push_back(counted_thread(state_, "zcfuse-read", ready,
-                                          [](const auto& state) { return ReadWorker(state); }));
-    }
-    if (watchers > 0) {
-        threads_.push_back(counted_thread(state_, "zcfuse-watch", ready,
-                                          [](const auto& state) { return Watcher(state); }));
-    }
-    for (std::size_t i = 0; i < pushers; ++i) {
-        threads_.push_back(counted_thread(state_, "zcfuse-push", ready,
-                                          [i](const auto& state) { return Pusher(state, i); }));
-    }
-    if (readers > 0) {
-        threads_.push_back(counted_thread(state_, "zcfuse-changes", ready,
-                                          [](const auto& state) { return ChangeReader(state); }));
-    }
-    threads_.push_back(counted_thread(state_, "zcfuse-relay", ready,
-                                      [](const auto& state) { return Relay(state); }));
-    threads_.push_back(counted_thread(state_, "zcfuse-notify", ready,
-                                      [channel = channels_.front()](const auto& state) {
-                                          return NotifierThread(state, channel);
-                                      }));
-    for (const auto& channel : channels_) {
-        threads_.push_back(
-            counted_thread(state_, "zcfuse-serve", ready,
-                           [channel](const auto& state) { return Server(state, channel); }));
+    auto plans = threads_of(state_, channels_);
+    const auto ready = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(plans.size()));
+    for (auto& plan : plans) {
+        threads_.push_back(started(state_, std::move(plan), ready));
     }
     ready->wait();
     if (state_->ending.is_over()) {
@@ -434,27 +213,37 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
     if (stopped_) {
         return all_ended_;
     }
-    stopped_ = true;
-    state_->ending.expect();
-    state_->stopping.store(true, std::memory_order_release);
-    state_->notifier.stop();
-    state_->upcalls.wake();
-    state_->workers.stop();
-    state_->listings.stop();
-    state_->scheduling.stop();
-    if (state_->coherence) {
-        state_->coherence->stop();
-    }
-    if (state_->rings) {
-        state_->rings->gate().shut();
-    }
-    state_->windows->stop();
-    all_ended_ = nudge_until(0, wait);
-    if (!all_ended_) {
+    if (!end_threads(wait)) {
         // A thread that is stuck in a backing file would keep the connection open, and its
         // clients asleep, even beyond the end of the process: it holds the descriptors.
         sever_channels();
     }
+    let_go();
+    return all_ended_;
+}
+
+bool DataPath::leave() {
+    const std::lock_guard guard(stop_lock_);
+    if (stopped_) {
+        return false;
+    }
+    end_threads(std::chrono::seconds(10));
+    // From here on no call of this process reaches the kernel. One that closes a backing id would
+    // close the successor's, which has the same number.
+    sever_channels();
+    if (state_->surviving->detach() < 0) {
+        return all_ended_ = false;  // so nothing is cleaned up: that would reach the successor
+    }
+    let_go();
+    return all_ended_;
+}
+
+bool DataPath::end_threads(std::chrono::milliseconds wait) {
+    stopped_ = true;
+    state_->ending.expect();
+    ask_to_end(*state_);
+    state_->windows->stop();
+    all_ended_ = nudge_until(0, wait);
     for (auto& thread : threads_) {
         if (all_ended_) {
             thread.join();
@@ -463,7 +252,11 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
         }
     }
     threads_.clear();
-    state_->mirrors.clear();
+    return all_ended_;
+}
+
+void DataPath::let_go() {
+    state_->leased_nodes.clear();
     state_->leases.clear();
     state_->backings.set_session(nullptr);
     {
@@ -471,14 +264,13 @@ bool DataPath::stop(std::chrono::milliseconds wait) {
         channels_.clear();
     }
     state_->ending.ended("stopped");
-    return all_ended_;
 }
 
 bool DataPath::nudge_until(int running, std::chrono::milliseconds wait) {
     const auto deadline = std::chrono::steady_clock::now() + wait;
     while (state_->running.load() > running && std::chrono::steady_clock::now() < deadline) {
         for (auto& thread : threads_) {
-            ::pthread_kill(thread.native_handle(), nudge_signal());
+            nudge(thread);
         }
         std::this_thread::sleep_for(kNudgeEvery);
     }
@@ -497,18 +289,7 @@ void DataPath::sever_channels() {
 // this one, and longer than this takes.
 void DataPath::sever() {
     sever_channels();
-    state_->stopping.store(true, std::memory_order_release);
-    state_->notifier.stop();
-    state_->upcalls.wake();
-    state_->workers.stop();
-    state_->listings.stop();
-    state_->scheduling.stop();
-    if (state_->coherence) {
-        state_->coherence->stop();
-    }
-    if (state_->rings) {
-        state_->rings->gate().shut();
-    }
+    ask_to_end(*state_);
     nudge_until(1, kSeverWait);
 }
 
@@ -534,7 +315,7 @@ DataPath::Plan DataPath::plan(std::span<const InstallExtent> extents, const std:
 
 void DataPath::keep_mode(std::uint64_t nodeid, std::shared_ptr<const BackingId>& backing) {
     if (is_own(nodeid)) {
-        if (auto inherited = state_->mirrors.files().inherited(nodeid)) {
+        if (auto inherited = state_->leased_nodes.files().inherited(nodeid)) {
             backing.swap(inherited->backing);
         }
         return;
@@ -553,18 +334,26 @@ void DataPath::keep_mode(std::uint64_t nodeid, std::shared_ptr<const BackingId>&
 
 std::pair<std::string, std::string> DataPath::install(std::uint64_t nodeid,
                                                       std::span<const InstallExtent> extents,
-                                                      const std::string& path) {
+                                                      const std::string& path,
+                                                      std::shared_ptr<const Presence> presence) {
     auto plan = this->plan(extents, path);
-    if (plan.outcome == "upcall") {
+    if (presence) {
+        plan.backing.reset();  // the kernel would read missing bytes
+        plan.cause = {Reason::passthrough_incomplete};
+    }
+    if (plan.outcome == "upcall" || (presence && is_own(nodeid))) {
+        plan.outcome = "upcall";
         state_->ledger.opened(plan.outcome, {});
         return {plan.outcome, ""};
     }
     keep_mode(nodeid, plan.backing);
     auto lease = std::make_shared<const FileLease>(copies_of(extents), std::move(plan.backing),
-                                                   state_->windows, plan.forced);
+                                                   state_->windows, plan.forced, nullptr,
+                                                   std::move(presence));
     if (is_own(nodeid)) {
         // The data path may have it open too, and the kernel wants one mode for both.
-        lease = state_->mirrors.files().open_with(nodeid, std::move(lease), OpenFiles::Keep::no, 0);
+        lease = state_->leased_nodes.files().open_with(nodeid, std::move(lease),
+                                                       OpenFiles::Keep::no, 0);
     } else {
         state_->leases.put(nodeid, lease);
     }
@@ -591,7 +380,7 @@ std::string DataPath::serves(std::uint64_t nodeid) const {
 
 void DataPath::revoke(std::uint64_t nodeid) {
     if (is_own(nodeid)) {
-        state_->mirrors.files().release(nodeid, sys::coarse_milliseconds());
+        state_->leased_nodes.files().release(nodeid, sys::coarse_milliseconds());
         return;
     }
     state_->leases.take(nodeid);
@@ -605,19 +394,24 @@ void DataPath::revoke(std::uint64_t nodeid) {
 }
 
 bool DataPath::revoke_directory(std::uint64_t nodeid) {
-    const bool known = state_->mirrors.revoke(nodeid);
+    const bool known = state_->leased_nodes.revoke(nodeid);
     // The lease still answers the requests that were under way when the mark was set. Then the
     // kernel is notified, so that it keeps none of those answers. A slower thread notifies it
     // again.
     state_->ledger.settle();
-    state_->mirrors.files().drop_unused();  // what a READ has just opened
+    state_->leased_nodes.files().drop_unused();  // what a READ has just opened
     forget_names(*state_, nodeid);
     return known;
 }
 
 Reason DataPath::push_changes(std::uint64_t nodeid) {
-    const auto root = state_->mirrors.root_of(nodeid);
+    const auto root = state_->leased_nodes.root_of(nodeid);
     return state_->coherence && root ? state_->coherence->watch(root) : Reason::none;
+}
+
+std::optional<Freshness> DataPath::freshness(std::uint64_t nodeid) const {
+    const auto root = state_->leased_nodes.root_above(nodeid);
+    return root ? std::optional(root->source->freshness()) : std::nullopt;
 }
 
 bool DataPath::sync(std::chrono::milliseconds wait) {

@@ -56,13 +56,20 @@ class DataPath {
     // Returns false when a thread had to be left behind. The second call returns what the first
     // did.
     bool stop(std::chrono::milliseconds wait = std::chrono::seconds(10));
+    // Stops, and leaves the connection and the surviving state as they are to a successor: requests
+    // under way stay unanswered, and what this process cleans up afterwards reaches neither.
+    // Returns false when a thread had to be left behind: then a successor must wait for the end of
+    // this process.
+    bool leave();
 
     // (mode, the Cause::text() of why it is not a better one). Throws std::system_error when a
     // descriptor cannot be copied, std::invalid_argument for an unknown path. `path` forces a
-    // serving path for this file; "" chooses as for other files.
+    // serving path for this file; "" chooses as for other files. Of a file with a `presence`, READs
+    // of what that does not show go to control.
     std::pair<std::string, std::string> install(std::uint64_t nodeid,
                                                 std::span<const InstallExtent> extents,
-                                                const std::string& path = {});
+                                                const std::string& path = {},
+                                                std::shared_ptr<const Presence> presence = nullptr);
     // Returns the result that install() would have now. It asks the kernel for passthrough,
     // releases the grant and counts nothing.
     std::pair<std::string, std::string> would_serve(std::span<const InstallExtent> extents,
@@ -81,6 +88,8 @@ class DataPath {
     // Has each change below a leased node's directories pushed to the kernel from now on, which
     // then keeps names and attributes without a time limit.
     Reason push_changes(std::uint64_t nodeid);
+    // How long the kernel may keep the answers about a node; nothing for a node of control's.
+    std::optional<Freshness> freshness(std::uint64_t nodeid) const;
     // Waits until each change that returned before is pushed; false at the end of the time, or
     // where nothing is pushed.
     bool sync(std::chrono::milliseconds wait);
@@ -117,6 +126,9 @@ class DataPath {
     void take_clones(const std::shared_ptr<const DeviceChannel>& session,
                      std::vector<sys::UniqueFd> clones);
     void add_clones(const std::shared_ptr<const DeviceChannel>& session, unsigned threads);
+    // Ends the threads; false if some had to be left behind. stop_lock_ is held.
+    bool end_threads(std::chrono::milliseconds wait);
+    void let_go();
     bool nudge_until(int running, std::chrono::milliseconds wait);
     // Ends the connection by letting go of its descriptors, where nothing else can.
     void sever();

@@ -6,7 +6,7 @@ namespace zc {
 
 void forget_names(State& state, std::uint64_t nodeid) {
     auto& notifier = state.notifier;
-    const auto& nodes = state.mirrors.nodes();
+    const auto& nodes = state.leased_nodes.nodes();
     notifier.post_invalidate_inode(nodeid);
     if (state.negotiation.outcome().minor >= abi::kMinorWithIncEpoch) {
         notifier.post_new_epoch();

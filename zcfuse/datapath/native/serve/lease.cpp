@@ -11,6 +11,7 @@
 
 #include "serve/surviving/handle_memory.hpp"
 #include "serve/windows.hpp"
+#include "sys/files.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
@@ -60,12 +61,14 @@ BackingId::~BackingId() {
 
 FileLease::FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
                      std::shared_ptr<WindowCache> windows, std::optional<Mode> mode,
-                     std::shared_ptr<const OpenStatus> shown) noexcept
+                     std::shared_ptr<const OpenStatus> shown,
+                     std::shared_ptr<const Presence> presence) noexcept
     : extents_(std::move(extents)),
       backing_(std::move(backing)),
       windows_(std::move(windows)),
       mode_(mode),
-      shown_(std::move(shown)) {
+      shown_(std::move(shown)),
+      presence_(std::move(presence)) {
     std::uint64_t start = 0;
     for (auto& extent : extents_) {
         extent.start = start;
@@ -100,6 +103,33 @@ void FileLease::slices(std::uint64_t offset, std::size_t size, std::vector<Slice
         }
         offset += n;
         size -= n;
+    }
+}
+
+bool FileLease::all_files(bool (*is)(int) noexcept) const noexcept {
+    std::uint64_t last = 0;
+    return std::all_of(extents_.begin(), extents_.end(), [&](const Extent& extent) {
+        const bool again = extent.id == last;  // those of one file mostly lie together
+        last = extent.id;
+        return again || extent.hole || is(extent.file->get());
+    });
+}
+
+bool FileLease::reads_promptly() const noexcept {
+    auto known = promptness_.load(std::memory_order_relaxed);
+    if (known == Promptness::not_asked) {
+        known = all_files(sys::reads_promptly) ? Promptness::prompt : Promptness::unknown;
+        promptness_.store(known, std::memory_order_relaxed);
+    }
+    return known == Promptness::prompt;
+}
+
+void FileLease::learn() const noexcept {
+    if (promptness_.load(std::memory_order_relaxed) == Promptness::unknown) {
+        const bool near =
+            all_files([](int fd) noexcept { return sys::reads_promptly(fd) || sys::is_near(fd); });
+        promptness_.store(near ? Promptness::prompt : Promptness::not_prompt,
+                          std::memory_order_relaxed);
     }
 }
 

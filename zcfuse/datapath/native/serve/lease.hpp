@@ -5,13 +5,15 @@
 // release. It owns copies of the descriptors, so that control may close its own at any time, and it
 // is shared: a READ in flight keeps it alive across a revoke.
 //
-// Threads: a FileLease is immutable once installed. LeaseTable may be used from any thread; its
-// lock is innermost, and a lease is never destroyed under it (that closes descriptors).
+// Threads: a FileLease is immutable once installed, but for what it finds out about its files.
+// LeaseTable may be used from any thread; its lock is innermost, and a lease is never destroyed
+// under it (that closes descriptors).
 #pragma once
 
 #include <sys/stat.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -22,6 +24,7 @@
 #include <vector>
 
 #include "serve/config.hpp"
+#include "serve/presence.hpp"
 #include "sys/unique_fd.hpp"
 #include "transport/channel.hpp"
 
@@ -95,16 +98,22 @@ class OpenStatus {
 
 class FileLease {
   public:
-    // `mode` forces a serving path for this file.
+    // `mode` forces a serving path for this file. Only what `presence` shows may be read, all of it
+    // without one.
     FileLease(std::vector<Extent> extents, std::shared_ptr<const BackingId> backing,
               std::shared_ptr<WindowCache> windows, std::optional<Mode> mode = {},
-              std::shared_ptr<const OpenStatus> shown = nullptr) noexcept;
+              std::shared_ptr<const OpenStatus> shown = nullptr,
+              std::shared_ptr<const Presence> presence = nullptr) noexcept;
     FileLease(const FileLease&) = delete;
     FileLease& operator=(const FileLease&) = delete;
     ~FileLease();
 
     // The parts of extents that [offset, offset + size) covers, in order; fewer bytes at the end.
     void slices(std::uint64_t offset, std::size_t size, std::vector<Slice>& into) const;
+    // Whether the bytes of a range are there to be read.
+    bool has(std::uint64_t offset, std::size_t size) const noexcept {
+        return !presence_ || presence_->shows(offset, size);
+    }
     // The backing file if the lease is one whole file; nullptr otherwise.
     const sys::UniqueFd* whole_file() const noexcept;
     const std::vector<Extent>& extents() const noexcept { return extents_; }
@@ -114,12 +123,23 @@ class FileLease {
     int backing_id() const noexcept { return backing_ ? backing_->get() : 0; }
     std::optional<Mode> mode() const noexcept { return mode_; }
 
+    // Whether a READ can be kept from waiting for another process or machine, because all files
+    // lie on filesystems that answer by themselves. False until known; never waits.
+    bool reads_promptly() const noexcept;
+    // Finds that out, which may wait for those.
+    void learn() const noexcept;
+
   private:
+    enum class Promptness : std::uint8_t { not_asked, unknown, prompt, not_prompt };
+    bool all_files(bool (*is)(int) noexcept) const noexcept;
+
     std::vector<Extent> extents_;
     std::shared_ptr<const BackingId> backing_;
     std::shared_ptr<WindowCache> windows_;
     std::optional<Mode> mode_;
     std::shared_ptr<const OpenStatus> shown_;
+    std::shared_ptr<const Presence> presence_;
+    mutable std::atomic<Promptness> promptness_{Promptness::not_asked};
 };
 
 // Each shard has a lock, so that clients of different files do not wait for one another.

@@ -22,7 +22,7 @@ Way way_of(Path path) noexcept {
 }
 
 std::shared_ptr<ThreadCounts> Ledger::join(std::string role) {
-    auto counts = std::make_shared<ThreadCounts>(hot_places_);
+    auto counts = std::make_shared<ThreadCounts>(hot_places_, is_open_);
     counts->role = std::move(role);
     counts->tid = sys::thread_id();
     const std::lock_guard guard(lock_);
@@ -45,10 +45,14 @@ void Ledger::trace(std::size_t most) {
     }
 }
 
-std::uint64_t Ledger::drain(std::vector<Event>& into) const {
+std::uint64_t Ledger::drain(std::vector<Events>& into) const {
     std::uint64_t lost = 0;
     for (const auto& thread : threads()) {
-        lost += thread->trace.drain(into);
+        Events noted;
+        lost += thread->trace.drain(noted);
+        if (noted.used > 0) {
+            into.push_back(std::move(noted));
+        }
     }
     return lost;
 }

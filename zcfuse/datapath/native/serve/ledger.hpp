@@ -17,6 +17,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "abi/fuse.hpp"
@@ -52,7 +53,8 @@ Way way_of(Path path) noexcept;
 
 // The counters of one thread. Only that thread adds.
 struct alignas(64) ThreadCounts {
-    explicit ThreadCounts(std::size_t hot_places = HotFiles::kPlaces) : files(hot_places) {}
+    explicit ThreadCounts(std::size_t hot_places = HotFiles::kPlaces, HotFiles::IsOpen is_open = {})
+        : files(hot_places, std::move(is_open)) {}
 
     std::string role;
     pid_t tid = 0;
@@ -72,12 +74,14 @@ struct alignas(64) ThreadCounts {
 
     PathCounts& path(Path which) noexcept { return paths[static_cast<std::size_t>(which)]; }
     // A request that was taken at `since` is dealt with now.
-    void answered(const Asked& asked, std::uint32_t opcode, Clock::time_point since) noexcept {
+    Clock::duration answered(const Asked& asked, std::uint32_t opcode,
+                             Clock::time_point since) noexcept {
         const auto taken = Clock::now() - since;
         latency[slot(opcode)].add(taken);
         if (trace.on()) {
-            trace.note(asked, opcode, taken);
+            trace.note(asked, opcode, since, taken);
         }
+        return taken;
     }
     // The same of a READ of a file.
     void answered_read(const Asked& asked, const Served& served, Clock::time_point since) noexcept {
@@ -88,7 +92,7 @@ struct alignas(64) ThreadCounts {
         files.read(asked.nodeid, served.bytes);
         if (trace.on()) {
             trace.travels(way_of(served.path), served.bytes);
-            trace.note(asked, opcode, taken);
+            trace.note(asked, opcode, since, taken);
         }
     }
     void because(Reason reason) noexcept { reasons[static_cast<std::size_t>(reason)].add(); }
@@ -115,8 +119,9 @@ class Turn {
 
 class Ledger {
   public:
-    // `hot_places`: files that each thread counts by name.
-    explicit Ledger(std::size_t hot_places = HotFiles::kPlaces) : hot_places_(hot_places) {}
+    // `hot_places`: closed files that each thread counts by name.
+    explicit Ledger(std::size_t hot_places = HotFiles::kPlaces, HotFiles::IsOpen is_open = {})
+        : hot_places_(hot_places), is_open_(std::move(is_open)) {}
 
     // The counters of the calling thread, which stay readable after it ended.
     std::shared_ptr<ThreadCounts> join(std::string role);
@@ -127,12 +132,11 @@ class Ledger {
     // client has been answered is then in the counts that are read next.
     void settle() const;
 
-    // Has every thread note what it answers from now on, up to `most` events between two drains;
-    // 0: no more. Throws std::bad_alloc.
+    // Has every thread note what it answers from now on, up to `most` bytes of events between two
+    // drains; 0: no more. Throws std::bad_alloc.
     void trace(std::size_t most);
-    // Appends what was noted since the last drain, a thread behind the other. Returns how many
-    // events were lost.
-    std::uint64_t drain(std::vector<Event>& into) const;
+    // Appends each thread's events since the last drain. Returns how many events were lost.
+    std::uint64_t drain(std::vector<Events>& into) const;
 
     std::vector<std::shared_ptr<ThreadCounts>> threads() const;
     std::map<std::string, std::uint64_t> opens() const;
@@ -149,6 +153,7 @@ class Ledger {
     mutable std::mutex lock_;  // innermost: nothing is called under it
     std::vector<std::shared_ptr<ThreadCounts>> threads_;
     const std::size_t hot_places_;
+    const HotFiles::IsOpen is_open_;
     std::size_t traced_ = 0;
     std::map<std::string, std::uint64_t> opens_;
     std::map<std::string, std::uint64_t> open_causes_;

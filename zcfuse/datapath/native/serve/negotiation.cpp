@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "sys/syscalls.hpp"
+#include "transport/channel.hpp"
 
 namespace zc {
 
@@ -107,7 +108,8 @@ Limits choose_limits(const Config& config, std::size_t pipe_slots) {
             std::min(pages, (config.message_bytes - sizeof(abi::OutHeader)) / sys::page_bytes());
     }
     const auto processors = std::max(1U, std::thread::hardware_concurrency());
-    const auto background = std::clamp(processors * 16, 64U, 1024U);
+    const auto background =
+        config.shared ? std::uint32_t{kSharedBackground} : std::clamp(processors * 16, 64U, 1024U);
     return {static_cast<std::uint16_t>(std::max<std::size_t>(pages, 1)),
             static_cast<std::uint16_t>(background)};
 }
@@ -117,12 +119,14 @@ Negotiation::Negotiation(const Config& config, Limits limits, SessionMemory& ses
       stack_depth_(config.stack_depth),
       read_only_(config.read_only),
       immutable_(config.immutable),
+      silent_opens_(config.wants_silent_opens()),
       session_(session),
       limits_(limits),
       offer_(offer_in(session.init())) {
     if (const auto reply = session.reply()) {
         outcome_ = outcome_of(*reply, offer_.minor);
         limits_ = {reply->max_pages, reply->max_background};
+        silent_opens_ = outcome_.zero_message_opens();
     }
 }
 
@@ -136,8 +140,9 @@ void Negotiation::offer_rings(bool demanded) {
     rings_demanded_ = demanded;
 }
 
-void Negotiation::offered(std::span<const std::byte> request) {
+void Negotiation::offered(std::span<const std::byte> request, bool may_be_silent) {
     const std::lock_guard guard(lock_);
+    silent_opens_ = silent_opens_ && may_be_silent;
     offer_ = offer_in(request);
     session_.record_init(request);
 }
@@ -158,22 +163,24 @@ void Negotiation::amend(abi::InitOut& reply) {
                       init::init_ext | init::has_resend);
     if (immutable_) {
         flags &= ~init::auto_inval_data;  // nothing changes, so there is nothing to look for
+    }
+    if (silent_opens_) {
         flags |= offer & (init::no_open_support | init::no_opendir_support);
     }
     if (!read_only_) {
         negotiate_writing(offer, flags);
     }
     // An open without a message names no backing file.
-    const bool wanted = !immutable_ && (mode_ == Mode::automatic || mode_ == Mode::passthrough);
+    const bool wanted = !silent_opens_ && (mode_ == Mode::automatic || mode_ == Mode::passthrough);
     if (wanted && (offer & init::passthrough) != 0) {
         flags |= init::passthrough;
         reply.max_stack_depth = stack_depth_;
     }
-    // Without passthrough most bytes would use splice, which a ring lacks. An immutable mount gives
-    // up passthrough for cheap first accesses to many small files: those are mostly round trips,
-    // which a ring makes cheaper.
+    // Without passthrough most bytes would use splice, which a ring lacks. A mount with silent
+    // opens gives up passthrough for cheap first accesses to many small files: those are mostly
+    // round trips, which a ring makes cheaper.
     const bool ring_pays =
-        mode_ != Mode::automatic || immutable_ || (flags & init::passthrough) != 0;
+        mode_ != Mode::automatic || silent_opens_ || (flags & init::passthrough) != 0;
     if (rings_ && (rings_demanded_ || ring_pays)) {
         flags |= offer & init::over_io_uring;
     }

@@ -6,6 +6,7 @@
 // the agreed features, whatever control replies to the INIT that it is shown again.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -37,8 +38,8 @@ class Negotiation {
 
     // Rings are ready for the kernel's requests. Before INIT is answered.
     void offer_rings(bool demanded);
-    // `request`: the INIT, whole.
-    void offered(std::span<const std::byte> request);
+    // `request`: the INIT, whole. `may_be_silent`: whether opens may send no message.
+    void offered(std::span<const std::byte> request, bool may_be_silent);
     // The reply that INIT got; nullopt before.
     std::optional<abi::InitOut> agreed() const { return session_.reply(); }
     // Amends control's reply in place.
@@ -63,7 +64,8 @@ class Negotiation {
     };
     Outcome outcome() const;
     Limits limits() const noexcept { return limits_; }
-    bool immutable() const noexcept { return immutable_; }
+    // Whether opens are to send no message; settled when the kernel's INIT has come.
+    bool silent_opens() const noexcept { return silent_opens_.load(std::memory_order_acquire); }
     std::uint32_t stack_depth() const noexcept { return stack_depth_; }
 
   private:
@@ -71,6 +73,7 @@ class Negotiation {
     const std::uint32_t stack_depth_;
     const bool read_only_;
     const bool immutable_;
+    std::atomic<bool> silent_opens_;
     SessionMemory& session_;
     Limits limits_;
     mutable std::mutex lock_;

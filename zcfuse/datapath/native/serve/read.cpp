@@ -3,12 +3,18 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
+
+#include "sys/files.hpp"
 
 namespace zc {
 
 namespace {
 
 constexpr std::size_t kSlicesReserved = 64;
+// Of a READ: more than the largest one takes from memory.
+constexpr std::chrono::milliseconds kWait{2};
+constexpr std::chrono::milliseconds kWary{1000};
 
 // The request was withdrawn or the connection is over: no client waits for the reply.
 bool nobody_waits(ssize_t error) noexcept {
@@ -52,6 +58,58 @@ Served Reader::serve(const Channel& channel, std::uint64_t unique, const abi::Re
         by_pool(job);
     }
     return served_;
+}
+
+std::optional<Served> Reader::serve_at_once(const Channel& channel, std::uint64_t unique,
+                                            const abi::ReadIn& request, const FileLease& lease,
+                                            ReadSlots& slots) {
+    if (!lease.reads_promptly()) {
+        return {};
+    }
+    if (request.size > policy_.max_read) {
+        return serve(channel, unique, request, lease);  // refuses it
+    }
+    lease.slices(request.offset, request.size, slices_);
+    const auto path = path_of_read(policy_, lease, request.size, Takes::pages);
+    if (path == Path::pool) {
+        const auto payload = gather(sys::preadv_nowait);
+        if (payload == -EAGAIN) {
+            return {};
+        }
+        plan_read(policy_, lease, request.size, Takes::pages, *counts_);
+        reply_from_buffer({channel, unique, request.size}, payload);
+        return served_;
+    }
+    // What is in memory may go before it is sent, or just be coming from a disk.
+    const ReadSlots::Held slot(slots);
+    if (!slot || (path == Path::splice && may_wait())) {
+        return {};
+    }
+    const auto began = Clock::now();
+    const auto served = serve(channel, unique, request, lease);
+    note_wait(Clock::now() - began);
+    return served;
+}
+
+// The question costs a small READ an eighth of its time, so it is asked only after a READ that
+// waited.
+bool Reader::may_wait() noexcept {
+    if (wary_until_ms_ == 0 || sys::coarse_milliseconds() >= wary_until_ms_) {
+        return false;
+    }
+    const bool in_memory = std::all_of(slices_.begin(), slices_.end(), [](const Slice& slice) {
+        return sys::seems_in_memory(slice.fd, slice.offset, slice.size);
+    });
+    if (!in_memory) {
+        note_wait(kWait);
+    }
+    return !in_memory;
+}
+
+void Reader::note_wait(Clock::duration taken) noexcept {
+    if (taken >= kWait) {
+        wary_until_ms_ = sys::coarse_milliseconds() + kWary.count();
+    }
 }
 
 bool Reader::fits() const noexcept {
@@ -185,21 +243,22 @@ Reader::NotServed Reader::by_mmap(const Job& job) {
 
 // Through a locked buffer: two copies, but no page fault, and nothing that can be refused.
 void Reader::by_pool(const Job& job) {
+    reply_from_buffer(job, gather(sys::preadv));
+}
+
+// Reads the slices into the buffer, to the end of the request or of the file. The bytes, or -errno.
+ssize_t Reader::gather(Read read) {
     auto& counts = counts_->path(Path::pool);
     buffer_.fresh();
-    if (!buffer_.locked()) {
-        counts_->because(Reason::pool_unlocked);
-    }
     std::size_t payload = 0;
     for (const auto& slice : slices_) {
         std::size_t have = 0;
         while (have < slice.size) {
             const std::array<iovec, 1> into{{{buffer_.data() + payload, slice.size - have}}};
-            const auto n = sys::preadv(slice.fd, into, slice.offset + have);
+            const auto n = read(slice.fd, into, slice.offset + have);
             counts.calls.add();
             if (n < 0) {
-                fail(job, Path::pool, static_cast<int>(n));
-                return;
+                return n;
             }
             if (n == 0) {
                 break;
@@ -215,15 +274,28 @@ void Reader::by_pool(const Job& job) {
             break;  // the file ends here: what follows would be at the wrong offset
         }
     }
-    abi::OutHeader header{static_cast<std::uint32_t>(sizeof(abi::OutHeader) + payload), 0,
-                          job.unique};
-    const std::array<iovec, 2> pieces{{{&header, sizeof header}, {buffer_.data(), payload}}};
+    return static_cast<ssize_t>(payload);
+}
+
+// Sends the first bytes of the buffer, or an error (-errno).
+void Reader::reply_from_buffer(const Job& job, ssize_t payload) {
+    auto& counts = counts_->path(Path::pool);
+    if (!buffer_.locked()) {
+        counts_->because(Reason::pool_unlocked);
+    }
+    if (payload < 0) {
+        fail(job, Path::pool, static_cast<int>(payload));
+        return;
+    }
+    const auto size = static_cast<std::size_t>(payload);
+    abi::OutHeader header{static_cast<std::uint32_t>(sizeof(abi::OutHeader) + size), 0, job.unique};
+    const std::array<iovec, 2> pieces{{{&header, sizeof header}, {buffer_.data(), size}}};
     const auto sent = job.channel.reply(pieces);
     counts.calls.add();
     if (sent > 0) {
         counts.copied_out.add(static_cast<std::uint64_t>(sent) - sizeof header);
     }
-    finish(job, Path::pool, payload, sent);
+    finish(job, Path::pool, size, sent);
 }
 
 Reader::NotServed Reader::reply_from_pipe(const Job& job, Path path, std::size_t payload) {

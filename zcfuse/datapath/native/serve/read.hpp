@@ -20,6 +20,7 @@
 #include "serve/ledger.hpp"
 #include "serve/pipe.hpp"
 #include "serve/pool_buffer.hpp"
+#include "serve/read_job.hpp"
 #include "serve/read_plan.hpp"
 #include "serve/windows.hpp"
 #include "transport/channel.hpp"
@@ -31,8 +32,14 @@ class Reader {
     Reader(const ReadPolicy& policy, std::shared_ptr<WindowCache> windows,
            std::shared_ptr<LockBudget> budget, std::shared_ptr<ThreadCounts> counts);
 
+    // Answers, once, whatever it has to wait for.
     Served serve(const Channel& channel, std::uint64_t unique, const abi::ReadIn& request,
                  const FileLease& lease);
+    // The same from memory only, as far as can be told; or returns nothing, with nothing answered.
+    // A READ by reference may wait for its disk if none has lately, and holds a slot meanwhile.
+    std::optional<Served> serve_at_once(const Channel& channel, std::uint64_t unique,
+                                        const abi::ReadIn& request, const FileLease& lease,
+                                        ReadSlots& slots);
 
     std::size_t pipe_slots() const noexcept { return pipe_.slots(); }
     const PoolBuffer& buffer() const noexcept { return buffer_; }
@@ -56,6 +63,11 @@ class Reader {
     NotServed by_splice(const Job& job);
     NotServed by_mmap(const Job& job);
     void by_pool(const Job& job);
+    using Read = ssize_t (*)(int, std::span<const iovec>, std::uint64_t) noexcept;
+    ssize_t gather(Read read);
+    void reply_from_buffer(const Job& job, ssize_t payload);
+    bool may_wait() noexcept;
+    void note_wait(Clock::duration taken) noexcept;
     NotServed reply_from_pipe(const Job& job, Path path, std::size_t payload);
     void finish(const Job& job, Path path, std::size_t payload, ssize_t sent);
     void fail(const Job& job, Path path, int error);
@@ -69,6 +81,7 @@ class Reader {
     std::vector<Slice> slices_;  // of the request at hand; here so that it is allocated once
     std::vector<Held> held_;     // likewise
     Served served_;              // how the request at hand was answered
+    std::int64_t wary_until_ms_ = 0;
 };
 
 }  // namespace zc

@@ -22,7 +22,11 @@ struct ReadPolicy {
 // the buffer of the request's entry.
 enum class Takes : bool { bytes, pages };
 
-// Plans a READ of `size` bytes that will be answered now, and counts the reasons.
+// The path of a READ of `size` bytes.
+Path path_of_read(const ReadPolicy& policy, const FileLease& lease, std::size_t size,
+                  Takes takes) noexcept;
+
+// The same of a READ that will be answered now. Counts the reasons.
 Path plan_read(const ReadPolicy& policy, const FileLease& lease, std::size_t size, Takes takes,
                ThreadCounts& counts) noexcept;
 

@@ -23,22 +23,29 @@ namespace zc {
     CODE(mmap_not_prefaulted)        \
     CODE(mmap_unlocked)              \
     CODE(mmap_not_over_uring)        \
+    CODE(mmap_far)                   \
     CODE(pool_unlocked)              \
     CODE(passthrough_read)           \
     CODE(passthrough_not_permitted)  \
     CODE(passthrough_stacked)        \
     CODE(passthrough_stacked_twice)  \
     CODE(passthrough_not_offered)    \
-    CODE(passthrough_immutable)      \
+    CODE(passthrough_silent)         \
     CODE(passthrough_extents)        \
+    CODE(passthrough_incomplete)     \
     CODE(passthrough_refused)        \
     CODE(no_lease)                   \
     CODE(opens_not_offered)          \
     CODE(opens_not_leased)           \
+    CODE(opens_large_files)          \
     CODE(listing_elsewhere)          \
     CODE(listing_refused)            \
     CODE(snapshots_refused)          \
     CODE(read_refused)               \
+    CODE(read_not_present)           \
+    CODE(call_elsewhere)             \
+    CODE(call_refused)               \
+    CODE(rename_refused)             \
     CODE(files_refused)              \
     CODE(reserve_refused)            \
     CODE(upcall_waited)              \
@@ -48,6 +55,7 @@ namespace zc {
     CODE(push_filesystem)            \
     CODE(push_queue)                 \
     CODE(ring_not_wanted)            \
+    CODE(ring_ends_with_daemon)      \
     CODE(ring_no_device)             \
     CODE(ring_not_in_kernel)         \
     CODE(ring_switched_off)          \

@@ -17,8 +17,7 @@ namespace zc {
 
 namespace {
 
-// How often upcalls that are out are looked through for some that are out too long, and kept files
-// for some that were deleted.
+// How often requests that wait are looked through for some that wait too long.
 constexpr auto kLookEvery = std::chrono::milliseconds(500);
 constexpr auto kWaitForMemory = std::chrono::milliseconds(2);
 constexpr std::size_t kSmallestBuffer = 256 << 10;
@@ -88,31 +87,34 @@ bool Relay::send_on() {
 }
 
 void Relay::look_through() {
-    state_->mirrors.tidy();
     const Turn turn(*counts_);
-    state_->upcalls.relieve_rings([this](const auto& upcall) { given_up(upcall); });
+    state_->upcalls.relieve([this](const auto& upcall) { given_up(upcall); });
     relieve_queues();
     state_->upcalls.expire(std::chrono::seconds(state_->config.upcall_timeout),
                            [this](const auto& upcall) { given_up(upcall); });
 }
 
-// Users' requests in the queues hold entries of rings, too.
+// Users' requests in the queues hold entries of rings, too, and places in the kernel.
 void Relay::relieve_queues() {
-    if (!state_->config.shared || !state_->rings) {
+    if (!state_->config.shared) {
         return;
     }
-    const auto most = most_held(state_->config);
-    for (const auto& job : state_->workers.take_beyond(most, kReadHoldsLong)) {
+    for (const auto& job :
+         state_->workers.take_beyond(most_reads(state_->config), kReadHoldsLong)) {
         counts_->because(Reason::read_refused);
         job.channel->reply_error(job.unique, -EAGAIN);
         counts_->answered_read(job.asked, job.served, job.since);
     }
-    for (const auto& job : state_->listings.take_beyond(most, kListingHoldsLong)) {
-        counts_->because(Reason::listing_refused);
-        job.channel->reply_error(job.header.unique, -EAGAIN);
-        const auto& header = job.header;
-        counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode, job.since);
-    }
+    const auto relieve = [this](auto& queue, const MostHeld& most, Reason reason) {
+        for (const auto& job : queue.take_beyond(most, kCallHoldsLong)) {
+            counts_->because(reason);
+            job.channel->reply_error(job.header.unique, -EAGAIN);
+            const auto& header = job.header;
+            counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode, job.since);
+        }
+    };
+    relieve(state_->listings, most_listings(state_->config), Reason::listing_refused);
+    relieve(state_->calls, most_calls(state_->config), Reason::call_refused);
 }
 
 void Relay::given_up(const Upcall& upcall) noexcept {
@@ -194,7 +196,7 @@ void Relay::forward(const Upcall& upcall, std::uint64_t unique, std::span<std::b
     amender_.amend(upcall, message);
     const auto opcode = static_cast<abi::Opcode>(upcall.opcode);
     if (opcode == abi::Opcode::statx &&
-        answer_statx(*upcall.channel, unique, message, !state_->mirrors.none())) {
+        answer_statx(*upcall.channel, unique, message, !state_->leased_nodes.none())) {
         return;
     }
     if (opcode == abi::Opcode::lseek &&

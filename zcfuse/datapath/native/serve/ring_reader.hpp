@@ -13,8 +13,8 @@
 #include "serve/config.hpp"
 #include "serve/lease.hpp"
 #include "serve/ledger.hpp"
+#include "serve/read_job.hpp"
 #include "serve/read_plan.hpp"
-#include "serve/read_queue.hpp"
 
 namespace zc {
 

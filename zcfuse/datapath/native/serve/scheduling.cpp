@@ -6,13 +6,13 @@ namespace zc {
 
 using Clock = std::chrono::steady_clock;
 
-Scheduling::Place::Place(Scheduling& of) : of_(of), tid_(sys::thread_id()) {
+Scheduling::Entry::Entry(Scheduling& of) : of_(of), tid_(sys::thread_id()) {
     const std::lock_guard guard(of_.lock_);
     sys::set_policy(tid_, of_.idle_ ? sys::Policy::idle : sys::Policy::batch);
     of_.members_.push_back({tid_, sys::run_times(tid_)});
 }
 
-Scheduling::Place::~Place() {
+Scheduling::Entry::~Entry() {
     const std::lock_guard guard(of_.lock_);
     std::erase_if(of_.members_, [this](const Member& member) { return member.tid == tid_; });
 }

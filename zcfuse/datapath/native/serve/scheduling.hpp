@@ -39,12 +39,12 @@ class Scheduling {
     };
 
     // A serving thread's place; left in that thread, before it ends.
-    class Place {
+    class Entry {
       public:
-        explicit Place(Scheduling& of);
-        Place(const Place&) = delete;
-        Place& operator=(const Place&) = delete;
-        ~Place();
+        explicit Entry(Scheduling& of);
+        Entry(const Entry&) = delete;
+        Entry& operator=(const Entry&) = delete;
+        ~Entry();
 
       private:
         Scheduling& of_;

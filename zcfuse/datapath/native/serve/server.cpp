@@ -39,6 +39,13 @@ ReadPolicy policy_of(const State& state) {
             state.config.prefault};
 }
 
+void count_buffers(State& state, const Reader& reader) {
+    const auto size = reader.buffer().size();
+    ++state.pool_buffers;
+    state.pool_bytes += size;
+    state.pool_locked += reader.buffer().locked() ? size : 0;
+}
+
 Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> channel)
     : state_(std::move(state)),
       channel_(std::move(channel)),
@@ -50,14 +57,22 @@ Server::Server(std::shared_ptr<State> state, std::shared_ptr<const Channel> chan
         return;
     }
     reader_.emplace(policy_of(*state_), state_->windows, state_->budget, counts_);
-    state_->pool_bytes += reader_->buffer().size();
-    state_->pool_locked += reader_->buffer().locked() ? reader_->buffer().size() : 0;
+    count_buffers(*state_, *reader_);
     state_->pipe_slots = reader_->pipe_slots();
+}
+
+Server::Server(std::shared_ptr<State> state)
+    : state_(std::move(state)),
+      counts_(state_->ledger.join("call")),
+      context_{*state_, *counts_, {}},
+      calls_(true),
+      ring_reader_(policy_of(*state_), counts_) {
+    context_.lists = ops::Context::Lists::none;
 }
 
 void Server::run() noexcept {
     try {
-        std::optional<Scheduling::Place> place;
+        std::optional<Scheduling::Entry> place;
         if (channel_->is_ring()) {
             place.emplace(state_->scheduling);
         } else {
@@ -120,7 +135,7 @@ void Server::dispatch(std::span<const std::byte> message) {
     if ((header.unique & abi::kResendBit) != 0) {
         state_->surviving->session().count_resent(header.opcode);
     }
-    handed_up_ = false;
+    forwarded_ = false;
     if (state_->suspects && !state_->suspects->begin(header.unique, header.opcode, header.nodeid)) {
         counts_->because(Reason::killed_daemons);
         channel_->reply_error(header.unique, -EIO);
@@ -128,20 +143,104 @@ void Server::dispatch(std::span<const std::byte> message) {
         counts_->answered(asked(header), header.opcode, received_);
         return;
     }
+    answer(header, message);
+}
+
+void Server::take(const CallJob& job) {
+    const Turn turn(*counts_);
+    const auto began = Clock::now();
+    channel_ = job.channel;
+    received_ = job.since;
+    forwarded_ = false;
+    answer(job.header, job.message);
+    state_->slowness.note(Clock::now() - began);
+}
+
+void Server::answer(const abi::InHeader& header, std::span<const std::byte> message) {
     auto fate = serve(header, message.subspan(sizeof header));
     if (fate == Fate::up) {
-        fate = hand_up(header, message);
+        fate = forward(header, message);
     }
     if (fate == Fate::finished) {
-        counts_->answered(asked(header, message.subspan(sizeof header)), header.opcode, received_);
+        const auto taken = counts_->answered(asked(header, message.subspan(sizeof header)),
+                                             header.opcode, received_);
+        if (!calls_) {
+            state_->slowness.note(taken);
+        }
     }
-    if (state_->suspects && !handed_up_) {
+    if (state_->suspects && !forwarded_) {
         state_->suspects->done(header.unique);
     }
 }
 
+bool Server::may_take_long(const abi::InHeader& header, Patience patience) const {
+    if (patience == Patience::none || state_->leased_nodes.none()) {
+        return false;
+    }
+    const bool writable = !state_->config.read_only;
+    return (writable && patience == Patience::long_) ||
+           (writable && patience == Patience::changes && channel_->is_ring()) ||
+           state_->slowness.is_slow() || state_->leased_nodes.is_far(header.nodeid);
+}
+
+// Whether a disk may hold up a request to a filesystem that was fast so far.
+bool Server::may_ask_disk(const abi::InHeader& header, std::span<const std::byte> body,
+                          Patience patience) const {
+    if (state_->leased_nodes.needs_no_disk()) {
+        return false;
+    }
+    switch (patience) {
+        case Patience::names: {
+            const bool by_name = static_cast<abi::Opcode>(header.opcode) == abi::Opcode::lookup;
+            const ops::Request request{channel_, header, body};
+            return !state_->leased_nodes.is_remembered(header.nodeid,
+                                                       by_name ? request.name() : nullptr);
+        }
+        case Patience::looks:
+            return true;
+        case Patience::changes:
+            return !state_->config.read_only;
+        default:
+            return false;
+    }
+}
+
+Server::Fate Server::call_elsewhere(const abi::InHeader& header, std::span<const std::byte> body) {
+    auto& calls = state_->calls;
+    const bool is_write = static_cast<abi::Opcode>(header.opcode) == abi::Opcode::write;
+    if (header.uid != 0 &&
+        (calls.holds_too_long(*channel_, header.uid, most_calls(state_->config), kCallHoldsLong) ||
+         (is_write && calls.bytes_of(header.uid) >= kMostWaitingBytes))) {
+        counts_->because(Reason::call_refused);
+        channel_->reply_error(header.unique, -EAGAIN);
+        return Fate::finished;
+    }
+    counts_->because(Reason::call_elsewhere);
+    calls.push(call_job(channel_, header, body, received_));
+    heed_early_interrupt(header.unique);
+    return Fate::elsewhere;
+}
+
 Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byte> body) {
-    if (state_->mirrors.files().any_inherited() && !reopened(header)) {
+    if (calls_ || !state_->config.shared) {
+        return serve_here(header, body);
+    }
+    const auto patience = patience_for(header, body);
+    if (may_take_long(header, patience)) {
+        return call_elsewhere(header, body);
+    }
+    if (!may_ask_disk(header, body, patience)) {
+        return serve_here(header, body);
+    }
+    if (channel_->is_ring()) {
+        return call_elsewhere(header, body);
+    }
+    const ReadSlots::Held slot(state_->read_slots);
+    return slot ? serve_here(header, body) : call_elsewhere(header, body);
+}
+
+Server::Fate Server::serve_here(const abi::InHeader& header, std::span<const std::byte> body) {
+    if (state_->leased_nodes.files().any_inherited() && !reopened(header)) {
         return Fate::finished;
     }
     switch (static_cast<abi::Opcode>(header.opcode)) {
@@ -162,10 +261,14 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
     context_.elsewhere = false;
     context_.received = received_;
     if (ops::serve(context_, {channel_, header, body})) {
+        if (context_.elsewhere) {
+            heed_early_interrupt(header.unique);
+        }
         return context_.elsewhere ? Fate::elsewhere : Fate::finished;
     }
-    if (static_cast<abi::Opcode>(header.opcode) == abi::Opcode::statx && !state_->mirrors.none()) {
-        return hand_up_statx(header, body);
+    if (static_cast<abi::Opcode>(header.opcode) == abi::Opcode::statx &&
+        !state_->leased_nodes.none()) {
+        return forward_statx(header, body);
     }
     return Fate::up;
 }
@@ -204,7 +307,7 @@ Server::Fate Server::serve_init(const abi::InHeader& header, std::span<const std
         std::vector<std::byte> request(sizeof header + body.size());
         std::memcpy(request.data(), &header, sizeof header);
         std::memcpy(request.data() + sizeof header, body.data(), body.size());
-        state_->negotiation.offered(request);
+        state_->negotiation.offered(request, ops::may_open_silently(*state_));
     }
     return Fate::up;
 }
@@ -212,21 +315,29 @@ Server::Fate Server::serve_init(const abi::InHeader& header, std::span<const std
 // Answers a request that waits in a queue: its client, ended by a signal, would otherwise stay
 // until its turn comes.
 bool Server::withdraw(std::uint64_t unique) {
-    auto read = state_->reads.withdraw(unique);
-    if (!read) {
-        read = state_->workers.withdraw(unique);
+    if (const auto waited = state_->upcalls.withdraw(unique)) {
+        if (state_->suspects) {
+            state_->suspects->done(unique);
+        }
+        counts_->answered({waited->nodeid, waited->pid, waited->uid}, waited->opcode,
+                          waited->since);
+        return true;
     }
-    const auto listing = read ? std::nullopt : state_->listings.withdraw(unique);
-    if (!read && !listing) {
+    const auto read = state_->workers.withdraw(unique);
+    auto call = read ? std::nullopt : state_->listings.withdraw(unique);
+    if (!read && !call) {
+        call = state_->calls.withdraw(unique);
+    }
+    if (!read && !call) {
         return false;
     }
     if (read) {
         read->channel->reply_error(unique, -EINTR);
         counts_->answered_read(read->asked, read->served, read->since);
     } else {
-        const auto& header = listing->header;
-        listing->channel->reply_error(unique, -EINTR);
-        counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode, listing->since);
+        const auto& header = call->header;
+        call->channel->reply_error(unique, -EINTR);
+        counts_->answered({header.nodeid, header.pid, header.uid}, header.opcode, call->since);
     }
     return true;
 }
@@ -234,23 +345,26 @@ bool Server::withdraw(std::uint64_t unique) {
 Server::Fate Server::serve_interrupt(std::span<const std::byte> body) {
     ++state_->interrupts;
     abi::InterruptIn interrupt{};
-    if (parse(body, interrupt)) {
-        if (const auto waited = state_->upcalls.withdraw(interrupt.unique)) {
-            if (state_->suspects) {
-                state_->suspects->done(interrupt.unique);
-            }
-            counts_->answered({waited->nodeid, waited->pid, waited->uid}, waited->opcode,
-                              waited->since);
-            return Fate::finished;
-        }
+    if (!parse(body, interrupt)) {
+        return Fate::finished;
     }
-    if (parse(body, interrupt) && withdraw(interrupt.unique)) {
+    if (withdraw(interrupt.unique)) {
         return Fate::finished;
     }
     // libfuse would keep an INTERRUPT forever if it never saw the request.
-    const bool known =
-        parse(body, interrupt) && state_->upcalls.channel_of(interrupt.unique) != nullptr;
-    return known ? Fate::up : Fate::finished;
+    if (state_->upcalls.channel_of(interrupt.unique) != nullptr) {
+        return Fate::up;
+    }
+    state_->early_interrupts.put(interrupt.unique);
+    withdraw(interrupt.unique);
+    return Fate::finished;
+}
+
+// A request has just been put into a queue.
+void Server::heed_early_interrupt(std::uint64_t unique) {
+    if (state_->early_interrupts.take(unique)) {
+        withdraw(unique);
+    }
 }
 
 Server::Fate Server::serve_read(const abi::InHeader& header, std::span<const std::byte> body) {
@@ -261,14 +375,17 @@ Server::Fate Server::serve_read(const abi::InHeader& header, std::span<const std
         return Fate::finished;
     }
     auto lease = state_->leases.find(header.nodeid);
+    if (!lease && !calls_ && state_->config.shared && may_take_long(header, Patience::looks)) {
+        return call_elsewhere(header, body);
+    }
     if (!lease) {
         const int error = ops::implicit_lease(context_, header.nodeid, &request, lease);
         if (error < 0) {
             channel_->reply_error(header.unique, error);
             return Fate::finished;
         }
-    } else if (request.fh == 0 && state_->config.immutable) {
-        state_->mirrors.files().used(header.nodeid, sys::coarse_milliseconds());
+    } else if (request.fh == 0 && state_->negotiation.silent_opens()) {
+        state_->leased_nodes.files().used(header.nodeid, sys::coarse_milliseconds());
     }
     if (!lease) {
         if (state_->mode != Mode::upcall) {
@@ -276,33 +393,42 @@ Server::Fate Server::serve_read(const abi::InHeader& header, std::span<const std
         }
         return Fate::up;
     }
+    if (!lease->has(request.offset, request.size)) {
+        counts_->because(Reason::read_not_present);
+        return Fate::up;
+    }
     ReadJob read{channel_, header.unique, request, lease, asked(header), header.uid, received_};
-    return reader_ ? read_by_channel(std::move(read)) : read_by_ring(std::move(read));
-}
-
-Server::Fate Server::read_by_ring(ReadJob read) {
-    if (ring_reader_.serve(read, RingReader::Wait::never)) {
+    if (read_at_once(read)) {
         counts_->answered_read(read.asked, read.served, read.since);
-    } else if (read.uid != 0 && state_->config.shared &&
-               state_->workers.holds_too_long(*channel_, read.uid, most_held(state_->config),
-                                              kReadHoldsLong)) {
+    } else if (may_wait(read)) {
+        const auto unique = read.unique;
+        state_->workers.push(std::move(read));
+        heed_early_interrupt(unique);
+    } else {
         counts_->because(Reason::read_refused);
         channel_->reply_error(read.unique, -EAGAIN);
         counts_->answered_read(read.asked, read.served, read.since);
-    } else {
-        state_->workers.push(std::move(read));
     }
     return Fate::elsewhere;
 }
 
-Server::Fate Server::read_by_channel(ReadJob read) {
-    auto job = state_->reads.begin(std::move(read));
-    while (job) {
-        const auto served = reader_->serve(*job->channel, job->unique, job->request, *job->lease);
-        counts_->answered_read(job->asked, served, job->since);
-        job = state_->reads.next();
+bool Server::read_at_once(ReadJob& read) {
+    if (calls_) {
+        return false;
     }
-    return Fate::elsewhere;
+    if (!reader_) {
+        return read.lease->reads_promptly() && ring_reader_.serve(read, RingReader::Wait::never);
+    }
+    const auto served = reader_->serve_at_once(*read.channel, read.unique, read.request,
+                                               *read.lease, state_->read_slots);
+    read.served = served.value_or(read.served);
+    return served.has_value();
+}
+
+bool Server::may_wait(const ReadJob& read) {
+    return read.uid == 0 || !state_->config.shared ||
+           !state_->workers.holds_too_long(*channel_, read.uid, most_reads(state_->config),
+                                           kReadHoldsLong);
 }
 
 Server::Fate Server::serve_lseek(const abi::InHeader& header, std::span<const std::byte> body) {
@@ -322,14 +448,14 @@ Server::Fate Server::serve_lseek(const abi::InHeader& header, std::span<const st
         answer_seek(*channel_, header.unique, sought(*lease, request));
         return Fate::finished;
     }
-    if (lease || !state_->config.immutable || request.fh != 0) {
+    if (lease || !state_->negotiation.silent_opens() || request.fh != 0) {
         return Fate::up;
     }
     MadeRequest made;
-    return hand_up(header, state_->seeks.upcall(header, request, made), header.opcode);
+    return forward(header, state_->seeks.upcall(header, request, made), header.opcode);
 }
 
-Server::Fate Server::hand_up_statx(const abi::InHeader& header, std::span<const std::byte> body) {
+Server::Fate Server::forward_statx(const abi::InHeader& header, std::span<const std::byte> body) {
     MadeRequest made;
     const auto message = statx_upcall(header, body, made);
     if (message.empty()) {
@@ -337,18 +463,21 @@ Server::Fate Server::hand_up_statx(const abi::InHeader& header, std::span<const 
         channel_->reply_error(header.unique, -EINVAL);
         return Fate::finished;
     }
-    return hand_up(header, message, header.opcode);
+    return forward(header, message, header.opcode);
 }
 
 // `asked_as`, unless 0: the opcode that the kernel asked by, of a request made from another.
-Server::Fate Server::hand_up(const abi::InHeader& header, std::span<const std::byte> message,
+Server::Fate Server::forward(const abi::InHeader& header, std::span<const std::byte> message,
                              std::uint32_t asked_as) {
     const auto opcode = asked_as != 0 ? asked_as : header.opcode;
     counts_->upcalls[ThreadCounts::slot(opcode)].add();
-    handed_up_ = true;  // before the relay may see its reply
+    forwarded_ = true;  // before the relay may see its reply
     const bool out =
-        state_->upcalls.hand_up(channel_, ops::with_handle(context_, message), received_, asked_as);
-    handed_up_ = out;
+        state_->upcalls.forward(channel_, ops::with_handle(context_, message), received_, asked_as);
+    forwarded_ = out;
+    if (out) {
+        heed_early_interrupt(header.unique);
+    }
     return out ? Fate::elsewhere : Fate::finished;
 }
 

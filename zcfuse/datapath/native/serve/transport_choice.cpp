@@ -24,7 +24,7 @@ Reason better_without(const Config& config, Mode mode) {
     }
     // A mount that gives up passthrough for its small files' sake returns none: `pool` serves those
     // on any transport, with fewer wake-ups over a ring.
-    if (mode != Mode::automatic || config.immutable) {
+    if (mode != Mode::automatic || config.wants_silent_opens()) {
         return Reason::none;
     }
     if (!config.passthrough_permitted) {
@@ -66,13 +66,15 @@ TransportWish parse_transport(const std::string& name) {
 }
 
 TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits,
-                           const DeviceChannel& session) {
+                           const DeviceChannel& session, bool survives) {
     const auto wanted = parse_transport(config.transport);
     if (wanted == TransportWish::dev) {
         return {nullptr, {Reason::ring_not_wanted}};
     }
     const bool demanded = wanted == TransportWish::uring;
-    Cause cause{session.device() ? refused_by(ring_support()) : Reason::ring_no_device};
+    Cause cause{survives           ? Reason::ring_ends_with_daemon
+                : session.device() ? refused_by(ring_support())
+                                   : Reason::ring_no_device};
     if (!cause && !demanded) {
         cause.reason = better_without(config, mode);
         cause.detail = cause.reason == Reason::ring_not_for_path ? config.path : "";

@@ -24,9 +24,10 @@ struct TransportChoice {
     Cause cause;                   // why there are no rings
 };
 
-// Throws std::runtime_error with the cause if the user demands a ring and the machine offers none.
+// A mount that survives its daemon has no ring. Throws std::runtime_error with the cause if the
+// user demands a ring and gets none.
 TransportChoice make_rings(const Config& config, Mode mode, const Limits& limits,
-                           const DeviceChannel& session);
+                           const DeviceChannel& session, bool survives);
 
 // Locks the prefaulted pages of the entries' buffers, as far as the budget allows.
 void lock_ring_buffers(State& state);

@@ -1,8 +1,11 @@
-// Requests that take long, and whose threads do so: READs that wait for their backing file, and
-// READDIRs that read a whole directory first. A serving thread does neither: all requests of its
-// channel, or of its CPU, stand behind it.
+// Requests that take long, and whose threads do so: READs that wait for their backing file,
+// READDIRs that read a whole directory first, and other calls to a slow filesystem (calls.hpp). A
+// serving thread does none of it: all requests of its channel, or of its CPU, stand behind it.
 //
-// Users take turns. A user occupies some of the threads, all users but root leave one to root.
+// Users take turns. A user occupies some of the threads, all users but root leave one to root. The
+// requests of a ring that a user has here, under way or waiting, leave entries of that ring to the
+// other queues: a filesystem that never answers may keep all that are under way.
+//
 // Thread-safe; the lock is innermost. A reply may be written by any thread.
 #pragma once
 
@@ -13,10 +16,12 @@
 #include <cstdint>
 #include <deque>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -24,32 +29,45 @@
 #include "abi/fuse.hpp"
 #include "serve/config.hpp"
 #include "serve/latency.hpp"
-#include "serve/read_queue.hpp"
+#include "serve/read_job.hpp"
 #include "transport/channel.hpp"
 
 namespace zc {
 
-struct ListingJob {
+struct CallJob {
     std::shared_ptr<const Channel> channel;
     abi::InHeader header{};
-    std::vector<std::byte> body;
-    Clock::time_point since{};  // when the request left its channel
+    std::vector<std::byte> message;  // with the header
+    Clock::time_point since{};       // when the request left its channel
     std::uint32_t uid = 0;
 };
 
-inline std::uint64_t unique_of(const ListingJob& job) noexcept {
+// A job of a request at hand. `since`: when that left its channel.
+CallJob call_job(std::shared_ptr<const Channel> channel, const abi::InHeader& header,
+                 std::span<const std::byte> body, Clock::time_point since);
+inline std::uint64_t unique_of(const CallJob& job) noexcept {
     return job.header.unique;
 }
 inline std::uint64_t unique_of(const ReadJob& job) noexcept {
     return job.unique;
 }
 
+// How many requests of a user may be here for long, where several users share the mount: each holds
+// an entry of a ring's queue, or a place among those that the kernel sends ahead.
+struct MostHeld {
+    std::size_t ring = 0;    // of one queue
+    std::size_t device = 0;  // of all clones
+    std::size_t of(const Channel& channel) const noexcept {
+        return channel.is_ring() ? ring : device;
+    }
+};
+
 template <typename Job>
 class UserQueue {
   public:
-    // `per_user`: threads that one user occupies at most.
-    UserQueue(std::size_t threads, std::size_t per_user) noexcept
-        : threads_(threads), per_user_(per_user) {}
+    // `per_user`: threads that one user occupies at most; `per_ring`: by requests of one ring.
+    UserQueue(std::size_t threads, std::size_t per_user, std::size_t per_ring) noexcept
+        : threads_(threads), per_user_(per_user), per_ring_(per_ring) {}
 
     std::size_t threads() const noexcept { return threads_; }
 
@@ -75,8 +93,9 @@ class UserQueue {
         std::unique_lock guard(lock_);
         auto turn = turns_.end();
         wake_.wait(guard, [&] {
-            turn = std::find_if(turns_.begin(), turns_.end(),
-                                [this](std::uint32_t uid) { return may_begin(uid); });
+            turn = std::find_if(turns_.begin(), turns_.end(), [this](std::uint32_t uid) {
+                return first_that_may_begin(uid) != jobs_.at(uid).end();
+            });
             return stopping_ || turn != turns_.end();
         });
         if (stopping_) {
@@ -84,10 +103,11 @@ class UserQueue {
         }
         const auto uid = *turn;
         turns_.erase(turn);
-        const auto jobs = jobs_.find(uid);
-        auto job = std::move(jobs->second.front());
-        jobs->second.pop_front();
-        if (jobs->second.empty()) {
+        auto& jobs = jobs_.at(uid);
+        const auto first = first_that_may_begin(uid);
+        auto job = std::move(*first);
+        jobs.erase(first);
+        if (jobs.empty()) {
             forget(uid);
         } else {
             turns_.push_back(uid);
@@ -95,73 +115,112 @@ class UserQueue {
         if (uid != 0) {
             ++busy_[uid];
             ++busy_of_users_;
+            begun_.emplace(key_of(job), job.since);
         }
         return job;
     }
 
-    void done(std::uint32_t uid) {
-        if (uid == 0) {
+    void done(const Job& job) {
+        if (job.uid == 0) {
             return;
         }
         {
             const std::lock_guard guard(lock_);
             --busy_of_users_;
-            if (const auto user = busy_.find(uid); --user->second == 0) {
+            if (const auto user = busy_.find(job.uid); --user->second == 0) {
                 busy_.erase(user);
             }
+            const auto [begin, end] = begun_.equal_range(key_of(job));
+            begun_.erase(std::find_if(
+                begin, end, [&](const auto& begun) { return begun.second == job.since; }));
         }
         wake_.notify_all();
     }
 
     // Takes the users' requests that wait here for longer than `age`, beyond `most` of each user
-    // and each channel.
-    std::vector<Job> take_beyond(std::size_t most, Clock::duration age) {
+    // and each ring, and of each user over /dev/fuse, those under way included. Further ones would
+    // not wait either.
+    std::vector<Job> take_beyond(const MostHeld& most, Clock::duration age) {
         const auto before = Clock::now() - age;
         std::vector<Job> taken;
         const std::lock_guard guard(lock_);
         for (auto user = jobs_.begin(); user != jobs_.end();) {
             const auto uid = user->first;
-            std::map<const Channel*, std::size_t> kept;
+            std::map<Key, std::size_t> kept;
             std::erase_if(user->second, [&](Job& job) {
-                const bool beyond =
-                    uid != 0 && job.since < before && ++kept[job.channel.get()] > most;
+                const auto key = key_of(job);
+                const auto under_way = begun_.count(key);
+                const bool beyond = uid != 0 && job.since < before &&
+                                    under_way + ++kept[key] > most.of(*job.channel);
                 if (beyond) {
+                    held_[key] = {before, Clock::now()};
                     taken.push_back(std::move(job));
                 }
                 return beyond;
             });
+            const auto following = std::next(user);
             if (user->second.empty()) {
-                std::erase(turns_, uid);
+                forget(uid);
             }
-            user = user->second.empty() ? jobs_.erase(user) : std::next(user);
+            user = following;
         }
         return taken;
     }
 
-    // Whether a user has held more than `most` entries of a channel by requests that wait here, for
-    // longer than `age`. Requests that wait for less than kSlow do no harm: they make room for
-    // others soon. Call it for each request that would wait here.
-    bool holds_too_long(const Channel& channel, std::uint32_t uid, std::size_t most,
+    // Whether a user has held more than `most` of a channel by requests that are here, for longer
+    // than `age`. Requests that take less than kSlow do no harm: they make room for others soon.
+    // But who was refused because of slow ones gets no more than `most` for kRemembered: otherwise
+    // the user would fill the channel again each time that the slow ones end. Call it for each
+    // request that would wait here.
+    bool holds_too_long(const Channel& channel, std::uint32_t uid, const MostHeld& most,
                         Clock::duration age) {
+        const Key key(uid, place_of(channel));
         const auto now = Clock::now();
         const std::lock_guard guard(lock_);
-        std::size_t waiting = 0;
+        std::size_t holds = 0;
         auto oldest = now;
+        const auto count = [&](Clock::time_point since) {
+            ++holds;
+            oldest = std::min(oldest, since);
+        };
         if (const auto jobs = jobs_.find(uid); jobs != jobs_.end()) {
             for (const auto& job : jobs->second) {
-                if (job.channel.get() == &channel) {
-                    ++waiting;
-                    oldest = std::min(oldest, job.since);
+                if (key_of(job) == key) {
+                    count(job.since);
                 }
             }
         }
-        const std::pair key(uid, &channel);
-        if (now - oldest < kSlow) {
-            held_since_.erase(key);
+        const auto [begin, end] = begun_.equal_range(key);
+        std::for_each(begin, end, [&](const auto& begun) { count(begun.second); });
+        const bool slow = now - oldest >= kSlow;
+        auto held = held_.find(key);
+        if (!slow && (held == held_.end() || now - held->second.refused > kRemembered)) {
+            if (held != held_.end()) {
+                held_.erase(held);
+            }
             return false;
         }
         // A user who was refused soon has fewer: the time goes on while they are slow.
-        return waiting >= most && now - held_since_.try_emplace(key, now).first->second >= age;
+        held = held_.try_emplace(key, Held{now, {}}).first;
+        if (holds < most.of(channel) || now - held->second.since < age) {
+            return false;
+        }
+        if (slow) {
+            held->second.refused = now;
+        }
+        return true;
+    }
+
+    // The bytes of the messages of a user that wait here.
+    std::size_t bytes_of(std::uint32_t uid) const {
+        const std::lock_guard guard(lock_);
+        std::size_t bytes = 0;
+        if (const auto jobs = jobs_.find(uid); jobs != jobs_.end()) {
+            for (const auto& job : jobs->second) {
+                bytes += job.message.size();
+            }
+        }
+        return bytes;
     }
 
     // Takes a request that still waits here, because its client was interrupted.
@@ -199,16 +258,32 @@ class UserQueue {
     }
 
   private:
+    // Of a user and a place; the clones of /dev/fuse are one place.
+    using Key = std::pair<std::uint32_t, const Channel*>;
+    static const Channel* place_of(const Channel& channel) noexcept {
+        return channel.is_ring() ? &channel : nullptr;
+    }
+    static Key key_of(const Job& job) noexcept { return {job.uid, place_of(*job.channel)}; }
     static constexpr auto kSlow = std::chrono::seconds(1);
+    static constexpr auto kRemembered = std::chrono::seconds(5);
+
+    // A user holds too much of a place by slow requests.
+    struct Held {
+        Clock::time_point since;
+        Clock::time_point refused;  // the last time, because of them
+    };
 
     // A user without jobs. `uid` may lie in what goes.
     void forget(const std::uint32_t uid) {
         std::erase(turns_, uid);
-        std::erase_if(held_since_, [=](const auto& held) { return held.first.first == uid; });
+        const auto now = Clock::now();
+        std::erase_if(held_, [=](const auto& held) {
+            return held.first.first == uid && now - held.second.refused > kRemembered;
+        });
         jobs_.erase(uid);
     }
 
-    bool may_begin(std::uint32_t uid) const {
+    bool may_occupy_a_thread(std::uint32_t uid) const {
         if (uid == 0) {
             return true;
         }
@@ -216,37 +291,68 @@ class UserQueue {
         return busy_of_users_ + 1 < threads_ && (user == busy_.end() || user->second < per_user_);
     }
 
+    typename std::deque<Job>::iterator first_that_may_begin(std::uint32_t uid) {
+        auto& jobs = jobs_.at(uid);
+        if (!may_occupy_a_thread(uid)) {
+            return jobs.end();
+        }
+        return std::find_if(jobs.begin(), jobs.end(), [&](const Job& job) {
+            return uid == 0 || !job.channel->is_ring() || begun_.count(key_of(job)) < per_ring_;
+        });
+    }
+
     const std::size_t threads_;
     const std::size_t per_user_;
+    const std::size_t per_ring_;
     mutable std::mutex lock_;
     std::condition_variable wake_;
     std::unordered_map<std::uint32_t, std::deque<Job>> jobs_;  // by user, none empty
     std::deque<std::uint32_t> turns_;                          // users who have jobs
     std::unordered_map<std::uint32_t, std::size_t> busy_;      // threads by user, without root
-    std::map<std::pair<std::uint32_t, const Channel*>, Clock::time_point> held_since_;
+    std::multimap<Key, Clock::time_point> begun_;              // under way, without root's
+    std::map<Key, Held> held_;
     std::size_t busy_of_users_ = 0;
     std::uint64_t pushed_ = 0;
     bool stopping_ = false;
 };
 
-// Requests of a user in such a queue may hold so many entries of a ring's queue for so long, where
-// several users share the mount. The threads hold more: at most half of them.
-inline std::size_t most_held(const Config& config) noexcept {
-    return std::max<std::size_t>(config.ring_depth / 2, 2) - 1;
+// READs, calls and listings of a user that never end leave one entry of a ring's queue, as it is by
+// default. The kernel sends as many calls over /dev/fuse as there are clients.
+inline MostHeld most_reads(const Config& config) noexcept {
+    return {std::max<std::size_t>(config.ring_depth / 2, 2) - 1, kMostReadsOfUser};
+}
+inline MostHeld most_calls(const Config& config) noexcept {
+    return {most_reads(config).ring, std::numeric_limits<std::size_t>::max()};
+}
+inline MostHeld most_listings(const Config&) noexcept {
+    return {1, std::numeric_limits<std::size_t>::max()};
 }
 constexpr auto kReadHoldsLong = std::chrono::seconds(3);
-constexpr auto kListingHoldsLong = std::chrono::seconds(1);
+constexpr auto kCallHoldsLong = std::chrono::seconds(1);
+constexpr std::size_t kMostWaitingBytes = 64 << 20;  // of a user's WRITEs
+
+inline std::size_t per_ring(const Config& config, const MostHeld& most) noexcept {
+    return config.shared ? most.ring : std::numeric_limits<std::size_t>::max();
+}
 
 // Of each user one listing is made at a time.
-class ListingQueue : public UserQueue<ListingJob> {
+class ListingQueue : public UserQueue<CallJob> {
   public:
-    ListingQueue() : UserQueue(3, 1) {}
+    explicit ListingQueue(const Config& config)
+        : UserQueue(3, 1, per_ring(config, most_listings(config))) {}
+};
+
+class CallQueue : public UserQueue<CallJob> {
+  public:
+    explicit CallQueue(const Config& config)
+        : UserQueue(6, 4, per_ring(config, most_calls(config))) {}
 };
 
 // Enough threads to keep a device busy for one user.
 class ReadWorkers : public UserQueue<ReadJob> {
   public:
-    ReadWorkers() : UserQueue(6, 4) {}
+    explicit ReadWorkers(const Config& config)
+        : UserQueue(6, 4, per_ring(config, most_reads(config))) {}
 };
 
 }  // namespace zc

@@ -107,6 +107,12 @@ Fault next_fault(Call call) noexcept {
     return 0;
 }
 
+bool is_slow_next(Call call) noexcept {
+    const std::lock_guard guard(rules_lock);
+    const Rule& rule = rules[static_cast<std::size_t>(call)];
+    return rule.what == kSlow && rule.after == 0 && rule.count > 0;
+}
+
 bool arm_faults(std::string_view text) {
     std::array<Rule, kCalls> parsed{};
     bool understood = true;

@@ -50,6 +50,8 @@ inline constexpr Fault kSlow = 2;  // handled by next_fault(), which returns 0
 
 extern std::atomic<bool> faults_armed;
 Fault next_fault(Call call) noexcept;
+// Whether the next such call would be slow. Leaves the fault to that call.
+bool is_slow_next(Call call) noexcept;
 
 inline Fault fault(Call call) noexcept {
     return faults_armed.load(std::memory_order_relaxed) ? next_fault(call) : 0;

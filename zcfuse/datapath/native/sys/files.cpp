@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -43,6 +44,13 @@ struct ProcName {
     const char* get() const noexcept { return text.data(); }
 };
 
+bool is_one_of(int fd, std::span<const std::uint32_t> filesystems) noexcept {
+    struct ::statfs status {};
+    return ::fstatfs(fd, &status) == 0 &&
+           std::find(filesystems.begin(), filesystems.end(),
+                     static_cast<std::uint32_t>(status.f_type)) != filesystems.end();
+}
+
 }  // namespace
 
 int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept {
@@ -64,6 +72,22 @@ int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noe
     }
     into.reset(static_cast<int>(fd));
     return 0;
+}
+
+Remembered remembered(int directory, const char* name) noexcept {
+    struct open_how how {};
+    how.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW;
+    how.resolve = kResolve | RESOLVE_CACHED;
+    const UniqueFd found(
+        static_cast<int>(::syscall(SYS_openat2, directory, name, &how, sizeof how)));
+    if (!found) {
+        return errno == EAGAIN   ? Remembered::unknown
+               : errno == ENOENT ? Remembered::nothing
+                                 : Remembered::file;
+    }
+    struct ::stat status {};
+    const bool is_directory = ::fstat(found.get(), &status) == 0 && S_ISDIR(status.st_mode);
+    return is_directory ? Remembered::directory : Remembered::file;
 }
 
 int step(int directory, const char* name, UniqueFd& into) noexcept {
@@ -203,10 +227,13 @@ bool is_local(int fd) noexcept {
     static constexpr std::array<std::uint32_t, 9> local{0xEF53,     0x58465342, 0x9123683E,
                                                         0x01021994, 0xF2F52010, 0x2FC12FC1,
                                                         0x858458F6, 0xE0F5E1E2, 0x73717368};
-    struct ::statfs status {};
-    return ::fstatfs(fd, &status) == 0 &&
-           std::find(local.begin(), local.end(), static_cast<std::uint32_t>(status.f_type)) !=
-               local.end();
+    return is_one_of(fd, local);
+}
+
+bool is_near(int fd) noexcept {
+    // vfat, exfat, iso9660, overlayfs: whoever mounted this one chose its layers.
+    static constexpr std::array<std::uint32_t, 4> others{0x4D44, 0x2011BAB0, 0x9660, 0x794C7630};
+    return is_local(fd) || is_one_of(fd, others);
 }
 
 std::size_t descriptor_limit() noexcept {

@@ -17,7 +17,12 @@ namespace zc::sys {
 // 5.6): EXDEV at another mount, ELOOP at a link. O_CLOEXEC and O_NOFOLLOW are added.
 int open_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept;
 
-// The same without openat2(2), which a sandbox may refuse: name by name.
+// What the kernel's cache says about a name in a directory (RESOLVE_CACHED, Linux 5.12), without
+// waiting for a disk. `unknown`: the disk must be asked. Kernels that do not say give `file`.
+enum class Remembered : std::uint8_t { unknown, nothing, file, directory };
+Remembered remembered(int directory, const char* name) noexcept;
+
+// open_beneath() without openat2(2), which a sandbox may refuse: name by name.
 int walk_beneath(int directory, const char* path, int flags, UniqueFd& into) noexcept;
 
 // open(2) of one name in a directory with O_PATH, a symbolic link itself included.
@@ -53,6 +58,9 @@ bool is_all_hole(int fd) noexcept;
 int filesystem_status(int fd, struct ::statvfs& into) noexcept;
 // Whether statx of the filesystem is always current and never uses a network.
 bool is_local(int fd) noexcept;
+// Whether the filesystem answers without another process or machine. The question itself may wait
+// for those.
+bool is_near(int fd) noexcept;
 
 // The soft limit of descriptors (RLIMIT_NOFILE).
 std::size_t descriptor_limit() noexcept;

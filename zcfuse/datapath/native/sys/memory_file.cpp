@@ -67,6 +67,16 @@ MemoryFile::~MemoryFile() {
     }
 }
 
+int MemoryFile::detach() noexcept {
+    if (data_ == nullptr) {
+        return 0;
+    }
+    // One call replaces the mapping at its place: another thread sees the same bytes at any moment.
+    void* const at = ::mmap(data_, size_, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd_.get(), 0);
+    return at == MAP_FAILED ? -errno : 0;
+}
+
 void MemoryFile::release(std::size_t offset, std::size_t bytes) const noexcept {
     const auto page = page_bytes();
     const auto first = (offset + page - 1) / page * page;

@@ -28,6 +28,8 @@ class MemoryFile {
     std::byte* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
     int fd() const noexcept { return fd_.get(); }
+    // Later stores of this process stay in it: others keep the bytes of now. Returns 0 or -errno.
+    int detach() noexcept;
     // Gives the whole pages of a range back to the system; they read as zeros from now on.
     void release(std::size_t offset, std::size_t bytes) const noexcept;
 

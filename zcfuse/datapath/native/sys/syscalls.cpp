@@ -52,23 +52,30 @@ struct Halved {
     std::span<const iovec> span() const noexcept { return {pieces.data(), count}; }
 };
 
-// Whether each page of the range, up to the end of the file, is in the page cache. False if
-// unknown: cachestat(2) needs Linux 6.5 and the owner of the file.
-bool in_memory(int fd, std::uint64_t offset, std::span<const iovec> pieces) noexcept {
+// A file of tmpfs, or a memfd: its holes take no pages.
+bool is_memory(int fd) noexcept {
+    return ::fcntl(fd, F_GET_SEALS) >= 0;
+}
+
+// Whether each page of the range, up to the end of the file, is in the page cache.
+enum class Cached : std::uint8_t { no, yes, unknown };
+
+// Unknown: cachestat(2) needs Linux 6.5 and the owner of the file.
+Cached cached(int fd, std::uint64_t offset, std::uint64_t length) noexcept {
+    if (is_memory(fd)) {
+        return Cached::yes;
+    }
     struct stat attributes {};
     if (::fstat(fd, &attributes) < 0) {
-        return false;
+        return Cached::unknown;
     }
     struct {
         std::uint64_t offset;
         std::uint64_t length;
-    } range{offset, 0};
-    for (const auto& piece : pieces) {
-        range.length += piece.iov_len;
-    }
+    } range{offset, length};
     const auto size = static_cast<std::uint64_t>(attributes.st_size);
     if (offset >= size || range.length == 0) {
-        return true;
+        return Cached::yes;
     }
     range.length = std::min(range.length, size - offset);
     struct {
@@ -76,10 +83,27 @@ bool in_memory(int fd, std::uint64_t offset, std::span<const iovec> pieces) noex
     } state{};
     constexpr long kCachestat = 451;
     if (::syscall(kCachestat, fd, &range, &state, 0) < 0) {
-        return false;
+        return Cached::unknown;
     }
     const auto page = page_bytes();
-    return state.cached >= (offset + range.length - 1) / page - offset / page + 1;
+    const bool all = state.cached >= (offset + range.length - 1) / page - offset / page + 1;
+    return all ? Cached::yes : Cached::no;
+}
+
+std::uint64_t total_of(std::span<const iovec> pieces) noexcept {
+    std::uint64_t total = 0;
+    for (const auto& piece : pieces) {
+        total += piece.iov_len;
+    }
+    return total;
+}
+
+// Reads a byte if it is in memory, and throws it away.
+ssize_t probe(int fd, std::uint64_t offset) noexcept {
+    char byte = 0;
+    const iovec piece{&byte, 1};
+    return retrying(
+        [&] { return ::preadv2(fd, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT); });
 }
 
 std::size_t halved(std::size_t size) noexcept {
@@ -118,6 +142,9 @@ ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offse
                              static_cast<off_t>(offset), flags);
         });
     };
+    if (faults_armed.load(std::memory_order_relaxed) && is_slow_next(Call::preadv)) {
+        return -EAGAIN;
+    }
     const Fault wanted = fault(Call::preadv);
     if (wanted < 0) {
         return wanted;
@@ -129,7 +156,21 @@ ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offse
         return n;
     }
     // A filesystem without the flag (tmpfs, overlayfs) may still support cachestat(2).
-    return in_memory(fd, offset, into) ? call(into, 0) : -EAGAIN;
+    return cached(fd, offset, total_of(into)) == Cached::yes ? call(into, 0) : -EAGAIN;
+}
+
+bool seems_in_memory(int fd, std::uint64_t offset, std::size_t size) noexcept {
+    const auto known = cached(fd, offset, size);
+    if (known != Cached::unknown || size == 0) {
+        return known == Cached::yes;
+    }
+    return probe(fd, offset) != -EAGAIN && probe(fd, offset + size - 1) != -EAGAIN;
+}
+
+// Behind the end of any file, where no filesystem reads anything.
+bool reads_promptly(int fd) noexcept {
+    constexpr std::uint64_t kBehind = std::uint64_t{1} << 62;
+    return is_memory(fd) || probe(fd, kBehind) != -EOPNOTSUPP;
 }
 
 ssize_t writev(int fd, std::span<const iovec> pieces) noexcept {

@@ -21,8 +21,13 @@ namespace zc::sys {
 ssize_t read(int fd, void* data, std::size_t size) noexcept;
 ssize_t preadv(int fd, std::span<const iovec> pieces, std::uint64_t offset) noexcept;
 // As preadv, for bytes in memory only: -EAGAIN if it would wait. A short result does not mean the
-// end of the file.
+// end of the file. Only for files that read promptly (below).
 ssize_t preadv_nowait(int fd, std::span<const iovec> pieces, std::uint64_t offset) noexcept;
+// Whether the bytes seem to be in memory: also those that a disk is being read for.
+bool seems_in_memory(int fd, std::uint64_t offset, std::size_t size) noexcept;
+// Whether these two tell truly what waits for no other process or machine. False for a file of
+// which that takes a question that waits itself (sys::is_near()).
+bool reads_promptly(int fd) noexcept;
 ssize_t writev(int fd, std::span<const iovec> pieces) noexcept;
 ssize_t send(int fd, std::span<const iovec> pieces, int flags) noexcept;
 ssize_t recv(int fd, void* data, std::size_t size, int flags) noexcept;

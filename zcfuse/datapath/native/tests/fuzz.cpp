@@ -56,7 +56,7 @@ class Target {
         }
         state_->upcalls.expire(kNow, kNobodyCounts);
         settle();
-        state_->mirrors.clear();  // no RELEASE follows: descriptors would run out
+        state_->leased_nodes.clear();  // no RELEASE follows: descriptors would run out
     }
 
   private:
@@ -83,20 +83,20 @@ class Target {
         player_.path->install(kPiecesNode, pieces);
         const sys::UniqueFd directory(::open("/usr/include", O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (directory) {
-            state_->mirrors.lease(abi::kRootId, DirectorySource::open(directory.get()));
+            state_->leased_nodes.lease(abi::kRootId, DirectorySource::open(directory.get()));
         }
         const auto archive = IndexSource::make(sample_index(file_));
-        layers.lease(state_->mirrors, kUnionNode, archive);
-        state_->mirrors.lease(kArchiveNode, archive);
+        layers.lease(state_->leased_nodes, kUnionNode, archive);
+        state_->leased_nodes.lease(kArchiveNode, archive);
         const Bytes offered = init_request(2);
-        state_->negotiation.offered(std::as_bytes(std::span(offered)));
+        state_->negotiation.offered(std::as_bytes(std::span(offered)), true);
         abi::InitOut init{};
         state_->negotiation.amend(init);
     }
 
     // The current node of a name in a leased directory; looks it up if forgotten.
     std::uint64_t node_of(std::uint64_t& known, std::uint64_t parent, const char* name) {
-        if (!state_->mirrors.nodes().find(known)) {
+        if (!state_->leased_nodes.nodes().find(known)) {
             const Bytes message = request(abi::Opcode::lookup, 2, parent,
                                           std::string_view(name, std::strlen(name) + 1));
             server_.dispatch(std::as_bytes(std::span(message)));

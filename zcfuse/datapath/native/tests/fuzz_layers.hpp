@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "files.hpp"
-#include "serve/nodes/mirrors.hpp"
+#include "serve/nodes/leased_nodes.hpp"
 #include "serve/sources/directory_source.hpp"
 #include "serve/sources/overlay.hpp"
 
@@ -46,7 +46,8 @@ class FuzzLayers {
     }
 
     // With `lowest` below the three.
-    void lease(Mirrors& mirrors, std::uint64_t nodeid, std::shared_ptr<const Source> lowest) const {
+    void lease(LeasedNodes& leased_nodes, std::uint64_t nodeid,
+               std::shared_ptr<const Source> lowest) const {
         OverlaySource::Layers layers;
         for (const char* layer : {"top", "middle", "bottom"}) {
             const sys::UniqueFd fd(
@@ -54,7 +55,7 @@ class FuzzLayers {
             layers.push_back(DirectorySource::open(fd.get()));
         }
         layers.push_back(std::move(lowest));
-        mirrors.lease(nodeid, OverlaySource::make(std::move(layers), /*sees_trusted=*/true));
+        leased_nodes.lease(nodeid, OverlaySource::make(std::move(layers), /*sees_trusted=*/true));
     }
 
   private:

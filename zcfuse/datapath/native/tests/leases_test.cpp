@@ -57,11 +57,11 @@ class SourceTree {
     void lease(DataPath& path) const {
         const sys::UniqueFd root(::open(path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         if (below_ == nullptr) {
-            path.state().mirrors.lease(abi::kRootId, DirectorySource::open(root.get()));
+            path.state().leased_nodes.lease(abi::kRootId, DirectorySource::open(root.get()));
             return;
         }
         const sys::UniqueFd lower(::open(below_->path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-        path.state().mirrors.lease(
+        path.state().leased_nodes.lease(
             abi::kRootId,
             OverlaySource::make(
                 {DirectorySource::open(root.get()), DirectorySource::open(lower.get())}, true));
@@ -184,7 +184,7 @@ void race(const SourceTree& tree, Config config) {
             fs::rename(tree.path() / "away", tree.path() / "one", ignored);
             if (i % 20 == 0) {
                 player.path->revoke_directory(abi::kRootId);
-                player.path->state().mirrors.tidy();
+                player.path->state().leased_nodes.tidy();
                 tree.lease(*player.path);
             }
         }

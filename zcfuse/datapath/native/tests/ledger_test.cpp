@@ -140,6 +140,24 @@ TEST("a file that is hot keeps its place among any number of others") {
     CHECK_EQ(use_of(files, kHot).opens, times);
 }
 
+TEST("files that are open are counted exactly, however many there are") {
+    constexpr std::uint64_t kOpen = 5'000;
+    constexpr std::uint64_t kAll = 100'000;
+    HotFiles files(HotFiles::kPlaces, [](std::uint64_t nodeid) { return nodeid <= kOpen; });
+    for (std::uint64_t round = 0; round < 3; ++round) {
+        for (std::uint64_t nodeid = 1; nodeid <= kAll; ++nodeid) {
+            files.read(nodeid, nodeid);
+        }
+    }
+    HotFiles::Uses uses;
+    files.add_to(uses);
+    for (std::uint64_t nodeid = 1; nodeid <= kOpen; ++nodeid) {
+        CHECK_EQ(uses[nodeid].reads, 3U);
+        CHECK_EQ(uses[nodeid].bytes, 3 * nodeid);
+    }
+    CHECK(uses.size() < 4 * kOpen);
+}
+
 TEST("what is told of a file is never more than there was") {
     HotFiles files;
     for (std::uint64_t round = 0; round < 3; ++round) {

@@ -11,7 +11,7 @@
 
 #include "check.hpp"
 #include "sample_index.hpp"
-#include "serve/nodes/mirrors.hpp"
+#include "serve/nodes/leased_nodes.hpp"
 #include "serve/sources/directory_source.hpp"
 #include "serve/sources/index_source.hpp"
 #include "serve/sources/overlay.hpp"
@@ -69,13 +69,13 @@ TEST("what is packed or damaged or not there is left to control") {
     const auto index = sample_index(file);
     std::vector<Extent> extents;
     abi::Attr attributes{};
-    CHECK_EQ(extents_of(*index, 3, extents), kHandUp);  // packed
-    CHECK_EQ(extents_of(*index, 6, extents), kHandUp);  // torn
-    CHECK_EQ(index->attributes(7, attributes), kHandUp);
+    CHECK_EQ(extents_of(*index, 3, extents), kUpcall);  // packed
+    CHECK_EQ(extents_of(*index, 6, extents), kUpcall);  // torn
+    CHECK_EQ(index->attributes(7, attributes), kUpcall);
     MemberIndex::Names names;
     CHECK_EQ(index->names_of(5, names), 0);
     MemberIndex::Entry entry;
-    CHECK_EQ(index->entry(names.first + 2, entry), kHandUp);
+    CHECK_EQ(index->entry(names.first + 2, entry), kUpcall);
 }
 
 TEST("directories that claim one another's names are not gone through for each") {
@@ -161,7 +161,7 @@ TEST("a lease that ends leaves those who use it what they have") {
     const File file(kFileBytes);
     LeaseTable leases;
     SurvivingState surviving;
-    Mirrors tree(leases, {}, surviving);
+    LeasedNodes tree(leases, {}, surviving);
     ThreadCounts counts;
     std::atomic<bool> stop{false};
     std::atomic<std::uint64_t> seen{0};

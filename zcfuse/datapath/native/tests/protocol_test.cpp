@@ -240,7 +240,7 @@ TEST("an INTERRUPT goes up only when its request did and is not answered yet") {
     CHECK(player.control.silent());
 }
 
-TEST("malformed requests are neither served nor handed up, and the next is served") {
+TEST("malformed requests are neither served nor forwarded, and the next is served") {
     const File file(kFileSize);
     Player player;
     player.install(kNode, file);
@@ -260,7 +260,7 @@ TEST("a READ that is cut short is EINVAL") {
              -EINVAL);
 }
 
-TEST("what control sends malformed or unasked does not reach the kernel") {
+TEST("what control sends malformed or unexpected does not reach the kernel") {
     const Player player;
     Bytes too_long = reply(4, 0);
     too_long.push_back(0);

@@ -90,7 +90,7 @@ TEST("a thread that serves is scheduled as it was decided, and as usual at the e
     std::thread watcher([&] { scheduling.watch(); });
     bool was_idle = false;
     {
-        const Scheduling::Place place(scheduling);
+        const Scheduling::Entry place(scheduling);
         CHECK_EQ(::sched_getscheduler(0), SCHED_BATCH);
         // On a busy machine it may never be quiet enough; without CAP_SYS_NICE it must not change.
         for (int i = 0; i < 300 && !was_idle; ++i) {

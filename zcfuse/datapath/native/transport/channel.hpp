@@ -16,6 +16,11 @@
 
 namespace zc {
 
+// READs that the kernel sends ahead, where several users share a mount: it holds back all further
+// ones, whoever asks. A user may have half of them wait.
+inline constexpr std::uint16_t kSharedBackground = 1024;
+inline constexpr std::size_t kMostReadsOfUser = kSharedBackground / 2;
+
 class Channel {
   public:
     Channel() = default;

@@ -25,14 +25,6 @@ bool holds_for_long(const Upcall& upcall, std::chrono::steady_clock::time_point 
     return upcall.counted && now - upcall.since > kLong;
 }
 
-// Entries of a ring's queue.
-std::size_t most_of_user(std::size_t depth) noexcept {
-    return std::max<std::size_t>(depth / 2, 1);
-}
-std::size_t most_of_users(std::size_t depth) noexcept {
-    return std::max<std::size_t>(depth - 1, 1);
-}
-
 template <typename Structure>
 Structure read_as(std::span<const std::byte> bytes) noexcept {
     Structure structure;
@@ -91,7 +83,7 @@ Upcalls::Upcalls(sys::UniqueFd socket, std::size_t tasks, std::size_t ring_depth
     }
 }
 
-bool Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
+bool Upcalls::forward(const std::shared_ptr<const Channel>& channel,
                       std::span<const std::byte> request,
                       std::chrono::steady_clock::time_point since, std::uint32_t asked_as) {
     const auto header = header_of(request);
@@ -108,7 +100,7 @@ bool Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
     ssize_t sent = -EPIPE;
     {
         const std::lock_guard guard(lock_);
-        if (!closed_ && upcall.counted && holds_ring(upcall)) {
+        if (!closed_ && holds_too_much(upcall)) {
             ++refused_;
             sent = -EBUSY;
         } else if (!closed_) {
@@ -147,38 +139,53 @@ bool Upcalls::hand_up(const std::shared_ptr<const Channel>& channel,
     return replied;
 }
 
-// Whether requests of users hold so many entries of a queue for long that one more is too many.
-bool Upcalls::holds_ring(const Upcall& upcall) const {
-    if (ring_depth_ == 0 || !upcall.channel->is_ring()) {
+// How many requests may hold for long what this one holds too; nothing if it holds nothing that
+// others need.
+std::optional<Upcalls::Most> Upcalls::most_beside(const Upcall& upcall) const noexcept {
+    if (ring_depth_ == 0 || !upcall.counted) {
+        return std::nullopt;
+    }
+    if (upcall.channel->is_ring()) {
+        return Most{upcall.channel.get(), std::max<std::size_t>(ring_depth_ / 2, 1),
+                    std::max<std::size_t>(ring_depth_ - 1, 1)};
+    }
+    if (static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::read) {
+        return Most{nullptr, kMostReadsOfUser, kSharedBackground - kSharedBackground / 8};
+    }
+    return std::nullopt;
+}
+
+// Whether requests of users hold so much for long that one more is too many.
+bool Upcalls::holds_too_much(const Upcall& upcall) const {
+    const auto most = most_beside(upcall);
+    if (!most || out_.size() < most->of_user) {
         return false;
     }
     std::size_t own = 0;
     std::size_t all = 0;
     for (const auto& [unique, other] : out_) {
-        if (other.channel == upcall.channel && holds_for_long(other, upcall.since)) {
+        const auto held = most_beside(other);
+        if (held && held->place == most->place && holds_for_long(other, upcall.since)) {
             ++all;
             own += other.uid == upcall.uid ? 1 : 0;
         }
     }
-    return own >= most_of_user(ring_depth_) || all >= most_of_users(ring_depth_);
+    return own >= most->of_user || all >= most->of_users;
 }
 
-void Upcalls::relieve_rings(const GivenUp& given_up) {
+void Upcalls::relieve(const GivenUp& given_up) {
     const auto now = std::chrono::steady_clock::now();
     std::vector<std::pair<std::uint64_t, Upcall>> refused;
-    if (ring_depth_ != 0) {
+    {
         const std::lock_guard guard(lock_);
         std::map<std::pair<const Channel*, std::uint32_t>, std::size_t> own;
         std::map<const Channel*, std::size_t> all;
         for (auto at = out_.begin(); at != out_.end();) {
             const auto& upcall = at->second;
-            if (!upcall.channel->is_ring() || !holds_for_long(upcall, now)) {
-                ++at;
-                continue;
-            }
-            const auto* channel = upcall.channel.get();
-            if (++own[{channel, upcall.uid}] <= most_of_user(ring_depth_) &&
-                ++all[channel] <= most_of_users(ring_depth_)) {
+            const auto most = most_beside(upcall);
+            if (!most || !holds_for_long(upcall, now) ||
+                (++own[{most->place, upcall.uid}] <= most->of_user &&
+                 ++all[most->place] <= most->of_users)) {
                 ++at;
                 continue;
             }
@@ -357,7 +364,7 @@ void Upcalls::give_back(const Upcall& upcall, std::span<const std::byte> body) {
             if (body.size() >= sizeof(abi::OpenOut)) {
                 const abi::ReleaseIn release{read_as<abi::OpenOut>(body).fh, 0, 0, 0};
                 const bool file = static_cast<abi::Opcode>(upcall.opcode) == abi::Opcode::open;
-                hand_up_own(file ? abi::Opcode::release : abi::Opcode::releasedir, upcall.nodeid,
+                forward_own(file ? abi::Opcode::release : abi::Opcode::releasedir, upcall.nodeid,
                             std::as_bytes(std::span(&release, 1)));
             }
             break;
@@ -369,11 +376,11 @@ void Upcalls::give_back(const Upcall& upcall, std::span<const std::byte> body) {
 void Upcalls::forget(std::uint64_t nodeid) {
     const std::uint64_t lookups = 1;
     if (nodeid != 0) {
-        hand_up_own(abi::Opcode::forget, nodeid, std::as_bytes(std::span(&lookups, 1)));
+        forward_own(abi::Opcode::forget, nodeid, std::as_bytes(std::span(&lookups, 1)));
     }
 }
 
-void Upcalls::hand_up_own(abi::Opcode opcode, std::uint64_t nodeid,
+void Upcalls::forward_own(abi::Opcode opcode, std::uint64_t nodeid,
                           std::span<const std::byte> body) {
     abi::InHeader header{};
     header.len = static_cast<std::uint32_t>(sizeof header + body.size());

@@ -9,7 +9,8 @@
 //
 // Each user has a share of control's tasks (upcall_shares.hpp). A request beyond the share waits,
 // and holds no task. Over a ring it holds an entry, so a user's requests may hold half of a queue's
-// entries for long, and those of all users all but one. What is beyond that gets EAGAIN.
+// entries for long; all users together leave one entry. A READ over /dev/fuse holds a place among
+// those that the kernel sends ahead. A request beyond a user's share of those gets EAGAIN.
 //
 // Thread-safe. One lock, innermost except for Channel writes, which take no lock.
 #pragma once
@@ -55,7 +56,7 @@ class Upcalls {
     // Sends a whole request (with a checked header), or queues it, or answers an error. `since` is
     // when it left its channel. `asked_as`, unless 0, is the kernel's opcode if the request was
     // translated. Returns whether a reply will follow.
-    bool hand_up(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request,
+    bool forward(const std::shared_ptr<const Channel>& channel, std::span<const std::byte> request,
                  std::chrono::steady_clock::time_point since, std::uint32_t asked_as = 0);
     // Removes a reply's upcall from the list.
     std::optional<Upcall> take(std::uint64_t unique);
@@ -73,8 +74,8 @@ class Upcalls {
     bool send_overflow(const GivenUp& given_up);
     void wake() const noexcept;
     void expire(std::chrono::seconds age, const GivenUp& given_up);
-    // Answers EAGAIN to requests that hold too many entries of a ring's queue for long.
-    void relieve_rings(const GivenUp& given_up);
+    // Answers EAGAIN to requests that hold too much of a ring's queue or of the kernel for long.
+    void relieve(const GivenUp& given_up);
     // Returns the grants of a late reply.
     void undo(std::span<const std::byte> late_reply);
     // The peer is gone: answers EIO to all upcalls, present and future.
@@ -87,12 +88,18 @@ class Upcalls {
         std::uint64_t late;
         std::size_t waiting;    // requests that wait for their user's share now
         std::uint64_t waited;   // requests that have waited for it
-        std::uint64_t refused;  // requests refused because their user held too much of a ring
+        std::uint64_t refused;  // requests refused because their user held too much for long
     };
     Statistics statistics() const;
 
   private:
-    bool holds_ring(const Upcall& upcall) const;
+    struct Most {
+        const Channel* place = nullptr;  // a ring, or nullptr for all of /dev/fuse
+        std::size_t of_user = 0;
+        std::size_t of_users = 0;
+    };
+    std::optional<Most> most_beside(const Upcall& upcall) const noexcept;
+    bool holds_too_much(const Upcall& upcall) const;
     using Out = std::unordered_map<std::uint64_t, Upcall>;
     Out::iterator take_off(Out::iterator at);
     void end_locked(const Upcall& upcall);
@@ -100,7 +107,7 @@ class Upcalls {
     void give_up(std::uint64_t unique, const Upcall& upcall, int error);
     void give_back(const Upcall& upcall, std::span<const std::byte> body);
     void forget(std::uint64_t nodeid);
-    void hand_up_own(abi::Opcode opcode, std::uint64_t nodeid, std::span<const std::byte> body);
+    void forward_own(abi::Opcode opcode, std::uint64_t nodeid, std::span<const std::byte> body);
 
     sys::UniqueFd socket_;
     sys::UniqueFd wake_;

@@ -16,8 +16,8 @@ constexpr std::int64_t kFromTheStart = 0;
 
 }  // namespace
 
-Pushers::Pushers(Mirrors& mirrors, const Negotiation& negotiation)
-    : mirrors_(mirrors), negotiation_(negotiation) {
+Pushers::Pushers(LeasedNodes& leased_nodes, const Negotiation& negotiation)
+    : nodes_(leased_nodes), negotiation_(negotiation) {
     for (std::size_t i = 0; i < kThreads; ++i) {
         queues_.push_back(std::make_unique<Queue>());
     }
@@ -107,7 +107,7 @@ void Pushers::push_node(std::uint64_t nodeid, bool pages) {
     if (invalidate_inode(nodeid, pages) != -ENOENT) {
         return;
     }
-    const auto links = mirrors_.nodes().links(nodeid);
+    const auto links = nodes_.nodes().links(nodeid);
     for (const auto& link : links) {
         invalidate_entry(link.parent, link.name);
     }
@@ -118,7 +118,7 @@ void Pushers::push_node(std::uint64_t nodeid, bool pages) {
 
 int Pushers::invalidate_entry(std::uint64_t directory, std::string_view name) {
     if (mounts_->any()) {
-        const auto place = mirrors_.place_of(directory);
+        const auto place = nodes_.place_of(directory);
         if (!place || mounts_->is_above_one(place->path, name)) {
             left_out_.fetch_add(1, std::memory_order_relaxed);
             return 0;
@@ -132,22 +132,35 @@ int Pushers::invalidate_inode(std::uint64_t nodeid, bool pages) const {
                                       0);
 }
 
-// An epoch drops names only: attributes, listings and pages of nodes in use need their own push.
+// An epoch drops names only: attributes, listings and pages of nodes in use need their own push. A
+// directory's time of change tells the kernel that a listing is old which was in flight meanwhile,
+// but that of a merged directory does not.
 void Pushers::forget_everything() {
+    nodes_.note_name_change();
     epochs_.fetch_add(1, std::memory_order_relaxed);
     const bool has_epochs = negotiation_.outcome().minor >= abi::kMinorWithIncEpoch;
     const bool by_epoch = has_epochs && !mounts_->any();
     if (by_epoch) {
         Notifier::new_epoch(*channel_);
     }
-    for (const auto nodeid : mirrors_.nodes().all()) {
+    for (const auto nodeid : nodes_.nodes().all()) {
         if (!by_epoch) {
-            for (const auto& link : mirrors_.nodes().links(nodeid)) {
+            for (const auto& link : nodes_.nodes().links(nodeid)) {
                 invalidate_entry(link.parent, link.name);
             }
         }
+        if (nodes_.is_in_union(nodeid)) {
+            wait_for_listings(nodeid);
+        }
         push_node(nodeid, true);
     }
+}
+
+// The kernel takes the directory's lock to look for the name, and a listing in flight has it until
+// the kernel has cached what it brings. No file has this name.
+void Pushers::wait_for_listings(std::uint64_t directory) const {
+    static constexpr std::string_view kNoName = "/";
+    Notifier::invalidate_entry(*channel_, directory, std::as_bytes(std::span(kNoName)));
 }
 
 void Pushers::note(Clock::time_point since) {

@@ -10,6 +10,9 @@
 //   - If INVAL_INODE fails with ENOENT for a node that we know, the reply that introduces the node
 //     is still in flight. INVAL_ENTRY of each of its names waits for that reply; then a second
 //     INVAL_INODE finds the node.
+//   - the listing of a directory: INVAL_ENTRY in it waits for a listing in flight, and INVAL_INODE
+//     drops what that brought. The next pass begins with a look at the directory
+//     (LeasedNodes::name_changes).
 //   - a name on or above a foreign mount is left out: INVAL_ENTRY would detach that mount.
 //
 // Threads: any thread calls post() and statistics(); each pusher calls run(). Lock order: a queue's
@@ -29,7 +32,7 @@
 #include "serve/coherence/mounts_below.hpp"
 #include "serve/latency.hpp"
 #include "serve/negotiation.hpp"
-#include "serve/nodes/mirrors.hpp"
+#include "serve/nodes/leased_nodes.hpp"
 #include "transport/channel.hpp"
 
 namespace zc {
@@ -49,7 +52,7 @@ class Pushers {
     // The limit of pushes in one queue; beyond it a new epoch costs less.
     static constexpr std::size_t kMostWaiting = 16'384;
 
-    Pushers(Mirrors& mirrors, const Negotiation& negotiation);
+    Pushers(LeasedNodes& leased_nodes, const Negotiation& negotiation);
     Pushers(const Pushers&) = delete;
     Pushers& operator=(const Pushers&) = delete;
 
@@ -87,9 +90,10 @@ class Pushers {
     void push_node(std::uint64_t nodeid, bool pages);
     int invalidate_entry(std::uint64_t directory, std::string_view name);
     int invalidate_inode(std::uint64_t nodeid, bool pages) const;
+    void wait_for_listings(std::uint64_t directory) const;
     void note(Clock::time_point since);
 
-    Mirrors& mirrors_;
+    LeasedNodes& nodes_;
     const Negotiation& negotiation_;
     std::shared_ptr<const Channel> channel_;
     std::unique_ptr<MountsBelow> mounts_;

@@ -28,11 +28,23 @@ std::string path_of(int fd) {
     return path;
 }
 
+Reason refusal_of(int error) noexcept {
+    switch (error) {
+        case -EPERM:
+            return Reason::push_not_permitted;
+        case -EXDEV:  // in a subvolume of btrfs, whose events would name another filesystem
+            return Reason::push_filesystem;
+        default:
+            return Reason::push_queue;
+    }
+}
+
 }  // namespace
 
-Coherence::Coherence(Mirrors& mirrors, const Negotiation& negotiation, std::string fence_directory)
-    : mirrors_(mirrors),
-      pushers_(mirrors, negotiation),
+Coherence::Coherence(LeasedNodes& leased_nodes, const Negotiation& negotiation,
+                     std::string fence_directory)
+    : nodes_(leased_nodes),
+      pushers_(leased_nodes, negotiation),
       queue_error_(queue_.open()),
       fence_path_(std::move(fence_directory)) {
     if (queue_error_ != 0 || fence_path_.empty()) {
@@ -54,7 +66,7 @@ Reason Coherence::watch(const std::shared_ptr<const LeaseRoot>& root) {
 
 Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
     if (queue_error_ != 0) {
-        return queue_error_ == -EPERM ? Reason::push_not_permitted : Reason::push_queue;
+        return refusal_of(queue_error_);
     }
     std::vector<Source::Real> real;
     root->source->add_real(root->number, real);
@@ -64,10 +76,10 @@ Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
     }
     for (const auto& one : real) {
         if (const int error = add(root, one); error < 0) {
-            return error == -EPERM ? Reason::push_not_permitted : Reason::push_queue;
+            return refusal_of(error);
         }
     }
-    mirrors_.set_any_pushed();
+    nodes_.set_any_pushed();
     root->source->set_pushed();
     return Reason::none;
 }
@@ -82,6 +94,13 @@ int Coherence::add(const std::shared_ptr<const LeaseRoot>& root, const Source::R
     const Watched watched{root, real.layer, real.fd, identity};
     const auto id = sys::filesystem_id(real.fd);
     const std::unique_lock guard(watched_lock_);
+    // A directory that the kernel forgets and finds again gets a new lease each time.
+    const auto is_over = [&](const Watched& one) {
+        return nodes_.root_of(one.root->nodeid) != one.root;
+    };
+    for (const auto& filesystem : watched_) {
+        std::erase_if(filesystem->directories, is_over);
+    }
     const auto known = std::find_if(watched_.begin(), watched_.end(),
                                     [&](const auto& one) { return one->id == id; });
     if (known != watched_.end()) {
@@ -159,7 +178,10 @@ void Coherence::push(const sys::Change& change, const Filesystem& filesystem,
     const bool itself = change.name == ".";
     const bool names = (change.mask & sys::kNameChanges) != 0 && !itself && !change.name.empty();
     if (change.of_directory() && names) {
-        mirrors_.directories_changed();
+        nodes_.directories_changed();
+    }
+    if (names) {
+        nodes_.note_name_change();
     }
     bool known = false;
     if (names && change.directory != nullptr) {
@@ -198,13 +220,13 @@ bool Coherence::reshapes(const sys::Change& change, const Filesystem& filesystem
 void Coherence::settle() {
     if (reshaped_) {
         reshaped_ = false;
-        mirrors_.directories_changed();
+        nodes_.directories_changed();
         pushers_.forget_everything();
     }
 }
 
 bool Coherence::must_push(const sys::Change& change, std::uint64_t nodeid) {
-    const auto held = mirrors_.nodes().take_held(nodeid);
+    const auto held = nodes_.nodes().take_held(nodeid);
     const bool pages = (change.mask & sys::kDataChanges) != 0;
     if (held == 0 || (held == NodeTable::Held::pages && !pages)) {
         coalesced_.fetch_add(1, std::memory_order_relaxed);
@@ -232,14 +254,16 @@ void Coherence::add_node(const Watched& watched, int fd, const struct ::statx& s
                          std::vector<std::uint64_t>& into) const {
     auto identity = DirectorySource::identity_of(status, fd, "");
     identity.lease = watched.layer;
-    auto nodeid =
-        identity == watched.identity ? watched.root->nodeid : mirrors_.nodes().nodeid_of(identity);
+    const auto nodeid =
+        identity == watched.identity ? watched.root->nodeid : nodes_.nodes().nodeid_of(identity);
     const bool merged = watched.root->source->kind() == Source::Kind::overlay;
-    if (nodeid == 0 && merged && S_ISDIR(status.stx_mode)) {
-        nodeid = merged_node(watched, fd);
-    }
     if (nodeid != 0) {
         into.push_back(nodeid);
+    }
+    // The kernel may still have the node that the directory had before one covered it.
+    const auto above = merged && S_ISDIR(status.stx_mode) ? merged_node(watched, fd) : 0;
+    if (above != 0 && above != nodeid) {
+        into.push_back(above);
     }
 }
 
@@ -257,7 +281,7 @@ std::uint64_t Coherence::merged_node(const Watched& watched, int fd) const {
         return 0;
     }
     found.identity.lease += watched.root->number;
-    return mirrors_.nodes().nodeid_of(found.identity);
+    return nodes_.nodes().nodeid_of(found.identity);
 }
 
 bool Coherence::is_fence(const sys::Change& change) {

@@ -33,7 +33,7 @@
 #include <vector>
 
 #include "serve/coherence/pushers.hpp"
-#include "serve/nodes/mirrors.hpp"
+#include "serve/nodes/leased_nodes.hpp"
 #include "serve/reasons.hpp"
 #include "serve/sources/source.hpp"
 #include "sys/fanotify.hpp"
@@ -43,7 +43,8 @@ namespace zc {
 class Coherence {
   public:
     // `fence_directory`: only this process writes to it; "" for no fence.
-    Coherence(Mirrors& mirrors, const Negotiation& negotiation, std::string fence_directory);
+    Coherence(LeasedNodes& leased_nodes, const Negotiation& negotiation,
+              std::string fence_directory);
     Coherence(const Coherence&) = delete;
     Coherence& operator=(const Coherence&) = delete;
 
@@ -101,7 +102,7 @@ class Coherence {
                   std::vector<std::uint64_t>& into) const;
     std::uint64_t merged_node(const Watched& watched, int fd) const;
 
-    Mirrors& mirrors_;
+    LeasedNodes& nodes_;
     Pushers pushers_;
     sys::ChangeQueue queue_;
     int queue_error_ = 0;

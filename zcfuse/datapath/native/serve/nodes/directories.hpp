@@ -37,6 +37,7 @@ struct Directory {
     std::shared_ptr<const LeaseRoot> root;
     std::uint64_t nodeid = 0;
     std::int64_t checked = 0;  // coarse milliseconds
+    bool personal = false;     // as one user sees it, so the kernel may keep no name in it
     mutable std::atomic<bool> used{true};
 
     // Converts an identity of the table of nodes into the source's.

@@ -1,4 +1,4 @@
-// The part of Mirrors that knows which directories are leased, and what of whom a node is.
+// The part of LeasedNodes that knows which directories are leased, and what of whom a node is.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -6,13 +6,14 @@
 #include <system_error>
 #include <utility>
 
-#include "serve/nodes/mirrors.hpp"
+#include "serve/nodes/leased_nodes.hpp"
+#include "serve/sources/pool.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
 
-void Mirrors::lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
-                    std::set<std::string, std::less<>> kept) {
+void LeasedNodes::lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
+                        std::set<std::string, std::less<>> kept) {
     if (is_own(nodeid)) {
         nodes_.set_revoked(nodeid, false);
         return;
@@ -29,11 +30,18 @@ void Mirrors::lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
     root->source = std::move(source);
     root->kept = std::move(kept);
     found.identity.lease += root->number;
+    users_->directory_takes(root->source->descriptors());
     if (root->source->descriptors() > 1) {
         cache_.limit(std::max(cache_.capacity() / root->source->descriptors(), kLeastDescriptors));
     }
     if (root->source->kind() == Source::Kind::overlay) {
         any_overlays_.store(true, std::memory_order_release);
+    }
+    if (!root->source->is_near()) {
+        any_far_.store(true, std::memory_order_release);
+    }
+    if (root->source->kind() != Source::Kind::index) {
+        any_disk_.store(true, std::memory_order_release);
     }
     std::shared_ptr<const LeaseRoot> dropped = root;  // destroyed outside of the lock
     {
@@ -45,7 +53,7 @@ void Mirrors::lease(std::uint64_t nodeid, std::shared_ptr<const Source> source,
     any_.store(true, std::memory_order_release);
 }
 
-void Mirrors::drop(std::uint64_t nodeid) {
+void LeasedNodes::drop(std::uint64_t nodeid) {
     std::shared_ptr<const LeaseRoot> dropped;  // its descriptor is closed outside of the lock
     {
         const std::unique_lock guard(roots_lock_);
@@ -62,13 +70,13 @@ void Mirrors::drop(std::uint64_t nodeid) {
     cache_.clear();
 }
 
-std::shared_ptr<const LeaseRoot> Mirrors::root_of(std::uint64_t nodeid) const {
+std::shared_ptr<const LeaseRoot> LeasedNodes::root_of(std::uint64_t nodeid) const {
     const std::shared_lock guard(roots_lock_);
     const auto found = roots_.find(nodeid);
     return found == roots_.end() ? nullptr : found->second;
 }
 
-std::shared_ptr<const LeaseRoot> Mirrors::root_above(std::uint64_t nodeid) const {
+std::shared_ptr<const LeaseRoot> LeasedNodes::root_above(std::uint64_t nodeid) const {
     const auto node = nodes_.find(nodeid);
     const std::shared_lock guard(roots_lock_);
     for (const auto& [top, root] : roots_) {
@@ -79,7 +87,53 @@ std::shared_ptr<const LeaseRoot> Mirrors::root_above(std::uint64_t nodeid) const
     return nullptr;
 }
 
-std::optional<Mirrors::Place> Mirrors::place_of(std::uint64_t nodeid) const {
+bool LeasedNodes::place(std::uint64_t nodeid, Placed placed) {
+    const auto node = nodes_.find(nodeid);
+    const auto root = root_above(nodeid);
+    const auto* pool = root ? dynamic_cast<const PoolSource*>(root->source.get()) : nullptr;
+    if (!node || pool == nullptr) {
+        return false;
+    }
+    cache_.clear();  // what is open may lack a part that control has just made
+    auto directory = node->identity;
+    directory.lease -= root->number;
+    if (placed.name) {
+        pool->placements().decide(directory, std::move(*placed.name), placed.branch);
+    } else {
+        pool->placements().lease(directory, placed.branch, placed.valid_ms);
+    }
+    return true;
+}
+
+bool LeasedNodes::is_far(std::uint64_t nodeid) const {
+    const auto root = any_far_.load(std::memory_order_acquire) ? root_above(nodeid) : nullptr;
+    return root && !root->source->is_near();
+}
+
+bool LeasedNodes::closes_slowly(std::uint64_t nodeid, const FileLease& lease) const {
+    return is_far(nodeid) && !lease.reads_promptly();
+}
+
+bool LeasedNodes::is_remembered(std::uint64_t nodeid, const char* name) const {
+    const auto node = nodes_.find(nodeid);
+    if (!node || leased(*node) != 0) {
+        return true;
+    }
+    if (name == nullptr && node->identity.type != S_IFDIR) {
+        return is_remembered(node->link.parent, node->link.name.c_str());
+    }
+    SourceDirectory::Ref directory;
+    if (node->is_root) {
+        const auto root = root_of(nodeid);
+        directory = root ? root->source->root() : nullptr;
+    } else if (const auto cached = cache_.find(nodeid)) {
+        directory = cached->at;
+    }
+    return directory &&
+           (name == nullptr || directory->remembered(name) != sys::Remembered::unknown);
+}
+
+std::optional<LeasedNodes::Path> LeasedNodes::place_of(std::uint64_t nodeid) const {
     std::string path;
     for (std::size_t depth = 0; depth < kDepthLimit; ++depth) {
         const auto node = nodes_.find(nodeid);
@@ -87,7 +141,7 @@ std::optional<Mirrors::Place> Mirrors::place_of(std::uint64_t nodeid) const {
             return std::nullopt;
         }
         if (node->is_root) {
-            return Place{nodeid, std::move(path)};
+            return Path{nodeid, std::move(path)};
         }
         path = path.empty() ? node->link.name : node->link.name + '/' + path;
         nodeid = node->link.parent;
@@ -95,7 +149,7 @@ std::optional<Mirrors::Place> Mirrors::place_of(std::uint64_t nodeid) const {
     return std::nullopt;
 }
 
-std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
+std::vector<LeasedNodes::Description> LeasedNodes::describe(std::uint64_t nodeid) {
     std::vector<Description> chain;
     std::shared_ptr<const LeaseRoot> root;
     for (auto at = nodeid; chain.size() < kDepthLimit;) {
@@ -119,6 +173,7 @@ std::vector<Mirrors::Description> Mirrors::describe(std::uint64_t nodeid) {
     }
     for (auto& one : chain) {
         one.layer = one.identity.lease - root->number;
+        one.identity.type &= S_IFMT;
         if (one.layer >= volumes.size()) {
             return {};
         }

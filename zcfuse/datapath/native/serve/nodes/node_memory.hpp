@@ -101,6 +101,7 @@ class NodeMemory {
     NodeMemory& operator=(const NodeMemory&) = delete;
 
     int fd() const noexcept { return file_.fd(); }
+    int detach() noexcept { return file_.detach(); }
     // Whether an earlier process made it.
     bool is_taken() const noexcept { return taken_; }
     std::uint32_t capacity() const noexcept { return std::uint32_t{1} << shift_; }  // of a shard

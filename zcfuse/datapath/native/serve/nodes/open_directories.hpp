@@ -27,6 +27,8 @@ struct OpenDirectory {
     std::mutex lock;
     std::unique_ptr<Listing> listing;  // nullptr: to be opened again
     bool reopened = false;
+    bool personal = false;           // another user may get other names
+    std::uint64_t name_changes = 0;  // LeasedNodes::name_changes() when it was opened
 };
 
 class OpenDirectories {

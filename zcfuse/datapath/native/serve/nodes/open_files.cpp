@@ -2,12 +2,27 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "sys/files.hpp"
 
 namespace zc {
+
+namespace {
+
+// An inherited lease has no files yet, and gets some.
+std::size_t descriptors_of(const FileLease& lease) {
+    std::set<std::uint64_t> files;
+    for (const auto& extent : lease.extents()) {
+        files.insert(extent.id);
+    }
+    return std::max<std::size_t>(files.size(), 1);
+}
+
+}  // namespace
 
 OpenFiles::Lease OpenFiles::find(std::uint64_t nodeid) const {
     const std::lock_guard guard(lock_);
@@ -23,14 +38,10 @@ OpenFiles::Lease OpenFiles::in_use(std::uint64_t nodeid) const {
 }
 
 bool OpenFiles::admits(std::uint32_t uid, std::uint64_t nodeid) const {
-    if (uid == 0) {
+    if (users_.admits(uid)) {
         return true;
     }
     const std::lock_guard guard(lock_);
-    const auto user = open_by_.find(uid);
-    if (user == open_by_.end() || user->second < per_user_) {
-        return true;
-    }
     const auto found = entries_.find(nodeid);
     return found != entries_.end() && found->second.opens > 0;
 }
@@ -47,16 +58,18 @@ OpenFiles::Lease OpenFiles::open(std::uint64_t nodeid, std::uint32_t uid) {
 
 OpenFiles::Lease OpenFiles::open_with(std::uint64_t nodeid, Lease lease, Keep keep,
                                       std::uint32_t uid) {
+    const bool slow = closes_slowly_(nodeid, *lease);
     const std::lock_guard guard(lock_);
     const auto [at, fresh] = entries_.try_emplace(nodeid);
     if (fresh) {
         at->second.lease = std::move(lease);
+        at->second.slow = slow;
         at->second.opens = 1;
         begin_use(at->second, uid);
         at->second.keep = keep == Keep::yes;
         leases_.put(nodeid, at->second.lease);
     } else {
-        fill(nodeid, at->second, lease);
+        fill(nodeid, at->second, lease, slow);
         count_open(at->second, uid);
     }
     return at->second.lease;
@@ -91,9 +104,10 @@ std::optional<OpenFiles::Inherited> OpenFiles::inherited(std::uint64_t nodeid) c
 }
 
 // Swaps the lease with that of an inherited entry, which the caller drops outside of the lock.
-void OpenFiles::fill(std::uint64_t nodeid, Entry& entry, Lease& lease) {
+void OpenFiles::fill(std::uint64_t nodeid, Entry& entry, Lease& lease, bool slow) {
     if (entry.inherited) {
         entry.lease.swap(lease);
+        entry.slow = slow;
         entry.inherited = false;
         inherited_.fetch_sub(1, std::memory_order_acq_rel);
         leases_.put(nodeid, entry.lease);
@@ -101,12 +115,13 @@ void OpenFiles::fill(std::uint64_t nodeid, Entry& entry, Lease& lease) {
 }
 
 void OpenFiles::complete(std::uint64_t nodeid, Lease lease, File writer) {
+    const bool slow = closes_slowly_(nodeid, *lease);
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
     if (found == entries_.end() || found->second.opens == 0) {
         return;
     }
-    fill(nodeid, found->second, lease);
+    fill(nodeid, found->second, lease, slow);
     if (writer && found->second.writers > 0 && !found->second.writer) {
         found->second.writer.swap(writer);
         written_.fetch_add(1, std::memory_order_acq_rel);
@@ -122,18 +137,16 @@ void OpenFiles::count_open(Entry& entry, std::uint32_t uid) {
 
 void OpenFiles::begin_use(Entry& entry, std::uint32_t uid) {
     entry.uid = uid;
-    ++open_by_[uid];
+    entry.descriptors = descriptors_of(*entry.lease);
+    users_.take(uid, entry.descriptors);
 }
 
 void OpenFiles::end_use(const Entry& entry) {
-    if (const auto user = open_by_.find(entry.uid); --user->second == 0) {
-        open_by_.erase(user);
-    }
+    users_.give(entry.uid, entry.descriptors);
 }
 
 void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writing) {
-    Lease dropped;
-    File closed;  // outside of the lock
+    Closing closing(closer_);
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
     if (found == entries_.end() || found->second.opens == 0) {
@@ -141,8 +154,8 @@ void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writ
     }
     auto& entry = found->second;
     if (for_writing && entry.writers > 0 && --entry.writers == 0) {
-        closed = std::move(entry.writer);
-        written_.fetch_sub(closed ? 1 : 0, std::memory_order_acq_rel);
+        written_.fetch_sub(entry.writer ? 1 : 0, std::memory_order_acq_rel);
+        closing.add(std::move(entry.writer), entry.slow);
     }
     if (--entry.opens > 0) {
         return;
@@ -150,7 +163,11 @@ void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writ
     end_use(entry);
     entry.unused_since = now_ms;
     entry.kept = kept_.insert(kept_.end(), nodeid);
-    dropped = entry.keep ? take_oldest_of_too_many() : take(found);
+    if (entry.keep) {
+        take_oldest_of_too_many(closing);
+    } else {
+        take(found, closing);
+    }
 }
 
 void OpenFiles::begin_writing(std::uint64_t nodeid, File file) {
@@ -173,19 +190,21 @@ OpenFiles::File OpenFiles::writer(std::uint64_t nodeid) const {
 }
 
 OpenFiles::Lease OpenFiles::keep(std::uint64_t nodeid, Lease lease, std::int64_t now_ms) {
-    Lease dropped;
+    const bool slow = closes_slowly_(nodeid, *lease);
+    Closing closing(closer_);
     const std::lock_guard guard(lock_);
     const auto [at, fresh] = entries_.try_emplace(nodeid);
     if (!fresh) {
-        fill(nodeid, at->second, lease);
-        dropped = std::move(lease);
+        fill(nodeid, at->second, lease, slow);
+        closing.add(std::move(lease), slow);
         return at->second.lease;
     }
     at->second.lease = lease;
+    at->second.slow = slow;
     at->second.unused_since = now_ms;
     at->second.kept = kept_.insert(kept_.end(), nodeid);
     leases_.put(nodeid, lease);
-    dropped = take_oldest_of_too_many();
+    take_oldest_of_too_many(closing);
     return lease;
 }
 
@@ -198,37 +217,38 @@ void OpenFiles::used(std::uint64_t nodeid, std::int64_t now_ms) {
     }
 }
 
-OpenFiles::Lease OpenFiles::take_oldest_of_too_many() {
-    return kept_.size() > kept_limit_ ? take(entries_.find(kept_.front())) : nullptr;
+void OpenFiles::take_oldest_of_too_many(Closing& into) {
+    if (kept_.size() > kept_limit_) {
+        take(entries_.find(kept_.front()), into);
+    }
 }
 
-OpenFiles::Lease OpenFiles::take(std::unordered_map<std::uint64_t, Entry>::iterator at) {
-    auto lease = std::move(at->second.lease);
+void OpenFiles::take(std::unordered_map<std::uint64_t, Entry>::iterator at, Closing& into) {
     leases_.take(at->first);
     inherited_.fetch_sub(at->second.inherited ? 1 : 0, std::memory_order_acq_rel);
+    into.add(std::move(at->second.lease), at->second.slow);
     kept_.erase(at->second.kept);
     entries_.erase(at);
-    return lease;
 }
 
 void OpenFiles::drop(std::uint64_t nodeid) {
-    Lease dropped;
+    Closing closing(closer_);
     const std::lock_guard guard(lock_);
     const auto found = entries_.find(nodeid);
     if (found != entries_.end() && found->second.opens == 0) {
-        dropped = take(found);
+        take(found, closing);
     }
 }
 
 void OpenFiles::drop_unused(std::int64_t until_ms) {
-    std::vector<Lease> dropped;
+    Closing closing(closer_);
     const std::lock_guard guard(lock_);
     while (!kept_.empty()) {
         const auto oldest = entries_.find(kept_.front());
         if (oldest->second.unused_since > until_ms) {
             return;
         }
-        dropped.push_back(take(oldest));
+        take(oldest, closing);
     }
 }
 
@@ -257,16 +277,20 @@ void OpenFiles::drop_deleted() {
 }
 
 void OpenFiles::clear() {
-    std::unordered_map<std::uint64_t, Entry> dropped;
+    Closing closing(closer_);
     const std::lock_guard guard(lock_);
-    for (const auto& [nodeid, entry] : entries_) {
+    for (auto& [nodeid, entry] : entries_) {
         leases_.take(nodeid);
+        if (entry.opens > 0) {
+            end_use(entry);
+        }
+        closing.add(std::move(entry.lease), entry.slow);
+        closing.add(std::move(entry.writer), entry.slow);
     }
-    dropped.swap(entries_);
+    entries_.clear();
     written_.store(0, std::memory_order_release);
     inherited_.store(0, std::memory_order_release);
     kept_.clear();
-    open_by_.clear();
 }
 
 OpenFiles::Statistics OpenFiles::statistics() const {

@@ -6,19 +6,24 @@
 // saves the next open from registering the file again. It does not stay long: it keeps a deleted
 // file's space allocated.
 //
-// Threads: any. Lock order: this lock, then the LeaseTable's. Leases are destroyed outside of both.
+// Threads: any. Lock order: this lock, then the LeaseTable's, that of UserDescriptors or the
+// Closer's. Leases are destroyed outside of them.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "serve/lease.hpp"
+#include "serve/nodes/closer.hpp"
+#include "serve/nodes/user_descriptors.hpp"
 
 namespace zc {
 
@@ -27,9 +32,16 @@ class OpenFiles {
     using Lease = std::shared_ptr<const FileLease>;
     using File = std::shared_ptr<const sys::UniqueFd>;
 
-    // `per_user`: files that one user has open at most. Root has no limit.
-    OpenFiles(LeaseTable& leases, std::size_t kept_limit, std::size_t per_user) noexcept
-        : leases_(leases), kept_limit_(kept_limit), per_user_(per_user) {}
+    // Whether the close of a node's files may wait for another process or machine.
+    using ClosesSlowly = std::function<bool(std::uint64_t nodeid, const FileLease& lease)>;
+
+    OpenFiles(LeaseTable& leases, std::size_t kept_limit, UserDescriptors& users, Closer& closer,
+              ClosesSlowly closes_slowly)
+        : leases_(leases),
+          kept_limit_(kept_limit),
+          users_(users),
+          closer_(closer),
+          closes_slowly_(std::move(closes_slowly)) {}
     OpenFiles(const OpenFiles&) = delete;
     OpenFiles& operator=(const OpenFiles&) = delete;
 
@@ -97,30 +109,33 @@ class OpenFiles {
     struct Entry {
         Lease lease;
         std::uint64_t opens = 0;
-        std::uint32_t uid = 0;  // while it is open: whom it counts for
+        std::uint32_t uid = 0;        // while it is open: whom it counts for
+        std::size_t descriptors = 0;  // that it counts as
         bool keep = true;
+        bool slow = false;       // to close
         bool inherited = false;  // the lease has only the backing id
         std::uint64_t writers = 0;
         File writer;
         std::int64_t unused_since = 0;
         std::list<std::uint64_t>::iterator kept;  // valid while opens is 0
     };
-    void fill(std::uint64_t nodeid, Entry& entry, Lease& lease);
-    Lease take(std::unordered_map<std::uint64_t, Entry>::iterator at);
+    void fill(std::uint64_t nodeid, Entry& entry, Lease& lease, bool slow);
+    void take(std::unordered_map<std::uint64_t, Entry>::iterator at, Closing& into);
     void count_open(Entry& entry, std::uint32_t uid);
     void begin_use(Entry& entry, std::uint32_t uid);
     void end_use(const Entry& entry);
-    Lease take_oldest_of_too_many();
+    void take_oldest_of_too_many(Closing& into);
 
     LeaseTable& leases_;
     const std::size_t kept_limit_;
-    const std::size_t per_user_;
+    UserDescriptors& users_;
+    Closer& closer_;
+    const ClosesSlowly closes_slowly_;
     std::atomic<std::size_t> written_{0};    // entries that have a writer
     std::atomic<std::size_t> inherited_{0};  // entries that are to be opened again
     mutable std::mutex lock_;
     std::unordered_map<std::uint64_t, Entry> entries_;
-    std::unordered_map<std::uint32_t, std::size_t> open_by_;  // files by user
-    std::list<std::uint64_t> kept_;                           // nodeids, the longest unused first
+    std::list<std::uint64_t> kept_;  // nodeids, the longest unused first
 };
 
 }  // namespace zc

@@ -206,12 +206,15 @@ bool NodeTable::is_revoked(const Identity& identity) const {
     return node != nullptr && node->has(TableNode::revoked);
 }
 
-void NodeTable::hold(std::uint64_t nodeid, Held what) {
+bool NodeTable::hold(std::uint64_t nodeid, Held what) {
     auto& shard = shard_of(nodeid);
     const std::lock_guard guard(shard.lock);
-    if (TableNode* node = shard.find(nodeid); node != nullptr) {
-        node->held = static_cast<std::uint8_t>(node->held | what);
+    TableNode* node = shard.find(nodeid);
+    if (node == nullptr || (node->held & what) == what) {
+        return false;
     }
+    node->held = static_cast<std::uint8_t>(node->held | what);
+    return true;
 }
 
 unsigned NodeTable::take_held(std::uint64_t nodeid) {

@@ -104,8 +104,8 @@ class NodeTable {
     // the kernel reads pages without asking the table.
     enum Held : std::uint8_t { attributes = 1, pages = 2 };
     // To be called before the node is looked at, so that a change from then on finds it held.
-    // count() holds the attributes.
-    void hold(std::uint64_t nodeid, Held what);
+    // count() holds the attributes. Returns whether the node was not held so before.
+    bool hold(std::uint64_t nodeid, Held what);
     // Returns what is held, Held bits, and takes the attributes' bit away.
     unsigned take_held(std::uint64_t nodeid);
     // The nodeid of an identity, 0 where the kernel knows none.
@@ -120,6 +120,7 @@ class NodeTable {
     void compact();
     // The descriptor of the memory, for a successor; the table's.
     int memory() const noexcept { return memory_.fd(); }
+    int detach() noexcept { return memory_.detach(); }
 
   private:
     std::span<std::optional<NodeShard>> shards() const noexcept;

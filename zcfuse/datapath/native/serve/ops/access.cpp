@@ -26,7 +26,7 @@ bool access(Context& context, const Request& request) {
     }
     Validity validity;
     if (const int error =
-            context.mirrors().status(request.header.nodeid, context.counts, status, validity);
+            context.leased_nodes().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
         return request.failed(error);
     }

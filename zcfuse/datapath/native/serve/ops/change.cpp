@@ -5,13 +5,9 @@
 namespace zc::ops {
 
 int find_parent(Context& context, std::uint64_t parent, Spot& into) {
-    auto& mirrors = context.mirrors();
-    if (const int error = mirrors.directory(parent, context.counts, into.directory); error != 0) {
-        return error;
-    }
+    auto& leased_nodes = context.leased_nodes();
     into.parent = parent;
-    const auto kind = into.directory->root->source->kind();
-    return kind == Source::Kind::directory && into.fd() >= 0 ? 0 : kHandUp;
+    return leased_nodes.directory_to_change(parent, context.counts, into.directory);
 }
 
 int find_spot(Context& context, std::uint64_t parent, const char* name, Spot& into) {
@@ -22,34 +18,58 @@ int find_spot(Context& context, std::uint64_t parent, const char* name, Spot& in
         return error;
     }
     into.name = name;
-    return context.mirrors().is_kept(*into.directory->root, parent, name) ? kHandUp : 0;
+    return context.leased_nodes().is_kept(*into.directory->root, parent, name) ? kUpcall : 0;
 }
 
-int Held::open(Context& context, std::uint64_t nodeid) {
-    auto& mirrors = context.mirrors();
-    if (!mirrors.is_plain(nodeid)) {
-        return kHandUp;
+// A directory that only lower layers have would not become empty: it is copied up first.
+void open_orphan(const Spot& spot, const Found& found, sys::UniqueFd& into) {
+    const auto* merged = spot.as_union();
+    struct ::statx status {};
+    if (merged != nullptr && S_ISDIR(found.status.stx_mode) && merged->raise(spot.name) != 0) {
+        return;
     }
-    auto lease = mirrors.files().in_use(nodeid);
+    if (merged != nullptr && !S_ISDIR(found.status.stx_mode)) {
+        spot.directory->at->hold(spot.name, spot.directory->within(found.identity), O_PATH, into,
+                                 status);
+    } else {
+        sys::open_beneath(spot.fd(), spot.name, O_PATH, into);
+    }
+}
+
+int Held::open(Context& context, std::uint64_t nodeid, Use use) {
+    auto& leased_nodes = context.leased_nodes();
+    const auto bytes = use == Use::change ? CopiedBytes::all : CopiedBytes::later;
+    const int error = use != Use::look ? leased_nodes.prepare_change(nodeid, context.counts, bytes)
+                      : leased_nodes.is_changeable(nodeid) ? 0
+                                                           : kUpcall;
+    if (error != 0) {
+        return error;
+    }
+    // What is open of a metacopy is the file below it.
+    const bool is_elsewhere = leased_nodes.is_copied(nodeid) ||
+                              (use != Use::look && leased_nodes.is_metacopy_node(nodeid));
+    auto lease = is_elsewhere ? nullptr : leased_nodes.files().in_use(nodeid);
     if (lease && lease->whole_file() != nullptr) {
         lease_ = std::move(lease);
-        writer_ = mirrors.files().writer(nodeid);
+        writer_ = leased_nodes.files().writer(nodeid);
         return 0;
     }
     struct ::statx status {};
-    return mirrors.hold(nodeid, O_PATH, context.counts, own_, status);
+    return leased_nodes.hold(nodeid, O_PATH, context.counts, own_, status);
 }
 
-bool answer_made(Context& context, const Request& request, const Spot& spot) {
-    auto& mirrors = context.mirrors();
+bool answer_made(Context& context, const Request& request, const Spot& spot, std::uint64_t linked) {
+    auto& leased_nodes = context.leased_nodes();
     Found found;
-    if (const int error = mirrors.find(*spot.directory, spot.name, found); error != 0) {
-        return request.failed(error == kHandUp ? -EIO : error);
+    if (const int error = leased_nodes.find(*spot.directory, spot.name, found); error != 0) {
+        return request.failed(error == kUpcall ? -EIO : error);
     }
     const bool several = found.status.stx_nlink > 1 && !S_ISDIR(found.status.stx_mode);
-    const auto nodeid = mirrors.nodes().count(found.identity, spot.parent, spot.name, several);
-    if (!request.answer_with(entry_of(nodeid, found.status, mirrors.validity(Freshness::timed)))) {
-        mirrors.nodes().forget(nodeid, 1);
+    const auto identity = leased_nodes.known_as(linked, found.identity);
+    const auto nodeid = leased_nodes.nodes().count(identity, spot.parent, spot.name, several);
+    if (!request.answer_with(
+            entry_of(nodeid, found.status, leased_nodes.validity(Freshness::timed)))) {
+        leased_nodes.nodes().forget(nodeid, 1);
     }
     return true;
 }

@@ -1,8 +1,8 @@
 // The operations that change a tree, below a directory lease on a mount that is writable. As in
 // operation.hpp, each function has its own file. All act as the client that asked.
 //
-// Requests outside a plain mirror go up to control, which refuses them with EROFS: a merged
-// directory, another mount, a path that control keeps.
+// Requests outside a mirror or a union with an upper layer go up to control, which refuses them
+// with EROFS: another mount, a path that control keeps.
 #pragma once
 
 #include "abi/fuse_changes.hpp"
@@ -19,9 +19,11 @@ struct Spot {
     std::uint64_t parent = 0;
 
     int fd() const noexcept { return directory->at->descriptor(); }
+    // nullptr: a change of the directory is a change of the real one.
+    const UnionDirectory* as_union() const noexcept { return directory->at->as_union(); }
     Link link() const { return {parent, name}; }
 };
-// Each returns 0, -errno, or kHandUp for what control answers for. find_parent() names nothing yet.
+// Each returns 0, -errno, or kUpcall for what control answers for. find_parent() names nothing yet.
 int find_parent(Context& context, std::uint64_t parent, Spot& into);
 int find_spot(Context& context, std::uint64_t parent, const char* name, Spot& into);
 
@@ -49,10 +51,30 @@ inline Groups groups_for(std::uint32_t mode) noexcept {
     return (mode & S_ISGID) != 0 ? Groups::at_once : Groups::where_refused;
 }
 
+// Makes a file as the client: `attempt` gets the directory and the name to make it under.
+template <typename Try>
+int make_as_caller(Context& context, const Request& request, const Spot& spot, Groups groups,
+                   bool is_directory, Try attempt) {
+    const auto* merged = spot.as_union();
+    if (merged == nullptr) {
+        return as_caller(context, request, groups, [&] { return attempt(spot.fd(), spot.name); });
+    }
+    Making making;
+    making.is_directory = is_directory;
+    int error = merged->begin_making(spot.name, making);
+    if (error == 0) {
+        error = as_caller(context, request, groups,
+                          [&] { return attempt(making.directory, making.name); });
+    }
+    return merged->finish_making(making, is_directory, error);
+}
+
 // A descriptor that can change a node: the one that clients have open, or one opened for this.
 class Held {
   public:
-    int open(Context& context, std::uint64_t nodeid);
+    // `attributes`: the bytes of the file do not change.
+    enum class Use : std::uint8_t { look, attributes, change };
+    int open(Context& context, std::uint64_t nodeid, Use use = Use::change);
     int get() const noexcept { return lease_ ? lease_->whole_file()->get() : own_.get(); }
     // The clients' open file, which permits changes whatever the mode says now; nullptr without
     // one.
@@ -64,8 +86,13 @@ class Held {
     sys::UniqueFd own_;
 };
 
-// Counts a name that was just made as looked up, and answers with it.
-bool answer_made(Context& context, const Request& request, const Spot& spot);
+// Opens what a name leads to before it loses that name; `into` stays empty where that fails.
+void open_orphan(const Spot& spot, const Found& found, sys::UniqueFd& into);
+
+// Counts a name that was just made as looked up, and answers with it. `linked`: the node that it is
+// another name of.
+bool answer_made(Context& context, const Request& request, const Spot& spot,
+                 std::uint64_t linked = 0);
 
 bool create(Context& context, const Request& request);
 bool tmpfile(Context& context, const Request& request);

@@ -19,7 +19,7 @@ bool copy_file_range(Context& context, const Request& request) {
     if (!request.parse(wanted) || !is_own(request.header.nodeid) || !is_own(wanted.nodeid_out)) {
         return request.failed(-EXDEV);
     }
-    auto& files = context.mirrors().files();
+    auto& files = context.leased_nodes().files();
     const auto from = files.in_use(request.header.nodeid);
     const auto to = files.writer(wanted.nodeid_out);
     if (!from || from->whole_file() == nullptr || !to) {

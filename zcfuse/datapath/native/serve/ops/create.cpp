@@ -27,12 +27,12 @@ int make_file(Context& context, const Request& request, const Spot& spot,
               const abi::CreateIn& wanted, unsigned kind, NewLease& into) {
     context.identity.use_umask(wanted.umask);
     const auto flags = static_cast<int>(kind | kSharedFlags);
-    return as_caller(context, request, groups_for(wanted.mode), [&] {
+    const auto attempt = [&](int directory, const char* name) {
         sys::UniqueFd file;
-        int error = sys::create_file(spot.fd(), spot.name, flags, wanted.mode, file);
+        int error = sys::create_file(directory, name, flags, wanted.mode, file);
         if (error == -EMFILE || error == -ENFILE) {
-            context.mirrors().give_back_descriptors();
-            error = sys::create_file(spot.fd(), spot.name, flags, wanted.mode, file);
+            context.leased_nodes().give_back_descriptors();
+            error = sys::create_file(directory, name, flags, wanted.mode, file);
         }
         if (error == 0) {
             Opened whole;
@@ -41,37 +41,41 @@ int make_file(Context& context, const Request& request, const Spot& spot,
             into = NewLease(context, std::move(whole));
         }
         return error;
-    });
+    };
+    const auto groups = groups_for(wanted.mode);
+    return (kind & O_CREAT) != 0
+               ? make_as_caller(context, request, spot, groups, false, attempt)
+               : as_caller(context, request, groups, [&] { return attempt(spot.fd(), spot.name); });
 }
 
 bool answer_created(Context& context, const Request& request, const Spot& spot, const char* name,
                     const abi::CreateIn& wanted, NewLease made) {
-    auto& mirrors = context.mirrors();
+    auto& leased_nodes = context.leased_nodes();
     Found found;
     const auto file = made.file();
-    if (const int error = Mirrors::made(*spot.directory, file->get(), found); error != 0) {
-        return request.failed(error == kHandUp ? -EIO : error);
+    if (const int error = LeasedNodes::made(*spot.directory, file->get(), name, found);
+        error != 0) {
+        return request.failed(error == kUpcall ? -EIO : error);
     }
-    const auto nodeid = mirrors.nodes().count(found.identity, spot.parent, name, false);
+    const auto nodeid = leased_nodes.nodes().count(found.identity, spot.parent, name, false);
     const auto lease = made.install(context, nodeid, OpenFiles::Keep::no, request.header.uid);
     if (writes(wanted.flags)) {
-        mirrors.files().begin_writing(nodeid, file);
+        leased_nodes.files().begin_writing(nodeid, file);
     }
     const auto handle = new_handle(context, request, nodeid, *lease, writes(wanted.flags));
     if (handle == 0) {
-        mirrors.files().release(nodeid, sys::coarse_milliseconds(), writes(wanted.flags));
-        mirrors.nodes().forget(nodeid, 1);
+        leased_nodes.files().release(nodeid, sys::coarse_milliseconds(), writes(wanted.flags));
+        leased_nodes.nodes().forget(nodeid, 1);
         return request.failed(-ENFILE);
     }
-    abi::CreateOut out{entry_of(nodeid, found.status, mirrors.validity(Freshness::timed)),
+    abi::CreateOut out{entry_of(nodeid, found.status, leased_nodes.validity(Freshness::timed)),
                        {handle, 0, 0}};
+    // These attributes may be kept, unlike those of other files that are written: the kernel drops
+    // them when the file first gets a size, and before that no mapping has a page to store to.
     answer_by(lease.get(), out.open);
-    if (writes(wanted.flags)) {
-        out.entry.attr_valid = out.entry.attr_valid_nsec = 0;
-    }
     if (!request.answer_with(out)) {
         close_handle(context, handle);
-        mirrors.nodes().forget(nodeid, 1);
+        leased_nodes.nodes().forget(nodeid, 1);
     }
     return true;
 }

@@ -10,7 +10,7 @@ bool fallocate(Context& context, const Request& request) {
     if (!is_own(request.header.nodeid) || !request.parse(wanted)) {
         return false;
     }
-    const auto file = context.mirrors().files().writer(request.header.nodeid);
+    const auto file = context.leased_nodes().files().writer(request.header.nodeid);
     if (!file) {
         return request.failed(-EBADF);
     }

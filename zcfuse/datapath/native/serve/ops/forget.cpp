@@ -11,10 +11,10 @@ bool forget_one(Context& context, const abi::ForgetOne& one) {
     if (!is_own(one.nodeid)) {
         return true;
     }
-    auto& mirrors = context.mirrors();
-    const auto forgotten = mirrors.nodes().forget(one.nodeid, one.lookups);
+    auto& leased_nodes = context.leased_nodes();
+    const auto forgotten = leased_nodes.nodes().forget(one.nodeid, one.lookups);
     if (forgotten.gone) {
-        mirrors.forgotten(one.nodeid);
+        leased_nodes.forgotten(one.nodeid);
     }
     return forgotten.gone && forgotten.described;
 }
@@ -51,7 +51,7 @@ bool batch_forget(Context& context, const Request& request) {
         std::memcpy(message.data(), &header, sizeof header);
         std::memcpy(message.data() + sizeof header, &batch, sizeof batch);
         context.counts.upcalls[ThreadCounts::slot(header.opcode)].add();
-        context.state.upcalls.hand_up(request.channel, message, Clock::now());
+        context.state.upcalls.forward(request.channel, message, Clock::now());
     }
     return true;
 }

@@ -8,12 +8,12 @@ namespace zc::ops {
 namespace {
 
 int open_to_sync(Context& context, std::uint64_t nodeid, OpenFiles::File& into) {
-    if ((into = context.mirrors().files().writer(nodeid))) {
+    if ((into = context.leased_nodes().files().writer(nodeid))) {
         return 0;
     }
     sys::UniqueFd file;
     Held held;
-    int error = held.open(context, nodeid);
+    int error = held.open(context, nodeid, Held::Use::look);
     if (error == 0) {
         error = sys::reopen(held.get(), O_RDONLY | O_NONBLOCK, file);
     }

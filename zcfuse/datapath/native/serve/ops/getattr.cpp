@@ -7,13 +7,13 @@ bool getattr(Context& context, const Request& request) {
     struct ::statx status {};
     Validity validity;
     if (const int error =
-            context.mirrors().status(request.header.nodeid, context.counts, status, validity);
+            context.leased_nodes().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
         return request.failed(error);
     }
     // The kernel's FUSE does not see a store through a mapping. So it must not cache attributes of
     // a file that is being written.
-    if (context.mirrors().files().is_written(request.header.nodeid)) {
+    if (context.leased_nodes().files().is_written(request.header.nodeid)) {
         validity = {};
     }
     request.answer_with(

@@ -1,14 +1,17 @@
-// On an immutable mount, files open without a message: after ENOSYS to OPEN and OPENDIR, the kernel
-// sends neither again on the whole connection (fs/fuse/file.c, fuse_file_open). READ, READDIRPLUS
-// and LSEEK then have the handle 0, and the nodeid names the file.
+// On an immutable mount, and where changes are pushed and files are small, files open without a
+// message: after ENOSYS to OPEN and OPENDIR, the kernel sends neither again on the whole connection
+// (fs/fuse/file.c, fuse_file_open). READ, READDIRPLUS and LSEEK then have the handle 0, and the
+// nodeid names the file.
 //
 // So the data path answers ENOSYS only if the whole tree is leased. A tree whose answers depend on
 // the client must not lease, because the kernel caches them for all clients. Some requests still go
 // up (behind another mount, revoked, held by another process's lease). Their handle stands for the
 // node, and control opens it when the request comes.
 //
-// A file that one READ covers is opened for that READ and closed. A larger file stays open; the
-// longest unused one is closed first.
+// On an immutable mount, a file that one READ covers is opened for that READ and closed. Every
+// other file stays open for a while; the longest unused one is closed first. Where changes are
+// pushed, a file may lose its name between two READs of a client: it must stay open for the second
+// one.
 #include <cerrno>
 
 #include "serve/ops/operation.hpp"
@@ -17,14 +20,23 @@ namespace zc::ops {
 
 namespace {
 
+// A position in a listing of several layers is one of that listing alone, and OPENDIR tells whose
+// listing a later READDIR goes on with. Where nothing changes, any listing will do.
+bool lists_at_open(const State& state, abi::Opcode opcode) {
+    const auto root =
+        opcode == abi::Opcode::opendir ? state.leased_nodes.root_of(abi::kRootId) : nullptr;
+    return !state.config.immutable && root != nullptr &&
+           root->source->kind() == Source::Kind::overlay;
+}
+
 bool may_open_without(const Context& context) {
     if (!context.state.negotiation.outcome().zero_message_opens()) {
         context.counts.because(Reason::opens_not_offered);
         return false;
     }
-    const auto root = context.mirrors().root_of(abi::kRootId);
+    const auto root = context.leased_nodes().root_of(abi::kRootId);
     if (root == nullptr || !root->source->is_complete() || !root->kept.empty() ||
-        context.mirrors().leased(abi::kRootId) != 0) {
+        context.leased_nodes().leased(abi::kRootId) != 0) {
         context.counts.because(Reason::opens_not_leased);
         return false;
     }
@@ -33,7 +45,11 @@ bool may_open_without(const Context& context) {
 
 }  // namespace
 
-bool unasked(Context& context, const Request& request) {
+bool may_open_silently(const State& state) {
+    return state.config.immutable || state.leased_nodes.is_pushed(abi::kRootId);
+}
+
+bool answer_needless(Context& context, const Request& request) {
     const auto opcode = static_cast<abi::Opcode>(request.header.opcode);
     // A tree that is not changed answers no IOCTL. Python's open() sends one for each file, to see
     // whether it is a terminal.
@@ -45,8 +61,14 @@ bool unasked(Context& context, const Request& request) {
                          opcode == abi::Opcode::flush;
     // POLL as well: the kernel then says itself, of every file of the mount, that it is ready. It
     // asks often: io_uring sends one before each read.
-    if (opcode != abi::Opcode::poll &&
-        (!context.state.config.immutable || !is_open || !may_open_without(context))) {
+    const auto& state = context.state;
+    const bool is_silent =
+        is_open && state.negotiation.silent_opens() && !lists_at_open(state, opcode);
+    if (is_open && state.mode == Mode::automatic && state.config.may_open_silently() &&
+        !state.config.silent_opens) {
+        context.counts.because(Reason::opens_large_files);
+    }
+    if (opcode != abi::Opcode::poll && (!is_silent || !may_open_without(context))) {
         return false;
     }
     request.channel->reply_error(request.header.unique, -ENOSYS);
@@ -55,24 +77,28 @@ bool unasked(Context& context, const Request& request) {
 
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into) {
-    if (!context.state.config.immutable || !is_own(nodeid) || (read != nullptr && read->fh != 0)) {
-        return kHandUp;
+    auto& state = context.state;
+    if (!state.negotiation.silent_opens() || !is_own(nodeid) ||
+        (read != nullptr && read->fh != 0)) {
+        return kUpcall;
     }
+    state.leased_nodes.hold(nodeid, NodeTable::Held::pages);
     Opened opened;
     auto freshness = Freshness::timed;
-    auto& state = context.state;
-    if (const int error = state.mirrors.open(nodeid, context.counts, opened, freshness);
+    if (const int error = state.leased_nodes.open(nodeid, context.counts, opened, freshness);
         error != 0) {
         return error;
     }
     if (opened.mode == Mode::upcall) {
-        return kHandUp;
+        return kUpcall;
     }
     into = std::make_shared<const FileLease>(std::move(opened.extents), nullptr, state.windows,
                                              opened.mode, opened.shown);
     state.ledger.opened("implicit", {});
-    if (read == nullptr || read->offset != 0 || read->size < opened.status.stx_size) {
-        into = state.mirrors.files().keep(nodeid, std::move(into), sys::coarse_milliseconds());
+    const bool covers_all =
+        read != nullptr && read->offset == 0 && read->size >= opened.status.stx_size;
+    if (!covers_all || !state.config.immutable) {
+        into = state.leased_nodes.files().keep(nodeid, std::move(into), sys::coarse_milliseconds());
     }
     return 0;
 }
@@ -83,7 +109,7 @@ std::span<const std::byte> with_handle(Context& context, std::span<const std::by
     const auto opcode = static_cast<abi::Opcode>(header.opcode);
     const bool by_handle = opcode == abi::Opcode::read || opcode == abi::Opcode::readdir ||
                            opcode == abi::Opcode::readdirplus;
-    if (!context.state.config.immutable || !by_handle ||
+    if (!context.state.negotiation.silent_opens() || !by_handle ||
         message.size() < sizeof header + sizeof(abi::ReadIn)) {
         return message;
     }

@@ -27,7 +27,8 @@ bool sets(std::uint32_t command) noexcept {
 int run(Context& context, const Request& request, const abi::IoctlIn& wanted, void* argument) {
     Held held;
     sys::UniqueFd file;
-    int error = held.open(context, request.header.nodeid);
+    int error = held.open(context, request.header.nodeid,
+                          sets(wanted.command) ? Held::Use::change : Held::Use::look);
     if (error == 0) {
         error = sys::reopen(held.get(), O_RDONLY | O_NONBLOCK, file);
     }
@@ -52,7 +53,7 @@ bool ioctl(Context& context, const Request& request) {
     auto* argument = reply.data() + sizeof(abi::IoctlOut);
     std::memcpy(argument, request.body.data() + sizeof wanted, wanted.in_size);
     if (const int error = run(context, request, wanted, argument); error != 0) {
-        return request.failed(error == kHandUp ? -ENOTTY : error);
+        return request.failed(error == kUpcall ? -ENOTTY : error);
     }
     request.answer(std::span(reply).first(sizeof(abi::IoctlOut) + wanted.out_size));
     return true;

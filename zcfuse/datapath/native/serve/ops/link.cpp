@@ -1,8 +1,20 @@
 // LINK: another name for a node. Made from a descriptor of the node, so that it can be no other
-// file, and so that a file of O_TMPFILE gets its first name.
+// file, and so that a file of O_TMPFILE gets its first name. Both names have the same node, also
+// where the kernel knows the one before its copy: with another node the old name would show its
+// cached attributes.
 #include "serve/ops/change.hpp"
 
 namespace zc::ops {
+
+namespace {
+
+// The identity of a node within the source of a directory.
+Identity identity_in(Context& context, const Spot& spot, std::uint64_t nodeid) {
+    const auto node = context.leased_nodes().nodes().find(nodeid);
+    return node ? spot.directory->within(node->identity) : Identity{};
+}
+
+}  // namespace
 
 bool link(Context& context, const Request& request) {
     abi::LinkIn wanted{};
@@ -15,11 +27,15 @@ bool link(Context& context, const Request& request) {
     if (error == 0) {
         error = file.open(context, wanted.oldnodeid);
     }
-    if (error == 0) {
+    if (error == 0 && spot.as_union() != nullptr) {
+        error = spot.as_union()->link(file.get(), identity_in(context, spot, wanted.oldnodeid),
+                                      spot.name);
+    } else if (error == 0) {
         error = as_caller(context, request, Groups::where_refused,
                           [&] { return sys::make_link(file.get(), spot.fd(), spot.name); });
     }
-    return error == 0 ? answer_made(context, request, spot) : request.failed(error);
+    return error == 0 ? answer_made(context, request, spot, wanted.oldnodeid)
+                      : request.failed(error);
 }
 
 }  // namespace zc::ops

@@ -18,7 +18,7 @@ bool answer_missing(const Request& request, Validity validity) {
 }  // namespace
 
 bool lookup(Context& context, const Request& request) {
-    auto& mirrors = context.mirrors();
+    auto& leased_nodes = context.leased_nodes();
     const char* name = request.name();
     if (name == nullptr || *name == '\0' || std::strchr(name, '/') != nullptr) {
         return false;
@@ -28,23 +28,26 @@ bool lookup(Context& context, const Request& request) {
         return false;  // never asked: EXPORT_SUPPORT is off
     }
     std::shared_ptr<const Directory> directory;
-    if (const int error = mirrors.directory(request.header.nodeid, context.counts, directory);
+    if (const int error = leased_nodes.directory_for(request.header.nodeid, request.header.uid,
+                                                     context.counts, directory);
         error != 0) {
         return request.failed(error);
     }
-    if (mirrors.is_kept(*directory->root, request.header.nodeid, text)) {
+    if (leased_nodes.is_kept(*directory->root, request.header.nodeid, text)) {
         return false;
     }
-    const auto validity = mirrors.validity(directory->root->source->freshness());
+    const auto validity = directory->personal
+                              ? Validity{}
+                              : leased_nodes.validity(directory->root->source->freshness());
     Found found;
     abi::EntryOut entry{};
-    const auto find = [&](Found& into) { return mirrors.find(*directory, name, into); };
+    const auto find = [&](Found& into) { return leased_nodes.find(*directory, name, into); };
     if (const int error = count_lookup(context, *directory, text, find, found, entry); error != 0) {
         return error == -ENOENT ? answer_missing(request, validity) : request.failed(error);
     }
     directory.reset();  // whoever ends the lease behind the reply finds no descriptor of it open
     if (!request.answer_with(entry)) {
-        mirrors.nodes().forget(entry.nodeid, 1);  // the kernel has not heard of it
+        leased_nodes.nodes().forget(entry.nodeid, 1);  // the kernel has not heard of it
     }
     return true;
 }

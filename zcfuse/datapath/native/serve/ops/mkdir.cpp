@@ -12,8 +12,10 @@ bool mkdir(Context& context, const Request& request) {
     int error = find_spot(context, request.header.nodeid, request.name(sizeof wanted), spot);
     if (error == 0) {
         context.identity.use_umask(wanted.umask);
-        error = as_caller(context, request, groups_for(wanted.mode),
-                          [&] { return sys::make_directory(spot.fd(), spot.name, wanted.mode); });
+        error = make_as_caller(context, request, spot, groups_for(wanted.mode), true,
+                               [&](int directory, const char* name) {
+                                   return sys::make_directory(directory, name, wanted.mode);
+                               });
     }
     return error == 0 ? answer_made(context, request, spot) : request.failed(error);
 }

@@ -1,5 +1,8 @@
 // MKNOD: a device, a FIFO, a socket, or a regular file that is not opened with it.
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
+
+#include <cerrno>
 
 #include "serve/ops/change.hpp"
 
@@ -20,12 +23,18 @@ bool mknod(Context& context, const Request& request) {
     if (!request.parse(wanted)) {
         return false;
     }
-    int error = find_spot(context, request.header.nodeid, request.name(sizeof wanted), spot);
+    const auto parent = request.header.nodeid;
+    if (S_ISCHR(wanted.mode) && wanted.rdev == 0 && context.leased_nodes().is_in_union(parent)) {
+        return request.failed(-EPERM);  // a whiteout
+    }
+    int error = find_spot(context, parent, request.name(sizeof wanted), spot);
     if (error == 0) {
         context.identity.use_umask(wanted.umask);
-        error = as_caller(context, request, groups_for(wanted.mode), [&] {
-            return sys::make_node(spot.fd(), spot.name, wanted.mode, decoded_device(wanted.rdev));
-        });
+        error = make_as_caller(context, request, spot, groups_for(wanted.mode), false,
+                               [&](int directory, const char* name) {
+                                   return sys::make_node(directory, name, wanted.mode,
+                                                         decoded_device(wanted.rdev));
+                               });
     }
     return error == 0 ? answer_made(context, request, spot) : request.failed(error);
 }

@@ -17,6 +17,7 @@
 #include "serve/open_reply.hpp"
 #include "serve/ops/change.hpp"
 #include "serve/ops/open_lease.hpp"
+#include "serve/ops/send_ahead.hpp"
 
 namespace zc::ops {
 
@@ -29,8 +30,8 @@ bool writes(const abi::OpenIn& open) noexcept {
 // A file that the daemon may write but not read, as an ordinary user's of mode 0200.
 int open_to_write_only(Context& context, std::uint64_t nodeid, Opened& into) {
     auto file = std::make_shared<sys::UniqueFd>();
-    const int error =
-        context.mirrors().hold(nodeid, O_WRONLY | O_NONBLOCK, context.counts, *file, into.status);
+    const int error = context.leased_nodes().hold(nodeid, O_WRONLY | O_NONBLOCK, context.counts,
+                                                  *file, into.status);
     into.extents = {{std::move(file), next_file_id(), 0, kWholeFile}};
     return error;
 }
@@ -38,15 +39,15 @@ int open_to_write_only(Context& context, std::uint64_t nodeid, Opened& into) {
 // Opens the file, and again if only the reserve has room for it: that gives back what is only kept.
 int open_within_reserve(Context& context, const Request& request, Opened& into,
                         Freshness& freshness) {
-    auto& mirrors = context.mirrors();
+    auto& leased_nodes = context.leased_nodes();
     const auto spared = [&] {
         return std::all_of(into.extents.begin(), into.extents.end(), [&](const Extent& extent) {
-            return mirrors.spares(request.header.uid, extent.file->get());
+            return leased_nodes.spares(request.header.uid, extent.file->get());
         });
     };
     const auto attempt = [&] {
         into = {};
-        return mirrors.open(request.header.nodeid, context.counts, into, freshness);
+        return leased_nodes.open(request.header.nodeid, context.counts, into, freshness);
     };
     int error = attempt();
     if (error != 0 || spared()) {
@@ -75,7 +76,7 @@ int make_lease(Context& context, const Request& request, const abi::OpenIn& open
     }
     const auto mode = opened.mode.value_or(Mode::automatic);
     if (mode == Mode::upcall) {
-        return kHandUp;
+        return kUpcall;
     }
     status = opened.status;
     NewLease made;
@@ -98,7 +99,7 @@ int make_lease(Context& context, const Request& request, const abi::OpenIn& open
 // whose names are gone is opened again only while another client has it open (`in_use`).
 int find_lease(Context& context, const Request& request, const abi::OpenIn& open,
                struct ::statx& status, Freshness& freshness, OpenFiles::Lease& into) {
-    auto& files = context.mirrors().files();
+    auto& files = context.leased_nodes().files();
     const auto nodeid = request.header.nodeid;
     if (writes(open)) {
         files.drop(nodeid);  // a kept one was registered as another client
@@ -108,7 +109,7 @@ int find_lease(Context& context, const Request& request, const abi::OpenIn& open
     if (!into) {
         return make_lease(context, request, open, status, freshness, into);
     }
-    int error = context.mirrors().reopen(nodeid, context.counts, status, freshness);
+    int error = context.leased_nodes().reopen(nodeid, context.counts, status, freshness);
     if (error == -ESTALE && in_use && into->whole_file() != nullptr) {
         error = sys::status_of(into->whole_file()->get(), "", false, status);
     }
@@ -125,8 +126,8 @@ int find_lease(Context& context, const Request& request, const abi::OpenIn& open
 bool keeps_cache(Context& context, std::uint64_t nodeid, const struct ::statx& status,
                  Freshness freshness) {
     return context.state.config.immutable || freshness == Freshness::fixed ||
-           context.mirrors().nodes().unchanged(nodeid, status.stx_size, mtime_of(status),
-                                               mtime_is_settled(status));
+           context.leased_nodes().nodes().unchanged(nodeid, status.stx_size, mtime_of(status),
+                                                    mtime_is_settled(status));
 }
 
 // Opens the file again as the client, for what the client's flags say beyond reading. The backing
@@ -156,7 +157,7 @@ int begin_writing(Context& context, const Request& request, const abi::OpenIn& o
         error = sys::status_of(writer->get(), "", false, status);
     }
     if (error == 0 && writes(open)) {
-        context.mirrors().files().begin_writing(request.header.nodeid, std::move(writer));
+        context.leased_nodes().files().begin_writing(request.header.nodeid, std::move(writer));
     }
     return error;
 }
@@ -174,13 +175,24 @@ bool open(Context& context, const Request& request) {
     if (changes && context.state.config.read_only) {
         return request.failed(-EROFS);
     }
-    if (changes && !context.mirrors().is_plain(nodeid)) {
-        return request.failed(-EROFS);
+    if (const int refused = changes ? context.leased_nodes().refused_write(nodeid) : 0;
+        refused != 0) {
+        return request.failed(refused);
+    }
+    if (changes) {
+        const auto bytes = (open.flags & O_TRUNC) != 0 ? CopiedBytes::none : CopiedBytes::all;
+        if (const int error = context.leased_nodes().prepare_change(nodeid, context.counts, bytes);
+            error != 0) {
+            return request.failed(error == kUpcall ? -EROFS : error);
+        }
+    }
+    if (context.leased_nodes().is_copied(nodeid)) {
+        return request.failed(-ESTALE);  // the copy is another node
     }
     if (const int refused = refuse_open(context, request, nodeid, changes); refused != 0) {
         return request.failed(refused);
     }
-    auto& files = context.mirrors().files();
+    auto& files = context.leased_nodes().files();
     struct ::statx status {};
     auto freshness = Freshness::timed;
     OpenFiles::Lease lease;
@@ -202,12 +214,15 @@ bool open(Context& context, const Request& request) {
     }
     abi::OpenOut out{handle, 0, 0};
     answer_by(lease.get(), out);
-    context.counts.trace.travels(lease->passthrough() ? Way::passthrough : Way::cached,
-                                 status.stx_size);
+    auto way = Way::passthrough;
+    const bool sent = send_ahead(context, request, *lease, status);
     if (!lease->passthrough()) {
-        context.mirrors().hold(nodeid, NodeTable::Held::pages);
-        out.open_flags |=
-            keeps_cache(context, nodeid, status, freshness) ? abi::fopen::keep_cache : 0;
+        const bool keeps = keeps_cache(context, nodeid, status, freshness);
+        out.open_flags |= keeps || sent ? abi::fopen::keep_cache : 0;
+        way = sent ? Way::pool : Way::cached;
+    }
+    if (context.counts.trace.on()) {
+        context.counts.trace.travels(way, size_of(*lease, status));
     }
     if (!request.answer_with(out)) {
         close_handle(context, handle);

@@ -6,13 +6,19 @@
 
 namespace zc::ops {
 
+std::uint64_t size_of(const FileLease& lease, const struct ::statx& version) {
+    struct ::statx shown {};
+    const bool described = lease.shown() != nullptr && lease.shown()->status(lease, shown) == 0;
+    return described ? shown.stx_size : version.stx_size;
+}
+
 int refuse_open(Context& context, const Request& request, std::uint64_t nodeid, bool keeps_more) {
     const auto uid = request.header.uid;
-    if (!context.mirrors().files().admits(uid, nodeid)) {
+    if (!context.leased_nodes().files().admits(uid, nodeid)) {
         context.counts.because(Reason::files_refused);
         return -EMFILE;
     }
-    if (keeps_more && !context.mirrors().spares_another(uid)) {
+    if (keeps_more && !context.leased_nodes().spares_another(uid)) {
         context.counts.because(Reason::reserve_refused);
         return -EMFILE;
     }
@@ -35,15 +41,15 @@ int open_writer_again(const sys::UniqueFd& file, OpenFiles::File& into) {
 }  // namespace
 
 int reopen_inherited(Context& context, std::uint64_t nodeid) {
-    const auto inherited = context.mirrors().files().inherited(nodeid);
+    const auto inherited = context.leased_nodes().files().inherited(nodeid);
     if (!inherited) {
         return 0;
     }
     Opened opened;
     auto freshness = Freshness::timed;
-    const int error = context.mirrors().open(nodeid, context.counts, opened, freshness);
+    const int error = context.leased_nodes().open(nodeid, context.counts, opened, freshness);
     if (error != 0) {
-        return error == kHandUp ? -ESTALE : error;
+        return error == kUpcall ? -ESTALE : error;
     }
     NewLease made(context, std::move(opened), nodeid);
     OpenFiles::File writer;
@@ -69,21 +75,21 @@ void undo_unanswered(Context& context, const Request& request) {
     }
     const auto unique = request.header.unique & ~abi::kResendBit;
     if (const auto handle = context.state.surviving->handles().take(unique)) {
-        context.mirrors().files().release(handle->nodeid, sys::coarse_milliseconds(),
-                                          handle->writes != 0);
+        context.leased_nodes().files().release(handle->nodeid, sys::coarse_milliseconds(),
+                                               handle->writes != 0);
     }
 }
 
 void close_handle(Context& context, std::uint64_t handle) {
     if (const auto closed = context.state.surviving->handles().close(handle)) {
-        context.mirrors().files().release(closed->nodeid, sys::coarse_milliseconds(),
-                                          closed->writes != 0);
+        context.leased_nodes().files().release(closed->nodeid, sys::coarse_milliseconds(),
+                                               closed->writes != 0);
     }
 }
 
 NewLease::NewLease(Context& context, Opened opened, std::uint64_t nodeid)
     : opened_(std::move(opened)), cause_{Reason::passthrough_extents} {
-    if (auto inherited = context.mirrors().files().inherited(nodeid)) {
+    if (auto inherited = context.leased_nodes().files().inherited(nodeid)) {
         // The kernel has the inode open, and wants the same mode and backing id of each open.
         backing_ = std::move(inherited->backing);
         cause_ = {};
@@ -109,14 +115,14 @@ OpenFiles::Lease NewLease::make(Context& context) {
 }
 
 void NewLease::complete(Context& context, std::uint64_t nodeid, OpenFiles::File writer) {
-    context.mirrors().files().complete(nodeid, make(context), std::move(writer));
+    context.leased_nodes().files().complete(nodeid, make(context), std::move(writer));
 }
 
 OpenFiles::Lease NewLease::install(Context& context, std::uint64_t nodeid, OpenFiles::Keep keep,
                                    std::uint32_t uid) {
     auto& state = context.state;
-    auto lease = state.mirrors.files().open_with(nodeid, make(context),
-                                                 better_later_ ? OpenFiles::Keep::no : keep, uid);
+    auto lease = state.leased_nodes.files().open_with(
+        nodeid, make(context), better_later_ ? OpenFiles::Keep::no : keep, uid);
     state.ledger.opened(lease->passthrough() ? "passthrough" : "cached", cause_);
     return lease;
 }

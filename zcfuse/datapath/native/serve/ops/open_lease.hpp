@@ -7,6 +7,10 @@
 
 namespace zc::ops {
 
+// The size that clients see. `version` is what the open saw: of a described file a version in its
+// place, and then this is a system call.
+std::uint64_t size_of(const FileLease& lease, const struct ::statx& version);
+
 // 0, or -EMFILE if the client's user has too many files open. `keeps_more`: whether the open costs
 // a descriptor beside the lease's, so that the reserve is looked at first.
 int refuse_open(Context& context, const Request& request, std::uint64_t nodeid, bool keeps_more);

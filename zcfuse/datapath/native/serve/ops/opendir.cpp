@@ -30,51 +30,41 @@ std::uint64_t mtimes_of(const Statuses& statuses) {
     return mixed;
 }
 
-// A push drops the kernel's cached listing, but not a reply in flight. The directory's mtime shows
-// that such a reply is old. A merged directory shows only its topmost part's mtime, which does not
-// suffice.
-bool is_merged(const Mirrors& mirrors, std::uint64_t nodeid) {
-    const auto root = mirrors.root_above(nodeid);
-    return root != nullptr && root->source->kind() == Source::Kind::overlay;
-}
-
 std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& statuses,
                       Freshness freshness) {
-    auto& mirrors = context.mirrors();
-    const auto timeout = static_cast<std::int64_t>(mirrors.cache_timeout_ms());
-    if (freshness == Freshness::pushed && is_merged(mirrors, nodeid)) {
-        return 0;
-    }
+    auto& leased_nodes = context.leased_nodes();
+    const auto timeout = static_cast<std::int64_t>(leased_nodes.cache_timeout_ms());
     const bool told = freshness != Freshness::timed && timeout != 0;
     if (context.state.config.immutable || told) {
         return abi::fopen::cache_dir | abi::fopen::keep_cache;
     }
     if (timeout == 0 || !are_settled(statuses)) {
-        mirrors.nodes().unchanged(nodeid, 0, 0, false);
+        leased_nodes.nodes().unchanged(nodeid, 0, 0, false);
         return 0;
     }
     // Time is cut into periods of one timeout. The kernel may reuse a listing within its period.
     const auto period = static_cast<std::uint64_t>(sys::coarse_milliseconds() / timeout);
-    const bool same = mirrors.nodes().unchanged(nodeid, period, mtimes_of(statuses), true);
+    const bool same = leased_nodes.nodes().unchanged(nodeid, period, mtimes_of(statuses), true);
     return abi::fopen::cache_dir | (same ? abi::fopen::keep_cache : 0);
 }
 
 }  // namespace
 
 bool opendir(Context& context, const Request& request) {
-    auto& mirrors = context.mirrors();
+    auto& leased_nodes = context.leased_nodes();
     const auto nodeid = request.header.nodeid;
     auto opened = std::make_shared<OpenDirectory>();
     Statuses statuses;
     auto freshness = Freshness::timed;
-    if (const int error = mirrors.list(nodeid, context.counts, *opened, statuses, freshness);
+    if (const int error = leased_nodes.list(nodeid, request.header.uid, context.counts, *opened,
+                                            statuses, freshness);
         error != 0) {
         return request.failed(error);
     }
-    const auto handle = mirrors.listings().add(std::move(opened));
-    const auto flags = caching(context, nodeid, statuses, freshness);
+    const auto flags = opened->personal ? 0 : caching(context, nodeid, statuses, freshness);
+    const auto handle = leased_nodes.listings().add(std::move(opened));
     if (!request.answer_with(abi::OpenOut{handle, flags, 0})) {
-        mirrors.listings().take(handle);
+        leased_nodes.listings().take(handle);
     }
     return true;
 }
@@ -85,7 +75,7 @@ bool releasedir(Context& context, const Request& request) {
         return false;
     }
     request.done();
-    context.mirrors().listings().take(release.fh);
+    context.leased_nodes().listings().take(release.fh);
     return true;
 }
 

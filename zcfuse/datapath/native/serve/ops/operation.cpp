@@ -39,7 +39,7 @@ bool Request::fail(int error) const noexcept {
 }
 
 bool Request::failed(int error) const noexcept {
-    if (error == kHandUp) {
+    if (error == kUpcall) {
         return false;
     }
     fail(error);
@@ -83,7 +83,7 @@ namespace {
 
 bool dispatch(Context& context, const Request& request) {
     using abi::Opcode;
-    if (unasked(context, request)) {
+    if (answer_needless(context, request)) {
         return true;
     }
     switch (static_cast<Opcode>(request.header.opcode)) {
@@ -129,13 +129,13 @@ bool dispatch(Context& context, const Request& request) {
 }  // namespace
 
 bool serve(Context& context, const Request& request) {
-    const auto& mirrors = context.mirrors();
-    if (mirrors.none()) {
-        return unasked(context, request);
+    const auto& leased_nodes = context.leased_nodes();
+    if (leased_nodes.none()) {
+        return answer_needless(context, request);
     }
-    const auto revokes = mirrors.revokes();
+    const auto revokes = leased_nodes.revokes();
     const bool answered = dispatch(context, request);
-    if (answered && mirrors.revokes() != revokes) {
+    if (answered && leased_nodes.revokes() != revokes) {
         forget_names(context.state, request.header.nodeid);
     }
     return answered;

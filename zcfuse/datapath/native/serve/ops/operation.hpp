@@ -5,6 +5,7 @@
 // Context.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <span>
@@ -42,7 +43,7 @@ struct Request {
     }
     bool done() const noexcept { return answer({}); }
     bool fail(int error) const noexcept;
-    // Answers the errno and returns true; returns false for kHandUp.
+    // Answers the errno and returns true; returns false for kUpcall.
     bool failed(int error) const noexcept;
 };
 
@@ -51,13 +52,14 @@ struct Context {
     ThreadCounts& counts;
     std::vector<std::byte> buffer;  // for a reply of any size
     ThreadIdentity identity{};
-    // Whether this thread reads whole directories; others put such a request into the queue.
-    bool lists = false;
+    // How much of a directory this thread reads for a request; one that takes more goes to the
+    // queue for listings. A thread for calls reads none: what it asks is slow.
+    enum class Lists : std::uint8_t { none, little, all } lists = Lists::little;
     // Another thread answers the request at hand, and counts it.
     bool elsewhere = false;
     Clock::time_point received{};  // when the request at hand was taken off its channel
 
-    Mirrors& mirrors() const noexcept { return state.mirrors; }
+    LeasedNodes& leased_nodes() const noexcept { return state.leased_nodes; }
 };
 
 abi::Attr attributes_of(const struct ::statx& status) noexcept;
@@ -65,21 +67,34 @@ abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
                        Validity validity) noexcept;
 
 // Counts a lookup of what `find` says that a name in a directory shows, and makes the entry that
-// the kernel is given; the caller forgets it where the reply fails. 0, -errno or kHandUp.
+// the kernel is given; the caller forgets it where the reply fails. 0, -errno or kUpcall.
 template <typename Find>
 int count_lookup(Context& context, const Directory& directory, std::string_view name, Find find,
                  Found& found, abi::EntryOut& into) {
+    auto copies = context.leased_nodes().copies();
     if (const int error = find(found); error != 0) {
         return error;
     }
-    auto& nodes = context.mirrors().nodes();
+    auto& nodes = context.leased_nodes().nodes();
     if (nodes.any_revoked() && nodes.is_revoked(found.identity)) {
-        return kHandUp;
+        return kUpcall;
     }
-    const bool several = found.status.stx_nlink > 1 && !S_ISDIR(found.status.stx_mode);
-    const auto nodeid = nodes.count(found.identity, directory.nodeid, name, several);
+    const auto count = [&] {
+        const bool several = found.status.stx_nlink > 1 && !S_ISDIR(found.status.stx_mode);
+        return nodes.count(found.identity, directory.nodeid, name, several);
+    };
+    auto nodeid = count();
+    // A file that was copied up meanwhile must not stay in the kernel as the old one.
+    while (context.leased_nodes().copies() != copies) {
+        copies = context.leased_nodes().copies();
+        nodes.forget(nodeid, 1);
+        if (const int error = find(found); error != 0) {
+            return error;
+        }
+        nodeid = count();
+    }
     const auto freshness = directory.root->source->freshness();
-    const auto validity = context.mirrors().validity(freshness);
+    const auto validity = context.leased_nodes().validity(freshness);
     // A change between the look and the count finds no node and is not pushed. So where changes are
     // pushed, the node is looked at again now. If its name stands for another by then, that change
     // is pushed behind this reply; only the attributes must not stay.
@@ -90,21 +105,26 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
         found.status = again.status;
     }
     into = entry_of(nodeid, found.status, validity);
+    if (directory.personal) {
+        into.entry_valid = into.entry_valid_nsec = 0;
+    }
     // A store through a mapping is not seen by the kernel's FUSE: no attributes of a file that is
     // written may be kept.
-    if (!same || context.mirrors().files().is_written(nodeid)) {
+    if (!same || context.leased_nodes().files().is_written(nodeid)) {
         into.attr_valid = into.attr_valid_nsec = 0;
     }
     return 0;
 }
 
 // The lease that answers a READ (or LSEEK, where `read` is nullptr) of a file that was opened
-// without a message; 0, -errno or kHandUp.
+// without a message; 0, -errno or kUpcall.
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into);
-// Answers requests that the kernel can do without: ENOTTY to an IOCTL, ENOSYS to POLL and, on an
-// immutable mount, to opens and FLUSH. Returns false for all others.
-bool unasked(Context& context, const Request& request);
+// Whether the mount is immutable, or the changes below its root are pushed.
+bool may_open_silently(const State& state);
+// Answers requests that the kernel can do without: ENOTTY to an IOCTL, ENOSYS to POLL and, where
+// opens send no message, to opens and FLUSH. Returns false for all others.
+bool answer_needless(Context& context, const Request& request);
 // The request with a handle for control in it, where it comes without one from a file or directory
 // that was opened without a message; `message` itself otherwise.
 std::span<const std::byte> with_handle(Context& context, std::span<const std::byte> message);

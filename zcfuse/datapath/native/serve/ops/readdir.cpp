@@ -30,8 +30,9 @@ class Reply {
     Reply(Context& context, const Request& request, Listing& names, bool plus, std::size_t size)
         : context_(context), request_(request), names_(names), plus_(plus), size_(size) {
         context_.buffer.clear();
-        leased_ = plus && context.mirrors().directory(request.header.nodeid, context.counts,
-                                                      directory_) == 0;
+        const auto& header = request.header;
+        leased_ = plus && context.leased_nodes().directory_for(header.nodeid, header.uid,
+                                                               context.counts, directory_) == 0;
     }
 
     // Puts the entry at hand into it; false when it does not fit.
@@ -64,7 +65,7 @@ class Reply {
     void send() {
         if (!request_.answer(context_.buffer)) {
             for (const auto nodeid : counted_) {
-                context_.mirrors().nodes().forget(nodeid, 1);
+                context_.leased_nodes().nodes().forget(nodeid, 1);
             }
         }
     }
@@ -76,21 +77,21 @@ class Reply {
             into.identity.lease += directory_->root->number;
             return 0;
         }
-        return context_.mirrors().find(*directory_, entry.name, into);
+        return context_.leased_nodes().find(*directory_, entry.name, into);
     }
 
     bool look(const Listing::Entry& entry, abi::EntryOut& into, std::uint64_t& ino) {
-        auto& mirrors = context_.mirrors();
+        auto& leased_nodes = context_.leased_nodes();
         const auto& source = *directory_->root->source;
-        if (mirrors.is_kept(*directory_->root, request_.header.nodeid, entry.text())) {
+        if (leased_nodes.is_kept(*directory_->root, request_.header.nodeid, entry.text())) {
             return true;
         }
         Found found;
         const auto what = [&](Found& one) { return find(entry, one); };
         const int error = count_lookup(context_, *directory_, entry.text(), what, found, into);
-        if (error == kHandUp) {
+        if (error == kUpcall) {
             ino = source.shown_ino(found.status);
-            return !mirrors.is_refused(found.status);
+            return !leased_nodes.is_refused(found.status);
         }
         if (error != 0) {
             return error != -ENOENT;
@@ -112,26 +113,28 @@ class Reply {
 
 // The listing of a directory that was opened without a message, where it stood after the last
 // reply, or a new one.
-int resume(Context& context, std::uint64_t nodeid, std::uint64_t position,
+int resume(Context& context, const abi::InHeader& header, std::uint64_t position,
            std::shared_ptr<OpenDirectory>& into) {
-    if ((into = context.mirrors().parked().take(nodeid, position))) {
+    into = context.leased_nodes().parked().take(header.nodeid, position);
+    if (into && into->name_changes == context.leased_nodes().name_changes()) {
         return 0;
     }
     into = std::make_shared<OpenDirectory>();
     std::vector<struct ::statx> versions;
     auto freshness = Freshness::timed;
-    return context.mirrors().list(nodeid, context.counts, *into, versions, freshness);
+    return context.leased_nodes().list(header.nodeid, header.uid, context.counts, *into, versions,
+                                       freshness);
 }
 
 int find(Context& context, const Request& request, const abi::ReadIn& read,
          std::shared_ptr<OpenDirectory>& into) {
-    if (read.fh == 0 && context.state.config.immutable) {
-        return resume(context, request.header.nodeid, read.offset, into);
+    if (read.fh == 0 && context.state.negotiation.silent_opens()) {
+        return resume(context, request.header, read.offset, into);
     }
     if (!is_own(read.fh)) {
-        return kHandUp;
+        return kUpcall;
     }
-    auto& listings = context.mirrors().listings();
+    auto& listings = context.leased_nodes().listings();
     into = listings.find(read.fh);
     listings.used(read.fh);
     return into ? 0 : -EBADF;
@@ -139,22 +142,26 @@ int find(Context& context, const Request& request, const abi::ReadIn& read,
 
 // Opens a listing again that had to be closed, or that cannot begin a second pass. A rewind of a
 // listing opened at a later position also opens it again: on ext4 a descriptor whose first
-// getdents64 found the end lists nothing after a seek to 0.
-int reopen(Context& context, std::uint64_t nodeid, const abi::ReadIn& read, OpenDirectory& opened) {
-    const bool rewinds =
-        read.offset == 0 && opened.listing && (opened.reopened || !opened.listing->can_rewind());
+// getdents64 found the end lists nothing after a seek to 0. Names that changed since the listing
+// was opened must show from the start on, because the kernel may keep what it reads.
+int reopen(Context& context, const abi::InHeader& header, const abi::ReadIn& read,
+           OpenDirectory& opened) {
+    const bool is_old = opened.name_changes != context.leased_nodes().name_changes();
+    const bool rewinds = read.offset == 0 && opened.listing &&
+                         (opened.reopened || is_old || !opened.listing->can_rewind());
     if (opened.listing && !rewinds) {
         return 0;
     }
     OpenDirectory fresh;
     std::vector<struct ::statx> versions;
     auto freshness = Freshness::timed;
-    if (const int error =
-            context.mirrors().list(nodeid, context.counts, fresh, versions, freshness);
+    if (const int error = context.leased_nodes().list(header.nodeid, header.uid, context.counts,
+                                                      fresh, versions, freshness);
         error != 0) {
-        return error == kHandUp ? -ESTALE : error;
+        return error == kUpcall ? -ESTALE : error;
     }
     opened.listing = std::move(fresh.listing);
+    opened.name_changes = fresh.name_changes;
     opened.reopened = read.offset != 0;
     return 0;
 }
@@ -163,20 +170,24 @@ int reopen(Context& context, std::uint64_t nodeid, const abi::ReadIn& read, Open
 bool list_elsewhere(Context& context, const Request& request) {
     auto& queue = context.state.listings;
     const auto uid = request.header.uid;
-    if (uid != 0 && context.state.config.shared && request.channel->is_ring() &&
-        queue.holds_too_long(*request.channel, uid, most_held(context.state.config),
-                             kListingHoldsLong)) {
+    if (uid != 0 && context.state.config.shared &&
+        queue.holds_too_long(*request.channel, uid, most_calls(context.state.config),
+                             kCallHoldsLong)) {
         context.counts.because(Reason::listing_refused);
         return request.failed(-EAGAIN);
     }
     context.counts.because(Reason::listing_elsewhere);
     context.elsewhere = true;
-    queue.push({request.channel,
-                request.header,
-                {request.body.begin(), request.body.end()},
-                context.received,
-                uid});
+    queue.push(call_job(request.channel, request.header, request.body, context.received));
     return true;
+}
+
+int gather(const Context& context, Listing& names, std::uint32_t uid) {
+    if (context.lists == Context::Lists::none) {
+        return Listing::kTooLong;
+    }
+    const bool all = context.lists == Context::Lists::all;
+    return names.gather(all ? Listing::Effort::all : Listing::Effort::little, uid);
 }
 
 // Keeps the listing of a directory that was opened without a message for the next request. The
@@ -184,7 +195,8 @@ bool list_elsewhere(Context& context, const Request& request) {
 void park(Context& context, const Request& request, const abi::ReadIn& read,
           const std::shared_ptr<OpenDirectory>& opened) {
     if (read.fh == 0) {
-        context.mirrors().parked().put(request.header.nodeid, opened, sys::coarse_milliseconds());
+        context.leased_nodes().parked().put(request.header.nodeid, opened,
+                                            sys::coarse_milliseconds());
     }
 }
 
@@ -198,18 +210,17 @@ bool list(Context& context, const Request& request, bool plus) {
         return request.failed(error);
     }
     std::unique_lock guard(opened->lock, std::defer_lock);
-    if (context.lists) {
+    if (context.lists == Context::Lists::all) {
         guard.lock();
     } else if (!guard.try_lock()) {
         return list_elsewhere(context, request);  // such a thread may have the lock
     }
-    if (const int error = reopen(context, request.header.nodeid, read, *opened); error != 0) {
+    if (const int error = reopen(context, request.header, read, *opened); error != 0) {
         return request.failed(error);
     }
     auto& names = *opened->listing;
     if (names.must_gather(read.offset)) {
-        const auto effort = context.lists ? Listing::Effort::all : Listing::Effort::little;
-        const int error = names.gather(effort, request.header.uid);
+        const int error = gather(context, names, request.header.uid);
         if (error == Listing::kTooLong) {
             guard.unlock();
             park(context, request, read, opened);

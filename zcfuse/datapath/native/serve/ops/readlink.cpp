@@ -6,7 +6,7 @@ namespace zc::ops {
 bool readlink(Context& context, const Request& request) {
     std::string target;
     if (const int error =
-            context.mirrors().read_link(request.header.nodeid, context.counts, target);
+            context.leased_nodes().read_link(request.header.nodeid, context.counts, target);
         error != 0) {
         return request.failed(error);
     }

@@ -3,8 +3,18 @@
 #include <cerrno>
 
 #include "serve/ops/change.hpp"
+#include "serve/sources/layer_marks.hpp"
 
 namespace zc::ops {
+
+namespace {
+
+// A client's attribute must not be a mark of the upper layer.
+std::string backing_name(Context& context, const Request& request, const char* name) {
+    return context.leased_nodes().is_in_union(request.header.nodeid) ? backing_xattr(name) : name;
+}
+
+}  // namespace
 
 bool setxattr(Context& context, const Request& request) {
     abi::SetxattrIn wanted{};
@@ -19,10 +29,12 @@ bool setxattr(Context& context, const Request& request) {
     }
     const auto* name = reinterpret_cast<const char*>(named.data());
     Held file;
-    int error = file.open(context, request.header.nodeid);
+    int error = file.open(context, request.header.nodeid, Held::Use::attributes);
     if (error == 0) {
+        const auto backing = backing_name(context, request, name);
         error = as_caller(context, request, Groups::at_once, [&] {
-            return sys::set_xattr(file.get(), name, value, static_cast<int>(wanted.flags));
+            return sys::set_xattr(file.get(), backing.c_str(), value,
+                                  static_cast<int>(wanted.flags));
         });
     }
     return error == 0 ? request.done() || true : request.failed(error);
@@ -33,11 +45,18 @@ bool removexattr(Context& context, const Request& request) {
     if (name == nullptr) {
         return request.failed(-EINVAL);
     }
+    auto& leased_nodes = context.leased_nodes();
     Held file;
-    int error = file.open(context, request.header.nodeid);
+    int error = 0;
+    if (leased_nodes.is_in_union(request.header.nodeid)) {
+        // What has no such attribute is not copied up.
+        error = leased_nodes.get_xattr(request.header.nodeid, context.counts, name, context.buffer);
+    }
+    error = error == 0 ? file.open(context, request.header.nodeid, Held::Use::attributes) : error;
     if (error == 0) {
+        const auto backing = backing_name(context, request, name);
         error = as_caller(context, request, Groups::where_refused,
-                          [&] { return sys::remove_xattr(file.get(), name); });
+                          [&] { return sys::remove_xattr(file.get(), backing.c_str()); });
     }
     return error == 0 ? request.done() || true : request.failed(error);
 }

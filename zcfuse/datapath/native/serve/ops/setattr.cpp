@@ -66,6 +66,15 @@ int apply(const Held& file, const SetattrIn& wanted) {
     return error;
 }
 
+// The kernel wants set-id bits cleared: for chown(-1, -1), or before somebody else's write. The
+// daemon does that, because the file need not be the client's.
+bool sets_nothing(const SetattrIn& wanted) noexcept {
+    using namespace abi;
+    constexpr auto kSets =
+        fattr::size | fattr::uid | fattr::gid | fattr::mode | fattr::atime | fattr::mtime;
+    return (wanted.valid & kSets) == 0;
+}
+
 // Where membership in a group decides about set-group-id, or about what the group may become.
 Groups groups_of(const SetattrIn& wanted) noexcept {
     using namespace abi;
@@ -83,20 +92,29 @@ bool setattr(Context& context, const Request& request) {
     if (!request.parse(wanted)) {
         return false;
     }
-    int error = file.open(context, nodeid);
+    const bool sizes = (wanted.valid & abi::fattr::size) != 0;
+    const bool truncates = sizes && (wanted.valid & abi::fattr::fh) == 0;
+    int error = truncates ? context.leased_nodes().refused_write(nodeid) : 0;
+    const auto use = sizes ? Held::Use::change : Held::Use::attributes;
+    error = error == 0 ? file.open(context, nodeid, use) : error;
     if (error == 0) {
-        error = as_caller(context, request, groups_of(wanted), [&] { return apply(file, wanted); });
+        error = sets_nothing(wanted) ? apply_owner(file, wanted)
+                                     : as_caller(context, request, groups_of(wanted),
+                                                 [&] { return apply(file, wanted); });
     }
     struct ::statx status {};
+    auto& leased_nodes = context.leased_nodes();
+    Validity validity;
     if (error == 0) {
-        error = sys::status_of(file.get(), "", false, status);
+        error = leased_nodes.is_in_union(nodeid)
+                    ? leased_nodes.status(nodeid, context.counts, status, validity)
+                    : sys::status_of(file.get(), "", false, status);
     }
     if (error != 0) {
         return request.failed(error);
     }
-    auto& mirrors = context.mirrors();
-    const auto validity =
-        mirrors.files().is_written(nodeid) ? Validity{} : mirrors.validity(Freshness::timed);
+    validity = leased_nodes.files().is_written(nodeid) ? Validity{}
+                                                       : leased_nodes.validity(Freshness::timed);
     request.answer_with(
         abi::AttrOut{validity.seconds, validity.nanoseconds, 0, attributes_of(status)});
     return true;

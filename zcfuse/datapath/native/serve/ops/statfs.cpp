@@ -7,7 +7,7 @@ namespace zc::ops {
 
 bool statfs(Context& context, const Request& request) {
     struct ::statvfs status {};
-    if (const int error = context.mirrors().filesystem_status(request.header.nodeid, status);
+    if (const int error = context.leased_nodes().filesystem_status(request.header.nodeid, status);
         error != 0) {
         return request.failed(error);
     }

@@ -16,7 +16,7 @@ bool statx(Context& context, const Request& request) {
     struct ::statx status {};
     Validity validity;
     if (const int error =
-            context.mirrors().status(request.header.nodeid, context.counts, status, validity);
+            context.leased_nodes().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
         return request.failed(error);
     }

@@ -14,8 +14,10 @@ bool symlink(Context& context, const Request& request) {
     Spot spot;
     int error = find_spot(context, request.header.nodeid, name, spot);
     if (error == 0) {
-        error = as_caller(context, request, Groups::where_refused,
-                          [&] { return sys::make_symlink(spot.fd(), spot.name, target); });
+        error = make_as_caller(context, request, spot, Groups::where_refused, false,
+                               [&](int directory, const char* made) {
+                                   return sys::make_symlink(directory, made, target);
+                               });
     }
     return error == 0 ? answer_made(context, request, spot) : request.failed(error);
 }

@@ -34,7 +34,7 @@ bool write(Context& context, const Request& request) {
     if (!request.parse(wanted) || request.body.size() - sizeof wanted < wanted.size) {
         return request.failed(-EINVAL);
     }
-    const auto file = context.mirrors().files().writer(nodeid);
+    const auto file = context.leased_nodes().files().writer(nodeid);
     if (!file) {
         return request.failed(-EBADF);
     }

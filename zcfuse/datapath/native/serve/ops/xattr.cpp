@@ -69,7 +69,7 @@ bool getxattr(Context& context, const Request& request) {
     }
     auto& value = context.buffer;
     const int error =
-        context.mirrors().get_xattr(request.header.nodeid, context.counts, name, value);
+        context.leased_nodes().get_xattr(request.header.nodeid, context.counts, name, value);
     if (error != 0) {
         return request.failed(error == -EOPNOTSUPP && is_acl(name) ? -ENODATA : error);
     }
@@ -83,7 +83,7 @@ bool listxattr(Context& context, const Request& request) {
     }
     auto& names = context.buffer;
     if (const int error =
-            context.mirrors().list_xattrs(request.header.nodeid, context.counts, names);
+            context.leased_nodes().list_xattrs(request.header.nodeid, context.counts, names);
         error != 0) {
         return request.failed(error);
     }

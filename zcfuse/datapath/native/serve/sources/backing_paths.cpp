@@ -156,7 +156,7 @@ int BackingPaths::open_directly(int directory, const char* name, sys::UniqueFd& 
     if (error == -EPERM) {
         error = sys::open_beneath(directory, name, kReading, into);
     }
-    return error == -EAGAIN ? kHandUp : error;
+    return error == -EAGAIN ? kUpcall : error;
 }
 
 int BackingPaths::open(const BackingPath& path, sys::UniqueFd& into, struct ::statx& status) {
@@ -169,7 +169,7 @@ int BackingPaths::open(const BackingPath& path, sys::UniqueFd& into, struct ::st
         error = sys::status_of(into.get(), "", false, status);
         return error != 0 ? error : require_regular(status);
     }
-    if (error == kHandUp) {
+    if (error == kUpcall) {
         return error;
     }
     // A symbolic link, another mount, or no file that can be opened: what it is says which.
@@ -180,7 +180,7 @@ int BackingPaths::open(const BackingPath& path, sys::UniqueFd& into, struct ::st
         error = sys::reopen(found.get(), kReading | O_NOATIME, into);
         error = error == -EPERM ? sys::reopen(found.get(), kReading, into) : error;
     }
-    return error == -EAGAIN ? kHandUp : error;
+    return error == -EAGAIN ? kUpcall : error;
 }
 
 int acl_of(int file, std::string& into) {

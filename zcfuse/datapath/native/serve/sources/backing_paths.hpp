@@ -37,7 +37,7 @@ class BackingPaths {
 
     // The present status of a regular file; EISDIR for a directory, EINVAL for any other kind.
     int look(const BackingPath& path, struct ::statx& into);
-    // Opens a regular file for reading and returns its status. kHandUp if another process holds a
+    // Opens a regular file for reading and returns its status. kUpcall if another process holds a
     // lease of it.
     int open(const BackingPath& path, sys::UniqueFd& into, struct ::statx& status);
     // Its access ACL in the kernel's form (acl(5)), empty where it has none.

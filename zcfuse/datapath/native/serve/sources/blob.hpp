@@ -32,7 +32,7 @@ struct BlobTerm {
 
 class Blob {
   public:
-    // Each returns 0, -errno or kHandUp. look() opens nothing and keeps nothing open.
+    // Each returns 0, -errno or kUpcall. look() opens nothing and keeps nothing open.
     int look(const std::vector<BlobTerm>& terms, BackingPaths& paths);
     int open(const std::vector<BlobTerm>& terms, BackingPaths& paths);
     // Looks again at the files of a lease that open() made, by their descriptors.

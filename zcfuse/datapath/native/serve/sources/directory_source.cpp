@@ -22,8 +22,8 @@ constexpr std::size_t kLargestXattr = 64 << 10;  // XATTR_SIZE_MAX and XATTR_LIS
 // A FIFO in a file's place must not make the open wait for a writer.
 constexpr int kRead = O_RDONLY | O_NONBLOCK | O_NOCTTY;
 
-int to_hand_up(int error) noexcept {
-    return error == -EXDEV ? kHandUp : error;
+int to_forward(int error) noexcept {
+    return error == -EXDEV ? kUpcall : error;
 }
 
 }  // namespace
@@ -95,6 +95,10 @@ class DirectorySource::At final : public SourceDirectory {
         return error;
     }
 
+    sys::Remembered remembered(const char* name) const override {
+        return sys::remembered(descriptor(), name);
+    }
+
     // In pieces that the kernel takes for a path.
     int enter(std::string_view path, Ref& into) const override {
         sys::UniqueFd at;
@@ -106,7 +110,7 @@ class DirectorySource::At final : public SourceDirectory {
             const int error = source_->open_beneath(at ? at.get() : descriptor(), piece.c_str(),
                                                     O_PATH | O_DIRECTORY, next);
             if (error < 0) {
-                return to_hand_up(error);
+                return to_forward(error);
             }
             at = std::move(next);
         }
@@ -140,7 +144,7 @@ class DirectorySource::At final : public SourceDirectory {
         return open_file(name, wanted, flags, into, status);
     }
 
-    int identify(int file, Found& into) const override {
+    int identify(int file, const char*, Found& into) const override {
         const int error = sys::status_of(file, "", source_->local_, into.status);
         if (error == 0) {
             into.identity = identity_of(into.status, file, "");
@@ -213,7 +217,7 @@ class DirectorySource::At final : public SourceDirectory {
             return error;
         }
         if ((*name != '\0' || own_) && source_->other_mount(into)) {
-            return kHandUp;
+            return kUpcall;
         }
         return source_->local_ ? 0 : sys::status_of(descriptor(), name, false, into);
     }
@@ -231,7 +235,7 @@ class DirectorySource::At final : public SourceDirectory {
         if (error == 0) {
             error = sys::status_of(into.get(), "", source_->local_, status);
         }
-        return error != 0 ? to_hand_up(error) : compare(status, into.get(), "", wanted);
+        return error != 0 ? to_forward(error) : compare(status, into.get(), "", wanted);
     }
 
     int open_path(const char* name, const Identity& wanted, sys::UniqueFd& into) const {
@@ -254,7 +258,8 @@ DirectorySource::DirectorySource(sys::UniqueFd fd, const struct ::statx& status,
       device_(device_of(status)),
       is_directory_(S_ISDIR(status.stx_mode)),
       walks_(walks),
-      local_(sys::is_local(fd_.get())) {}
+      local_(sys::is_local(fd_.get())),
+      near_(local_ || sys::is_near(fd_.get())) {}
 
 std::shared_ptr<const DirectorySource> DirectorySource::open(int fd) {
     sys::UniqueFd copy;

@@ -21,11 +21,13 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     static std::shared_ptr<const DirectorySource> open_any(sys::UniqueFd fd, bool walks);
 
     Kind kind() const noexcept override { return Kind::directory; }
+    bool is_near() const noexcept override { return near_; }
     Freshness freshness() const noexcept override {
         return pushed_.load(std::memory_order_acquire) ? Freshness::pushed : Freshness::timed;
     }
     SourceDirectory::Ref root() const override;
     SourceDirectory::Ref adopt(sys::UniqueFd directory) const override;
+    bool is_changeable() const noexcept override { return true; }
     int filesystem_status(struct ::statvfs& into) const override;
     std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
     Volume volume(std::uint32_t layer) const override;
@@ -53,6 +55,7 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     const bool is_directory_;
     const bool walks_;
     const bool local_;  // statx never asks a server
+    const bool near_;
     mutable std::atomic<bool> pushed_{false};
 };
 

@@ -110,6 +110,20 @@ constexpr std::array<std::string_view, 7> kPrefixes = {
     "", "user.",    "system.posix_acl_access", "system.posix_acl_default", "trusted.",
     "", "security."};
 
+// The image defines these itself (zcfuse/frozen/_layout.py).
+constexpr std::uint8_t kFirstLongPrefix = 0x80;
+constexpr std::array<std::string_view, 2> kLongPrefixes = {"trusted.overlay.metacopy",
+                                                           "trusted.overlay.redirect"};
+
+// Empty for an index that images do not have.
+constexpr std::string_view prefix_of(std::uint8_t index) noexcept {
+    if (index >= kFirstLongPrefix) {
+        index -= kFirstLongPrefix;
+        return index < kLongPrefixes.size() ? kLongPrefixes[index] : "";
+    }
+    return index < kPrefixes.size() ? kPrefixes[index] : "";
+}
+
 // overlayfs takes names that begin so for its own marks, and a name of the tree that begins so has
 // another `overlay.` in it.
 constexpr std::string_view kOverlay = "trusted.overlay.";
@@ -141,6 +155,11 @@ bool record_at(std::string_view bytes, std::size_t offset, Record& into) noexcep
     return true;
 }
 
+template <typename Record>
+std::span<char> bytes_of(Record& record) noexcept {
+    return {reinterpret_cast<char*>(&record), sizeof record};
+}
+
 constexpr std::uint64_t rounded_up(std::uint64_t value, std::uint64_t unit) noexcept {
     return value / unit * unit + (value % unit != 0 ? unit : 0);
 }
@@ -150,11 +169,9 @@ constexpr std::uint64_t rounded_up(std::uint64_t value, std::uint64_t unit) noex
 ErofsImage::ErofsImage(sys::UniqueFd file, About about)
     : file_(std::make_shared<const sys::UniqueFd>(std::move(file))), about_(std::move(about)) {
     int error = sys::file_size(file_->get(), size_);
-    std::string head;
     RawSuperblock superblock{};
-    error = error != 0 ? error : read(kSuperblockOffset, sizeof superblock, head);
+    error = error != 0 ? error : read(kSuperblockOffset, bytes_of(superblock));
     if (error == 0) {
-        record_at(head, 0, superblock);
         const bool fits = superblock.magic == kMagic && superblock.block_bits >= kLeastBits &&
                           superblock.block_bits <= kMostBits;
         error = fits ? 0 : -EIO;
@@ -170,21 +187,28 @@ bool ErofsImage::holds(std::uint64_t offset, std::uint64_t length) const noexcep
     return offset <= size_ && length <= size_ - offset;
 }
 
-int ErofsImage::read(std::uint64_t offset, std::size_t length, std::string& into) const {
-    if (!holds(offset, length)) {
+int ErofsImage::read(std::uint64_t offset, std::span<char> into) const {
+    if (!holds(offset, into.size())) {
         return -EIO;
     }
-    into.resize(length);
-    std::size_t done = 0;
-    while (done < length) {
-        const iovec rest{into.data() + done, length - done};
-        const auto n = sys::preadv(file_->get(), {&rest, 1}, offset + done);
+    while (!into.empty()) {
+        const iovec rest{into.data(), into.size()};
+        const auto n = sys::preadv(file_->get(), {&rest, 1}, offset);
         if (n <= 0) {
             return n < 0 ? static_cast<int>(n) : -EIO;
         }
-        done += static_cast<std::size_t>(n);
+        into = into.subspan(static_cast<std::size_t>(n));
+        offset += static_cast<std::uint64_t>(n);
     }
     return 0;
+}
+
+int ErofsImage::read(std::uint64_t offset, std::size_t length, std::string& into) const {
+    if (!holds(offset, length)) {
+        return -EIO;  // before memory for it is taken
+    }
+    into.resize(length);
+    return read(offset, std::span(into));
 }
 
 int ErofsImage::inode(std::uint64_t nid, Inode& into) const {
@@ -192,12 +216,10 @@ int ErofsImage::inode(std::uint64_t nid, Inode& into) const {
         return -EIO;
     }
     const auto at = nid * kSlotBytes;
-    std::string bytes;
-    if (const int error = read(at, sizeof(RawInode), bytes); error != 0) {
+    RawInode raw{};
+    if (const int error = read(at, bytes_of(raw)); error != 0) {
         return error;
     }
-    RawInode raw{};
-    record_at(bytes, 0, raw);
     if ((raw.format & kExtended) == 0 || raw.size > kLargest || raw.mtime_ns >= kSecond) {
         return -EIO;
     }
@@ -246,7 +268,51 @@ int ErofsImage::ranges(const Inode& inode, std::vector<Range>& into) const {
     return 0;
 }
 
-int ErofsImage::block(const Inode& directory, std::uint64_t index, std::vector<Entry>& into) const {
+// The names of one block, which are sorted. Nothing is copied but the block.
+class ErofsImage::Block {
+  public:
+    struct Name {
+        std::string_view text;
+        std::uint64_t nid = 0;
+    };
+    std::string bytes;
+
+    std::size_t count() const noexcept { return count_; }
+    // The block must hold at least one name.
+    int check() {
+        RawEntry first{};
+        count_ = record_at(bytes, 0, first) ? first.name / sizeof first : 0;
+        return count_ == 0 || count_ > bytes.size() / sizeof first ? -EIO : 0;
+    }
+    int name(std::size_t place, Name& into) const {
+        RawEntry raw{};
+        RawEntry following{};
+        record_at(bytes, place * sizeof raw, raw);
+        record_at(bytes, (place + 1) * sizeof raw, following);
+        const std::size_t start = raw.name;
+        std::size_t end = following.name;
+        if (place + 1 == count_) {
+            // The last name ends before the zeros at the end of the block.
+            end = bytes.find_last_not_of('\0') + 1;
+        }
+        if (start < count_ * sizeof raw || start >= end || end > bytes.size() ||
+            end - start > kLongestName) {
+            return -EIO;
+        }
+        into = {std::string_view(bytes).substr(start, end - start), raw.nid};
+        const bool odd = into.text.find_first_of(std::string_view("/\0", 2)) != into.text.npos;
+        return odd ? -EIO : 0;
+    }
+
+  private:
+    std::size_t count_ = 0;
+};
+
+std::uint64_t ErofsImage::blocks_of(const Inode& directory) const noexcept {
+    return rounded_up(directory.size, std::uint64_t{1} << bits_) >> bits_;
+}
+
+int ErofsImage::block(const Inode& directory, std::uint64_t index, Block& into) const {
     if (!S_ISDIR(directory.mode)) {
         return -ENOTDIR;
     }
@@ -256,85 +322,71 @@ int ErofsImage::block(const Inode& directory, std::uint64_t index, std::vector<E
     }
     const auto block_bytes = std::uint64_t{1} << bits_;
     auto before = index << bits_;
-    std::string bytes;
-    int error = -EIO;
     for (const auto& [offset, length] : parts) {
         if (before < length) {
-            error = read(offset + before, std::min(block_bytes, length - before), bytes);
-            break;
+            const int error =
+                read(offset + before, std::min(block_bytes, length - before), into.bytes);
+            return error != 0 ? error : into.check();
         }
         before -= length;
     }
-    if (error != 0) {
-        return error;
-    }
-    RawEntry first{};
-    if (!record_at(bytes, 0, first)) {
-        return -EIO;
-    }
-    const std::size_t count = first.name / sizeof first;
-    if (count == 0 || count > bytes.size() / sizeof first) {
-        return -EIO;
-    }
-    // The last name ends before the zeros at the end of the block.
-    const auto last = bytes.find_last_not_of('\0');
-    const auto text_end = last == std::string::npos ? 0 : last + 1;
-    into.clear();
-    for (std::size_t i = 0; i < count; ++i) {
-        RawEntry raw{};
-        RawEntry following{};
-        record_at(bytes, i * sizeof raw, raw);
-        record_at(bytes, (i + 1) * sizeof raw, following);
-        const std::size_t start = raw.name;
-        const std::size_t end = i + 1 < count ? following.name : text_end;
-        if (start < count * sizeof raw || start >= end || end > bytes.size() ||
-            end - start > kLongestName) {
-            return -EIO;
-        }
-        auto name = bytes.substr(start, end - start);
-        if (name.find('/') != std::string::npos || name.find('\0') != std::string::npos) {
-            return -EIO;
-        }
-        into.push_back({std::move(name), raw.nid, (index << bits_) + i + 1});
-    }
-    return 0;
+    return -EIO;
 }
 
 int ErofsImage::lookup(const Inode& directory, std::string_view name, std::uint64_t& into) const {
     if (name.size() > kLongestName) {
         return -ENAMETOOLONG;
     }
-    std::vector<Entry> found;
-    std::uint64_t low = 0;
-    auto high = rounded_up(directory.size, std::uint64_t{1} << bits_) >> bits_;
-    while (high - low > 1) {
-        const auto middle = low + (high - low) / 2;
-        if (const int error = block(directory, middle, found); error != 0) {
+    // The last block whose first name is not behind the wanted one, and then the name in it.
+    Block names;
+    Block::Name found;
+    std::uint64_t block_at = 0;
+    auto blocks = blocks_of(directory);
+    while (blocks - block_at > 1) {
+        const auto middle = block_at + (blocks - block_at) / 2;
+        int error = block(directory, middle, names);
+        error = error != 0 ? error : names.name(0, found);
+        if (error != 0) {
             return error;
         }
-        (found.front().name <= name ? low : high) = middle;
+        (found.text <= name ? block_at : blocks) = middle;
     }
-    if (const int error = block(directory, low, found); error != 0) {
+    if (const int error = block(directory, block_at, names); error != 0) {
         return error;
     }
-    const auto at = std::find_if(found.begin(), found.end(),
-                                 [&](const Entry& entry) { return entry.name == name; });
-    if (at == found.end()) {
-        return -ENOENT;
+    std::size_t low = 0;
+    auto high = names.count();
+    while (low < high) {
+        const auto middle = low + (high - low) / 2;
+        if (const int error = names.name(middle, found); error != 0) {
+            return error;
+        }
+        if (found.text == name) {
+            into = found.nid;
+            return 0;
+        }
+        (found.text < name ? low : high) = found.text < name ? middle + 1 : middle;
     }
-    into = at->nid;
-    return 0;
+    return -ENOENT;
 }
 
 int ErofsImage::entries(const Inode& directory, std::uint64_t position,
                         std::vector<Entry>& into) const {
     into.clear();
-    const auto blocks = rounded_up(directory.size, std::uint64_t{1} << bits_) >> bits_;
-    for (auto index = position >> bits_; index < blocks && into.empty(); ++index) {
-        if (const int error = block(directory, index, into); error != 0) {
+    Block names;
+    auto from = position & ((std::uint64_t{1} << bits_) - 1);
+    for (auto index = position >> bits_; index < blocks_of(directory) && into.empty(); ++index) {
+        if (const int error = block(directory, index, names); error != 0) {
             return error;
         }
-        std::erase_if(into, [&](const Entry& entry) { return entry.next <= position; });
+        for (; from < names.count(); ++from) {
+            Block::Name found;
+            if (const int error = names.name(from, found); error != 0) {
+                return error;
+            }
+            into.push_back({std::string(found.text), found.nid, (index << bits_) + from + 1});
+        }
+        from = 0;
     }
     return 0;
 }
@@ -382,11 +434,11 @@ int ErofsImage::all_xattrs(const Inode& inode, std::vector<Xattr>& into) const {
         }
         const auto start = at + sizeof raw;
         const auto end = start + raw.name_length + raw.value_length;
-        const bool known = raw.prefix < kPrefixes.size() && !kPrefixes[raw.prefix].empty();
-        if (end > bytes.size() || !known) {
+        const auto prefix = prefix_of(raw.prefix);
+        if (end > bytes.size() || prefix.empty()) {
             return -EIO;
         }
-        auto name = std::string(kPrefixes[raw.prefix]) + bytes.substr(start, raw.name_length);
+        auto name = std::string(prefix) + bytes.substr(start, raw.name_length);
         into.push_back({std::move(name), bytes.substr(start + raw.name_length, raw.value_length)});
         at = rounded_up(end, kXattrUnit);
     }
@@ -419,7 +471,7 @@ int ErofsImage::xattr_names(const Inode& inode, std::vector<std::string>& into) 
     return error;
 }
 
-int ErofsImage::place(const Inode& inode, Place& into) const {
+int ErofsImage::place(const Inode& inode, Data& into) const {
     if (!S_ISREG(inode.mode)) {
         return S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
     }
@@ -450,7 +502,7 @@ int ErofsImage::place(const Inode& inode, Place& into) const {
     return 0;
 }
 
-int ErofsImage::chunks(const Inode& inode, std::vector<Piece>& into) const {
+int ErofsImage::chunks(const Inode& inode, std::vector<Run>& into) const {
     const auto bits = bits_ + (inode.number & kChunkBits);
     const auto chunk_bytes = std::uint64_t{1} << bits;
     const auto count = (inode.size >> bits) + ((inode.size & (chunk_bytes - 1)) != 0 ? 1 : 0);
@@ -466,7 +518,7 @@ int ErofsImage::chunks(const Inode& inode, std::vector<Piece>& into) const {
     for (std::uint64_t i = 0; i < count; ++i) {
         RawChunk raw{};
         record_at(table, i * sizeof raw, raw);
-        Piece piece{kHole, 0, std::min(chunk_bytes, inode.size - (i << bits))};
+        Run piece{kHole, 0, std::min(chunk_bytes, inode.size - (i << bits))};
         if (raw.block != kNoBlock) {
             piece.device = raw.device;
             piece.offset = std::uint64_t{raw.block} << bits_;
@@ -479,7 +531,7 @@ int ErofsImage::chunks(const Inode& inode, std::vector<Piece>& into) const {
     return 0;
 }
 
-int ErofsImage::listed(const Inode& inode, std::string_view place, std::vector<Piece>& into) const {
+int ErofsImage::listed(const Inode& inode, std::string_view place, std::vector<Run>& into) const {
     PiecesValue value{};
     const auto known = about_.pieces_bytes / sizeof(RawPiece);
     if (place.size() != sizeof value || !record_at(place, 0, value) || value.first > known ||
@@ -496,7 +548,7 @@ int ErofsImage::listed(const Inode& inode, std::string_view place, std::vector<P
     for (std::uint64_t i = 0; i < value.count; ++i) {
         RawPiece raw{};
         record_at(table, i * sizeof raw, raw);
-        const Piece piece{raw.device, raw.offset, raw.length};
+        const Run piece{raw.device, raw.offset, raw.length};
         if (piece.length > left || !fits(piece)) {
             return -EIO;
         }
@@ -506,7 +558,7 @@ int ErofsImage::listed(const Inode& inode, std::string_view place, std::vector<P
     return left == 0 ? 0 : -EIO;
 }
 
-bool ErofsImage::fits(const Piece& piece) const noexcept {
+bool ErofsImage::fits(const Run& piece) const noexcept {
     if (piece.device == kHole) {
         return true;
     }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,7 +24,7 @@ namespace zc {
 
 class ErofsImage {
   public:
-    // What follows the blocks of EROFS, as the image's description says it.
+    // The parts behind the blocks of EROFS, as the image describes them.
     struct About {
         std::vector<std::uint64_t> device_sizes;  // of the files that blocks lie in
         std::uint64_t pieces_offset = 0;          // the table of pieces
@@ -78,7 +79,7 @@ class ErofsImage {
     int xattr_names(const Inode& inode, std::vector<std::string>& into) const;
 
     // A run of bytes of a file. Device 0 is the image, kHole a hole, others count from 1.
-    struct Piece {
+    struct Run {
         std::int32_t device = 0;
         std::uint64_t offset = 0;
         std::uint64_t length = 0;
@@ -86,11 +87,11 @@ class ErofsImage {
     static constexpr std::int32_t kHole = -1;
     // Where the bytes of a regular file lie: in a whole file below one of the image's roots, or in
     // pieces.
-    struct Place {
+    struct Data {
         std::optional<std::string> redirect;
-        std::vector<Piece> pieces;
+        std::vector<Run> pieces;
     };
-    int place(const Inode& inode, Place& into) const;
+    int place(const Inode& inode, Data& into) const;
 
   private:
     using Range = std::pair<std::uint64_t, std::uint64_t>;  // offset and length in the image
@@ -98,14 +99,17 @@ class ErofsImage {
         std::string name;
         std::string value;
     };
+    class Block;  // of a directory
     bool holds(std::uint64_t offset, std::uint64_t length) const noexcept;
+    int read(std::uint64_t offset, std::span<char> into) const;
     int read(std::uint64_t offset, std::size_t length, std::string& into) const;
     int ranges(const Inode& inode, std::vector<Range>& into) const;
-    int block(const Inode& directory, std::uint64_t index, std::vector<Entry>& into) const;
+    int block(const Inode& directory, std::uint64_t index, Block& into) const;
+    std::uint64_t blocks_of(const Inode& directory) const noexcept;
     int all_xattrs(const Inode& inode, std::vector<Xattr>& into) const;
-    int chunks(const Inode& inode, std::vector<Piece>& into) const;
-    int listed(const Inode& inode, std::string_view place, std::vector<Piece>& into) const;
-    bool fits(const Piece& piece) const noexcept;
+    int chunks(const Inode& inode, std::vector<Run>& into) const;
+    int listed(const Inode& inode, std::string_view place, std::vector<Run>& into) const;
+    bool fits(const Run& piece) const noexcept;
 
     const std::shared_ptr<const sys::UniqueFd> file_;
     const About about_;

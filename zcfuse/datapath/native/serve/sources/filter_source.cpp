@@ -12,6 +12,7 @@ namespace zc {
 namespace {
 
 constexpr std::uint32_t kAnyType = 0;
+constexpr unsigned kMostPaths = 64;  // with more, control answers
 
 bool is_missing(int error) noexcept {
     return error == -ENOENT || error == -ENAMETOOLONG;
@@ -134,12 +135,21 @@ class FilterSource::At final : public SourceDirectory {
     int find(const char* name, Found& into) const override {
         const int error = with_original(name, kAnyType, [&](const char* one) {
             const int looked = inner_->find(one, into);
-            const bool hidden = (looked == 0 || looked == kHandUp) && *one != '\0' &&
+            const bool hidden = (looked == 0 || looked == kUpcall) && *one != '\0' &&
                                 hides(one, S_ISDIR(into.status.stx_mode));
             return hidden ? -ENOENT : looked;
         });
         show(into.status);
         return error;
+    }
+
+    sys::Remembered remembered(const char* name) const override {
+        auto seen = sys::Remembered::nothing;
+        with_original(name, kAnyType, [&](const char* one) {
+            seen = inner_->remembered(one);
+            return seen == sys::Remembered::nothing ? -ENOENT : 0;
+        });
+        return seen;
     }
 
     int enter(std::string_view path, Ref& into) const override {
@@ -155,6 +165,16 @@ class FilterSource::At final : public SourceDirectory {
         }
         into = std::move(at);
         return 0;
+    }
+
+    int enter_to(std::string_view path, const Identity& wanted, Ref& into) const override {
+        Search search{wanted};
+        return search_to("", path_, path, search, into);
+    }
+
+    Ref seen_by(std::uint32_t uid) const override {
+        auto own = inner_->seen_by(uid);
+        return own ? std::make_shared<const At>(source_, std::move(own), path_) : nullptr;
     }
 
     int status(const char* name, const Identity& wanted, struct ::statx& into) const override {
@@ -207,6 +227,55 @@ class FilterSource::At final : public SourceDirectory {
     }
 
   private:
+    struct Search {
+        const Identity& wanted;
+        unsigned left = kMostPaths;
+    };
+
+    // New names may stand for several paths beneath. Tries each until one leads to the directory
+    // that is wanted. `before` is its path so far from this directory, `at` that from the root of
+    // the patterns, and `path` is still to go by the names that are shown.
+    int search_to(const std::string& before, const std::string& at, std::string_view path,
+                  Search& search, Ref& into) const {
+        if (search.left == 0) {
+            return kUpcall;
+        }
+        if (path.empty()) {
+            --search.left;
+            return reach(before, at, search.wanted, into);
+        }
+        const auto name = path.substr(0, path.find('/'));
+        path.remove_prefix(std::min(name.size() + 1, path.size()));
+        const auto& patterns = *source_->patterns_;
+        int error = -ENOENT;
+        for (const auto& one : patterns.originals(name)) {
+            const int tried =
+                patterns.hides(at, one, true)
+                    ? -ENOENT
+                    : search_to(joined(before, one), joined(at, one), path, search, into);
+            if (tried == 0) {
+                return 0;
+            }
+            error = error == kUpcall || is_missing(tried) ? error : tried;
+        }
+        return error;
+    }
+
+    int reach(const std::string& path, const std::string& at, const Identity& wanted,
+              Ref& into) const {
+        Ref opened;
+        Found found;
+        int error = inner_->enter_to(path, wanted, opened);
+        if (error == 0 && source_->patterns_->renames()) {
+            error = opened->find("", found);
+            error = error == 0 && found.identity != wanted ? -ESTALE : error;
+        }
+        if (error == 0) {
+            into = std::make_shared<const At>(source_, std::move(opened), at);
+        }
+        return error;
+    }
+
     bool hides(std::string_view name, bool is_directory) const {
         return source_->patterns_->hides(path_, name, is_directory);
     }
@@ -228,9 +297,13 @@ class FilterSource::At final : public SourceDirectory {
         }
         int error = -ENOENT;
         for (const auto& one : source_->patterns_->originals(name)) {
-            error = try_one(one.c_str());
-            if (!is_missing(error)) {
-                break;
+            const int tried = try_one(one.c_str());
+            if (tried == kUpcall && type != kAnyType) {
+                error = kUpcall;  // unless another user's answer under another name is the file
+                continue;
+            }
+            if (!is_missing(tried)) {
+                return error == kUpcall && tried != 0 ? kUpcall : tried;
             }
         }
         return error;

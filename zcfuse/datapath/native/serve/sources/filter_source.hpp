@@ -27,6 +27,7 @@ class FilterSource final : public Source, public std::enable_shared_from_this<Fi
     }
     Freshness freshness() const noexcept override { return inner_->freshness(); }
     Freshness data_freshness() const noexcept override { return inner_->data_freshness(); }
+    bool is_near() const noexcept override { return inner_->is_near(); }
     SourceDirectory::Ref root() const override;
     int filesystem_status(struct ::statvfs& into) const override {
         return inner_->filesystem_status(into);

@@ -75,7 +75,7 @@ int open_file(int directory, const char* path, int flags, sys::UniqueFd& into) {
 
 }  // namespace
 
-// What an open file shows whose bytes are those of one backing file.
+// The status of an open file whose bytes are those of one backing file.
 class FrozenSource::Unchanged final : public OpenStatus {
   public:
     explicit Unchanged(const struct ::statx& status) noexcept : status_(status) {}
@@ -203,10 +203,8 @@ class FrozenSource::At final : public SourceDirectory {
 
     int open(const char*, const Identity& wanted, Opened& into) const override {
         ErofsImage::Inode inode;
-        ErofsImage::Place place;
-        int error = inode_of(wanted, inode);
-        error = error != 0 ? error : image().place(inode, place);
-        if (error != 0) {
+        ErofsImage::Data place;
+        if (const int error = place_of(wanted, inode, place); error != 0) {
             return error;
         }
         into.status = status_of(inode);
@@ -216,7 +214,7 @@ class FrozenSource::At final : public SourceDirectory {
         auto file = std::make_shared<sys::UniqueFd>();
         into.shown = std::make_shared<const Unchanged>(into.status);
         // The status of the backing file: its mtime changes with the bytes.
-        error = source_->open_whole(inode, *place.redirect, kRead, *file, into.status);
+        const int error = source_->open_whole(inode, *place.redirect, kRead, *file, into.status);
         if (error == 0) {
             into.extents = {{std::move(file), next_file_id(), 0, kWholeFile}};
         }
@@ -225,10 +223,8 @@ class FrozenSource::At final : public SourceDirectory {
 
     int reopen(const char*, const Identity& wanted, struct ::statx& into) const override {
         ErofsImage::Inode inode;
-        ErofsImage::Place place;
-        int error = inode_of(wanted, inode);
-        error = error != 0 ? error : image().place(inode, place);
-        if (error != 0) {
+        ErofsImage::Data place;
+        if (const int error = place_of(wanted, inode, place); error != 0) {
             return error;
         }
         if (place.redirect) {
@@ -280,6 +276,10 @@ class FrozenSource::At final : public SourceDirectory {
     int inode_of(const Identity& wanted, ErofsImage::Inode& into) const {
         const int error = image().inode(wanted.ino, into);
         return error != 0 ? error : (into.mode & S_IFMT) == wanted.type ? 0 : -ESTALE;
+    }
+    int place_of(const Identity& wanted, ErofsImage::Inode& inode, ErofsImage::Data& into) const {
+        const int error = inode_of(wanted, inode);
+        return error != 0 ? error : image().place(inode, into);
     }
 
     const std::shared_ptr<const FrozenSource> source_;
@@ -343,14 +343,14 @@ int FrozenSource::open_whole(const ErofsImage::Inode& inode, const std::string& 
             error = sys::status_of(into.get(), "", false, status);
         }
         if (error != 0) {
-            return error == -EXDEV ? kHandUp : error;  // control enters other mounts
+            return error == -EXDEV ? kUpcall : error;  // control enters other mounts
         }
         return S_ISREG(status.stx_mode) && status.stx_size == inode.size ? 0 : -ESTALE;
     }
     return -EIO;  // as overlayfs, where the file is gone
 }
 
-int FrozenSource::open_pieces(const std::vector<ErofsImage::Piece>& pieces,
+int FrozenSource::open_pieces(const std::vector<ErofsImage::Run>& pieces,
                               std::vector<Extent>& into) const {
     for (const auto& piece : pieces) {
         Extent extent;
@@ -403,17 +403,21 @@ int FrozenSource::device(std::int32_t number, Extent& into) const {
             return -ESTALE;
         }
         found = {std::move(file), next_file_id()};
-        std::unordered_map<std::int32_t, OpenDevice> dropped;
-        const std::lock_guard guard(lock_);
-        if (open_.size() >= limit_) {
-            dropped.swap(open_);
-        }
-        std::swap(open_[number], found);
-        found = open_[number];
+        keep(number, found);
     }
     into.file = found.file;
     into.id = found.id;
     return 0;
+}
+
+void FrozenSource::keep(std::int32_t number, OpenDevice device) const {
+    std::unordered_map<std::int32_t, OpenDevice> dropped;  // behind the lock
+    const std::lock_guard guard(lock_);
+    if (open_.size() >= limit_) {
+        dropped.swap(open_);
+    }
+    std::swap(open_[number], device);
+    dropped.emplace(0, std::move(device));  // 0 is the image, which is never here
 }
 
 }  // namespace zc

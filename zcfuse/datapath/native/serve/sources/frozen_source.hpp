@@ -54,13 +54,15 @@ class FrozenSource final : public Source, public std::enable_shared_from_this<Fr
     int describe(std::uint64_t nid, Found& into) const;
     int open_whole(const ErofsImage::Inode& inode, const std::string& redirect, int flags,
                    sys::UniqueFd& into, struct ::statx& status) const;
-    int open_pieces(const std::vector<ErofsImage::Piece>& pieces, std::vector<Extent>& into) const;
+    int open_pieces(const std::vector<ErofsImage::Run>& pieces, std::vector<Extent>& into) const;
     int device(std::int32_t number, Extent& into) const;
 
     struct OpenDevice {
         File file;
         std::uint64_t id = 0;
     };
+    void keep(std::int32_t number, OpenDevice device) const;
+
     const std::shared_ptr<const ErofsImage> image_;
     const std::vector<Device> devices_;
     const std::vector<sys::UniqueFd> roots_;

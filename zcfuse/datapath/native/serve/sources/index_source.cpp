@@ -65,7 +65,7 @@ class IndexSource::Names final : public Listing {
             error = source_->describe(entry.node, found_);
         }
         if (error != 0) {
-            return error == kHandUp ? -EIO : error;
+            return error == kUpcall ? -EIO : error;
         }
         name_.assign(entry.name);
         into = {found_.status.stx_ino, position_ + 1,
@@ -132,7 +132,7 @@ class IndexSource::At final : public SourceDirectory {
     // while control has it open: control counts who uses its memory.
     int reopen(const char* name, const Identity& wanted, struct ::statx& into) const override {
         const bool ours = index().is_stored(number_of(wanted)) && index().is_unchanged();
-        return ours ? status(name, wanted, into) : kHandUp;
+        return ours ? status(name, wanted, into) : kUpcall;
     }
 
     int read_link(const char*, const Identity& wanted, std::string& into) const override {

@@ -18,7 +18,7 @@ class IndexSource final : public Source, public std::enable_shared_from_this<Ind
     Kind kind() const noexcept override { return Kind::index; }
     Freshness freshness() const noexcept override { return Freshness::fixed; }
     SourceDirectory::Ref root() const override;
-    int filesystem_status(struct ::statvfs&) const override { return kHandUp; }
+    int filesystem_status(struct ::statvfs&) const override { return kUpcall; }
     Volume volume(std::uint32_t) const override { return {}; }
     std::uint64_t content() const noexcept override { return index_->number(); }
     std::size_t descriptors() const noexcept override { return 0; }

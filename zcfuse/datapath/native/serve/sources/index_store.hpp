@@ -79,10 +79,11 @@ inline constexpr std::uint8_t kGivenUid = 2;
 inline constexpr std::uint8_t kGivenGid = 4;
 inline constexpr std::uint8_t kGivenMtime = 8;
 
-enum class EntryKind : std::uint8_t { none, directory, symlink, blob, handed_up };
+// `missing` is a policy's answer that there is no such name.
+enum class EntryKind : std::uint8_t { none, directory, symlink, blob, forwarded, missing };
 
 struct IndexRecord {
-    std::uint64_t key = 0;     // of its place and what it is; of what is handed up the inode number
+    std::uint64_t key = 0;     // of its place and what it is; of what is forwarded the inode number
     std::uint64_t serial = 0;  // unique among all records ever
     std::uint32_t parent = 0;
     std::uint32_t order = 0;  // of its name in the directory
@@ -90,8 +91,9 @@ struct IndexRecord {
     std::uint32_t given = 0;
     std::uint32_t place = 0;  // of a blob the term, of a symlink the target
     std::uint16_t name_length = 0;
-    std::uint16_t extra = 0;  // of a symlink the target's length; of what is handed up its mode
+    std::uint16_t extra = 0;  // of a symlink the target's length; of what is forwarded its mode
     EntryKind kind = EntryKind::none;
+    bool listed = false;  // in a policy's directory: whether its leased listing has the name
 };
 static_assert(sizeof(IndexRecord) == 48);
 

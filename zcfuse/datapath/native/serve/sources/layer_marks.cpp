@@ -15,6 +15,9 @@ constexpr std::string_view kReserved = ".wh.";
 constexpr std::array<std::string_view, 2> kNamespaces{"trusted.overlay.", "user.overlay."};
 // An overlayfs inside an overlayfs repeats this prefix in its attributes.
 constexpr std::string_view kEscape = "overlay.";
+constexpr const char* kTrustedMetacopy = "trusted.overlay.metacopy";
+constexpr const char* kTrustedRedirect = "trusted.overlay.redirect";
+constexpr std::size_t kLongestRedirect = 4096;  // PATH_MAX
 constexpr std::size_t kUsualNames = 512;
 constexpr std::size_t kMostNames = 64 << 10;  // XATTR_LIST_MAX
 
@@ -47,8 +50,41 @@ int read_opaque(int directory, const char* name, bool& into) noexcept {
     return 0;
 }
 
-int note_marks(int directory, const char* name, std::string_view names, Marks& into) noexcept {
+// A name, or a path from the root; without `.` and `..`.
+bool is_sound(std::string_view redirect) noexcept {
+    const bool is_path = redirect.starts_with('/');
+    for (bool more = true; more;) {
+        redirect.remove_prefix(is_path && !redirect.empty() ? 1 : 0);
+        const auto one = redirect.substr(0, redirect.find('/'));
+        if (one.empty() || one == "." || one == ".." || one.find('\0') != one.npos) {
+            return false;
+        }
+        redirect.remove_prefix(one.size());
+        more = !redirect.empty();
+        if (more && !is_path) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int read_redirect(int directory, const char* name, Marks& into) {
+    std::array<char, kLongestRedirect> value;
+    const auto size =
+        sys::get_xattr_of(directory, name, kTrustedRedirect, value.data(), value.size());
+    if (size < 0 && size != -ERANGE) {
+        into.refused = true;
+        return is_absent(static_cast<int>(size)) ? 0 : static_cast<int>(size);
+    }
+    const std::string_view text(value.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+    into.refused |= !is_sound(text);
+    into.leads_to = text;
+    return 0;
+}
+
+int note_marks(int directory, const char* name, std::string_view names, Marks& into) {
     bool opaque = false;
+    std::array<bool, 2> trusted{};  // the metacopy, the redirect
     while (!names.empty()) {
         const std::string_view one(names.data());
         names.remove_prefix(one.size() + 1);
@@ -61,8 +97,12 @@ int note_marks(int directory, const char* name, std::string_view names, Marks& i
         into.metacopy |= mark == "metacopy";
         into.redirect |= mark == "redirect";
         opaque |= mark == "opaque";
+        trusted[0] |= one == kTrustedMetacopy;
+        trusted[1] |= one == kTrustedRedirect;
     }
-    return opaque ? read_opaque(directory, name, into.opaque) : 0;
+    into.refused = (into.metacopy && !trusted[0]) || (into.redirect && !trusted[1]);
+    const int error = trusted[1] ? read_redirect(directory, name, into) : 0;
+    return error == 0 && opaque ? read_opaque(directory, name, into.opaque) : error;
 }
 
 }  // namespace
@@ -100,6 +140,11 @@ std::string backing_xattr(std::string_view name) {
     const auto within = namespace_of(name);
     std::string backing(name);
     return within.empty() ? backing : backing.insert(within.size(), kEscape);
+}
+
+bool is_mark(std::string_view name) noexcept {
+    const auto within = namespace_of(name);
+    return !within.empty() && !name.substr(within.size()).starts_with(kEscape);
 }
 
 std::size_t shown_xattrs(std::span<char> names) noexcept {

@@ -1,6 +1,6 @@
 // Reads the marks that overlayfs and OCI images write into a layer: whiteouts, opaque directories,
-// redirects. zcfuse/tree/_union_marks.py knows the same marks. Control handles those that need more
-// than detection.
+// redirects, metacopies. zcfuse/tree/_union_marks.py knows the same marks, and gives the reason
+// where one cannot be followed.
 //
 // No state; any thread.
 #pragma once
@@ -20,6 +20,10 @@ struct Marks {
     bool opaque = false;
     bool metacopy = false;
     bool redirect = false;
+    std::string leads_to;  // a name, or the names of a path from the root, each behind a slash
+    // The metacopy or the redirect cannot be followed: the redirect is no path, or the mark is in
+    // the `user.` namespace, where the file's owner could name what he has no right to read.
+    bool refused = false;
 };
 
 // Of `name` in a directory. 0 or -errno.
@@ -36,6 +40,8 @@ std::string whiteout_of(std::string_view name);
 
 // The name that a layer has for an extended attribute that a client asks for.
 std::string backing_xattr(std::string_view name);
+// Whether an extended attribute is a mark of the layer itself, which is not copied up.
+bool is_mark(std::string_view name) noexcept;
 // Makes a list of names what clients see of it, in place; returns its size.
 std::size_t shown_xattrs(std::span<char> names) noexcept;
 

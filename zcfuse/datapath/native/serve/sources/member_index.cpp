@@ -9,7 +9,7 @@
 #include <limits>
 #include <utility>
 
-#include "serve/nodes/mirrors.hpp"
+#include "serve/nodes/leased_nodes.hpp"
 #include "sys/files.hpp"
 
 namespace zc {
@@ -122,7 +122,7 @@ void MemberIndex::find_parents(Content& content) const {
 }
 
 int MemberIndex::node(std::uint32_t number, NodeRecord& into) const {
-    return record_at(content_->sections.nodes, number, into) ? 0 : kHandUp;
+    return record_at(content_->sections.nodes, number, into) ? 0 : kUpcall;
 }
 
 int MemberIndex::names_of(std::uint32_t directory, Names& into) const {
@@ -135,7 +135,7 @@ int MemberIndex::names_of(std::uint32_t directory, Names& into) const {
     }
     const auto entries = this->names();
     if (found.place > entries || found.extent > entries - found.place) {
-        return kHandUp;
+        return kUpcall;
     }
     into = {found.place, found.extent};
     return 0;
@@ -145,7 +145,7 @@ int MemberIndex::entry(std::uint64_t number, Entry& into) const {
     EntryRecord found{};
     if (!record_at(content_->sections.entries, number, found) ||
         !text_at(content_->sections.names, found.name, found.length, into.name)) {
-        return kHandUp;
+        return kUpcall;
     }
     into.node = found.node;
     return 0;
@@ -213,7 +213,7 @@ int MemberIndex::target(std::uint32_t number, std::string_view& into) const {
     if (found.kind != Kind::symlink) {
         return -EINVAL;
     }
-    return text_at(content_->sections.names, found.place, found.extent, into) ? 0 : kHandUp;
+    return text_at(content_->sections.names, found.place, found.extent, into) ? 0 : kUpcall;
 }
 
 bool MemberIndex::is_unchanged() const {
@@ -237,20 +237,20 @@ int MemberIndex::runs(std::uint32_t number, std::vector<Run>& into) const {
         return sparse(found, into);
     }
     if (found.kind != Kind::file) {
-        return kHandUp;
+        return kUpcall;
     }
-    return found.size == 0 || append(found.place, found.size, version_.size, into) ? 0 : kHandUp;
+    return found.size == 0 || append(found.place, found.size, version_.size, into) ? 0 : kUpcall;
 }
 
 int MemberIndex::extents(std::uint32_t number, std::vector<Extent>& into) const {
     std::vector<Run> found;
-    const int error = file_ && is_stored(number) ? runs(number, found) : kHandUp;
+    const int error = file_ && is_stored(number) ? runs(number, found) : kUpcall;
     if (error != 0) {
         return error;
     }
     for (const auto& run : found) {
         if (run.is_hole && hole_file() == nullptr) {
-            return kHandUp;
+            return kUpcall;
         }
         into.push_back(run.is_hole ? hole(run.length)
                                    : Extent{file_, file_id_, run.offset, run.length});
@@ -277,13 +277,13 @@ int MemberIndex::sparse(const NodeRecord& node, std::vector<Run>& into) const {
         PieceRecord piece{};
         if (!record_at(content_->sections.pieces, node.place + i, piece) || piece.logical < done ||
             piece.logical > node.size || piece.length > node.size - piece.logical) {
-            return kHandUp;
+            return kUpcall;
         }
         if (piece.logical > done) {
             into.push_back({0, piece.logical - done, true});
         }
         if (!append(piece.offset, piece.length, end, into)) {
-            return kHandUp;
+            return kUpcall;
         }
         done = piece.logical + piece.length;
     }

@@ -5,7 +5,7 @@
 // sorted by their bytes; *nodes* are what they lead to, by number, 0 being the root; *pieces* are
 // the runs of sparse members; *names* is where entries and symlinks have their bytes. The records
 // below are the only description of them; Python packs records by the formats beside these. Every
-// number is checked where it is used: what does not fit is kHandUp, and control reports it.
+// number is checked where it is used: what does not fit is kUpcall, and control reports it.
 //
 // Threads: immutable, so any. It owns a copy of the archive's descriptor, or none: then opens go
 // up.
@@ -105,7 +105,7 @@ class MemberIndex {
     // The same index, shown differently and with another descriptor. Copies no section.
     MemberIndex(const MemberIndex& other, const Shown& shown, sys::UniqueFd file);
 
-    // Each of these returns 0, a -errno or kHandUp.
+    // Each of these returns 0, a -errno or kUpcall.
     int lookup(std::uint32_t directory, std::string_view name, std::uint32_t& into) const;
     int node(std::uint32_t number, NodeRecord& into) const;
     int attributes(std::uint32_t node, abi::Attr& into) const;
@@ -117,10 +117,10 @@ class MemberIndex {
         bool is_hole = false;
     };
     // A file's parts, in order and without gaps; those of a streamed sparse member lie in the
-    // decompressed archive. kHandUp for other members whose bytes the archive does not hold as they
+    // decompressed archive. kUpcall for other members whose bytes the archive does not hold as they
     // are.
     int runs(std::uint32_t node, std::vector<Run>& into) const;
-    // The same of a stored file as extents of the archive's descriptor; kHandUp without one.
+    // The same of a stored file as extents of the archive's descriptor; kUpcall without one.
     int extents(std::uint32_t node, std::vector<Extent>& into) const;
     bool is_unchanged() const;
     // Whether a node is a file whose bytes the archive has as they are.

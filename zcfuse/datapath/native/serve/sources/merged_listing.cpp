@@ -81,12 +81,15 @@ class Pass {
     // The names of the lowest layer hide nothing, so they need no place in `taken_`.
     int read(const ListedLayer& layer, bool lowest) {
         std::vector<std::string> covered;  // by a `.wh.` name: in the layers below its own
-        int more = layer.names->seek(0);
-        if (more < 0) {
+        // Open for this pass: all layers at once would take as many descriptors.
+        std::unique_ptr<Listing> names;
+        std::vector<struct ::statx> statuses;
+        int more = layer.directory->list(names, statuses);
+        if (more != 0 || (more = names->seek(0)) < 0) {
             return more;
         }
         Listing::Entry entry;
-        for (; (more = layer.names->peek(entry)) == 1; layer.names->skip()) {
+        for (; (more = names->peek(entry)) == 1; names->skip()) {
             if (left_-- == 0) {
                 return Listing::kTooLong;
             }
@@ -161,7 +164,7 @@ class Merged final : public Listing {
         if (const int error = begin(version, told); error != 0) {
             return error;
         }
-        if (auto found = told ? snapshots_->find(version) : nullptr) {
+        if (auto found = told ? snapshots_->find(version, uid) : HeldSnapshot()) {
             use(std::move(found));
             return 0;
         }
@@ -225,20 +228,21 @@ class Merged final : public Listing {
         }
     }
 
-    void use(Snapshots::Ref snapshot) {
+    void use(HeldSnapshot snapshot) {
         snapshot_ = std::move(snapshot);
         fresh_ = true;
         layers_.clear();  // and their descriptors
     }
 
-    // Opens the layers' listings again, and says what the directory is before any name is read.
+    // Says what the directory is before any name is read.
     int begin(Snapshots::Version& version, bool& told) {
         version.push_back(source_);
         told = true;
-        for (auto& layer : layers_) {
+        for (const auto& layer : layers_) {
             Found found;
+            std::unique_ptr<Listing> names;
             std::vector<struct ::statx> statuses;
-            if (const int error = layer.directory->list(layer.names, statuses); error != 0) {
+            if (const int error = layer.directory->list(names, statuses); error != 0) {
                 return error;
             }
             told = told && layer.directory->find("", found) == 0 &&
@@ -258,7 +262,7 @@ class Merged final : public Listing {
     const std::uint64_t source_;
     const LookInLayer look_;
     std::int64_t gathered_ms_ = 0;  // coarse
-    Snapshots::Ref snapshot_;
+    HeldSnapshot snapshot_;
     bool fresh_ = false;  // no entry was read since the snapshot was taken
 };
 

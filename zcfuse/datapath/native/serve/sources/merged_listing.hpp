@@ -2,7 +2,8 @@
 //
 // The listing of one layer uses that layer's positions and streams. A listing of several layers
 // reads all names when a pass begins, because positions of several filesystems cannot be mixed. Its
-// positions count the names of that snapshot, and it keeps no descriptor beside it.
+// positions count the names of that snapshot, and it keeps no descriptor beside it. A pass has one
+// layer's names open at a time.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +18,8 @@ namespace zc {
 
 struct ListedLayer {
     SourceDirectory::Ref directory;
-    std::unique_ptr<Listing> names;
-    bool fixed = false;  // its names never change
+    std::unique_ptr<Listing> names;  // of a single layer
+    bool fixed = false;              // its names never change
 };
 
 // Describes a name in the listed layer that shows it. Returns 0, or an error if the directory must

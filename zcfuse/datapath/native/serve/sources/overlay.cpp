@@ -1,34 +1,19 @@
 #include "serve/sources/overlay.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <system_error>
 #include <utility>
 
 #include "serve/sources/merged_listing.hpp"
+#include "serve/sources/overlay_at.hpp"
 #include "sys/files.hpp"
 
 namespace zc {
 
 namespace {
-
-std::atomic<std::uint64_t> last_number{0};
-
-bool is_missing(int error) noexcept {
-    return error == -ENOENT || error == -ENAMETOOLONG;
-}
-
-// Returns 1 or 0, or -errno. A file behind another mount counts as there.
-int is_there(const SourceDirectory& directory, const std::string& name) {
-    Found found;
-    const int error = directory.find(name.c_str(), found);
-    return is_missing(error) ? 0 : error < 0 ? error : 1;
-}
-
-int is_covered(const SourceDirectory& directory, const char* name) {
-    return is_there(directory, whiteout_of(name));
-}
 
 // A metacopy of overlayfs is one hole.
 bool may_be_metacopy(const Opened& opened) {
@@ -36,286 +21,375 @@ bool may_be_metacopy(const Opened& opened) {
            sys::is_all_hole(opened.extents.front().file->get());
 }
 
-}  // namespace
-
-class OverlaySource::At final : public SourceDirectory, public std::enable_shared_from_this<At> {
+// The file that has the attributes of a metacopy, and the bytes, answer while it is open.
+class OpenMetacopy final : public OpenStatus {
   public:
-    explicit At(std::shared_ptr<const OverlaySource> source) noexcept
-        : source_(std::move(source)) {}
+    OpenMetacopy(std::shared_ptr<const OverlaySource> source, sys::UniqueFd top) noexcept
+        : source_(std::move(source)), top_(std::move(top)) {}
 
-    void add(std::size_t layer, Ref directory) { parts_.push_back({layer, std::move(directory)}); }
-
-    int find(const char* name, Found& into) const override {
-        if (*name == '\0') {
-            return itself(into);
+    int status(const FileLease& lease, struct ::statx& into) const override {
+        struct ::statx data {};
+        int error = sys::status_of(top_.get(), "", false, into);
+        if (const auto* file = lease.whole_file(); error == 0 && file != nullptr) {
+            error = sys::status_of(file->get(), "", false, data);
+            into.stx_blocks = data.stx_blocks;
         }
-        int error = -ENOENT;
-        if (is_reserved(name)) {
-            return error;
-        }
-        for (const auto& part : parts_) {
-            error = part.directory->find(name, into);
-            if (!is_missing(error)) {
-                const int covered = is_covered_above(part, name);
-                return covered < 0    ? covered
-                       : covered == 1 ? -ENOENT
-                                      : judge(part, name, error, into);
-            }
-        }
+        into.stx_ino = source_->shown_ino(into);
         return error;
     }
-
-    // Name by name, because each layer may hide what those below it have.
-    int enter(std::string_view path, Ref& into) const override {
-        const At* above = this;
-        std::shared_ptr<At> at;
-        while (!path.empty()) {
-            const std::string name(path.substr(0, path.find('/')));
-            path.remove_prefix(std::min(name.size() + 1, path.size()));
-            auto next = std::make_shared<At>(source_);
-            if (const int error = above->step(name.c_str(), 0, *next); error != 0) {
-                return error;
-            }
-            at = std::move(next);
-            above = at.get();
-        }
-        into = std::move(at);
-        return 0;
-    }
-
-    int status(const char* name, const Identity& wanted, struct ::statx& into) const override {
-        const auto found = part_of(name, wanted);
-        const int error = found.part == nullptr
-                              ? -ESTALE
-                              : found.part->directory->status(name, found.wanted, into);
-        if (error == 0) {
-            source_->show(*name == '\0' ? parts_.size() : 1, into);
-        }
-        return error;
-    }
-
-    int open(const char* name, const Identity& wanted, Opened& into) const override {
-        const auto found = part_of(name, wanted);
-        const int error =
-            found.part == nullptr ? -ESTALE : found.part->directory->open(name, found.wanted, into);
-        if (error != 0) {
-            return error;
-        }
-        if (!source_->sees_trusted_ && may_be_metacopy(into)) {
-            return kHandUp;
-        }
-        source_->show(1, into.status);
-        return 0;
-    }
-
-    int reopen(const char* name, const Identity& wanted, struct ::statx& into) const override {
-        const auto found = part_of(name, wanted);
-        return found.part == nullptr ? -ESTALE
-                                     : found.part->directory->reopen(name, found.wanted, into);
-    }
-
-    int read_link(const char* name, const Identity& wanted, std::string& into) const override {
-        const auto found = part_of(name, wanted);
-        return found.part == nullptr ? -ESTALE
-                                     : found.part->directory->read_link(name, found.wanted, into);
-    }
-
-    int get_xattr(const char* name, const Identity& wanted, const char* attribute,
-                  Bytes& into) const override {
-        const auto found = part_of(name, wanted);
-        const auto backing = backing_xattr(attribute);
-        return found.part == nullptr
-                   ? -ESTALE
-                   : found.part->directory->get_xattr(name, found.wanted, backing.c_str(), into);
-    }
-
-    int list_xattrs(const char* name, const Identity& wanted, Bytes& into) const override {
-        const auto found = part_of(name, wanted);
-        const int error = found.part == nullptr
-                              ? -ESTALE
-                              : found.part->directory->list_xattrs(name, found.wanted, into);
-        if (error == 0) {
-            into.resize(shown_xattrs({reinterpret_cast<char*>(into.data()), into.size()}));
-        }
-        return error;
-    }
-
-    int list(std::unique_ptr<Listing>& into, std::vector<struct ::statx>& versions) const override {
-        std::vector<ListedLayer> layers;
-        for (const auto& part : parts_) {
-            const bool fixed = source_->layers_[part.layer]->freshness() == Freshness::fixed;
-            layers.push_back({part.directory, nullptr, fixed});
-            if (const int error = part.directory->list(layers.back().names, versions); error != 0) {
-                return error;
-            }
-        }
-        // A change that is pushed must show in every look after it. A listing keeps no descriptor,
-        // so it keeps no directory.
-        LookInLayer look;
-        if (source_->freshness() != Freshness::pushed) {
-            look = [at = weak_from_this()](std::size_t part, const char* name, Found& found) {
-                const auto directory = at.lock();
-                return directory ? directory->find_in(part, name, found) : -ESTALE;
-            };
-        }
-        into = merge_listings(std::move(layers), source_->snapshots_, source_->number_,
-                              std::move(look));
-        return 0;
-    }
-
-    // Of the topmost part.
-    int marks(const char* name, Marks& into) const override {
-        return parts_.front().directory->marks(name, into);
-    }
-    int descriptor() const noexcept override { return parts_.front().directory->descriptor(); }
 
   private:
-    struct Part {
-        std::size_t layer;
-        Ref directory;
-    };
-    struct Wanted {
-        const Part* part = nullptr;
-        Identity wanted;  // as the layer has it
-    };
-
-    int find_in(std::size_t part, const char* name, Found& into) const {
-        const int error = parts_[part].directory->find(name, into);
-        return is_missing(error) ? error : judge(parts_[part], name, error, into);
-    }
-
-    int itself(Found& into) const {
-        const int error = parts_.front().directory->find("", into);
-        into.identity.lease += source_->first_[parts_.front().layer];
-        source_->show(parts_.size(), into.status);
-        return error;
-    }
-
-    // The part that a file is in; of the directory itself the topmost.
-    Wanted part_of(const char* name, const Identity& wanted) const {
-        for (const auto& part : parts_) {
-            const auto first = source_->first_[part.layer];
-            auto within = wanted;
-            within.lease = wanted.lease - first;
-            if (within.lease < source_->layers_[part.layer]->layers()) {
-                return {&part, within};
-            }
-            if (*name == '\0') {
-                break;
-            }
-        }
-        return {};
-    }
-
-    // Judges a name by the topmost layer that has it; no layer above hides the name.
-    int judge(const Part& part, const char* name, int error, Found& into) const {
-        if (error != 0) {
-            return error;
-        }
-        if (is_device_whiteout(into.status)) {
-            return -ENOENT;
-        }
-        into.identity.lease += source_->first_[part.layer];
-        std::size_t parts = 1;
-        if (S_ISREG(into.status.stx_mode)) {
-            error = judge_file(*part.directory, name, into.status);
-        } else if (S_ISDIR(into.status.stx_mode)) {
-            // Its parts say how many links it shows, and whether control has to be asked.
-            At below(source_);
-            error = step(name, static_cast<std::size_t>(&part - parts_.data()), below);
-            parts = below.parts_.size();
-        }
-        if (error == 0) {
-            source_->show(parts, into.status);
-        }
-        return error;
-    }
-
-    static int judge_file(const SourceDirectory& directory, const char* name,
-                          const struct ::statx& status) {
-        Marks marks;
-        if (const int error = directory.marks(name, marks); error < 0) {
-            return error;
-        }
-        if (marks.whiteout && status.stx_size == 0) {
-            return -ENOENT;
-        }
-        return marks.metacopy ? kHandUp : 0;
-    }
-
-    // Whether a `.wh.` name in a layer above hides the part. Callers ask only after a layer had the
-    // name, because most missing names are missing in all layers.
-    int is_covered_above(const Part& part, const char* name) const {
-        for (const auto* above = parts_.data(); above != &part; ++above) {
-            if (const int covered = is_covered(*above->directory, name); covered != 0) {
-                return covered;
-            }
-        }
-        return 0;
-    }
-
-    // Opens the parts of the directory called `name`; no layer above the part `first` has it.
-    int step(const char* name, std::size_t first, At& into) const {
-        bool last = false;
-        for (std::size_t i = first; i < parts_.size() && !last; ++i) {
-            if (const int error = step_into(parts_[i], name, into, last); error != 0) {
-                return error;
-            }
-        }
-        return into.parts_.empty() ? -ENOENT : 0;
-    }
-
-    // Opens the part of one layer. Sets `last` where it hides the layers below.
-    int step_into(const Part& part, const char* name, At& into, bool& last) const {
-        Ref opened;
-        int error = part.directory->enter(name, opened);
-        if (is_missing(error)) {
-            const bool lowest = &part == &parts_.back();
-            const int covered = lowest ? 0 : is_covered(*part.directory, name);
-            last = covered == 1;
-            return covered < 0 ? covered : 0;
-        }
-        if (error == -ENOTDIR || error == -ELOOP) {
-            last = true;  // a whiteout, or a file that is in the way
-            return into.parts_.empty() ? -ENOTDIR : 0;
-        }
-        if (error == 0) {
-            Found found;  // behind another mount it is control's
-            error = opened->find("", found);
-        }
-        if (error == 0) {
-            error = judge_directory(*part.directory, name, *opened, last);
-        }
-        if (error == 0) {
-            into.add(part.layer, std::move(opened));
-        }
-        return error;
-    }
-
-    static int judge_directory(const SourceDirectory& above, const char* name,
-                               const SourceDirectory& opened, bool& last) {
-        Marks marks;
-        if (const int error = above.marks(name, marks); error < 0) {
-            return error;
-        }
-        const int covered = marks.opaque ? 1 : is_there(opened, kOpaqueName);
-        const int whiteout = covered == 0 ? is_covered(above, name) : covered;
-        if (whiteout < 0) {
-            return whiteout;
-        }
-        last = whiteout == 1;
-        return marks.redirect && !marks.opaque ? kHandUp : 0;
-    }
-
     const std::shared_ptr<const OverlaySource> source_;
-    std::vector<Part> parts_;  // the topmost first
+    const sys::UniqueFd top_;
 };
 
-OverlaySource::OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots)
+}  // namespace
+
+int OverlaySource::At::find_from(std::size_t first, const char* name, Found& into) const {
+    if (*name == '\0') {
+        return itself(into);
+    }
+    int error = -ENOENT;
+    if (is_reserved(name)) {
+        return error;
+    }
+    for (std::size_t i = first; i < parts_.size(); ++i) {
+        const auto& part = parts_[i];
+        error = part.directory->find(name, into);
+        if (!means_missing(error)) {
+            const int covered = is_covered_above(part, name);
+            return covered < 0 ? covered : covered == 1 ? -ENOENT : judge(part, name, error, into);
+        }
+    }
+    return error;
+}
+
+// Name by name, because each layer may hide what those below it have.
+int OverlaySource::At::enter(std::string_view path, Ref& into) const {
+    const At* above = this;
+    std::shared_ptr<At> at;
+    while (!path.empty()) {
+        const std::string name(path.substr(0, path.find('/')));
+        path.remove_prefix(std::min(name.size() + 1, path.size()));
+        auto next = std::make_shared<At>(source_);
+        if (const int error = above->step(name.c_str(), 0, *next); error != 0) {
+            return error;
+        }
+        at = std::move(next);
+        above = at.get();
+    }
+    into = std::move(at);
+    return 0;
+}
+
+int OverlaySource::At::status(const char* name, const Identity& wanted,
+                              struct ::statx& into) const {
+    const auto found = part_of(name, wanted);
+    if (found.metacopy) {
+        Found shown;
+        DataFile data;
+        const int error = look_at_metacopy(name, wanted, shown, data);
+        into = shown.status;
+        return error;
+    }
+    const int error =
+        found.part == nullptr ? -ESTALE : found.part->directory->status(name, found.wanted, into);
+    if (error != 0) {
+        return error;
+    }
+    source_->show(*name == '\0' ? parts_.size() : 1, into);
+    if (*name == '\0' && &origin() != &parts_.front()) {
+        Found shown;  // a copy keeps the number of what it is a copy of
+        if (const int looked = itself(shown); looked != 0) {
+            return looked;
+        }
+        into.stx_ino = shown.status.stx_ino;
+    }
+    return 0;
+}
+
+int OverlaySource::At::open(const char* name, const Identity& wanted, Opened& into) const {
+    const auto found = part_of(name, wanted);
+    if (found.metacopy) {
+        return open_metacopy(found, name, wanted, into);
+    }
+    const int error =
+        found.part == nullptr ? -ESTALE : found.part->directory->open(name, found.wanted, into);
+    if (error != 0) {
+        return error;
+    }
+    if (!source_->sees_trusted_ && may_be_metacopy(into)) {
+        return kUpcall;
+    }
+    source_->show(1, into.status);
+    return 0;
+}
+
+int OverlaySource::At::reopen(const char* name, const Identity& wanted,
+                              struct ::statx& into) const {
+    const auto found = part_of(name, wanted);
+    if (found.metacopy) {
+        Found shown;
+        DataFile data;
+        const int error = look_at_metacopy(name, wanted, shown, data);
+        into = data.found.status;
+        return error;
+    }
+    return found.part == nullptr ? -ESTALE
+                                 : found.part->directory->reopen(name, found.wanted, into);
+}
+
+int OverlaySource::At::read_link(const char* name, const Identity& wanted,
+                                 std::string& into) const {
+    const auto found = part_of(name, wanted);
+    return found.part == nullptr ? -ESTALE
+                                 : found.part->directory->read_link(name, found.wanted, into);
+}
+
+int OverlaySource::At::get_xattr(const char* name, const Identity& wanted, const char* attribute,
+                                 Bytes& into) const {
+    const auto found = part_of(name, wanted);
+    const auto backing = backing_xattr(attribute);
+    return found.part == nullptr
+               ? -ESTALE
+               : found.part->directory->get_xattr(name, found.wanted, backing.c_str(), into);
+}
+
+int OverlaySource::At::list_xattrs(const char* name, const Identity& wanted, Bytes& into) const {
+    const auto found = part_of(name, wanted);
+    const int error = found.part == nullptr
+                          ? -ESTALE
+                          : found.part->directory->list_xattrs(name, found.wanted, into);
+    if (error == 0) {
+        into.resize(shown_xattrs({reinterpret_cast<char*>(into.data()), into.size()}));
+    }
+    return error;
+}
+
+int OverlaySource::At::hold(const char* name, const Identity& wanted, int flags,
+                            sys::UniqueFd& into, struct ::statx& status) const {
+    const auto found = part_of(name, wanted);
+    if (found.part == nullptr) {
+        return -ESTALE;
+    }
+    const bool writes = (flags & O_PATH) == 0 && (flags & O_ACCMODE) != O_RDONLY;
+    if (writes && (found.part->layer != 0 || found.metacopy)) {
+        return -EROFS;
+    }
+    const int error = found.part->directory->hold(name, found.wanted, flags, into, status);
+    if (error == 0) {
+        source_->show(*name == '\0' ? parts_.size() : 1, status);
+    }
+    return error;
+}
+
+int OverlaySource::At::identify(int file, const char* name, Found& into) const {
+    const int error = parts_.front().directory->identify(file, name, into);
+    into.identity.lease += source_->first_[parts_.front().layer];
+    source_->show(1, into.status);
+    return error;
+}
+
+int OverlaySource::At::list(std::unique_ptr<Listing>& into,
+                            std::vector<struct ::statx>& versions) const {
+    std::vector<ListedLayer> layers;
+    for (const auto& part : parts_) {
+        const bool fixed = source_->layers_[part.layer]->freshness() == Freshness::fixed;
+        std::unique_ptr<Listing> names;
+        if (const int error = part.directory->list(names, versions); error != 0) {
+            return error;
+        }
+        layers.push_back({part.directory, is_merged() ? nullptr : std::move(names), fixed});
+    }
+    // A change that is pushed must show in every look after it. A listing keeps no descriptor,
+    // so it keeps no directory.
+    LookInLayer look;
+    if (source_->freshness() != Freshness::pushed) {
+        look = [at = weak_from_this()](std::size_t part, const char* name, Found& found) {
+            const auto directory = at.lock();
+            return directory ? directory->find_in(part, name, found) : -ESTALE;
+        };
+    }
+    into =
+        merge_listings(std::move(layers), source_->snapshots_, source_->number_, std::move(look));
+    return 0;
+}
+
+int OverlaySource::At::find_in(std::size_t part, const char* name, Found& into) const {
+    const int error = parts_[part].directory->find(name, into);
+    return means_missing(error) ? error : judge(parts_[part], name, error, into);
+}
+
+int OverlaySource::At::itself(Found& into) const {
+    int error = parts_.front().directory->find("", into);
+    const auto& shown = origin();
+    source_->show(parts_.size(), into.status);
+    if (error == 0 && &shown != &parts_.front()) {
+        Found below;
+        error = shown.directory->find("", below);
+        into.identity = below.identity;
+        into.status.stx_ino = source_->shown_ino(below.status);
+    }
+    into.identity.lease += source_->first_[shown.layer];
+    return error;
+}
+
+// The part that a file is in; of the directory itself the topmost, if it still is that directory.
+OverlaySource::At::LayerFile OverlaySource::At::part_of(const char* name,
+                                                        const Identity& wanted) const {
+    if (*name == '\0' && &origin() != &parts_.front()) {
+        Found shown;
+        Found top;
+        const bool same = itself(shown) == 0 && shown.identity == wanted &&
+                          parts_.front().directory->find("", top) == 0;
+        return same ? LayerFile{&parts_.front(), top.identity, false} : LayerFile{};
+    }
+    for (const auto& part : parts_) {
+        const auto first = source_->first_[part.layer];
+        auto within = wanted;
+        within.lease = wanted.lease - first;
+        within.type &= ~kMetacopyType;
+        if (within.lease < source_->layers_[part.layer]->layers()) {
+            return {&part, within, is_metacopy(wanted)};
+        }
+        if (*name == '\0') {
+            break;
+        }
+    }
+    return {};
+}
+
+// Judges a name by the topmost layer that has it; no layer above hides the name.
+int OverlaySource::At::judge(const Part& part, const char* name, int error, Found& into) const {
+    if (error != 0) {
+        return error;
+    }
+    if (is_device_whiteout(into.status)) {
+        return -ENOENT;
+    }
+    into.identity.lease += source_->first_[part.layer];
+    std::size_t parts = 1;
+    if (S_ISREG(into.status.stx_mode)) {
+        error = judge_file(part, name, into);
+    } else if (S_ISDIR(into.status.stx_mode)) {
+        // Its parts say how many links it shows, and whether control has to be asked.
+        At below(source_);
+        below.keep_open(2);
+        error = step(name, static_cast<std::size_t>(&part - parts_.data()), below);
+        if (error == 0 && &below.origin() != &below.parts_.front()) {
+            return below.itself(into);
+        }
+        parts = below.parts_.size();
+    }
+    if (error == 0) {
+        source_->show(parts, into.status);
+    }
+    return error;
+}
+
+// Whether a `.wh.` name in a layer above hides the part. Callers ask only after a layer had the
+// name, because most missing names are missing in all layers.
+int OverlaySource::At::is_covered_above(const Part& part, const char* name) const {
+    for (const auto* above = parts_.data(); above != &part; ++above) {
+        if (const int covered = is_covered(*above->directory, name); covered != 0) {
+            return covered;
+        }
+    }
+    return 0;
+}
+
+// Opens the parts of the directory called `name`; no layer above the part `first` has it.
+int OverlaySource::At::step(const char* name, std::size_t first, At& into) const {
+    OverlaySearch search(source_->layers_, name);
+    const int error =
+        search.find_directory(std::span(parts_).subspan(first), into.kept_, into.parts_);
+    const bool from_upper = error == 0 && into.is_raised();
+    into.redirect_ = from_upper ? search.top_redirect() : "";
+    if (source_->redirects_) {
+        const bool is_path = into.redirect_.starts_with('/');
+        into.below_ = is_path ? into.redirect_
+                              : below_ + "/" + (into.redirect_.empty() ? name : into.redirect_);
+    }
+    return error == 0 && search.followed() && !source_->follows() ? kUpcall : error;
+}
+
+int OverlaySource::At::find_data(const Part& part, const char* name, const Marks& marks,
+                                 DataFile& into) const {
+    if (!source_->follows()) {
+        return kUpcall;
+    }
+    return OverlaySearch(source_->layers_, name)
+        .find_data(part.layer, marks, parts_from(part).subspan(1), into);
+}
+
+int OverlaySource::At::judge_file(const Part& part, const char* name, Found& into) const {
+    Marks marks;
+    if (const int error = part.directory->marks(name, marks); error < 0) {
+        return error;
+    }
+    if (marks.whiteout && into.status.stx_size == 0) {
+        return -ENOENT;
+    }
+    if (is_metacopy(into.identity)) {
+        return kUpcall;  // of a union that is a layer
+    }
+    if (!marks.metacopy) {
+        return 0;
+    }
+    DataFile data;
+    const int error = find_data(part, name, marks, data);
+    if (error == 0) {
+        into.identity.type |= kMetacopyType;
+        into.status.stx_blocks = data.found.status.stx_blocks;
+    }
+    return error;
+}
+
+// A metacopy is another file once its bytes lie in it.
+int OverlaySource::At::look_at_metacopy(const char* name, const Identity& wanted, Found& into,
+                                        DataFile& data) const {
+    const auto found = part_of(name, wanted);
+    Marks marks;
+    int error = found.part == nullptr ? -ESTALE : found.part->directory->find(name, into);
+    error = error == 0 && into.identity != found.wanted ? -ESTALE : error;
+    error = error == 0 ? found.part->directory->marks(name, marks) : error;
+    error = error == 0 && !marks.metacopy ? -ESTALE : error;
+    error = error == 0 ? find_data(*found.part, name, marks, data) : error;
+    if (error == 0) {
+        into.status.stx_blocks = data.found.status.stx_blocks;
+        source_->show(1, into.status);
+    }
+    return error;
+}
+
+// The status is that of the file with the bytes: its mtime changes with them.
+int OverlaySource::At::open_metacopy(const LayerFile& found, const char* name,
+                                     const Identity& wanted, Opened& into) const {
+    Found top;
+    DataFile data;
+    sys::UniqueFd file;
+    struct ::statx status {};
+    int error = look_at_metacopy(name, wanted, top, data);
+    error =
+        error == 0 ? found.part->directory->hold(name, found.wanted, O_PATH, file, status) : error;
+    error = error == 0 ? data.directory->open(data.name.c_str(), data.found.identity, into) : error;
+    if (error == 0) {
+        into.shown = std::make_shared<const OpenMetacopy>(source_, std::move(file));
+    }
+    return error;
+}
+
+OverlaySource::OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots,
+                             OverlayChanges changes)
     : layers_(std::move(layers)),
       sees_trusted_(sees_trusted),
       snapshots_(std::move(snapshots)),
-      number_(++last_number) {
+      upper_(changes.work
+                 ? std::make_unique<const UpperLayer>(std::move(changes.work), sees_trusted)
+                 : nullptr),
+      metacopies_(changes.metacopies && sees_trusted),
+      redirects_(changes.redirects && sees_trusted),
+      number_(Snapshots::next_source()) {
     home_ = layers_.front()->volume(0).device;
     for (const auto& layer : layers_) {
         first_.push_back(count_);
@@ -350,13 +424,28 @@ void OverlaySource::set_pushed() const noexcept {
     }
 }
 
+OverlaySource::~OverlaySource() = default;
+
 std::shared_ptr<const OverlaySource> OverlaySource::make(Layers layers, bool sees_trusted,
-                                                         std::shared_ptr<Snapshots> snapshots) {
+                                                         std::shared_ptr<Snapshots> snapshots,
+                                                         OverlayChanges changes) {
     if (layers.empty()) {
         throw std::system_error(EINVAL, std::generic_category(), "leasing no layer");
     }
-    return std::shared_ptr<const OverlaySource>(
-        new OverlaySource(std::move(layers), sees_trusted, std::move(snapshots)));
+    if (changes.work && layers.front()->kind() != Kind::directory) {
+        throw std::system_error(ENOTDIR, std::generic_category(), "leasing an upper layer");
+    }
+    return std::shared_ptr<const OverlaySource>(new OverlaySource(
+        std::move(layers), sees_trusted, std::move(snapshots), std::move(changes)));
+}
+
+SourceDirectory::Ref OverlaySource::adopt(sys::UniqueFd directory) const {
+    if (!upper_) {
+        return nullptr;
+    }
+    auto adopted = std::make_shared<At>(shared_from_this());
+    adopted->add(0, layers_.front()->adopt(std::move(directory)));
+    return adopted;
 }
 
 SourceDirectory::Ref OverlaySource::root() const {
@@ -374,6 +463,10 @@ int OverlaySource::filesystem_status(struct ::statvfs& into) const {
 // A source without a device makes numbers that no filesystem uses.
 std::uint64_t OverlaySource::shown_ino(const struct ::statx& status) const noexcept {
     const auto device = device_of(status);
+    const auto number = upper_ && device == home_ ? upper_->number_of(status) : 0;
+    if (number != 0) {
+        return number;
+    }
     const bool as_it_is = device == home_ || device == 0;
     return as_it_is ? status.stx_ino : mixed_ino(device, status.stx_ino);
 }

@@ -1,27 +1,44 @@
 // The source that shows several sources as one, the topmost first. It searches them as the kernel
-// does (fs/overlayfs/namei.c), and hands up metacopies and redirects.
+// does (overlay_search.hpp), and forwards metacopies and redirects that must not be followed. With
+// a work directory the first source is an upper layer: what clients change goes there
+// (union_directory.hpp).
 //
 // An open directory holds each layer's part of it. These parts follow from those of the directory
 // above, so a node keeps only the layer that shows it.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "serve/sources/snapshots.hpp"
 #include "serve/sources/source.hpp"
+#include "serve/sources/upper_layer.hpp"
 
 namespace zc {
+
+// How clients change a union. `work`: an empty directory on the filesystem of the first layer,
+// which makes that an upper layer; without one they do not. `metacopies`: a changed mode, owner,
+// time or extended attribute copies no bytes up. `redirects`: a directory of a lower layer can be
+// renamed. Both need a process that sees `trusted.` attributes.
+struct OverlayChanges {
+    sys::UniqueFd work;
+    bool metacopies = false;
+    bool redirects = false;
+};
 
 class OverlaySource final : public Source, public std::enable_shared_from_this<OverlaySource> {
   public:
     using Layers = std::vector<std::shared_ptr<const Source>>;
 
     // `sees_trusted`: this process sees `trusted.` attributes. If not, a file that is one hole may
-    // be a metacopy, and control opens it. Throws std::system_error without a layer.
+    // be a metacopy, and control opens it. Throws std::system_error without a layer, or for an
+    // upper layer that is no directory.
     static std::shared_ptr<const OverlaySource> make(
         Layers layers, bool sees_trusted,
-        std::shared_ptr<Snapshots> snapshots = std::make_shared<Snapshots>());
+        std::shared_ptr<Snapshots> snapshots = std::make_shared<Snapshots>(),
+        OverlayChanges changes = {});
+    ~OverlaySource() override;
 
     Kind kind() const noexcept override { return Kind::overlay; }
     Freshness freshness() const noexcept override { return worst(&Source::freshness); }
@@ -29,6 +46,14 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     void add_real(std::uint32_t first, std::vector<Real>& into) const override;
     void set_pushed() const noexcept override;
     SourceDirectory::Ref root() const override;
+    SourceDirectory::Ref adopt(sys::UniqueFd directory) const override;
+    bool is_near() const noexcept override {
+        return std::all_of(layers_.begin(), layers_.end(),
+                           [](const auto& layer) { return layer->is_near(); });
+    }
+    bool is_changeable() const noexcept override { return upper_ != nullptr; }
+    bool makes_metacopies() const noexcept override { return metacopies_ && follows(); }
+    bool makes_redirects() const noexcept override { return redirects_ && follows(); }
     // Of the topmost layer.
     int filesystem_status(struct ::statvfs& into) const override;
     std::uint64_t shown_ino(const struct ::statx& status) const noexcept override;
@@ -46,13 +71,20 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
 
   private:
     class At;
-    OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots);
+    OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots,
+                  OverlayChanges changes);
     Freshness worst(Freshness (Source::*of)() const noexcept) const noexcept;
     void show(std::size_t parts, struct ::statx& status) const noexcept;
+    // Whether redirects and metacopies are followed. A change is pushed by the path that the real
+    // file has, and that is not the path that shows it behind a redirect.
+    bool follows() const noexcept { return freshness() != Freshness::pushed; }
 
     const Layers layers_;
     const bool sees_trusted_;
     const std::shared_ptr<Snapshots> snapshots_;
+    const std::unique_ptr<const UpperLayer> upper_;  // of the first layer
+    const bool metacopies_;
+    const bool redirects_;
     const std::uint64_t number_;        // among all sources
     std::vector<std::uint32_t> first_;  // the number of each layer's first identity
     std::uint32_t count_ = 0;

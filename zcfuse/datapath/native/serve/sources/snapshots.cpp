@@ -1,5 +1,6 @@
 #include "serve/sources/snapshots.hpp"
 
+#include <atomic>
 #include <utility>
 
 #include "serve/mtime.hpp"
@@ -16,29 +17,35 @@ std::uint64_t number_of(const statx_timestamp& time) noexcept {
 
 }  // namespace
 
-SnapshotCharge::SnapshotCharge(std::shared_ptr<Snapshots> of, std::uint32_t uid, std::size_t bytes)
-    : of_(std::move(of)), uid_(uid), bytes_(bytes) {
+SnapshotMemory::SnapshotMemory(std::shared_ptr<Snapshots> of, std::size_t bytes)
+    : of_(std::move(of)), bytes_(bytes) {
     const std::lock_guard guard(of_->lock_);
-    of_->bytes_[uid_] += bytes_;
     of_->sum_.bytes += bytes_;
     ++of_->sum_.count;
     ++of_->sum_.made;
 }
 
-SnapshotCharge::~SnapshotCharge() {
+SnapshotMemory::~SnapshotMemory() {
     const std::lock_guard guard(of_->lock_);
     of_->sum_.bytes -= bytes_;
     --of_->sum_.count;
-    const auto user = of_->bytes_.find(uid_);
-    if ((user->second -= bytes_) == 0) {
-        of_->bytes_.erase(user);
-    }
     if (bytes_ >= kWorthTrimming) {
         of_->freed_.store(true, std::memory_order_release);
     }
 }
 
+HeldSnapshot::~HeldSnapshot() {
+    if (snapshot_) {
+        of_->let_go(*snapshot_, uid_);
+    }
+}
+
 // A client may set the mtime, but not the ctime.
+std::uint64_t Snapshots::next_source() noexcept {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+}
+
 void Snapshots::add_to(Version& version, const struct ::statx& status) {
     version.insert(version.end(),
                    {std::uint64_t{status.stx_dev_major} << 32 | status.stx_dev_minor,
@@ -49,18 +56,27 @@ bool Snapshots::is_settled(const struct ::statx& status) noexcept {
     return zc::is_settled(status.stx_mtime) && zc::is_settled(status.stx_ctime);
 }
 
-Snapshots::Ref Snapshots::find(const Version& version) {
+HeldSnapshot Snapshots::find(const Version& version, std::uint32_t uid) {
     const std::lock_guard guard(lock_);
     const auto found = shared_.find(version);
     auto snapshot = found == shared_.end() ? nullptr : found->second.lock();
-    sum_.shared += snapshot ? 1 : 0;
-    return snapshot;
+    const auto user = users_.find(uid);
+    const bool has = user != users_.end() && user->second.listings.contains(snapshot.get());
+    if (!snapshot || !(has || admits_locked(uid))) {
+        return {};
+    }
+    ++sum_.shared;
+    return hold_locked(std::move(snapshot), uid);
+}
+
+bool Snapshots::admits_locked(std::uint32_t uid) const {
+    const auto user = users_.find(uid);
+    return uid == 0 || user == users_.end() || user->second.bytes <= kBytesPerUser;
 }
 
 bool Snapshots::admits(std::uint32_t uid) const {
     const std::lock_guard guard(lock_);
-    const auto user = bytes_.find(uid);
-    return uid == 0 || user == bytes_.end() || user->second <= kBytesPerUser;
+    return admits_locked(uid);
 }
 
 void Snapshots::refused() {
@@ -68,15 +84,37 @@ void Snapshots::refused() {
     ++sum_.refused;
 }
 
-Snapshots::Ref Snapshots::add(Snapshot made, std::uint32_t uid, const Version* version) {
-    made.charge = std::make_unique<SnapshotCharge>(shared_from_this(), uid, made.bytes());
+HeldSnapshot Snapshots::hold_locked(std::shared_ptr<const Snapshot> snapshot, std::uint32_t uid) {
+    auto& user = users_[uid];
+    if (++user.listings[snapshot.get()] == 1) {
+        user.bytes += snapshot->bytes();
+    }
+    return {shared_from_this(), uid, std::move(snapshot)};
+}
+
+void Snapshots::let_go(const Snapshot& snapshot, std::uint32_t uid) {
+    const std::lock_guard guard(lock_);
+    const auto user = users_.find(uid);
+    const auto listings = user->second.listings.find(&snapshot);
+    if (--listings->second > 0) {
+        return;
+    }
+    user->second.listings.erase(listings);
+    user->second.bytes -= snapshot.bytes();
+    if (user->second.listings.empty()) {
+        users_.erase(user);
+    }
+}
+
+HeldSnapshot Snapshots::add(Snapshot made, std::uint32_t uid, const Version* version) {
+    made.memory = std::make_unique<SnapshotMemory>(shared_from_this(), made.bytes());
     auto snapshot = std::make_shared<const Snapshot>(std::move(made));
+    const std::lock_guard guard(lock_);
     if (version != nullptr) {
-        const std::lock_guard guard(lock_);
         std::erase_if(shared_, [](const auto& one) { return one.second.expired(); });
         shared_[*version] = snapshot;
     }
-    return snapshot;
+    return hold_locked(std::move(snapshot), uid);
 }
 
 Snapshots::Statistics Snapshots::statistics() const {

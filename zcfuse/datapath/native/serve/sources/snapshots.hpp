@@ -2,8 +2,8 @@
 //
 // Several listings share one snapshot: a listing takes another one's snapshot if nothing in the
 // directory has changed since that pass began, because another pass would find the same. The last
-// listing that uses a snapshot frees it. Each snapshot counts for the user who caused the pass,
-// because its size is the directory's.
+// listing that uses a snapshot frees it. A snapshot counts once for each user whose listings use
+// it, as long as they do: nobody pays for what only others still hold.
 //
 // Threads: any; the lock is innermost. A snapshot does not change.
 #pragma once
@@ -19,23 +19,23 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace zc {
 
 class Snapshots;
 
-// Bytes that count for a user while this lives.
-class SnapshotCharge {
+// Memory that the statistics count while this lives.
+class SnapshotMemory {
   public:
-    SnapshotCharge(std::shared_ptr<Snapshots> of, std::uint32_t uid, std::size_t bytes);
-    SnapshotCharge(const SnapshotCharge&) = delete;
-    SnapshotCharge& operator=(const SnapshotCharge&) = delete;
-    ~SnapshotCharge();
+    SnapshotMemory(std::shared_ptr<Snapshots> of, std::size_t bytes);
+    SnapshotMemory(const SnapshotMemory&) = delete;
+    SnapshotMemory& operator=(const SnapshotMemory&) = delete;
+    ~SnapshotMemory();
 
   private:
     const std::shared_ptr<Snapshots> of_;
-    const std::uint32_t uid_;
     const std::size_t bytes_;
 };
 
@@ -50,32 +50,61 @@ struct Snapshot {
     static constexpr std::uint8_t kAnyLayer = 255;
     std::vector<Name> names;
     std::string text;
-    std::unique_ptr<const SnapshotCharge> charge;
+    std::unique_ptr<const SnapshotMemory> memory;
 
     std::size_t bytes() const noexcept { return names.capacity() * sizeof(Name) + text.capacity(); }
 };
 
+// A snapshot that a listing of a user uses; counts for that user while this lives.
+class HeldSnapshot {
+  public:
+    HeldSnapshot() = default;
+    HeldSnapshot(std::shared_ptr<Snapshots> of, std::uint32_t uid,
+                 std::shared_ptr<const Snapshot> snapshot) noexcept
+        : of_(std::move(of)), uid_(uid), snapshot_(std::move(snapshot)) {}
+    HeldSnapshot(HeldSnapshot&& other) noexcept = default;
+    HeldSnapshot& operator=(HeldSnapshot&& other) noexcept {
+        std::swap(of_, other.of_);
+        std::swap(uid_, other.uid_);
+        std::swap(snapshot_, other.snapshot_);
+        return *this;
+    }
+    HeldSnapshot(const HeldSnapshot&) = delete;
+    HeldSnapshot& operator=(const HeldSnapshot&) = delete;
+    ~HeldSnapshot();
+
+    explicit operator bool() const noexcept { return snapshot_ != nullptr; }
+    const Snapshot* operator->() const noexcept { return snapshot_.get(); }
+
+  private:
+    std::shared_ptr<Snapshots> of_;
+    std::uint32_t uid_ = 0;
+    std::shared_ptr<const Snapshot> snapshot_;
+};
+
 class Snapshots : public std::enable_shared_from_this<Snapshots> {
   public:
-    using Ref = std::shared_ptr<const Snapshot>;
     // The state of a directory when a pass over it began.
     using Version = std::vector<std::uint64_t>;
 
-    // Further passes of a user are refused while the snapshots of the earlier ones take more. One
-    // pass is always allowed. Root has no limit.
+    // A user who uses more gets no further snapshot, neither by a pass nor of another listing. One
+    // is always allowed. Root has no limit.
     static constexpr std::size_t kBytesPerUser = 64 << 20;
 
+    // The number of another source of merged directories.
+    static std::uint64_t next_source() noexcept;
     static void add_to(Version& version, const struct ::statx& status);
     // Whether a change after now shows in the times of a status.
     static bool is_settled(const struct ::statx& status) noexcept;
 
-    // The snapshot of this version, which a pass would make again; nullptr if the table has none.
-    Ref find(const Version& version);
-    // Whether a pass may begin for a user.
+    // The snapshot of this version, which a pass would make again, for a listing of a user; none if
+    // the table has none, or if the user may have no further one.
+    HeldSnapshot find(const Version& version, std::uint32_t uid);
+    // Whether a user may have a further snapshot.
     bool admits(std::uint32_t uid) const;
     void refused();
     // Keeps what a pass for a user has found. Other listings may use it if `version` has a value.
-    Ref add(Snapshot made, std::uint32_t uid, const Version* version);
+    HeldSnapshot add(Snapshot made, std::uint32_t uid, const Version* version);
     // Whether a large snapshot was freed since the last call.
     bool take_freed() noexcept { return freed_.exchange(false, std::memory_order_acq_rel); }
 
@@ -84,16 +113,24 @@ class Snapshots : public std::enable_shared_from_this<Snapshots> {
         std::size_t bytes = 0;
         std::uint64_t made = 0;
         std::uint64_t shared = 0;   // listings that used another one's
-        std::uint64_t refused = 0;  // passes of users who had too many
+        std::uint64_t refused = 0;  // listings of users who had too many
     };
     Statistics statistics() const;
 
   private:
-    friend class SnapshotCharge;
+    friend class SnapshotMemory;
+    friend class HeldSnapshot;
+    struct User {
+        std::size_t bytes = 0;
+        std::unordered_map<const Snapshot*, std::size_t> listings;  // by the snapshot they use
+    };
+    bool admits_locked(std::uint32_t uid) const;
+    HeldSnapshot hold_locked(std::shared_ptr<const Snapshot> snapshot, std::uint32_t uid);
+    void let_go(const Snapshot& snapshot, std::uint32_t uid);
 
     mutable std::mutex lock_;
     std::map<Version, std::weak_ptr<const Snapshot>> shared_;
-    std::unordered_map<std::uint32_t, std::size_t> bytes_;  // by user
+    std::unordered_map<std::uint32_t, User> users_;
     Statistics sum_;
     std::atomic<bool> freed_{false};
 };

@@ -21,4 +21,22 @@ std::string_view kind_name(Source::Kind kind) noexcept {
     return "";
 }
 
+int has_entries(const SourceDirectory& directory, bool& into) {
+    std::unique_ptr<Listing> names;
+    std::vector<struct ::statx> versions;
+    int error = directory.list(names, versions);
+    error = error == 0 ? names->seek(0) : error;
+    into = false;
+    for (Listing::Entry entry; error == 0; names->skip()) {
+        if (const int more = names->peek(entry); more <= 0) {
+            return more;
+        }
+        if (entry.text() != "." && entry.text() != "..") {
+            into = true;
+            return 0;
+        }
+    }
+    return error;
+}
+
 }  // namespace zc

@@ -4,10 +4,10 @@
 // to the layer above (serve/nodes). A source has no node ids, so it can be a layer of another.
 //
 // Invariants:
-//   - Each call returns 0, a -errno for the client, or kHandUp: control has to answer.
+//   - Each call returns 0, a -errno for the client, or kUpcall: control has to answer.
 //   - A call with a `wanted` identity answers for that file only; -ESTALE if the name leads to
 //     another by now. An identity never passes to another file.
-//   - A source follows no symbolic link and enters no other mount; it returns kHandUp instead.
+//   - A source follows no symbolic link and enters no other mount; it returns kUpcall instead.
 //
 // Threads: any, at once. An open directory keeps its source alive; a Listing has one user at a
 // time.
@@ -27,15 +27,18 @@
 #include "serve/lease.hpp"
 #include "serve/nodes/table.hpp"
 #include "serve/sources/layer_marks.hpp"
+#include "sys/files.hpp"
 #include "sys/unique_fd.hpp"
 
 namespace zc {
 
-inline constexpr int kHandUp = 1;
+inline constexpr int kUpcall = 1;
 
 // How long a source's answers hold: for a time, because others change the tree silently; forever;
 // or until the source reports a change.
 enum class Freshness : std::uint8_t { timed, fixed, pushed };
+
+class UnionDirectory;
 
 // The file under a name. `identity.lease` counts the layers of the source.
 struct Found {
@@ -106,10 +109,19 @@ class SourceDirectory {
 
     using Ref = std::shared_ptr<const SourceDirectory>;
 
-    // Looks a name up. With kHandUp, `into.status` describes the file that lies there.
+    // Looks a name up. With kUpcall, `into.status` describes the file that lies there.
     virtual int find(const char* name, Found& into) const = 0;
+    // What find() will see without waiting for a disk, where the kernel has the name in its cache.
+    virtual sys::Remembered remembered(const char* /*name*/) const { return sys::Remembered::file; }
     // Opens the directory at a path below this one, such as "a/b".
     virtual int enter(std::string_view path, Ref& into) const = 0;
+
+    // The same to the directory that the kernel means, where users see several under one name.
+    virtual int enter_to(std::string_view path, const Identity&, Ref& into) const {
+        return enter(path, into);
+    }
+    // The directory as a user sees it; nullptr where all users see the same.
+    virtual Ref seen_by(std::uint32_t /*uid*/) const { return nullptr; }
 
     virtual int status(const char* name, const Identity& wanted, struct ::statx& into) const = 0;
     // Opens a regular file for reading: -EISDIR for a directory.
@@ -131,13 +143,32 @@ class SourceDirectory {
     virtual int marks(const char*, Marks&) const { return 0; }
     // Opens the very file with flags of open(2), to change it.
     virtual int hold(const char*, const Identity&, int, sys::UniqueFd&, struct ::statx&) const {
-        return kHandUp;
+        return kUpcall;
     }
-    // Looks at a file that a client just made in this directory.
-    virtual int identify(int, Found&) const { return kHandUp; }
+    // Looks at a file that a client just made in this directory; "" for one without a name.
+    virtual int identify(int, const char*, Found&) const { return kUpcall; }
     // The real directory, for operations that change it; -1 without one.
     virtual int descriptor() const noexcept { return -1; }
+    // How clients change it, if it belongs to a union with an upper layer; else nullptr.
+    virtual const UnionDirectory* as_union() const noexcept { return nullptr; }
 };
+
+// SourceDirectory::remembered() of parts that are searched in their order, up to a file.
+template <typename Parts>
+sys::Remembered remembered_in(const Parts& parts, const char* name) {
+    auto found = sys::Remembered::nothing;
+    for (const auto& part : parts) {
+        const auto here = part.directory->remembered(name);
+        if (here == sys::Remembered::unknown) {
+            return here;
+        }
+        if (here == sys::Remembered::file) {
+            return found == sys::Remembered::nothing ? here : found;
+        }
+        found = here == sys::Remembered::directory ? here : found;
+    }
+    return found;
+}
 
 class Source {
   public:
@@ -161,6 +192,17 @@ class Source {
     virtual std::uint64_t shown_ino(const struct ::statx& status) const noexcept {
         return status.stx_ino;
     }
+
+    // Whether its filesystems answer without another process or machine.
+    virtual bool is_near() const noexcept { return true; }
+    // Whether clients may change it, on a mount that is writable.
+    virtual bool is_changeable() const noexcept { return false; }
+    // 0, or the -errno with which opening an existing file for writing is refused.
+    virtual int refused_write() const noexcept { return 0; }
+    // Whether a change of a file's attributes alone leaves its bytes where they are.
+    virtual bool makes_metacopies() const noexcept { return false; }
+    // Whether clients may rename a directory that a lower layer has.
+    virtual bool makes_redirects() const noexcept { return false; }
 
     // The number of layers in its identities, and the filesystem under one.
     struct Volume {
@@ -192,6 +234,9 @@ class Source {
 };
 
 std::string_view kind_name(Source::Kind kind) noexcept;
+
+// Whether a directory lists a name besides the dot names: 0, -errno or kUpcall.
+int has_entries(const SourceDirectory& directory, bool& into);
 
 // major << 32 | minor
 inline std::uint64_t device_of(const struct ::statx& status) noexcept {

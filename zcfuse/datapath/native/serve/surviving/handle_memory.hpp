@@ -5,8 +5,8 @@
 // a second time finds nothing. An OPEN that was counted and not answered comes again with the same
 // `unique`: take() then finds its handle.
 //
-// A backing id lives in the connection, not in the process. Those that no handle needs are closed
-// by the successor, because nobody else would.
+// A backing id lives in the connection, not in the process. The successor closes those that no
+// handle needs: no other process would.
 //
 // Thread-safe; the lock is innermost.
 #pragma once
@@ -44,6 +44,7 @@ class HandleMemory {
     HandleMemory& operator=(const HandleMemory&) = delete;
 
     int fd() const noexcept { return file_.fd(); }
+    int detach() noexcept { return file_.detach(); }
 
     // Returns the number of a new handle, 0 where there are too many. Before the OPEN is answered.
     std::uint64_t open(Handle handle);

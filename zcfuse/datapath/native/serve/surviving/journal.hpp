@@ -29,6 +29,7 @@ class Journal {
     Journal& operator=(const Journal&) = delete;
 
     int fd() const noexcept { return file_.fd(); }
+    int detach() noexcept { return file_.detach(); }
     // Each throws std::system_error: EMSGSIZE for a larger record, ENOSPC where there is no room.
     void append(std::string_view record);
     void replace(std::span<const std::string> records);

@@ -32,6 +32,7 @@ class SessionMemory {
     SessionMemory& operator=(const SessionMemory&) = delete;
 
     int fd() const noexcept { return file_.fd(); }
+    int detach() noexcept { return file_.detach(); }
     // The layout that another process's memory has. Throws std::system_error, DamagedState.
     static std::uint32_t layout_of(int fd);
     // How many processes have taken it.

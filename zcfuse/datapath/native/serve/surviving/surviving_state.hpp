@@ -37,6 +37,17 @@ class SurvivingState {
     std::vector<int> fds() const {
         return {session_.fd(), nodes_.memory(), journal_.fd(), handles_.fd()};
     }
+    // Leaves the memory as it is now to a successor while this process goes on: what it does from
+    // now on stays its own. Returns 0 or -errno.
+    int detach() noexcept {
+        for (const int error :
+             {session_.detach(), nodes_.detach(), journal_.detach(), handles_.detach()}) {
+            if (error < 0) {
+                return error;
+            }
+        }
+        return 0;
+    }
     // The layout in the first of another process's fds(). Throws as the constructor does.
     static std::uint32_t layout_of(int session);
 

@@ -3,7 +3,7 @@
 //
 // A node is an identity and the names that lookups used for it (table.hpp). A request reaches a
 // node through the open directory above it and a name there. The source compares the identity and
-// answers ESTALE if it differs. kHandUp leaves a request to control: the node is control's,
+// answers ESTALE if it differs. kUpcall leaves a request to control: the node is control's,
 // revoked, or behind another mount.
 //
 // Threads: any. Lock order: an OpenDirectory's, then each of the tables' locks by itself;
@@ -15,14 +15,15 @@
 //     DataPath's revoke() waits for those, but not for long; ops::serve makes the kernel forget a
 //     later answer. A directory found before the revoke never enters the cache after it
 //     (generation).
-//   - a client's rename: it holds renames_lock_ until the new name is noted. A request that finds
-//     nothing under a name meanwhile waits for the lock and looks again (despite_renames).
+//   - a client's rename: it is under way until the new name is noted. A request that finds nothing
+//     under a name meanwhile waits for it, though not for long, and looks again (despite_renames).
 //   - a FORGET: the node is gone and the request gets ESTALE. A correct kernel never does this.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -37,20 +38,21 @@
 #include "serve/config.hpp"
 #include "serve/constants.hpp"
 #include "serve/ledger.hpp"
+#include "serve/nodes/closer.hpp"
 #include "serve/nodes/directories.hpp"
 #include "serve/nodes/open_directories.hpp"
 #include "serve/nodes/open_files.hpp"
 #include "serve/nodes/orphans.hpp"
 #include "serve/nodes/parked_listings.hpp"
+#include "serve/nodes/renames.hpp"
 #include "serve/nodes/table.hpp"
+#include "serve/nodes/user_descriptors.hpp"
 #include "serve/sources/snapshots.hpp"
+#include "serve/sources/union_directory.hpp"
 #include "serve/surviving/surviving_state.hpp"
 #include "sys/files.hpp"
 
 namespace zc {
-
-// A cache of descriptors may always hold this many, however low RLIMIT_NOFILE is.
-inline constexpr std::size_t kLeastDescriptors = 8;
 
 // For how long the kernel may cache an answer.
 struct Validity {
@@ -60,10 +62,10 @@ struct Validity {
 // 136 years. The kernel clamps values beyond its clock's range.
 inline constexpr std::uint64_t kUnlimitedSeconds = 0xFFFF'FFFF;
 
-class Mirrors {
+class LeasedNodes {
   public:
     // Borrows the state.
-    Mirrors(LeaseTable& leases, const Config& config, SurvivingState& surviving);
+    LeasedNodes(LeaseTable& leases, const Config& config, SurvivingState& surviving);
 
     // Whether there are no leases: one load, since every request asks.
     bool none() const noexcept { return !any_.load(std::memory_order_acquire); }
@@ -94,15 +96,21 @@ class Mirrors {
 
     // The names that last led to a node, from the leased directory down; nullopt for an unknown
     // node. Changes nothing, unlike describe().
-    struct Place {
+    struct Path {
         std::uint64_t root = 0;  // nodeid of the leased directory
         std::string path;        // "a/b"; "" for the directory itself
     };
-    std::optional<Place> place_of(std::uint64_t nodeid) const;
+    std::optional<Path> place_of(std::uint64_t nodeid) const;
 
     // Opens a leased directory to look up names in it. `counts` are the calling thread's.
     int directory(std::uint64_t nodeid, ThreadCounts& counts,
                   std::shared_ptr<const Directory>& into);
+    // The same as a user sees it.
+    int directory_for(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& counts,
+                      std::shared_ptr<const Directory>& into);
+    // The same of a directory in which a client changes names: in a union it is copied up first.
+    int directory_to_change(std::uint64_t nodeid, ThreadCounts& counts,
+                            std::shared_ptr<const Directory>& into);
     // Looks up a name in a directory; the identity is that of the table of nodes.
     int find(const Directory& directory, const char* name, Found& into);
 
@@ -116,22 +124,57 @@ class Mirrors {
     int read_link(std::uint64_t nodeid, ThreadCounts& counts, std::string& into);
     int get_xattr(std::uint64_t nodeid, ThreadCounts& counts, const char* name, Bytes& into);
     int list_xattrs(std::uint64_t nodeid, ThreadCounts& counts, Bytes& into);
-    int list(std::uint64_t nodeid, ThreadCounts& counts, OpenDirectory& into,
+    int list(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& counts, OpenDirectory& into,
              std::vector<struct ::statx>& versions, Freshness& freshness);
     int filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const;
     // Opens the node itself with flags of open(2), to change it. Works only in a real directory's
     // tree.
     int hold(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
              struct ::statx& status);
-    // Whether a node belongs to a real directory's tree, which clients may change.
-    bool is_plain(std::uint64_t nodeid) const;
+    // Before a client changes a node itself: copies it up in a union. kUpcall where clients may
+    // change nothing.
+    int prepare_change(std::uint64_t nodeid, ThreadCounts& counts, CopiedBytes bytes);
+    bool is_changeable(std::uint64_t nodeid) const;
+    // Whether a node's source asks another process or machine.
+    bool is_far(std::uint64_t nodeid) const;
+    // Whether changes of a node's source are pushed.
+    bool is_pushed(std::uint64_t nodeid) const;
+    // Whether a look at a name in a directory, or at a node itself (nullptr), waits for no disk:
+    // the kernel has the name in its cache.
+    bool is_remembered(std::uint64_t nodeid, const char* name) const;
+    // Whether control or memory alone answers: no source is on a disk.
+    bool needs_no_disk() const noexcept { return !any_disk_.load(std::memory_order_acquire); }
+    bool is_in_union(std::uint64_t nodeid) const;
+    // 0, or the -errno with which opening an existing file for writing is refused.
+    int refused_write(std::uint64_t nodeid) const;
+    // Where a directory of a pool has its next file, or all new files for a time (Placements).
+    struct Placed {
+        std::optional<std::string> name;
+        std::uint32_t branch = 0;
+        std::optional<std::int64_t> valid_ms;
+    };
+    // False: the node is no directory of a pool, or gone.
+    bool place(std::uint64_t nodeid, Placed placed);
+    // A file that was copied up is another file from then on, with another node: the kernel keeps
+    // one backing file an inode, and who has the old one open reads on. A change by the old node
+    // reaches the copy; an open of it fails with ESTALE, on which the kernel looks the name up.
+    void note_copy(const Identity& before, const Identity& copy);
+    bool is_copied(std::uint64_t nodeid) const;
+    bool is_metacopy_node(std::uint64_t nodeid) const;
+    // The identity of `nodeid` where that leads to the copy `found`, and else `found`.
+    Identity known_as(std::uint64_t nodeid, const Identity& found) const;
+    // What a copy was before, where the kernel knows the node of that: the file of a lower layer, a
+    // metacopy of it.
+    std::vector<Identity> originals_of(const Identity& copy) const;
+    // Counts copies: a lookup that saw another number before may have found the old file.
+    std::uint64_t copies() const noexcept { return copies_.load(std::memory_order_acquire); }
     // Looks at a file that a client just made in a directory; `into` gets the identity of the table
     // of nodes.
-    static int made(const Directory& directory, int file, Found& into);
+    static int made(const Directory& directory, int file, const char* name, Found& into);
     // Held from before a rename until the table of nodes has the new name.
     class Renaming;
 
-    // 0 or kHandUp.
+    // 0 or kUpcall.
     int leased(const NodeView& node) const;
     int leased(std::uint64_t nodeid) const;
     // Whether a name in a directory stays with control.
@@ -157,6 +200,10 @@ class Mirrors {
     bool spares(std::uint32_t uid, int fd);
     // The same of a descriptor that is not open yet.
     bool spares_another(std::uint32_t uid);
+    // Limits each user's files to a share of the descriptors that are free now.
+    void share_descriptors() noexcept;
+    // The users' shares, control's part included.
+    const std::shared_ptr<UserDescriptors>& users() const noexcept { return users_; }
     // Drops objects that were kept for too long. Call it now and then.
     void tidy();
     void clear();
@@ -175,9 +222,16 @@ class Mirrors {
     // Directories were made, removed or renamed. Cached ones may have left their root, or lack a
     // part that a layer has now, so all are dropped.
     void directories_changed() { cache_.clear(); }
+    // Counts changes of names that are pushed, before their push. A listing that was opened at
+    // another count may lack them, and no further pass may begin or go on with it.
+    std::uint64_t name_changes() const noexcept {
+        return name_changes_.load(std::memory_order_acquire);
+    }
+    void note_name_change() noexcept { name_changes_.fetch_add(1, std::memory_order_acq_rel); }
     NodeTable& nodes() noexcept { return nodes_; }
     const NodeTable& nodes() const noexcept { return nodes_; }
     OpenFiles& files() noexcept { return files_; }
+    Closer& closer() noexcept { return closer_; }
     Orphans& orphans() noexcept { return orphans_; }
     OpenDirectories& listings() noexcept { return listings_; }
     ParkedListings& parked() noexcept { return parked_; }
@@ -202,6 +256,8 @@ class Mirrors {
 
   private:
     struct Climb;
+    Identity present(std::uint64_t nodeid, const Identity& identity) const;
+    bool closes_slowly(std::uint64_t nodeid, const FileLease& lease) const;
     bool fresh(const Directory& directory, std::int64_t now) const noexcept;
     int climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const;
     int descend(const Climb& climb, Directory& into);
@@ -222,10 +278,14 @@ class Mirrors {
     const std::uint32_t cache_timeout_ms_;
     const Validity validity_;
     const std::int64_t trust_ms_;
-    const std::size_t descriptors_;  // RLIMIT_NOFILE
+    // Whether a file that is only kept may still be open to a client, which sent no message.
+    const bool silent_opens_;
+    const std::shared_ptr<UserDescriptors> users_ =
+        std::make_shared<UserDescriptors>(sys::descriptor_limit());
     SessionMemory& session_;
     NodeTable& nodes_;
     DirectoryCache cache_;
+    Closer closer_;
     OpenFiles files_;
     Orphans orphans_;
     OpenDirectories listings_;
@@ -233,26 +293,43 @@ class Mirrors {
     const std::shared_ptr<Snapshots> snapshots_ = std::make_shared<Snapshots>();
     std::atomic<bool> any_{false};
     std::atomic<bool> any_overlays_{false};
+    std::atomic<bool> any_far_{false};
+    std::atomic<bool> any_disk_{false};
     std::atomic<bool> any_pushed_{false};
     std::atomic<std::uint64_t> revokes_{0};
+    std::atomic<std::uint64_t> copies_{0};
+    std::atomic<std::uint64_t> name_changes_{0};
+    mutable std::mutex copied_lock_;                      // innermost
+    std::unordered_map<std::uint64_t, Identity> copied_;  // of the copy, by the old file's nodeid
+    // The same the other way, by nodeid.
+    using Originals = std::map<std::uint64_t, Identity>;
+    std::unordered_map<Identity, Originals, IdentityHash> originals_;
     std::size_t nodes_peak_ = 0;  // tidy()'s
     std::uint64_t refused_device_ = ~std::uint64_t{0};
-    mutable std::shared_mutex renames_lock_;  // outermost
+    mutable Renames under_way_;  // outermost
     std::atomic<std::uint64_t> renames_{0};
     mutable std::shared_mutex roots_lock_;
     std::unordered_map<std::uint64_t, std::shared_ptr<const LeaseRoot>> roots_;  // by nodeid
 };
 
-class Mirrors::Renaming {
+class LeasedNodes::Renaming {
   public:
-    explicit Renaming(Mirrors& mirrors) : mirrors_(mirrors), guard_(mirrors.renames_lock_) {}
+    explicit Renaming(LeasedNodes& leased_nodes)
+        : nodes_(leased_nodes), begun_(leased_nodes.under_way_.begin()) {}
     Renaming(const Renaming&) = delete;
     Renaming& operator=(const Renaming&) = delete;
-    ~Renaming() { mirrors_.renames_.fetch_add(1, std::memory_order_acq_rel); }
+    ~Renaming() {
+        if (begun_) {
+            nodes_.renames_.fetch_add(1, std::memory_order_acq_rel);
+            nodes_.under_way_.end();
+        }
+    }
+    // False: another rename takes too long.
+    explicit operator bool() const noexcept { return begun_; }
 
   private:
-    Mirrors& mirrors_;
-    const std::unique_lock<std::shared_mutex> guard_;
+    LeasedNodes& nodes_;
+    const bool begun_;
 };
 
 }  // namespace zc

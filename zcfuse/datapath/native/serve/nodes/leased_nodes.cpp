@@ -1,4 +1,4 @@
-#include "serve/nodes/mirrors.hpp"
+#include "serve/nodes/leased_nodes.hpp"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -19,6 +19,8 @@ namespace {
 // price is one open per directory and second.
 constexpr std::int64_t kLongestTrustMs = 1000;
 constexpr std::int64_t kKeepUnusedMs = 2000;
+// Where opens send no message: a client may have the file open, and read on.
+constexpr std::int64_t kKeepSilentMs = 5000;
 // Long, because control cannot continue a listing at their cookie after a revoke.
 constexpr std::int64_t kKeepParkedMs = 60'000;
 // Each cache gets 1/share of RLIMIT_NOFILE. The rest is for clients' open files and the daemon.
@@ -30,10 +32,6 @@ constexpr std::size_t kParkedShare = 16;
 constexpr std::size_t kMostParked = 64;
 constexpr std::size_t kListingShare = 8;
 constexpr std::size_t kMostListings = 256;
-// Of descriptors: a user's files, and a reserve for root and for control.
-constexpr std::size_t kUserShare = 2;
-constexpr std::size_t kReserveShare = 8;
-constexpr std::size_t kMostReserve = 256;
 constexpr std::size_t kWorthTrimming = 50'000;  // nodes: some megabytes
 
 Validity validity_of(const Config& config) noexcept {
@@ -56,26 +54,27 @@ bool is_gone(int error) noexcept {
 }  // namespace
 
 // A way from a directory that is known to be beneath the root down to the one that is wanted.
-struct Mirrors::Climb {
+struct LeasedNodes::Climb {
     std::shared_ptr<const Directory> from;
     std::vector<std::string> names;  // the deepest first
     Identity wanted;
 };
 
-Mirrors::Mirrors(LeaseTable& leases, const Config& config, SurvivingState& surviving)
+LeasedNodes::LeasedNodes(LeaseTable& leases, const Config& config, SurvivingState& surviving)
     : cache_timeout_ms_(config.cache_timeout),
       validity_(validity_of(config)),
       trust_ms_(config.immutable ? kLongestTrustMs
                                  : std::min<std::int64_t>(config.cache_timeout, kLongestTrustMs)),
-      descriptors_(sys::descriptor_limit()),
+      silent_opens_(config.wants_silent_opens()),
       session_(surviving.session()),
       nodes_(surviving.nodes()),
       cache_(share(kDirectoryShare, kMostDirectories)),
-      files_(leases, share(kKeptShare, kMostKept), descriptors_ / kUserShare),
+      files_(leases, share(kKeptShare, kMostKept), *users_, closer_,
+             [this](auto nodeid, const auto& lease) { return closes_slowly(nodeid, lease); }),
       listings_(share(kListingShare, kMostListings), surviving.session()),
       parked_(share(kParkedShare, kMostParked)) {}
 
-bool Mirrors::revoke(std::uint64_t nodeid) {
+bool LeasedNodes::revoke(std::uint64_t nodeid) {
     const bool known = nodes_.set_revoked(nodeid, true);
     revokes_.fetch_add(1, std::memory_order_acq_rel);
     cache_.clear();
@@ -85,12 +84,12 @@ bool Mirrors::revoke(std::uint64_t nodeid) {
 
 // The kernel may cache without a time limit if a push or the source's end invalidates its cache. A
 // cache timeout of 0 still means no caching.
-Validity Mirrors::validity(Freshness freshness) const noexcept {
+Validity LeasedNodes::validity(Freshness freshness) const noexcept {
     const bool none = validity_.seconds == 0 && validity_.nanoseconds == 0;
     return freshness == Freshness::timed || none ? validity_ : Validity{kUnlimitedSeconds, 0};
 }
 
-int Mirrors::leased(const NodeView& node) const {
+int LeasedNodes::leased(const NodeView& node) const {
     if (!nodes_.any_revoked()) {
         return 0;
     }
@@ -101,15 +100,16 @@ int Mirrors::leased(const NodeView& node) const {
         }
         at = nodes_.find(at->link.parent);
     }
-    return kHandUp;
+    return kUpcall;
 }
 
-int Mirrors::leased(std::uint64_t nodeid) const {
+int LeasedNodes::leased(std::uint64_t nodeid) const {
     const auto node = nodes_.find(nodeid);
-    return node ? leased(*node) : kHandUp;
+    return node ? leased(*node) : kUpcall;
 }
 
-bool Mirrors::is_kept(const LeaseRoot& root, std::uint64_t parent, std::string_view name) const {
+bool LeasedNodes::is_kept(const LeaseRoot& root, std::uint64_t parent,
+                          std::string_view name) const {
     if (root.kept.empty()) {
         return false;
     }
@@ -128,29 +128,29 @@ bool Mirrors::is_kept(const LeaseRoot& root, std::uint64_t parent, std::string_v
     return true;
 }
 
-void Mirrors::refuse_device(std::uint32_t major, std::uint32_t minor) noexcept {
+void LeasedNodes::refuse_device(std::uint32_t major, std::uint32_t minor) noexcept {
     refused_device_ = std::uint64_t{major} << 32 | minor;
 }
 
-bool Mirrors::is_refused(const struct ::statx& status) const noexcept {
+bool LeasedNodes::is_refused(const struct ::statx& status) const noexcept {
     return device_of(status) == refused_device_;
 }
 
-bool Mirrors::fresh(const Directory& directory, std::int64_t now) const noexcept {
+bool LeasedNodes::fresh(const Directory& directory, std::int64_t now) const noexcept {
     return directory.root->source->freshness() == Freshness::fixed ||
            (trust_ms_ > 0 && now - directory.checked < trust_ms_);
 }
 
-int Mirrors::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
+int LeasedNodes::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
     const bool to_the_root = nodes_.any_revoked();
     auto at = nodeid;
     while (into.names.size() < kDepthLimit) {
         auto node = nodes_.find(at);
         if (!node) {
-            return at == nodeid && !is_own(at) ? kHandUp : -ESTALE;
+            return at == nodeid && !is_own(at) ? kUpcall : -ESTALE;
         }
         if (node->revoked) {
-            return kHandUp;
+            return kUpcall;
         }
         if (at == nodeid) {
             into.wanted = node->identity;
@@ -167,7 +167,7 @@ int Mirrors::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
                 top->checked = now;
                 into.from = std::move(top);
             }
-            return into.from->root ? 0 : kHandUp;
+            return into.from->root ? 0 : kUpcall;
         }
         if (at != nodeid && !into.from) {
             auto cached = cache_.find(at);
@@ -186,12 +186,13 @@ int Mirrors::climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const {
     return -ESTALE;
 }
 
-int Mirrors::descend(const Climb& climb, Directory& into) {
+int LeasedNodes::descend(const Climb& climb, Directory& into) {
     std::string path;
     for (auto name = climb.names.rbegin(); name != climb.names.rend(); ++name) {
         path.append(path.empty() ? "" : "/").append(*name);
     }
-    const int error = with_descriptors([&] { return climb.from->at->enter(path, into.at); });
+    const int error = with_descriptors(
+        [&] { return climb.from->at->enter_to(path, into.within(climb.wanted), into.at); });
     if (error != 0) {
         return is_gone(error) ? -ESTALE : error;
     }
@@ -204,24 +205,42 @@ int Mirrors::descend(const Climb& climb, Directory& into) {
 
 // A name that leads nowhere may have been renamed since it was read from the table.
 template <typename Try>
-int Mirrors::despite_renames(Try attempt) const {
+int LeasedNodes::despite_renames(Try attempt) const {
     const auto before = renames_.load(std::memory_order_acquire);
     const int error = attempt();
     if (error != -ESTALE) {
         return error;
     }
-    const std::shared_lock guard(renames_lock_);
-    return renames_.load(std::memory_order_acquire) == before ? error : attempt();
+    const Renames::Look look(under_way_);
+    return !look || renames_.load(std::memory_order_acquire) == before ? error : attempt();
 }
 
-int Mirrors::directory(std::uint64_t nodeid, ThreadCounts& counts,
-                       std::shared_ptr<const Directory>& into) {
+int LeasedNodes::directory(std::uint64_t nodeid, ThreadCounts& counts,
+                           std::shared_ptr<const Directory>& into) {
     const int error = despite_renames([&] { return directory_now(nodeid, counts, into); });
     return error == -ESTALE ? orphan_directory(nodeid, into) : error;
 }
 
+int LeasedNodes::directory_for(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& counts,
+                               std::shared_ptr<const Directory>& into) {
+    if (const int error = directory(nodeid, counts, into); error != 0) {
+        return error;
+    }
+    if (auto at = into->at->seen_by(uid)) {
+        auto own = std::make_shared<Directory>();
+        own->at = std::move(at);
+        own->root = into->root;
+        own->nodeid = nodeid;
+        own->checked = into->checked;
+        own->personal = true;
+        into = std::move(own);
+    }
+    return 0;
+}
+
 // The directory of a node whose name a client removed, which is empty.
-int Mirrors::orphan_directory(std::uint64_t nodeid, std::shared_ptr<const Directory>& into) const {
+int LeasedNodes::orphan_directory(std::uint64_t nodeid,
+                                  std::shared_ptr<const Directory>& into) const {
     const auto orphan = orphans_.find(nodeid);
     const auto root = orphan ? root_above(nodeid) : nullptr;
     sys::UniqueFd copy;
@@ -239,8 +258,8 @@ int Mirrors::orphan_directory(std::uint64_t nodeid, std::shared_ptr<const Direct
     return 0;
 }
 
-int Mirrors::directory_now(std::uint64_t nodeid, ThreadCounts& counts,
-                           std::shared_ptr<const Directory>& into) {
+int LeasedNodes::directory_now(std::uint64_t nodeid, ThreadCounts& counts,
+                               std::shared_ptr<const Directory>& into) {
     const auto now = sys::coarse_milliseconds();
     into = cache_.find(nodeid);
     if (into && fresh(*into, now)) {
@@ -270,7 +289,7 @@ int Mirrors::directory_now(std::uint64_t nodeid, ThreadCounts& counts,
 }
 
 template <typename Try>
-int Mirrors::with_descriptors(Try attempt) {
+int LeasedNodes::with_descriptors(Try attempt) {
     const int error = attempt();
     if (error != -EMFILE && error != -ENFILE) {
         return error;
@@ -279,7 +298,7 @@ int Mirrors::with_descriptors(Try attempt) {
     return attempt();
 }
 
-int Mirrors::find(const Directory& directory, const char* name, Found& into) {
+int LeasedNodes::find(const Directory& directory, const char* name, Found& into) {
     const int error = with_descriptors([&] { return directory.at->find(name, into); });
     into.identity.lease += directory.root->number;
     return error;
@@ -287,8 +306,8 @@ int Mirrors::find(const Directory& directory, const char* name, Found& into) {
 
 // Runs `attempt` with the directory and the name of each link until one leads to the node.
 template <typename Try>
-int Mirrors::at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts,
-                      Try attempt) {
+int LeasedNodes::at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& counts,
+                          Try attempt) {
     const auto one = [&](const Link& link) {
         std::shared_ptr<const Directory> parent;
         const int error = directory_now(link.parent, counts, parent);
@@ -308,13 +327,14 @@ int Mirrors::at_links(std::uint64_t nodeid, const NodeView& node, ThreadCounts& 
 // Runs `attempt` with the open directory, the name and the identity that lead to a node, and the
 // source's root.
 template <typename Try>
-int Mirrors::at_now(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
+int LeasedNodes::at_now(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
     const auto node = nodes_.find(nodeid);
     if (!node || leased(*node) != 0) {
-        return kHandUp;
+        return kUpcall;
     }
+    const auto identity = present(nodeid, node->identity);
     const auto tried = [&](const Directory& directory, const char* name) {
-        return attempt(*directory.at, name, directory.within(node->identity), *directory.root);
+        return attempt(*directory.at, name, directory.within(identity), *directory.root);
     };
     return with_descriptors([&] {
         if (node->identity.type != S_IFDIR) {
@@ -327,18 +347,24 @@ int Mirrors::at_now(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
 }
 
 template <typename Try>
-int Mirrors::at(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
+int LeasedNodes::at(std::uint64_t nodeid, ThreadCounts& counts, Try attempt) {
     return despite_renames([&] { return at_now(nodeid, counts, attempt); });
 }
 
-int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
-                    Validity& validity) {
+bool LeasedNodes::is_pushed(std::uint64_t nodeid) const {
+    const auto root = root_above(nodeid);
+    return root != nullptr && root->source->freshness() == Freshness::pushed;
+}
+
+int LeasedNodes::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
+                        Validity& validity) {
     const auto node = nodes_.find(nodeid);
     if (!node || leased(*node) != 0) {
-        return kHandUp;
+        return kUpcall;
     }
     hold(nodeid, NodeTable::Held::attributes);
-    const auto lease = node->identity.type != S_IFDIR ? files_.in_use(nodeid) : nullptr;
+    const auto open = node->identity.type != S_IFDIR ? files_.in_use(nodeid) : nullptr;
+    const auto lease = open && is_copied(nodeid) ? nullptr : open;
     if (lease && lease->shown() != nullptr) {
         validity = validity_;
         return lease->shown()->status(*lease, into);
@@ -358,12 +384,24 @@ int Mirrors::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& 
                              validity = this->validity(root.source->freshness());
                              return directory.status(name, wanted, into);
                          });
+    if (error == -ESTALE && open && open->shown() != nullptr) {
+        return open->shown()->status(*open, into);
+    }
+    if (error == -ESTALE && open && open->whole_file() != nullptr) {
+        return sys::status_of(open->whole_file()->get(), "", false, into);
+    }
+    if (error == -ESTALE && silent_opens_ && is_pushed(nodeid)) {
+        if (const auto kept = files_.find(nodeid); kept && kept->whole_file() != nullptr) {
+            validity = {};
+            return sys::status_of(kept->whole_file()->get(), "", false, into);
+        }
+    }
     const auto orphan = error == -ESTALE ? orphans_.find(nodeid) : nullptr;
     return orphan ? sys::status_of(orphan->get(), "", false, into) : error;
 }
 
-int Mirrors::hold(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
-                  struct ::statx& status) {
+int LeasedNodes::hold(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::UniqueFd& into,
+                      struct ::statx& status) {
     const int error =
         at(nodeid, counts,
            [&](const auto& directory, const char* name, const Identity& wanted, const LeaseRoot&) {
@@ -377,30 +415,26 @@ int Mirrors::hold(std::uint64_t nodeid, int flags, ThreadCounts& counts, sys::Un
     return reopened != 0 ? reopened : sys::status_of(into.get(), "", false, status);
 }
 
-bool Mirrors::is_plain(std::uint64_t nodeid) const {
-    const auto root = root_above(nodeid);
-    return root != nullptr && root->source->kind() == Source::Kind::directory;
-}
-
-int Mirrors::made(const Directory& directory, int file, Found& into) {
-    const int error = directory.at->identify(file, into);
+int LeasedNodes::made(const Directory& directory, int file, const char* name, Found& into) {
+    const int error = directory.at->identify(file, name, into);
     into.identity.lease += directory.root->number;
     return error;
 }
 
-int Mirrors::open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into, Freshness& freshness) {
+int LeasedNodes::open(std::uint64_t nodeid, ThreadCounts& counts, Opened& into,
+                      Freshness& freshness) {
     return at(nodeid, counts,
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot& root) {
                   freshness = root.source->data_freshness();
                   const int error = directory.open(name, wanted, into);
                   // Another process holds a lease (fcntl(2)) on the file: control waits for it.
-                  return error == -EAGAIN ? kHandUp : error;
+                  return error == -EAGAIN ? kUpcall : error;
               });
 }
 
-int Mirrors::reopen(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
-                    Freshness& freshness) {
+int LeasedNodes::reopen(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
+                        Freshness& freshness) {
     return at(nodeid, counts,
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot& root) {
@@ -409,68 +443,84 @@ int Mirrors::reopen(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& 
               });
 }
 
-int Mirrors::read_link(std::uint64_t nodeid, ThreadCounts& counts, std::string& into) {
+int LeasedNodes::read_link(std::uint64_t nodeid, ThreadCounts& counts, std::string& into) {
     return at(nodeid, counts,
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot&) { return directory.read_link(name, wanted, into); });
 }
 
-int Mirrors::get_xattr(std::uint64_t nodeid, ThreadCounts& counts, const char* attribute,
-                       Bytes& into) {
+int LeasedNodes::get_xattr(std::uint64_t nodeid, ThreadCounts& counts, const char* attribute,
+                           Bytes& into) {
     return at(nodeid, counts,
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot&) { return directory.get_xattr(name, wanted, attribute, into); });
 }
 
-int Mirrors::list_xattrs(std::uint64_t nodeid, ThreadCounts& counts, Bytes& into) {
+int LeasedNodes::list_xattrs(std::uint64_t nodeid, ThreadCounts& counts, Bytes& into) {
     return at(nodeid, counts,
               [&](const auto& directory, const char* name, const Identity& wanted,
                   const LeaseRoot&) { return directory.list_xattrs(name, wanted, into); });
 }
 
-int Mirrors::list(std::uint64_t nodeid, ThreadCounts& counts, OpenDirectory& into,
-                  std::vector<struct ::statx>& versions, Freshness& freshness) {
+int LeasedNodes::list(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& counts,
+                      OpenDirectory& into, std::vector<struct ::statx>& versions,
+                      Freshness& freshness) {
     return with_descriptors([&] {
         versions.clear();
+        into.name_changes = name_changes();
         std::shared_ptr<const Directory> directory;
-        if (const int error = this->directory(nodeid, counts, directory); error != 0) {
+        if (const int error = directory_for(nodeid, uid, counts, directory); error != 0) {
             return error;
         }
+        into.personal = directory->personal;
         freshness = directory->root->source->freshness();
         return directory->at->list(into.listing, versions);
     });
 }
 
-int Mirrors::filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const {
+int LeasedNodes::filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const {
     const auto root = root_above(nodeid);
-    return root && leased(nodeid) == 0 ? root->source->filesystem_status(into) : kHandUp;
+    return root && leased(nodeid) == 0 ? root->source->filesystem_status(into) : kUpcall;
 }
 
-void Mirrors::forgotten(std::uint64_t nodeid) {
+void LeasedNodes::forgotten(std::uint64_t nodeid) {
     cache_.drop(nodeid);
     files_.drop(nodeid);
     parked_.drop(nodeid);
     orphans_.drop(nodeid);
+    if (copies() > 0) {
+        const std::lock_guard guard(copied_lock_);
+        if (const auto node = copied_.extract(nodeid)) {
+            const auto found = originals_.find(node.mapped());
+            if (found != originals_.end() && found->second.erase(nodeid) != 0 &&
+                found->second.empty()) {
+                originals_.erase(found);
+            }
+        }
+    }
 }
 
-void Mirrors::give_back_descriptors() {
+void LeasedNodes::give_back_descriptors() {
     files_.drop_unused();
     parked_.clear();
     listings_.give_back_descriptors();
     cache_.clear();
 }
 
-bool Mirrors::spares(std::uint32_t uid, int fd) {
-    // The kernel gives out the lowest number that is free.
-    const auto reserve = share(kReserveShare, kMostReserve);
-    if (uid == 0 || static_cast<std::size_t>(fd) + reserve < descriptors_) {
+bool LeasedNodes::spares(std::uint32_t uid, int fd) {
+    if (users_->spares(uid, fd)) {
         return true;
     }
     give_back_descriptors();
     return false;
 }
 
-bool Mirrors::spares_another(std::uint32_t uid) {
+void LeasedNodes::share_descriptors() noexcept {
+    const sys::UniqueFd next(::open("/", O_PATH | O_CLOEXEC));
+    users_->share_from(next ? static_cast<std::size_t>(next.get()) : sys::descriptor_limit());
+}
+
+bool LeasedNodes::spares_another(std::uint32_t uid) {
     const auto attempt = [&] {
         const sys::UniqueFd next(::open("/", O_PATH | O_CLOEXEC));
         return next && spares(uid, next.get());
@@ -478,7 +528,7 @@ bool Mirrors::spares_another(std::uint32_t uid) {
     return uid == 0 || attempt() || attempt();
 }
 
-void Mirrors::tidy() {
+void LeasedNodes::tidy() {
     const auto nodes = nodes_.size();
     nodes_peak_ = std::max(nodes_peak_, nodes);
     if (nodes_peak_ >= kWorthTrimming && nodes < nodes_peak_ / 2) {
@@ -489,19 +539,21 @@ void Mirrors::tidy() {
         ::malloc_trim(0);
     }
     const auto now = sys::coarse_milliseconds();
-    files_.drop_unused(now - kKeepUnusedMs);
-    files_.drop_deleted();
+    files_.drop_unused(now - (silent_opens_ ? kKeepSilentMs : kKeepUnusedMs));
+    if (!silent_opens_) {
+        files_.drop_deleted();  // with silent opens a client may read on
+    }
     parked_.drop_unused(now - kKeepParkedMs);
 }
 
-void Mirrors::clear() {
+void LeasedNodes::clear() {
     files_.clear();
     listings_.clear();
     parked_.clear();
     cache_.clear();
 }
 
-Mirrors::Statistics Mirrors::statistics() const {
+LeasedNodes::Statistics LeasedNodes::statistics() const {
     Statistics sum;
     {
         const std::shared_lock guard(roots_lock_);

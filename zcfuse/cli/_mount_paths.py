@@ -9,14 +9,14 @@ from typing import NamedTuple
 from zcfuse.linux import MountEntry, read_mounts
 
 
-class Place(NamedTuple):
+class MountPath(NamedTuple):
     """A file of a mount, with its path from the mount's root, without a leading slash."""
 
     mount: MountEntry
     path: bytes
 
 
-class Places:
+class MountPaths:
     """Finds the mount of a path in the mount table. The constructor reads that table once."""
 
     def __init__(self, mounts: Sequence[MountEntry] | None = None) -> None:
@@ -26,7 +26,7 @@ class Places:
             if entry.is_ours:
                 self._by_device.setdefault(os.makedev(*entry.device), []).append(entry)
 
-    def find(self, path: str, device: int) -> Place | None:
+    def find(self, path: str, device: int) -> MountPath | None:
         """Return the place of a file; None if the file is in no zcfuse mount.
 
         Parameters:
@@ -39,7 +39,7 @@ class Places:
         entry = max(entries, key=lambda one: len(one.mountpoint))
         # A bind mount shows a directory of the filesystem as its root.
         names = os.path.join(entry.root, os.path.relpath(path, entry.mountpoint))
-        return Place(entry, os.fsencode(os.path.normpath(names).strip("/")).removeprefix(b"."))
+        return MountPath(entry, os.fsencode(os.path.normpath(names).strip("/")).removeprefix(b"."))
 
 
 def _below(path: str, directory: str) -> bool:

@@ -1,0 +1,33 @@
+"""What the tests of pushes share: how to mount, the fence, and the daemon's counts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Final
+
+from tests.support import Daemon
+
+PUSH: Final = ("--coherence", "push")
+# The preloaded library of ablation.c sees requests on /dev/fuse only.
+CACHED: Final = ("--path", "pool", "--transport", "dev")
+ROUNDS: Final = int(os.environ.get("ZCFUSE_COHERENCE_ROUNDS", "75"))
+
+
+def coherence(daemon: Daemon, name: str) -> int:
+    """Return one of the daemon's counts."""
+    return int(daemon.status()["datapath"]["coherence"][name])
+
+
+def sync(daemon: Daemon) -> None:
+    """Wait until the mount shows every change made so far."""
+    daemon.run(sys.executable, "-m", "zcfuse", "sync", daemon.mountpoint)
+
+
+def stress(daemon: Daemon, *sources: str, rounds: int = ROUNDS) -> str:
+    """Run the stress program; what it prints is what it found stale."""
+    argv = [sys.executable, "-m", "tests.coherence.stress", str(rounds), "1", daemon.mountpoint]
+    timeout = 30 + 2 * rounds
+    result = subprocess.run([*argv, *sources], capture_output=True, text=True, timeout=timeout)
+    return (result.stdout + result.stderr).strip()

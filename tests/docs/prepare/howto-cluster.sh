@@ -1,0 +1,1 @@
+head --bytes=100000 /dev/urandom >/data/model.bin

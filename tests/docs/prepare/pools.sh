@@ -1,0 +1,2 @@
+# The disks that the pools of the page show.
+mkdir -p /disks/a /disks/b /fast /slow

@@ -1,0 +1,72 @@
+"""The fork server: ``_fork_server.py FD`` imports what a mount needs, then forks on each request.
+
+A request arrives over the socket FD, with the descriptor for the output. The fork runs the command
+line as a new interpreter would. The server has one thread, and no descriptor of the tests.
+`tests/support/_forked.py` is its client.
+"""
+
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import socket
+import sys
+from typing import Any, Final
+
+_MODULES: Final = (
+    "pyfuse3",
+    "zcfuse.cli.mount._command",
+    "zcfuse.control._daemon",
+    "zcfuse.control._mount",
+    "zcfuse.control._served",
+    "zcfuse.datapath",
+    "zcfuse.fuse",
+    "zcfuse.tree",
+)
+_MOST_BYTES: Final = 1 << 20
+
+
+def _serve(asking: socket.socket) -> dict[str, Any] | None:
+    """Answer requests; return one in the process that is to run it, and None at the end."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(asking, _MOST_BYTES, 1)
+        if not message:
+            return None
+        request: dict[str, Any] = json.loads(message)
+        if "reap" in request:
+            _, status = os.waitpid(request["reap"], 0)
+            asking.send(b"%d" % os.waitstatus_to_exitcode(status))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(descriptors[0], 1)
+            os.dup2(descriptors[0], 2)
+            os.close(descriptors[0])
+            return request
+        os.close(descriptors[0])
+        asking.send(b"%d" % pid)
+
+
+def _main() -> None:
+    for module in _MODULES:
+        importlib.import_module(module)
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as asking:
+        request = _serve(asking)
+    if request is None:
+        return
+    os.setsid()
+    os.chdir(request["directory"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    faulthandler.enable()
+    sys.argv = ["zcfuse", *request["arguments"]]
+    gc.unfreeze()
+    from zcfuse.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,111 @@
+"""Starts ``zcfuse`` without its imports, the largest part of a start.
+
+`fork_zcfuse` asks a fork server (``_fork_server.py``) to fork and to run the command line in the
+child. Each process of a run has one server. Modules read the environment of the server when they
+load, so a daemon with other variables (``ZCFUSE_FAULTS``), under a wrapper or as another user
+needs a new interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+_SERVER: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "_fork_server.py")
+_MOST_BYTES: Final = 100
+
+
+def fork_zcfuse(
+    arguments: Sequence[str], *, output: int, environment: Mapping[str, str], directory: str
+) -> ForkedProcess:
+    """Run ``zcfuse ARGUMENTS`` in a new session; `output` takes its standard output and error."""
+    return _server(environment["PYTHONPATH"]).start(arguments, output, environment, directory)
+
+
+class ForkedProcess:
+    """A child of the fork server, with some methods of `subprocess.Popen`."""
+
+    def __init__(self, server: _Server, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._server = server
+        self._ended = os.pidfd_open(pid)  # the server reaps it later, so the number is still valid
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        if self.returncode is None:
+            if not select.select([self._ended], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("zcfuse", timeout or 0)
+            self.returncode = self._server.reap(self.pid)
+            os.close(self._ended)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            signal.pidfd_send_signal(self._ended, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Server:
+    def __init__(self, modules: str) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", _SERVER, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": modules},
+            )
+
+    def start(
+        self, arguments: Sequence[str], output: int, environment: Mapping[str, str], directory: str
+    ) -> ForkedProcess:
+        request = {"arguments": arguments, "environment": environment, "directory": directory}
+        socket.send_fds(self._socket, [json.dumps(request).encode()], [output])
+        return ForkedProcess(self, self._answer())
+
+    def reap(self, pid: int) -> int:
+        """Return the exit status of a process that has ended."""
+        self._socket.send(json.dumps({"reap": pid}).encode())
+        return self._answer()
+
+    def end(self) -> None:
+        self._socket.close()
+        self._process.wait()
+
+    def _answer(self) -> int:
+        answer = self._socket.recv(_MOST_BYTES)
+        assert answer, "the fork server has ended"
+        return int(answer)
+
+
+@functools.cache
+def _server(modules: str) -> _Server:
+    server = _Server(modules)
+    atexit.register(server.end)
+    return server

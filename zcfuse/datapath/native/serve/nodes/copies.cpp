@@ -1,0 +1,161 @@
+// The part of LeasedNodes that copies files of a union up before clients change them.
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <utility>
+#include <vector>
+
+#include "serve/nodes/leased_nodes.hpp"
+
+namespace zc {
+
+bool LeasedNodes::is_changeable(std::uint64_t nodeid) const {
+    const auto root = root_above(nodeid);
+    return root != nullptr && root->source->is_changeable();
+}
+
+bool LeasedNodes::is_in_union(std::uint64_t nodeid) const {
+    const auto root = any_overlays_ ? root_above(nodeid) : nullptr;
+    return root != nullptr && root->source->kind() == Source::Kind::overlay;
+}
+
+int LeasedNodes::refused_write(std::uint64_t nodeid) const {
+    const auto root = any_overlays_ ? root_above(nodeid) : nullptr;
+    return root != nullptr ? root->source->refused_write() : 0;
+}
+
+// From the directory at hand up to one that the upper layer has, then down again.
+int LeasedNodes::directory_to_change(std::uint64_t nodeid, ThreadCounts& counts,
+                                     std::shared_ptr<const Directory>& into) {
+    std::vector<Link> missing;  // the deepest first
+    for (auto at = nodeid; missing.size() < kDepthLimit; at = missing.back().parent) {
+        if (const int error = directory(at, counts, into); error != 0) {
+            return error;
+        }
+        const auto* merged = into->at->as_union();
+        if (!into->root->source->is_changeable() || (merged != nullptr && merged->is_raised())) {
+            break;
+        }
+        const auto node = merged != nullptr ? nodes_.find(at) : std::nullopt;
+        if (!node || node->is_root) {
+            break;
+        }
+        missing.push_back(node->link);
+    }
+    while (!missing.empty()) {
+        const int error = into->at->as_union()->raise(missing.back().name.c_str());
+        if (error != 0) {
+            return error == -ENOENT ? -ESTALE : error;
+        }
+        cache_.clear();  // what is open lacks the new part
+        missing.pop_back();
+        const auto below = missing.empty() ? nodeid : missing.back().parent;
+        if (const int opened = directory(below, counts, into); opened != 0) {
+            return opened;
+        }
+    }
+    const bool changeable = into->root->source->is_changeable() && into->at->descriptor() >= 0;
+    return changeable ? 0 : kUpcall;
+}
+
+int LeasedNodes::prepare_change(std::uint64_t nodeid, ThreadCounts& counts, CopiedBytes bytes) {
+    const auto root = root_above(nodeid);
+    if (root == nullptr || !root->source->is_changeable()) {
+        return kUpcall;
+    }
+    const auto node = nodes_.find(nodeid);
+    if (root->source->kind() != Source::Kind::overlay || !node) {
+        return node ? 0 : -ESTALE;
+    }
+    std::shared_ptr<const Directory> directory;
+    if (node->identity.type == S_IFDIR) {
+        const int error = directory_to_change(nodeid, counts, directory);
+        return error == -ESTALE && orphans_.find(nodeid) ? 0 : error;
+    }
+    const auto identity = present(nodeid, node->identity);
+    const bool later = bytes == CopiedBytes::later && root->source->makes_metacopies();
+    if (identity.lease == root->number && (!is_metacopy(identity) || later)) {
+        return 0;  // the upper layer has it
+    }
+    int error = -ESTALE;
+    for (const auto& link : nodes_.links(nodeid)) {
+        Identity copy;
+        error = directory_to_change(link.parent, counts, directory);
+        error = error != 0 ? error
+                           : directory->at->as_union()->copy_up(
+                                 link.name.c_str(), directory->within(identity), bytes, copy);
+        copy.lease += root->number;
+        if (error == 0 && copy != identity) {
+            note_copy(identity, copy);
+        }
+        if (error != -ESTALE) {
+            return error;
+        }
+    }
+    // Another request may have copied it, and perhaps without the bytes.
+    const bool copied = present(nodeid, node->identity) != identity;
+    return copied ? prepare_change(nodeid, counts, bytes) : error;
+}
+
+// The original of a metacopy is also that of a copy of the metacopy.
+void LeasedNodes::note_copy(const Identity& before, const Identity& copy) {
+    copies_.fetch_add(1, std::memory_order_acq_rel);
+    const auto known = nodes_.nodeid_of(before);
+    const std::lock_guard guard(copied_lock_);
+    Originals originals;
+    if (auto earlier = originals_.extract(before)) {
+        originals = std::move(earlier.mapped());
+    }
+    if (known != 0) {
+        originals.insert_or_assign(known, before);
+    }
+    for (const auto& [nodeid, original] : originals) {
+        copied_.insert_or_assign(nodeid, copy);
+    }
+    if (!originals.empty()) {
+        originals_.insert_or_assign(copy, std::move(originals));
+    }
+}
+
+bool LeasedNodes::is_metacopy_node(std::uint64_t nodeid) const {
+    const auto node = any_overlays_ ? nodes_.find(nodeid) : std::nullopt;
+    return node && is_metacopy(node->identity);
+}
+
+bool LeasedNodes::is_copied(std::uint64_t nodeid) const {
+    if (copies() == 0) {
+        return false;
+    }
+    const std::lock_guard guard(copied_lock_);
+    return copied_.contains(nodeid);
+}
+
+Identity LeasedNodes::present(std::uint64_t nodeid, const Identity& identity) const {
+    if (copies() == 0) {
+        return identity;
+    }
+    const std::lock_guard guard(copied_lock_);
+    const auto found = copied_.find(nodeid);
+    return found == copied_.end() ? identity : found->second;
+}
+
+Identity LeasedNodes::known_as(std::uint64_t nodeid, const Identity& found) const {
+    const auto node = is_copied(nodeid) ? nodes_.find(nodeid) : std::nullopt;
+    return node && present(nodeid, node->identity) == found ? node->identity : found;
+}
+
+std::vector<Identity> LeasedNodes::originals_of(const Identity& copy) const {
+    if (copies() == 0) {
+        return {};
+    }
+    const std::lock_guard guard(copied_lock_);
+    std::vector<Identity> originals;
+    if (const auto found = originals_.find(copy); found != originals_.end()) {
+        for (const auto& [nodeid, original] : found->second) {
+            originals.push_back(original);
+        }
+    }
+    return originals;
+}
+
+}  // namespace zc

@@ -1,0 +1,105 @@
+"""The requests that a pool's data path forwards because it lacks a decision or a directory.
+
+The program decides, a branch gets the directory, and the client's kernel repeats the
+request, because it failed with ESTALE. Now the data path can answer it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
+
+import pyfuse3
+
+from zcfuse.fuse._handles import Leases
+from zcfuse.fuse._outcomes import handler
+from zcfuse.fuse._readonly import ReadOnlyOperations, refuse
+from zcfuse.tree import Answer, Node, Pool, Tree, Who
+
+_T = TypeVar("_T")
+
+
+class PlacingOperations(ReadOnlyOperations):
+    """pyfuse3.Operations that change nothing, but say where a pool's data path makes a file."""
+
+    _tree: Tree
+    _leases: Leases | None
+
+    @abstractmethod
+    async def _node(self, nodeid: int) -> Node:
+        """Return the node of a nodeid."""
+
+    @abstractmethod
+    async def _answered(self, answer: Answer[_T]) -> _T:
+        """Return the tree's answer within the time that it has."""
+
+    @handler
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Place the file."""
+        await self._place(parent_inode, name, ctx, mode)
+
+    @handler
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Place the link."""
+        await self._place(parent_inode, name, ctx, stat.S_IFLNK | 0o777)
+
+    @handler
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """Place the file."""
+        await self._place(parent_inode, name, ctx, stat.S_IFREG | stat.S_IMODE(mode), flags)
+
+    @handler
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        """Make the new directory in the branches that have the file."""
+        node, _ = self._pool().lookup(await self._node(parent_inode_old), name_old)
+        branches = self._pool().branches_of(node)
+        await self._make_directory(parent_inode_new, name_new, branches)
+
+    @handler
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Make the directory in the branch that has the file."""
+        branches = self._pool().branches_of(await self._node(inode))
+        await self._make_directory(new_parent_inode, new_name, branches)
+
+    def _pool(self) -> Pool:
+        return self._tree if isinstance(self._tree, Pool) else refuse()
+
+    async def _place(
+        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext, mode: int, flags: int = 0
+    ) -> NoReturn:
+        pool, directory = self._pool(), await self._node(parent)
+        who = Who(ctx.uid, ctx.gid, ctx.pid)
+        placement = await self._answered(pool.placement(directory, name, who, mode, flags))
+        placed = pool.settle(directory, placement)
+        self._decide(parent, None if placed.leased else name, placed.branch, placed.valid_ms)
+
+    async def _make_directory(self, parent: int, name: bytes, branches: Sequence[int]) -> NoReturn:
+        directory = await self._node(parent)
+        for branch in branches:
+            self._pool().make_directory(directory, branch)
+        self._decide(parent, name, branches[0], None)
+
+    def _decide(self, parent: int, name: bytes | None, branch: int, valid: int | None) -> NoReturn:
+        if self._leases is not None:
+            self._leases.place(parent, name, branch, valid)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
