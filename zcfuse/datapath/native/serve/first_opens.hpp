@@ -1,6 +1,6 @@
 // Orders the OPENs of a file while the first of them sends the file's bytes to the kernel
-// (ops/send_ahead.hpp). Each OPEN of a file holds its lock before it is answered. No system call of the
-// holder waits for a disk or for another request.
+// (ops/send_ahead.hpp). Each OPEN of a file holds its lock before it is answered. No system call of
+// the holder waits for a disk or for another request.
 #pragma once
 
 #include <array>
