@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +16,8 @@ from tests.integration.client import Client, Pair
 from tests.integration.conftest import PASSTHROUGH
 from tests.layers import writable
 from tests.layers.conftest import dump
-from tests.support import requires, skip_unless
+from tests.layers.kills import tree_of
+from tests.support import Daemon, requires, skip_unless
 
 pytestmark = requires("mounting", "root", "overlay layers")
 
@@ -144,3 +149,89 @@ def test_a_path_that_is_too_long_for_a_redirect_gives_exdev(pair: Pair) -> None:
     assert pair.same(f"os.rename(p('{far}'), p('near'))") == "EXDEV"
     pair.same(f"os.rename(p('{far}'), p('{LONG}/{LONG}/near'))")
     assert pair.same(f"read('{LONG}/{LONG}/near/file')") == b"far down"
+
+
+RENAMES = (
+    "os.rename(p('low'), p('moved'))",
+    "os.rename(p('moved/deep'), p('far'))",
+    "os.rename(p('merged'), p('moved/merged'))",
+    "os.mkdir(p('merged')); open(p('merged/top'), 'wb').write(b'new')",
+    "os.unlink(p('moved/merged/bottom'))",
+    "open(p('far/file'), 'ab').write(b' more')",
+    "os.chmod(p('far/deeper/file'), 0o4755)",
+    "os.link(p('moved/data'), p('link'))",
+    "os.setxattr(p('far'), 'user.note', b'value')",
+    "os.mkdir(p('moved/pure')); os.rename(p('moved/pure'), p('moved/purer'))",
+)
+RENAMED = [
+    *("R low/deep -> far", "C far", "C far/deeper/file", "C far/file", "A link"),
+    *("D merged/both", "D merged/bottom", "C merged/top"),
+    *("R low -> moved", "R merged -> moved/merged", "D moved/merged/bottom", "A moved/purer"),
+]
+
+
+@pytest.fixture
+def renamed(tmp_path: Path) -> Iterator[str]:
+    """A union of which clients renamed directories."""
+    make_layers(tmp_path)
+    (tmp_path / "up").mkdir()
+    options = ("--redirect-dir", "--metacopy")
+    with writable.union(tmp_path, LAYERS, "up", "mnt", *options) as daemon:
+        client = Client(daemon.mountpoint, daemon)
+        for change in RENAMES:
+            client.value(change)
+        client.close()
+        yield daemon.mountpoint
+
+
+def zcfuse(*arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "zcfuse", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+def unpack(archive: Path, into: Path) -> None:
+    """Apply a layer to a tree as the OCI image specification says."""
+    with tarfile.open(archive) as members:
+        for member in members:
+            above, name = os.path.split(into / member.name)
+            if name == ".wh..wh..opq":
+                for old in Path(above).iterdir():  # the mark comes before the directory's entries
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            elif name.startswith(".wh."):
+                hidden = Path(above) / name.removeprefix(".wh.")
+                shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
+            else:
+                members.extract(member, into, filter="fully_trusted")
+
+
+def test_diff_lists_renamed_directories_and_what_changed_in_them_since(renamed: str) -> None:
+    assert zcfuse("diff", renamed) == RENAMED
+
+
+def test_a_committed_directory_has_the_whole_contents_of_renamed_directories(
+    renamed: str, tmp_path: Path
+) -> None:
+    zcfuse("commit", renamed, str(tmp_path / "layer"))
+    assert (tmp_path / "layer" / ".wh.low").exists()
+    assert (tmp_path / "layer" / "moved" / ".wh..wh..opq").exists()
+    (tmp_path / "again").mkdir()
+    layers = ["layer", *LAYERS]
+    words = [word for layer in layers for word in ("--layer", str(tmp_path / layer))]
+    daemon = Daemon("", str(tmp_path / "again"), *words, log=str(tmp_path / "again.log"))
+    try:
+        assert writable.seen(str(tmp_path / "again")) == writable.seen(renamed)
+    finally:
+        daemon.unmount()
+
+
+def test_a_committed_archive_unpacks_over_the_layers_to_the_same_tree(
+    renamed: str, tmp_path: Path
+) -> None:
+    zcfuse("commit", renamed, str(tmp_path / "layer.tar"))
+    plain = tmp_path / "plain"
+    for layer in reversed(LAYERS):
+        shutil.copytree(tmp_path / layer, plain, dirs_exist_ok=True)
+    unpack(tmp_path / "layer.tar", plain)
+    assert tree_of(plain) == tree_of(Path(renamed))

@@ -55,20 +55,6 @@ def zcfuse(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def seen(directory: str) -> list[tuple[object, ...]]:
-    """Everything below a directory."""
-    found: list[tuple[object, ...]] = []
-    for above, names, files in sorted(os.walk(directory)):
-        for name in sorted(names + files):
-            path = os.path.join(above, name)
-            status = os.lstat(path)
-            data = Path(path).read_bytes() if os.path.isfile(path) else b""
-            time = 0 if os.path.isdir(path) else status.st_mtime_ns
-            xattrs = sorted(os.listxattr(path, follow_symlinks=False))
-            found.append((os.path.relpath(path, directory), status.st_mode, data, time, xattrs))
-    return found
-
-
 def test_diff_lists_what_was_added_changed_and_removed(changed: Daemon) -> None:
     listed = zcfuse("diff", changed.mountpoint)
     assert listed.stdout.splitlines() == EXPECTED, listed.stderr
@@ -84,7 +70,7 @@ def test_a_committed_directory_is_a_layer_that_shows_the_same_tree(
     layers = ("--layer", str(tmp_path / "layer"), "--layer", str(tmp_path / "low"))
     daemon = Daemon("", str(again), *layers, log=str(tmp_path / "again.log"))
     try:
-        assert seen(str(again)) == seen(changed.mountpoint)
+        assert writable.seen(str(again)) == writable.seen(changed.mountpoint)
     finally:
         daemon.unmount()
 
@@ -101,8 +87,8 @@ def test_a_committed_archive_is_a_layer_that_shows_the_same_tree(
     layers = ("--layer", archive, "--layer", str(tmp_path / "low"))
     daemon = Daemon("", str(again), *layers, log=str(tmp_path / "again.log"))
     try:
-        expected = seen(changed.mountpoint)
-        assert [one[:-1] for one in seen(str(again))] == [one[:-1] for one in expected]
+        expected = writable.seen(changed.mountpoint)
+        assert [one[:-1] for one in writable.seen(str(again))] == [one[:-1] for one in expected]
     finally:
         daemon.unmount()
 

@@ -74,3 +74,17 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     os.chmod(path, mode)
+
+
+def seen(directory: str) -> list[tuple[object, ...]]:
+    """Each path below a directory with its mode, bytes, time and extended attributes."""
+    found: list[tuple[object, ...]] = []
+    for above, names, files in sorted(os.walk(directory)):
+        for name in sorted(names + files):
+            path = os.path.join(above, name)
+            status = os.lstat(path)
+            data = Path(path).read_bytes() if os.path.isfile(path) else b""
+            time = 0 if os.path.isdir(path) else status.st_mtime_ns
+            xattrs = sorted(os.listxattr(path, follow_symlinks=False))
+            found.append((os.path.relpath(path, directory), status.st_mode, data, time, xattrs))
+    return found

@@ -14,7 +14,7 @@ from zcfuse.admin.status import StatusError, read_status
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError
 
-_LETTERS = {"added": "A", "changed": "C", "removed": "D"}
+_LETTERS = {"added": "A", "changed": "C", "removed": "D", "renamed": "R"}
 
 
 class _Union(NamedTuple):
@@ -35,7 +35,8 @@ def diff(mountpoint: str) -> None:
     """List what clients changed of the union at MOUNTPOINT.
 
     Each line has a letter and a name: A for added, C for changed, D for removed. C for a directory
-    means that its own mode, owner or extended attributes changed.
+    means that its own mode, owner or extended attributes changed. R is for a directory that was
+    renamed: R OLD -> NEW.
     """
     from zcfuse.tree import Union, union_changes
 
@@ -45,7 +46,8 @@ def diff(mountpoint: str) -> None:
         raise CommandError(f"{mountpoint}: a layer is no directory: nothing to compare with")
     with _told(mountpoint), closing(Union(layers)) as lower:
         for change in union_changes(union.upper, lower):
-            click.echo(os.fsencode(f"{_LETTERS[change.kind]} ") + change.path)
+            before = change.before + b" -> " if change.before else b""
+            click.echo(os.fsencode(f"{_LETTERS[change.kind]} ") + before + change.path)
 
 
 @click.command()
@@ -55,22 +57,25 @@ def commit(mountpoint: str, destination: str) -> None:
     """Write what clients changed of the union at MOUNTPOINT as a layer.
 
     DESTINATION is a new or empty directory, or a file whose name ends in .tar. Removed names become
-    .wh. names, as in OCI images. Let no client change the union meanwhile.
+    .wh. names, as in OCI images. A renamed directory is written whole. Let no client change the
+    union meanwhile.
     """
     from zcfuse.tree import Union, write_layer_directory, write_layer_tar
 
     union = _union_at(mountpoint)
     layers = union.directories()
     with _told(destination), ExitStack() as opened:
-        lower = None if layers is None else opened.enter_context(closing(Union(layers)))
+        shown = None if layers is None else Union([union.upper, *layers])
+        if shown is not None:
+            opened.enter_context(closing(shown))
         if destination.endswith(".tar"):
             with open(destination, "xb") as file:
-                write_layer_tar(union.upper, file, lower)
+                write_layer_tar(union.upper, file, shown)
             return
         os.makedirs(destination, exist_ok=True)
         if os.listdir(destination):
             raise CommandError(f"{destination}: not empty: name a new directory", usage=True)
-        write_layer_directory(union.upper, destination, lower)
+        write_layer_directory(union.upper, destination, shown)
 
 
 @click.command()

@@ -276,6 +276,11 @@ class Union(Tree):
         part = shown.data or shown.top
         return part.layer.place(part.node) if isinstance(part.layer, Layer) else None
 
+    def top_path(self, node: Node) -> bytes | None:
+        """Return the path of what has the attributes, if a directory is the layer of it."""
+        top = _own(node).top
+        return top.layer.place(top.node) if isinstance(top.layer, Layer) else None
+
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return the upper layer with the layers below it, and the reports of trees as layers.
 

@@ -14,27 +14,38 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 from zcfuse.tree._types import Attributes, Node, Tree
-from zcfuse.tree._union_marks import OCI_OPAQUE, OCI_PREFIX
+from zcfuse.tree._union import Union
+from zcfuse.tree._union_marks import OCI_OPAQUE, OCI_PREFIX, redirect_names
 
 ADDED: Final = "added"
 CHANGED: Final = "changed"
 REMOVED: Final = "removed"
+RENAMED: Final = "renamed"
 
 _NAMESPACES: Final = ("trusted.overlay.", "user.overlay.")
+_REDIRECT: Final = "trusted.overlay.redirect"
+_METACOPY: Final = "trusted.overlay.metacopy"
+_FOLLOWED: Final = frozenset({_REDIRECT, _METACOPY})
+_NOT_FOLLOWED: Final = ("user.overlay.redirect", "user.overlay.metacopy")
 _XATTR: Final = "SCHILY.xattr."  # as GNU tar and Docker write extended attributes (PAX)
 
 
 class Change(NamedTuple):
-    """One name that differs: ADDED, CHANGED or REMOVED, and the path from the root."""
+    """One name that differs: ADDED, CHANGED, REMOVED or RENAMED, and the path from the root.
+
+    `before`: the path that a RENAMED directory had.
+    """
 
     kind: str
     path: bytes
+    before: bytes = b""
 
 
 class _Entry(NamedTuple):
-    """A name of an upper layer. `hides`: it is a whiteout, or an opaque directory.
+    """A name of an upper layer, which `where` has. `hides`: it is a whiteout, or opaque.
 
-    `lacks_bytes`: it is a metacopy, and a layer below has the bytes.
+    `lacks_bytes`: it is a metacopy, and a layer below has the bytes. `redirect`: where the layers
+    below have the rest of a directory, or empty.
     """
 
     path: bytes
@@ -42,67 +53,132 @@ class _Entry(NamedTuple):
     status: os.stat_result
     hides: bool
     lacks_bytes: bool = False
+    redirect: bytes = b""
 
     @property
     def is_directory(self) -> bool:
         return stat.S_ISDIR(self.status.st_mode)
 
+    @property
+    def is_whiteout(self) -> bool:
+        return self.hides and not self.is_directory
+
 
 def union_changes(upper: str, lower: Tree) -> Iterator[Change]:
     """List what an upper layer changes, sorted within each directory.
 
-    A copied file that still equals its original does not count.
+    A copied file that still equals its original does not count. The changes in a renamed directory
+    are those since its rename.
 
     Parameters:
         upper: the directory.
         lower: a union of the layers below it.
 
     Raises:
-        OSError: EXDEV for a redirect, or a metacopy that is not followed.
+        OSError: EXDEV for a mark that is not followed.
     """
-    return _changes(os.fsencode(upper), b"", lower, lower.root, False)
+    return _Comparison(os.fsencode(upper), lower).changes()
 
 
-def _changes(
-    upper: bytes, above: bytes, lower: Tree, directory: Node | None, covered: bool
-) -> Iterator[Change]:
-    entries = {os.path.basename(one.path): one for one in _entries(upper, above)}
-    names = set(entries)
-    if covered and directory is not None:
-        names |= {name for name, _ in _listed(lower, directory)}
-    for name in sorted(names):
-        path = os.path.join(above, name)
-        below = None if directory is None else _found(lower, directory, name)
-        entry = entries.get(name)
-        if entry is None or (entry.hides and not entry.is_directory):
-            if below is not None:
-                yield Change(REMOVED, path)
-            continue
-        if below is None:
-            yield Change(ADDED, path)
-        elif _differs(entry, lower, *below):
-            yield Change(CHANGED, path)
-        if entry.is_directory:
-            merged = below[0] if below is not None and stat.S_ISDIR(below[1].mode) else None
-            yield from _changes(upper, path, lower, merged, entry.hides or covered)
+class _Comparison:
+    """An upper layer beside the union of the layers below it."""
+
+    def __init__(self, upper: bytes, lower: Tree) -> None:
+        self._upper = upper
+        self._lower = lower
+        # The paths of directories that have another name now.
+        self._moved: set[bytes] = set()
+
+    def changes(self) -> Iterator[Change]:
+        root = self._lower.root
+        self._moved = set(self._redirected(b"", root, b""))
+        return self._changes(b"", root, b"", covered=False)
+
+    def _redirected(self, above: bytes, directory: Node | None, before: bytes) -> Iterator[bytes]:
+        for entry in _entries(self._upper, above):
+            if entry.is_directory:
+                found = self._below(entry, directory, before)
+                if entry.redirect and found is not None:
+                    yield found[0]
+                node, path = _directory_of(found)
+                yield from self._redirected(entry.path, node, path)
+
+    def _changes(
+        self, above: bytes, directory: Node | None, before: bytes, *, covered: bool
+    ) -> Iterator[Change]:
+        """Compare a directory with that of the layers, which has the path `before` there."""
+        entries = {os.path.basename(one.path): one for one in _entries(self._upper, above)}
+        names = set(entries)
+        if covered and directory is not None:
+            names |= {name for name, _ in _listed(self._lower, directory)}
+        for name in sorted(names):
+            path = os.path.join(above, name)
+            entry = entries.get(name)
+            if entry is None or entry.is_whiteout:
+                was = os.path.join(before, name)
+                below = None if directory is None else _found(self._lower, directory, name)
+                if below is not None and was not in self._moved:
+                    yield Change(REMOVED, path)
+                continue
+            found = self._below(entry, directory, before)
+            yield from self._compared(entry, found)
+            if entry.is_directory:
+                node, was = _directory_of(found)
+                yield from self._changes(path, node, was, covered=entry.hides or covered)
+
+    def _compared(
+        self, entry: _Entry, found: tuple[bytes, Node, Attributes] | None
+    ) -> Iterator[Change]:
+        if found is None:
+            yield Change(ADDED, entry.path)
+            return
+        before, node, attributes = found
+        if entry.redirect and before != entry.path:
+            yield Change(RENAMED, entry.path, before)
+        if _differs(entry, self._lower, node, attributes):
+            yield Change(CHANGED, entry.path)
+
+    def _below(
+        self, entry: _Entry, directory: Node | None, before: bytes
+    ) -> tuple[bytes, Node, Attributes] | None:
+        """Return what the layers have for a name of a directory: its path there, and what it is."""
+        names = redirect_names(entry.redirect or os.path.basename(entry.path))
+        if entry.redirect.startswith(b"/"):
+            directory, before = self._lower.root, b""
+        found = None
+        for name in names:
+            found = None if directory is None else _found(self._lower, directory, name)
+            if found is None:
+                return None
+            directory, before = found[0], os.path.join(before, name)
+        return None if found is None else (before, *found)
 
 
-def write_layer_directory(upper: str, into: str, lower: Tree | None = None) -> None:
+def _directory_of(found: tuple[bytes, Node, Attributes] | None) -> tuple[Node | None, bytes]:
+    """Return the directory that merges with another one, and its path."""
+    if found is None or not stat.S_ISDIR(found[2].mode):
+        return None, b""
+    return found[1], found[0]
+
+
+def write_layer_directory(upper: str, into: str, union: Union | None = None) -> None:
     """Write an upper layer as a layer into an empty directory, with owners and times.
+
+    A renamed directory of a layer becomes an opaque one with everything that it shows.
 
     Parameters:
         upper: the directory.
         into: the directory to fill.
-        lower: a union of the layers below it, which has the bytes of metacopies.
+        union: a read-only union of it and the layers below it, for metacopies and redirects.
 
     Raises:
-        OSError: EXDEV for a redirect, or a metacopy whose bytes are not found; whatever the
-            filesystem refuses.
+        OSError: EXDEV for a redirect or a metacopy without a union, or one that is not followed;
+            whatever the filesystem refuses.
     """
     links: dict[tuple[int, int], bytes] = {}
     target = os.fsencode(into)
     directories = [(target, os.stat(upper))]
-    for entry in _all_entries(os.fsencode(upper), b""):
+    for entry in _all_entries(os.fsencode(upper), b"", union):
         place = os.path.join(target, entry.path)
         if entry.is_directory:
             os.mkdir(place)
@@ -117,13 +193,13 @@ def write_layer_directory(upper: str, into: str, lower: Tree | None = None) -> N
             if first != place:
                 os.link(first, place, follow_symlinks=False)
                 continue
-            _copy(entry, lower, place)
+            _copy(entry, union, place)
             _settle(place, entry.status)
     for place, status in reversed(directories):
         _settle(place, status)
 
 
-def write_layer_tar(upper: str, into: BinaryIO, lower: Tree | None = None) -> None:
+def write_layer_tar(upper: str, into: BinaryIO, union: Union | None = None) -> None:
     """Write an upper layer as a tar archive, with owners, times and extended attributes.
 
     The parameters and errors are those of `write_layer_directory`.
@@ -131,9 +207,9 @@ def write_layer_tar(upper: str, into: BinaryIO, lower: Tree | None = None) -> No
     import tarfile  # a mount needs none of it
 
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for entry in _all_entries(os.fsencode(upper), b""):
+        for entry in _all_entries(os.fsencode(upper), b"", union):
             path = os.fsdecode(entry.path)
-            if entry.hides and not entry.is_directory:
+            if entry.is_whiteout:
                 archive.addfile(tarfile.TarInfo(os.fsdecode(_whiteout_of(entry.path))))
                 continue
             info = archive.gettarinfo(os.fsdecode(entry.where), path)
@@ -147,7 +223,7 @@ def write_layer_tar(upper: str, into: BinaryIO, lower: Tree | None = None) -> No
             seconds, nanoseconds = divmod(entry.status.st_mtime_ns, 10**9)
             info.pax_headers["mtime"] = f"{seconds}.{nanoseconds:09d}"
             if info.isreg():
-                with open(_bytes_of(entry, lower), "rb") as file:
+                with open(_bytes_of(entry, union), "rb") as file:
                     archive.addfile(info, file)
             else:
                 archive.addfile(info)
@@ -155,11 +231,39 @@ def write_layer_tar(upper: str, into: BinaryIO, lower: Tree | None = None) -> No
                 archive.addfile(tarfile.TarInfo(os.path.join(path, os.fsdecode(OCI_OPAQUE))))
 
 
-def _all_entries(upper: bytes, above: bytes) -> Iterator[_Entry]:
+def _all_entries(upper: bytes, above: bytes, union: Union | None) -> Iterator[_Entry]:
+    """Yield the names of an upper layer, with those that a redirected directory shows."""
     for entry in _entries(upper, above):
+        if entry.redirect:
+            directory = None if union is None else _walk(union, entry.path)
+            if union is None or directory is None:
+                raise OSError(errno.EXDEV, f"{_REDIRECT}: a layer is no directory", entry.where)
+            yield entry._replace(hides=True)
+            yield from _shown(union, directory, entry.path)
+            continue
         yield entry
         if entry.is_directory:
-            yield from _all_entries(upper, entry.path)
+            yield from _all_entries(upper, entry.path, union)
+
+
+def _shown(union: Union, directory: Node, above: bytes) -> Iterator[_Entry]:
+    """Yield everything that a directory of a union shows."""
+    for name in sorted(name for name, _ in _listed(union, directory)):
+        node, attributes = union.lookup(directory, name)
+        where = union.top_path(node)
+        if where is None:
+            raise OSError(errno.EXDEV, "a layer is no directory", os.path.join(above, name))
+        lacks_bytes = union.real_path(node) != where
+        yield _Entry(os.path.join(above, name), where, os.lstat(where), False, lacks_bytes)
+        if stat.S_ISDIR(attributes.mode):
+            yield from _shown(union, node, os.path.join(above, name))
+
+
+def _walk(union: Union, path: bytes) -> Node:
+    node: Node = union.root
+    for name in path.split(b"/"):
+        node, _ = union.lookup(node, name)
+    return node
 
 
 def _entries(upper: bytes, above: bytes) -> Iterator[_Entry]:
@@ -173,31 +277,30 @@ def _entries(upper: bytes, above: bytes) -> Iterator[_Entry]:
         if name.startswith(OCI_PREFIX):
             yield _Entry(os.path.join(above, name.removeprefix(OCI_PREFIX)), where, status, True)
             continue
-        lacks_bytes = _lacks_bytes(where, status)
-        yield _Entry(os.path.join(above, name), where, status, _hides(where, status), lacks_bytes)
+        hides = _hides(where, status)
+        marks = _followed_marks(where, status)
+        merges = stat.S_ISDIR(status.st_mode) and not hides
+        redirect = marks.get(_REDIRECT, b"") if merges else b""
+        lacks_bytes = _METACOPY in marks
+        yield _Entry(os.path.join(above, name), where, status, hides, lacks_bytes, redirect)
 
 
-def _lacks_bytes(where: bytes, status: os.stat_result) -> bool:
-    """Say whether it is a metacopy; raise EXDEV for a mark that is not followed."""
+def _followed_marks(where: bytes, status: os.stat_result) -> dict[str, bytes]:
+    """Return the marks that refer to other layers; raise EXDEV for one that is not followed."""
     if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-        return False
+        return {}
     found = set(os.listxattr(where, follow_symlinks=False))
-    for mark in ("trusted.overlay.redirect", "user.overlay.redirect", "user.overlay.metacopy"):
+    for mark in _NOT_FOLLOWED:
         if mark in found:
             raise OSError(errno.EXDEV, f"{mark}: it refers to another layer", where)
-    return "trusted.overlay.metacopy" in found
+    return {mark: os.getxattr(where, mark, follow_symlinks=False) for mark in found & _FOLLOWED}
 
 
-def _bytes_of(entry: _Entry, lower: Tree | None) -> bytes:
+def _bytes_of(entry: _Entry, union: Union | None) -> bytes:
     """Return the path of the file that has the bytes of a regular file."""
     if not entry.lacks_bytes:
         return entry.where
-    path = None
-    if lower is not None:
-        node = lower.root
-        for name in entry.path.split(b"/"):
-            node, _ = lower.lookup(node, name)
-        path = lower.real_path(node)
+    path = None if union is None else union.real_path(_walk(union, entry.path))
     if path is None:
         raise OSError(errno.EXDEV, "a metacopy: its bytes are in another layer", entry.where)
     return path
@@ -269,12 +372,12 @@ def _touch(path: bytes) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
 
 
-def _copy(entry: _Entry, lower: Tree | None, place: bytes) -> None:
+def _copy(entry: _Entry, union: Union | None, place: bytes) -> None:
     status = entry.status
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(entry.where), place)
     elif stat.S_ISREG(status.st_mode):
-        with open(_bytes_of(entry, lower), "rb") as source, open(place, "xb") as copy:
+        with open(_bytes_of(entry, union), "rb") as source, open(place, "xb") as copy:
             _copy_bytes(source.fileno(), copy.fileno(), status.st_size)
     else:
         os.mknod(place, status.st_mode, status.st_rdev)
