@@ -43,7 +43,7 @@ def open_as(files: OpenFiles, nodeid: int, uid: int, backing: Backing | None = N
 
 
 def test_a_user_has_a_share_of_files_and_the_others_have_theirs() -> None:
-    files = OpenFiles(None, UserDescriptors(DESCRIPTORS, NEXT))
+    files = OpenFiles(None, UserDescriptors(DESCRIPTORS, NEXT, shared=True))
     handles = [open_as(files, nodeid, USER) for nodeid in range(20)]
     with pytest.raises(OSError, match="too many files open") as refused:
         open_as(files, 100, USER)
@@ -55,8 +55,16 @@ def test_a_user_has_a_share_of_files_and_the_others_have_theirs() -> None:
     open_as(files, 100, USER)
 
 
+def test_the_user_of_a_private_mount_may_have_all_but_the_reserve() -> None:
+    files = OpenFiles(None, UserDescriptors(DESCRIPTORS, NEXT, shared=False))
+    for nodeid in range(40):
+        open_as(files, nodeid, USER)
+    with pytest.raises(OSError, match="too many files open"):
+        open_as(files, 100, USER)
+
+
 def test_the_last_descriptors_are_for_root() -> None:
-    files = OpenFiles(None, UserDescriptors(DESCRIPTORS, NEXT))
+    files = OpenFiles(None, UserDescriptors(DESCRIPTORS, NEXT, shared=True))
     backing = Backing(fd=70)
     with pytest.raises(OSError, match="reserve") as refused:
         open_as(files, 1, USER, backing)
@@ -66,7 +74,7 @@ def test_the_last_descriptors_are_for_root() -> None:
 
 
 def test_what_one_plane_holds_for_a_user_counts_in_the_other() -> None:
-    users = UserDescriptors(DESCRIPTORS, NEXT)
+    users = UserDescriptors(DESCRIPTORS, NEXT, shared=True)
     files = OpenFiles(None, users)
     users.take(USER, 20)
     with pytest.raises(OSError, match="too many files open"):
@@ -79,7 +87,7 @@ def test_what_one_plane_holds_for_a_user_counts_in_the_other() -> None:
 
 
 def test_a_file_of_many_parts_counts_as_its_descriptors() -> None:
-    users = UserDescriptors(DESCRIPTORS, NEXT)
+    users = UserDescriptors(DESCRIPTORS, NEXT, shared=True)
     files = OpenFiles(None, users)
     parts = Backing()
     parts.extents = [SimpleNamespace(fd=fd, offset=0, length=1) for fd in range(20)]

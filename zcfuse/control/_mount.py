@@ -254,6 +254,7 @@ def _prepare(
         leases=datapath,
         directory_leases=directory_leases,
         users=None if datapath is None else datapath.user_descriptors(),
+        shared=options.allow_other,
         answer_timeout=options.answer_timeout,
         session=session,
     )

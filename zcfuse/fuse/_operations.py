@@ -108,6 +108,7 @@ class Operations(PlacingOperations):
         leases: Leases | None = None,
         directory_leases: DirectoryLeases | None = None,
         users: UserDescriptors | None = None,
+        shared: bool = True,
         direct: bool = False,
         answer_timeout: float = DEFAULT_ANSWER_TIMEOUT_S,
         session: Session = FIRST,
@@ -125,7 +126,7 @@ class Operations(PlacingOperations):
         self._nodes = NodeTable(tree.root, self._adopt)
         self.far = FarCalls(answer_timeout)
         begin_ask_far(self._asked)
-        self._files = OpenFiles(leases, users or _own_descriptors(), self.far.close_later)
+        self._files = OpenFiles(leases, users or _own_descriptors(shared), self.far.close_later)
         self._directories = OpenDirectories(self._listing)
         self._implicit_files = ImplicitHandles(self._files.release)
         self._implicit_directories = ImplicitHandles(self._directories.release)
@@ -552,11 +553,14 @@ class Operations(PlacingOperations):
         return False
 
 
-def _own_descriptors() -> UserDescriptors:
-    """Return the users' shares in a process without a data path."""
+def _own_descriptors(shared: bool) -> UserDescriptors:
+    """Return the users' shares in a process without a data path.
+
+    `shared`: whether several users may use the mount.
+    """
     lowest = os.open("/", os.O_PATH)
     os.close(lowest)
-    return UserDescriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], lowest)
+    return UserDescriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], lowest, shared)
 
 
 def _is_beyond_the_protocol(attributes: Attributes) -> bool:

@@ -261,11 +261,11 @@ void add_directories(nb::module_& module, nb::class_<DataPath>& datapath) {
     nb::class_<UsersHandle>(module, "UserDescriptors")
         .def(
             "__init__",
-            [](UsersHandle* self, std::size_t descriptors, std::size_t next) {
-                new (self) UsersHandle{std::make_shared<UserDescriptors>(descriptors)};
+            [](UsersHandle* self, std::size_t descriptors, std::size_t next, bool shared) {
+                new (self) UsersHandle{std::make_shared<UserDescriptors>(descriptors, shared)};
                 self->users->share_from(next);
             },
-            "descriptors"_a, "next"_a)
+            "descriptors"_a, "next"_a, "shared"_a)
         .def(
             "admits",
             [](const UsersHandle& self, std::uint32_t uid) { return self.users->admits(uid); },

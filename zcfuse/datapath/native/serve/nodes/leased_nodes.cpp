@@ -66,6 +66,7 @@ LeasedNodes::LeasedNodes(LeaseTable& leases, const Config& config, SurvivingStat
       trust_ms_(config.immutable ? kLongestTrustMs
                                  : std::min<std::int64_t>(config.cache_timeout, kLongestTrustMs)),
       silent_opens_(config.wants_silent_opens()),
+      users_(std::make_shared<UserDescriptors>(sys::descriptor_limit(), config.shared)),
       session_(surviving.session()),
       nodes_(surviving.nodes()),
       cache_(share(kDirectoryShare, kMostDirectories)),

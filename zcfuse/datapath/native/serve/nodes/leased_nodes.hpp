@@ -280,8 +280,7 @@ class LeasedNodes {
     const std::int64_t trust_ms_;
     // Whether a file that is only kept may still be open to a client, which sent no message.
     const bool silent_opens_;
-    const std::shared_ptr<UserDescriptors> users_ =
-        std::make_shared<UserDescriptors>(sys::descriptor_limit());
+    const std::shared_ptr<UserDescriptors> users_;
     SessionMemory& session_;
     NodeTable& nodes_;
     DirectoryCache cache_;

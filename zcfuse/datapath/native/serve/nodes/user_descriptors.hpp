@@ -1,5 +1,5 @@
 // How many descriptors users may have the process keep for open files, in both planes: each user
-// has a share, and the last ones are a reserve for root and for control.
+// of a shared mount has a share, and the last ones are a reserve for root and for control.
 //
 // Threads: any. The lock is innermost.
 #pragma once
@@ -20,9 +20,11 @@ inline constexpr std::size_t kLeastDescriptors = 8;
 
 class UserDescriptors {
   public:
-    // `descriptors`: RLIMIT_NOFILE.
-    explicit UserDescriptors(std::size_t descriptors) noexcept
-        : descriptors_(descriptors), per_user_(descriptors / kUserShare) {}
+    // `descriptors`: RLIMIT_NOFILE. `shared`: whether several users may use the mount.
+    UserDescriptors(std::size_t descriptors, bool shared) noexcept
+        : descriptors_(descriptors),
+          share_(shared ? kUserShare : 1),
+          per_user_(descriptors / share_) {}
     UserDescriptors(const UserDescriptors&) = delete;
     UserDescriptors& operator=(const UserDescriptors&) = delete;
 
@@ -30,7 +32,7 @@ class UserDescriptors {
     // free.
     void share_from(std::size_t next) noexcept {
         const auto taken = std::min(next + reserve(), descriptors_);
-        per_user_ = std::max((descriptors_ - taken) / kUserShare, kLeastDescriptors);
+        per_user_ = std::max((descriptors_ - taken) / share_, kLeastDescriptors);
     }
     // Notes that listing a directory takes so many. Call it before threads start.
     void directory_takes(std::size_t descriptors) noexcept {
@@ -81,6 +83,7 @@ class UserDescriptors {
     static constexpr std::size_t kBesideDirectory = 16;
 
     const std::size_t descriptors_;
+    const std::size_t share_;
     std::atomic<std::size_t> per_user_;
     std::atomic<std::size_t> directory_{1};
     mutable std::mutex lock_;
