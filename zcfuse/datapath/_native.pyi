@@ -554,9 +554,9 @@ class MemberIndex:
 class UserDescriptors:
     """How many descriptors users may have the process keep for open files. For any thread.
 
-    The process may have `descriptors`; `next` is the lowest that is free now. What is free is shared
-    out without a reserve for root and for Python itself: each user of a `shared` mount may have half,
-    the user of a private one all. Root has no limit.
+    The process may have `descriptors`; `next` is the lowest that is free now. Each user of a
+    `shared` mount may have half of what is free, the user of a private one all. A reserve for root
+    and for Python itself does not count as free. Root has no limit.
     """
 
     def __init__(self, descriptors: int, next: int, shared: bool) -> None: ...
