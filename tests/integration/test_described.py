@@ -129,6 +129,9 @@ def change_file(what: str, path: Path) -> None:
         elif what in ("renew", "write"):
             path.write_bytes(bytes(next(_NUMBERS) * 7919 % 10_000))
     if path.is_file() and not path.is_symlink():
+        # While ext4 allocates blocks that it has delayed, st_blocks is 0 for a moment.
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
         os.utime(path, ns=times)
 
 

@@ -71,10 +71,15 @@ def explain(file: str, as_json: bool) -> None:
     The report goes from the mount's options down to the kernel's errno. Its last line advises how
     to serve FILE better. The command opens FILE, and the files behind it, for a moment.
     """
-    if explained_by_kernel(file, as_json=as_json):
-        return
+    mounts = read_mounts()
+    above = list(_above(os.path.abspath(file), mounts))
     try:
-        report = _report(file)
+        for entry in above:
+            # Never look at a file of a daemon that hangs: the look would hang, too.
+            read_status_of(entry, timeout=_ALIVE_S)
+        if explained_by_kernel(file, as_json=as_json):
+            return
+        report = _report(file, mounts, above)
     except StatusError as error:
         raise CommandError(str(error), usage=error.usage) from error
     if as_json:
@@ -83,8 +88,8 @@ def explain(file: str, as_json: bool) -> None:
         _print(report)
 
 
-def _report(given: str) -> Report:
-    path, place, status = _find(given)
+def _report(given: str, mounts: list[MountEntry], above: list[MountEntry]) -> Report:
+    path, place, status = _find(given, mounts, above)
     fd = -1
     error = ""
     if stat.S_ISREG(status.st_mode):
@@ -114,12 +119,9 @@ def _report(given: str) -> Report:
     return Report(client, reply, advice(reply), gain)
 
 
-def _find(given: str) -> tuple[str, MountPath, os.stat_result]:
-    mounts = read_mounts()
-    above = list(_above(os.path.abspath(given), mounts))
-    for entry in above:
-        # Never look at a file of a daemon that hangs: the look would hang, too.
-        read_status_of(entry, timeout=_ALIVE_S)
+def _find(
+    given: str, mounts: list[MountEntry], above: list[MountEntry]
+) -> tuple[str, MountPath, os.stat_result]:
     path = os.path.realpath(given)
     try:
         status = os.stat(path)
