@@ -196,6 +196,10 @@ ssize_t read_link(int path_fd, char* into, std::size_t size) noexcept {
 }
 
 ssize_t get_xattr(int path_fd, const char* name, void* into, std::size_t size) noexcept {
+    const auto found = or_errno(::fgetxattr(path_fd, name, into, size));
+    if (found != -EBADF) {  // it is open as a path alone
+        return found;
+    }
     return or_errno(::getxattr(ProcPath(path_fd).get(), name, into, size));
 }
 

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "serve/ops/operation.hpp"
+#include "sys/files.hpp"
 #include "sys/processes.hpp"
 
 namespace zc::ops {
@@ -14,6 +15,8 @@ namespace zc::ops {
 namespace {
 
 constexpr std::string_view kTrusted = "trusted.";
+constexpr std::string_view kCapability = "security.capability";
+constexpr std::size_t kCapabilityBytes = 64;  // struct vfs_ns_cap_data has 24
 
 bool is_acl(std::string_view name) noexcept {
     return name == "system.posix_acl_access" || name == "system.posix_acl_default";
@@ -61,6 +64,24 @@ std::size_t without_trusted(std::span<std::byte> names) {
 
 }  // namespace
 
+namespace {
+
+// The kernel asks for the capabilities of a file before the first write of an open. They are those
+// of the file that clients have open for writing.
+int read_value(Context& context, std::uint64_t nodeid, const char* name, Bytes& into) {
+    auto& leased_nodes = context.leased_nodes();
+    const auto writer = name == kCapability ? leased_nodes.files().writer(nodeid) : nullptr;
+    if (writer == nullptr) {
+        return leased_nodes.get_xattr(nodeid, context.counts, name, into);
+    }
+    into.resize(kCapabilityBytes);
+    const auto size = sys::get_xattr(writer->get(), name, into.data(), into.size());
+    into.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+    return size < 0 ? static_cast<int>(size) : 0;
+}
+
+}  // namespace
+
 bool getxattr(Context& context, const Request& request) {
     abi::GetxattrIn wanted{};
     const char* name = request.name(sizeof wanted);
@@ -68,8 +89,7 @@ bool getxattr(Context& context, const Request& request) {
         return false;
     }
     auto& value = context.buffer;
-    const int error =
-        context.leased_nodes().get_xattr(request.header.nodeid, context.counts, name, value);
+    const int error = read_value(context, request.header.nodeid, name, value);
     if (error != 0) {
         return request.failed(error == -EOPNOTSUPP && is_acl(name) ? -ENODATA : error);
     }

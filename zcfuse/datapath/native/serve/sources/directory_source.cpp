@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::size_t kPathBytes = 4095;  // PATH_MAX without its NUL
 constexpr std::size_t kReadBytes = 32 << 10;
+constexpr std::size_t kUsualXattr = 256;
 constexpr std::size_t kLargestXattr = 64 << 10;  // XATTR_SIZE_MAX and XATTR_LIST_MAX
 // A FIFO in a file's place must not make the open wait for a writer.
 constexpr int kRead = O_RDONLY | O_NONBLOCK | O_NOCTTY;
@@ -174,8 +175,9 @@ class DirectorySource::At final : public SourceDirectory {
         if (const int error = open_path(name, wanted, file); error != 0) {
             return error;
         }
-        into.resize(kLargestXattr);
-        return cut(into, sys::get_xattr(file.get(), attribute, into.data(), into.size()));
+        return fill(into, [&](Bytes& value) {
+            return sys::get_xattr(file.get(), attribute, value.data(), value.size());
+        });
     }
 
     int list_xattrs(const char* name, const Identity& wanted, Bytes& into) const override {
@@ -183,9 +185,9 @@ class DirectorySource::At final : public SourceDirectory {
         if (const int error = open_path(name, wanted, file); error != 0) {
             return error;
         }
-        into.resize(kLargestXattr);
-        return cut(into,
-                   sys::list_xattr(file.get(), reinterpret_cast<char*>(into.data()), into.size()));
+        return fill(into, [&](Bytes& names) {
+            return sys::list_xattr(file.get(), reinterpret_cast<char*>(names.data()), names.size());
+        });
     }
 
     int list(std::unique_ptr<Listing>& into, std::vector<struct ::statx>& versions) const override {
@@ -243,7 +245,15 @@ class DirectorySource::At final : public SourceDirectory {
         return open_file(name, wanted, O_PATH, into, status);
     }
 
-    static int cut(Bytes& into, ssize_t size) {
+    // Clearing room for the largest value costs more than a second call for the few large ones.
+    template <typename Read>
+    static int fill(Bytes& into, Read read) {
+        into.resize(kUsualXattr);
+        ssize_t size = read(into);
+        if (size == -ERANGE) {
+            into.resize(kLargestXattr);
+            size = read(into);
+        }
         into.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
         return size < 0 ? static_cast<int>(size) : 0;
     }
