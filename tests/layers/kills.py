@@ -40,10 +40,11 @@ def changes(seed: int) -> Iterator[Change]:
     """Yield changes, each seen as one: files and directories that are changed, moved, removed."""
     chosen = random.Random(seed)
     names = [f"d{number % 3}/f{number}" for number in range(_FILES)]
+    directories = ["d0", "d1", "d2"]
     for number in range(_CHANGES):
         name = chosen.choice(names)
-        other = f"d{chosen.randrange(3)}/n{number}{chosen.choice(ENDINGS)}"
-        match chosen.randrange(6):
+        other = f"{chosen.choice(directories)}/n{number}{chosen.choice(ENDINGS)}"
+        match chosen.randrange(8):
             case 0:
                 yield lambda root, name=name: _append(root / name)
             case 1:
@@ -59,11 +60,27 @@ def changes(seed: int) -> Iterator[Change]:
                     names.remove(name)
                     names.append(other)
                     yield lambda root, other=other: os.mknod(root / other, stat.S_IFREG | 0o644)
+            case 5 | 6:
+                old, *rest = chosen.sample(directories, 2)
+                new = _new_directory(number, old, chosen.choice(["", *rest]))
+                yield lambda root, old=old, new=new: os.rename(root / old, root / new)
+                names = [_moved(one, old, new) for one in names]
+                directories = [_moved(one, old, new) for one in directories]
             case _:
                 yield lambda root, name=name: os.unlink(root / name)
                 yield lambda root, name=name: os.symlink("target", root / name)
                 yield lambda root, name=name: os.unlink(root / name)
                 yield lambda root, name=name: os.mknod(root / name, stat.S_IFREG | 0o640)
+
+
+def _new_directory(number: int, old: str, above: str) -> str:
+    """Return a new name for a directory: at the top, or in another one that is not below it."""
+    within = above and "/" not in above and not f"{above}/".startswith(f"{old}/")
+    return f"{above}/e{number}" if within else f"e{number}"
+
+
+def _moved(path: str, old: str, new: str) -> str:
+    return new + path[len(old) :] if f"{path}/".startswith(f"{old}/") else path
 
 
 def _append(path: Path) -> None:
@@ -102,7 +119,7 @@ def kill_once(above: Path, kind: str, seed: int) -> str:
     for name in ("up", "mnt"):
         (above / name).mkdir()
     if kind == "union":
-        daemon = writable.start(above, ["low"], "up", "mnt")
+        daemon = writable.start(above, ["low"], "up", "mnt", "--redirect-dir")
     else:
         daemon = Daemon(str(above / "low"), str(above / "mnt"), "--rw", log=str(above / "mnt.log"))
     done = _killed(daemon, above, seed)
