@@ -10,6 +10,7 @@ from tests.cli.conftest import refused, run_zcfuse
 from tests.support._capabilities import requires
 from zcfuse.bench import BACKING, BenchReport, BenchRow, Cell
 from zcfuse.bench._sweep import SweepCell, SweepReport, SweepRow
+from zcfuse.cli import _figures
 from zcfuse.cli.bench._command import _print_bench, _print_sweep, report_document
 
 REPORT = BenchReport(
@@ -36,6 +37,22 @@ REPORT = BenchReport(
         ),
     ),
 )
+
+
+def test_without_a_terminal_the_steps_are_told_in_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_figures, "_LINE_SECONDS", 0.0)
+    with _figures.progress(3) as step:
+        for name in ("write on backing", "write on zcfuse", ""):
+            step(name)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        "0 of 3 steps are done. write on backing",
+        "1 of 3 steps are done. write on zcfuse",
+        "2 of 3 steps are done.",
+    ]
 
 
 @pytest.mark.parametrize(("load", "shown"), [(0.4, False), (18.2, True)])
@@ -125,17 +142,16 @@ def test_changes_are_measured_on_a_mirror_and_a_union_beside_the_tree(tmp_path):
 
 
 @requires("mounting")
-@pytest.mark.parametrize(("depth", "count"), [((), 3), (("--depth", "12"), 12)])
-def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(depth, count, tmp_path):
+def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(tmp_path):
     for index in range(5):
         (tmp_path / f"{index}").write_bytes(os.urandom(16384))
-    options = ("--paths", "naive", "--rounds", "1", "--layers", *depth, "--json")
+    options = ("--paths", "naive", "--rounds", "1", "--layers", "--json")
     result = run_zcfuse("bench", str(tmp_path), *options)
     assert (result.returncode, result.stderr) == (0, "")
     report = json.loads(result.stdout)
     rows = {row["workload"]: row["cells"] for row in report["rows"]}
     assert rows["the same, warm"]["zcfuse naive"]["median_us"] > 0
-    assert report["commands"]["zcfuse naive"].count("--layer=") == count
+    assert report["commands"]["zcfuse naive"].count("--layer=") == 3
     assert {"overlayfs", "fuse-overlayfs"} <= {*report["targets"], *report["unavailable"]}
     assert len(os.listdir(tmp_path)) == 5
 
@@ -148,7 +164,6 @@ def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(depth, coun
         (("/",), "no place for a mountpoint"),
         (("--rounds", "0"), "--rounds"),
         (("--rw", "--layers"), "--rw"),
-        (("--depth", "12"), "--layers"),
     ],
 )
 def test_a_wrong_use_is_one_line_and_status_2(arguments: tuple[str, ...], word: str):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
+import click
+
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+_LINE_SECONDS: Final = 10.0
 
 
 @contextlib.contextmanager
 def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Show progress on standard error while the block runs, if standard error is a terminal.
+    """Show progress on standard error while the block runs: a bar, or lines without a terminal.
 
     The yielded function names the next of `total` steps. An empty name ends the last step.
     """
@@ -27,12 +31,16 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("", total=total)
-        begun = False
+        done = -1
+        told = time.monotonic()
 
         def step(name: str) -> None:
-            nonlocal begun
-            bar.update(task, description=name, advance=1 if begun else 0)
-            begun = True
+            nonlocal done, told
+            done += 1
+            bar.update(task, description=name, completed=done)
+            if bar.disable and time.monotonic() - told >= _LINE_SECONDS:
+                told = time.monotonic()
+                click.echo(f"{done} of {total} steps are done. {name}".rstrip(), err=True)
 
         yield step
 

@@ -13,7 +13,6 @@ from click.shell_completion import CompletionItem
 
 from zcfuse.bench import (
     BACKING,
-    LAYERS,
     PATHS,
     SIZES,
     SLICES,
@@ -56,18 +55,19 @@ from zcfuse.cli._output import json_option, print_cells, print_json, size
 # By other programs: a client and a daemon take turns.
 _BUSY_LOAD: Final = 0.5
 _OPENED_FILES: Final = 1000
-_MOST_LAYERS: Final = 64  # mount(8) passes the names of so many to the kernel
+_ROUNDS: Final = 5
+_WRITING_ROUNDS: Final = 3  # each makes many files
 _FEWEST_BYTES_A_CALL: Final = 64 << 10  # rows of larger calls appear as GB/s
 
 
 class _Wanted(msgspec.Struct, frozen=True):
-    """The choices of the options. `layers` is their number, or 0 without a union."""
+    """The choices of the options."""
 
     paths: Sequence[str]
     rounds: int
     peers: bool
     tar: bool
-    layers: int
+    layers: bool
     views: bool
     frozen: bool
 
@@ -128,7 +128,11 @@ def _sources(
     "promise that the tree does not change, with changes pushed to the kernel, over that "
     "transport.",
 )
-@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    help=f"How often each row is measured (default: {_ROUNDS}, with --rw {_WRITING_ROUNDS}).",
+)
 @click.option(
     "--files",
     type=click.IntRange(1, 100_000),
@@ -148,12 +152,7 @@ def _sources(
 @click.option(
     "--layers",
     is_flag=True,
-    help="Spread the files of SOURCE over layers, and mount these merged.",
-)
-@click.option(
-    "--depth",
-    type=click.IntRange(2, _MOST_LAYERS),
-    help=f"The number of layers that --layers makes (default: {LAYERS}).",
+    help="Spread the files of SOURCE over three layers, and mount these merged.",
 )
 @click.option(
     "--views",
@@ -185,12 +184,11 @@ def _sources(
 def bench(
     source: str | None,
     paths: str,
-    rounds: int,
+    rounds: int | None,
     files: int | None,
     peers: bool,
     tar: bool,
     layers: bool,
-    depth: int | None,
     views: bool,
     frozen: bool,
     writing: bool,
@@ -206,10 +204,8 @@ def bench(
     of the opened files. --layers puts these files into temporary layers and mounts the layers
     instead of SOURCE. --rw measures changes to directories in TMPDIR.
     """
-    if depth and not layers:
-        raise CommandError("--depth is the number of layers: it needs --layers", usage=True)
-    merged = (depth or LAYERS) if layers else 0
-    wanted = _Wanted(_chosen(paths), rounds, peers, tar, merged, views, frozen)
+    rounds = rounds or (_WRITING_ROUNDS if writing else _ROUNDS)
+    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers, views, frozen)
     if writing and (tar or layers or views or frozen or sweep):
         raise CommandError(
             "--rw measures changes: leave out --tar, --layers, --views, --frozen and --sweep",
@@ -284,7 +280,7 @@ def _targets(
     """Return the targets to mount. Their temporary files live as long as `stack`."""
     frozen: dict[str, Sequence[str]] = {}
     if wanted.layers:
-        layers = stack.enter_context(layers_of(tree, wanted.layers))
+        layers = stack.enter_context(layers_of(tree))
         targets = union_targets(layers, wanted.paths, base)
         targets += union_peer_targets(layers, base) if wanted.peers else []
         frozen[""] = [f"--layer={layer}" for layer in layers]
