@@ -34,6 +34,20 @@ def place(name, who, hint):
 
 tree = Pool([{fast!r}, {slow!r}], place, refuse={refuse!r})
 """
+# Names that end in "keep" are refused, changes in directories that end in "free" are leased.
+ASKING = """
+import os
+
+def may_change(change, name, who):
+    with open({log!r}, "a") as log:
+        print(change, name, who.uid, file=log)
+    if name.endswith("keep"):
+        raise OSError(errno.EPERM, "kept")
+    return 60.0 if os.path.dirname(name).endswith("free") else None
+
+tree = Pool([{fast!r}, {slow!r}], lambda *_: Placement({slow!r}, leased=True),
+            may_change=may_change)
+"""
 
 
 class Served:
@@ -50,11 +64,11 @@ class Served:
 
 
 @contextmanager
-def mounted(above: Path, **refuse: int) -> Iterator[Served]:
+def mounted(above: Path, more: str = "", **refuse: int) -> Iterator[Served]:
     for name in ("fast", "slow", "mnt"):
         (above / name).mkdir(exist_ok=True)
     names = {name: str(above / name) for name in ("fast", "slow")}
-    program = PROGRAM.format(log=str(above / "asked"), refuse=refuse, **names)
+    program = (PROGRAM + more).format(log=str(above / "asked"), refuse=refuse, **names)
     (above / "pool.py").write_text(program)
     options = ("--rw", "--allow-other")
     source, log = f"{above}/pool.py:tree", str(above / "log")
@@ -189,6 +203,48 @@ def test_what_a_pool_refuses_has_its_errno_and_new_files_are_written(tmp_path: P
         assert refused(lambda: path.write_bytes(b"twice")) == "EROFS"
         assert refused(lambda: os.truncate(path, 0)) == "EROFS"
         assert path.read_bytes() == b"once"
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Iterator[Served]:
+    with mounted(tmp_path, ASKING) as found:
+        for name in ("d/a", "d/b", "d/keep", "free/a", "free/b"):
+            (found.root / name).parent.mkdir(exist_ok=True)
+            (found.root / name).write_bytes(b"bytes")
+        yield found
+
+
+def test_the_program_refuses_each_change_of_a_name_with_its_errno(asking: Served) -> None:
+    kept, other = asking.root / "d" / "keep", asking.root / "d" / "a"
+    assert refused(kept.unlink) == "EPERM"
+    assert refused(lambda: kept.rename(asking.root / "d" / "c")) == "EPERM"
+    assert refused(lambda: other.rename(kept)) == "EPERM"
+    assert refused(lambda: kept.write_bytes(b"new")) == "EPERM"
+    assert refused(lambda: os.truncate(kept, 0)) == "EPERM"
+    assert kept.read_bytes() == other.read_bytes() == b"bytes"
+
+
+def test_the_program_permits_each_change_once(asking: Served) -> None:
+    file, other = asking.root / "d" / "a", asking.root / "d" / "b"
+    file.write_bytes(b"more")
+    os.truncate(file, 1)
+    file.rename(other)
+    assert other.read_bytes() == b"m"
+    other.unlink()
+    (asking.root / "d" / "keep").chmod(0o600)
+    (asking.root / "empty").mkdir()
+    (asking.root / "empty").rmdir()
+    assert asking.asked() == [
+        *("write d/a 0", "write d/a 0", "rename d/a 0", "remove d/b 0", "remove d/b 0"),
+        "remove empty 0",
+    ]
+
+
+def test_a_lease_permits_all_changes_in_a_directory(asking: Served) -> None:
+    for name in ("a", "b"):
+        (asking.root / "free" / name).write_bytes(b"more")
+        (asking.root / "free" / name).unlink()
+    assert asking.asked() == ["write free/a 0"]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -248,12 +248,17 @@ class DataPath:
         lower layers. Otherwise like `lease_directory`.
         """
     def lease_pool(
-        self, nodeid: int, branches: Sequence[int], refusals: tuple[int, int, int]
+        self,
+        nodeid: int,
+        branches: Sequence[int],
+        refusals: tuple[int, int, int],
+        asks: bool = False,
     ) -> None:
         """Answer for everything below a node that shows these directories as a pool.
 
         `refusals` are the errnos that a removal, a rename and the opening of an existing file for
-        writing get; 0 permits them. A new file without a decision of `place` is forwarded.
+        writing get; 0 permits them. With `asks` it forwards one that `permit` did not permit. A new
+        file without a decision of `place` is forwarded.
         Otherwise like `lease_directory`.
         """
     def place(self, nodeid: int, name: bytes | None, branch: int, valid_ms: int | None) -> bool:
@@ -261,6 +266,12 @@ class DataPath:
 
         Without a name: all new files of the directory, for so many milliseconds, or until the mount
         ends. False: the node is no directory of a pool, or is gone.
+        """
+    def permit(self, nodeid: int, change: int, name: bytes | None, valid_ms: int | None) -> bool:
+        """Let a client change the file `name` of a directory once; `change` counts as `refusals`.
+
+        Without a name: all changes in the directory, for so many milliseconds, or until the mount
+        ends. For a write the node is the file, whatever the name. False: likewise.
         """
     def lease_archive(
         self,

@@ -116,7 +116,9 @@ class DirectoryLeases:
     def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
         """Return False if there is no memory for an archive's index."""
         if lease.refusals is not None:
-            self._datapath.lease_pool(nodeid, [one.fd for one in lease.layers], lease.refusals)
+            self._datapath.lease_pool(
+                nodeid, [one.fd for one in lease.layers], lease.refusals, lease.asks
+            )
             return True
         if any(one.described is not None for one in lease.layers):
             return False  # Python answers for a layer that a program may change

@@ -64,12 +64,20 @@ class Leases(Protocol):
         """Answer for merged layers, the topmost first, and everything below them."""
 
     def lease_pool(
-        self, nodeid: int, branches: Sequence[int], refusals: tuple[int, int, int], /
+        self,
+        nodeid: int,
+        branches: Sequence[int],
+        refusals: tuple[int, int, int],
+        asks: bool,
+        /,
     ) -> None:
         """Answer for the branches of a pool, shown as one, and everything below them."""
 
     def place(self, nodeid: int, name: bytes | None, branch: int, valid_ms: int | None, /) -> bool:
         """Say which branch of a pool gets a new file, or all of a directory for a time."""
+
+    def permit(self, nodeid: int, change: int, name: bytes | None, valid_ms: int | None, /) -> bool:
+        """Let clients change a file of a pool once, or all of a directory for a time."""
 
     def lease_source(self, nodeid: int, source: Source, /) -> None:
         """Answer for what a source shows."""

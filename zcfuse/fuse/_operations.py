@@ -234,7 +234,7 @@ class Operations(PlacingOperations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open for reading; the kernel keeps its pages if the last open saw the same file."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            await self._permit_writing(inode, ctx)
         handle = await self._open(inode, _who(ctx))
         try:
             opened = self._files.opened(handle)

@@ -25,7 +25,7 @@ from zcfuse.tree._move import move_file
 from zcfuse.tree._near import AskFar, FarError, begin_ask_far, end_ask_far, near_only
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._paths import PathOpener
-from zcfuse.tree._pool import Hint, Placing, Pool
+from zcfuse.tree._pool import REFUSABLE, Hint, Permitting, Placing, Pool
 from zcfuse.tree._sources import Maker, Run, Runs, Source, Sources, Stamp
 from zcfuse.tree._types import (
     HOLE,
@@ -67,6 +67,7 @@ from zcfuse.tree.virtual import DirNode, VirtualTree
 
 __all__ = [
     "HOLE",
+    "REFUSABLE",
     "WHOLE_FILE",
     "Answer",
     "ArchiveLease",
@@ -117,6 +118,7 @@ __all__ = [
     "Overrides",
     "PathLike",
     "PathOpener",
+    "Permitting",
     "Placed",
     "Placement",
     "Placing",

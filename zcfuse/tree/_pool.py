@@ -41,6 +41,7 @@ class Hint(msgspec.Struct, frozen=True):
 
 
 Placing: TypeAlias = Callable[[str, Who, Hint], Answer[Placement]]
+Permitting: TypeAlias = Callable[[str, str, Who], Answer[float | None]]
 
 
 class Pool(Union):
@@ -56,6 +57,10 @@ class Pool(Union):
             the method `place` instead.
         refuse: the errno that a change of what exists gets: by "remove", "rename", or "write" for
             opening a file to write and truncating it. The client that makes a file may write it.
+        may_change: called with the change, one of these three words, the path of what exists, and
+            the client; or an awaitable of the answer. An OSError refuses the change with its errno.
+            None permits it; a number permits all changes in its directory for so many seconds. A
+            subclass may define the method `may_change` instead.
 
     Raises:
         OSError: a branch cannot be opened; ELOOP: branches overlap.
@@ -68,6 +73,7 @@ class Pool(Union):
         place: Placing | None = None,
         *,
         refuse: Mapping[str, int] | None = None,
+        may_change: Permitting | None = None,
     ) -> None:
         for branch in branches if not isinstance(branches, PATHS) else ():
             require_type("branches", branch, (str, os.PathLike), "a list of directories")
@@ -78,6 +84,7 @@ class Pool(Union):
         self._roots: list[int] = []
         super().__init__(branches)
         self._chosen = place
+        self._permits = may_change
         self._refusals = tuple(refuse.get(change, 0) for change in REFUSABLE)
         self._branches = [os.path.abspath(branch) for branch in branches]
         try:
@@ -93,6 +100,18 @@ class Pool(Union):
             raise NotImplementedError("a pool needs place, or a subclass that defines it")
         return self._chosen(name, who, hint)
 
+    def may_change(self, change: str, name: str, who: Who) -> Answer[float | None]:
+        """Permit a change of the file or directory with the path `name`, or raise OSError.
+
+        Returns for how many seconds the directory needs no other question; None: it needs one.
+        """
+        return None if self._permits is None else self._permits(change, name, who)
+
+    @property
+    def asks(self) -> bool:
+        """Whether changes of what exists are asked for."""
+        return self._permits is not None or type(self).may_change is not Pool.may_change
+
     def lease_of(self, node: Node) -> Lease | None:
         """Return the branches as the root's lease."""
         if node is not self.root:
@@ -100,7 +119,8 @@ class Pool(Union):
         layers = [part.layer.lease_root() for part in self.root.parts]
         leases = [lease for lease in layers if lease is not None]
         remove, rename, write = self._refusals
-        return Lease(leases[0].fd, layers=leases, refusals=(remove, rename, write))
+        refusals = (remove, rename, write)
+        return Lease(leases[0].fd, layers=leases, refusals=refusals, asks=self.asks)
 
     def placement(
         self, directory: Node, name: bytes, who: Who, mode: int, flags: int
@@ -109,6 +129,12 @@ class Pool(Union):
         names = _names(directory)
         path = os.fsdecode(b"/".join([*names, name]))
         return self.place(path, who, Hint(mode, flags, self._text(names)))
+
+    def permission(
+        self, change: str, directory: Node, name: bytes, who: Who
+    ) -> Answer[float | None]:
+        """Ask whether a client may change a name of a directory."""
+        return self.may_change(change, os.fsdecode(b"/".join([*_names(directory), name])), who)
 
     def settle(self, directory: Node, placement: Placement) -> Placed:
         """Make a directory in the branch that a placement chose.
@@ -124,6 +150,12 @@ class Pool(Union):
         self.make_directory(directory, number)
         valid = placement.valid_for
         return Placed(number, placement.leased, None if valid is None else round(valid * 1000))
+
+    def place_of(self, node: Node) -> tuple[Node, bytes]:
+        """Return the directory of a file, and its name there."""
+        if not isinstance(node, UnionNode) or node.parent is None:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return node.parent, node.name
 
     def branches_of(self, node: Node) -> Sequence[int]:
         """Return the branches that have a node, by their numbers."""

@@ -244,9 +244,9 @@ class Lease(msgspec.Struct, frozen=True):
     change the topmost; with `metacopies` a change of attributes copies no bytes there, and with
     `redirects` they may rename directories of lower layers. With `refusals`, the layers are the
     branches of a pool: these are the errnos of a removal, a rename and an opening for writing, and
-    0 permits it. With `archive`, `described` or `source` (of the data path) that is the whole
-    lease, and `fd` is -1. `filters` apply to all of that, the first one first: patterns, and the
-    node's path for their comparison. `coherence`: see `Tree`.
+    0 permits it, with `asks` after a question. With `archive`, `described` or `source` (of the data
+    path) that is the whole lease, and `fd` is -1. `filters` apply to all of that, the first one
+    first: patterns, and the node's path for their comparison. `coherence`: see `Tree`.
     """
 
     fd: int
@@ -257,6 +257,7 @@ class Lease(msgspec.Struct, frozen=True):
     metacopies: bool = False
     redirects: bool = False
     refusals: tuple[int, int, int] | None = None
+    asks: bool = False
     archive: ArchiveLease | None = None
     described: DescribedTree | None = None
     source: Source | None = None

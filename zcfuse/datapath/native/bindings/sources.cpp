@@ -1,23 +1,24 @@
 #include "bindings/sources.hpp"
 
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <cerrno>
 #include <memory>
 #include <optional>
 #include <string>
 #include <system_error>
-#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "bindings/source_handle.hpp"
+#include "serve/nodes/pool_permits.hpp"
 #include "serve/sources/directory_source.hpp"
 #include "serve/sources/filter_source.hpp"
 #include "serve/sources/overlay.hpp"
@@ -57,17 +58,17 @@ void lease_union(DataPath& path, std::uint64_t nodeid, const std::vector<AnySour
                                                    leased_nodes.snapshots(), std::move(changes)));
 }
 
-// `refusals`: the errnos of a removal, a rename and an opening for writing; 0: they are made.
+// `refusals`: the errnos of a removal, a rename and an opening for writing; 0: they are made, with
+// `asks` once they are permitted.
 void lease_pool(DataPath& path, std::uint64_t nodeid, const std::vector<int>& branches,
-                const std::tuple<int, int, int>& refusals) {
+                const std::array<int, 3>& refusals, bool asks) {
     PoolSource::Branches opened;
     for (const int branch : branches) {
         opened.push_back(DirectorySource::open(branch));
     }
     auto& leased_nodes = path.state().leased_nodes;
-    const auto [remove, rename, write] = refusals;
-    leased_nodes.lease(nodeid, PoolSource::make(std::move(opened), {remove, rename, write},
-                                                leased_nodes.snapshots()));
+    leased_nodes.lease(
+        nodeid, PoolSource::make(std::move(opened), {refusals, asks}, leased_nodes.snapshots()));
 }
 
 // Python's own object would need the GIL where the last source of it ends.
@@ -154,7 +155,7 @@ void add_sources(nb::module_& module, nb::class_<DataPath>& datapath) {
         .def("lease_union", &lease_union, "nodeid"_a, "layers"_a, "sees_trusted"_a, "work"_a = -1,
              "metacopies"_a = false, "redirects"_a = false,
              nb::call_guard<nb::gil_scoped_release>())
-        .def("lease_pool", &lease_pool, "nodeid"_a, "branches"_a, "refusals"_a,
+        .def("lease_pool", &lease_pool, "nodeid"_a, "branches"_a, "refusals"_a, "asks"_a = false,
              nb::call_guard<nb::gil_scoped_release>())
         .def(
             "place",
@@ -165,6 +166,16 @@ void add_sources(nb::module_& module, nb::class_<DataPath>& datapath) {
                 return path.state().leased_nodes.place(nodeid, {std::move(text), branch, valid_ms});
             },
             "nodeid"_a, "name"_a.none(), "branch"_a, "valid_ms"_a.none())
+        .def(
+            "permit",
+            [](DataPath& path, std::uint64_t nodeid, int change,
+               const std::optional<nb::bytes>& name, std::optional<std::int64_t> valid_ms) {
+                auto text = name ? std::optional(bytes_of(*name)) : std::nullopt;
+                const nb::gil_scoped_release released;
+                return permit(path.state().leased_nodes, nodeid,
+                              static_cast<PoolSource::Change>(change), std::move(text), valid_ms);
+            },
+            "nodeid"_a, "change"_a, "name"_a.none(), "valid_ms"_a.none())
         .def(
             "lease_source",
             [](DataPath& path, std::uint64_t nodeid, const SourceHandle& source) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "serve/nodes/leased_nodes.hpp"
+#include "serve/nodes/pool_permits.hpp"
 
 namespace zc {
 
@@ -21,7 +22,8 @@ bool LeasedNodes::is_in_union(std::uint64_t nodeid) const {
 
 int LeasedNodes::refused_write(std::uint64_t nodeid) const {
     const auto root = any_overlays_ ? root_above(nodeid) : nullptr;
-    return root != nullptr ? root->source->refused_write() : 0;
+    const int refused = root != nullptr ? root->source->refused_write() : 0;
+    return refused != 0 || root == nullptr ? refused : refused_in_pool(*this, nodeid);
 }
 
 // From the directory at hand up to one that the upper layer has, then down again.

@@ -148,6 +148,7 @@ class PoolSource::At final : public SourceDirectory,
         }
     }
     int check_empty(const char* name) const;
+    int refused(Change change, const char* name) const;
     int drop(const std::vector<Has>& names, const char* name, bool are_directories) const;
     int exchange(const char* name, const std::vector<Has>& here, const At& to, const char* new_name,
                  const std::vector<Has>& there) const;
@@ -330,6 +331,12 @@ int PoolSource::At::check_empty(const char* name) const {
     return error != 0 ? or_busy(error) : has ? -ENOTEMPTY : 0;
 }
 
+int PoolSource::At::refused(Change change, const char* name) const {
+    Found found;
+    const int error = find_in(origin(), "", found);
+    return error == 0 ? source_->refused(found.identity, change, name) : or_busy(error);
+}
+
 // The file that shows goes last, so a client sees the name until then.
 int PoolSource::At::drop(const std::vector<Has>& names, const char* name,
                          bool are_directories) const {
@@ -357,10 +364,8 @@ int PoolSource::At::remove(const char* name, bool removes_directory) const {
     if (is_directory(names.front().found) != removes_directory) {
         return removes_directory ? -ENOTDIR : -EISDIR;
     }
-    if (source_->refusals_.remove != 0) {
-        return -source_->refusals_.remove;
-    }
-    error = removes_directory ? check_empty(name) : 0;
+    error = refused(Change::remove, name);
+    error = error == 0 && removes_directory ? check_empty(name) : error;
     return error == 0 ? drop(names, name, removes_directory) : error;
 }
 
@@ -435,9 +440,12 @@ int PoolSource::At::rename(const char* name, const UnionDirectory& other, const 
     if ((flags & RENAME_NOREPLACE) != 0 && !there.empty()) {
         return -EEXIST;
     }
-    const auto& refusals = source_->refusals_;
-    if (refusals.rename != 0 || (!there.empty() && refusals.remove != 0)) {
-        return refusals.rename != 0 ? -refusals.rename : -refusals.remove;
+    error = refused(Change::rename, name);
+    if (error == 0 && !there.empty()) {
+        error = to.refused(exchanges ? Change::rename : Change::remove, new_name);
+    }
+    if (error != 0) {
+        return error;
     }
     if (exchanges) {
         return exchange(name, here, to, new_name, there);
@@ -467,6 +475,32 @@ std::shared_ptr<const PoolSource> PoolSource::make(Branches branches, const Refu
     }
     return std::shared_ptr<const PoolSource>(
         new PoolSource(std::move(branches), refusals, std::move(snapshots)));
+}
+
+namespace {
+
+// A name has no slash.
+std::string decision_of(PoolSource::Change change, const std::string& name) {
+    return std::to_string(static_cast<int>(change)) + '/' + name;
+}
+
+}  // namespace
+
+int PoolSource::refused(const Identity& directory, Change change, const std::string& name) const {
+    if (const int error = refusals_.errnos[static_cast<std::size_t>(change)]; error != 0) {
+        return -error;
+    }
+    return !refusals_.asks || permitted_.take(directory, decision_of(change, name)) ? 0 : kUpcall;
+}
+
+void PoolSource::permit(const Identity& directory, Change change,
+                        const std::optional<std::string>& name,
+                        std::optional<Placements::Milliseconds> valid) const {
+    if (name) {
+        permitted_.decide(directory, decision_of(change, *name), 0);
+    } else {
+        permitted_.lease(directory, 0, valid);
+    }
 }
 
 SourceDirectory::Ref PoolSource::root() const {

@@ -3,14 +3,20 @@
 // A file lies in one branch, and its changes go there. Control decides the branch of a new file
 // (placements.hpp); without a decision the request goes up. A directory may lie in several branches
 // and is the one of the last that has it: its attributes, and a directory that is made in it, are
-// there. Where the branches have one name several times, the first one's file shows.
+// there. Where the branches have one name several times, the first one's file shows. A program may
+// want to be asked about each change of what exists.
 //
 // Threads: any. One change of names at a time.
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "serve/sources/placements.hpp"
@@ -23,11 +29,13 @@ class PoolSource final : public Source, public std::enable_shared_from_this<Pool
   public:
     using Branches = std::vector<std::shared_ptr<const Source>>;
 
-    // The errno that a change of an existing file or directory gets; 0: the change is made.
+    // A change of an existing file or directory. Opening it to write, and truncating it, is
+    // `write`.
+    enum class Change : std::uint8_t { remove, rename, write };
+    // The errno that a change gets; 0: it is made. `asks`: once control has permitted it.
     struct Refusals {
-        int remove = 0;
-        int rename = 0;
-        int write = 0;  // opening it for writing, truncating it
+        std::array<int, 3> errnos{};
+        bool asks = false;
     };
 
     // Throws std::system_error without a branch, or for one that is no directory.
@@ -35,6 +43,11 @@ class PoolSource final : public Source, public std::enable_shared_from_this<Pool
                                                   std::shared_ptr<Snapshots> snapshots);
 
     Placements& placements() const noexcept { return placements_; }
+    // The change may be made once; without a name, any change in the directory for so long.
+    void permit(const Identity& directory, Change change, const std::optional<std::string>& name,
+                std::optional<Placements::Milliseconds> valid) const;
+    // 0, -errno, or kUpcall for a change that control has not permitted.
+    int refused(const Identity& directory, Change change, const std::string& name) const;
 
     // Its nodes are handled like those of a union.
     Kind kind() const noexcept override { return Kind::overlay; }
@@ -45,7 +58,9 @@ class PoolSource final : public Source, public std::enable_shared_from_this<Pool
     }
     SourceDirectory::Ref root() const override;
     SourceDirectory::Ref adopt(sys::UniqueFd directory) const override;
-    int refused_write() const noexcept override { return -refusals_.write; }
+    int refused_write() const noexcept override {
+        return -refusals_.errnos[static_cast<std::size_t>(Change::write)];
+    }
     bool is_changeable() const noexcept override { return true; }
     // Of all branches, each filesystem once.
     int filesystem_status(struct ::statvfs& into) const override;
@@ -70,7 +85,8 @@ class PoolSource final : public Source, public std::enable_shared_from_this<Pool
     const std::shared_ptr<Snapshots> snapshots_;
     const std::uint64_t number_;
     mutable Placements placements_;
-    mutable std::mutex names_;  // held over system calls
+    mutable Placements permitted_;  // of changes, which have no branch
+    mutable std::mutex names_;      // held over system calls
 };
 
 }  // namespace zc
