@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.support import OrdinaryUser, eventually, find_mount
+from tests.support._forked import run_forked
 from tests.support._kernel import detach
 from tests.support._user import CHECKOUT
 
@@ -33,6 +34,9 @@ def run_zcfuse(
     timeout: float = DEADLINE_S,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``zcfuse`` to its end, as `user`, under the command `wrap`."""
+    environment = {**os.environ, "PYTHONPATH": CHECKOUT, "NO_COLOR": "1", **(env or {})}
+    if user is None and not wrap and env is None:
+        return run_forked(arguments, environment=environment, directory=CHECKOUT, timeout=timeout)
     argv = [*wrap, sys.executable, "-m", "zcfuse", *arguments]
     return subprocess.run(
         user.command(argv) if user else argv,
@@ -42,7 +46,7 @@ def run_zcfuse(
         errors="surrogateescape",
         timeout=timeout,
         cwd=CHECKOUT,
-        env={**os.environ, "PYTHONPATH": CHECKOUT, "NO_COLOR": "1", **(env or {})},
+        env=environment,
         check=False,
     )
 

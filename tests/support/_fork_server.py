@@ -1,8 +1,8 @@
 """The fork server: ``_fork_server.py FD`` imports what a mount needs, then forks on each request.
 
-A request arrives over the socket FD, with the descriptor for the output. The fork runs the command
-line as a new interpreter would. The server has one thread, and no descriptor of the tests.
-`tests/support/_forked.py` is its client.
+A request arrives over the socket FD, with the descriptors for standard output and error. The fork
+runs the command line as a new interpreter would. The server has one thread, and no descriptor of
+the tests. `tests/support/_forked.py` is its client.
 """
 
 import faulthandler
@@ -30,7 +30,7 @@ _MOST_BYTES: Final = 1 << 20
 def _serve(asking: socket.socket) -> dict[str, Any] | None:
     """Answer requests; return one in the process that is to run it, and None at the end."""
     while True:
-        message, descriptors, _, _ = socket.recv_fds(asking, _MOST_BYTES, 1)
+        message, descriptors, _, _ = socket.recv_fds(asking, _MOST_BYTES, 2)
         if not message:
             return None
         request: dict[str, Any] = json.loads(message)
@@ -41,10 +41,11 @@ def _serve(asking: socket.socket) -> dict[str, Any] | None:
         pid = os.fork()
         if pid == 0:
             os.dup2(descriptors[0], 1)
-            os.dup2(descriptors[0], 2)
-            os.close(descriptors[0])
+            os.dup2(descriptors[1], 2)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if pid == 0:
             return request
-        os.close(descriptors[0])
         asking.send(b"%d" % pid)
 
 

@@ -14,10 +14,13 @@ import functools
 import json
 import os
 import select
+import selectors
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -29,7 +32,35 @@ def fork_zcfuse(
     arguments: Sequence[str], *, output: int, environment: Mapping[str, str], directory: str
 ) -> ForkedProcess:
     """Run ``zcfuse ARGUMENTS`` in a new session; `output` takes its standard output and error."""
-    return _server(environment["PYTHONPATH"]).start(arguments, output, environment, directory)
+    both = output, output
+    return _server(environment["PYTHONPATH"]).start(arguments, both, environment, directory)
+
+
+def run_forked(
+    arguments: Sequence[str], *, environment: Mapping[str, str], directory: str, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run ``zcfuse ARGUMENTS`` to its end, and until nobody holds its output, as subprocess.run.
+
+    Raises:
+        subprocess.TimeoutExpired: after `timeout` seconds; the process is killed.
+    """
+    end = time.monotonic() + timeout
+    output, errors = os.pipe(), os.pipe()
+    try:
+        both = output[1], errors[1]
+        server = _server(environment["PYTHONPATH"])
+        process = server.start(arguments, both, environment, directory)
+    finally:
+        os.close(output[1])
+        os.close(errors[1])
+    try:
+        texts = _read_to_end((output[0], errors[0]), end)
+        process.wait(max(end - time.monotonic(), 0))
+    except (TimeoutError, subprocess.TimeoutExpired):
+        process.kill()
+        process.wait()
+        raise subprocess.TimeoutExpired(["zcfuse", *arguments], timeout) from None
+    return subprocess.CompletedProcess(["zcfuse", *arguments], process.wait(), *texts)
 
 
 class ForkedProcess:
@@ -72,6 +103,7 @@ class ForkedProcess:
 
 class _Server:
     def __init__(self, modules: str) -> None:
+        self._asking = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -83,25 +115,49 @@ class _Server:
             )
 
     def start(
-        self, arguments: Sequence[str], output: int, environment: Mapping[str, str], directory: str
+        self,
+        arguments: Sequence[str],
+        output: tuple[int, int],
+        environment: Mapping[str, str],
+        directory: str,
     ) -> ForkedProcess:
         request = {"arguments": arguments, "environment": environment, "directory": directory}
-        socket.send_fds(self._socket, [json.dumps(request).encode()], [output])
-        return ForkedProcess(self, self._answer())
+        return ForkedProcess(self, self._asked(request, output))
 
     def reap(self, pid: int) -> int:
         """Return the exit status of a process that has ended."""
-        self._socket.send(json.dumps({"reap": pid}).encode())
-        return self._answer()
+        return self._asked({"reap": pid})
 
     def end(self) -> None:
         self._socket.close()
         self._process.wait()
 
-    def _answer(self) -> int:
-        answer = self._socket.recv(_MOST_BYTES)
+    def _asked(self, request: Mapping[str, object], descriptors: Sequence[int] = ()) -> int:
+        with self._asking:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+            answer = self._socket.recv(_MOST_BYTES)
         assert answer, "the fork server has ended"
         return int(answer)
+
+
+def _read_to_end(descriptors: Sequence[int], end: float) -> list[str]:
+    """Read pipes until nobody can write to them, and close them."""
+    read = {descriptor: bytearray() for descriptor in descriptors}
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for descriptor in descriptors:
+            stack.callback(os.close, descriptor)
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(end - time.monotonic(), 0))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                if data := os.read(key.fd, 1 << 16):
+                    read[key.fd] += data
+                else:
+                    selector.unregister(key.fd)
+    return [bytes(text).decode(errors="surrogateescape") for text in read.values()]
 
 
 @functools.cache
