@@ -93,13 +93,15 @@ def test_what_lies_behind_a_mount_inside_the_source_shows_after_the_cache_timeou
             assert eventually(lambda: daemon.run("stat", "-c", "%s", shown).stdout == b"4\n")
 
 
-def test_an_archive_has_no_changes_to_push(tmp_path: Path) -> None:
+def test_an_archive_that_is_a_layer_stays_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with tarfile.open(tmp_path / "archive.tar", "w") as archive:
         archive.add(file, "file")
-    with serving(tmp_path, str(tmp_path / "archive.tar"), *PUSH) as daemon:
-        line = "an archive is shown as it was when the mount began"
+    layers = [text for name in ("upper", "archive.tar") for text in ("--layer", tmp_path / name)]
+    (tmp_path / "upper").mkdir()
+    with serving(tmp_path, "", *map(str, layers), *PUSH) as daemon:
+        line = "an archive that is a layer is shown as it was when the mount began"
         assert eventually(lambda: line in daemon.log())
 
 

@@ -89,7 +89,7 @@ def _archive(directory: Path) -> Path:
 def test_another_filesystem_reports_as_much(tmp_path: Path, filesystem: str) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    with kernel_mount(*_new_filesystem(tmp_path, filesystem), str(source)):
+    with kernel_mount(*new_filesystem(tmp_path, filesystem), str(source)):
         (source / "tree").mkdir()
         with serving(tmp_path, str(source / "tree"), *PUSH) as daemon:
             assert stress(daemon, str(source / "tree")) == ""
@@ -114,7 +114,8 @@ def test_killed_daemons_leave_nothing_stale(tmp_path: Path) -> None:
         assert generation > 2
 
 
-def _new_filesystem(directory: Path, kind: str) -> list[str]:
+def new_filesystem(directory: Path, kind: str) -> list[str]:
+    """Return the arguments of mount(8) for an empty filesystem."""
     if kind == "tmpfs":
         return ["-t", "tmpfs", "tmpfs"]
     image = directory / "image"

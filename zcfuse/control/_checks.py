@@ -288,15 +288,16 @@ def _of_the_tree(tree: Tree, options: MountOptions) -> list[str]:
     lease = tree.lease_of(tree.root) if options.immutable or options.coherence == "push" else None
     if options.immutable and (why := _not_whole(lease)):
         lines.append(f"immutable: {why}, so each open still sends a message")
-    if options.coherence == "push" and (lease is None or lease.described is not None):
+    by_value = lease is None or lease.described is not None
+    if options.coherence == "push" and by_value and not _has_renewables(tree):
         lines.append(
             "coherence=push: this tree is no directory, so its files are looked at again after the"
             " cache timeout"
         )
-    if options.coherence == "push" and lease is not None and lease.archive is not None:
+    if options.coherence == "push" and lease is not None and _has_archive_layer(lease):
         lines.append(
-            "coherence=push: an archive is shown as it was when the mount began, so it has no"
-            " changes"
+            "coherence=push: an archive that is a layer is shown as it was when the mount began, so"
+            " it has no changes"
         )
     asks = tree.root.volatile and tree.lease_of(tree.root) is None
     if asks and not _is_default(options, "cache_timeout"):
@@ -304,6 +305,16 @@ def _of_the_tree(tree: Tree, options: MountOptions) -> list[str]:
             "cache_timeout: a policy answers each client, so the kernel caches no name of it"
         )
     return lines
+
+
+def _has_renewables(tree: Tree) -> bool:
+    from zcfuse.tree import renewables_in  # a checked command has loaded it
+
+    return next(renewables_in(tree), None) is not None
+
+
+def _has_archive_layer(lease: Lease) -> bool:
+    return any(layer.archive is not None for layer in lease.layers)
 
 
 def _is_default(options: MountOptions, name: str) -> bool:

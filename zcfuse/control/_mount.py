@@ -30,6 +30,7 @@ from zcfuse.control._checks import (
     chosen_lock_budget,
 )
 from zcfuse.control._opens import opens_silently
+from zcfuse.control._renewal import Renewal
 from zcfuse.control._served import CONTROL_TASKS, Mount, serving
 from zcfuse.fuse import Changes, DirectoryLeases, Operations, Session, own_session
 from zcfuse.linux import (
@@ -282,6 +283,7 @@ def _prepare(
         if survival is not None and not survival.first:
             datapath.resend()
     files = _file_requests(tree, operations, datapath, options, lock_limit)
+    renewal = Renewal(tree, operations, changes, push=options.coherence == "push")
     resources.callback(files.locks.close)
     served = Mount(
         kernel,
@@ -294,6 +296,7 @@ def _prepare(
         tree,
         files,
         survival,
+        renewal=renewal if _watches(tree, options) else None,
         silent_opens=silent_opens,
     )
     return served, listener
@@ -372,7 +375,7 @@ def _teller(datapath: DataPath | None, session: Session) -> Callable[[int, bytes
                 session.invalidate_inode(pyfuse3.InodeT(nodeid), True)
             return
         datapath.invalidate_entry(nodeid, name)
-        datapath.invalidate_inode(nodeid, -1, 0)
+        datapath.invalidate_inode(nodeid, 0, 0)  # and its listing, if the kernel has it
 
     return tell
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from zcfuse.linux import AT_EMPTY_PATH, NEAR_MOUNTS, read_mounts, statx
 from zcfuse.options import MountOptions
-from zcfuse.tree import Tree, merged_directories
+from zcfuse.tree import Tree, merged_directories, renewables_in
 
 _LARGE_BYTES: Final = 256 << 10  # docs/measurements.md has the measurement
 _MOST_FILES: Final = 2000
@@ -31,10 +31,13 @@ def opens_silently(tree: Tree, options: MountOptions, *, passthrough: bool) -> b
         passthrough: whether the kernel may read files by itself.
 
     Returns:
-        False if the files could pass through, and are large on average or not there yet.
+        False if the files could pass through, and are large on average or not there yet. Also if
+        an archive or a manifest may be replaced, because its readers keep what they opened.
     """
     if options.path == "passthrough":
         return False
+    if not options.immutable and next(renewables_in(tree), None) is not None:
+        return False  # who has an old archive open finishes with it
     if not passthrough or options.path != "auto" or (options.survive and options.immutable):
         return True
     directories = merged_directories(tree)

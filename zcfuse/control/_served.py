@@ -53,6 +53,7 @@ from zcfuse.tree import Tree, VirtualTree, move_file
 
 if TYPE_CHECKING:
     from zcfuse.admin.metrics import MetricsServer
+    from zcfuse.control._renewal import Renewal
     from zcfuse.control.survive import Survival
     from zcfuse.datapath import DataPath
 
@@ -97,9 +98,11 @@ class Mount:
         files: FileRequests,
         survival: Survival | None = None,
         *,
+        renewal: Renewal | None = None,
         silent_opens: bool = True,
     ) -> None:
         self._kernel = kernel
+        self._renewal = renewal
         self._silent_opens = silent_opens
         self._tree = tree
         self._files = files
@@ -317,7 +320,14 @@ class Mount:
         """
         if self._datapath is None:
             return False
-        sync = functools.partial(self._datapath.sync, round(wait * 1000))
+        until = trio.current_time() + wait
+        if self._renewal is not None:
+            with trio.move_on_at(until) as renewing:
+                await self._renewal.look()
+            if renewing.cancelled_caught:
+                return False
+        left = max(0.0, until - trio.current_time())
+        sync = functools.partial(self._datapath.sync, round(left * 1000))
         return await trio.to_thread.run_sync(sync, abandon_on_cancel=True)
 
     def request_end(self, wait: float | None = None) -> None:
@@ -361,6 +371,8 @@ class Mount:
                             tasks.start_soon(self._watch_datapath, self._datapath)
                         tasks.start_soon(self._unmount_when_asked)
                         tasks.start_soon(self._changes.run)
+                        if self._renewal is not None:
+                            tasks.start_soon(self._renewal.run)
                         if self._survival is not None:
                             tasks.start_soon(self._end_without_holder, self._survival)
                         tasks.start_soon(serve_status, listener, self._respond, replies)

@@ -8,7 +8,7 @@ directory's lock, and a client may hold it until this process answers its reques
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -63,10 +63,13 @@ class Changes:
 
     async def _tell_all(self) -> None:
         while self._waiting:
-            nodeid, name = next(iter(self._waiting))
-            del self._waiting[nodeid, name]
+            changes, self._waiting = self._waiting, {}
+            # Abandoned at the end of the mount: the abort of the connection ends the calls.
+            await trio.to_thread.run_sync(self._tell_each, changes, abandon_on_cancel=True)
+
+    def _tell_each(self, changes: Iterable[tuple[int, bytes]]) -> None:
+        for nodeid, name in changes:
             try:
-                # Abandoned at the end of the mount: the abort of the connection ends the call.
-                await trio.to_thread.run_sync(self._tell, nodeid, name, abandon_on_cancel=True)
+                self._tell(nodeid, name)
             except OSError as error:
                 log.info("a change could not be reported to the kernel: %s", error)

@@ -79,6 +79,12 @@ class DirectoryLeases:
         """
         self._grant(ROOT_NODEID, self._tree.root)
 
+    def renew_root(self) -> None:
+        """Lease what the tree's root is now, in place of what it was."""
+        if not self._revoked:
+            self.forget([ROOT_NODEID])
+            self.grant(ROOT_NODEID, self._tree.root)
+
     def _grant(self, nodeid: int, node: Node) -> None:
         lease = None if self._revoked else self._tree.lease_of(node)
         if lease is None:
@@ -103,7 +109,7 @@ class DirectoryLeases:
             self._datapath.filter_lease(nodeid, patterns, above)
         self._leased.add(nodeid)
         push = self._push if lease.coherence is None else lease.coherence == "push"
-        if push and lease.archive is None and lease.source is None:
+        if push and lease.archive is None and lease.source is None and lease.described is None:
             self._push_changes(nodeid)
 
     def _push_changes(self, nodeid: int) -> None:

@@ -51,6 +51,13 @@ class NodeTable:
         """Return the node of a nodeid; OSError(ESTALE) if it has been forgotten."""
         return self._known(nodeid).node
 
+    def replace_root(self, root: Node) -> None:
+        """Have another node as the root from now on."""
+        known = self._by_nodeid[ROOT_NODEID]
+        self._by_identity.pop(known.node.identity, None)
+        known.node = root
+        self._by_identity[root.identity] = known
+
     def nodeid(self, node: Node) -> int | None:
         """Return the nodeid of a node, None if the kernel does not know it."""
         known = self._by_identity.get(node.identity)

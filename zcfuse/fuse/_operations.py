@@ -164,6 +164,18 @@ class Operations(PlacingOperations):
             return self._directory_leases.nodeid(node)
         return found
 
+    def renew_root(self) -> None:
+        """Show the tree's root, which is another node now. What is open stays as it is.
+
+        The caller notes the names that mean something else (`Changes`).
+        """
+        root = self._tree.root
+        self._nodes.replace_root(root)
+        if self._leases is not None:
+            self._leases.set_ino(ROOT_NODEID, self._tree.attributes(root).ino)
+        if self._directory_leases is not None:
+            self._directory_leases.renew_root()
+
     def node(self, nodeid: int) -> Node:
         """Return the node of a nodeid; OSError(ESTALE) if the kernel knows no such node."""
         return self._nodes.node(nodeid)

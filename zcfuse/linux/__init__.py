@@ -19,6 +19,7 @@ from zcfuse.linux._files import (
     statx,
 )
 from zcfuse.linux._handles import nodeid_of
+from zcfuse.linux._inotify import Inotify
 from zcfuse.linux._mapping import PAGE_BYTES, Mapping, data_ranges, may_ask, whole_pages
 from zcfuse.linux._mount_api import (
     ATTR_NODEV,
@@ -63,6 +64,7 @@ __all__ = [
     "Answer",
     "Attributes",
     "Capability",
+    "Inotify",
     "KernelMount",
     "Mapping",
     "MountEntry",

@@ -73,3 +73,20 @@ def detach_mountpoint(mountpoint: str) -> None:
     if _libc().umount2(os.fsencode(mountpoint), _MNT_FORCE | _MNT_DETACH) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), mountpoint)
+
+
+def inotify_init() -> int:
+    """Return the descriptor of a new inotify(7) instance, which does not wait in read(2)."""
+    return _checked(_libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+
+
+def inotify_add_watch(fd: int, path: bytes, mask: int) -> int:
+    """Watch a path for the events of a mask (inotify_add_watch(2))."""
+    return _checked(_libc().inotify_add_watch(fd, path, ctypes.c_uint32(mask)))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result

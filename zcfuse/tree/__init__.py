@@ -26,6 +26,7 @@ from zcfuse.tree._near import AskFar, FarError, begin_ask_far, end_ask_far, near
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._pool import REFUSABLE, Hint, Permitting, Placing, Pool
+from zcfuse.tree._renewal import Renewable, RenewalError
 from zcfuse.tree._sources import Maker, Run, Runs, Source, Sources, Stamp
 from zcfuse.tree._types import (
     HOLE,
@@ -63,7 +64,7 @@ from zcfuse.tree._union_changes import (
 )
 from zcfuse.tree._union_nodes import UnionNode
 from zcfuse.tree._union_upper import Upper
-from zcfuse.tree.virtual import DirNode, VirtualTree
+from zcfuse.tree.virtual import DirNode, VirtualTree, renewables_in
 
 __all__ = [
     "HOLE",
@@ -125,6 +126,8 @@ __all__ = [
     "Pool",
     "Read",
     "RegularFile",
+    "Renewable",
+    "RenewalError",
     "Run",
     "Runs",
     "Slice",
@@ -151,6 +154,7 @@ __all__ = [
     "move_file",
     "near_only",
     "pread_extents",
+    "renewables_in",
     "union_changes",
     "write_layer_directory",
     "write_layer_tar",

@@ -34,26 +34,35 @@ def trees_in(directory: Dir) -> Iterator[Tree]:
     Of a directory that makes its contents on demand it takes `Dir.subtrees`. Stops after
     `MOST_NAMES` names.
     """
+    return (found for _, _, found in parts_in(directory) if isinstance(found, Tree))
+
+
+def parts_in(directory: Dir) -> Iterator[tuple[Dir, bytes, Tree | Dir]]:
+    """Yield the trees and directories below a directory, each once, with one holder and name.
+
+    The name of what `Dir.subtrees` returns is empty. Stops after `MOST_NAMES` names.
+    """
     left = MOST_NAMES
     known = {id(directory)}
     waiting = [directory]
     while waiting:
-        for entry in _entries(waiting.pop()):
+        holder = waiting.pop()
+        for name, entry in _entries(holder):
             left -= 1
             if left < 0:
                 return
             if isinstance(entry, Tree | Dir) and id(entry) not in known:
                 known.add(id(entry))
+                yield holder, name, entry
                 if isinstance(entry, Dir):
                     waiting.append(entry)
-                else:
-                    yield entry
 
 
-def _entries(directory: Dir) -> Iterator[object]:
-    yield from directory.subtrees()
+def _entries(directory: Dir) -> Iterator[tuple[bytes, object]]:
+    for tree in directory.subtrees():
+        yield b"", tree
     kind = type(directory)
     if kind.dynamic or kind.get is not Dir.get or kind.names is not Dir.names:
         return
     for name in directory.names():
-        yield directory.get(name)
+        yield name, directory.get(name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import resource
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from zcfuse.cli.mount._progress import Progress
 
 if TYPE_CHECKING:
     from zcfuse.tree import Dir
-    from zcfuse.tree.archive import Archive, ArchiveError
+    from zcfuse.tree.archive import Archive, ArchiveError, UnpackBudget
 
 KEEP: Final = {"cache": "CACHE", "beside": "BESIDE", "no": "NOT"}
 """The choices of ``--keep-index``, each with its member of `Keep`."""
@@ -98,8 +99,39 @@ def load_archives(
         _warn_of_damage(archive)
     if not found:
         raise CommandError(f"{directories[0]}: there is no tar or zip archive in it", usage=True)
-    names = _names(list(found))
-    return Dir({names[path]: found[path] for path in found}), list(found.values())
+    if not directories:
+        names = _names(list(found))
+        return Dir({names[path]: found[path] for path in found}), list(found.values())
+    from zcfuse.cli.mount._archive_directory import ArchiveDirectory
+
+    # A daemon has another working directory.
+    watched = [os.path.abspath(directory) for directory in dict.fromkeys(directories)]
+    by_path = {os.path.abspath(path): archive for path, archive in found.items()}
+    load = functools.partial(made_archive, options=options, budget=indexing.budget)
+    listed = functools.partial(_listed, watched)
+    return ArchiveDirectory(watched, by_path, listed, load, _names), list(found.values())
+
+
+def _listed(directories: Sequence[str]) -> list[str]:
+    return [one.path for directory in directories for one in _candidates(directory)]
+
+
+def made_archive(
+    path: str,
+    options: ArchiveOptions,
+    budget: UnpackBudget,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Archive:
+    """Return the tree of an archive. Raises ArchiveError, OSError."""
+    from zcfuse.tree.archive import Archive, Keep
+
+    return Archive(
+        path,
+        keep=Keep[KEEP[options.keep_index or "cache"]],
+        progress=progress,
+        salvage=options.salvage,
+        budget=budget,
+    )
 
 
 def log_archives(archives: Sequence[Archive]) -> None:
@@ -130,7 +162,7 @@ class _Indexing:
         from zcfuse.tree.archive import UnpackBudget
 
         budget = options.unpack_budget
-        self._budget = UnpackBudget() if budget is None else UnpackBudget(budget)
+        self.budget = UnpackBudget() if budget is None else UnpackBudget(budget)
         self._options = options
         self._count = count
         self._done = 0
@@ -143,18 +175,14 @@ class _Indexing:
             CommandError: a required archive is missing or broken.
             NotAnArchiveError, OSError: an optional candidate is no archive, or did not open.
         """
-        from zcfuse.tree.archive import Archive, ArchiveError, Keep, NotAnArchiveError
+        from zcfuse.tree.archive import ArchiveError, NotAnArchiveError
 
         self._done += 1
         which = f" ({self._done} of {self._count})" if self._count > 1 else ""
         self._progress.what = f"indexing {os.path.basename(candidate.path)!r}{which}"
         try:
-            return Archive(
-                candidate.path,
-                keep=Keep[KEEP[self._options.keep_index or "cache"]],
-                progress=self._progress.show,
-                salvage=self._options.salvage,
-                budget=self._budget,
+            return made_archive(
+                candidate.path, self._options, self.budget, progress=self._progress.show
             )
         except NotAnArchiveError as error:
             if not candidate.required:

@@ -84,15 +84,17 @@ class MemberFile(BackingFile):
 class UnpackedFile(BackingFile):
     """An open decompressed member."""
 
-    __slots__ = ("_attributes", "_fd", "_node", "_unpacked")
+    __slots__ = ("_attributes", "_fd", "_node", "_owner", "_unpacked")
 
     def __init__(
         self,
         unpacked: UnpackedMembers,
         member: Member,
         attributes: Attributes,
+        owner: object,
     ) -> None:
         self._attributes = attributes
+        self._owner = owner  # frees the member once nobody refers to it
         self._node = member.node
         self._unpacked = unpacked
         self._fd = unpacked.take(member)

@@ -43,7 +43,17 @@ def index_archive(
     Raises ArchiveError, one line, if the archive cannot be indexed, and OSError if it cannot be
     opened or read.
     """
-    place = ArchivePlace(path)
+    return index_place(ArchivePlace(path), keep=keep, progress=progress, salvage=salvage)
+
+
+def index_place(
+    place: ArchivePlace,
+    *,
+    keep: Keep,
+    progress: Progress = lambda done, total: None,
+    salvage: bool,
+) -> ArchiveIndex:
+    """Return the index of the archive that is at a place now; see `index_archive`."""
     fd = place.open()
     try:
         kept = _Kept(place, keep, os.fstat(fd).st_uid)

@@ -54,6 +54,22 @@ class ArchivePlace:
                 directory = _directories[above] = _Directory(above)
         self._directory = directory
 
+    @property
+    def directory(self) -> bytes:
+        """The directory, as a path through its open descriptor."""
+        return b"/proc/self/fd/%d" % self._directory.fd
+
+    def identity(self) -> ArchiveIdentity | None:
+        """Return the identity of the file that is there now, None without one. Raises OSError."""
+        try:
+            fd = os.open(self._name, LOOK, dir_fd=self._directory.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            return identify(self.path, fd)
+        finally:
+            os.close(fd)
+
     def open(self) -> int:
         """Open the file for reading and return its descriptor; NotAnArchiveError if not regular."""
         fd = os.open(self._name or b".", READ, dir_fd=self._directory.fd)

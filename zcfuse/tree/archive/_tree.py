@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
 
-from zcfuse.arguments import require_call, require_path, require_type
-from zcfuse.datapath import BLOCK_BYTES, MADE_INO_BIT, NAME_BYTES
+from zcfuse.arguments import require_call, require_one_of, require_path, require_type
+from zcfuse.datapath import BLOCK_BYTES, NAME_BYTES
 from zcfuse.tree._overrides import overrides
+from zcfuse.tree._renewal import Renewable, RenewalError
 from zcfuse.tree._types import (
+    COHERENCE,
     ArchiveLease,
     Attributes,
     BackingFile,
@@ -26,12 +28,16 @@ from zcfuse.tree._types import (
     Tree,
 )
 from zcfuse.tree.archive._budget import DEFAULT_BUDGET, UnpackBudget
-from zcfuse.tree.archive._errors import printable, shown
-from zcfuse.tree.archive._files import MemberFile, SharedArchive, UnpackedFile
+from zcfuse.tree.archive._errors import ArchiveError, printable, shown
+from zcfuse.tree.archive._files import MemberFile, UnpackedFile
+from zcfuse.tree.archive._identity import ArchiveIdentity
+from zcfuse.tree.archive._index import ArchiveIndex
+from zcfuse.tree.archive._indexed import Indexed
 from zcfuse.tree.archive._members import PACKED, Kind
-from zcfuse.tree.archive._open import Keep, index_archive
+from zcfuse.tree.archive._open import Keep, index_place
 from zcfuse.tree.archive._parse import Progress
-from zcfuse.tree.archive._unpacked import UnpackedMembers, UnpackedStatistics
+from zcfuse.tree.archive._place import ArchivePlace
+from zcfuse.tree.archive._unpacked import UnpackedStatistics
 
 DOTS: Final = 2
 """Entries before the first name of a listing: "." and ".."."""
@@ -55,19 +61,20 @@ _KINDS: Final = {
 class ArchiveNode(Node):
     """A member, or a directory without a member. Only directories know their parent."""
 
-    __slots__ = ("above", "identity", "number")
+    __slots__ = ("above", "identity", "number", "of")
 
-    def __init__(self, archive: bytes, number: int, above: ArchiveNode | None = None) -> None:
+    def __init__(self, of: Indexed, number: int, above: ArchiveNode | None = None) -> None:
+        self.of = of
         self.number = number
         self.above = above
-        self.identity: tuple[bytes, int] = (archive, number)
+        self.identity: tuple[bytes, int] = (of.key, number)
 
 
-class Archive(Tree):
+class Archive(Tree, Renewable):
     """Shows the members of a tar archive, compressed or not, or of a zip archive as files.
 
-    Creating one reads the archive's headers once; later ones use the kept index. The archive must
-    not change: later opens would give ESTALE, never other bytes.
+    Creating one reads the archive's headers once; later ones use the kept index. After a change of
+    the archive opens give ESTALE, never other bytes. A mount that pushes changes indexes it again.
 
     Parameters:
         path: the archive. Symbolic links to it are followed once, now.
@@ -78,6 +85,8 @@ class Archive(Tree):
         uid: the owner of everything; None: the archive's owners.
         gid: the group of everything; None: the archive's groups.
         budget: bytes of memory for decompressed members, or a budget shared by several archives.
+        coherence: that of `MountOptions` for this archive alone; None: the mount's. With "push" a
+            mount shows the new members once the archive has been replaced.
 
     Raises:
         ArchiveError: the archive cannot be indexed; one line says why, and what to do.
@@ -85,6 +94,7 @@ class Archive(Tree):
     """
 
     root: ArchiveNode
+    coherence: str | None = None
     engine_reason = ""
     """Why FUSE serves a mount of it, in the status of that mount."""
 
@@ -98,6 +108,7 @@ class Archive(Tree):
         uid: int | None = None,
         gid: int | None = None,
         budget: int | UnpackBudget = DEFAULT_BUDGET,
+        coherence: str | None = None,
     ) -> None:
         require_path("path", path)
         require_type("keep", keep, Keep, "a Keep")
@@ -106,21 +117,50 @@ class Archive(Tree):
         require_type("uid", uid, int | None, "a uid or None")
         require_type("gid", gid, int | None, "a gid or None")
         require_type("budget", budget, (int, UnpackBudget), "bytes or an UnpackBudget")
+        require_one_of("coherence", coherence, COHERENCE)
+        self.coherence = coherence
         self._of = f" of {os.fsdecode(path)}"
-        self.index = index_archive(path, keep=keep, progress=progress, salvage=salvage)
+        self._place = ArchivePlace(path)
+        self._read = partial(index_place, self._place, keep=keep, salvage=salvage)
         self._uid = uid
         self._gid = gid
-        self._unpacked = UnpackedMembers(
-            self.index, UnpackBudget(budget) if isinstance(budget, int) else budget
-        )
-        self._shared = SharedArchive(self.index)
-        self._key = hashlib.blake2b(repr(self.index.identity).encode(), digest_size=16).digest()
-        self._first_ino = MADE_INO_BIT | (int.from_bytes(self._key[:4]) >> 1) << 32
-        self.root = ArchiveNode(self._key, self.index.root)
+        self._budget = UnpackBudget(budget) if isinstance(budget, int) else budget
+        self._show(Indexed(self._read(progress=progress), self._budget))
+        self._seen: ArchiveIdentity | None = self.index.identity
+
+    @property
+    def index(self) -> ArchiveIndex:
+        """The index of what it shows now."""
+        return self._now.index
+
+    def watched(self) -> Collection[bytes]:
+        """Return the directory of the archive."""
+        return (self._place.directory,)
+
+    def look(self) -> Callable[[], None] | None:
+        """Index the archive again if it has changed. Raises RenewalError."""
+        try:
+            before, self._seen = self._seen, self._place.identity()
+            if self._seen == before:
+                return None
+            index = self._read()
+        except (ArchiveError, OSError) as error:
+            raise RenewalError(str(error)) from error
+        self._seen = index.identity
+        if self._seen == self.index.identity:
+            index.close()
+            return None
+        _ = index.native  # read here, not in the trio thread
+        return partial(self._show, Indexed(index, self._budget))
+
+    def _show(self, indexed: Indexed) -> None:
+        """Show this from now on. Nodes and open files of before stay with what they had."""
+        self._now = indexed
+        self.root = ArchiveNode(indexed, indexed.index.root)
 
     def unpacked(self) -> UnpackedStatistics:
         """Return the counts of decompressed members, and the reasons for failures."""
-        return self._unpacked.statistics()
+        return self._now.unpacked.statistics()
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return, as "archives", the index and the decompressed members, by path."""
@@ -145,18 +185,19 @@ class Archive(Tree):
         if name == b"..":
             above = own.above or own
             return above, self.attributes(above)
-        number = self.index.lookup(own.number, name)
+        number = own.of.index.lookup(own.number, name)
         if number is None:
             raise _error(errno.ENOENT)
         return self._found(own, number)
 
     def attributes(self, node: Node) -> Attributes:
         """Return the node's attributes in the archive."""
-        return self._attributes(_own(node).number)
+        return self._attributes(_own(node))
 
     def readlink(self, node: Node) -> bytes:
         """Return the target of a symbolic link."""
-        return self.index.readlink(_own(node).number)
+        own = _own(node)
+        return own.of.index.readlink(own.number)
 
     def open(self, node: Node) -> BackingFile:
         """Open a member.
@@ -164,21 +205,23 @@ class Archive(Tree):
         Raises OSError: ESTALE if the archive has changed, EIO if the member is unreadable, ENOMEM
         if it does not fit the budget, BlockingIOError while it is being decompressed.
         """
-        member = self.index.member(_own(node).number)
+        own = _own(node)
+        index = own.of.index
+        member = index.member(own.number)
         if member.kind == Kind.DIRECTORY:
             raise _error(errno.EISDIR)
         if member.kind == Kind.SYMLINK:
             raise _error(errno.ELOOP)
-        attributes = self._attributes(member.node)
+        attributes = self._attributes(own)
         if member.kind in PACKED:
-            self.index.check()
-            return UnpackedFile(self._unpacked, member, attributes)
-        return MemberFile(self._shared, tuple(self.index.runs(member.node)), attributes)
+            index.check()
+            return UnpackedFile(own.of.unpacked, member, attributes, own.of)
+        return MemberFile(own.of.shared, tuple(index.runs(member.node)), attributes)
 
     def listing(self, node: Node) -> Listing:
         """Return the names of a directory."""
         own = _own(node)
-        if not stat.S_ISDIR(self._attributes(own.number).mode):
+        if not stat.S_ISDIR(self._attributes(own).mode):
             raise _error(errno.ENOTDIR)
         return _ArchiveListing(self, own)
 
@@ -194,23 +237,25 @@ class Archive(Tree):
 
     def describe(self, node: Node) -> str:
         """Describe the storage of the member."""
-        member = self.index.member(_own(node).number)
+        index = _own(node).of.index
+        member = index.member(_own(node).number)
         kind = _KINDS.get(member.kind, "member")
         if member.kind in PACKED:
             name = member.kind.name.lower().replace("_", " ")
             kind = f"{name} member, decompressed into memory when it is opened,"
-        return f"{kind} of the {self.index.container} archive {shown(self.index.identity.path)}"
+        return f"{kind} of the {index.container} archive {shown(index.identity.path)}"
 
     def lease_of(self, node: Node) -> Lease | None:
         """Return the whole index, for the root, unless it is too large."""
-        size = self.index.size
+        index = self.index
+        size = index.size
         if node is not self.root or size > INDEX_BYTES or overrides(self, Archive, _FREE):
             return None
         archive = ArchiveLease(
             size=size,
-            index=lambda: self.index.native,
-            open=self.index.open,
-            first_ino=self._first_ino,
+            index=lambda: index.native,
+            open=index.open,
+            first_ino=self._now.first_ino,
             uid=self._uid,
             gid=self._gid,
         )
@@ -218,23 +263,26 @@ class Archive(Tree):
 
     def adopt(self, directory: Node, name: bytes, identity: Identity) -> Node:
         """Return the node of a member that the data plane found, by its inode number."""
-        number = identity.ino - self._first_ino
-        self.index.member(number)
-        return ArchiveNode(self._key, number, _own(directory))
+        above = _own(directory)
+        number = identity.ino - above.of.first_ino
+        above.of.index.member(number)
+        return ArchiveNode(above.of, number, above)
 
     def close(self) -> None:
         """Free the index and the decompressed members."""
-        self._unpacked.close()
-        self.index.close()
+        self._now.close()
 
     def _found(self, directory: ArchiveNode, number: int) -> tuple[ArchiveNode, Attributes]:
-        attributes = self._attributes(number)
-        above = directory if stat.S_ISDIR(attributes.mode) else None
-        return ArchiveNode(self._key, number, above), attributes
+        found = ArchiveNode(directory.of, number, directory)
+        attributes = self._attributes(found)
+        if not stat.S_ISDIR(attributes.mode):
+            found.above = None
+        return found, attributes
 
-    def _attributes(self, number: int) -> Attributes:
-        return self.index.attributes(
-            number, first_ino=self._first_ino, uid=self._uid, gid=self._gid
+    def _attributes(self, node: ArchiveNode) -> Attributes:
+        of = node.of
+        return of.index.attributes(
+            node.number, first_ino=of.first_ino, uid=self._uid, gid=self._gid
         )
 
 
@@ -253,7 +301,7 @@ class _ArchiveListing(Listing):
             if start <= offset:
                 yield offset + 1, name, *self._tree.lookup(self._directory, name)
         first = max(start - DOTS, 0)
-        names = self._tree.index.list(self._directory.number, first)
+        names = self._directory.of.index.list(self._directory.number, first)
         for offset, (name, number) in enumerate(names, first + DOTS + 1):
             yield offset, name, *self._tree._found(self._directory, number)
 

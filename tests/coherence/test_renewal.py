@@ -1,0 +1,161 @@
+"""Archives and manifests that change below a mount with pushes: docs/semantics.md."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.coherence.archives import write_archive
+from tests.coherence.pushed import PUSH, ROUNDS, sync
+from tests.coherence.test_push import FILESYSTEMS, new_filesystem
+from tests.integration.conftest import kernel_mount, serving
+from tests.integration.counts import counts
+from tests.support import DEADLINE_S, Daemon, eventually, let_pass, requires
+
+pytestmark = requires("mounting", "root")
+
+ARCHIVE_ROUNDS: Final = max(5, ROUNDS // 10)  # each of them indexes a few archives
+
+
+def _replaced(path: Path, **members: bytes) -> None:
+    new = path.with_name(f".new{path.suffix}")
+    write_archive(str(new), members)
+    os.rename(new, path)
+
+
+def _cat(daemon: Daemon, *names: str) -> bytes:
+    return daemon.run("cat", *(daemon.path(name) for name in names)).stdout
+
+
+def _listed(daemon: Daemon, name: str = "") -> list[bytes]:
+    return daemon.run("ls", daemon.path(name)).stdout.split()
+
+
+@contextlib.contextmanager
+def _reader(daemon: Daemon, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a client that has opened a file; it reads the file once its input ends."""
+    script = 'exec 3<"$0"; echo; read end; exec cat <&3'
+    argv = ["sh", "-c", script, daemon.path(name)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"\n"
+        yield reader
+
+
+def test_a_replaced_archive_shows_its_members_while_readers_finish_with_the_old_bytes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "archive.tar"
+    old = bytes(4 << 20)
+    _replaced(path, same=old, gone=b"gone")
+    with serving(tmp_path, str(path), *PUSH) as daemon:
+        assert _listed(daemon) == [b"gone", b"same"]
+        daemon.run("test", "!", "-e", daemon.path("new"))
+        with _reader(daemon, "same") as reader:
+            _replaced(path, same=b"renewed", new=b"new")
+            sync(daemon)
+            assert _listed(daemon) == [b"new", b"same"]
+            assert _cat(daemon, "same", "new") == b"renewednew"
+            daemon.run("test", "!", "-e", daemon.path("gone"))
+            assert reader.communicate(timeout=DEADLINE_S)[0] == old
+
+
+def test_a_replaced_archive_shows_without_a_fence(tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, name=b"old")
+    with serving(tmp_path, str(path), *PUSH) as daemon:
+        assert _cat(daemon, "name") == b"old"
+        _replaced(path, name=b"new", more=b"")
+        assert eventually(lambda: _listed(daemon) == [b"more", b"name"])
+        assert _cat(daemon, "name") == b"new"
+
+
+def test_the_kernel_keeps_the_names_of_an_archive_until_it_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, name=b"old")
+    with serving(tmp_path, str(path), *PUSH, "--cache-timeout", "0.01") as daemon:
+        for _ in range(3):
+            daemon.run("stat", daemon.path("name"))
+        assert counts(daemon).request("LOOKUP") == 1
+        _replaced(path, name=b"new")
+        sync(daemon)
+        daemon.run("stat", daemon.path("name"))
+        assert counts(daemon).request("LOOKUP") == 2
+
+
+def test_a_broken_archive_leaves_the_names_of_the_old_one_and_one_line_in_the_log(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, name=b"old")
+    with serving(tmp_path, str(path), *PUSH) as daemon:
+        assert _listed(daemon) == [b"name"]
+        path.write_bytes(b"no archive")
+        for _ in range(2):
+            sync(daemon)
+        assert _listed(daemon) == [b"name"]
+        assert b"Stale file handle" in daemon.run("cat", daemon.path("name"), check=False).stderr
+        assert daemon.log().count("the mount goes on with what it showed") == 1
+        _replaced(path, name=b"whole")
+        sync(daemon)
+        assert _cat(daemon, "name") == b"whole"
+
+
+def test_an_archive_that_is_not_pushed_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, name=b"old")
+    with serving(tmp_path, str(path)) as daemon:
+        assert _listed(daemon) == [b"name"]
+        _replaced(path, other=b"new")
+        let_pass(2.0)
+        assert _listed(daemon) == [b"name"]
+        assert b"Stale file handle" in daemon.run("cat", daemon.path("name"), check=False).stderr
+
+
+def test_a_directory_of_archives_shows_those_that_come_and_not_those_that_go(
+    tmp_path: Path,
+) -> None:
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    _replaced(archives / "a.tar", name=b"a")
+    _replaced(archives / "b.tar", name=b"b")
+    with serving(tmp_path, "", "--archives", str(archives), *PUSH) as daemon:
+        with _reader(daemon, "b/name") as reader:
+            (archives / "b.tar").unlink()
+            _replaced(archives / "c.zip", name=b"c")
+            _replaced(archives / "a.tar", renewed=b"a")
+            (archives / "broken.tar").write_bytes(b"no archive")
+            sync(daemon)
+            assert _listed(daemon) == [b"a", b"c"]
+            assert _cat(daemon, "a/renewed", "c/name") == b"ac"
+            assert reader.communicate(timeout=DEADLINE_S)[0] == b"b"
+        assert daemon.log().count("broken.tar: ") == 1
+
+
+@pytest.mark.parametrize("filesystem", FILESYSTEMS)
+@pytest.mark.timeout(120 + 3 * ROUNDS)
+def test_a_directory_of_archives_shows_what_is_in_them_after_each_fence(
+    tmp_path: Path, filesystem: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with kernel_mount(*new_filesystem(tmp_path, filesystem), str(source)):
+        archives = source / "archives"
+        archives.mkdir()
+        _replaced(archives / "a.tar", name=b"a")
+        argv = [sys.executable, "-m", "tests.coherence.archives", str(ARCHIVE_ROUNDS), "1"]
+        with serving(tmp_path, "", "--archives", str(archives), *PUSH) as daemon:
+            result = subprocess.run(
+                [*argv, daemon.mountpoint, str(archives)],
+                capture_output=True,
+                text=True,
+                timeout=60 + 3 * ROUNDS,
+            )
+        assert (result.stdout + result.stderr).strip() == ""

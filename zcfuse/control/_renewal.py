@@ -1,0 +1,125 @@
+"""Reads archives and manifests again when their files change, and tells the kernel.
+
+A task of the mount waits for changes in the directories of these files. It looks at every file
+then, and at each fence, in a worker thread. What a client has open stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import trio
+
+from zcfuse.fuse import Changes, Operations
+from zcfuse.linux import Inotify
+from zcfuse.tree import Renewable, RenewalError, Tree, renewables_in
+
+_PAUSE_S: Final = 0.02  # many changes at once are one look
+
+log = logging.getLogger(__name__)
+
+
+class Renewal:
+    """The task that renews a tree. `push`: whether its parts are renewed that do not say."""
+
+    def __init__(self, tree: Tree, operations: Operations, changes: Changes, *, push: bool) -> None:
+        self._tree = tree
+        self._operations = operations
+        self._changes = changes
+        self._push = push
+        self._asked = 0
+        self._done = 0
+        self._ended = False
+        self._wanted = trio.Event()
+        self._looked = trio.Event()
+
+    async def look(self) -> None:
+        """Wait until the kernel knows of each change that returned before.
+
+        Returns at once if there is nothing to renew. A cancellation ends only the waiting.
+        """
+        if next(self._parts(), None) is None:
+            return
+        self._asked += 1
+        mine = self._asked
+        self._wanted.set()
+        while self._done < mine and not self._ended:
+            await self._looked.wait()
+
+    async def run(self) -> None:
+        """Renew until cancelled, then release every waiter."""
+        try:
+            async with trio.open_nursery() as nursery:
+                if next(self._parts(), None) is not None:
+                    nursery.start_soon(self._watch)
+                while True:
+                    await self._wanted.wait()
+                    self._wanted = trio.Event()
+                    asked = self._asked
+                    await self._renew()
+                    self._done = asked
+                    self._looked.set()
+                    self._looked = trio.Event()
+        finally:
+            self._ended = True
+            self._looked.set()
+
+    async def _watch(self) -> None:
+        try:
+            inotify = Inotify()
+        except OSError as error:
+            log.warning("archives and manifests are looked at by a fence only: %s", error)
+            return
+        with contextlib.closing(inotify):
+            while True:
+                self._watch_all(inotify)
+                self._wanted.set()  # for what changed before
+                await trio.lowlevel.wait_readable(inotify.fd)
+                inotify.drain()
+                await trio.sleep(_PAUSE_S)
+
+    def _watch_all(self, inotify: Inotify) -> None:
+        for directory in {one for part, _ in self._parts() for one in part.watched()}:
+            try:
+                inotify.watch(directory)
+            except OSError as error:
+                log.warning("%s is looked at by a fence only: %s", os.fsdecode(directory), error)
+
+    def _parts(self) -> Iterator[tuple[Renewable, Callable[[], None] | None]]:
+        for part, tell in renewables_in(self._tree):
+            if part.coherence == "push" or (self._push and part.coherence is None):
+                yield part, tell
+
+    async def _renew(self) -> None:
+        for part, tell in self._parts():  # lazily: a directory comes before what is in it
+            try:
+                # Abandoned at the end of the mount, whose tree is then closed.
+                show = await trio.to_thread.run_sync(part.look, abandon_on_cancel=True)
+            except RenewalError as error:
+                log.warning("%s: the mount goes on with what it showed", error)
+                continue
+            if show is None:
+                continue
+            if tell is None:
+                self._renew_root(show)
+            else:
+                show()
+                tell()
+            log.info("read again: %r", part)
+        await self._changes.notified()
+
+    def _renew_root(self, show: Callable[[], None]) -> None:
+        names = set(self._names())
+        show()
+        self._operations.renew_root()
+        for name in names.union(self._names()):
+            self._changes.note(self._tree.root, name)
+
+    def _names(self) -> Iterator[bytes]:
+        with contextlib.closing(self._tree.listing(self._tree.root)) as listing:
+            for _, name, _, _ in listing.entries(2):  # after the dots
+                yield name

@@ -1,0 +1,44 @@
+"""What a mount shows as it was read once, and reads again when its file changes.
+
+These are archives, directories of archives, and manifests. A mount that pushes changes looks at
+them when their directories change, and at each fence.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+
+
+class RenewalError(Exception):
+    """Why a changed file cannot be read, in one line."""
+
+
+class Renewable(ABC):
+    """A tree, or a `Dir`, that is read from a file."""
+
+    __slots__ = ()
+
+    coherence: str | None = None
+    """"push" where its changes show whatever the mount's option says, "ttl" where they never do;
+    None: as the mount's option says."""
+
+    @abstractmethod
+    def watched(self) -> Collection[bytes]:
+        """Return the directories whose changes may concern it, as paths that the daemon may open.
+
+        A path may lead through an open descriptor (``/proc/self/fd``).
+        """
+
+    @abstractmethod
+    def look(self) -> Callable[[], None] | None:
+        """Look at the file, and read it if it has changed since the last call; in a worker thread.
+
+        Returns:
+            What shows the new contents, to be called in the mount's trio thread; None if nothing
+            has changed.
+
+        Raises:
+            RenewalError: the file has changed and cannot be read. The contents stay as they are.
+                The next call raises that only after a further change.
+        """
