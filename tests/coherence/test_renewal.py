@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -159,3 +160,71 @@ def test_a_directory_of_archives_shows_what_is_in_them_after_each_fence(
                 timeout=60 + 3 * ROUNDS,
             )
         assert (result.stdout + result.stderr).strip() == ""
+
+
+def _written(path: Path, *records: dict[str, object]) -> None:
+    path.with_name(".new").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    os.rename(path.with_name(".new"), path)
+
+
+def test_a_changed_manifest_shows_its_nodes_while_readers_finish_with_the_old_bytes(
+    tmp_path: Path,
+) -> None:
+    manifest, data = tmp_path / "tree.jsonl", tmp_path / "data"
+    data.write_bytes(b"bytes of a file")
+    old = "old" * 100_000
+    _written(
+        manifest,
+        {"path": "same", "file": str(data)},
+        {"path": "sub/text", "text": old},
+        {"path": "gone", "zeros": 1},
+    )
+    with serving(tmp_path, "", "--tree", str(manifest), *PUSH) as daemon:
+        assert _listed(daemon) == [b"gone", b"same", b"sub"]
+        daemon.run("test", "!", "-e", daemon.path("new"))
+        number = daemon.run("stat", "-c", "%i", daemon.path("same")).stdout
+        with _reader(daemon, "sub/text") as reader:
+            _written(
+                manifest,
+                {"path": "same", "file": str(data)},
+                {"path": "sub/text", "text": "renewed"},
+                {"path": "new", "file": str(data), "length": 5},
+            )
+            sync(daemon)
+            assert _listed(daemon) == [b"new", b"same", b"sub"]
+            assert _cat(daemon, "same", "sub/text", "new") == b"bytes of a filerenewedbytes"
+            assert daemon.run("stat", "-c", "%i", daemon.path("same")).stdout == number
+            assert reader.communicate(timeout=DEADLINE_S)[0] == old.encode()
+
+
+def test_a_broken_manifest_leaves_the_old_tree_and_one_line_in_the_log(tmp_path: Path) -> None:
+    manifest = tmp_path / "tree.jsonl"
+    _written(manifest, {"path": "old", "text": "old"})
+    with serving(tmp_path, "", "--tree", str(manifest), *PUSH) as daemon:
+        manifest.write_text("{")
+        for _ in range(2):
+            sync(daemon)
+        assert _cat(daemon, "old") == b"old"
+        assert daemon.log().count("the mount goes on with what it showed") == 1
+        _written(manifest, {"path": "whole", "text": "whole"})
+        assert eventually(lambda: _listed(daemon) == [b"whole"])
+
+
+def test_a_mirror_of_a_manifest_pushes_its_changes_while_the_mount_does_not(
+    tmp_path: Path,
+) -> None:
+    manifest = tmp_path / "tree.toml"
+    for name in ("pushed", "timed"):
+        (tmp_path / name).mkdir()
+    manifest.write_text(
+        '[[node]]\npath = "pushed"\nmirror = "pushed"\ncoherence = "push"\n'
+        '[[node]]\npath = "timed"\nmirror = "timed"\n'
+    )
+    hour = ("--cache-timeout", "3600")
+    with serving(tmp_path, "", "--tree", str(manifest), *hour) as daemon:
+        for name in ("pushed", "timed"):
+            daemon.run("test", "!", "-e", daemon.path(name, "new"))
+            (tmp_path / name / "new").touch()
+        sync(daemon)
+        daemon.run("test", "-e", daemon.path("pushed", "new"))
+        daemon.run("test", "!", "-e", daemon.path("timed", "new"))

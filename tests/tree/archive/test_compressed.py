@@ -227,7 +227,7 @@ def test_a_process_that_is_killed_gives_eio_for_that_member_alone(tmp_path):
     tree = Archive(compressed(path, "gz"), keep=Keep.NOT)
     try:
         assert bytes_of(tree, "a") == b"a" * 5000
-        (unpacker,) = tree._unpacked._budget.streams._idle
+        (unpacker,) = tree._budget.streams._idle
         os.kill(unpacker._process._process.pid, signal.SIGKILL)
         with pytest.raises(BadMemberError, match="SIGKILL"):
             bytes_of(tree, "b")

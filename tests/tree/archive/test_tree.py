@@ -316,7 +316,7 @@ def test_a_tree_may_be_closed_while_a_member_is_being_unpacked(tmp_path, monkeyp
         tree.open(resolve(tree, "f"))
     tree.close()
     closed.set()
-    assert eventually(lambda: not tree._unpacked._budget.threads)
+    assert eventually(lambda: not tree._budget.threads)
     assert tree.unpacked().bytes == tree.unpacked().members == 0
 
 

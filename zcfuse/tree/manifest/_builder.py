@@ -13,6 +13,7 @@ from typing import Final
 
 from zcfuse.datapath import NAME_BYTES
 from zcfuse.tree._entry import LARGEST
+from zcfuse.tree._types import COHERENCE
 from zcfuse.tree.manifest._columns import (
     DIRECTORY,
     FILE,
@@ -29,7 +30,7 @@ from zcfuse.tree.manifest._columns import (
 from zcfuse.tree.manifest._errors import Problem
 from zcfuse.tree.manifest._files import UNKNOWN, BackingFiles, absolute, looked_at
 from zcfuse.tree.manifest._given import GivenAttributes
-from zcfuse.tree.manifest._index import Index
+from zcfuse.tree.manifest._index import Index, Mirrored
 from zcfuse.tree.manifest._records import CONTENTS, PART_CONTENTS, Part, Record
 from zcfuse.tree.manifest._sorting import sorted_rows
 
@@ -64,7 +65,7 @@ class Builder:
         self._parts = Contents()
         self._texts = bytearray()
         self._targets = bytearray()
-        self._mirrors: list[bytes] = []
+        self._mirrors: list[Mirrored] = []
         self._urls: list[str] = []
         self._directories = {"": _ROOT}
         self.directory_rows: array[int] = array("I", [0])  # the root has none
@@ -72,6 +73,8 @@ class Builder:
 
     def add(self, position: int, record: Record) -> None:
         """Add a node. Raises Problem."""
+        if record.coherence is not None:
+            _check_coherence(record)
         if record.dir:
             self._add_directory(position, record)
             return
@@ -229,7 +232,7 @@ class Builder:
         full = absolute("mirror", directory, self._base)
         if not stat.S_ISDIR(looked_at("mirror", directory, full).st_mode):
             raise Problem("mirror", f"{directory} is not a directory")
-        self._mirrors.append(full)
+        self._mirrors.append(Mirrored(full, record.coherence))
         return MIRROR, len(self._mirrors) - 1, 0, 0
 
     def _remote(self, record: Record, url: str) -> Row:
@@ -283,6 +286,13 @@ def _require_one(part: Part, contents: tuple[str, ...]) -> None:
         raise Problem("", f"has no content: give one of {', '.join(contents)}")
     if len(given) > 1:
         raise Problem(given[1], f"there is {given[0]} already: give one of them")
+
+
+def _check_coherence(record: Record) -> None:
+    if record.mirror is None:
+        raise Problem("coherence", "goes with mirror only")
+    if record.coherence not in COHERENCE:
+        raise Problem("coherence", "must be ttl or push")
 
 
 def _refuse_range(part: Part) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import Final, Protocol
 
 from zcfuse.tree._bytes import Bytes
 from zcfuse.tree._content import Blob, Concat, File, Slice, Zeros
 from zcfuse.tree._dir import Dir
 from zcfuse.tree._entry import Content, Given, Symlink
 from zcfuse.tree._mirror import Mirror
+from zcfuse.tree._renewal import Renewable, RenewalError
 from zcfuse.tree._types import Tree
 from zcfuse.tree.manifest._columns import (
     DIRECTORY,
@@ -24,8 +26,10 @@ from zcfuse.tree.manifest._columns import (
     ZEROS,
     Row,
 )
+from zcfuse.tree.manifest._differences import changed_names
+from zcfuse.tree.manifest._errors import ManifestError
 from zcfuse.tree.manifest._given import NO_TIME
-from zcfuse.tree.manifest._index import ROOT, Index
+from zcfuse.tree.manifest._index import ROOT, Index, Mirrored
 
 _SECOND_NS: Final = 1_000_000_000
 _SERIAL: Final = itertools.count(1)
@@ -38,12 +42,12 @@ class Entries:
     def __init__(self, index: Index, remote: Callable[[str], Tree] | None = None) -> None:
         self.index = index
         self._remote = remote
-        self._remotes: dict[int, Tree] = {}
+        self._remotes: dict[str, Tree] = {}
         self.serial: Final = next(_SERIAL)
         # One entry for all texts: each is a slice of it. The source bytes are dropped.
         self._texts: Blob | None = Bytes(index.texts) if index.texts else None
         index.texts = bytearray()
-        self._mirrors: dict[int, Mirror] = {}
+        self._mirrors: dict[Mirrored, Mirror] = {}
         self._files: dict[int, File] = {}
 
     def entry(self, number: int) -> Content:
@@ -63,7 +67,7 @@ class Entries:
         if kind == SYMLINK:
             target = self.index.targets[offset : offset + length]
             return Symlink(target, **self._given(number, dated=True))
-        return self.remote(source) if kind == REMOTE else self._mirror(source)
+        return self.remote(source) if kind == REMOTE else self.mirror(source)
 
     def attributes(self, number: int) -> Given:
         """Return the attributes of a directory."""
@@ -103,39 +107,83 @@ class Entries:
             found = self._files[number] = File(self.index.files.path(number))
         return found
 
-    def _mirror(self, number: int) -> Mirror:
+    def mirror(self, number: int) -> Mirror:
         """Return the single tree of a real directory, which stays open from now on."""
-        found = self._mirrors.get(number)
+        mirrored = self.index.mirrors[number]
+        found = self._mirrors.get(mirrored)
         if found is None:
-            found = self._mirrors[number] = Mirror(self.index.mirrors[number])
+            found = Mirror(mirrored.directory, coherence=mirrored.coherence)
+            self._mirrors[mirrored] = found
         return found
 
     def remote(self, number: int) -> Tree:
         """Return the single tree of a URL."""
-        found = self._remotes.get(number)
+        url = self.index.urls[number]
+        found = self._remotes.get(url)
         if found is None:
             assert self._remote is not None, "the builder refuses URLs without it"
-            found = self._remotes[number] = self._remote(self.index.urls[number])
+            found = self._remotes[url] = self._remote(url)
         return found
 
+    def take_trees(self, other: Entries) -> None:
+        """Use the trees of the same directories and URLs that an earlier manifest made."""
+        self._mirrors = other._mirrors
+        self._remotes = other._remotes
 
-class ManifestDir(Dir):
+
+class ManifestFile(Protocol):
+    """The file of a manifest."""
+
+    @property
+    def directory(self) -> bytes:
+        """The directory that it lies in."""
+
+    def read_if_changed(self) -> Entries | None:
+        """Read it if it has changed since the last time. Raises OSError, ManifestError."""
+
+
+class ManifestDir(Dir, Renewable):
     """A directory of a manifest. `load_manifest` returns the topmost.
 
-    Its contents are fixed (`add`, `replace` and `remove` raise TypeError). Another Dir may hold the
-    directory and replace it.
+    A program cannot change its contents (`add`, `replace` and `remove` raise TypeError). Another
+    Dir may hold the directory and replace it. A mount that pushes changes reads a changed manifest
+    again.
     """
 
-    __slots__ = ("_made", "_next", "_number")
+    __slots__ = ("_file", "_made", "_next", "_number")
 
     entry_origin = " (of a manifest)"
     by_value = True
 
-    def __init__(self, entries: Entries, number: int = ROOT) -> None:
+    def __init__(
+        self, entries: Entries, number: int = ROOT, file: ManifestFile | None = None
+    ) -> None:
         super().__init__(key=("manifest", entries.serial, number), **entries.attributes(number))
         self._made = entries
         self._number = number
         self._next = ROOT  # the likely place of the next name
+        self._file = file  # the topmost has one
+
+    def watched(self) -> Collection[bytes]:
+        """Return the directory of the manifest."""
+        return () if self._file is None else (self._file.directory,)
+
+    def look(self) -> Callable[[], None] | None:
+        """Read the manifest again if it has changed. Raises RenewalError."""
+        try:
+            entries = None if self._file is None else self._file.read_if_changed()
+        except (ManifestError, OSError) as error:
+            raise RenewalError(str(error)) from error
+        if entries is None:
+            return None
+        names = changed_names(self._made.index, entries.index)
+        return partial(self._show, entries, names)
+
+    def _show(self, entries: Entries, names: Sequence[bytes]) -> None:
+        entries.take_trees(self._made)
+        self._made = entries
+        self._next = ROOT
+        self.changed(*names)
 
     def get(self, name: str | bytes) -> Content | None:
         """Return the entry of `name`, or None."""
@@ -166,8 +214,12 @@ class ManifestDir(Dir):
         return self._made.index.urls
 
     def subtrees(self) -> Sequence[Tree]:
-        """Return the trees of the manifest's URLs; the first call makes them."""
-        return [self._made.remote(number) for number in range(len(self.urls))]
+        """Return the trees of its URLs, and the mirrors with a mode; the first call makes them."""
+        trees: list[Tree] = [self._made.remote(number) for number in range(len(self.urls))]
+        for number, mirrored in enumerate(self._made.index.mirrors):
+            if mirrored.coherence is not None:
+                trees.append(self._made.mirror(number))
+        return trees
 
     @property
     def unchecked_files(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final, overload
+from typing import Final, NamedTuple, overload
 
 from zcfuse.tree.manifest._columns import DIRECTORY, Contents, Row
 from zcfuse.tree.manifest._files import BackingFiles
@@ -16,6 +16,13 @@ from zcfuse.tree.manifest._given import NO_TIME, Attributes, GivenAttributes
 from zcfuse.tree.manifest._sorting import Order
 
 ROOT: Final = 0
+
+
+class Mirrored(NamedTuple):
+    """A real directory, and the `coherence` of its `Mirror`."""
+
+    directory: bytes
+    coherence: str | None
 
 
 class Index:
@@ -32,7 +39,7 @@ class Index:
         files: BackingFiles,
         texts: bytearray,
         targets: bytes,
-        mirrors: list[bytes],
+        mirrors: list[Mirrored],
         urls: list[str],
     ) -> None:
         """Take ownership of the columns."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from zcfuse.arguments import require_call, require_type
 from zcfuse.tree._types import Tree
@@ -19,6 +20,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 CHECKED_FILES: Final = 100_000
 """Checking this many files takes a fraction of a second, if their inodes are in memory."""
+
+_Stamp: TypeAlias = tuple[int, int, int, int, int] | None
+_Reader: TypeAlias = Callable[[BinaryIO, str, Builder, Callable[[int], None]], None]
 
 _FORMATS: Final = {".toml": read_toml, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
 
@@ -60,16 +64,59 @@ def load_manifest(
     if read is None:
         endings = ", ".join(_FORMATS)
         raise ManifestError(name, 0, "", f"of no known format: its name must end in {endings}")
-    try:
-        with open(name, "rb") as file:
-            status = os.fstat(file.fileno())
-            base = os.path.dirname(os.path.abspath(os.fsencode(name)))
-            opens_urls = remote is not None
-            builder = Builder(base, status.st_mtime_ns, checked_files, opens_urls=opens_urls)
-            read(file, name, builder, _reporter(progress, status.st_size))
-    except OSError as error:
-        raise ManifestError(name, 0, "", error.strerror or str(error)) from error
-    return ManifestDir(Entries(builder.index(), remote))
+    file = _File(name, read, checked_files, remote)
+    return ManifestDir(file.read(progress), file=file)
+
+
+class _File:
+    """The file of a manifest, and how to read it."""
+
+    def __init__(
+        self,
+        name: str,
+        read: _Reader,
+        checked_files: int,
+        remote: Callable[[str], Tree] | None,
+    ) -> None:
+        self._name = name
+        self._path = os.path.abspath(os.fsencode(name))  # a daemon has another working directory
+        self._read = read
+        self._checked_files = checked_files
+        self._remote = remote
+        self._seen: _Stamp = None
+
+    @property
+    def directory(self) -> bytes:
+        """The directory that it lies in, where relative paths start."""
+        return os.path.dirname(self._path)
+
+    def read(self, progress: Progress | None = None) -> Entries:
+        """Read it now. Raises ManifestError."""
+        try:
+            with open(self._path, "rb") as file:
+                status = os.fstat(file.fileno())
+                self._seen = _stamp(status)
+                builder = Builder(
+                    self.directory,
+                    status.st_mtime_ns,
+                    self._checked_files,
+                    opens_urls=self._remote is not None,
+                )
+                self._read(file, self._name, builder, _reporter(progress, status.st_size))
+        except OSError as error:
+            raise ManifestError(self._name, 0, "", error.strerror or str(error)) from error
+        return Entries(builder.index(), self._remote)
+
+    def read_if_changed(self) -> Entries | None:
+        """Read it if it has changed since the last time. Raises ManifestError."""
+        before, self._seen = self._seen, None
+        with contextlib.suppress(OSError):
+            self._seen = _stamp(os.stat(self._path))
+        return None if self._seen == before else self.read()
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _reporter(progress: Progress | None, total: int) -> Callable[[int], None]:

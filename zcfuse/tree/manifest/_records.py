@@ -35,6 +35,7 @@ class Record(Part, forbid_unknown_fields=True, gc=False, kw_only=True):
     symlink: str | None = None
     parts: list[Part] | None = None
     mirror: str | None = None
+    coherence: str | None = None
     remote: str | None = None
     dir: bool = False
     mode: str | None = None
