@@ -295,8 +295,8 @@ def _prepare(
         changes,
         tree,
         files,
+        renewal,
         survival,
-        renewal=renewal if _watches(tree, options) else None,
         silent_opens=silent_opens,
     )
     return served, listener

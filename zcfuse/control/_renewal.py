@@ -37,18 +37,21 @@ class Renewal:
         self._wanted = trio.Event()
         self._looked = trio.Event()
 
-    async def look(self) -> None:
+    async def look(self, until: float) -> bool:
         """Wait until the kernel knows of each change that returned before.
 
-        Returns at once if there is nothing to renew. A cancellation ends only the waiting.
+        Returns False if `until`, in trio's time, is over first. A cancellation ends only the
+        waiting.
         """
         if next(self._parts(), None) is None:
-            return
+            return True
         self._asked += 1
         mine = self._asked
         self._wanted.set()
-        while self._done < mine and not self._ended:
-            await self._looked.wait()
+        with trio.move_on_at(until):
+            while self._done < mine and not self._ended:
+                await self._looked.wait()
+        return self._done >= mine
 
     async def run(self) -> None:
         """Renew until cancelled, then release every waiter."""

@@ -96,9 +96,9 @@ class Mount:
         changes: Changes,
         tree: Tree,
         files: FileRequests,
+        renewal: Renewal,
         survival: Survival | None = None,
         *,
-        renewal: Renewal | None = None,
         silent_opens: bool = True,
     ) -> None:
         self._kernel = kernel
@@ -318,14 +318,9 @@ class Mount:
         Returns:
             False after the time has passed, or if no changes are pushed.
         """
-        if self._datapath is None:
-            return False
         until = trio.current_time() + wait
-        if self._renewal is not None:
-            with trio.move_on_at(until) as renewing:
-                await self._renewal.look()
-            if renewing.cancelled_caught:
-                return False
+        if self._datapath is None or not await self._renewal.look(until):
+            return False
         left = max(0.0, until - trio.current_time())
         sync = functools.partial(self._datapath.sync, round(left * 1000))
         return await trio.to_thread.run_sync(sync, abandon_on_cancel=True)
@@ -371,8 +366,7 @@ class Mount:
                             tasks.start_soon(self._watch_datapath, self._datapath)
                         tasks.start_soon(self._unmount_when_asked)
                         tasks.start_soon(self._changes.run)
-                        if self._renewal is not None:
-                            tasks.start_soon(self._renewal.run)
+                        tasks.start_soon(self._renewal.run)
                         if self._survival is not None:
                             tasks.start_soon(self._end_without_holder, self._survival)
                         tasks.start_soon(serve_status, listener, self._respond, replies)
