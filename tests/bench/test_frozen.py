@@ -49,7 +49,7 @@ def test_a_tree_its_layers_its_archive_and_its_slices_are_shown_by_the_kernel(so
             "tar": [archive],
             "layers": [f"--layer={layer}" for layer in layers],
         }
-        assert len(layers) == len(LAYERS)
+        assert len(layers) == LAYERS
         with frozen_targets(tree, trees, base) as targets:
             for target in targets:
                 os.mkdir(target.mountpoint)

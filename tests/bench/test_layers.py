@@ -72,7 +72,7 @@ def test_layers_merged_by_anybody_are_the_tree(tree: SourceTree, name: str):
 def test_every_layer_has_files_and_the_lower_ones_such_as_are_hidden(tree: SourceTree):
     with layers_of(tree) as layers:
         found = [names_below(layer) for layer in layers]
-        assert [os.path.basename(layer) for layer in layers] == list(LAYERS)
+        assert len(set(layers)) == LAYERS
         assert all(names & set(tree.small) for names in found)
         assert found[0] & found[2]
         assert set.union(*found) > {*tree.small, tree.large}

@@ -142,16 +142,17 @@ def test_changes_are_measured_on_a_mirror_and_a_union_beside_the_tree(tmp_path):
 
 
 @requires("mounting")
-def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(tmp_path):
+@pytest.mark.parametrize(("depth", "count"), [((), 3), (("--depth", "12"), 12)])
+def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(depth, count, tmp_path):
     for index in range(5):
         (tmp_path / f"{index}").write_bytes(os.urandom(16384))
-    options = ("--paths", "naive", "--rounds", "1", "--layers", "--json")
+    options = ("--paths", "naive", "--rounds", "1", "--layers", *depth, "--json")
     result = run_zcfuse("bench", str(tmp_path), *options)
     assert (result.returncode, result.stderr) == (0, "")
     report = json.loads(result.stdout)
     rows = {row["workload"]: row["cells"] for row in report["rows"]}
     assert rows["the same, warm"]["zcfuse naive"]["median_us"] > 0
-    assert report["commands"]["zcfuse naive"].count("--layer=") == 3
+    assert report["commands"]["zcfuse naive"].count("--layer=") == count
     assert {"overlayfs", "fuse-overlayfs"} <= {*report["targets"], *report["unavailable"]}
     assert len(os.listdir(tmp_path)) == 5
 
@@ -164,6 +165,7 @@ def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(tmp_path):
         (("/",), "no place for a mountpoint"),
         (("--rounds", "0"), "--rounds"),
         (("--rw", "--layers"), "--rw"),
+        (("--depth", "12"), "--layers"),
     ],
 )
 def test_a_wrong_use_is_one_line_and_status_2(arguments: tuple[str, ...], word: str):

@@ -230,6 +230,26 @@ def test_a_shared_mapping_writes_the_file(pair: Pair) -> None:
     pair.same("os.close(fd)")
 
 
+# stat(1) asks for this time alone. Whoever asks for the access time too, as os.stat does, gets all
+# of them anew after the mmap.
+STORE = """
+import subprocess
+def modified(name):
+    return subprocess.check_output(['stat', '--format=%Y', p(name)])
+"""
+
+
+def test_a_store_through_a_mapping_shows_in_the_times_at_once(pair: Pair) -> None:
+    pair.same(STORE)
+    pair.same("open(p('stored'), 'wb').write(bytes(8192))")
+    pair.same("os.utime(p('stored'), (1, 1))")
+    assert pair.same("modified('stored')") == b"1\n"
+    pair.same("fd = os.open(p('stored'), os.O_RDWR)")
+    pair.same("mapping = mmap.mmap(fd, 8192)")
+    pair.same("mapping[:1] = b'x'; mapping.close(); os.close(fd)")
+    assert pair.same("modified('stored') > b'1\\n'") is True
+
+
 def test_attributes_of_all_kinds_are_set(pair: Pair) -> None:
     pair.same(SHOWN)
     pair.same("open(p('attributes'), 'w').close()")
@@ -274,7 +294,7 @@ def test_a_strangers_write_clears_set_id_bits(pair: Pair, stranger: Pair) -> Non
 
 
 FLAGS = """
-import fcntl
+import fcntl, select
 def flags(name):
     fd = os.open(p(name), os.O_RDONLY)
     try:
@@ -305,6 +325,16 @@ def test_an_immutable_file_is_left_alone(pair: Pair) -> None:
     pair.same("os.close(fd)")
     pair.same("set_flags('fixed', flags('fixed') & ~0x30)")
     assert pair.same("content('fixed')") == b"fixed and longer"
+
+
+def test_a_change_of_flags_shows_in_the_change_time_at_once(pair: Pair) -> None:
+    pair.same(FLAGS)
+    pair.same("open(p('flagged'), 'w').close()")
+    pair.same("os.utime(p('flagged'), (1, 1))")
+    pair.same("before = os.stat(p('flagged')).st_ctime_ns")
+    pair.same("select.select([], [], [], 0.05)")  # the clock of the filesystem moves on
+    pair.same("set_flags('flagged', flags('flagged') | 0x80)")
+    assert pair.same("os.stat(p('flagged')).st_ctime_ns > before") is True
 
 
 LOCKS = """

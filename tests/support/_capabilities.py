@@ -179,6 +179,12 @@ def _erofs() -> str:
     return _root() or _kernel((6, 12))() or ("" if known else "the kernel has no EROFS")
 
 
+def _verity() -> str:
+    """fs-verity in the kernel."""
+    known = os.path.exists("/sys/fs/ext4/features/verity")
+    return "" if known else "the kernel has no fs-verity"
+
+
 def _rings() -> str:
     """FUSE over io_uring in the kernel, on or off."""
     if not os.path.exists("/sys/module/fuse/parameters/enable_uring"):
@@ -304,6 +310,7 @@ _CAPABILITIES: Final[dict[str, _Capability]] = {
     "overlay": _Capability(_overlay, True),
     "overlay layers": _Capability(_overlay_layers, True),
     "erofs": _Capability(_erofs, True),
+    "fs-verity": _Capability(_verity, True),
     "fuse-overlayfs": _Capability(_program("fuse-overlayfs"), True),
     "autofs": _Capability(_autofs, True),
     "loop": _Capability(_loop, True),

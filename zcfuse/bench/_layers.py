@@ -1,5 +1,4 @@
-"""A union to measure: the files of a tree spread over three layers, and the programs that merge
-them.
+"""A union to measure: the files of a tree spread over layers, and the programs that merge them.
 
 The layers resemble image layers: each adds files, and the upper ones hide older versions and remove
 names by whiteouts. Merged, they show exactly the measured files of the tree.
@@ -16,7 +15,9 @@ from typing import Final
 from zcfuse.bench._sources import SourceError, SourceTree, directory_outside
 from zcfuse.bench._targets import Target, zcfuse_target
 
-LAYERS: Final = ("top", "middle", "bottom")
+LAYERS: Final = 3
+"""How many layers a union has unless more are asked for."""
+
 _HIDDEN_EVERY: Final = 10  # one file in ten has an older version below, and a removed neighbour
 _FREE_SHARE: Final = 2
 _BLOCK: Final = 1 << 20
@@ -27,15 +28,15 @@ _FUSE_OVERLAYFS_OPTIONS: Final = "timeout=1"
 
 
 @contextlib.contextmanager
-def layers_of(tree: SourceTree) -> Iterator[tuple[str, ...]]:
-    """Create three directories, the topmost first, with the measured files of `tree`.
+def layers_of(tree: SourceTree, count: int = LAYERS) -> Iterator[tuple[str, ...]]:
+    """Create `count` directories, the topmost first, with the measured files of `tree`.
 
     They lie outside the tree, and the end of the block removes them. Raises `SourceError` without
     enough space.
     """
     with directory_outside(tree.root) as base:
         _require_space(tree, base)
-        layers = tuple(os.path.join(base, name) for name in LAYERS)
+        layers = tuple(os.path.join(base, f"{number}") for number in range(count))
         for layer in layers:
             os.mkdir(layer)
         if tree.large:

@@ -212,6 +212,8 @@ def _overlaid(
         (b"metacopy", b"on"),
         (b"ro", None),
     ]
+    if about.verity:
+        settings.append((b"verity", b"on"))
     overlaid = new_mount(b"overlay", settings, attributes)
     opened.callback(os.close, overlaid)
     return overlaid

@@ -48,6 +48,7 @@ class About(msgspec.Struct, frozen=True):
 
     `roots` are directories that the redirects of whole files begin at, the first one first.
     `fuse_only` says why the kernel cannot serve the tree by itself; it is empty where it can.
+    `verity` counts the whole files whose digest of fs-verity the image has.
     """
 
     source: str
@@ -63,6 +64,7 @@ class About(msgspec.Struct, frozen=True):
     pieces: Table = Table()
     records: Table = Table()
     digests: bool = False
+    verity: int = 0
     version: int = _VERSION
 
 

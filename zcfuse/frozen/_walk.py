@@ -23,6 +23,7 @@ from zcfuse.frozen._layout import FILE_TYPES, Inode
 from zcfuse.frozen._places import Devices, FileRun, NotFreezableError, Whole, place_of
 from zcfuse.frozen._records import Pieces, Records
 from zcfuse.frozen._roots import Roots
+from zcfuse.frozen._verity import mark_of, verity_of
 from zcfuse.frozen._writer import Entry, ImageWriter
 from zcfuse.tree import Attributes, BackingFile, Node, Tree
 
@@ -42,7 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `source` is what the image calls the tree. `roots` are directories that most of its files lie
     in, as absolute paths without symlinks. `leave_out`: write the image without what cannot be
     frozen. `verify`: record size and time of modification of each backing file; `digest`: a SHA-256
-    of it as well.
+    of it as well, and the digest of fs-verity of those that have one.
     """
 
     source: str
@@ -105,7 +106,7 @@ class Walk:
         self._records = Records(digest=options.digest)
         self._links: dict[Hashable, int] = {}
         self._frames: list[_Frame] = []
-        self._files = self._directories = self._other = self._bytes = 0
+        self._files = self._directories = self._other = self._bytes = self._verity = 0
         self.left_out: Final = Reasons()
         self._fuse_only: Final = Reasons()
 
@@ -212,16 +213,19 @@ class Walk:
                 self._fuse_only.add(_AMBIGUOUS, self._path(name))
                 place = [FileRun(place.path, file.extents[0].fd, 0, place.size)]
                 return self._listed(inode, node, place)
-            nid = self._redirected(inode, node, redirect)
+            fd = file.extents[0].fd
+            verity = verity_of(fd) if self._options.digest else None
+            self._verity += verity is not None
+            nid = self._redirected(inode, node, redirect, mark_of(verity))
             if self._options.verify:
-                self._records.add(nid, place, file.extents[0].fd)
+                self._records.add(nid, place, fd)
             return nid
         finally:
             file.close()
 
-    def _redirected(self, inode: Inode, node: Node, redirect: bytes) -> int:
+    def _redirected(self, inode: Inode, node: Node, redirect: bytes, mark: bytes = b"") -> int:
         """Write a file whose bytes are those of a whole real file."""
-        marks = {_xattrs.METACOPY: b"", _xattrs.REDIRECT: redirect}
+        marks = {_xattrs.METACOPY: mark, _xattrs.REDIRECT: redirect}
         return self._writer.hole(inode, self._xattrs(node, marks))
 
     def _of_parts(self, name: bytes, inode: Inode, node: Node, parts: Sequence[FileRun]) -> int:
@@ -292,6 +296,7 @@ class Walk:
             pieces=Table(*self._writer.append(self._pieces.encoded)),
             records=Table(*self._writer.append(self._records.encoded)),
             digests=self._options.digest,
+            verity=self._verity,
         )
 
 

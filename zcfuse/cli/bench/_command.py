@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from zcfuse.bench import (
     BACKING,
+    LAYERS,
     PATHS,
     SIZES,
     SLICES,
@@ -57,17 +58,18 @@ _BUSY_LOAD: Final = 0.5
 _OPENED_FILES: Final = 1000
 _ROUNDS: Final = 5
 _WRITING_ROUNDS: Final = 3  # each makes many files
+_MOST_LAYERS: Final = 64  # mount(8) passes the names of so many to the kernel
 _FEWEST_BYTES_A_CALL: Final = 64 << 10  # rows of larger calls appear as GB/s
 
 
 class _Wanted(msgspec.Struct, frozen=True):
-    """The choices of the options."""
+    """The choices of the options. `layers` is their number, or 0 without a union."""
 
     paths: Sequence[str]
     rounds: int
     peers: bool
     tar: bool
-    layers: bool
+    layers: int
     views: bool
     frozen: bool
 
@@ -152,7 +154,12 @@ def _sources(
 @click.option(
     "--layers",
     is_flag=True,
-    help="Spread the files of SOURCE over three layers, and mount these merged.",
+    help="Spread the files of SOURCE over layers, and mount these merged.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(2, _MOST_LAYERS),
+    help=f"The number of layers that --layers makes (default: {LAYERS}).",
 )
 @click.option(
     "--views",
@@ -189,6 +196,7 @@ def bench(
     peers: bool,
     tar: bool,
     layers: bool,
+    depth: int | None,
     views: bool,
     frozen: bool,
     writing: bool,
@@ -204,8 +212,11 @@ def bench(
     of the opened files. --layers puts these files into temporary layers and mounts the layers
     instead of SOURCE. --rw measures changes to directories in TMPDIR.
     """
+    if depth and not layers:
+        raise CommandError("--depth is the number of layers: it needs --layers", usage=True)
+    merged = (depth or LAYERS) if layers else 0
     rounds = rounds or (_WRITING_ROUNDS if writing else _ROUNDS)
-    wanted = _Wanted(_chosen(paths), rounds, peers, tar, layers, views, frozen)
+    wanted = _Wanted(_chosen(paths), rounds, peers, tar, merged, views, frozen)
     if writing and (tar or layers or views or frozen or sweep):
         raise CommandError(
             "--rw measures changes: leave out --tar, --layers, --views, --frozen and --sweep",
@@ -280,7 +291,7 @@ def _targets(
     """Return the targets to mount. Their temporary files live as long as `stack`."""
     frozen: dict[str, Sequence[str]] = {}
     if wanted.layers:
-        layers = stack.enter_context(layers_of(tree))
+        layers = stack.enter_context(layers_of(tree, wanted.layers))
         targets = union_targets(layers, wanted.paths, base)
         targets += union_peer_targets(layers, base) if wanted.peers else []
         frozen[""] = [f"--layer={layer}" for layer in layers]

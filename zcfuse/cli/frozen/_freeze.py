@@ -56,7 +56,11 @@ _NAMED_AT_MOST: Final = 8
     is_flag=True,
     help="Record size and time of modification of each backing file for 'zcfuse check'.",
 )
-@click.option("--digest", is_flag=True, help="Record the SHA-256 of each backing file as well.")
+@click.option(
+    "--digest",
+    is_flag=True,
+    help="Record the SHA-256 of each backing file as well, and its fs-verity digest if it has one.",
+)
 def freeze(
     source: str | None,
     image: str | None,
@@ -165,6 +169,7 @@ def _print(target: str, summary: Summary) -> None:
             "copied into the image": size(about.copied_bytes),
             "size of the image": size(summary.image_bytes),
             "files that hold blocks": len(about.devices),
+            **({"files with fs-verity": about.verity} if about.digests else {}),
             "engines": "FUSE" if about.fuse_only else "kernel, FUSE",
             "time": f"{summary.seconds:.1f} s",
         },

@@ -20,4 +20,10 @@ void forget_names(State& state, std::uint64_t nodeid) {
     }
 }
 
+void forget_attributes(const State& state, std::uint64_t nodeid) {
+    if (const auto session = state.backings.session()) {
+        Notifier::invalidate_inode(*session, nodeid, -1, 0);
+    }
+}
+
 }  // namespace zc

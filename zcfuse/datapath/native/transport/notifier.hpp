@@ -28,7 +28,7 @@ class Notifier {
     void stop();
     std::uint64_t sent() const;
 
-    // For a caller that waits for the result: 0 or -errno. Do not call from a serving thread.
+    // Each returns 0 or -errno. A serving thread may only invalidate attributes: offset -1.
     static int invalidate_inode(const Channel& channel, std::uint64_t nodeid, std::int64_t offset,
                                 std::int64_t length);
     static int invalidate_entry(const Channel& channel, std::uint64_t parent,

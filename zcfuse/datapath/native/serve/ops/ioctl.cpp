@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 
+#include "serve/forget_names.hpp"
 #include "serve/ops/change.hpp"
 
 namespace zc::ops {
@@ -54,6 +55,9 @@ bool ioctl(Context& context, const Request& request) {
     std::memcpy(argument, request.body.data() + sizeof wanted, wanted.in_size);
     if (const int error = run(context, request, wanted, argument); error != 0) {
         return request.failed(error == kUpcall ? -ENOTTY : error);
+    }
+    if (sets(wanted.command)) {
+        forget_attributes(context.state, request.header.nodeid);  // the change time
     }
     request.answer(std::span(reply).first(sizeof(abi::IoctlOut) + wanted.out_size));
     return true;

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "serve/forget_names.hpp"
 #include "serve/mtime.hpp"
 #include "serve/open_reply.hpp"
 #include "serve/ops/change.hpp"
@@ -158,6 +159,11 @@ int begin_writing(Context& context, const Request& request, const abi::OpenIn& o
     }
     if (error == 0 && writes(open)) {
         context.leased_nodes().files().begin_writing(request.header.nodeid, std::move(writer));
+        // The kernel's FUSE sees no store through a mapping of a file that passes through. While
+        // the file is written it keeps no attributes; these are from before.
+        if (lease.passthrough() && (open.flags & O_ACCMODE) == O_RDWR) {
+            forget_attributes(context.state, request.header.nodeid);
+        }
     }
     return error;
 }
