@@ -230,8 +230,8 @@ def test_a_shared_mapping_writes_the_file(pair: Pair) -> None:
     pair.same("os.close(fd)")
 
 
-# stat(1) asks for this time alone. Whoever asks for the access time too, as os.stat does, gets all
-# of them anew after the mmap.
+# stat(1) asks for this time alone. A question for the access time too, as that of os.stat, makes
+# the kernel ask for all of them after the mmap.
 STORE = """
 import subprocess
 def modified(name):
