@@ -14,6 +14,27 @@ from typing import Final
 ATTACKER: Final = 65534
 END_S: Final = 20
 
+
+def _stats(directory: str, count: int) -> str:
+    return f"""
+held = []
+def attack(name):
+    os.stat(os.path.join(mount, {directory!r}, name))
+for number in range({count}):
+    begin(attack, f"{{number}}")
+"""
+
+
+def _reads(name: str, flags: str, count: int) -> str:
+    return f"""
+held = [os.open(os.path.join(mount, {name!r}), {flags})]
+def attack(_):
+    os.pread(held[0], 1, int.from_bytes(os.urandom(2)) << 22)
+for number in range({count}):
+    begin(attack, number)
+"""
+
+
 # Each says "ready" when it stands, and stays until its standard input ends.
 LEASES: Final = """
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -58,37 +79,13 @@ for _ in range(40):
 for number in range(3):
     begin(attack, number)
 """
-POLICY: Final = """
-held = []
-def attack(name):
-    os.stat(os.path.join(mount, "slow", name))
-for number in range(300):
-    begin(attack, f"{number}")
-"""
-READS: Final = """
-held = [os.open(os.path.join(mount, "fetched"), os.O_RDONLY)]
-def attack(_):
-    os.pread(held[0], 1, int.from_bytes(os.urandom(2)) << 22)
-for number in range(300):
-    begin(attack, number)
-"""
+POLICY: Final = _stats("slow", 300)
+READS: Final = _reads("fetched", "os.O_RDONLY", 300)
+# Time for the first requests of an attack to reach what does not answer.
+_PAUSE: Final = "threading.Event().wait(1)\n"
 # Reads that never end, at first without a pause: the disk answers once the attack is over.
-SILENCE: Final = """
-held = [os.open(os.path.join(mount, "silent"), os.O_RDONLY | os.O_DIRECT)]
-def attack(_):
-    os.pread(held[0], 1, int.from_bytes(os.urandom(2)) << 22)
-for number in range(100):
-    begin(attack, number)
-threading.Event().wait(1)
-"""
-LOOKUPS: Final = """
-held = []
-def attack(name):
-    os.stat(os.path.join(mount, "still", name))
-for number in range(100):
-    begin(attack, f"{number}")
-threading.Event().wait(1)
-"""
+SILENCE: Final = _reads("silent", "os.O_RDONLY | os.O_DIRECT", 100) + _PAUSE
+LOOKUPS: Final = _stats("still", 100) + _PAUSE
 # All requests of one processor.
 WIDE_LISTINGS: Final = """
 held = []

@@ -123,16 +123,11 @@ def test_either_shows_what_the_other_wrote(tmp_path: Path) -> None:
         pair.same("os.chmod(p('file'), 0o640)")
         pair.same("os.chown(p('dir/file'), 7, 8)")
         wanted = pair.same(shown)
-    with writable.overlayfs(tmp_path, LAYERS, "ours", "again", KERNEL) as root:
-        client = Client(root)
-        assert client.value(shown) == wanted
-        client.close()
-    with writable.union(tmp_path, LAYERS, "theirs", "other", "--metacopy") as daemon:
-        client = Client(daemon.mountpoint, daemon)
-        assert client.value(shown) == wanted
-        client.value("f = open(p('file'), 'ab'); f.write(b'more'); f.close()")
-        assert client.value("open(p('file'), 'rb').read()") == DATA + b"more"
-        client.close()
+    with writable.swapped(tmp_path, LAYERS, "--metacopy", kernel=KERNEL) as (mount, native):
+        assert native.value(shown) == wanted
+        assert mount.value(shown) == wanted
+        mount.value("f = open(p('file'), 'ab'); f.write(b'more'); f.close()")
+        assert mount.value("open(p('file'), 'rb').read()") == DATA + b"more"
     assert not is_metacopy(tmp_path / "theirs" / "file")
 
 

@@ -61,13 +61,9 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
         wanted = pair.same(WALK)
         ours, theirs = (dump(os.fsdecode(one.value("p('')"))) for one in (pair.mount, pair.native))
         assert ours.keys() == theirs.keys()
-    with (
-        writable.union(tmp_path, LAYERS, "theirs", "mnt2", *options) as daemon,
-        writable.overlayfs(tmp_path, LAYERS, "ours", "overlay2") as root,
-    ):
-        for client in (Client(daemon.mountpoint, daemon), Client(root)):
+    with writable.swapped(tmp_path, LAYERS, *options) as clients:
+        for client in clients:
             assert client.value(WALK) == wanted
-            client.close()
 
 
 def marks(above: Path, *names: str) -> list[list[bytes | None]]:

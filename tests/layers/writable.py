@@ -69,6 +69,20 @@ def both(
         yield Pair(mount, native)
 
 
+@contextmanager
+def swapped(
+    above: Path, layers: Sequence[str], *options: str, kernel: str = ""
+) -> Iterator[tuple[Client, Client]]:
+    """After `both`: clients of our union of what overlayfs wrote, and of overlayfs with ours."""
+    with ExitStack() as ends:
+        daemon = ends.enter_context(union(above, layers, "theirs", "mnt2", *options))
+        root = ends.enter_context(overlayfs(above, layers, "ours", "overlay2", kernel))
+        mount, native = Client(daemon.mountpoint, daemon), Client(root)
+        for client in (mount, native):
+            ends.callback(client.close)
+        yield mount, native
+
+
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Make a file and the directories above it."""
     path.parent.mkdir(parents=True, exist_ok=True)

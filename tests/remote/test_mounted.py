@@ -1,11 +1,13 @@
 """A server as a mount: what clients read, what the server is asked for, and who serves it."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,21 @@ _READ_AT = (
 
 def digest_of(daemon: Daemon, name: str = "large") -> str:
     return daemon.python(_READ_ALL, daemon.path(name)).stdout.decode().strip()
+
+
+@contextlib.contextmanager
+def held_reader(daemon: Daemon, code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A client that has a file open, and waits for its standard input; killed at the end."""
+    client = subprocess.Popen(
+        [sys.executable, "-c", code, daemon.path("large")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        yield client
+    finally:
+        client.kill()
+        client.communicate()
 
 
 def test_a_cold_file_has_the_bytes_of_the_server(shown: Shown, web: WebServer):
@@ -133,12 +150,7 @@ def test_the_data_path_serves_present_bytes_of_an_incomplete_file(shown: Shown, 
         "    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)\n"
         "    sys.stdin.readline()"
     )
-    client = subprocess.Popen(
-        [sys.executable, "-c", code, daemon.path("large")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
+    with held_reader(daemon, code) as client:
         assert client.stdin is not None
         assert client.stdout is not None
         wanted = LARGE[5 * MIB : 5 * MIB + 65536]
@@ -148,9 +160,6 @@ def test_the_data_path_serves_present_bytes_of_an_incomplete_file(shown: Shown, 
         client.stdin.flush()
         assert client.stdout.read(65536) == wanted
         after = daemon.status()
-    finally:
-        client.kill()
-        client.communicate()
     assert after["control"]["read_requests"] == before["control"]["read_requests"]
     served = sum(
         path["bytes"] for name, path in after["datapath"]["paths"].items() if name != "upcall"
@@ -247,21 +256,12 @@ def test_an_open_file_never_mixes_two_versions(shown: Shown, web: WebServer):
         "try: os.pread(fd, 4096, 8 << 20)\n"
         "except OSError as error: print(error.errno)"
     )
-    client = subprocess.Popen(
-        [sys.executable, "-c", code, daemon.path("large")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with held_reader(daemon, code) as client:
         assert client.stdout is not None
-        assert client.stdout.readline() == "ready\n"
+        assert client.stdout.readline() == b"ready\n"
         web.files["large"] = LARGE[::-1]
-        output, _ = client.communicate("\n", timeout=30)
-    finally:
-        client.kill()
-        client.wait()
-    assert output.split() == [str(errno.ESTALE)]
+        output, _ = client.communicate(b"\n", timeout=30)
+    assert output.split() == [b"%d" % errno.ESTALE]
     assert digest_of(daemon) == hashlib.sha256(LARGE[::-1]).hexdigest()
 
 

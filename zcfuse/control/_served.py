@@ -424,7 +424,11 @@ class Mount:
     async def _left_to_holder(self) -> bool:
         """Stop serving without an unmount, if a holder keeps the mount for the next program."""
         survival, datapath = self._survival, self._datapath
-        if survival is None or datapath is None or not survival.outlives_block:
+        if survival is None or datapath is None:
+            return False
+        from zcfuse.control.survive import ProgramSurvival
+
+        if not isinstance(survival, ProgramSurvival):
             return False
         if self._end_requested.is_set() or self._ended.is_set():
             return False

@@ -27,9 +27,9 @@ from zcfuse.control.survive import (
     PLAN_AT,
     REPORT_AT,
     SOCKET_AT,
+    DaemonSurvival,
     Link,
     Plan,
-    Survival,
     UnmountedError,
     layout_of_state,
 )
@@ -75,7 +75,7 @@ def _take_turn(link: Link, plan: Plan, report: int) -> int:
     if takeover is None:
         return 0
     _be_watched_for_holder()
-    survival = Survival(link, takeover)
+    survival = DaemonSurvival(link, takeover)
     options = replace(options, source_name=plan.name)
     try:
         return serve_in_turn(

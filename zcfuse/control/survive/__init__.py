@@ -1,9 +1,9 @@
 """Keeps a mount alive over the death of its daemon (``zcfuse mount --survive``), or of a program.
 
 A holder, a small native process, is the parent of each daemon of the mount, of which one serves and
-one waits warm. `Link` is a daemon's connection to it, `Survival` what a daemon keeps there, `Plan`
-what every daemon is started with. A program has a holder that starts nobody: `ProgramSurvival` is
-its part.
+one waits warm. `Link` is a daemon's connection to it, `DaemonSurvival` what a daemon keeps there,
+`Plan` what every daemon is started with. A program has a holder that starts nobody:
+`ProgramSurvival` is its part.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zcfuse.control.survive._program import ProgramSurvival as ProgramSurvival
     from zcfuse.control.survive._program import start_holder as start_holder
     from zcfuse.control.survive._program import take_from_holder as take_from_holder
+    from zcfuse.control.survive._survival import DaemonSurvival as DaemonSurvival
     from zcfuse.control.survive._survival import Survival as Survival
     from zcfuse.control.survive._survival import UnmountedError as UnmountedError
     from zcfuse.control.survive._survival import layout_of_state as layout_of_state
@@ -37,6 +38,6 @@ else:
             "_link": ("Handover", "HolderRefusedError", "Link", "Takeover"),
             "_plan": ("PLAN_AT", "REPORT_AT", "SOCKET_AT", "Plan"),
             "_program": ("ProgramSurvival", "start_holder", "take_from_holder"),
-            "_survival": ("Survival", "UnmountedError", "layout_of_state"),
+            "_survival": ("DaemonSurvival", "Survival", "UnmountedError", "layout_of_state"),
         },
     )

@@ -35,17 +35,14 @@ _FIXED: Final = ("path", "coherence", "allow_other", "stack_depth", "immutable",
 class ProgramSurvival(Survival):
     """A program's part in keeping a mount over its own end."""
 
+    is_program = True
+
     def __init__(self, link: Link, takeover: Takeover, options: MountOptions) -> None:
         super().__init__(link, takeover)
         self._free = True
         self._fixed = {name: getattr(options, name) for name in _FIXED}
         if not self.first:
             self._check_options()
-
-    @property
-    def outlives_block(self) -> bool:
-        """Whether the mount stays where the code that serves it ends without an unmount."""
-        return True
 
     def give_up(self, why: str) -> None:
         """Note that a part failed: the mount ends, for a successor would fail in the same way."""

@@ -1,4 +1,4 @@
-"""The part of one daemon in a surviving mount: it takes over, keeps, and reports to the holder.
+"""The part of one process in a surviving mount: it takes over, keeps, and reports to the holder.
 
 Belongs to the trio thread. The holder has a copy of the session's descriptor, of each clone of it,
 and of each memfd of the state: the kernel ends the requests of a clone whose last copy closes.
@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 import msgspec
 import trio
@@ -47,8 +48,13 @@ def layout_of_state() -> str:
     return str(SurvivingState.LAYOUT)
 
 
-class Survival:
-    """A daemon's part in keeping its mount alive."""
+class Survival(ABC):
+    """A process's part in keeping its mount alive: what a daemon and a program do alike.
+
+    `is_program`: the mount stays where the code that serves it ends without an unmount.
+    """
+
+    is_program: ClassVar = False
 
     def __init__(self, link: Link, takeover: Takeover) -> None:
         self._link = link
@@ -57,7 +63,6 @@ class Survival:
         self._serves = False
         self._leaves = False
         self._state: SurvivingState | None = None
-        self._renewed = ""
 
     @property
     def first(self) -> bool:
@@ -124,6 +129,7 @@ class Survival:
         self._announce(device)
         return clones
 
+    @abstractmethod
     def _announce(self, device: tuple[int, int]) -> None:
         """Let others find the holder, where they need to."""
 
@@ -163,6 +169,75 @@ class Survival:
         self._leaves = True
         with contextlib.suppress(OSError):  # the holder may be gone
             self._link.ending()
+
+    @abstractmethod
+    def give_up(self, why: str) -> None:
+        """End what this process serves: a part of it failed."""
+
+    @abstractmethod
+    async def renew(self) -> None:
+        """Have a standby of the installed version wait for `hand_over`.
+
+        Raises:
+            MountError: there is none; this process serves on.
+        """
+
+    @abstractmethod
+    def hand_over(self) -> NoReturn:
+        """End this process for the standby that `renew` made.
+
+        Raises:
+            MountError: there is no such standby.
+        """
+
+    @property
+    def holder(self) -> int:
+        """The process id of the holder."""
+        return self._takeover.holder
+
+    @property
+    def generation(self) -> int:
+        """Which daemon of the mount this is, from 1."""
+        return self._takeover.generation
+
+    async def wait_alone(self) -> None:
+        """Take the holder's messages until it has ended; then the mount ends with this process."""
+        await self._link.attend()
+
+    def report(self) -> status.Survival:
+        """Return the state of the promise now."""
+        over = self._takeover
+        last = [status.Restart(one.at, one.cause, one.pause) for one in over.handovers]
+        if last and self._serves:
+            last[-1] = msgspec.structs.replace(last[-1], pause_s=self._pause)
+        return status.Survival(
+            generation=over.generation,
+            restarts=over.deaths,
+            resent=self.state.resent,
+            longest_pause_s=max(over.longest_pause, self._pause),
+            last=last,
+            program=self.is_program,
+        )
+
+    def _keep_all(self, kind: str, descriptors: Sequence[int]) -> None:
+        for number, descriptor in enumerate(descriptors):
+            self._link.keep(f"{kind} {number}", descriptor)
+
+    def _numbered(self, kind: str) -> list[int]:
+        """Return the descriptors of a kind, in the order in which they were kept."""
+        return [
+            descriptor
+            for name, descriptor in self._takeover.descriptors.items()
+            if name.partition(" ")[0] == kind
+        ]
+
+
+class DaemonSurvival(Survival):
+    """A daemon's part: a standby, which the holder started, takes over."""
+
+    def __init__(self, link: Link, takeover: Takeover) -> None:
+        super().__init__(link, takeover)
+        self._renewed = ""
 
     def give_up(self, why: str) -> None:
         """End this process at once, for a successor: a part of it failed."""
@@ -206,52 +281,5 @@ class Survival:
         logging.shutdown()
         os._exit(_HANDED_OVER)
 
-    @property
-    def holder(self) -> int:
-        """The process id of the holder."""
-        return self._takeover.holder
-
-    @property
-    def generation(self) -> int:
-        """Which daemon of the mount this is, from 1."""
-        return self._takeover.generation
-
-    @property
-    def outlives_block(self) -> bool:
-        """Whether the mount stays where the code that serves it ends without an unmount."""
-        return False
-
-    def leave(self, *, free: bool) -> None:
-        """Leave the mount while this process goes on; only a program does."""
-        raise NotImplementedError
-
-    async def wait_alone(self) -> None:
-        """Take the holder's messages until it has ended; then the mount ends with this process."""
-        await self._link.attend()
-
-    def report(self) -> status.Survival:
-        """Return the state of the promise now."""
-        over = self._takeover
-        last = [status.Restart(one.at, one.cause, one.pause) for one in over.handovers]
-        if last and self._serves:
-            last[-1] = msgspec.structs.replace(last[-1], pause_s=self._pause)
-        return status.Survival(
-            generation=over.generation,
-            restarts=over.deaths,
-            resent=self.state.resent,
-            longest_pause_s=max(over.longest_pause, self._pause),
-            last=last,
-            program=self.outlives_block,
-        )
-
-    def _keep_all(self, kind: str, descriptors: Sequence[int]) -> None:
-        for number, descriptor in enumerate(descriptors):
-            self._link.keep(f"{kind} {number}", descriptor)
-
-    def _numbered(self, kind: str) -> list[int]:
-        """Return the descriptors of a kind, in the order in which they were kept."""
-        return [
-            descriptor
-            for name, descriptor in self._takeover.descriptors.items()
-            if name.partition(" ")[0] == kind
-        ]
+    def _announce(self, device: tuple[int, int]) -> None:
+        """Do nothing: the holder starts each of its daemons."""
