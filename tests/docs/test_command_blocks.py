@@ -24,7 +24,7 @@ NOT_RUN: Final = {
     "needs a bucket and Ray": 1,
     "needs a cluster": 2,
     "takes minutes, and needs the suites": 1,
-    "needs a mounted bucket": 1,
+    "needs a mounted bucket": 2,
 }
 
 

@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 
 from tests.support._user import CHECKOUT
-from zcfuse.remote._cache import PIECE_BYTES, Cache, CacheError, check_limit, key_of
+from zcfuse.remote._cache import PIECE_BYTES, Cache, CacheError, Entry, check_limit, key_of
 
 SIZE = 3 * PIECE_BYTES + 100
+
+
+def _write(entry: Entry, offset: int, data: bytes) -> None:
+    writing = entry.writing(offset)
+    for at in range(0, len(data), 100_000):
+        writing.add(data[at : at + 100_000])
+    writing.finish()
 
 
 def _filled(cache: Cache, name: str, data: bytes) -> str:
     key = key_of("server", name, "1")
     entry = cache.open(key, len(data), f"test://{name}", "1")
-    entry.keep(0, data)
+    _write(entry, 0, data)
     entry.close()
     return key
 
@@ -27,8 +34,8 @@ def test_a_range_is_present_only_with_a_record_of_its_bytes(tmp_path: Path):
     data = os.urandom(SIZE)
     entry = cache.open(key_of("s", "a", "1"), SIZE, "test://a", "1")
     assert entry.records() == {}
-    entry.keep(PIECE_BYTES, data[PIECE_BYTES : 2 * PIECE_BYTES])
-    entry.keep(3 * PIECE_BYTES, data[3 * PIECE_BYTES :])
+    _write(entry, PIECE_BYTES, data[PIECE_BYTES : 2 * PIECE_BYTES])
+    _write(entry, 3 * PIECE_BYTES, data[3 * PIECE_BYTES :])
     assert sorted(entry.records()) == [1, 3]
     assert all(map(entry.is_intact, entry.records().values()))
     os.pwrite(entry.data, b"?", SIZE - 1)
@@ -46,7 +53,7 @@ def test_a_record_that_a_crash_cut_is_replaced_by_the_next(tmp_path: Path):
         file.write(b"half a record")
     entry = cache.open(key, SIZE, "test://a", "1")
     assert len(entry.records()) == 4
-    entry.keep(0, bytes(PIECE_BYTES))
+    _write(entry, 0, bytes(PIECE_BYTES))
     assert entry.is_intact(entry.records()[0])
     assert entry.records()[0].length == PIECE_BYTES
     entry.close()

@@ -1,6 +1,8 @@
 """Programs that read a server's files, and the bytes that are fetched for what they need."""
 
 import json
+import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from tests.remote.conftest import Shown
 from tests.remote.kills import told
 from tests.remote.server import WebServer
 from tests.support import requires, skip_unless
+from tests.support._user import CHECKOUT
 
 pytestmark = requires("mounting")
 
@@ -96,3 +99,28 @@ def test_zarr_fetches_the_chunks_that_it_needs(shown: Shown, tmp_path: Path):
     assert json.loads(result.stdout) == [200 * 1024 + n for n in range(250, 262)]
     metadata = (store / "zarr.json").stat().st_size
     assert told(daemon)["fetched_bytes"] == metadata + 2 * 128 * 128 * 4
+
+
+def test_the_workers_of_a_dataloader_fetch_each_sample_once(shown: Shown, web: WebServer):
+    skip_unless("pytorch")
+    web.files = {f"sample-{n:03}": random.Random(n).randbytes(1000 + 37 * n) for n in range(64)}
+    daemon = shown("--immutable")
+    program = os.path.join(CHECKOUT, "examples", "dataloader_files.py")
+    for _ in range(2):
+        result = daemon.run(sys.executable, program, daemon.mountpoint, "2", timeout=120)
+        size = sum(map(len, web.files.values()))
+        assert result.stdout.startswith(b"64 samples of 1 classes, %d bytes, " % size)
+        assert web.fetched == size
+
+
+def test_warm_fetches_the_files_of_a_list_and_goes_on_where_it_ended(
+    shown: Shown, web: WebServer, tmp_path: Path
+):
+    web.files = {name: os.urandom(3 * _PIECE + 5) for name in ("a", "b", "c")}
+    daemon = shown("--immutable")
+    for names in ("a", "ab"):
+        listed = tmp_path / "used.txt"
+        listed.write_text("".join(f"{daemon.path(name)}\n" for name in names))
+        daemon.run(sys.executable, "-m", "zcfuse", "warm", "--from", str(listed), timeout=60)
+        assert {name for name, _, _ in web.ranges} == set(names)
+        assert web.fetched == len(names) * (3 * _PIECE + 5)

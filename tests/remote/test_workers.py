@@ -1,6 +1,9 @@
 """A worker and a server's faults, without a mount: right bytes, or an error and none."""
 
 import errno
+import os
+import resource
+import signal
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,11 +14,12 @@ from tests.remote.conftest import LARGE, Ask
 from tests.remote.server import FAULTS, WebServer
 from tests.support import skip_unless
 from zcfuse.remote import Remote
-from zcfuse.remote._cache import PIECE_BYTES, key_of
+from zcfuse.remote._cache import PIECE_BYTES, Cache, key_of
 from zcfuse.remote._drivers import named
-from zcfuse.remote._fetchers import Fetchers, RemoteError, waited
-from zcfuse.remote._messages import Ensure, Ensured, Info, Look, Looked, Setup
+from zcfuse.remote._fetchers import Fetchers, Parts, RemoteError, waited
+from zcfuse.remote._messages import Arrived, Ensure, Ensured, Failed, Info, Look, Looked, Setup
 from zcfuse.remote._source import identity_of, place_of, shown_url
+from zcfuse.remote._worker import Worker
 from zcfuse.tree import Filter, NotYetError, Union, Who
 
 
@@ -71,6 +75,72 @@ def test_a_request_that_is_cancelled_asks_the_server_nothing_more(web: WebServer
         assert len(web.ranges) == 4
     finally:
         fetchers.close()
+
+
+def test_pieces_are_told_of_while_the_rest_of_a_range_is_on_its_way(web: WebServer, tmp_path: Path):
+    fetchers = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
+    try:
+        looked = waited(fetchers.ask(lambda number: Look(number, "", b"large", 20)), 60)
+        assert isinstance(looked, Looked)
+        info = looked.info
+        assert info is not None
+        key = key_of("server", info.path, info.version)
+        web.fault, web.faulty = "slow", 1
+        parts: Parts[Arrived] = Parts()
+        first = parts.next
+        length = 8 * PIECE_BYTES
+        answer = fetchers.ask(lambda number: Ensure(number, key, info, 0, length, True, 20), parts)
+        waited(first, 60)
+        assert not answer.done()
+        # Its record comes last, so another mount does not take it for present.
+        entry = Cache(str(tmp_path), "1000000000", "0").open(key, len(LARGE), "u", info.version)
+        assert entry.records() == {}
+        told = parts.take()
+        assert told[0].first == 0
+        assert (
+            os.pread(entry.data, told[-1].stop * PIECE_BYTES, 0)
+            == LARGE[: told[-1].stop * PIECE_BYTES]
+        )
+        done = waited(answer, 60)
+        assert isinstance(done, Ensured)
+        assert done.good == [(0, length)]
+        assert sorted(entry.records()) == list(range(8))
+        entry.close()
+    finally:
+        fetchers.close()
+
+
+def test_a_broken_connection_goes_on_where_the_bytes_ended(ask: Ask, web: WebServer):
+    info = _info(ask)
+    web.fault, web.faulty = "cut", 1
+    key = key_of("server", info.path, info.version)
+    length = 8 * PIECE_BYTES
+    done = ask(Ensure(2, key, info, 0, length, True, 20))
+    assert isinstance(done, Ensured)
+    assert (done.good, done.retries) == ([(0, length)], 1)
+    assert web.ranges == [("large", 0, length - 1), ("large", length // 2, length - 1)]
+
+
+def test_a_cache_file_that_takes_no_bytes_fails_the_request_at_once(
+    ask: Ask, web: WebServer, tmp_path: Path
+):
+    info = _info(ask)
+    key = key_of("server", info.path, info.version)
+    worker = Worker(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    entry = Cache(str(tmp_path), "1000000000", "0").open(key, len(LARGE), "u", info.version)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (PIECE_BYTES, before[1]))
+        at = 8 * PIECE_BYTES
+        failed = worker.answer(Ensure(1, key, info, at, PIECE_BYTES, True, 20), lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert isinstance(failed, Failed)
+    assert (failed.errno, failed.requests) == (errno.EFBIG, 1)
+    assert entry.records() == {}
+    entry.close()
 
 
 def test_another_version_is_refused(ask: Ask, web: WebServer):

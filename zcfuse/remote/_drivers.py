@@ -7,13 +7,15 @@ SFTP at the open file.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import email.utils
 import errno
 import os
+import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -32,6 +34,8 @@ _TIMES: Final = (
 _GONE: Final = frozenset({404, 410, 412, 416})
 _REFUSED: Final = frozenset({401, 403})
 _CONNECT_S: Final = 10.0
+# The most that is taken from a connection at a time.
+_PART_BYTES: Final = 512 << 10
 _SFTP_LIMITS: Final = ("timeout", "banner_timeout", "auth_timeout")
 # Connections that are made at a time: sshd refuses some of more than 10 (MaxStartups).
 _CONNECTS: Final = 4
@@ -184,17 +188,30 @@ class Driver:
             return None
         return self._fact(path, item)
 
-    def read(self, info: Info, start: int, length: int, timeout: float) -> bytes:
-        """Return exactly a range of the version that `info` has; ChangedError if that is gone."""
+    def read(
+        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[bytes], None]
+    ) -> None:
+        """Call `keep` with a range of the version that `info` has, in order, part by part.
+
+        Raises ChangedError if the version is gone; before that, `keep` gets only bytes of it.
+        """
+        came = 0
+
+        def take(data: bytes) -> None:
+            nonlocal came
+            came += len(data)
+            if came > length:
+                raise AnswerError(f"more than {length} bytes came")
+            keep(data)
+
         if self._is_http:
-            data = self._read_http(info, start, length, timeout)
+            self._read_http(info, start, length, timeout, take)
         elif self._is_s3:
-            data = self._read_s3(info, start, length, timeout)
+            self._read_s3(info, start, length, timeout, take)
         else:
-            data = self._read_other(info, start, length, timeout)
-        if len(data) != length:
-            raise AnswerError(f"{len(data)} bytes came instead of {length}")
-        return data
+            take(self._read_other(info, start, length, timeout))
+        if came != length:
+            raise AnswerError(f"{came} bytes came instead of {length}")
 
     def _read_other(self, info: Info, start: int, length: int, timeout: float) -> bytes:
         above = info.path.rpartition("/")[0]
@@ -241,22 +258,28 @@ class Driver:
 
         return self._run(ask, timeout)  # type: ignore[no-any-return]
 
-    def _read_http(self, info: Info, start: int, length: int, timeout: float) -> bytes:
-        async def ask() -> bytes:
+    def _read_http(
+        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[bytes], None]
+    ) -> None:
+        async def ask(put: Callable[[bytes], None]) -> None:
             session = await self._fs.set_session()
             wanted = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{start + length - 1}"}
             async with session.get(info.path, **self._keywords(wanted)) as answer:
                 _check_status(answer.status, info.path)
                 self._check_same(answer, info)
-                data = bytes(await answer.read())
-                if answer.status == _WHOLE and len(data) == info.size:
-                    return data[start : start + length]  # the server knows no ranges
+                if answer.status == _WHOLE:
+                    data = bytes(await answer.read())
+                    if len(data) == info.size:
+                        put(data[start : start + length])  # the server knows no ranges
+                        return
                 said = answer.headers.get("Content-Range", "")
                 if answer.status != _PARTIAL or not said.startswith(f"bytes {start}-"):
                     raise AnswerError(f"status {answer.status}, Content-Range {said!r}")
-                return data
+                _check_length(answer.headers.get("Content-Length"), length)
+                while data := await answer.content.read(_PART_BYTES):
+                    put(data)
 
-        return self._run(ask, timeout)  # type: ignore[no-any-return]
+        self._streamed(ask, timeout, keep)
 
     def _check_same(self, answer: Any, info: Info) -> None:  # noqa: ANN401 - of aiohttp
         """Raise ChangedError if an answer names another version than `info`."""
@@ -267,8 +290,10 @@ class Driver:
         if found.version != info.version:
             raise ChangedError(info.path)
 
-    def _read_s3(self, info: Info, start: int, length: int, timeout: float) -> bytes:
-        async def ask() -> bytes:
+    def _read_s3(
+        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[bytes], None]
+    ) -> None:
+        async def ask(put: Callable[[bytes], None]) -> None:
             bucket, key, _ = self._fs.split_path(info.path)
             tag = info.version.partition(" ")[2]
             same = {"IfMatch": tag} if tag.startswith('"') else {}
@@ -280,11 +305,13 @@ class Driver:
                 **same,
                 **self._fs.req_kw,
             )
+            _check_length(answer.get("ContentLength"), length)
             async with answer["Body"] as body:
-                return bytes(await body.read())
+                while data := await body.read(_PART_BYTES):
+                    put(data)
 
         try:
-            return self._run(ask, timeout)  # type: ignore[no-any-return]
+            self._streamed(ask, timeout, keep)
         except FileNotFoundError:
             raise ChangedError(info.path) from None
         except OSError as error:
@@ -301,6 +328,30 @@ class Driver:
         from fsspec.asyn import sync
 
         return sync(self._fs.loop, ask, timeout=timeout)
+
+    def _streamed(
+        self,
+        ask: Callable[[Callable[[bytes], None]], Awaitable[None]],
+        timeout: float,
+        keep: Callable[[bytes], None],
+    ) -> None:
+        """Run `ask` in the driver's thread; call `keep` here with what it puts, as it comes."""
+        came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+        async def run() -> None:
+            try:
+                await asyncio.wait_for(ask(came.put), timeout)
+            finally:
+                came.put(b"")
+
+        asked = asyncio.run_coroutine_threadsafe(run(), self._fs.loop)
+        try:
+            while data := came.get():
+                keep(data)
+        except BaseException:
+            asked.cancel()
+            raise
+        asked.result()
 
 
 def named(facts: Iterable[Info]) -> tuple[list[Info], int]:
@@ -325,6 +376,12 @@ def named(facts: Iterable[Info]) -> tuple[list[Info], int]:
                 continue
         by_name[name] = info
     return list(by_name.values()), left_out
+
+
+def _check_length(said: object, length: int) -> None:
+    """Raise AnswerError before any byte is kept; an answer may leave its length out."""
+    if said is not None and str(said) != str(length):
+        raise AnswerError(f"{said} bytes are to come instead of {length}")
 
 
 def _check_status(status: int, path: str) -> None:

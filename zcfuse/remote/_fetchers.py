@@ -19,11 +19,11 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import trio
 
-from zcfuse.remote._messages import Cancel, Failed, Page, Reply, Request, Setup, encode, receive
+from zcfuse.remote._messages import Cancel, Failed, Part, Reply, Request, Setup, encode, receive
 
 log = logging.getLogger("zcfuse.remote")
 
@@ -37,7 +37,7 @@ _LOG_EVERY_S: Final = 60.0
 # After a failure to reach the server, requests make one attempt each for so long.
 _OFFLINE_S: Final = 5.0
 
-_R = TypeVar("_R")
+_P = TypeVar("_P", bound=Part)
 Answer: TypeAlias = "Future[Reply]"
 
 
@@ -49,30 +49,34 @@ class RemoteError(OSError):
         self.unreachable = unreachable
 
 
-class Pages:
-    """The pages of a listing that have come so far. A thread of `Fetchers` adds them.
+class Parts(Generic[_P]):
+    """The messages before an answer that have come so far. A thread of `Fetchers` adds them.
 
-    `next` is done once another page or the answer has come; then there is a new one. A worker that
-    takes over a request begins again, so pages may come twice.
+    `next` is done once another part or the answer has come; then there is a new one. A worker that
+    takes over a request begins again, so parts may come twice. `see` gets each part at once, in
+    the thread that adds it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, see: Callable[[_P], None] | None = None) -> None:
         self._lock = threading.Lock()
-        self._came: list[Page] = []
+        self._came: list[_P] = []
+        self._see = see
         self.next: Answer = Future()
 
-    def take(self) -> list[Page]:
-        """Return the pages that came since the last call."""
+    def take(self) -> list[_P]:
+        """Return the parts that came since the last call."""
         with self._lock:
             came, self._came = self._came, []
             return came
 
-    def add(self, page: Page) -> None:
-        """Note a page."""
+    def add(self, part: _P) -> None:
+        """Note a part."""
+        if self._see is not None:
+            self._see(part)
         with self._lock:
-            self._came.append(page)
+            self._came.append(part)
             arrived, self.next = self.next, Future()
-        arrived.set_result(page)
+        arrived.set_result(part)
 
     def end(self, answer: Answer) -> None:
         """Note that the answer is there."""
@@ -84,12 +88,13 @@ class Pages:
 
 
 class _Owed:
-    __slots__ = ("answer", "pages", "request", "sends")
+    __slots__ = ("answer", "parts", "request", "sends")
 
-    def __init__(self, request: Request, answer: Answer, pages: Pages | None) -> None:
+    # Any: a request has one kind of parts, which its caller knows.
+    def __init__(self, request: Request, answer: Answer, parts: Parts[Any] | None) -> None:
         self.request = request
         self.answer = answer
-        self.pages = pages
+        self.parts = parts
         self.sends = 0
 
 
@@ -169,15 +174,15 @@ class Fetchers:
         """Whether the server was unreachable a moment ago."""
         return time.monotonic() < self._offline_until
 
-    def ask(self, make: Callable[[int], Request], pages: Pages | None = None) -> Answer:
+    def ask(self, make: Callable[[int], Request], parts: Parts[_P] | None = None) -> Answer:
         """Send the request that `make` returns for a number; return the answer to come.
 
-        `pages` gets the pages of a listing that come before it; they are lost without.
+        `parts` gets the messages that come before it; they are lost without.
         """
         request = make(next(self._numbers))
-        owed = _Owed(request, Future(), pages)
-        if pages is not None:
-            owed.answer.add_done_callback(pages.end)
+        owed = _Owed(request, Future(), parts)
+        if parts is not None:
+            owed.answer.add_done_callback(parts.end)
         with self._lock:
             if not self._closed and not self._processes:
                 for _ in range(PROCESSES):
@@ -223,14 +228,14 @@ class Fetchers:
     def _read(self, process: _Process) -> None:
         while (reply := receive(process.channel, Reply)) is not None:  # type: ignore[arg-type]
             with self._lock:
-                take = process.owed.get if isinstance(reply, Page) else process.owed.pop
+                take = process.owed.get if isinstance(reply, Part) else process.owed.pop
                 owed = take(reply.number, None)
             if owed is None:
                 continue
-            if not isinstance(reply, Page):
+            if not isinstance(reply, Part):
                 self._settle(owed, reply)
-            elif owed.pages is not None:
-                owed.pages.add(reply)
+            elif owed.parts is not None:
+                owed.parts.add(reply)
         self._replace(process)
 
     def _settle(self, owed: _Owed, reply: Reply) -> None:

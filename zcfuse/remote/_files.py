@@ -21,8 +21,18 @@ import trio
 from zcfuse.datapath import Latency, Presence
 from zcfuse.remote._ahead import ReadAhead
 from zcfuse.remote._cache import BLOCK_BYTES, PIECE_BYTES, Cache, Entry, key_of, pieces_of
-from zcfuse.remote._fetchers import Answer, Fetchers, awaited
-from zcfuse.remote._messages import AHEAD, CHECKING, DEMANDED, Ensure, Ensured, Evict, Evicted, Info
+from zcfuse.remote._fetchers import Answer, Fetchers, Parts, awaited
+from zcfuse.remote._messages import (
+    AHEAD,
+    CHECKING,
+    DEMANDED,
+    Arrived,
+    Ensure,
+    Ensured,
+    Evict,
+    Evicted,
+    Info,
+)
 from zcfuse.remote._source import place_of
 from zcfuse.tree import Answer as TreeAnswer
 from zcfuse.tree import (
@@ -41,6 +51,11 @@ _GRACE_S: Final = 2.0
 _MOST_ASKS: Final = 4
 _MOST_VERSIONS: Final = 10_000
 _EVICT_EVERY_BYTES: Final = 256 << 20
+# States of a piece.
+_MISSING: Final = 0
+_RECORDED: Final = 1
+_ARRIVED: Final = 2
+_IS_MISSING: Final = bytes((1, 0, 0)) + bytes(253)
 
 
 class Counts(msgspec.Struct):
@@ -144,13 +159,28 @@ class Store:
         self._evicting = self.fetchers.ask(Evict)
 
 
-class Version:
-    """One version of a file: which of its pieces this mount has verified, and who fetches others.
+class _Flight:
+    """A range of pieces that a worker fetches, and those that it says have come."""
 
-    `good` has a byte a piece. It holds while the entry is open, or its data file has the stamp that
-    it had at the last close. The data path serves the good pieces that `presence` shows. It hides
-    those that are announced, the first of each part that was fetched ahead: the reader that reaches
-    one is then heard of, and fetched ahead of further.
+    __slots__ = ("is_counted", "parts", "start", "stop")
+
+    def __init__(self, start: int, stop: int, see: Callable[[Arrived], None]) -> None:
+        self.start = start
+        self.stop = stop
+        self.parts = Parts(see)
+        self.is_counted = False
+
+
+class Version:
+    """One version of a file: which of its pieces this mount has, and who fetches others.
+
+    `good` has a byte a piece: missing, arrived or recorded. It holds while the entry is open, or
+    its data file has the stamp that it had at the last close. An arrived piece can be read, because
+    a worker wrote it since this mount began. If it does not become durable, it is missing again.
+
+    The data path serves the good pieces that `presence` shows. It hides those that are announced,
+    the first of each part that was fetched ahead: the reader that reaches one is then heard of, and
+    fetched ahead of further.
     """
 
     def __init__(self, store: Store, key: str, info: Info) -> None:
@@ -162,7 +192,7 @@ class Version:
         self._good = bytearray(pieces_of(self.size))
         self._presence = Presence(len(self._good), PIECE_BYTES)
         self._announced: set[int] = set()
-        self._flights: dict[Answer, tuple[int, int]] = {}
+        self._flights: dict[Answer, _Flight] = {}
         self._check: Answer | None = None
         self._checked = False
         self._entry: Entry | None = None
@@ -177,8 +207,8 @@ class Version:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every piece is there and verified."""
-        return self._good.count(1) == len(self._good)
+        """Whether every piece is there, verified and recorded."""
+        return self._good.count(_RECORDED) == len(self._good)
 
     def open(self, attributes: Attributes) -> BackingFile:
         """Return an open file: a plain one if the version is complete."""
@@ -187,6 +217,8 @@ class Version:
             self._collect()
             if not self._checked and self._wait_for_check(entry):
                 raise BeingMadeError(errno.EAGAIN, "the cache file is being verified")
+            if not self._opens and _MISSING not in self._good and not self.is_complete:
+                raise BeingMadeError(errno.EAGAIN, "the cache file is becoming durable")
             entry.use()
             if self.size and self.is_complete:
                 found = RegularFile(
@@ -221,7 +253,7 @@ class Version:
         """Return a range if it is there and verified, without waiting."""
         self._collect()
         first, end = offset // PIECE_BYTES, pieces_of(offset + size)
-        if self._good.find(0, first, end) >= 0:
+        if self._good.find(_MISSING, first, end) >= 0:
             return None
         assert self._entry is not None
         return os.pread(self._entry.data, size, offset)
@@ -229,10 +261,10 @@ class Version:
     def read(self, size: int, offset: int) -> bytes | None:
         """Return a range if it is there; otherwise ask for it. Fetch ahead of the reader."""
         data = self.kept(size, offset)
-        self._arrive(offset // PIECE_BYTES, pieces_of(offset + size))
+        begins_part = self._arrive(offset // PIECE_BYTES, pieces_of(offset + size))
         if data is None:
             self._demand(offset // PIECE_BYTES, pieces_of(offset + size), DEMANDED)
-        self._fetch_ahead(size, offset)
+        self._fetch_ahead(size, offset, begins_part)
         return data
 
     async def fetch(self, size: int, offset: int) -> bytes:
@@ -240,18 +272,23 @@ class Version:
         store = self._store
         end = time.monotonic() + store.deadline_s + _GRACE_S
         asks = 1
-        while (data := self.kept(size, offset)) is None:
-            left = end - time.monotonic()
+        while True:
+            # Before the look at what is there, so that nothing comes between.
             flight = self._flight_over(offset, size)
-            if flight is None and asks < _MOST_ASKS:
+            came = None if flight is None else flight.parts.next
+            data = self.kept(size, offset)
+            if data is not None:
+                return data
+            left = end - time.monotonic()
+            if came is None and asks < _MOST_ASKS:
                 asks += 1  # the answer is gone with an earlier state of the cache file
                 self._demand(offset // PIECE_BYTES, pieces_of(offset + size), DEMANDED)
                 continue
-            if flight is None or left <= 0:
+            if came is None or left <= 0:
                 store.counts.failures += 1
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             try:
-                await awaited(flight, left)
+                await awaited(came, left)
             except OSError as error:
                 store.counts.failures += 1
                 if error.errno in (errno.ESTALE, errno.ENOENT):
@@ -259,64 +296,78 @@ class Version:
                     raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
                 raise
             await trio.lowlevel.checkpoint()
-        return data
 
-    def _fetch_ahead(self, size: int, offset: int) -> None:
+    def _fetch_ahead(self, size: int, offset: int, begins_part: bool) -> None:
         """Ask for what lies ahead of a sequential reader, in parts that end at multiples."""
-        ahead, part_bytes = self._ahead.note(size, offset)
+        ahead, part_bytes = self._ahead.note(size, offset, begins_part=begins_part)
         if ahead:
             end = offset + size
             part = part_bytes // PIECE_BYTES
             stop = min((end + ahead) // part_bytes * part, len(self._good))
             self._demand(pieces_of(end), stop, AHEAD, part)
 
-    def _arrive(self, first: int, end: int) -> None:
-        """Show the announced pieces of a range from now on: a reader has reached them."""
-        for piece in self._announced.intersection(range(first, end)):
+    def _arrive(self, first: int, end: int) -> bool:
+        """Show the announced pieces of a range from now on: a reader has reached them.
+
+        Return whether there were any.
+        """
+        reached = self._announced.intersection(range(first, end))
+        for piece in reached:
             self._announced.discard(piece)
             if self._good[piece]:
                 self._presence.show(piece, piece + 1)
+        return bool(reached)
 
     def _demand(
         self, first: int, end: int, priority: int, part: int = BLOCK_BYTES // PIECE_BYTES
     ) -> None:
         """Ask for the pieces that are neither there nor asked for, at most `part` at a time."""
         wanted = self._good[first:end]
-        for start, stop in self._flights.values():
-            low, high = max(start, first), min(stop, end)
+        for flight in self._flights.values():
+            low, high = max(flight.start, first), min(flight.stop, end)
             if low < high:
                 wanted[low - first : high - first] = b"\1" * (high - low)
         for start, stop in _runs(wanted, first, part):
             offset = start * PIECE_BYTES
             length = min(stop * PIECE_BYTES, self.size) - offset
-            self._flights[self._requested(offset, length, priority)] = (start, stop)
+            hidden = start if priority == AHEAD else -1
+            flight = _Flight(start, stop, _shower(self._presence, hidden))
             if priority == AHEAD:
                 self._announced.add(start)
+            self._flights[self._requested(offset, length, priority, flight.parts)] = flight
 
-    def _requested(self, offset: int, length: int, priority: int) -> Answer:
+    def _requested(
+        self, offset: int, length: int, priority: int, parts: Parts[Arrived] | None = None
+    ) -> Answer:
         store = self._store
         seconds = 0.0 if store.fetchers.is_offline else store.deadline_s
         fetch = priority != CHECKING
         return store.fetchers.ask(
             lambda number: Ensure(
                 number, self.key, self.info, offset, length, fetch, seconds, priority
-            )
+            ),
+            parts,
         )
 
-    def _flight_over(self, offset: int, size: int) -> Answer | None:
+    def _flight_over(self, offset: int, size: int) -> _Flight | None:
         """Return the first request, ended or not, for a missing piece of a range."""
-        missing = self._good.find(0, offset // PIECE_BYTES, pieces_of(offset + size))
-        for flight, (start, stop) in self._flights.items():
-            if start <= missing < stop:
+        missing = self._good.find(_MISSING, offset // PIECE_BYTES, pieces_of(offset + size))
+        for flight in self._flights.values():
+            if flight.start <= missing < flight.stop:
                 return flight
         return None
 
     def _collect(self) -> None:
-        """Take the answers that have arrived. A reader that waits for one also gets its error."""
-        for flight in [one for one in self._flights if one.done()]:
-            del self._flights[flight]
-            if flight.exception() is None:
-                self._take(flight)
+        """Take what has arrived. A reader that waits for an answer also gets its error."""
+        ended = [answer for answer in self._flights if answer.done()]
+        for flight in self._flights.values():
+            for part in flight.parts.take():
+                self._come(part.first, part.stop, _ARRIVED)
+        for answer in ended:
+            flight = self._flights.pop(answer)
+            if answer.exception() is None:
+                self._take(answer, is_counted=flight.is_counted)
+            self._lose(flight)
         if self._check is not None and self._check.done():
             check, self._check = self._check, None
             self._checked = True
@@ -324,25 +375,50 @@ class Version:
                 self._take(check)
 
     def _cancel(self) -> None:
-        """Give up what is on its way: no reader is left that may want it."""
-        if self._flights:
-            self._store.counts.cancelled += len(self._flights)
-            self._store.fetchers.cancel(self._flights.keys())
-            for flight in self._flights:
-                flight.add_done_callback(self._store.came_late)
-            self._flights.clear()
+        """Give up what is on its way: no reader is left that may want it.
 
-    def _take(self, answer: Answer) -> None:
+        What only has to become durable goes on.
+        """
+        given_up = [
+            answer
+            for answer, flight in self._flights.items()
+            if self._good.find(_MISSING, flight.start, flight.stop) >= 0
+        ]
+        self._store.counts.cancelled += len(given_up)
+        self._store.fetchers.cancel(given_up)
+        for answer, flight in self._flights.items():
+            if not flight.is_counted:
+                flight.is_counted = True
+                answer.add_done_callback(self._store.came_late)
+        for answer in given_up:
+            self._lose(self._flights.pop(answer))
+
+    def _take(self, answer: Answer, *, is_counted: bool = False) -> None:
         done = answer.result()
         assert isinstance(done, Ensured)
         for offset, length in done.good:
-            first, stop = offset // PIECE_BYTES, pieces_of(offset + length)
-            self._good[first:stop] = b"\1" * (stop - first)
-            for piece in sorted(self._announced.intersection(range(first, stop))):
-                self._presence.show(first, piece)
-                first = piece + 1
-            self._presence.show(first, stop)
-        self._store.fetched(done)
+            self._come(offset // PIECE_BYTES, pieces_of(offset + length), _RECORDED)
+        if not is_counted:
+            self._store.fetched(done)
+
+    def _come(self, first: int, stop: int, state: int) -> None:
+        """Note pieces that are there, and show them unless they are announced."""
+        if state == _RECORDED:
+            self._good[first:stop] = bytes((state,)) * (stop - first)
+        else:
+            missing = bytes((_MISSING,))
+            self._good[first:stop] = self._good[first:stop].replace(missing, bytes((state,)))
+        for piece in sorted(self._announced.intersection(range(first, stop))):
+            self._presence.show(first, piece)
+            first = piece + 1
+        self._presence.show(first, stop)
+
+    def _lose(self, flight: _Flight) -> None:
+        """Forget the pieces that arrived by a request and were not recorded."""
+        for piece in range(flight.start, flight.stop):
+            if self._good[piece] == _ARRIVED:
+                self._good[piece] = _MISSING
+                self._presence.hide(piece, piece + 1)
 
     def _wait_for_check(self, entry: Entry) -> bool:
         """Have the kept ranges verified, once; return whether the open should wait for that."""
@@ -376,6 +452,11 @@ class Version:
         if entry is not None:
             self._stamp = entry.stamp()
             entry.close()
+            # A request that was given up may still show pieces of the one before.
+            self._presence = Presence(len(self._good), PIECE_BYTES)
+            self._announced.clear()
+            for first, stop in _runs(self._good.translate(_IS_MISSING), 0, len(self._good)):
+                self._presence.show(first, stop)
 
 
 class RemoteFile(UpcallFile):
@@ -428,6 +509,19 @@ class RemoteFile(UpcallFile):
         if version is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return version, min(size, version.size - offset)
+
+
+def _shower(presence: Presence, hidden: int) -> Callable[[Arrived], None]:
+    """Return what shows pieces in the thread that hears of them, `hidden` left out."""
+
+    def show(part: Arrived) -> None:
+        first = part.first
+        if first <= hidden < part.stop:
+            presence.show(first, hidden)
+            first = hidden + 1
+        presence.show(first, part.stop)
+
+    return show
 
 
 def _runs(wanted: bytearray, first: int, most: int) -> Iterator[tuple[int, int]]:

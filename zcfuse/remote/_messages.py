@@ -118,6 +118,14 @@ class Looked(msgspec.Struct, frozen=True, tag=True):
     info: Info | None
 
 
+class Arrived(msgspec.Struct, frozen=True, tag=True):
+    """The pieces [first, stop) can be read; they are not durable before `Ensured` has them."""
+
+    number: int
+    first: int
+    stop: int
+
+
 class Ensured(msgspec.Struct, frozen=True, tag=True):
     """Ranges of verified bytes (offset, length), and the requests to the server.
 
@@ -150,7 +158,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     requests: int = 0
 
 
-Reply = Page | Listed | Looked | Ensured | Evicted | Failed
+Part = Page | Arrived
+Reply = Part | Listed | Looked | Ensured | Evicted | Failed
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -28,7 +28,7 @@ from zcfuse.remote._fetchers import (
     PROCESSES,
     Answer,
     Fetchers,
-    Pages,
+    Parts,
     RemoteError,
     awaited,
     waited,
@@ -128,7 +128,7 @@ class _Request:
 
     __slots__ = ("answer", "failure", "names", "pages", "sizes")
 
-    def __init__(self, answer: Answer, pages: Pages, *, sizes: bool) -> None:
+    def __init__(self, answer: Answer, pages: Parts[Page], *, sizes: bool) -> None:
         self.answer = answer
         self.pages = pages
         self.sizes = sizes
@@ -399,7 +399,7 @@ class Remote(Tree):
         with self._asking:
             request = self._requests.get((path, sizes))
             if request is None:
-                seconds, pages = self._seconds(), Pages()
+                seconds, pages = self._seconds(), Parts[Page]()
                 answer = self._fetchers.ask(lambda n: ListDirectory(n, path, sizes, seconds), pages)
                 request = self._requests[path, sizes] = _Request(answer, pages, sizes=sizes)
             return request

@@ -24,9 +24,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from zcfuse.remote._cache import BLOCK_BYTES, PIECE_BYTES, Cache, Entry, Record
+from zcfuse.remote._cache import BLOCK_BYTES, PIECE_BYTES, Cache, Entry, Record, pieces_of
 from zcfuse.remote._drivers import ChangedError, Driver, RefusedError
 from zcfuse.remote._messages import (
+    Arrived,
     Cancel,
     Ensure,
     Ensured,
@@ -50,8 +51,8 @@ from zcfuse.remote._source import place_of
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 3.0
 _LEAST_TIMEOUT_S: Final = 0.5
-# Threads beyond those that wait for the server.
-_CONNECTIONS_A_WRITER: Final = 2
+# Threads beyond those that wait for the server: they wait for the disk.
+_WRITERS_A_CONNECTION: Final = 1
 # A listing without sizes (of HTTP) takes one request for each name.
 _LOOKS: Final = 8
 
@@ -85,7 +86,9 @@ class _Attempts:
             try:
                 with self._connections:
                     return self._asked_once(ask)
-            except (ChangedError, RefusedError, PermissionError, ImportError, _CancelledError):
+            except (ChangedError, RefusedError, PermissionError, ImportError):
+                raise
+            except (_CancelledError, _UnwritableError):
                 raise
             except FileNotFoundError as error:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
@@ -110,6 +113,10 @@ class _Attempts:
 
 class _UnreachableError(OSError):
     """All attempts failed."""
+
+
+class _UnwritableError(OSError):
+    """The cache did not take the bytes of an answer."""
 
 
 class _CancelledError(OSError):
@@ -162,7 +169,7 @@ class Worker:
         if isinstance(request, Evict):
             return Evicted(request.number, self._cache.evict())
         assert isinstance(request, Ensure)
-        return self._ensure(request, attempts)
+        return self._ensure(request, attempts, send)
 
     def _asked(self) -> Driver:
         with self._making:
@@ -202,7 +209,9 @@ class Worker:
         driver = self._asked()
         return attempts.run(lambda timeout: driver.look(path or driver.root, name, timeout))
 
-    def _ensure(self, request: Ensure, attempts: _Attempts) -> Ensured:
+    def _ensure(
+        self, request: Ensure, attempts: _Attempts, send: Callable[[Reply], None]
+    ) -> Ensured:
         info = request.info
         assert info.size is not None
         url = place_of(self._setup.url, info.path)
@@ -215,7 +224,13 @@ class Worker:
                 good, damaged = _verified(entry, request.start, request.length)
                 fetched = 0
                 for start, length in _missing(request.start, request.length, good):
-                    self._fetch(entry, info, start, length, attempts)
+                    self._fetch(
+                        entry,
+                        info,
+                        (start, length),
+                        attempts,
+                        lambda first, stop: send(Arrived(request.number, first, stop)),
+                    )
                     good.append((start, length))
                     fetched += length
         finally:
@@ -224,14 +239,42 @@ class Worker:
         return Ensured(request.number, good, *counts)
 
     def _fetch(
-        self, entry: Entry, info: Info, start: int, length: int, attempts: _Attempts
+        self,
+        entry: Entry,
+        info: Info,
+        wanted: tuple[int, int],
+        attempts: _Attempts,
+        arrived: Callable[[int, int], None],
     ) -> None:
+        """Write a range as it comes, and record it; tell of its pieces before they are durable.
+
+        An attempt goes on where the one before was cut off.
+        """
+        start, length = wanted
         if not self._cache.has_room(length):
             self._cache.evict()
             if not self._cache.has_room(length):
                 raise OSError(errno.ENOSPC, f"{self._cache.directory}: the disk is full")
         driver = self._asked()
-        entry.keep(start, attempts.run(lambda timeout: driver.read(info, start, length, timeout)))
+        writing = entry.writing(start)
+        end = start + length
+
+        def keep(data: bytes) -> None:
+            first = writing.end // PIECE_BYTES
+            try:
+                writing.add(data)
+            except OSError as error:
+                raise _UnwritableError(error.errno, error.strerror) from error
+            stop = pieces_of(end) if writing.end == end else writing.end // PIECE_BYTES
+            if stop > first:
+                arrived(first, stop)
+
+        def ask(timeout: float) -> None:
+            if writing.end < end:
+                driver.read(info, writing.end, end - writing.end, timeout, keep)
+
+        attempts.run(ask)
+        writing.finish()
 
 
 def _told(error: BaseException) -> str:
@@ -308,7 +351,7 @@ def main(fd: int) -> None:
             del cancelled[request.number]
             send(reply)
 
-    for _ in range(setup.connections + -(-setup.connections // _CONNECTIONS_A_WRITER)):
+    for _ in range(setup.connections * (1 + _WRITERS_A_CONNECTION)):
         threading.Thread(target=serve, daemon=True).start()
     order = itertools.count()
     with contextlib.suppress(msgspec.MsgspecError):

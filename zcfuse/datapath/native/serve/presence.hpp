@@ -1,7 +1,8 @@
 // Which pieces of a file that is being fetched are there, so that serving threads may read them.
 //
-// Control shows a piece once its bytes are durable and verified. A READ that covers a hidden piece
-// goes to control, which may also hide a piece that is there, to hear of the READ that reaches it.
+// Control shows a piece once this mount's workers have written or verified its bytes. A READ that
+// covers a hidden piece goes to control, which may also hide a piece that is there, to hear of the
+// READ that reaches it.
 //
 // Thread-safe. The number of pieces is fixed.
 #pragma once
