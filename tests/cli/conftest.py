@@ -26,6 +26,12 @@ COMMANDS: Final = {"zcfuse": "zcfuse.cli", "mount.fuse.zcfuse": "zcfuse.cli.moun
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def without_progress(stderr: str) -> str:
+    """Return what a command says beside the lines that it writes when its steps take long."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if " steps are done." not in line)
+
+
 def run_zcfuse(
     *arguments: str,
     user: OrdinaryUser | None = None,

@@ -6,7 +6,7 @@ import os
 import msgspec
 import pytest
 
-from tests.cli.conftest import refused, run_zcfuse
+from tests.cli.conftest import refused, run_zcfuse, without_progress
 from tests.support._capabilities import requires
 from zcfuse.bench import BACKING, BenchReport, BenchRow, Cell
 from zcfuse.bench._sweep import SweepCell, SweepReport, SweepRow
@@ -106,7 +106,7 @@ def test_a_tree_of_the_users_is_measured(tmp_path):
     result = run_zcfuse(
         "bench", str(tmp_path), "--paths", "naive", "--rounds", "1", "--no-peers", "--json"
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, without_progress(result.stderr)) == (0, "")
     rows = {row["workload"]: row["cells"] for row in json.loads(result.stdout)["rows"]}
     assert rows["the same, warm"]["zcfuse naive"]["median_us"] > 0
     assert rows["sequential 1 MiB"]["backing"]["reason"] == "no file of 4 MiB or more"
@@ -119,7 +119,7 @@ def test_an_archive_of_the_tree_is_measured_beside_it(tmp_path):
         (tmp_path / f"{index}").write_bytes(os.urandom(16384))
     options = ("--paths", "naive", "--rounds", "1", "--no-peers", "--tar", "--json")
     result = run_zcfuse("bench", str(tmp_path), *options)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, without_progress(result.stderr)) == (0, "")
     report = json.loads(result.stdout)
     rows = {row["workload"]: row["cells"] for row in report["rows"]}
     assert rows["the same, warm"]["zcfuse tar"]["median_us"] > 0
@@ -134,7 +134,7 @@ def test_changes_are_measured_on_a_mirror_and_a_union_beside_the_tree(tmp_path):
         (tmp_path / f"{index}").write_bytes(os.urandom(16384))
     options = ("--rw", "--files", "20", "--rounds", "1", "--no-peers", "--json")
     result = run_zcfuse("bench", str(tmp_path), *options)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, without_progress(result.stderr)) == (0, "")
     rows = {row["workload"]: row["cells"] for row in json.loads(result.stdout)["rows"]}
     assert {"zcfuse", "zcfuse union", "backing"} == set(rows["delete"])
     assert all(cell["median_us"] > 0 for cells in rows.values() for cell in cells.values())
@@ -148,7 +148,7 @@ def test_layers_with_the_files_of_the_tree_are_measured_in_its_place(depth, coun
         (tmp_path / f"{index}").write_bytes(os.urandom(16384))
     options = ("--paths", "naive", "--rounds", "1", "--layers", *depth, "--json")
     result = run_zcfuse("bench", str(tmp_path), *options)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, without_progress(result.stderr)) == (0, "")
     report = json.loads(result.stdout)
     rows = {row["workload"]: row["cells"] for row in report["rows"]}
     assert rows["the same, warm"]["zcfuse naive"]["median_us"] > 0

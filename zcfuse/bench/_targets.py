@@ -27,8 +27,9 @@ VARIANTS: Final[Mapping[str, str]] = {
     "uring": "--transport=uring",
 }
 PATHS: Final = ("naive", "upcall", "pool", "mmap", "splice", "passthrough")
+# By default mergerfs makes no file where less than 4 GB are free.
 _MERGERFS_OPTIONS: Final = (
-    "use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
+    "minfreespace=0,use_ino,cache.files=auto-full,cache.entry=1,cache.attr=1,cache.negative_entry=1,"
     "cache.symlinks=true,cache.readdir=true,threads=0"
 )
 _RATARMOUNT: Final = "ratarmount"
