@@ -31,7 +31,7 @@ pytestmark = requires("mounting", "root")
 FILESYSTEMS: Final = (
     ["tmpfs", "ext4", "xfs", "btrfs"] if "ZCFUSE_COHERENCE_ROUNDS" in os.environ else ["tmpfs"]
 )
-FILES: Final = 2000
+FILES: Final = 20_000
 KILL_AFTER_S: Final = 1.0
 KILLS: Final = max(4, ROUNDS // 20)
 
