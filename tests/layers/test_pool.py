@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -17,6 +18,9 @@ from tests.support import Daemon, requires
 from zcfuse import Pool
 
 pytestmark = requires("mounting", "root")
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 # Text files go to "fast" by one question a file, others to "slow" by a lease; "no" is refused.
 PROGRAM = """
@@ -237,6 +241,22 @@ def test_the_program_permits_each_change_once(asking: Served) -> None:
     assert asking.asked() == [
         *("write d/a 0", "write d/a 0", "rename d/a 0", "remove d/b 0", "remove d/b 0"),
         "remove empty 0",
+    ]
+
+
+def test_an_exchange_asks_for_both_names_and_a_refused_one_changes_nothing(asking: Served) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def exchange(one: str, other: str) -> None:
+        paths = [os.fsencode(asking.root / "d" / name) for name in (one, other)]
+        if library.renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE):
+            raise OSError(ctypes.get_errno(), "")
+
+    assert refused(lambda: exchange("a", "keep")) == "EPERM"
+    exchange("a", "b")
+    assert asking.asked() == [
+        *("rename d/a 0", "rename d/keep 0"),
+        *("rename d/a 0", "rename d/b 0"),
     ]
 
 
