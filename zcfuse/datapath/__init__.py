@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import DEPTH_LIMIT as DEPTH_LIMIT
     from zcfuse.datapath._native import ENTRY_FORMAT as ENTRY_FORMAT
     from zcfuse.datapath._native import ENTRY_KINDS as ENTRY_KINDS
+    from zcfuse.datapath._native import HOLDER_GO as HOLDER_GO
+    from zcfuse.datapath._native import HOLDER_HANDOVER as HOLDER_HANDOVER
+    from zcfuse.datapath._native import HOLDER_HANDOVERS as HOLDER_HANDOVERS
+    from zcfuse.datapath._native import HOLDER_MESSAGE as HOLDER_MESSAGE
+    from zcfuse.datapath._native import HOLDER_STATE as HOLDER_STATE
+    from zcfuse.datapath._native import HOLDER_UNKNOWN as HOLDER_UNKNOWN
     from zcfuse.datapath._native import IMPLICIT_BIT as IMPLICIT_BIT
     from zcfuse.datapath._native import MADE_INO_BIT as MADE_INO_BIT
     from zcfuse.datapath._native import MEMBER_KINDS as MEMBER_KINDS
@@ -83,6 +89,12 @@ else:
                 "DEPTH_LIMIT",
                 "ENTRY_FORMAT",
                 "ENTRY_KINDS",
+                "HOLDER_GO",
+                "HOLDER_HANDOVER",
+                "HOLDER_HANDOVERS",
+                "HOLDER_MESSAGE",
+                "HOLDER_STATE",
+                "HOLDER_UNKNOWN",
                 "IMPLICIT_BIT",
                 "MADE_INO_BIT",
                 "MEMBER_KINDS",

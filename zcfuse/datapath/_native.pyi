@@ -6,6 +6,12 @@ WHOLE_FILE: int
 """As an extent's length: to the end of the file at the time of the read."""
 OWN_BIT: int
 """Marks the node ids and file handles that the data path made."""
+HOLDER_GO: str
+HOLDER_HANDOVER: str
+HOLDER_HANDOVERS: int
+HOLDER_MESSAGE: str
+HOLDER_STATE: str
+HOLDER_UNKNOWN: int
 IMPLICIT_BIT: int
 """Marks a file handle without an open; the rest of it is a node id."""
 MADE_INO_BIT: int

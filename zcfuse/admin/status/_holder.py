@@ -14,8 +14,6 @@ from typing import Final
 from zcfuse.admin.status._registry import connect_holder
 from zcfuse.linux import MountEntry
 
-_MESSAGE: Final = struct.Struct("<c7x32s")
-_STATE: Final = struct.Struct("<IIQQQ")
 _QUERY: Final = b"Q"
 _STATE_NOW: Final = b"W"
 _END: Final = b"E"
@@ -47,7 +45,10 @@ def holder_state(entry: MountEntry) -> HolderState | None:
         return None
     if message[:1] != _STATE_NOW:
         return None
-    generation, serves, _, until, holder = _STATE.unpack(_MESSAGE.unpack(message)[1])
+    from zcfuse.datapath import HOLDER_MESSAGE, HOLDER_STATE
+
+    _, state = struct.unpack(HOLDER_MESSAGE, message)
+    generation, serves, _, until, holder = struct.unpack(HOLDER_STATE, state)
     left = max(0.0, until / 1e9 - time.monotonic()) if until else None
     return HolderState(generation, bool(serves), left, holder)
 
@@ -71,6 +72,8 @@ def _ask(entry: MountEntry, kind: bytes) -> bytes:
     client = connect_holder(entry.device, entry.owner[0], _TIMEOUT_S)
     if client is None:
         return b""
+    from zcfuse.datapath import HOLDER_MESSAGE
+
     with client:
-        client.send(_MESSAGE.pack(kind, b""))
-        return client.recv(_MESSAGE.size)
+        client.send(struct.pack(HOLDER_MESSAGE, kind, b""))
+        return client.recv(struct.calcsize(HOLDER_MESSAGE))

@@ -16,12 +16,18 @@ from typing import Final
 
 import trio
 
-_MESSAGE: Final = struct.Struct("<c7x32s")
-_GO: Final = struct.Struct("<c3xIIIQQQ")
-_HANDOVER: Final = struct.Struct("<qQiiI4x")
-# Of a program, whose parent alone learns it.
-_UNKNOWN_STATUS: Final = -1
-_LARGEST: Final = _GO.size + 16 * _HANDOVER.size
+from zcfuse.datapath import (
+    HOLDER_GO,
+    HOLDER_HANDOVER,
+    HOLDER_HANDOVERS,
+    HOLDER_MESSAGE,
+    HOLDER_UNKNOWN,
+)
+
+_MESSAGE: Final = struct.Struct(HOLDER_MESSAGE)
+_GO: Final = struct.Struct(HOLDER_GO)
+_HANDOVER: Final = struct.Struct(HOLDER_HANDOVER)
+_LARGEST: Final = _GO.size + HOLDER_HANDOVERS * _HANDOVER.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,7 @@ def _takeover(message: bytes) -> Takeover:
 
 def _handover(at_ns: int, pause_ns: int, number: int, status: int, planned: int) -> Handover:
     cause = f"exit {status}"
-    if status == _UNKNOWN_STATUS:
+    if status == HOLDER_UNKNOWN:
         cause = "left" if planned else "ended"
     elif planned:
         cause = "upgrade"

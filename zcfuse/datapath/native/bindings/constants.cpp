@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "holder/messages.hpp"
 #include "serve/constants.hpp"
 #include "serve/lease.hpp"
 #include "serve/mtime.hpp"
@@ -48,6 +49,12 @@ void add_constants(nb::module_& module) {
     module.attr("REASONS") = reasons();
     module.attr("WHOLE_FILE") = kWholeFile;
     module.attr("OWN_BIT") = kOwnBit;
+    module.attr("HOLDER_GO") = holder::kGoFormat;
+    module.attr("HOLDER_HANDOVER") = holder::kHandoverFormat;
+    module.attr("HOLDER_HANDOVERS") = holder::kHandoversKept;
+    module.attr("HOLDER_MESSAGE") = holder::kMessageFormat;
+    module.attr("HOLDER_STATE") = holder::kStateFormat;
+    module.attr("HOLDER_UNKNOWN") = holder::kUnknownStatus;
     module.attr("IMPLICIT_BIT") = kImplicitBit;
     module.attr("MADE_INO_BIT") = kMadeInoBit;
     module.attr("BLOCK_BYTES") = kBlockBytes;

@@ -80,13 +80,7 @@ void Holder::wait_for_events() {
                                   {serving_ ? serving_->process() : -1, POLLIN, 0},
                                   {standby_ ? standby_->socket() : -1, POLLIN, 0},
                                   {standby_ ? standby_->process() : -1, POLLIN, 0}}};
-    const auto until = deadline();
-    int wait = -1;
-    if (until != Clock::time_point::max()) {
-        const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
-        wait = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000));
-    }
-    if (::poll(polled.data(), polled.size(), wait) <= 0) {
+    if (::poll(polled.data(), polled.size(), poll_milliseconds(deadline())) <= 0) {
         return;
     }
     if (readable(polled[0])) {
@@ -114,14 +108,9 @@ void Holder::take_signals() {
 }
 
 void Holder::take_messages_of_serving() {
-    sys::UniqueFd with;
-    while (serving_) {
-        const auto message = serving_->receive(with);
-        if (!message) {
-            return;
-        }
-        obey(*message, std::move(with));
-    }
+    take_messages_of(serving_, [this](const Message& message, sys::UniqueFd with) {
+        obey(message, std::move(with));
+    });
 }
 
 void Holder::obey(const Message& message, sys::UniqueFd with) {
@@ -151,21 +140,17 @@ void Holder::obey(const Message& message, sys::UniqueFd with) {
 }
 
 void Holder::take_messages_of_standby() {
-    sys::UniqueFd with;
-    while (standby_) {
-        const auto message = standby_->receive(with);
-        if (!message) {
+    take_messages_of(standby_, [this](const Message& message, const sys::UniqueFd&) {
+        if (message.kind != Kind::warm) {
             return;
         }
-        if (message->kind == Kind::warm) {
-            warm_ = true;
-            standby_until_ = Clock::time_point::max();
-            if (renewing_ && serving_) {
-                renewing_ = false;
-                serving_->send(Message{Kind::renewed, {}, message->text});
-            }
+        warm_ = true;
+        standby_until_ = Clock::time_point::max();
+        if (renewing_ && serving_) {
+            renewing_ = false;
+            serving_->send(Message{Kind::renewed, {}, message.text});
         }
-    }
+    });
 }
 
 // The serving child answers clients.

@@ -2,8 +2,10 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 
 namespace zc::holder {
@@ -55,6 +57,15 @@ bool Link::send_bytes(const void* bytes, std::size_t size, int with) const noexc
     // the holder.
     return ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) ==
            static_cast<ssize_t>(size);
+}
+
+int poll_milliseconds(std::chrono::steady_clock::time_point until) noexcept {
+    using std::chrono::steady_clock;
+    if (until == steady_clock::time_point::max()) {
+        return -1;
+    }
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - steady_clock::now());
+    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000));
 }
 
 }  // namespace zc::holder

@@ -2,6 +2,7 @@
 // it.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <utility>
@@ -33,5 +34,22 @@ class Link {
 
     sys::UniqueFd socket_;
 };
+
+// Gives `obey` each message that a process has sent, with the descriptor that came along, until
+// there is none or the process is gone.
+template <typename Process, typename Obey>
+void take_messages_of(std::optional<Process>& process, Obey obey) {
+    sys::UniqueFd with;
+    while (process) {
+        const auto message = process->receive(with);
+        if (!message) {
+            return;
+        }
+        obey(*message, std::move(with));
+    }
+}
+
+// The time left until then for poll(2), an hour at most; -1 for never.
+int poll_milliseconds(std::chrono::steady_clock::time_point until) noexcept;
 
 }  // namespace zc::holder

@@ -1,6 +1,7 @@
 // The messages between the holder and its children or programs, over one SEQPACKET socket for each.
 // All are of fixed size, and only processes of zcfuse write them: nothing of a client gets here.
-// zcfuse/control/survive/_link.py is the other side.
+// zcfuse/control/survive/_link.py is the other side. It has the formats below from the bindings, in
+// the words of Python's struct module.
 #pragma once
 
 #include <array>
@@ -37,6 +38,7 @@ struct Message {
     std::array<char, kTextBytes> text{};
 };
 static_assert(sizeof(Message) == 40);
+inline constexpr const char* kMessageFormat = "<c7x32s";
 
 // The answer to a query: what a command needs to tell its user. Times are of CLOCK_MONOTONIC.
 struct StateNow {
@@ -47,6 +49,10 @@ struct StateNow {
     std::uint64_t holder = 0;    // its process id
 };
 static_assert(sizeof(StateNow) == kTextBytes);
+inline constexpr const char* kStateFormat = "<IIQQQ";
+
+// The exit status of a process whose parent alone learns it.
+constexpr int kUnknownStatus = -1;
 
 // One change of the serving process.
 struct Handover {
@@ -57,6 +63,8 @@ struct Handover {
     std::uint32_t planned = 0;
     std::uint32_t reserved = 0;
 };
+static_assert(sizeof(Handover) == 32);
+inline constexpr const char* kHandoverFormat = "<qQiiI4x";
 
 constexpr std::size_t kHandoversKept = 16;
 
@@ -72,5 +80,7 @@ struct Go {
     std::array<Handover, kHandoversKept> last{};
 };
 static_assert(sizeof(Go) == 40 + 32 * kHandoversKept);
+// Without the handovers, which follow.
+inline constexpr const char* kGoFormat = "<c3xIIIQQQ";
 
 }  // namespace zc::holder

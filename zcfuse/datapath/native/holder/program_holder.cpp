@@ -12,8 +12,6 @@ namespace zc::holder {
 
 namespace {
 
-// The exit status of a process whose parent alone learns it.
-constexpr int kUnknownStatus = -1;
 constexpr std::string_view kSession = "session ";
 
 Message refusal(std::string_view why) noexcept {
@@ -76,11 +74,7 @@ void ProgramHolder::wait_for_events() {
     for (std::size_t at = 0; at < kMostAsking; ++at) {
         polled[4 + at] = {asking_[at] ? asking_[at]->socket() : -1, POLLIN, 0};
     }
-    int wait = -1;
-    if (!serving_ && until_ != Clock::time_point::max()) {
-        const auto left = std::chrono::ceil<std::chrono::milliseconds>(until_ - Clock::now());
-        wait = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000));
-    }
+    const int wait = serving_ ? -1 : poll_milliseconds(until_);
     if (::poll(polled.data(), polled.size(), wait) <= 0) {
         return;
     }
@@ -118,16 +112,8 @@ void ProgramHolder::take_connections() {
 }
 
 void ProgramHolder::take_messages(std::optional<Program>& asking) {
-    sys::UniqueFd with;
-    while (asking) {
-        const auto message = asking->receive(with);
-        if (!message) {
-            if (asking->socket() < 0) {
-                asking.reset();
-            }
-            return;
-        }
-        switch (message->kind) {
+    take_messages_of(asking, [&](const Message& message, const sys::UniqueFd&) {
+        switch (message.kind) {
             case Kind::query: {
                 Message reply{Kind::state, {}, {}};
                 const auto now = state();
@@ -141,11 +127,14 @@ void ProgramHolder::take_messages(std::optional<Program>& asking) {
                 }
                 break;
             case Kind::warm:
-                promote(asking, message->text);
+                promote(asking, message.text);
                 break;
             default:
                 break;
         }
+    });
+    if (asking && asking->socket() < 0) {
+        asking.reset();
     }
 }
 
@@ -170,14 +159,9 @@ void ProgramHolder::promote(std::optional<Program>& asking,
 }
 
 void ProgramHolder::take_messages_of_serving() {
-    sys::UniqueFd with;
-    while (serving_) {
-        const auto message = serving_->receive(with);
-        if (!message) {
-            return;
-        }
-        obey(*message, std::move(with));
-    }
+    take_messages_of(serving_, [this](const Message& message, sys::UniqueFd with) {
+        obey(message, std::move(with));
+    });
 }
 
 void ProgramHolder::obey(const Message& message, sys::UniqueFd with) {
