@@ -53,9 +53,11 @@ struct Config {
     bool source_in_parts = false;       // whether most bytes are in large parts of files
     std::size_t ring_depth = 8;         // entries of a CPU's ring queue, up to 64
 
-    // Whether a file's cached pages need no look at each open.
-    bool may_open_silently() const noexcept { return immutable || push; }
-    bool wants_silent_opens() const noexcept { return may_open_silently() && silent_opens; }
+    // Whether the options allow opens without a message: a file's cached pages need no look then.
+    bool options_allow_silent_opens() const noexcept { return immutable || push; }
+    bool wants_silent_opens() const noexcept {
+        return options_allow_silent_opens() && silent_opens;
+    }
 };
 
 }  // namespace zc

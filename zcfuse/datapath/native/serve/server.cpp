@@ -307,7 +307,7 @@ Server::Fate Server::serve_init(const abi::InHeader& header, std::span<const std
         std::vector<std::byte> request(sizeof header + body.size());
         std::memcpy(request.data(), &header, sizeof header);
         std::memcpy(request.data() + sizeof header, body.data(), body.size());
-        state_->negotiation.offered(request, ops::may_open_silently(*state_));
+        state_->negotiation.offered(request, ops::tree_allows_silent_opens(*state_));
     }
     return Fate::up;
 }

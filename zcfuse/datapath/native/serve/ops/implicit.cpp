@@ -45,7 +45,7 @@ bool may_open_without(const Context& context) {
 
 }  // namespace
 
-bool may_open_silently(const State& state) {
+bool tree_allows_silent_opens(const State& state) {
     return state.config.immutable || state.leased_nodes.is_pushed(abi::kRootId);
 }
 
@@ -64,7 +64,7 @@ bool answer_needless(Context& context, const Request& request) {
     const auto& state = context.state;
     const bool is_silent =
         is_open && state.negotiation.silent_opens() && !lists_at_open(state, opcode);
-    if (is_open && state.mode == Mode::automatic && state.config.may_open_silently() &&
+    if (is_open && state.mode == Mode::automatic && state.config.options_allow_silent_opens() &&
         !state.config.silent_opens) {
         context.counts.because(Reason::opens_large_files);
     }

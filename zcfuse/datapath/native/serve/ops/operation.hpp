@@ -121,7 +121,7 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
 int implicit_lease(Context& context, std::uint64_t nodeid, const abi::ReadIn* read,
                    OpenFiles::Lease& into);
 // Whether the mount is immutable, or the changes below its root are pushed.
-bool may_open_silently(const State& state);
+bool tree_allows_silent_opens(const State& state);
 // Answers requests that the kernel can do without: ENOTTY to an IOCTL, ENOSYS to POLL and, where
 // opens send no message, to opens and FLUSH. Returns false for all others.
 bool answer_needless(Context& context, const Request& request);
