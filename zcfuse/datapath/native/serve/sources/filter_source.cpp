@@ -154,17 +154,14 @@ class FilterSource::At final : public SourceDirectory {
 
     int enter(std::string_view path, Ref& into) const override {
         auto at = std::make_shared<const At>(source_, inner_, path_);
-        while (!path.empty()) {
-            const std::string name(path.substr(0, path.find('/')));
-            path.remove_prefix(std::min(name.size() + 1, path.size()));
-            std::shared_ptr<const At> next;
-            if (const int error = at->step(name, next); error != 0) {
-                return error;
-            }
-            at = std::move(next);
+        const int error = for_each_name(path, [&](std::string_view name) {
+            const auto above = at;
+            return above->step(std::string(name), at);
+        });
+        if (error == 0) {
+            into = std::move(at);
         }
-        into = std::move(at);
-        return 0;
+        return error;
     }
 
     int enter_to(std::string_view path, const Identity& wanted, Ref& into) const override {

@@ -177,21 +177,16 @@ class FrozenSource::At final : public SourceDirectory {
 
     int enter(std::string_view path, Ref& into) const override {
         auto inode = inode_;
-        while (!path.empty()) {
-            const auto name = path.substr(0, path.find('/'));
-            path.remove_prefix(std::min(name.size() + 1, path.size()));
+        int error = for_each_name(path, [&](std::string_view name) {
             std::uint64_t nid = 0;
-            int error = image().lookup(inode, name, nid);
-            error = error != 0 ? error : image().inode(nid, inode);
-            if (error != 0) {
-                return error;
-            }
+            const int missing = image().lookup(inode, name, nid);
+            return missing != 0 ? missing : image().inode(nid, inode);
+        });
+        error = error == 0 && !S_ISDIR(inode.mode) ? -ENOTDIR : error;
+        if (error == 0) {
+            into = std::make_shared<const At>(source_, inode);
         }
-        if (!S_ISDIR(inode.mode)) {
-            return -ENOTDIR;
-        }
-        into = std::make_shared<const At>(source_, inode);
-        return 0;
+        return error;
     }
 
     int status(const char*, const Identity& wanted, struct ::statx& into) const override {

@@ -101,15 +101,11 @@ class IndexSource::At final : public SourceDirectory {
 
     int enter(std::string_view path, Ref& into) const override {
         auto number = number_;
-        while (!path.empty()) {
-            const auto name = path.substr(0, path.find('/'));
-            path.remove_prefix(std::min(name.size() + 1, path.size()));
-            if (const int error = index().lookup(number, name, number); error != 0) {
-                return error;
-            }
-        }
+        int error = for_each_name(
+            path, [&](std::string_view name) { return index().lookup(number, name, number); });
         MemberIndex::Names names;
-        if (const int error = index().names_of(number, names); error != 0) {
+        error = error == 0 ? index().names_of(number, names) : error;
+        if (error != 0) {
             return error;
         }
         into = std::make_shared<const At>(source_, number);

@@ -130,15 +130,12 @@ class LiveIndex::At final : public SourceDirectory {
 
     int enter(std::string_view path, Ref& into) const override {
         auto place = view_.place;
-        while (!path.empty()) {
-            const auto name = path.substr(0, path.find('/'));
-            path.remove_prefix(std::min(name.size() + 1, path.size()));
-            if (const int error = source_->enter(place, name, place); error != 0) {
-                return error;
-            }
+        const int error = for_each_name(
+            path, [&](std::string_view name) { return source_->enter(place, name, place); });
+        if (error == 0) {
+            into = std::make_shared<const At>(source_, View{place, {}});
         }
-        into = std::make_shared<const At>(source_, View{place, {}});
-        return 0;
+        return error;
     }
 
     int enter_to(std::string_view path, const Identity& wanted, Ref& into) const override {

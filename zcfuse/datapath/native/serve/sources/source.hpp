@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -98,6 +99,19 @@ class Listing {
   protected:
     std::uint64_t position_ = 0;
 };
+
+// Calls `step` with each name of a path until it returns an error.
+template <typename Step>
+int for_each_name(std::string_view path, Step step) {
+    while (!path.empty()) {
+        const auto name = path.substr(0, path.find('/'));
+        path.remove_prefix(std::min(name.size() + 1, path.size()));
+        if (const int error = step(name); error != 0) {
+            return error;
+        }
+    }
+    return 0;
+}
 
 // An open directory of a source. A name is one component; "" stands for the directory itself.
 class SourceDirectory {
