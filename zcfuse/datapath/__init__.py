@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import MOST_THREADS as MOST_THREADS
     from zcfuse.datapath._native import NAME_BYTES as NAME_BYTES
     from zcfuse.datapath._native import NODE_FORMAT as NODE_FORMAT
+    from zcfuse.datapath._native import OPAQUE_NAME as OPAQUE_NAME
     from zcfuse.datapath._native import OWN_BIT as OWN_BIT
     from zcfuse.datapath._native import PIECE_FORMAT as PIECE_FORMAT
     from zcfuse.datapath._native import REASONS as REASONS
     from zcfuse.datapath._native import SECTOR_BYTES as SECTOR_BYTES
     from zcfuse.datapath._native import SUSPECTS_BYTES as SUSPECTS_BYTES
     from zcfuse.datapath._native import TERM_KINDS as TERM_KINDS
+    from zcfuse.datapath._native import WHITEOUT_PREFIX as WHITEOUT_PREFIX
     from zcfuse.datapath._native import WHOLE_FILE as WHOLE_FILE
     from zcfuse.datapath._native import Config as Config
     from zcfuse.datapath._native import DataPath as DataPath
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import mixed_ino as mixed_ino
     from zcfuse.datapath._native import open_directory as open_directory
     from zcfuse.datapath._native import packed_identity as packed_identity
+    from zcfuse.datapath._native import search_layers as search_layers
     from zcfuse.datapath._native import serving_threads as serving_threads
     from zcfuse.datapath._native import shown_xattrs as shown_xattrs
     from zcfuse.datapath._native import tick_ns as tick_ns
@@ -104,6 +107,7 @@ else:
                 "NAME_BYTES",
                 "NODE_FORMAT",
                 "MOST_DEATHS",
+                "OPAQUE_NAME",
                 "OWN_BIT",
                 "Presence",
                 "PIECE_FORMAT",
@@ -111,6 +115,7 @@ else:
                 "SECTOR_BYTES",
                 "SUSPECTS_BYTES",
                 "TERM_KINDS",
+                "WHITEOUT_PREFIX",
                 "WHOLE_FILE",
                 "Config",
                 "DataPath",
@@ -133,6 +138,7 @@ else:
                 "mixed_ino",
                 "open_directory",
                 "packed_identity",
+                "search_layers",
                 "serving_threads",
                 "shown_xattrs",
                 "tick_ns",

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 REASONS: tuple[str, ...]
 """The codes of Statistics.fallbacks and other reasons; zcfuse.reasons has their words."""
@@ -19,6 +20,8 @@ MADE_INO_BIT: int
 BLOCK_BYTES: int
 """st_blksize of an entry that has no file."""
 NAME_BYTES: int
+OPAQUE_NAME: bytes
+WHITEOUT_PREFIX: bytes
 """The longest name, as on most filesystems."""
 SECTOR_BYTES: int
 """The unit of st_blocks (stat(2))."""
@@ -503,8 +506,6 @@ class SourceDirectory:
         """Return the names of the extended attributes."""
     def names(self) -> dict[bytes, int]:
         """Return the names in the directory without the dots, each with its d_type."""
-    def marks(self, name: bytes) -> tuple[bool, bool, bool, bool]:
-        """Return which marks of overlayfs a file has: whiteout, opaque, metacopy, redirect."""
     def fileno(self) -> int:
         """Return its O_PATH descriptor, which it owns."""
 
@@ -514,6 +515,26 @@ def open_directory(fd: int, numbers_of: int, walks: bool = False) -> SourceDirec
     Takes the descriptor over (O_PATH suffices), also if it fails. Inode numbers of the device
     `numbers_of` (major << 32 | minor) are shown unchanged. `walks`: go name by name, without
     openat2(2). Raises OSError.
+    """
+
+def search_layers(
+    parts: Iterable[object], roots_below: Callable[[int], Iterable[object]], name: bytes
+) -> tuple[tuple[Any, ...], Any, str]:
+    """Search a merged directory for a name, as the data path searches its own layers.
+
+    A part has `layer.index`, from the top, and `look(name)`, which returns an entry. An entry has
+    `attributes`, `directory()`, which opens it as a part, and where its marks are: `own_name` in
+    the SourceDirectory `at`, or None.
+
+    Parameters:
+        parts: what each layer has of the directory, the topmost first.
+        roots_below: returns the roots of the layers below one, by its index.
+
+    Returns:
+        The entries of a directory in all layers, or that of another file. Then the entry with the
+        bytes of a metacopy, or None, and the reason why the rest is refused, or "".
+
+    Raises OSError: ENOENT where no layer shows the name; whatever `look` raises.
     """
 
 def packed_identity(ino: int, birth: int, type: int) -> bytes:

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 from zcfuse.arguments import PATHS, require_one_of, require_type
 from zcfuse.datapath import backing_xattr, is_reserved, shown_xattrs
+from zcfuse.linux import Capability, has_initial_capability
 from zcfuse.tree._dir import Dir, TreeLike
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._later import answered
@@ -37,7 +38,6 @@ from zcfuse.tree._types import (
 from zcfuse.tree._union_file import MetacopyFile, is_all_hole
 from zcfuse.tree._union_layer import AnyLayer, Layer
 from zcfuse.tree._union_listing import UnionListing
-from zcfuse.tree._union_marks import may_read_trusted
 from zcfuse.tree._union_nodes import UnionNode, merged_attributes, node_of
 from zcfuse.tree._union_search import LayerDirectory, SearchResult, search
 from zcfuse.tree._union_tree_layer import TreeLayer
@@ -104,7 +104,7 @@ class Union(Tree):
             raise ValueError("work: it is of an upper layer: name that too")
         require_type("metacopy", metacopy, bool, "True or False")
         require_type("redirect_dir", redirect_dir, bool, "True or False")
-        self._trusted = may_read_trusted() if trusted is None else trusted
+        self._trusted = has_initial_capability(Capability.SYS_ADMIN) if trusted is None else trusted
         self.coherence = coherence
         for name, wanted in (("metacopy", metacopy), ("redirect_dir", redirect_dir)):
             if wanted and (upper is None or not self._trusted):
@@ -178,7 +178,9 @@ class Union(Tree):
                 assert isinstance(data, RegularFile)  # a tree has no metacopies, nor data for them
                 return MetacopyFile(file, data)
             if not self._trusted and isinstance(file, RegularFile) and is_all_hole(file):
-                _refuse(shown.top, shown.name, "it may be a metacopy, which only root can see")
+                _refuse(
+                    shown.top.layer, shown.name, "it may be a metacopy, which only root can see"
+                )
         except BaseException:
             file.close()
             raise
@@ -300,10 +302,7 @@ class Union(Tree):
 
     def _entered(self, directory: UnionNode) -> list[LayerDirectory]:
         """Open the parts of a directory to look at its entries."""
-        return [
-            LayerDirectory(part.layer, part.node, part.layer.enter(part.node))
-            for part in directory.parts
-        ]
+        return [part.opened() for part in directory.parts]
 
     def _entry(
         self, directory: UnionNode, parts: Sequence[LayerDirectory], name: bytes
@@ -315,9 +314,7 @@ class Union(Tree):
         """
         found = search(parts, self.root.parts, name)
         if found.refused:
-            _refuse(
-                LayerDirectory(found.pieces[0].layer, found.pieces[0].node), name, found.refused
-            )
+            _refuse(found.pieces[0].layer, name, found.refused)
         return node_of(directory, name, found), _attributes_of(found)
 
 
@@ -352,8 +349,8 @@ def _attributes_of(found: SearchResult) -> Attributes:
     return merged_attributes(found.pieces[0].attributes, len(found.pieces), data)
 
 
-def _refuse(part: LayerDirectory, name: bytes, reason: str) -> NoReturn:
-    LOG.warning("%r in layer %d is refused: %s", name, part.layer.index, reason)
+def _refuse(layer: AnyLayer, name: bytes, reason: str) -> NoReturn:
+    LOG.warning("%r in layer %d is refused: %s", name, layer.index, reason)
     raise OSError(errno.EIO, reason, name)
 
 

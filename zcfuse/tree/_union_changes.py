@@ -13,9 +13,9 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
+from zcfuse.datapath import OPAQUE_NAME, WHITEOUT_PREFIX
 from zcfuse.tree._types import Attributes, Node, Tree
 from zcfuse.tree._union import Union
-from zcfuse.tree._union_marks import OCI_OPAQUE, OCI_PREFIX, redirect_names
 
 ADDED: Final = "added"
 CHANGED: Final = "changed"
@@ -142,7 +142,7 @@ class _Comparison:
         self, entry: _Entry, directory: Node | None, before: bytes
     ) -> tuple[bytes, Node, Attributes] | None:
         """Return what the layers have for a name of a directory: its path there, and what it is."""
-        names = redirect_names(entry.redirect or os.path.basename(entry.path))
+        names = (entry.redirect or os.path.basename(entry.path)).lstrip(b"/").split(b"/")
         if entry.redirect.startswith(b"/"):
             directory, before = self._lower.root, b""
         found = None
@@ -184,7 +184,7 @@ def write_layer_directory(upper: str, into: str, union: Union | None = None) -> 
             os.mkdir(place)
             directories.append((place, entry.status))
             if entry.hides:
-                _touch(os.path.join(place, OCI_OPAQUE))
+                _touch(os.path.join(place, OPAQUE_NAME))
             _copy_xattrs(entry.where, place)
         elif entry.hides:
             _touch(_whiteout_of(place))
@@ -228,7 +228,7 @@ def write_layer_tar(upper: str, into: BinaryIO, union: Union | None = None) -> N
             else:
                 archive.addfile(info)
             if entry.is_directory and entry.hides:
-                archive.addfile(tarfile.TarInfo(os.path.join(path, os.fsdecode(OCI_OPAQUE))))
+                archive.addfile(tarfile.TarInfo(os.path.join(path, os.fsdecode(OPAQUE_NAME))))
 
 
 def _all_entries(upper: bytes, above: bytes, union: Union | None) -> Iterator[_Entry]:
@@ -271,11 +271,13 @@ def _entries(upper: bytes, above: bytes) -> Iterator[_Entry]:
     directory = os.path.join(upper, above)
     for name in sorted(os.listdir(directory)):
         where = os.path.join(directory, name)
-        if name == OCI_OPAQUE:
+        if name == OPAQUE_NAME:
             continue
         status = os.lstat(where)
-        if name.startswith(OCI_PREFIX):
-            yield _Entry(os.path.join(above, name.removeprefix(OCI_PREFIX)), where, status, True)
+        if name.startswith(WHITEOUT_PREFIX):
+            yield _Entry(
+                os.path.join(above, name.removeprefix(WHITEOUT_PREFIX)), where, status, True
+            )
             continue
         hides = _hides(where, status)
         marks = _followed_marks(where, status)
@@ -315,7 +317,7 @@ def _hides(where: bytes, status: os.stat_result) -> bool:
     if kind == stat.S_IFREG:
         return status.st_size == 0 and _mark(where, "whiteout") is not None
     opaque = _mark(where, "opaque") == b"y"
-    return opaque or os.path.lexists(os.path.join(where, OCI_OPAQUE))
+    return opaque or os.path.lexists(os.path.join(where, OPAQUE_NAME))
 
 
 def _mark(where: bytes, mark: str) -> bytes | None:
@@ -365,7 +367,7 @@ def _xattrs(where: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _whiteout_of(path: bytes) -> bytes:
-    return os.path.join(os.path.dirname(path), OCI_PREFIX + os.path.basename(path))
+    return os.path.join(os.path.dirname(path), WHITEOUT_PREFIX + os.path.basename(path))
 
 
 def _touch(path: bytes) -> None:

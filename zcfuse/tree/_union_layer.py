@@ -1,32 +1,22 @@
-"""One layer of a union: a mirrored directory whose whiteouts and opaque directories are read."""
+"""One layer of a union: a mirrored directory."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
-import stat
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
-import msgspec
-
+from zcfuse.datapath import OPAQUE_NAME, SourceDirectory
 from zcfuse.linux import AT_EMPTY_PATH, AT_STATX_DONT_SYNC, statx
 from zcfuse.tree._backing import OpenPlace
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Lease, Node, StatFs
-from zcfuse.tree._union_marks import (
-    NO_MARKS,
-    OCI_OPAQUE,
-    OCI_PREFIX,
-    Marks,
-    is_device_whiteout,
-    read_marks,
-)
 
-# A layer on a filesystem with shorter names than the others lacks the name.
-_MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
+Found = tuple[Node, Attributes, SourceDirectory | None, bytes]
+"""What a layer has under a name, and where its marks are: a name in a directory; None: nowhere."""
 
 
 class AnyLayer(Protocol):
@@ -61,10 +51,8 @@ class AnyLayer(Protocol):
     def enter(self, directory: Node) -> OpenPlace | None:
         """Open a directory to look up names in it; None where that needs no opening."""
 
-    def find(
-        self, at: OpenPlace | None, directory: Node, name: bytes
-    ) -> LayerEntry | Whiteout | Missing:
-        """Look a name up."""
+    def find(self, place: OpenPlace | None, directory: Node, name: bytes) -> Found:
+        """Look a name up, whiteouts included."""
 
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in a directory, each with its d_type, whiteouts included."""
@@ -103,34 +91,6 @@ class AnyLayer(Protocol):
         """Free what the layer holds."""
 
 
-class LayerEntry(msgspec.Struct, frozen=True):
-    """One layer's file under a name. `covers`: it hides the layers below."""
-
-    layer: AnyLayer
-    node: Node
-    attributes: Attributes
-    marks: Marks
-    covers: bool
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it may be merged with what the layers below have."""
-        return stat.S_ISDIR(self.attributes.mode)
-
-
-class Whiteout:
-    """A layer hides a name of the layers below."""
-
-
-class Missing:
-    """A layer lacks a name; `number` is the errno of its lookup."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 class Layer(Mirror):
     """A directory among several; `index` counts from the top.
 
@@ -161,7 +121,10 @@ class Layer(Mirror):
 
     def is_opaque(self) -> bool:
         """Say whether an image hides all layers below; overlayfs has no such mark for a root."""
-        return self._has(self._backing.root, OCI_OPAQUE)
+        with contextlib.suppress(FileNotFoundError):
+            self._backing.find(self._backing.root, OPAQUE_NAME)
+            return True
+        return False
 
     def above(self) -> list[tuple[int, int]]:
         """Return (device, inode number) of the layer's root and of all directories above it."""
@@ -191,49 +154,16 @@ class Layer(Mirror):
         assert isinstance(file, RegularFile)
         return file
 
-    def find(
-        self, at: OpenPlace | None, directory: Node, name: bytes
-    ) -> LayerEntry | Whiteout | Missing:
-        """Look `name` up in `directory`, which is open as `at`."""
-        assert at is not None  # from enter()
-        try:
-            return self._found(at, self._own(directory), name)
-        except OSError as error:
-            if error.errno not in _MISSING:
-                raise
-            covered = self._has(at, OCI_PREFIX + name)
-            return Whiteout() if covered else Missing(error.errno or errno.ENOENT)
+    def find(self, place: OpenPlace | None, directory: Node, name: bytes) -> Found:
+        """Look `name` up in `directory`, which is open as `place`."""
+        assert place is not None  # from enter()
+        found, own, identity, attributes = self._backing.find(place, name)
+        return MirrorNode(identity, self._own(directory), name), attributes, found.at, own
 
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in the directory, each with its d_type, whiteouts included."""
         return self.enter(directory).at.names()
 
-    def _found(self, at: OpenPlace, directory: MirrorNode, name: bytes) -> LayerEntry | Whiteout:
-        place, own, identity, found = self._backing.find(at, name)
-        if is_device_whiteout(found):
-            return Whiteout()
-        marks, covers = NO_MARKS, True
-        if stat.S_IFMT(found.mode) in _MARKED:
-            marks = read_marks(place.at, own, identity)
-            if stat.S_ISDIR(found.mode):
-                covers = marks.opaque or self._has(self._backing.step(at, name), OCI_OPAQUE)
-                covers = covers or self._has(at, OCI_PREFIX + name)
-        if marks.whiteout and stat.S_ISREG(found.mode) and found.size == 0:
-            return Whiteout()
-        return LayerEntry(self, MirrorNode(identity, directory, name), found, marks, covers)
-
-    def _has(self, at: OpenPlace, name: bytes) -> bool:
-        try:
-            self._backing.find(at, name)
-        except OSError as error:
-            if error.errno in _MISSING:
-                return False
-            raise
-        return True
-
     def _shown_device(self) -> int | None:
         """Return the device of the topmost layer."""
         return self._numbers_of
-
-
-_MARKED: Final = frozenset({stat.S_IFREG, stat.S_IFDIR})

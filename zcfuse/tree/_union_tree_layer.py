@@ -6,17 +6,16 @@ attributes of such a layer mark nothing.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from zcfuse.datapath import OPAQUE_NAME
 from zcfuse.tree._types import Attributes, BackingFile, Identity, Lease, Node, StatFs, Tree
-from zcfuse.tree._union_layer import LayerEntry, Missing, Whiteout
-from zcfuse.tree._union_marks import NO_MARKS, OCI_OPAQUE, OCI_PREFIX, is_device_whiteout
+from zcfuse.tree._union_layer import Found
 
-_MISSING: Final = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _DOTS: Final = frozenset({b".", b".."})
 
 
@@ -48,7 +47,12 @@ class TreeLayer:
 
     def is_opaque(self) -> bool:
         """Say whether an image hides all layers below; a server is not asked for that."""
-        return not self._lowest and not self.tree.waits and self._has(self.root, OCI_OPAQUE)
+        if self._lowest or self.tree.waits:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            self.tree.lookup(self.root, OPAQUE_NAME)
+            return True
+        return False
 
     def above(self) -> Sequence[tuple[int, int]]:
         """Return the directories above the layer's root: none."""
@@ -57,20 +61,9 @@ class TreeLayer:
     def enter(self, directory: Node) -> None:
         """Do nothing: a tree opens no directory to look up names in it."""
 
-    def find(self, at: object, directory: Node, name: bytes) -> LayerEntry | Whiteout | Missing:
+    def find(self, place: object, directory: Node, name: bytes) -> Found:
         """Look `name` up in `directory`."""
-        try:
-            node, attributes = self.tree.lookup(directory, name)
-        except OSError as error:
-            if error.errno not in _MISSING:
-                raise
-            covered = not self._lowest and self._has(directory, OCI_PREFIX + name)
-            return Whiteout() if covered else Missing(error.errno or errno.ENOENT)
-        if is_device_whiteout(attributes):
-            return Whiteout()
-        covers = self._lowest or not stat.S_ISDIR(attributes.mode)
-        covers = covers or self._has(node, OCI_OPAQUE) or self._has(directory, OCI_PREFIX + name)
-        return LayerEntry(self, node, attributes, NO_MARKS, covers)
+        return *self.tree.lookup(directory, name), None, b""
 
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in the directory, each with its d_type, whiteouts included."""
@@ -129,12 +122,3 @@ class TreeLayer:
         """Close an owned tree."""
         if self._owned:
             self.tree.close()
-
-    def _has(self, directory: Node, name: bytes) -> bool:
-        try:
-            self.tree.lookup(directory, name)
-        except OSError as error:
-            if error.errno in _MISSING:
-                return False
-            raise
-        return True

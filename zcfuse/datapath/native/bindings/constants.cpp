@@ -60,6 +60,8 @@ void add_constants(nb::module_& module) {
     module.attr("BLOCK_BYTES") = kBlockBytes;
     module.attr("SECTOR_BYTES") = kSectorBytes;
     module.attr("NAME_BYTES") = kNameBytes;
+    module.attr("OPAQUE_NAME") = nb::bytes(kOpaqueName);
+    module.attr("WHITEOUT_PREFIX") = nb::bytes(kWhiteoutPrefix.data(), kWhiteoutPrefix.size());
     module.attr("DEPTH_LIMIT") = kDepthLimit;
     module.attr("MESSAGE_BYTES") = kMessageBytes;
     module.attr("MOST_THREADS") = kMostThreads;

@@ -28,12 +28,6 @@ namespace {
 
 using Released = nb::gil_scoped_release;
 
-// Clients see the inode numbers of this device unchanged.
-struct DirectoryHandle {
-    SourceDirectory::Ref at;
-    std::uint64_t numbers_of;
-};
-
 struct UsersHandle {
     std::shared_ptr<UserDescriptors> users;
 };
@@ -221,13 +215,6 @@ nb::dict names(const DirectoryHandle& self) {
     return names;
 }
 
-nb::tuple marks(const DirectoryHandle& self, const nb::bytes& name) {
-    const auto* text = text_of(name);
-    Marks found;
-    released([&] { return self.at->marks(text, found); });
-    return nb::make_tuple(found.whiteout, found.opaque, found.metacopy, found.redirect);
-}
-
 nb::list shown_names(const nb::list& names) {
     std::string joined;
     for (const auto name : names) {
@@ -256,7 +243,6 @@ void add_directories(nb::module_& module, nb::class_<DataPath>& datapath) {
         .def("get_xattr", &get_xattr, "name"_a, "identity"_a, "attribute"_a)
         .def("list_xattrs", &list_xattrs, "name"_a, "identity"_a)
         .def("names", &names)
-        .def("marks", &marks, "name"_a)
         .def("fileno", [](const DirectoryHandle& self) { return self.at->descriptor(); });
     nb::class_<UsersHandle>(module, "UserDescriptors")
         .def(

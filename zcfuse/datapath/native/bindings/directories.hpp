@@ -4,9 +4,18 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cstdint>
+
 #include "serve/datapath.hpp"
+#include "serve/sources/source.hpp"
 
 namespace zc::bindings {
+
+// Clients see the inode numbers of this device unchanged.
+struct DirectoryHandle {
+    SourceDirectory::Ref at;
+    std::uint64_t numbers_of;
+};
 
 void add_directories(nanobind::module_& module, nanobind::class_<DataPath>& datapath);
 

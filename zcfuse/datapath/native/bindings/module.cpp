@@ -28,6 +28,7 @@
 #include "bindings/directories.hpp"
 #include "bindings/images.hpp"
 #include "bindings/indexes.hpp"
+#include "bindings/layers.hpp"
 #include "bindings/sources.hpp"
 #include "bindings/statistics.hpp"
 #include "bindings/surviving.hpp"
@@ -320,6 +321,7 @@ NB_MODULE(_native, module) {
     zc::bindings::add_sources(module, datapath);
     zc::bindings::add_archives(module, datapath);
     zc::bindings::add_directories(module, datapath);
+    zc::bindings::add_layers(module);
     zc::bindings::add_surviving(module, datapath);
     zc::bindings::add_images(module);
     zc::bindings::add_trace(module);

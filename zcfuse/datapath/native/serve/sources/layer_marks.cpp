@@ -11,7 +11,6 @@ namespace zc {
 
 namespace {
 
-constexpr std::string_view kReserved = ".wh.";
 constexpr std::array<std::string_view, 2> kNamespaces{"trusted.overlay.", "user.overlay."};
 // An overlayfs inside an overlayfs repeats this prefix in its attributes.
 constexpr std::string_view kEscape = "overlay.";
@@ -73,11 +72,13 @@ int read_redirect(int directory, const char* name, Marks& into) {
     const auto size =
         sys::get_xattr_of(directory, name, kTrustedRedirect, value.data(), value.size());
     if (size < 0 && size != -ERANGE) {
-        into.refused = true;
+        into.refused = Refusal::bad_redirect;
         return is_absent(static_cast<int>(size)) ? 0 : static_cast<int>(size);
     }
     const std::string_view text(value.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-    into.refused |= !is_sound(text);
+    if (into.refused == Refusal::none && !is_sound(text)) {
+        into.refused = Refusal::bad_redirect;
+    }
     into.leads_to = text;
     return 0;
 }
@@ -100,12 +101,34 @@ int note_marks(int directory, const char* name, std::string_view names, Marks& i
         trusted[0] |= one == kTrustedMetacopy;
         trusted[1] |= one == kTrustedRedirect;
     }
-    into.refused = (into.metacopy && !trusted[0]) || (into.redirect && !trusted[1]);
+    if (into.metacopy && !trusted[0]) {
+        into.refused = Refusal::user_metacopy;
+    } else if (into.redirect && !trusted[1]) {
+        into.refused = Refusal::user_redirect;
+    }
     const int error = trusted[1] ? read_redirect(directory, name, into) : 0;
     return error == 0 && opaque ? read_opaque(directory, name, into.opaque) : error;
 }
 
 }  // namespace
+
+std::string_view text_of(Refusal refusal) noexcept {
+    switch (refusal) {
+        case Refusal::none:
+            return "";
+        case Refusal::user_metacopy:
+            return "user.overlay.metacopy is not followed, as whoever owns the file may have set "
+                   "it";
+        case Refusal::user_redirect:
+            return "user.overlay.redirect is not followed, as whoever owns the file may have set "
+                   "it";
+        case Refusal::bad_redirect:
+            return "trusted.overlay.redirect is no path";
+        case Refusal::no_data:
+            return "no layer below has the data of the metacopy";
+    }
+    return "";
+}
 
 int read_marks(int directory, const char* name, Marks& into) {
     std::array<char, kUsualNames> few;
@@ -129,11 +152,11 @@ bool is_device_whiteout(const struct ::statx& status) noexcept {
 }
 
 bool is_reserved(std::string_view name) noexcept {
-    return name.starts_with(kReserved);
+    return name.starts_with(kWhiteoutPrefix);
 }
 
 std::string whiteout_of(std::string_view name) {
-    return std::string(kReserved).append(name);
+    return std::string(kWhiteoutPrefix).append(name);
 }
 
 std::string backing_xattr(std::string_view name) {

@@ -1,6 +1,7 @@
 // Reads the marks that overlayfs and OCI images write into a layer: whiteouts, opaque directories,
-// redirects, metacopies. zcfuse/tree/_union_marks.py knows the same marks, and gives the reason
-// where one cannot be followed.
+// redirects, metacopies. The source of the kernel's forms is
+// Documentation/filesystems/overlayfs.rst (Linux 6.18), that of the others the layer chapter of the
+// OCI image specification.
 //
 // No state; any thread.
 #pragma once
@@ -8,11 +9,18 @@
 #include <sys/stat.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
 
 namespace zc {
+
+// Why the layers below are not asked for the rest of a file or directory. Whoever owns a file may
+// set marks of the `user.` namespace, and could name what he has no right to read.
+enum class Refusal : std::uint8_t { none, user_metacopy, user_redirect, bad_redirect, no_data };
+// In words; "" for none.
+std::string_view text_of(Refusal refusal) noexcept;
 
 // The marks in extended attributes (overlay.*, `trusted.` or `user.`).
 struct Marks {
@@ -21,9 +29,7 @@ struct Marks {
     bool metacopy = false;
     bool redirect = false;
     std::string leads_to;  // a name, or the names of a path from the root, each behind a slash
-    // The metacopy or the redirect cannot be followed: the redirect is no path, or the mark is in
-    // the `user.` namespace, where the file's owner could name what he has no right to read.
-    bool refused = false;
+    Refusal refused = Refusal::none;
 };
 
 // Of `name` in a directory. 0 or -errno.
@@ -33,6 +39,7 @@ int read_marks(int directory, const char* name, Marks& into);
 bool is_device_whiteout(const struct ::statx& status) noexcept;
 // In a directory: nothing of the layers below shows.
 inline constexpr const char* kOpaqueName = ".wh..wh..opq";
+inline constexpr std::string_view kWhiteoutPrefix = ".wh.";
 // A name that OCI layers keep for whiteouts, so that it is never shown.
 bool is_reserved(std::string_view name) noexcept;
 // The name that hides another in the layers below: `.wh.NAME`.

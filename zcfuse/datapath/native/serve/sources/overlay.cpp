@@ -49,37 +49,27 @@ int OverlaySource::At::find_from(std::size_t first, const char* name, Found& int
     if (*name == '\0') {
         return itself(into);
     }
-    int error = -ENOENT;
     if (is_reserved(name)) {
-        return error;
+        return -ENOENT;
     }
-    for (std::size_t i = first; i < parts_.size(); ++i) {
-        const auto& part = parts_[i];
-        error = part.directory->find(name, into);
-        if (!means_missing(error)) {
-            const int covered = is_covered_above(part, name);
-            return covered < 0 ? covered : covered == 1 ? -ENOENT : judge(part, name, error, into);
-        }
-    }
-    return error;
+    std::size_t part = 0;
+    const int error = find_topmost(parts_, first, name, part, into);
+    return error != 0 ? error : judge(parts_[part], name, error, into);
 }
 
 // Name by name, because each layer may hide what those below it have.
 int OverlaySource::At::enter(std::string_view path, Ref& into) const {
-    const At* above = this;
-    std::shared_ptr<At> at;
-    while (!path.empty()) {
-        const std::string name(path.substr(0, path.find('/')));
-        path.remove_prefix(std::min(name.size() + 1, path.size()));
+    auto at = shared_from_this();
+    const int error = for_each_name(path, [&](std::string_view name) {
         auto next = std::make_shared<At>(source_);
-        if (const int error = above->step(name.c_str(), 0, *next); error != 0) {
-            return error;
-        }
+        const int missing = at->step(std::string(name).c_str(), 0, *next);
         at = std::move(next);
-        above = at.get();
+        return missing;
+    });
+    if (error == 0) {
+        into = std::move(at);
     }
-    into = std::move(at);
-    return 0;
+    return error;
 }
 
 int OverlaySource::At::status(const char* name, const Identity& wanted,
@@ -287,20 +277,9 @@ int OverlaySource::At::judge(const Part& part, const char* name, int error, Foun
     return error;
 }
 
-// Whether a `.wh.` name in a layer above hides the part. Callers ask only after a layer had the
-// name, because most missing names are missing in all layers.
-int OverlaySource::At::is_covered_above(const Part& part, const char* name) const {
-    for (const auto* above = parts_.data(); above != &part; ++above) {
-        if (const int covered = is_covered(*above->directory, name); covered != 0) {
-            return covered;
-        }
-    }
-    return 0;
-}
-
 // Opens the parts of the directory called `name`; no layer above the part `first` has it.
 int OverlaySource::At::step(const char* name, std::size_t first, At& into) const {
-    OverlaySearch search(source_->layers_, name);
+    auto search = this->search(name);
     const int error =
         search.find_directory(std::span(parts_).subspan(first), into.kept_, into.parts_);
     const bool from_upper = error == 0 && into.is_raised();
@@ -310,34 +289,22 @@ int OverlaySource::At::step(const char* name, std::size_t first, At& into) const
         into.below_ = is_path ? into.redirect_
                               : below_ + "/" + (into.redirect_.empty() ? name : into.redirect_);
     }
-    return error == 0 && search.followed() && !source_->follows() ? kUpcall : error;
+    return error;
 }
 
-int OverlaySource::At::find_data(const Part& part, const char* name, const Marks& marks,
-                                 DataFile& into) const {
-    if (!source_->follows()) {
-        return kUpcall;
-    }
-    return OverlaySearch(source_->layers_, name)
-        .find_data(part.layer, marks, parts_from(part).subspan(1), into);
+OverlaySearch OverlaySource::At::search(const char* name) const {
+    return {[source = source_.get()](std::size_t layer) { return source->roots_below(layer); },
+            source_->follows(), name};
 }
 
 int OverlaySource::At::judge_file(const Part& part, const char* name, Found& into) const {
     Marks marks;
-    if (const int error = part.directory->marks(name, marks); error < 0) {
+    int error = read_file_marks(part, name, into, marks);
+    if (error != 0 || !marks.metacopy) {
         return error;
     }
-    if (marks.whiteout && into.status.stx_size == 0) {
-        return -ENOENT;
-    }
-    if (is_metacopy(into.identity)) {
-        return kUpcall;  // of a union that is a layer
-    }
-    if (!marks.metacopy) {
-        return 0;
-    }
     DataFile data;
-    const int error = find_data(part, name, marks, data);
+    error = search(name).find_data(parts_from(part), marks, data);
     if (error == 0) {
         into.identity.type |= kMetacopyType;
         into.status.stx_blocks = data.found.status.stx_blocks;
@@ -354,7 +321,7 @@ int OverlaySource::At::look_at_metacopy(const char* name, const Identity& wanted
     error = error == 0 && into.identity != found.wanted ? -ESTALE : error;
     error = error == 0 ? found.part->directory->marks(name, marks) : error;
     error = error == 0 && !marks.metacopy ? -ESTALE : error;
-    error = error == 0 ? find_data(*found.part, name, marks, data) : error;
+    error = error == 0 ? search(name).find_data(parts_from(*found.part), marks, data) : error;
     if (error == 0) {
         into.status.stx_blocks = data.found.status.stx_blocks;
         source_->show(1, into.status);
@@ -454,6 +421,14 @@ SourceDirectory::Ref OverlaySource::root() const {
         top->add(layer, layers_[layer]->root());
     }
     return top;
+}
+
+std::vector<LayerPart> OverlaySource::roots_below(std::size_t layer) const {
+    std::vector<LayerPart> roots;
+    while (++layer < layers_.size()) {
+        roots.push_back({layer, layers_[layer]->root()});
+    }
+    return roots;
 }
 
 int OverlaySource::filesystem_status(struct ::statvfs& into) const {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "serve/sources/overlay_search.hpp"
 #include "serve/sources/snapshots.hpp"
 #include "serve/sources/source.hpp"
 #include "serve/sources/upper_layer.hpp"
@@ -74,6 +75,7 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<Snapshots> snapshots,
                   OverlayChanges changes);
     Freshness worst(Freshness (Source::*of)() const noexcept) const noexcept;
+    std::vector<LayerPart> roots_below(std::size_t layer) const;
     void show(std::size_t parts, struct ::statx& status) const noexcept;
     // Whether redirects and metacopies are followed. A change is pushed by the path that the real
     // file has, and that is not the path that shows it behind a redirect.

@@ -53,7 +53,8 @@ class OverlaySource::At final : public SourceDirectory,
     // Of the topmost part, without those that lead elsewhere: they are followed here.
     int marks(const char* name, Marks& into) const override {
         const int error = parts_.front().directory->marks(name, into);
-        into.metacopy = into.redirect = into.refused = false;
+        into.metacopy = into.redirect = false;
+        into.refused = Refusal::none;
         return error;
     }
     int descriptor() const noexcept override {
@@ -104,13 +105,12 @@ class OverlaySource::At final : public SourceDirectory,
     int itself(Found& into) const;
     LayerFile part_of(const char* name, const Identity& wanted) const;
     int judge(const Part& part, const char* name, int error, Found& into) const;
-    int is_covered_above(const Part& part, const char* name) const;
     int step(const char* name, std::size_t first, At& into) const;
     std::span<const Part> parts_from(const Part& part) const noexcept {
         return std::span(parts_).subspan(static_cast<std::size_t>(&part - parts_.data()));
     }
+    OverlaySearch search(const char* name) const;
     int judge_file(const Part& part, const char* name, Found& into) const;
-    int find_data(const Part& part, const char* name, const Marks& marks, DataFile& into) const;
     int look_at_metacopy(const char* name, const Identity& wanted, Found& into,
                          DataFile& data) const;
     bool may_lack_bytes(const Part& part, const Found& found) const;

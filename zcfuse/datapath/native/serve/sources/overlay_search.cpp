@@ -28,14 +28,45 @@ std::vector<std::string> names_of(std::string_view path) {
     return names;
 }
 
+// 1 or 0, or -errno: whether a `.wh.` name hides the name in the layers below.
+int is_covered(const SourceDirectory& directory, const char* name) {
+    return is_there(directory, whiteout_of(name));
+}
+
 }  // namespace
 
 bool means_missing(int error) noexcept {
     return error == -ENOENT || error == -ENAMETOOLONG;
 }
 
-int is_covered(const SourceDirectory& directory, const char* name) {
-    return is_there(directory, whiteout_of(name));
+// Asks for the `.wh.` names only once a layer had the name, because most missing names are missing
+// in all layers.
+int find_topmost(std::span<const LayerPart> parts, std::size_t first, const char* name,
+                 std::size_t& part, Found& into) {
+    int error = -ENOENT;
+    for (part = first; part < parts.size(); ++part) {
+        error = parts[part].directory->find(name, into);
+        if (means_missing(error)) {
+            continue;
+        }
+        for (const auto& above : parts.first(part)) {
+            if (const int covered = is_covered(*above.directory, name); covered != 0) {
+                return covered < 0 ? covered : -ENOENT;
+            }
+        }
+        return error;
+    }
+    return error;
+}
+
+int read_file_marks(const LayerPart& part, const char* name, const Found& file, Marks& into) {
+    if (const int error = part.directory->marks(name, into); error < 0) {
+        return error;
+    }
+    if (into.whiteout && file.status.stx_size == 0) {
+        return -ENOENT;
+    }
+    return is_metacopy(file.identity) ? kUpcall : 0;
 }
 
 int OverlaySearch::find_directory(std::span<const LayerPart> parts, std::size_t kept,
@@ -49,16 +80,24 @@ int OverlaySearch::find_directory(std::span<const LayerPart> parts, std::size_t 
         }
         return failed;
     });
-    return error != 0 ? error : into.empty() ? error_ : 0;
+    if (error != 0) {
+        return error;
+    }
+    return into.empty() ? error_ : followed_ && !follows_ ? kUpcall : 0;
 }
 
-int OverlaySearch::find_data(std::size_t layer, const Marks& metacopy,
-                             std::span<const LayerPart> parts, DataFile& into) {
+int OverlaySearch::find_data(std::span<const LayerPart> parts, const Marks& metacopy,
+                             DataFile& into) {
+    if (!follows_) {
+        return kUpcall;
+    }
     if (const int error = follow(metacopy, 0); error != 0) {
         return error;
     }
+    const auto layer = parts.front().layer;
+    parts = parts.subspan(1);
     if (from_roots_) {
-        start_at_roots(layer);
+        roots_ = roots_below_(layer);
         parts = roots_;
     }
     const int error = descend(parts, [&](const LayerPart& part) {
@@ -71,7 +110,11 @@ int OverlaySearch::find_data(std::size_t layer, const Marks& metacopy,
         into.name = walked_.back();
         return judge_data(*into.directory, into);
     });
-    return error != 0 ? error : has_data_ ? 0 : kUpcall;
+    if (error != 0 || has_data_) {
+        return error;
+    }
+    refusal_ = Refusal::no_data;
+    return kUpcall;
 }
 
 // Takes part after part, and those of the roots once a path from there is known.
@@ -87,17 +130,11 @@ int OverlaySearch::descend(std::span<const LayerPart> parts, Walk walk) {
             return error;
         }
         if (from_roots_ && !began_at_roots) {
-            start_at_roots(part.layer);
+            roots_ = roots_below_(part.layer);
             parts = roots_;
         }
     }
     return 0;
-}
-
-void OverlaySearch::start_at_roots(std::size_t above) {
-    for (auto layer = above + 1; layer < layers_.size(); ++layer) {
-        roots_.push_back({layer, layers_[layer]->root()});
-    }
 }
 
 // Leaves `into` empty where the layer shows nothing there.
@@ -194,7 +231,8 @@ int OverlaySearch::judge_data(const SourceDirectory& directory, DataFile& into) 
 // The marks are those of a name with `after` names behind it. A redirect above it may have changed
 // the names before it.
 int OverlaySearch::follow(const Marks& marks, std::size_t after) {
-    if (marks.refused) {
+    if (marks.refused != Refusal::none) {
+        refusal_ = marks.refused;
         return kUpcall;
     }
     if (!marks.redirect) {
