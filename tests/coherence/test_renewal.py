@@ -197,6 +197,22 @@ def test_a_changed_manifest_shows_its_nodes_while_readers_finish_with_the_old_by
             assert reader.communicate(timeout=DEADLINE_S)[0] == old.encode()
 
 
+def test_a_fence_shows_what_became_of_the_files_that_a_manifest_names(tmp_path: Path) -> None:
+    manifest, data = tmp_path / "tree.jsonl", tmp_path / "data"
+    data.write_bytes(b"old")
+    _written(manifest, {"path": "whole", "file": str(data)})
+    hour = ("--cache-timeout", "3600")
+    with serving(tmp_path, "", "--tree", str(manifest), *PUSH, *hour) as daemon:
+        size = ["stat", "-c", "%s %a", daemon.path("whole")]
+        assert daemon.run(*size).stdout == b"3 644\n"
+        data.write_bytes(b"longer")
+        data.chmod(0o600)
+        assert daemon.run(*size).stdout == b"3 644\n"
+        sync(daemon)
+        assert daemon.run(*size).stdout == b"6 600\n"
+        assert _cat(daemon, "whole") == b"longer"
+
+
 def test_a_broken_manifest_leaves_the_old_tree_and_one_line_in_the_log(tmp_path: Path) -> None:
     manifest = tmp_path / "tree.jsonl"
     _written(manifest, {"path": "old", "text": "old"})

@@ -156,6 +156,18 @@ void Pushers::forget_everything() {
     }
 }
 
+void Pushers::forget_named_files() {
+    if (!nodes_.any_names_files()) {
+        return;
+    }
+    for (const auto nodeid : nodes_.nodes().all()) {
+        const auto root = nodes_.root_above(nodeid);
+        if (root && LeasedNodes::names_files(*root)) {
+            push_node(nodeid, true);
+        }
+    }
+}
+
 // The kernel takes the directory's lock to look for the name, and a listing in flight has it until
 // the kernel has cached what it brings. No file has this name.
 void Pushers::wait_for_listings(std::uint64_t directory) const {

@@ -61,6 +61,9 @@ class Pushers {
     void post(Push push);
     // Makes the kernel ask again for every name and node, now, from the calling thread.
     void forget_everything();
+    // Makes the kernel ask again for the attributes and pages of files that no directory of ours
+    // holds: those that a described tree names, whose changes are not watched.
+    void forget_named_files();
     // Serves queue `number` until stop().
     void run(std::size_t number);
     void stop();

@@ -320,10 +320,15 @@ bool Coherence::sync(std::chrono::milliseconds wait) {
         return false;
     }
     ::unlinkat(fence_.get(), name.c_str(), 0);
-    std::unique_lock guard(fence_lock_);
-    return fence_changed_.wait_for(guard, wait, [&] {
-        return stopping_ || fences_seen_ >= number;
-    }) && !stopping_;
+    {
+        std::unique_lock guard(fence_lock_);
+        const auto is_seen = [&] { return stopping_ || fences_seen_ >= number; };
+        if (!fence_changed_.wait_for(guard, wait, is_seen) || stopping_) {
+            return false;
+        }
+    }
+    pushers_.forget_named_files();
+    return true;
 }
 
 Coherence::Statistics Coherence::statistics() const {

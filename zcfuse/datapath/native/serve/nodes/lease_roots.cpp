@@ -87,6 +87,17 @@ std::shared_ptr<const LeaseRoot> LeasedNodes::root_above(std::uint64_t nodeid) c
     return nullptr;
 }
 
+bool LeasedNodes::names_files(const LeaseRoot& root) noexcept {
+    return root.source->kind() == Source::Kind::index &&
+           root.source->freshness() == Freshness::timed;
+}
+
+bool LeasedNodes::any_names_files() const {
+    const std::shared_lock guard(roots_lock_);
+    return std::any_of(roots_.begin(), roots_.end(),
+                       [](const auto& one) { return names_files(*one.second); });
+}
+
 bool LeasedNodes::place(std::uint64_t nodeid, Placed placed) {
     const auto node = nodes_.find(nodeid);
     const auto root = root_above(nodeid);

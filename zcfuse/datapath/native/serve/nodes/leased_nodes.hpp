@@ -145,6 +145,9 @@ class LeasedNodes {
     // Whether control or memory alone answers: no source is on a disk.
     bool needs_no_disk() const noexcept { return !any_disk_.load(std::memory_order_acquire); }
     bool is_in_union(std::uint64_t nodeid) const;
+    // Whether a lease names files in directories of others, and whether any does.
+    static bool names_files(const LeaseRoot& root) noexcept;
+    bool any_names_files() const;
     // 0, or the -errno with which opening an existing file for writing is refused.
     int refused_write(std::uint64_t nodeid) const;
     // Where a directory of a pool has its next file, or all new files for a time (Placements).
