@@ -121,6 +121,22 @@ def test_clients_notice_nothing_of_kills_but_time(kind):
 
 
 @pytest.mark.alone
+@pytest.mark.parametrize("kind", ["writable", "writable-pool"])
+def test_writers_notice_nothing_of_kills_but_time(kind):
+    done = _run(kind).done
+    assert min(done["rename over"], done["append"], done["chmod"]) > 0
+
+
+@pytest.mark.alone
+@requires("strace")
+@pytest.mark.parametrize("kind", ["writable", "writable-pool"])
+def test_a_change_whose_answer_a_dead_daemon_owes_is_made_once(kind):
+    report = run(kind, _KILLS, by="answer", seed=1)
+    assert report.clean(), report.text()
+    assert report.done["rename over"] > 0
+
+
+@pytest.mark.alone
 @requires("strace")
 def test_clients_notice_nothing_of_deaths_at_system_calls():
     report = run("mirror", _KILLS, by="inject", seed=1)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.survive.tree import DIRECTORIES, FILES, content_of, path_of, size_of
+from tests.survive.writers import WRITERS
 
 # On a busy machine a run may be over before a client has seen much.
 LEAST_STEPS = 100
@@ -187,7 +188,7 @@ ROLES = {"walk": walk, "read": read, "hold": hold, "stay": stay}
 def main() -> None:
     role, mount, backing, stop, report = sys.argv[1:]
     client = Client(mount, backing)
-    step = ROLES[role](client)
+    step = (ROLES | WRITERS)[role](client)
     for number in itertools.count():
         if number >= LEAST_STEPS and os.path.exists(stop):
             break

@@ -48,6 +48,14 @@ def inject(document: StatusDocument, chosen: random.Random) -> None:
     _end(daemon)
 
 
+def answer(document: StatusDocument, chosen: random.Random) -> None:
+    """SIGKILL as the daemon is about to answer: what was asked is done, and nobody knows."""
+    daemon = document.processes["datapath"]
+    with _dying_at(daemon, "writev", chosen.randint(1, 100)):
+        eventually(lambda: _is_gone(daemon), _REACHED_S)
+    _end(daemon)
+
+
 def freeze(document: StatusDocument, _: random.Random) -> None:
     """SIGSTOP for a while, then SIGCONT, then SIGKILL: clients wait, and get their answers."""
     daemon = document.processes["datapath"]
@@ -75,6 +83,7 @@ def starve(document: StatusDocument, _: random.Random) -> None:
 WAYS: dict[str, Callable[[StatusDocument, random.Random], None]] = {
     "kill": kill,
     "inject": inject,
+    "answer": answer,
     "freeze": freeze,
     "starve": starve,
 }

@@ -14,18 +14,26 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.support import abort, eventually, find_mount, let_pass
 from tests.survive import deaths, tree
 from tests.survive.client import ROLES
+from tests.survive.writers import WRITERS
 from zcfuse.admin.status import StatusDocument, StatusError, read_status_of
 from zcfuse.admin.status import find_mount as find_entry
 from zcfuse.linux import MountEntry
 
 _CHECKOUT = os.path.join(os.path.dirname(__file__), "..", "..")
+# By kind, the options of a Mirror; the path `pool` has each write pass the daemon.
+_OF_MIRRORS = {
+    "mirror": (),
+    "immutable": ("--immutable",),
+    "writable": ("--rw",),
+    "writable-pool": ("--rw", "--path", "pool"),
+}
 _COMMAND_S = 60.0
 _SUCCESSOR_S = 60.0
 _LAST_ANSWER_S = 30.0
@@ -79,8 +87,8 @@ def arguments_of(kind: str, work: str) -> tuple[str, list[str]]:
     backing = os.path.join(work, "backing")
     os.mkdir(backing)
     tree.make(backing)
-    if kind in ("mirror", "immutable"):
-        return backing, [backing, *(["--immutable"] if kind == "immutable" else [])]
+    if kind in _OF_MIRRORS:
+        return backing, [backing, *_OF_MIRRORS[kind]]
     if kind == "union":
         upper = os.path.join(work, "upper")
         os.mkdir(upper)
@@ -110,12 +118,18 @@ def arguments_of(kind: str, work: str) -> tuple[str, list[str]]:
     return backing, ["--tree", path]
 
 
+def _roles_of(arguments: list[str]) -> Iterable[str]:
+    return (*ROLES, *WRITERS) if "--rw" in arguments else tuple(ROLES)
+
+
 class Load:
     """The clients of one mount."""
 
-    def __init__(self, mountpoint: str, backing: str, work: str) -> None:
+    def __init__(
+        self, mountpoint: str, backing: str, work: str, roles: Iterable[str] = tuple(ROLES)
+    ) -> None:
         self._stop = os.path.join(work, "stop")
-        self._reports = {role: os.path.join(work, f"{role}.json") for role in ROLES}
+        self._reports = {role: os.path.join(work, f"{role}.json") for role in roles}
         trees = (mountpoint, backing)
         self._clients = {
             role: subprocess.Popen(
@@ -231,7 +245,7 @@ def run(
         backing, arguments = arguments_of(kind, work)
         with mounted(mountpoint, arguments, log) as entry:
             document = successor(entry, 0)
-            load = Load(mountpoint, backing, work)
+            load = Load(mountpoint, backing, work, _roles_of(arguments))
             times: list[tuple[float, float]] = []
             try:
                 for number in range(kills):

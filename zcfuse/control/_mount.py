@@ -143,7 +143,7 @@ async def _by_fuse(
 ) -> AsyncIterator[Mount]:
     check_options(chosen)
     if chosen.rw:
-        _check_writable(shown)
+        _check_writable(shown, survival)
     if shown.wants_push():
         replace(chosen, coherence="push")  # refuses what excludes it
     lock_limit = chosen.lock_budget
@@ -197,7 +197,7 @@ def _session(resources: contextlib.ExitStack) -> Session:
         raise MountError(f"a further mount of this process: {error.strerror}") from error
 
 
-def _check_writable(tree: Tree) -> None:
+def _check_writable(tree: Tree, survival: Survival | None) -> None:
     lease = tree.lease_of(tree.root)
     is_plain = lease is not None and lease.fd >= 0 and not lease.filters
     is_merged = lease is not None and lease.layers and lease.refusals is None
@@ -205,6 +205,11 @@ def _check_writable(tree: Tree) -> None:
         raise MountError(
             "rw: only a directory can be changed, and all of it, or a union with an upper layer:"
             " leave rw out, or mount a Mirror or a Union that overrides nothing, or a Pool",
+            usage=True,
+        )
+    if survival is not None and (lease.layers or survival.is_program):
+        raise MountError(
+            "rw: with survive only 'zcfuse mount --rw' of one directory: leave rw or survive out",
             usage=True,
         )
 
@@ -470,6 +475,7 @@ def _surviving_datapath(
     datapath = DataPath(channel, upcalls, config, device=True, state=state, clones=clones)
     datapath.set_mountpoint(os.fsencode(kernel.mountpoint))
     survival.watch_requests(datapath)
+    survival.keep_orphans(datapath)
     return datapath
 
 

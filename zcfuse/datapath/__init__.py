@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from zcfuse.datapath._native import NAME_BYTES as NAME_BYTES
     from zcfuse.datapath._native import NODE_FORMAT as NODE_FORMAT
     from zcfuse.datapath._native import OPAQUE_NAME as OPAQUE_NAME
+    from zcfuse.datapath._native import ORPHAN_PREFIX as ORPHAN_PREFIX
     from zcfuse.datapath._native import OWN_BIT as OWN_BIT
     from zcfuse.datapath._native import PIECE_FORMAT as PIECE_FORMAT
     from zcfuse.datapath._native import REASONS as REASONS
@@ -108,6 +109,7 @@ else:
                 "NODE_FORMAT",
                 "MOST_DEATHS",
                 "OPAQUE_NAME",
+                "ORPHAN_PREFIX",
                 "OWN_BIT",
                 "Presence",
                 "PIECE_FORMAT",

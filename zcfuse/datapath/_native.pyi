@@ -35,6 +35,8 @@ MOST_DEATHS: int
 """Of daemons in a row during one request; then that gets EIO (DataPath.watch_requests)."""
 SUSPECTS_BYTES: int
 """The size of the file for DataPath.watch_requests()."""
+ORPHAN_PREFIX: str
+"""Of the names under which the holder keeps files without a name (DataPath.connect_holder)."""
 MOST_STACK_DEPTH: int
 """Config.stack_depth: the kernel supports no deeper stack."""
 ENTRY_FORMAT: str
@@ -178,6 +180,14 @@ class DataPath:
         A successor first shows control's library the INIT that its predecessor had. Lease the
         directories of the state's roots() before: nothing is read until now.
         """
+    def connect_holder(self, socket: int) -> None:
+        """Have the holder at the other end of a socket keep files that lose their last name.
+
+        It keeps each under ORPHAN_PREFIX and its nodeid, for a successor. Copies the socket. Call
+        it before start(). Raises OSError.
+        """
+    def inherit_orphan(self, nodeid: int, file: int) -> None:
+        """Take such a file of an earlier process. Copies the descriptor. Call it before start()."""
     def resend(self) -> None:
         """Have the kernel send again each request that was read and not answered.
 

@@ -167,7 +167,8 @@ class MountOptions:
         "Keep the mount over a crash of its daemon and over upgrades: clients only wait.",
         more="A second process, the holder, starts a successor. For a program, it waits for the"
         " next one that calls zcfuse.attach(). Requests travel over /dev/fuse."
-        " Not for rw, transport=uring, and the paths naive and upcall.",
+        " Not for transport=uring, and the paths naive and upcall. With rw, for the mount of one"
+        " directory by a command.",
         words={"survive": True},
     )
     survive_wait: float = option(
@@ -280,10 +281,6 @@ class MountOptions:
         if self.path in ("naive", "upcall"):
             raise RefusedOptionError(
                 "path", self.path, "survive needs the data path; choose another path"
-            )
-        if self.rw:
-            raise RefusedOptionError(
-                "rw", True, "a crash could repeat a change; leave rw or survive out"
             )
 
     @property

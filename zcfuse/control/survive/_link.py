@@ -93,6 +93,10 @@ class Link:
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
         )
 
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; the link owns it."""
+        return self._channel.fileno()
+
     def listen(self, listener: socket.socket, directory: int, name: str) -> None:
         """Have the holder of a program take the next program from a socket, and remove its file.
 

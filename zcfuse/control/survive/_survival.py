@@ -133,6 +133,16 @@ class Survival(ABC):
     def _announce(self, device: tuple[int, int]) -> None:
         """Let others find the holder, where they need to."""
 
+    def keep_orphans(self, datapath: DataPath) -> None:
+        """Hand over the files without a name, and have the holder keep further ones."""
+        from zcfuse.datapath import ORPHAN_PREFIX
+
+        for name, descriptor in self._takeover.descriptors.items():
+            if name.startswith(ORPHAN_PREFIX):
+                datapath.inherit_orphan(int(name.removeprefix(ORPHAN_PREFIX)), descriptor)
+                os.close(descriptor)
+        datapath.connect_holder(self._link.fileno())
+
     def watch_requests(self, datapath: DataPath) -> None:
         """Note the requests under way, and log those that killed earlier daemons."""
         from zcfuse.datapath import MOST_DEATHS, SUSPECTS_BYTES

@@ -92,6 +92,12 @@ void make(DataPath* path, int channel_fd, int upcall_fd, const Config& config, b
     }
 }
 
+void connect_holder(DataPath& path, int socket) {
+    if (const int error = path.connect_holder(socket); error < 0) {
+        throw std::system_error(-error, std::generic_category(), "copying the holder's socket");
+    }
+}
+
 void resend(const DataPath& path) {
     if (const int error = path.resend(); error < 0) {
         throw std::system_error(-error, std::generic_category(), "asking for requests again");
@@ -130,7 +136,10 @@ void add_surviving(nb::module_& module, nb::class_<DataPath>& datapath) {
     datapath
         .def("__init__", &make, "channel_fd"_a, "upcall_fd"_a, "config"_a, nb::kw_only(),
              "device"_a, "state"_a.none(), "clones"_a = nb::make_tuple())
+        .def("connect_holder", &connect_holder, "socket"_a)
+        .def("inherit_orphan", &DataPath::inherit_orphan, "nodeid"_a, "file"_a)
         .def("resend", &resend, nb::call_guard<nb::gil_scoped_release>());
+    module.attr("ORPHAN_PREFIX") = nb::str(Keeper::kPrefix.data(), Keeper::kPrefix.size());
     module.def("clone_device", &clone_device, "fd"_a);
 }
 

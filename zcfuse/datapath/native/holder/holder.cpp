@@ -120,6 +120,14 @@ void Holder::obey(const Message& message, sys::UniqueFd with) {
                 serving_->signal(SIGTERM);  // what is not held would not survive
             }
             break;
+        case Kind::keep_if_room:
+            if (with) {
+                kept_.keep(message.text, std::move(with));
+            }
+            break;
+        case Kind::drop:
+            kept_.drop(message.text);
+            break;
         case Kind::serving:
             begin_service();
             break;
@@ -268,7 +276,8 @@ void Holder::promote() {
     history_.begin_generation();
     until_ = Clock::now() + kAnswerWithin;
     for (const auto& one : kept_.all()) {
-        if (!serving_->send(Message{Kind::descriptor, {}, one.name}, one.descriptor.get())) {
+        if (!serving_->send_whenever(Message{Kind::descriptor, {}, one.name},
+                                     one.descriptor.get())) {
             return;  // it is dead and reaped next, or does not read and ends with its time
         }
     }

@@ -34,11 +34,21 @@ class KeptDescriptors {
         found->descriptor = std::move(descriptor);
         return true;
     }
+    void drop(const std::array<char, kTextBytes>& name) noexcept {
+        const auto end = table_.begin() + static_cast<std::ptrdiff_t>(used_);
+        const auto found = std::find_if(table_.begin(), end,
+                                        [&name](const Kept& one) { return one.name == name; });
+        if (found != end) {
+            *found = std::move(table_[--used_]);
+            table_[used_] = {};
+        }
+    }
     std::span<const Kept> all() const noexcept { return {table_.data(), used_}; }
     bool empty() const noexcept { return used_ == 0; }
 
   private:
-    std::array<Kept, 160> table_;
+    // 1024 of them are files without a name (serve/nodes/orphans.hpp).
+    std::array<Kept, 1184> table_;
     std::size_t used_ = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "holder/link.hpp"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -57,6 +58,23 @@ bool Link::send_bytes(const void* bytes, std::size_t size, int with) const noexc
     // the holder.
     return ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) ==
            static_cast<ssize_t>(size);
+}
+
+bool Link::send_bytes_whenever(const void* bytes, std::size_t size, int with) const noexcept {
+    constexpr int kPatienceMs = 5000;
+    constexpr int kPauseMs = 10;
+    int waited = 0;
+    while (!send_bytes(bytes, size, with)) {
+        pollfd room{socket_.get(), POLLOUT, 0};
+        if (errno == ETOOMANYREFS && waited < kPatienceMs) {
+            // The user has too many descriptors on their way, which no poll waits for.
+            ::poll(nullptr, 0, kPauseMs);
+            waited += kPauseMs;
+        } else if ((errno != EAGAIN && errno != EINTR) || ::poll(&room, 1, kPatienceMs) <= 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 int poll_milliseconds(std::chrono::steady_clock::time_point until) noexcept {

@@ -29,8 +29,15 @@ class Link {
         return send_bytes(&message, sizeof message, with);
     }
 
+    // Waits until there is room, for some seconds.
+    template <typename Sent>
+    bool send_whenever(const Sent& message, int with = -1) const noexcept {
+        return send_bytes_whenever(&message, sizeof message, with);
+    }
+
   private:
     bool send_bytes(const void* bytes, std::size_t size, int with) const noexcept;
+    bool send_bytes_whenever(const void* bytes, std::size_t size, int with) const noexcept;
 
     sys::UniqueFd socket_;
 };

@@ -13,6 +13,8 @@ enum class Kind : std::uint8_t {
     // From a child.
     keep = 'K',          // with a descriptor: hold it under the name
     warm = 'S',          // ready to take over; the text is the layout of its state
+    keep_if_room = 'O',  // the same; the mount does without where there is no room
+    drop = 'X',          // hold nothing under the name any more
     serving = 'R',       // clients are answered
     ending = 'E',        // the mount is over: end with me
     handing_over = 'H',  // I end, and a successor takes over

@@ -151,7 +151,8 @@ void ProgramHolder::promote(std::optional<Program>& asking,
     answers_ = planned_ = false;
     history_.begin_generation();
     for (const auto& one : kept_.all()) {
-        if (!serving_->send(Message{Kind::descriptor, {}, one.name}, one.descriptor.get())) {
+        if (!serving_->send_whenever(Message{Kind::descriptor, {}, one.name},
+                                     one.descriptor.get())) {
             return;  // it ended
         }
     }
@@ -176,6 +177,14 @@ void ProgramHolder::obey(const Message& message, sys::UniqueFd with) {
             break;
         case Kind::place:
             socket_file_.take(std::move(with), message.text);
+            break;
+        case Kind::keep_if_room:
+            if (with) {
+                kept_.keep(message.text, std::move(with));
+            }
+            break;
+        case Kind::drop:
+            kept_.drop(message.text);
             break;
         case Kind::serving:
             history_.answered();

@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "serve/forget_names.hpp"
+#include "serve/ops/recorded.hpp"
 #include "serve/pipe.hpp"
 #include "serve/transport_choice.hpp"
 #include "serve/workers.hpp"
@@ -187,6 +188,26 @@ void DataPath::show_init() {
     }
 }
 
+void DataPath::finish_renames() {
+    if (state_->surviving->changes().inherited().empty()) {
+        return;
+    }
+    const auto counts = state_->ledger.join("start");
+    ops::Context context{*state_, *counts, {}};
+    ops::finish_renames(context);
+}
+
+int DataPath::connect_holder(int socket) {
+    return state_->leased_nodes.orphans().connect(socket);
+}
+
+void DataPath::inherit_orphan(std::uint64_t nodeid, int file) {
+    sys::UniqueFd copy;
+    if (sys::dup_cloexec(file, copy) == 0) {
+        state_->leased_nodes.orphans().inherit(nodeid, std::move(copy));
+    }
+}
+
 int DataPath::resend() const {
     const auto session = this->session();
     return session ? Notifier::resend(*session) : -ENOTCONN;
@@ -194,6 +215,7 @@ int DataPath::resend() const {
 
 void DataPath::start() {
     show_init();
+    finish_renames();
     state_->leased_nodes.share_descriptors();
     started_ = std::chrono::steady_clock::now();
     auto plans = threads_of(state_, channels_);

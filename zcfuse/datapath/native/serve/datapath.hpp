@@ -51,6 +51,11 @@ class DataPath {
     // Has the kernel send all requests again that were read and not answered, by whatever process.
     // Those that this process works on come twice. Returns 0 or -errno.
     int resend() const;
+    // Has the holder at the other end of a socket keep files without a name, for a successor. Call
+    // both before start(). 0 or -errno.
+    int connect_holder(int socket);
+    // Such a file of an earlier process; the caller keeps the descriptor.
+    void inherit_orphan(std::uint64_t nodeid, int file);
     // The connection is about to end because we want it to: what follows is no failure.
     void expect_end() { state_->ending.expect(); }
     // Returns false when a thread had to be left behind. The second call returns what the first
@@ -122,6 +127,7 @@ class DataPath {
     // Has the kernel's mode of a file that control has open survive, or takes the one that did.
     void keep_mode(std::uint64_t nodeid, std::shared_ptr<const BackingId>& backing);
     void show_init();
+    void finish_renames();
     void inherit_files(const std::shared_ptr<const DeviceChannel>& session);
     void take_clones(const std::shared_ptr<const DeviceChannel>& session,
                      std::vector<sys::UniqueFd> clones);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "abi/fuse_changes.hpp"
 #include "serve/ops/open_lease.hpp"
 #include "sys/threads.hpp"
 
@@ -240,7 +241,7 @@ Server::Fate Server::serve(const abi::InHeader& header, std::span<const std::byt
 }
 
 Server::Fate Server::serve_here(const abi::InHeader& header, std::span<const std::byte> body) {
-    if (state_->leased_nodes.files().any_inherited() && !reopened(header)) {
+    if (state_->leased_nodes.files().any_inherited() && !reopened(header, body)) {
         return Fate::finished;
     }
     switch (static_cast<abi::Opcode>(header.opcode)) {
@@ -275,7 +276,9 @@ Server::Fate Server::serve_here(const abi::InHeader& header, std::span<const std
 
 // Whether the request can be served as far as its file is concerned: one that an earlier process
 // had open is opened again for the first request that needs it.
-bool Server::reopened(const abi::InHeader& header) {
+bool Server::reopened(const abi::InHeader& header, std::span<const std::byte> body) {
+    auto other = header.nodeid;
+    abi::CopyFileRangeIn copy{};
     switch (static_cast<abi::Opcode>(header.opcode)) {
         case abi::Opcode::read:
         case abi::Opcode::write:
@@ -283,12 +286,24 @@ bool Server::reopened(const abi::InHeader& header) {
         case abi::Opcode::fsync:
         case abi::Opcode::fallocate:
         case abi::Opcode::setattr:
+            break;
+        case abi::Opcode::open:
+            // A further open joins those of the earlier process, and their writer.
+            if (state_->config.read_only) {
+                return true;
+            }
+            break;
         case abi::Opcode::copy_file_range:
+        case abi::Opcode::copy_file_range_64:
+            other = parse(body, copy) ? copy.nodeid_out : other;
             break;
         default:
             return true;
     }
-    const int error = ops::reopen_inherited(context_, header.nodeid);
+    int error = ops::reopen_inherited(context_, header.nodeid);
+    if (error == 0 && other != header.nodeid) {
+        error = ops::reopen_inherited(context_, other);
+    }
     if (error != 0) {
         channel_->reply_error(header.unique, error);
     }

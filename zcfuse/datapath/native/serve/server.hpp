@@ -51,7 +51,7 @@ class Server {
     bool read_at_once(ReadJob& read);
     bool may_wait(const ReadJob& read);
     Fate serve_lseek(const abi::InHeader& header, std::span<const std::byte> body);
-    bool reopened(const abi::InHeader& header);
+    bool reopened(const abi::InHeader& header, std::span<const std::byte> body);
     Fate serve_init(const abi::InHeader& header, std::span<const std::byte> body);
     Fate serve_interrupt(std::span<const std::byte> body);
     bool withdraw(std::uint64_t unique);

@@ -56,6 +56,9 @@ struct State {
           listings(settings),
           calls(settings) {}
 
+    // Whether a successor may take over.
+    bool has_holder() const noexcept { return suspects != nullptr; }
+
     const Config config;
     const std::shared_ptr<SurvivingState> surviving;  // outlives the process if others hold it
     const Mode mode;

@@ -88,7 +88,9 @@ void OpenFiles::inherit(std::uint64_t nodeid, std::uint32_t uid, bool writes,
         begin_use(entry, uid);
     }
     ++entry.opens;
-    entry.writers += writes ? 1 : 0;
+    if (writes) {
+        count_writer(entry);
+    }
 }
 
 std::optional<OpenFiles::Inherited> OpenFiles::inherited(std::uint64_t nodeid) const {
@@ -124,6 +126,11 @@ void OpenFiles::complete(std::uint64_t nodeid, Lease lease, File writer) {
     fill(nodeid, found->second, lease, slow);
     if (writer && found->second.writers > 0 && !found->second.writer) {
         found->second.writer.swap(writer);
+    }
+}
+
+void OpenFiles::count_writer(Entry& entry) {
+    if (entry.writers++ == 0) {
         written_.fetch_add(1, std::memory_order_acq_rel);
     }
 }
@@ -154,7 +161,7 @@ void OpenFiles::release(std::uint64_t nodeid, std::int64_t now_ms, bool for_writ
     }
     auto& entry = found->second;
     if (for_writing && entry.writers > 0 && --entry.writers == 0) {
-        written_.fetch_sub(entry.writer ? 1 : 0, std::memory_order_acq_rel);
+        written_.fetch_sub(1, std::memory_order_acq_rel);
         closing.add(std::move(entry.writer), entry.slow);
     }
     if (--entry.opens > 0) {
@@ -176,11 +183,19 @@ void OpenFiles::begin_writing(std::uint64_t nodeid, File file) {
     if (found == entries_.end() || found->second.opens == 0) {
         return;
     }
-    ++found->second.writers;
+    count_writer(found->second);
     if (!found->second.writer) {
         found->second.writer.swap(file);
-        written_.fetch_add(1, std::memory_order_acq_rel);
     }
+}
+
+bool OpenFiles::is_written(std::uint64_t nodeid) const {
+    if (!any_written()) {
+        return false;
+    }
+    const std::lock_guard guard(lock_);
+    const auto found = entries_.find(nodeid);
+    return found != entries_.end() && found->second.writers > 0;
 }
 
 OpenFiles::File OpenFiles::writer(std::uint64_t nodeid) const {

@@ -81,9 +81,8 @@ class OpenFiles {
     File writer(std::uint64_t nodeid) const;
     // Whether there is any: one load.
     bool any_written() const noexcept { return written_.load(std::memory_order_acquire) > 0; }
-    bool is_written(std::uint64_t nodeid) const {
-        return any_written() && writer(nodeid) != nullptr;
-    }
+    // Also of an inherited file whose writer is not open again.
+    bool is_written(std::uint64_t nodeid) const;
 
     // For files that were opened without a message, so that no release follows. keep():
     // keeps a lease, unless there is another, which it returns. used(): the lease was used now.
@@ -122,6 +121,7 @@ class OpenFiles {
     void fill(std::uint64_t nodeid, Entry& entry, Lease& lease, bool slow);
     void take(std::unordered_map<std::uint64_t, Entry>::iterator at, Closing& into);
     void count_open(Entry& entry, std::uint32_t uid);
+    void count_writer(Entry& entry);
     void begin_use(Entry& entry, std::uint32_t uid);
     void end_use(const Entry& entry);
     void take_oldest_of_too_many(Closing& into);
@@ -131,7 +131,7 @@ class OpenFiles {
     UserDescriptors& users_;
     Closer& closer_;
     const ClosesSlowly closes_slowly_;
-    std::atomic<std::size_t> written_{0};    // entries that have a writer
+    std::atomic<std::size_t> written_{0};    // entries that are open for writing
     std::atomic<std::size_t> inherited_{0};  // entries that are to be opened again
     mutable std::mutex lock_;
     std::unordered_map<std::uint64_t, Entry> entries_;

@@ -1,6 +1,6 @@
 // Nodes that lost their last name while the kernel still knows them, such as a client's working
 // directory. They have no path any more, so the table keeps an O_PATH descriptor of each until the
-// kernel forgets the node.
+// kernel forgets the node. The holder, if there is one, keeps another for a successor.
 //
 // Threads: any; the lock is innermost. Beyond the limit a node is not kept, and answers ESTALE.
 #pragma once
@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "serve/surviving/keeper.hpp"
 #include "sys/unique_fd.hpp"
 
 namespace zc {
@@ -22,14 +23,11 @@ class Orphans {
     using File = std::shared_ptr<const sys::UniqueFd>;
     static constexpr std::size_t kMost = 1024;
 
-    void put(std::uint64_t nodeid, sys::UniqueFd file) {
-        auto kept = std::make_shared<const sys::UniqueFd>(std::move(file));
-        const std::lock_guard guard(lock_);
-        if (files_.size() < kMost) {
-            files_.insert_or_assign(nodeid, std::move(kept));
-            size_.store(files_.size(), std::memory_order_release);
-        }
-    }
+    // Call it before threads start.
+    int connect(int holder) noexcept { return keeper_.connect(holder); }
+    // Puts a file that an earlier process kept.
+    void inherit(std::uint64_t nodeid, sys::UniqueFd file) { put(nodeid, std::move(file), false); }
+    void put(std::uint64_t nodeid, sys::UniqueFd file) { put(nodeid, std::move(file), true); }
     File find(std::uint64_t nodeid) const {
         if (size_.load(std::memory_order_acquire) == 0) {
             return nullptr;
@@ -47,11 +45,25 @@ class Orphans {
         if (const auto found = files_.find(nodeid); found != files_.end()) {
             dropped = std::move(found->second);
             files_.erase(found);
+            keeper_.drop(nodeid);
             size_.store(files_.size(), std::memory_order_release);
         }
     }
 
   private:
+    void put(std::uint64_t nodeid, sys::UniqueFd file, bool keep) {
+        auto kept = std::make_shared<const sys::UniqueFd>(std::move(file));
+        const std::lock_guard guard(lock_);
+        if (files_.size() < kMost) {
+            if (keep) {
+                keeper_.keep(nodeid, kept->get());
+            }
+            files_.insert_or_assign(nodeid, std::move(kept));
+            size_.store(files_.size(), std::memory_order_release);
+        }
+    }
+
+    Keeper keeper_;
     mutable std::mutex lock_;
     std::unordered_map<std::uint64_t, File> files_;
     std::atomic<std::size_t> size_{0};

@@ -2,6 +2,8 @@
 
 #include <cerrno>
 
+#include "serve/ops/recorded.hpp"
+
 namespace zc::ops {
 
 int find_parent(Context& context, std::uint64_t parent, Spot& into) {
@@ -21,7 +23,10 @@ int find_spot(Context& context, std::uint64_t parent, const char* name, Spot& in
     return context.leased_nodes().is_kept(*into.directory->root, parent, name) ? kUpcall : 0;
 }
 
-// A directory that only lower layers have would not become empty: it is copied up first.
+namespace {
+
+// Opens what a name leads to; `into` stays empty where that fails. A directory that only lower
+// layers have would not become empty: it is copied up first.
 void open_orphan(const Spot& spot, const Found& found, sys::UniqueFd& into) {
     const auto* merged = spot.as_union();
     struct ::statx status {};
@@ -33,6 +38,37 @@ void open_orphan(const Spot& spot, const Found& found, sys::UniqueFd& into) {
                                  status);
     } else {
         sys::open_beneath(spot.fd(), spot.name, O_PATH, into);
+    }
+}
+
+}  // namespace
+
+void Orphaned::take(Context& context, std::uint64_t nodeid, const Spot& spot, const Found& found) {
+    auto& leased_nodes = context.leased_nodes();
+    const bool is_last = S_ISDIR(found.status.stx_mode) || found.status.stx_nlink <= 1;
+    const bool is_open = !is_metacopy(found.identity) && leased_nodes.files().in_use(nodeid);
+    if (nodeid == 0 || !is_last || (is_open && !context.state.has_holder())) {
+        return;
+    }
+    sys::UniqueFd file;
+    open_orphan(spot, found, file);
+    if (file) {
+        leased_nodes.orphans().put(nodeid, std::move(file));
+        orphans_ = &leased_nodes.orphans();
+        nodeid_ = nodeid;
+    }
+}
+
+Orphaned::~Orphaned() {
+    if (orphans_ != nullptr) {
+        orphans_->drop(nodeid_);
+    }
+}
+
+void keep_nameless(Context& context, std::uint64_t nodeid, int file) {
+    sys::UniqueFd copy;
+    if (context.state.has_holder() && sys::dup_cloexec(file, copy) == 0) {
+        context.leased_nodes().orphans().put(nodeid, std::move(copy));
     }
 }
 
@@ -74,11 +110,10 @@ bool answer_made(Context& context, const Request& request, const Spot& spot, std
     return true;
 }
 
-bool change(Context& context, const Request& request) {
+namespace {
+
+bool make_change(Context& context, const Request& request) {
     using abi::Opcode;
-    if (context.state.config.read_only) {
-        return false;
-    }
     switch (static_cast<Opcode>(request.header.opcode)) {
         case Opcode::create:
             return create(context, request);
@@ -122,6 +157,17 @@ bool change(Context& context, const Request& request) {
         default:
             return false;
     }
+}
+
+}  // namespace
+
+bool change(Context& context, const Request& request) {
+    if (context.state.config.read_only) {
+        return false;
+    }
+    const bool answered = make_change(context, request);
+    end_record(context, request);
+    return answered;
 }
 
 }  // namespace zc::ops

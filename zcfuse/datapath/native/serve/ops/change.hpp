@@ -86,8 +86,31 @@ class Held {
     sys::UniqueFd own_;
 };
 
-// Opens what a name leads to before it loses that name; `into` stays empty where that fails.
-void open_orphan(const Spot& spot, const Found& found, sys::UniqueFd& into);
+// Keeps a file without a name for a successor, if one may come.
+void keep_nameless(Context& context, std::uint64_t nodeid, int file);
+// What a name leads to, before it loses that name: if that is the last one, it is kept until the
+// kernel forgets the node (nodes/orphans.hpp). What clients have open needs that for a successor
+// alone; but what they have open of a metacopy is another file.
+class Orphaned {
+  public:
+    Orphaned() = default;
+    Orphaned(const Orphaned&) = delete;
+    Orphaned& operator=(const Orphaned&) = delete;
+    // Without stays() the file is given up again: it has its name.
+    ~Orphaned();
+    void take(Context& context, std::uint64_t nodeid, const Spot& spot, const Found& found);
+    void stays() noexcept { orphans_ = nullptr; }
+
+  private:
+    Orphans* orphans_ = nullptr;
+    std::uint64_t nodeid_ = 0;
+};
+
+// Whether the rename that a record is about is made; notes the new names of one that is.
+bool was_renamed(Context& context, const ChangeMemory::Change& change, const Spot& from,
+                 const Spot& to);
+void note_renamed(Context& context, const ChangeMemory::Change& change, const Spot& from,
+                  const Spot& to);
 
 // Counts a name that was just made as looked up, and answers with it. `linked`: the node that it is
 // another name of.

@@ -10,6 +10,7 @@
 #include "serve/open_reply.hpp"
 #include "serve/ops/change.hpp"
 #include "serve/ops/open_lease.hpp"
+#include "serve/ops/recorded.hpp"
 
 namespace zc::ops {
 
@@ -48,6 +49,32 @@ int make_file(Context& context, const Request& request, const Spot& spot,
                : as_caller(context, request, groups, [&] { return attempt(spot.fd(), spot.name); });
 }
 
+// A file that an earlier process made for the same request is made once more: nobody else has it,
+// and so it is opened as a new one is, whatever its mode.
+int unmake(Context& context, const Request& request, const Spot& spot) {
+    auto& leased_nodes = context.leased_nodes();
+    Found found;
+    if (const int error = leased_nodes.find(*spot.directory, spot.name, found); error != 0) {
+        return error == kUpcall ? -EIO : error;
+    }
+    if (found.status.stx_size > 0) {
+        return -EEXIST;  // an outsider's
+    }
+    if (const auto nodeid = leased_nodes.nodes().nodeid_of(found.identity); nodeid != 0) {
+        leased_nodes.nodes().forget(nodeid, 1);
+    }
+    return as_caller(context, request, Groups::where_refused,
+                     [&] { return sys::remove_name(spot.fd(), spot.name, false); });
+}
+
+// The record says that the name was free, and it stays.
+int make_new_file(Context& context, const Request& request, const Spot& spot,
+                  const abi::CreateIn& wanted, NewLease& into) {
+    const int error =
+        was_made(context, request, spot, S_IFREG) ? unmake(context, request, spot) : 0;
+    return error != 0 ? error : make_file(context, request, spot, wanted, O_CREAT | O_EXCL, into);
+}
+
 bool answer_created(Context& context, const Request& request, const Spot& spot, const char* name,
                     const abi::CreateIn& wanted, NewLease made) {
     auto& leased_nodes = context.leased_nodes();
@@ -58,6 +85,9 @@ bool answer_created(Context& context, const Request& request, const Spot& spot, 
         return request.failed(error == kUpcall ? -EIO : error);
     }
     const auto nodeid = leased_nodes.nodes().count(found.identity, spot.parent, name, false);
+    if (*name == '\0') {
+        keep_nameless(context, nodeid, file->get());
+    }
     const auto lease = made.install(context, nodeid, OpenFiles::Keep::no, request.header.uid);
     if (writes(wanted.flags)) {
         leased_nodes.files().begin_writing(nodeid, file);
@@ -98,7 +128,7 @@ bool create(Context& context, const Request& request) {
         return request.failed(error);
     }
     NewLease made;
-    int error = make_file(context, request, spot, wanted, O_CREAT | O_EXCL, made);
+    int error = make_new_file(context, request, spot, wanted, made);
     if (error == -EEXIST && (wanted.flags & O_EXCL) == 0) {
         error = -ESTALE;
     }

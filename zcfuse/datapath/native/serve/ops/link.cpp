@@ -2,7 +2,7 @@
 // file, and so that a file of O_TMPFILE gets its first name. Both names have the same node, also
 // where the kernel knows the one before its copy: with another node the old name would show its
 // cached attributes.
-#include "serve/ops/change.hpp"
+#include "serve/ops/recorded.hpp"
 
 namespace zc::ops {
 
@@ -27,10 +27,13 @@ bool link(Context& context, const Request& request) {
     if (error == 0) {
         error = file.open(context, wanted.oldnodeid);
     }
-    if (error == 0 && spot.as_union() != nullptr) {
+    const auto node = context.leased_nodes().nodes().find(wanted.oldnodeid);
+    const bool made = error == 0 && node && node->identity.type != S_IFDIR &&
+                      was_made(context, request, spot, node->identity.type, node->identity.ino);
+    if (error == 0 && !made && spot.as_union() != nullptr) {
         error = spot.as_union()->link(file.get(), identity_in(context, spot, wanted.oldnodeid),
                                       spot.name);
-    } else if (error == 0) {
+    } else if (error == 0 && !made) {
         error = as_caller(context, request, Groups::where_refused,
                           [&] { return sys::make_link(file.get(), spot.fd(), spot.name); });
     }

@@ -1,5 +1,7 @@
 // MKDIR.
-#include "serve/ops/change.hpp"
+#include <sys/stat.h>
+
+#include "serve/ops/recorded.hpp"
 
 namespace zc::ops {
 
@@ -10,7 +12,7 @@ bool mkdir(Context& context, const Request& request) {
         return false;
     }
     int error = find_spot(context, request.header.nodeid, request.name(sizeof wanted), spot);
-    if (error == 0) {
+    if (error == 0 && !was_made(context, request, spot, S_IFDIR)) {
         context.identity.use_umask(wanted.umask);
         error = make_as_caller(context, request, spot, groups_for(wanted.mode), true,
                                [&](int directory, const char* name) {

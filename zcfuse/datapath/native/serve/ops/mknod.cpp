@@ -4,7 +4,7 @@
 
 #include <cerrno>
 
-#include "serve/ops/change.hpp"
+#include "serve/ops/recorded.hpp"
 
 namespace zc::ops {
 
@@ -28,7 +28,8 @@ bool mknod(Context& context, const Request& request) {
         return request.failed(-EPERM);  // a whiteout
     }
     int error = find_spot(context, parent, request.name(sizeof wanted), spot);
-    if (error == 0) {
+    const auto type = (wanted.mode & S_IFMT) == 0 ? S_IFREG : wanted.mode & S_IFMT;
+    if (error == 0 && !was_made(context, request, spot, type)) {
         context.identity.use_umask(wanted.umask);
         error = make_as_caller(context, request, spot, groups_for(wanted.mode), false,
                                [&](int directory, const char* name) {

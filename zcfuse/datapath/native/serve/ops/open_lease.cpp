@@ -27,6 +27,15 @@ int refuse_open(Context& context, const Request& request, std::uint64_t nodeid, 
 
 namespace {
 
+// A file without a name, of which the holder kept a descriptor.
+int open_nameless(Context& context, std::uint64_t nodeid, Opened& into) {
+    auto file = std::make_shared<sys::UniqueFd>();
+    const int error = context.leased_nodes().hold(nodeid, O_RDONLY | O_NONBLOCK, context.counts,
+                                                  *file, into.status);
+    into.extents = {{std::move(file), next_file_id(), 0, kWholeFile}};
+    return error;
+}
+
 // With the daemon's credentials: the client's open was granted before.
 int open_writer_again(const sys::UniqueFd& file, OpenFiles::File& into) {
     sys::UniqueFd opened;
@@ -47,7 +56,10 @@ int reopen_inherited(Context& context, std::uint64_t nodeid) {
     }
     Opened opened;
     auto freshness = Freshness::timed;
-    const int error = context.leased_nodes().open(nodeid, context.counts, opened, freshness);
+    int error = context.leased_nodes().open(nodeid, context.counts, opened, freshness);
+    if (error == -ESTALE) {
+        error = open_nameless(context, nodeid, opened);
+    }
     if (error != 0) {
         return error == kUpcall ? -ESTALE : error;
     }

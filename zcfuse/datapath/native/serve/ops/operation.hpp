@@ -57,6 +57,7 @@ struct Context {
     enum class Lists : std::uint8_t { none, little, all } lists = Lists::little;
     // Another thread answers the request at hand, and counts it.
     bool elsewhere = false;
+    bool recorded = false;         // the request at hand, for a successor (serve/ops/recorded.hpp)
     Clock::time_point received{};  // when the request at hand was taken off its channel
 
     LeasedNodes& leased_nodes() const noexcept { return state.leased_nodes; }

@@ -5,7 +5,7 @@
 // new one is noted (LeasedNodes::Renaming).
 #include <cerrno>
 
-#include "serve/ops/change.hpp"
+#include "serve/ops/recorded.hpp"
 
 namespace zc::ops {
 
@@ -36,23 +36,6 @@ bool parse(const Request& request, RenameRequest& into) {
         into.new_name = request.name(names + std::strlen(into.name) + 1);
     }
     return into.new_name != nullptr;
-}
-
-// A file that the rename replaces.
-struct Replaced {
-    bool there = false;
-    Found found;
-    sys::UniqueFd file;
-};
-
-void look_at_replaced(LeasedNodes& leased_nodes, const Spot& to, Replaced& into) {
-    into.there = leased_nodes.find(*to.directory, to.name, into.found) == 0;
-    const auto nodeid = into.there ? leased_nodes.nodes().nodeid_of(into.found.identity) : 0;
-    const bool is_open = !is_metacopy(into.found.identity) && leased_nodes.files().in_use(nodeid);
-    if (nodeid != 0 && !is_open &&
-        (S_ISDIR(into.found.status.stx_mode) || into.found.status.stx_nlink <= 1)) {
-        open_orphan(to, into.found, into.file);
-    }
 }
 
 // Copies a file of a union up, so that it can be moved, or makes a directory in the upper layer.
@@ -97,21 +80,26 @@ void note_moved(LeasedNodes& leased_nodes, const Identity& moved, const Spot& fr
     }
 }
 
-void note_replaced(LeasedNodes& leased_nodes, const Spot& to, Replaced& replaced) {
-    const auto nodeid = leased_nodes.nodes().nodeid_of(replaced.found.identity);
-    if (nodeid == 0) {
-        return;
+// Looks at both names. What `to` leads to is replaced, unless the names are exchanged.
+int look(Context& context, const Spot& from, const Spot& to, Found& moved, Found& replaced) {
+    auto& leased_nodes = context.leased_nodes();
+    if (const int error = leased_nodes.find(*from.directory, from.name, moved); error != 0) {
+        return error == kUpcall ? -EBUSY : error;
     }
-    leased_nodes.nodes().unlinked(replaced.found.identity, to.link());
-    leased_nodes.files().drop(nodeid);
-    if (replaced.file) {
-        leased_nodes.orphans().put(nodeid, std::move(replaced.file));
+    if (leased_nodes.find(*to.directory, to.name, replaced) != 0) {
+        replaced = {};
     }
+    return 0;
 }
 
 int move(Context& context, const Request& request, const Spot& from, const Spot& to,
          unsigned flags) {
     auto& leased_nodes = context.leased_nodes();
+    const auto before = recorded(context, request);
+    if (before && was_renamed(context, *before, from, to)) {
+        note_renamed(context, *before, from, to);
+        return 0;
+    }
     if (const int error = prepare_move(leased_nodes, from, to, flags); error != 0) {
         return error;
     }
@@ -121,30 +109,61 @@ int move(Context& context, const Request& request, const Spot& from, const Spot&
         return -EAGAIN;
     }
     Found moved;
-    Replaced replaced;
-    if (const int error = leased_nodes.find(*from.directory, from.name, moved); error != 0) {
-        return error == kUpcall ? -EBUSY : error;
+    Found replaced;
+    if (const int error = look(context, from, to, moved, replaced); error != 0) {
+        return error;
     }
-    look_at_replaced(leased_nodes, to, replaced);
+    ChangeMemory::Change change;
+    change.flags = flags;
+    change.from = {from.parent, from.name, moved.identity};
+    change.to = {to.parent, to.name, replaced.identity};
+    Orphaned orphan;
+    if ((flags & RENAME_EXCHANGE) == 0 && replaced.identity != moved.identity) {
+        orphan.take(context, leased_nodes.nodes().nodeid_of(replaced.identity), to, replaced);
+    }
+    record(context, request, change.from, change.to, flags);
     const int error =
         from.as_union() != nullptr
             ? from.as_union()->rename(from.name, *to.as_union(), to.name, flags)
             : as_caller(context, request, Groups::where_refused, [&] {
                   return sys::rename_name(from.fd(), from.name, to.fd(), to.name, flags);
               });
-    if (error != 0 || (replaced.there && replaced.found.identity == moved.identity)) {
+    if (error != 0 || replaced.identity == moved.identity) {
         return error;  // two names of one file: nothing was done
     }
-    if ((flags & RENAME_EXCHANGE) != 0) {
-        note_moved(leased_nodes, replaced.found.identity, to, from);
-    } else if (replaced.there) {
-        note_replaced(leased_nodes, to, replaced);
-    }
-    note_moved(leased_nodes, moved.identity, from, to);
+    orphan.stays();
+    note_renamed(context, change, from, to);
     return 0;
 }
 
 }  // namespace
+
+bool was_renamed(Context& context, const ChangeMemory::Change& change, const Spot& from,
+                 const Spot& to) {
+    Found moved;
+    Found left;
+    auto& leased_nodes = context.leased_nodes();
+    if (leased_nodes.find(*to.directory, to.name, moved) != 0 ||
+        moved.identity != change.from.before || change.to.before == change.from.before) {
+        return false;
+    }
+    // What else is there came behind the rename, or with it.
+    const bool is_left = leased_nodes.find(*from.directory, from.name, left) == 0;
+    return !is_left || left.identity != change.from.before;
+}
+
+void note_renamed(Context& context, const ChangeMemory::Change& change, const Spot& from,
+                  const Spot& to) {
+    auto& leased_nodes = context.leased_nodes();
+    const auto& replaced = change.to.before;
+    if ((change.flags & RENAME_EXCHANGE) != 0) {
+        note_moved(leased_nodes, replaced, to, from);
+    } else if (const auto nodeid = leased_nodes.nodes().nodeid_of(replaced); nodeid != 0) {
+        leased_nodes.nodes().unlinked(replaced, to.link());
+        leased_nodes.files().drop(nodeid);
+    }
+    note_moved(leased_nodes, change.from.before, from, to);
+}
 
 bool rename(Context& context, const Request& request) {
     RenameRequest wanted;

@@ -1,8 +1,11 @@
 // SETXATTR and REMOVEXATTR, POSIX ACLs included: the backing filesystem derives the mode of an ACL
 // itself, and clears set-group-id for a client that is not in the group.
-#include <cerrno>
+#include <sys/xattr.h>
 
-#include "serve/ops/change.hpp"
+#include <cerrno>
+#include <string>
+
+#include "serve/ops/recorded.hpp"
 #include "serve/sources/layer_marks.hpp"
 
 namespace zc::ops {
@@ -12,6 +15,10 @@ namespace {
 // A client's attribute must not be a mark of the upper layer.
 std::string backing_name(Context& context, const Request& request, const char* name) {
     return context.leased_nodes().is_in_union(request.header.nodeid) ? backing_xattr(name) : name;
+}
+
+bool has_xattr(int file, const std::string& name) noexcept {
+    return sys::get_xattr(file, name.c_str(), nullptr, 0) >= 0;
 }
 
 }  // namespace
@@ -32,10 +39,15 @@ bool setxattr(Context& context, const Request& request) {
     int error = file.open(context, request.header.nodeid, Held::Use::attributes);
     if (error == 0) {
         const auto backing = backing_name(context, request, name);
+        const bool was_set = recorded(context, request).has_value();
+        if ((wanted.flags & XATTR_CREATE) != 0 && !has_xattr(file.get(), backing)) {
+            record(context, request);
+        }
         error = as_caller(context, request, Groups::at_once, [&] {
             return sys::set_xattr(file.get(), backing.c_str(), value,
                                   static_cast<int>(wanted.flags));
         });
+        error = error == -EEXIST && was_set ? 0 : error;
     }
     return error == 0 ? request.done() || true : request.failed(error);
 }
@@ -55,8 +67,13 @@ bool removexattr(Context& context, const Request& request) {
     error = error == 0 ? file.open(context, request.header.nodeid, Held::Use::attributes) : error;
     if (error == 0) {
         const auto backing = backing_name(context, request, name);
+        const bool was_removed = recorded(context, request).has_value();
+        if (has_xattr(file.get(), backing)) {
+            record(context, request);
+        }
         error = as_caller(context, request, Groups::where_refused,
                           [&] { return sys::remove_xattr(file.get(), backing.c_str()); });
+        error = error == -ENODATA && was_removed ? 0 : error;
     }
     return error == 0 ? request.done() || true : request.failed(error);
 }

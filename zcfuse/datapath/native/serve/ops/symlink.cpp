@@ -1,7 +1,9 @@
 // SYMLINK: the new name, and behind its NUL what the link leads to.
+#include <sys/stat.h>
+
 #include <cerrno>
 
-#include "serve/ops/change.hpp"
+#include "serve/ops/recorded.hpp"
 
 namespace zc::ops {
 
@@ -13,7 +15,7 @@ bool symlink(Context& context, const Request& request) {
     }
     Spot spot;
     int error = find_spot(context, request.header.nodeid, name, spot);
-    if (error == 0) {
+    if (error == 0 && !was_made(context, request, spot, S_IFLNK)) {
         error = make_as_caller(context, request, spot, Groups::where_refused, false,
                                [&](int directory, const char* made) {
                                    return sys::make_symlink(directory, made, target);

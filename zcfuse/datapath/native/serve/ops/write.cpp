@@ -2,6 +2,9 @@
 //
 // Written as the client, so that the backing filesystem clears set-id bits and counts quotas for
 // it; but not what the kernel sends from its page cache, which says nothing about a client.
+#include <fcntl.h>
+
+#include <algorithm>
 #include <cerrno>
 
 #include "serve/ops/change.hpp"
@@ -23,6 +26,18 @@ ssize_t write_all(int file, std::span<const std::byte> data, std::uint64_t offse
     return static_cast<ssize_t>(written);
 }
 
+// What an earlier process wrote of the same request to a file that is only appended to: there the
+// offset has no effect, and to write again would append again.
+std::size_t written_before(const Request& request, int file, const abi::WriteIn& wanted) {
+    struct ::statx status {};
+    if ((request.header.unique & abi::kResendBit) == 0 ||
+        (::fcntl(file, F_GETFL) & O_APPEND) == 0 || sys::status_of(file, "", false, status) != 0 ||
+        status.stx_size <= wanted.offset) {
+        return 0;
+    }
+    return std::min<std::size_t>(status.stx_size - wanted.offset, wanted.size);
+}
+
 }  // namespace
 
 bool write(Context& context, const Request& request) {
@@ -38,9 +53,10 @@ bool write(Context& context, const Request& request) {
     if (!file) {
         return request.failed(-EBADF);
     }
-    const auto data = request.body.subspan(sizeof wanted, wanted.size);
+    const auto before = written_before(request, file->get(), wanted);
+    const auto data = request.body.subspan(sizeof wanted + before, wanted.size - before);
     ssize_t written = 0;
-    const auto put = [&] { return written = write_all(file->get(), data, wanted.offset); };
+    const auto put = [&] { return written = write_all(file->get(), data, wanted.offset + before); };
     if ((wanted.write_flags & abi::kWriteFromCache) != 0) {
         put();
     } else {
@@ -50,6 +66,7 @@ bool write(Context& context, const Request& request) {
     if (written < 0) {
         return request.failed(static_cast<int>(written));
     }
+    written += static_cast<ssize_t>(before);
     request.answer_with(abi::WriteOut{static_cast<std::uint32_t>(written), 0});
     return true;
 }

@@ -10,7 +10,7 @@ namespace zc {
 
 namespace {
 
-constexpr std::size_t kParts = 4;
+constexpr std::size_t kParts = 5;
 
 sys::UniqueFd copy_of(std::span<const int> fds, std::size_t part) {
     if (fds.size() != kParts) {
@@ -30,7 +30,8 @@ SurvivingState::SurvivingState(std::span<const int> fds)
     : session_(copy_of(fds, 0), kLayout),
       nodes_(copy_of(fds, 1)),
       journal_(copy_of(fds, 2)),
-      handles_(copy_of(fds, 3)) {
+      handles_(copy_of(fds, 3)),
+      changes_(copy_of(fds, 4)) {
     session_.begin_generation();
 }
 

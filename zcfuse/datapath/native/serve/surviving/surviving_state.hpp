@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "serve/nodes/table.hpp"
+#include "serve/surviving/change_memory.hpp"
 #include "serve/surviving/handle_memory.hpp"
 #include "serve/surviving/journal.hpp"
 #include "serve/surviving/session_memory.hpp"
@@ -22,8 +23,8 @@ class SurvivingState {
   public:
     // Of all parts; another one means that no process of this version can take it.
     static constexpr std::uint32_t kLayout = NodeMemory::kLayout << 24 |
-                                             HandleMemory::kLayout << 16 | Journal::kLayout << 8 |
-                                             SessionMemory::kLayout;
+                                             HandleMemory::kLayout << 18 | Journal::kLayout << 12 |
+                                             SessionMemory::kLayout << 6 | ChangeMemory::kLayout;
 
     // Throws std::system_error.
     SurvivingState() : session_(kLayout) {}
@@ -35,13 +36,13 @@ class SurvivingState {
 
     // The state's, in a fixed order and number.
     std::vector<int> fds() const {
-        return {session_.fd(), nodes_.memory(), journal_.fd(), handles_.fd()};
+        return {session_.fd(), nodes_.memory(), journal_.fd(), handles_.fd(), changes_.fd()};
     }
     // Leaves the memory as it is now to a successor while this process goes on: what it does from
     // now on stays its own. Returns 0 or -errno.
     int detach() noexcept {
-        for (const int error :
-             {session_.detach(), nodes_.detach(), journal_.detach(), handles_.detach()}) {
+        for (const int error : {session_.detach(), nodes_.detach(), journal_.detach(),
+                                handles_.detach(), changes_.detach()}) {
             if (error < 0) {
                 return error;
             }
@@ -55,12 +56,14 @@ class SurvivingState {
     NodeTable& nodes() noexcept { return nodes_; }
     Journal& journal() noexcept { return journal_; }
     HandleMemory& handles() noexcept { return handles_; }
+    ChangeMemory& changes() noexcept { return changes_; }
 
   private:
     SessionMemory session_;
     NodeTable nodes_;
     Journal journal_;
     HandleMemory handles_;
+    ChangeMemory changes_;
 };
 
 }  // namespace zc
