@@ -281,12 +281,13 @@ def _prepare(
         datapath.refuse_device(*kernel.device)
         if directory_leases is not None:
             directory_leases.grant_root()
+        if survival is not None and not survival.first:
+            # Before threads read: the kernel would send again what they work on, too.
+            datapath.resend()
         try:
             datapath.start()
         except RuntimeError as error:
             raise MountError(f"{kernel.mountpoint}: {error}") from error
-        if survival is not None and not survival.first:
-            datapath.resend()
     files = _file_requests(tree, operations, datapath, options, lock_limit)
     renewal = Renewal(tree, operations, changes, push=options.coherence == "push")
     resources.callback(files.locks.close)

@@ -191,7 +191,8 @@ class DataPath:
     def resend(self) -> None:
         """Have the kernel send again each request that was read and not answered.
 
-        Call it after start(), once the process that read them is reaped. Raises OSError.
+        Call it before start(): a request that is sent again while a thread works on it is served
+        twice. The process that read them must be reaped. Raises OSError.
         """
     def ended_fd(self) -> int:
         """Return the data path's eventfd, which is readable once the connection has ended."""
