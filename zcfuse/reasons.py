@@ -206,6 +206,14 @@ REASONS: Final = MappingProxyType(
         "push_not_permitted": Reason(
             "changes are not pushed: not permitted", "mount as root (CAP_SYS_ADMIN)"
         ),
+        "push_names_only": Reason(
+            "changes of names alone are pushed: watching filesystems is not permitted",
+            "mount as root (CAP_SYS_ADMIN) to have attributes pushed too",
+        ),
+        "push_no_watch": Reason(
+            "changes in some directories are not pushed: inotify refused to watch them",
+            "raise the sysctl fs.inotify.max_user_watches",
+        ),
         "push_filesystem": Reason(
             "changes are not pushed: the filesystem does not report each change",
             "keep the data on ext4, xfs, tmpfs or the top subvolume of btrfs",
@@ -277,6 +285,12 @@ def reason_line(reason: str) -> str:
     """Return a reason in words, and what to do about it."""
     advice = reason_advice(reason)
     return f"{reason_text(reason)}: {advice}" if advice else reason_text(reason)
+
+
+def push_refusal(code: str) -> str:
+    """Return a line for why changes are not pushed, or only those of names, and what follows."""
+    timed = "attributes" if code == "push_names_only" else "answers"
+    return f"{reason_line(code)}; {timed} hold for the cache timeout"
 
 
 def _words(reason: str, unknown: Reason) -> Reason:

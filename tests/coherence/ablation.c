@@ -11,7 +11,8 @@
 // ZCFUSE_LATE_US delays each reply. ZCFUSE_LATE_OPCODE (and ZCFUSE_LATE_NAME, of a LOOKUP) chooses
 // requests by their kind: when a reply to one is ready, the file ZCFUSE_LATE_SIGN appears, and the
 // reply waits until ZCFUSE_LATE_GATE exists.
-// With ZCFUSE_MARK_ERRNO fanotify watches no filesystem, and gives that number.
+// With ZCFUSE_MARK_ERRNO fanotify watches no filesystem, and gives that number. ZCFUSE_WATCHES is the
+// number of directories that inotify watches.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
+#include <sys/inotify.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -101,6 +103,20 @@ ssize_t read(int fd, void* buffer, size_t size) {
         late_request = ((const struct request*)buffer)->unique;
     }
     return got;
+}
+
+int inotify_add_watch(int queue, const char* path, uint32_t mask) {
+    static _Atomic int watched;
+    static int (*next)(int, const char*, uint32_t);
+    if (!next) {
+        next = (int (*)(int, const char*, uint32_t))dlsym(RTLD_NEXT, "inotify_add_watch");
+    }
+    const char* most = getenv("ZCFUSE_WATCHES");
+    if (most && (mask & IN_ONLYDIR) && watched++ >= atoi(most)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return next(queue, path, mask);
 }
 
 int fanotify_mark(int group, unsigned flags, uint64_t mask, int directory, const char* path) {

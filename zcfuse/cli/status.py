@@ -179,7 +179,16 @@ def _print_coherence(coherence: Mapping[str, Any] | None) -> None:
     if coherence is None:
         return
     refused = {reason_text(reason): n for reason, n in coherence["refused"].items()}
-    names = ("filesystems", "events", "coalesced", "pushes", "epochs", "overflows", "left_out")
+    names = (
+        "filesystems",
+        "directories",
+        "events",
+        "coalesced",
+        "pushes",
+        "epochs",
+        "overflows",
+        "left_out",
+    )
     pushes = coherence["pushes"] or 1
     print_pairs(
         "changes pushed",

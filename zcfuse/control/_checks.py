@@ -23,7 +23,7 @@ from zcfuse.linux import (
     resolve_mountpoint,
 )
 from zcfuse.options import DEFAULT_LOCK_BUDGET, MountOptions
-from zcfuse.reasons import reason_line
+from zcfuse.reasons import push_refusal, reason_line
 
 if TYPE_CHECKING:
     from zcfuse.tree import Lease, Tree
@@ -271,8 +271,7 @@ def shortfalls(tree: Tree, options: MountOptions, serving: Serving | None) -> li
             " each open still sends a message"
         )
     if serving.no_push:
-        line = f"coherence=push: {reason_line(serving.no_push)}; answers hold for the cache timeout"
-        lines.append(line)
+        lines.append(f"coherence=push: {push_refusal(serving.no_push)}")
     on_ring = serving.transport == "uring"
     if options.transport == "uring" and not on_ring:
         lines.append(f"transport=uring: {reason_line(serving.no_ring)}")

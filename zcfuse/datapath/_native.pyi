@@ -395,7 +395,8 @@ class DataPath:
     def freshness(self, nodeid: int) -> str:
         """Return how long the kernel may keep the answers about a node below a leased directory.
 
-        Returns "timed", "fixed" or "pushed", "" for another node.
+        Returns "timed", "fixed", "pushed" or "names" (names as pushed, attributes as timed), "" for
+        another node.
         """
     def user_descriptors(self) -> UserDescriptors:
         """Return the users' shares of descriptors, which both planes count in."""

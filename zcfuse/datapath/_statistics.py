@@ -169,16 +169,19 @@ class Coherence(msgspec.Struct, frozen=True):
     - `events`: changes reported by the `filesystems` watched. `unknown` of them concern files that
       the kernel does not know. `coalesced` of them concern files that the kernel has not asked for
       since the last push.
+    - `directories`: those whose names are watched, where a filesystem may not be.
     - `pushes`: invalidations sent to the kernel.
     - `overflows`: full queues, the kernel's or the data path's. Each begins one of the `epochs`, in
       which the kernel asks for everything again.
     - `left_out`: names on or above a foreign mount.
     - `latency_sum_ns`, `latency_worst_ns`: time from an event to its push.
     - `schedule_errno`: why the watcher is not SCHED_FIFO, or 0.
-    - `refused`: leases without pushes, by the code of the reason.
+    - `refused`: leases without pushes, or with those of names alone, by the code of the reason;
+      for `push_no_watch` the directories.
     """
 
     filesystems: int
+    directories: int
     events: int
     unknown: int
     coalesced: int

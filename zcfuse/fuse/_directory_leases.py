@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from zcfuse.datapath import OWN_BIT
 from zcfuse.fuse._handles import Leases
 from zcfuse.fuse._nodes import ROOT_NODEID
-from zcfuse.reasons import reason_line
+from zcfuse.reasons import push_refusal
 from zcfuse.tree import ArchiveLease, DescribedTree, EntryDescription, Lease, Node, Tree
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class DirectoryLeases:
         return not self._revoked and (bool(nodeid & OWN_BIT) or nodeid in self._leased)
 
     def freshness(self, nodeid: int) -> str:
-        """Return "timed", "fixed" or "pushed" for a node that the data path answers for, or ""."""
+        """Return `DataPath.freshness` of a node that the data path answers for, or ""."""
         return self._datapath.freshness(nodeid) if self.covers(nodeid) else ""
 
     def grant(self, nodeid: int, node: Node) -> None:
@@ -117,7 +117,7 @@ class DirectoryLeases:
         reason = self._datapath.push_changes(nodeid) if self._watches else "push_not_watching"
         if reason:
             self.push_refused = reason
-            log.warning("%s; answers hold for the cache timeout", reason_line(reason))
+            log.warning("%s", push_refusal(reason))
 
     def _lease_layers(self, nodeid: int, lease: Lease) -> bool:
         """Return False if there is no memory for an archive's index."""

@@ -104,7 +104,8 @@ class MountOptions:
     coherence: str = option(
         "ttl",
         "How the kernel learns of changes: it asks again after the cache timeout (ttl), or the"
-        " daemon pushes each change (push, as root) and the kernel keeps the rest without a limit.",
+        " daemon pushes each change (push, as root) and the kernel keeps the rest without a limit."
+        " Other users' daemons push changes of names alone.",
         more="Push watches whole filesystems (fanotify), so it slows down every writer on them.",
         choices=("ttl", "push"),
     )

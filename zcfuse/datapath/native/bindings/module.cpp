@@ -269,7 +269,7 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
             "freshness",
             [](const DataPath& path, std::uint64_t nodeid) {
                 const auto found = path.freshness(nodeid);
-                constexpr std::array<const char*, 3> names{"timed", "fixed", "pushed"};
+                constexpr std::array<const char*, 4> names{"timed", "fixed", "pushed", "names"};
                 return found ? names.at(static_cast<std::size_t>(*found)) : "";
             },
             "nodeid"_a, Released())

@@ -244,6 +244,7 @@ nb::object coherence_of(const zc::State& state) {
     const auto stats = state.coherence->statistics();
     nb::dict coherence;
     coherence["filesystems"] = stats.filesystems;
+    coherence["directories"] = stats.directories;
     coherence["events"] = stats.events;
     coherence["unknown"] = stats.unknown;
     coherence["coalesced"] = stats.coalesced;

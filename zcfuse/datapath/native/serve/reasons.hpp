@@ -52,6 +52,8 @@ namespace zc {
     CODE(upcall_refused)             \
     CODE(killed_daemons)             \
     CODE(push_not_permitted)         \
+    CODE(push_names_only)            \
+    CODE(push_no_watch)              \
     CODE(push_filesystem)            \
     CODE(push_queue)                 \
     CODE(ring_not_wanted)            \

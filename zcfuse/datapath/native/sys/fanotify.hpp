@@ -42,6 +42,7 @@ class ChangeQueue {
     // Opens a group whose queue holds /proc/sys/fs/fanotify/max_queued_events. 0 or -errno.
     int open() noexcept;
     bool is_open() const noexcept { return static_cast<bool>(group_); }
+    int descriptor() const noexcept { return group_.get(); }
     // Each returns 0 or -errno. watch_filesystem(): every change of the filesystem that `directory`
     // lies on. watch_names(): the names that come to one directory.
     int watch_filesystem(int directory) noexcept;

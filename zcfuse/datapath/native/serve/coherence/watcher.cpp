@@ -1,5 +1,6 @@
 #include "serve/coherence/watcher.hpp"
 
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,41 +48,55 @@ Coherence::Coherence(LeasedNodes& leased_nodes, const Negotiation& negotiation,
       pushers_(leased_nodes, negotiation),
       queue_error_(queue_.open()),
       fence_path_(std::move(fence_directory)) {
-    if (queue_error_ != 0 || fence_path_.empty()) {
+    if (fence_path_.empty()) {
         return;
     }
     fence_.reset(::open(fence_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     auto* handle = reinterpret_cast<struct ::file_handle*>(fence_handle_.data());
-    if (!fence_ || sys::handle_of(fence_.get(), *handle) < 0 ||
-        queue_.watch_names(fence_.get()) < 0) {
+    fence_in_changes_ = fence_ && queue_error_ == 0 && sys::handle_of(fence_.get(), *handle) == 0 &&
+                        queue_.watch_names(fence_.get()) == 0;
+    fence_in_names_ = fence_ && names_.watch_fence(fence_.get());
+    // Filesystems may be watched without it, so a fence in the other queue says nothing.
+    if (queue_error_ == 0 ? !fence_in_changes_ : !fence_in_names_) {
         fence_.reset();
     }
 }
 
 Reason Coherence::watch(const std::shared_ptr<const LeaseRoot>& root) {
+    names_.forget(root->nodeid);  // it may be another directory than before
     const auto refusal = try_watch(root);
     refused_.at(static_cast<std::size_t>(refusal)).fetch_add(1, std::memory_order_relaxed);
     return refusal;
 }
 
 Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
-    if (queue_error_ != 0) {
-        return refusal_of(queue_error_);
-    }
     std::vector<Source::Real> real;
     root->source->add_real(root->number, real);
     const auto reports_all = [](const auto& one) { return sys::reports_changes(one.fd); };
     if (real.empty() || !std::all_of(real.begin(), real.end(), reports_all)) {
         return Reason::push_filesystem;
     }
-    for (const auto& one : real) {
-        if (const int error = add(root, one); error < 0) {
-            return refusal_of(error);
-        }
+    int error = queue_error_;
+    for (auto one = real.begin(); error == 0 && one != real.end(); ++one) {
+        error = add(root, *one);
+    }
+    if (error < 0) {
+        const auto refusal = refusal_of(error);
+        return refusal == Reason::push_not_permitted ? watch_names(*root) : refusal;
     }
     nodes_.set_any_pushed();
     root->source->set_pushed();
     return Reason::none;
+}
+
+// In layers and below a filter a change of one name may change others too.
+Reason Coherence::watch_names(const LeaseRoot& root) {
+    if (!names_.is_open() || (fence_ && !fence_in_names_) ||
+        root.source->kind() != Source::Kind::directory) {
+        return Reason::push_not_permitted;
+    }
+    root.source->set_names_pushed();
+    return Reason::push_names_only;
 }
 
 int Coherence::add(const std::shared_ptr<const LeaseRoot>& root, const Source::Real& real) {
@@ -126,16 +141,36 @@ void Coherence::run() {
     schedule_error_ = sys::set_policy(sys::thread_id(), sys::Policy::fifo);
     std::vector<std::byte> buffer(kReadBytes);
     while (!stopping_) {
-        const auto n = queue_.read(buffer);
-        if (n <= 0) {
+        std::array<struct ::pollfd, 2> queues{
+            {{queue_.descriptor(), POLLIN, 0}, {names_.descriptor(), POLLIN, 0}}};
+        if (::poll(queues.data(), queues.size(), -1) <= 0) {
             continue;  // a signal: look whether to stop
         }
-        const auto now = Clock::now();
-        std::span<std::byte> events(buffer.data(), static_cast<std::size_t>(n));
-        for (sys::Change change; sys::ChangeQueue::next(events, change);) {
-            note(change, now);
+        if (queues[0].revents != 0) {
+            read_changes(buffer);
         }
-        settle();
+        if (queues[1].revents != 0) {
+            read_names(buffer);
+        }
+    }
+}
+
+void Coherence::read_changes(std::span<std::byte> buffer) {
+    const auto n = queue_.read(buffer);
+    const auto now = Clock::now();
+    auto events = buffer.first(n > 0 ? static_cast<std::size_t>(n) : 0);
+    for (sys::Change change; sys::ChangeQueue::next(events, change);) {
+        note(change, now);
+    }
+    settle();
+}
+
+void Coherence::read_names(std::span<std::byte> buffer) {
+    const auto n = names_.read(buffer);
+    const auto now = Clock::now();
+    auto events = buffer.first(n > 0 ? static_cast<std::size_t>(n) : 0);
+    for (WatchedNames::Change change; sys::NameChanges::next(events, change);) {
+        note(change, now);
     }
 }
 
@@ -164,12 +199,38 @@ void Coherence::note(const sys::Change& change, Clock::time_point now) {
     }
 }
 
+void Coherence::note(const WatchedNames::Change& change, Clock::time_point now) {
+    if (change.lost_events()) {
+        events_.fetch_add(1, std::memory_order_relaxed);
+        overflows_.fetch_add(1, std::memory_order_relaxed);
+        recover();
+        return;
+    }
+    if (names_.is_fence(change)) {
+        pass_fence(change.name, fences_named_);
+        return;
+    }
+    if (change.name.empty()) {
+        return;  // the end of a watch
+    }
+    events_.fetch_add(1, std::memory_order_relaxed);
+    if (change.of_directory()) {
+        nodes_.directories_changed();
+    }
+    nodes_.note_name_change();
+    const auto nodes = names_.nodes_of(change);
+    for (const auto nodeid : nodes) {
+        pushers_.post({nodeid, std::string(change.name), 0, false, now});
+    }
+    unknown_.fetch_add(nodes.empty() ? 1 : 0, std::memory_order_relaxed);
+}
+
 // Any name or attribute that the kernel has may be wrong once events are lost. Fences that wait
 // were made before, or their events are lost.
 void Coherence::recover() {
     pushers_.forget_everything();
     const std::lock_guard guard(fence_lock_);
-    fences_seen_ = fences_asked_;
+    fences_seen_ = fences_named_ = fences_asked_;
     fence_changed_.notify_all();
 }
 
@@ -289,19 +350,25 @@ bool Coherence::is_fence(const sys::Change& change) {
     if (!fence_ || change.directory == nullptr || !sys::same_handle(*change.directory, handle)) {
         return false;
     }
-    if ((change.mask & FAN_CREATE) == 0 || !change.name.starts_with(kFencePrefix)) {
-        return true;
+    if ((change.mask & FAN_CREATE) != 0) {
+        pass_fence(change.name, fences_seen_);
+    }
+    return true;
+}
+
+void Coherence::pass_fence(std::string_view name, std::uint64_t& seen) {
+    if (!name.starts_with(kFencePrefix)) {
+        return;
     }
     std::uint64_t number = 0;
-    const auto digits = change.name.substr(kFencePrefix.size());
+    const auto digits = name.substr(kFencePrefix.size());
     std::from_chars(digits.data(), digits.data() + digits.size(), number);
     settle();
     while (!stopping_ && !pushers_.drain(Clock::now() + std::chrono::seconds(1))) {
     }
     const std::lock_guard guard(fence_lock_);
-    fences_seen_ = std::max(fences_seen_, number);
+    seen = std::max(seen, number);
     fence_changed_.notify_all();
-    return true;
 }
 
 bool Coherence::sync(std::chrono::milliseconds wait) {
@@ -322,7 +389,10 @@ bool Coherence::sync(std::chrono::milliseconds wait) {
     ::unlinkat(fence_.get(), name.c_str(), 0);
     {
         std::unique_lock guard(fence_lock_);
-        const auto is_seen = [&] { return stopping_ || fences_seen_ >= number; };
+        const auto is_seen = [&] {
+            return stopping_ || ((!fence_in_changes_ || fences_seen_ >= number) &&
+                                 (!fence_in_names_ || fences_named_ >= number));
+        };
         if (!fence_changed_.wait_for(guard, wait, is_seen) || stopping_) {
             return false;
         }
@@ -341,6 +411,8 @@ Coherence::Statistics Coherence::statistics() const {
     for (std::size_t i = 0; i < refused_.size(); ++i) {
         found.refused.at(i) = refused_.at(i);
     }
+    found.refused.at(static_cast<std::size_t>(Reason::push_no_watch)) = names_.refused();
+    found.directories = names_.size();
     found.pushed = pushers_.statistics();
     const std::shared_lock guard(watched_lock_);
     found.filesystems = watched_.size();

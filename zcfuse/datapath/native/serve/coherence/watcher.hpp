@@ -15,7 +15,9 @@
 // together.
 //
 // A fence is a name that sync() makes in a directory that only this process writes to. Events come
-// in order, so the fence's event follows those of all earlier changes.
+// in order, so the fence's event follows those of all earlier changes in the same queue.
+//
+// A daemon that may not watch filesystems watches the names in directories instead (WatchedNames).
 //
 // Threads: one thread calls run(), any thread watch() and sync(); but sync() waits, so serving
 // threads must not call it. Lock order: watched_lock_ and fence_lock_ are innermost.
@@ -33,6 +35,7 @@
 #include <vector>
 
 #include "serve/coherence/pushers.hpp"
+#include "serve/coherence/watched_names.hpp"
 #include "serve/nodes/leased_nodes.hpp"
 #include "serve/reasons.hpp"
 #include "serve/sources/source.hpp"
@@ -61,6 +64,8 @@ class Coherence {
     bool sync(std::chrono::milliseconds wait);
 
     Pushers& pushers() noexcept { return pushers_; }
+    // Where watching a filesystem is not permitted.
+    WatchedNames& names() noexcept { return names_; }
 
     struct Statistics {
         std::uint64_t events = 0;
@@ -68,7 +73,8 @@ class Coherence {
         std::uint64_t coalesced = 0;  // of what the kernel has not asked for since the last push
         std::uint64_t overflows = 0;
         std::size_t filesystems = 0;
-        int schedule_error = 0;  // -errno of SCHED_FIFO; 0 where the watcher has it
+        std::size_t directories = 0;  // whose names are watched
+        int schedule_error = 0;       // -errno of SCHED_FIFO; 0 where the watcher has it
         std::array<std::uint64_t, kReasons> refused{};  // leases, by Reason
         Pushers::Statistics pushed;
     };
@@ -87,12 +93,17 @@ class Coherence {
         std::vector<Watched> directories;
     };
 
+    Reason watch_names(const LeaseRoot& root);
     Reason try_watch(const std::shared_ptr<const LeaseRoot>& root);
     int add(const std::shared_ptr<const LeaseRoot>& root, const Source::Real& real);
     int watch_new(Filesystem& filesystem, int directory);
+    void read_changes(std::span<std::byte> buffer);
+    void read_names(std::span<std::byte> buffer);
     void note(const sys::Change& change, Clock::time_point now);
+    void note(const WatchedNames::Change& change, Clock::time_point now);
     void push(const sys::Change& change, const Filesystem& filesystem, Clock::time_point now);
     bool is_fence(const sys::Change& change);
+    void pass_fence(std::string_view name, std::uint64_t& seen);
     static bool reshapes(const sys::Change& change, const Filesystem& filesystem);
     void settle();
     bool must_push(const sys::Change& change, std::uint64_t nodeid);
@@ -105,6 +116,7 @@ class Coherence {
     LeasedNodes& nodes_;
     Pushers pushers_;
     sys::ChangeQueue queue_;
+    WatchedNames names_;
     int queue_error_ = 0;
     std::atomic<bool> stopping_{false};
     bool reshaped_ = false;  // since the last settle(); the reading thread's
@@ -118,7 +130,11 @@ class Coherence {
     std::mutex fence_lock_;
     std::condition_variable fence_changed_;
     std::uint64_t fences_asked_ = 0;
+    // In each of the two queues.
     std::uint64_t fences_seen_ = 0;
+    std::uint64_t fences_named_ = 0;
+    bool fence_in_changes_ = false;
+    bool fence_in_names_ = false;
 
     std::atomic<std::uint64_t> events_{0};
     std::atomic<std::uint64_t> unknown_{0};

@@ -87,7 +87,8 @@ bool LeasedNodes::revoke(std::uint64_t nodeid) {
 // cache timeout of 0 still means no caching.
 Validity LeasedNodes::validity(Freshness freshness) const noexcept {
     const bool none = validity_.seconds == 0 && validity_.nanoseconds == 0;
-    return freshness == Freshness::timed || none ? validity_ : Validity{kUnlimitedSeconds, 0};
+    const bool timed = freshness == Freshness::timed || freshness == Freshness::names;
+    return timed || none ? validity_ : Validity{kUnlimitedSeconds, 0};
 }
 
 int LeasedNodes::leased(const NodeView& node) const {

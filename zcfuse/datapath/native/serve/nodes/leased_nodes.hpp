@@ -212,6 +212,7 @@ class LeasedNodes {
     void clear();
 
     std::uint32_t cache_timeout_ms() const noexcept { return cache_timeout_ms_; }
+    // For attributes; of names that are watched, that of `pushed`.
     Validity validity(Freshness freshness) const noexcept;
     // Notes that changes of at least one source are pushed.
     void set_any_pushed() noexcept { any_pushed_.store(true, std::memory_order_release); }

@@ -15,6 +15,9 @@ bool forget_one(Context& context, const abi::ForgetOne& one) {
     const auto forgotten = leased_nodes.nodes().forget(one.nodeid, one.lookups);
     if (forgotten.gone) {
         leased_nodes.forgotten(one.nodeid);
+        if (context.state.coherence) {
+            context.state.coherence->names().forget(one.nodeid);
+        }
     }
     return forgotten.gone && forgotten.described;
 }

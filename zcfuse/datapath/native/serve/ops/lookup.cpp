@@ -38,7 +38,9 @@ bool lookup(Context& context, const Request& request) {
     }
     const auto validity = directory->personal
                               ? Validity{}
-                              : leased_nodes.validity(directory->root->source->freshness());
+                              : leased_nodes.validity(watches_names(context, *directory)
+                                                          ? Freshness::pushed
+                                                          : directory->root->source->freshness());
     Found found;
     abi::EntryOut entry{};
     const auto find = [&](Found& into) { return leased_nodes.find(*directory, name, into); };

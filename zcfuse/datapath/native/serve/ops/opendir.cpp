@@ -34,7 +34,8 @@ std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& st
                       Freshness freshness) {
     auto& leased_nodes = context.leased_nodes();
     const auto timeout = static_cast<std::int64_t>(leased_nodes.cache_timeout_ms());
-    const bool told = freshness != Freshness::timed && timeout != 0;
+    const bool told =
+        freshness != Freshness::timed && freshness != Freshness::names && timeout != 0;
     if (context.state.config.immutable || told) {
         return abi::fopen::cache_dir | abi::fopen::keep_cache;
     }
@@ -48,6 +49,17 @@ std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& st
     return abi::fopen::cache_dir | (same ? abi::fopen::keep_cache : 0);
 }
 
+// The freshness of a listing that will be opened. A watch begins before.
+bool listing_is_pushed(Context& context, const abi::InHeader& header) {
+    if (!context.state.coherence || !context.state.coherence->names().is_open()) {
+        return false;
+    }
+    std::shared_ptr<const Directory> directory;
+    return context.leased_nodes().directory_for(header.nodeid, header.uid, context.counts,
+                                                directory) == 0 &&
+           watches_names(context, *directory);
+}
+
 }  // namespace
 
 bool opendir(Context& context, const Request& request) {
@@ -55,13 +67,16 @@ bool opendir(Context& context, const Request& request) {
     const auto nodeid = request.header.nodeid;
     auto opened = std::make_shared<OpenDirectory>();
     Statuses statuses;
+    const bool pushed = listing_is_pushed(context, request.header);
     auto freshness = Freshness::timed;
     if (const int error = leased_nodes.list(nodeid, request.header.uid, context.counts, *opened,
                                             statuses, freshness);
         error != 0) {
         return request.failed(error);
     }
-    const auto flags = opened->personal ? 0 : caching(context, nodeid, statuses, freshness);
+    const auto flags = opened->personal ? 0
+                                        : caching(context, nodeid, statuses,
+                                                  pushed ? Freshness::pushed : freshness);
     const auto handle = leased_nodes.listings().add(std::move(opened));
     if (!request.answer_with(abi::OpenOut{handle, flags, 0})) {
         leased_nodes.listings().take(handle);

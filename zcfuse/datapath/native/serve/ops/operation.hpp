@@ -67,11 +67,18 @@ abi::Attr attributes_of(const struct ::statx& status) noexcept;
 abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
                        Validity validity) noexcept;
 
+// Whether each change of the directory's names is pushed. Ask before a look at any of them.
+inline bool watches_names(const Context& context, const Directory& directory) {
+    return directory.root->source->freshness() == Freshness::names && context.state.coherence &&
+           context.state.coherence->names().watches(directory);
+}
+
 // Counts a lookup of what `find` says that a name in a directory shows, and makes the entry that
 // the kernel is given; the caller forgets it where the reply fails. 0, -errno or kUpcall.
 template <typename Find>
 int count_lookup(Context& context, const Directory& directory, std::string_view name, Find find,
                  Found& found, abi::EntryOut& into) {
+    const bool names_watched = watches_names(context, directory);
     auto copies = context.leased_nodes().copies();
     if (const int error = find(found); error != 0) {
         return error;
@@ -106,6 +113,11 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
         found.status = again.status;
     }
     into = entry_of(nodeid, found.status, validity);
+    if (names_watched) {
+        const auto unlimited = context.leased_nodes().validity(Freshness::pushed);
+        into.entry_valid = unlimited.seconds;
+        into.entry_valid_nsec = unlimited.nanoseconds;
+    }
     if (directory.personal) {
         into.entry_valid = into.entry_valid_nsec = 0;
     }

@@ -23,7 +23,7 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     Kind kind() const noexcept override { return Kind::directory; }
     bool is_near() const noexcept override { return near_; }
     Freshness freshness() const noexcept override {
-        return pushed_.load(std::memory_order_acquire) ? Freshness::pushed : Freshness::timed;
+        return freshness_.load(std::memory_order_acquire);
     }
     SourceDirectory::Ref root() const override;
     SourceDirectory::Ref adopt(sys::UniqueFd directory) const override;
@@ -35,7 +35,12 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     void add_real(std::uint32_t first, std::vector<Real>& into) const override {
         into.push_back({first, fd_.get()});
     }
-    void set_pushed() const noexcept override { pushed_.store(true, std::memory_order_release); }
+    void set_pushed() const noexcept override {
+        freshness_.store(Freshness::pushed, std::memory_order_release);
+    }
+    void set_names_pushed() const noexcept override {
+        freshness_.store(Freshness::names, std::memory_order_release);
+    }
 
     // The identity of a file that `name` in `directory` leads to, with its status; layer 0.
     static Identity identity_of(const struct ::statx& status, int directory, const char* name);
@@ -56,7 +61,7 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     const bool walks_;
     const bool local_;  // statx never asks a server
     const bool near_;
-    mutable std::atomic<bool> pushed_{false};
+    mutable std::atomic<Freshness> freshness_{Freshness::timed};
 };
 
 }  // namespace zc

@@ -36,8 +36,9 @@ namespace zc {
 inline constexpr int kUpcall = 1;
 
 // How long a source's answers hold: for a time, because others change the tree silently; forever;
-// or until the source reports a change.
-enum class Freshness : std::uint8_t { timed, fixed, pushed };
+// or until the source reports a change. `names`: names hold until a change is reported, attributes
+// for a time.
+enum class Freshness : std::uint8_t { timed, fixed, pushed, names };
 
 class UnionDirectory;
 
@@ -235,6 +236,8 @@ class Source {
     virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
     // From now on every change of its real directories is pushed to the kernel.
     virtual void set_pushed() const noexcept {}
+    // The same of the names in those of its directories that are watched.
+    virtual void set_names_pushed() const noexcept {}
     // A number of what identities are relative to: filesystems, an archive's index. Two processes'
     // sources with the same number never give one identity to two files, so nodes below a lease
     // outlive the process.
