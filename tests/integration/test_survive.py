@@ -271,7 +271,7 @@ def test_a_request_that_kills_three_daemons_gets_eio(mountpoint, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [("--transport", "uring"), ("--rw",), ("--path", "upcall")],
+    [("--transport", "uring"), ("--path", "upcall")],
     ids=lambda options: options[-1],
 )
 def test_options_that_break_the_promise_are_refused(options, source, mountpoint):

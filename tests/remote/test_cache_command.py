@@ -23,7 +23,9 @@ def kept(tmp_path: Path) -> Path:
     """Two complete entries, "a/x" and "ab"."""
     for name in ("a/x", "ab"):
         _, entry = _open(tmp_path, name)
-        entry.keep(0, os.urandom(SIZE))
+        writing = entry.writing(0)
+        writing.add(os.urandom(SIZE))
+        writing.finish()
         entry.close()
     return tmp_path
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zcfuse.control._log import is_journal as is_journal
     from zcfuse.control._log import with_priority as with_priority
     from zcfuse.control._mount import mount as mount
+    from zcfuse.control._renewal import Renewal as Renewal
     from zcfuse.control._served import Mount as Mount
     from zcfuse.control._thread import ServedMount as ServedMount
     from zcfuse.control._thread import serve as serve
@@ -58,6 +59,7 @@ else:
                 "with_priority",
             ),
             "_mount": ("mount",),
+            "_renewal": ("Renewal",),
             "_served": ("Mount",),
             "_thread": ("ServedMount", "serve"),
             "_witness": ("Witness",),

@@ -4,8 +4,15 @@
 million nodes; entries are created on demand.
 """
 
-from zcfuse.tree.manifest._directory import Entries, ManifestDir
+from zcfuse.tree.manifest._directory import Entries, ManifestDir, ManifestFile
 from zcfuse.tree.manifest._errors import ManifestError
 from zcfuse.tree.manifest._load import Progress, load_manifest
 
-__all__ = ["Entries", "ManifestDir", "ManifestError", "Progress", "load_manifest"]
+__all__ = [
+    "Entries",
+    "ManifestDir",
+    "ManifestError",
+    "ManifestFile",
+    "Progress",
+    "load_manifest",
+]
