@@ -39,7 +39,7 @@ def fork_zcfuse(
 def run_forked(
     arguments: Sequence[str], *, environment: Mapping[str, str], directory: str, timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``zcfuse ARGUMENTS`` to its end, and until nobody holds its output, as subprocess.run.
+    """Run ``zcfuse ARGUMENTS`` to its end, and until its output is closed, as subprocess.run does.
 
     Raises:
         subprocess.TimeoutExpired: after `timeout` seconds; the process is killed.
@@ -141,7 +141,7 @@ class _Server:
 
 
 def _read_to_end(descriptors: Sequence[int], end: float) -> list[str]:
-    """Read pipes until nobody can write to them, and close them."""
+    """Read pipes until all writers have closed them, and close them."""
     read = {descriptor: bytearray() for descriptor in descriptors}
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())

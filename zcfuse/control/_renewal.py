@@ -1,7 +1,7 @@
-"""Reads archives and manifests again when their files change, and tells the kernel.
+"""Reads archives and manifests again when their files change, and notifies the kernel.
 
 A task of the mount waits for changes in the directories of these files. It looks at every file
-then, and at each fence, in a worker thread. What a client has open stays as it is.
+then, and at each fence, in a worker thread. Open files keep their bytes.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Renewal:
                 yield part, tell
 
     async def _renew(self) -> None:
-        for part, tell in self._parts():  # lazily: a directory comes before what is in it
+        for part, tell in self._parts():  # a directory comes before its archives
             try:
                 # Abandoned at the end of the mount, whose tree is then closed.
                 show = await trio.to_thread.run_sync(part.look, abandon_on_cancel=True)

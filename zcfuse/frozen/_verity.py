@@ -1,4 +1,4 @@
-"""The digests of fs-verity, by which overlayfs knows a backing file again.
+"""The digests of fs-verity: overlayfs compares them when it opens a backing file.
 
 A file with such a digest cannot be written any more, but another file can take its place. The mark
 of a whole file in an image has the digest as overlayfs wants it, and overlayfs then refuses others.

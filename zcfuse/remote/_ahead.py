@@ -46,7 +46,7 @@ class ReadAhead:
         """Note a read; return how many bytes behind its end to fetch, and in parts of how many.
 
         (0, 0) where the read does not go on from an earlier one. Reads within a part that was
-        fetched ahead may go unnoted, but for the one that `begins_part`.
+        fetched ahead may go unnoted, except the one that `begins_part`.
         """
         end = offset + size
         for index, reader in enumerate(self._readers):

@@ -1,7 +1,7 @@
-"""What a mount shows as it was read once, and reads again when its file changes.
+"""Parts of a tree that are read from a file: archives, directories of archives, and manifests.
 
-These are archives, directories of archives, and manifests. A mount that pushes changes looks at
-them when their directories change, and at each fence.
+A mount shows them as it read them. One that pushes changes looks at them when their directories
+change, and at each fence, and reads them again if their files have changed.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def end_holder(entry: MountEntry) -> bool:
 
 
 def _ask(entry: MountEntry, kind: bytes) -> bytes:
-    """Return the holder's answer; b"" if it has ended, or there is none. Raises OSError."""
+    """Return the holder's answer; b"" if it has ended or never began. Raises OSError."""
     client = connect_holder(entry.device, entry.owner[0], _TIMEOUT_S)
     if client is None:
         return b""

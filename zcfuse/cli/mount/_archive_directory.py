@@ -74,7 +74,7 @@ class ArchiveDirectory(Dir, Renewable):
         return partial(self._show, found, {names[path]: found[path] for path in found})
 
     def _try(self, path: str, found: dict[str, Archive]) -> str:
-        """Index a new archive; return why it is none, once."""
+        """Index a new archive; return why it cannot be read, once."""
         stamp = _stamp(path)
         if path in found or (path in self._refused and self._refused[path] == stamp):
             return ""

@@ -88,9 +88,9 @@ class Held {
 
 // Keeps a file without a name for a successor, if one may come.
 void keep_nameless(Context& context, std::uint64_t nodeid, int file);
-// What a name leads to, before it loses that name: if that is the last one, it is kept until the
-// kernel forgets the node (nodes/orphans.hpp). What clients have open needs that for a successor
-// alone; but what they have open of a metacopy is another file.
+// The file of a name that a change takes away. If that name is the last one, the file is kept until
+// the kernel forgets the node (nodes/orphans.hpp). A file that clients have open is kept for a
+// successor alone. An open metacopy is kept too, because the open file is another one.
 class Orphaned {
   public:
     Orphaned() = default;

@@ -49,8 +49,8 @@ int make_file(Context& context, const Request& request, const Spot& spot,
                : as_caller(context, request, groups, [&] { return attempt(spot.fd(), spot.name); });
 }
 
-// A file that an earlier process made for the same request is made once more: nobody else has it,
-// and so it is opened as a new one is, whatever its mode.
+// Removes a file that an earlier process made for the same request, so that the request makes it
+// again. No client has it yet. A new file opens whatever its mode; an existing one may not.
 int unmake(Context& context, const Request& request, const Spot& spot) {
     auto& leased_nodes = context.leased_nodes();
     Found found;
