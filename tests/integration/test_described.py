@@ -17,7 +17,7 @@ from tests.integration.client import Client
 from tests.integration.conftest import Shows, shown_side_by_side
 from tests.integration.program import Program
 from tests.integration.test_random_trees import BLOBS, NAMES, examples, source_of
-from tests.support import requires
+from tests.support import let_pass, requires
 
 pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
 
@@ -135,6 +135,21 @@ def change_file(what: str, path: Path) -> None:
         os.utime(path, ns=times)
 
 
+def differences(one: Any, other: Any) -> list[tuple[Any, Any]]:
+    """The parts of two dumps that differ, as small as they can be told apart."""
+    if one == other:
+        return []
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return [found for pair in zip(one, other, strict=True) for found in differences(*pair)]
+    return [(one, other)]
+
+
+def looked_at(shown: list[tuple[Program, Client]]) -> list[tuple[Any, Any]]:
+    """Dump both trees and return their differences."""
+    described, asked = (client.value("seen('')") for _, client in shown)
+    return differences(described, asked)
+
+
 # A name that cannot be shown stays in the listing.
 @example([("put", 0, ("blob", ("file", 4), "")), ("fifo", 4)])
 @examples(30)
@@ -151,8 +166,11 @@ def test_a_directory_by_value_is_the_directory_by_upcall_while_it_changes(
         else:
             for program, _ in shown:
                 program.run(f"{program_of(change, where)}\nawait served.notified()")
-        described, asked = (client.value("seen('')") for _, client in shown)
-        assert described == asked
+        if found := looked_at(shown):
+            # One dump came after the other, and ext4 changes st_blocks when it writes data back.
+            let_pass(0.2)
+            found = looked_at(shown)
+        assert found == []
     for program, _ in shown:
         program.run(
             "for one in (tree, tree['sub']):\n"

