@@ -40,7 +40,7 @@ help:
 	  'make kills    kill the daemon of a writable mount in the middle of changes: KILLS=200' \
 	  'make coherence  change a backing tree at random while its mount is read: ROUNDS=10000' \
 	  'make writers  what a mount costs who writes to its backing tree: WRITERS_ARGS="--files 100000 --rounds 3"' \
-  'make conformance  run external suites and programs that are installed (pjdfstest, fsx, PostgreSQL, ...) on writable mounts' \
+	  'make conformance  run external suites and programs that are installed (pjdfstest, fsx, PostgreSQL, ...) on writable mounts' \
 	  'make proof    run real programs on the mount, the large ones too, and print what served them' \
 	  'make hostile  for 10 minutes one user attacks a mount, and another one must get answers' \
 	  'make fuzz     change archives at random and index them, for 10 minutes' \
