@@ -61,17 +61,20 @@ def test_check_exits_with_1_for_a_file_that_has_changed(tree, image, zcfuse):
 
 def test_a_tree_of_a_module_is_frozen_and_its_computed_files_are_not(tmp_path, image, zcfuse):
     (tmp_path / "of_a_test.py").write_text(
-        "from zcfuse import Bytes, Computed, Dir\n"
+        "from zcfuse import Bytes, Computed, Dir, File\n"
+        "made = Computed(3, lambda offset, size: None)\n"
         "def tree():\n"
-        "    return Dir({'kept': Bytes(b'k'), 'made': Computed(3, lambda offset, size: None)})\n"
+        "    return Dir({'kept': Bytes(b'k'), 'made': made, 'gone': File('/missing')})\n"
     )
     path = {"PYTHONPATH": f"{os.getcwd()}:{tmp_path}"}
     told = zcfuse("freeze", "of_a_test:tree", image, env=path)
-    refused(told, 1, "1 entry cannot be frozen, the first is 'made'", "--leave-out")
+    refused(told, 1, "2 entries cannot be frozen, the first is 'made'", "--leave-out")
     assert not os.path.exists(image)
     told = zcfuse("freeze", "--leave-out", "of_a_test:tree", image, env=path)
     assert told.returncode == 0
     assert "left out: 1 such as 'made'" in told.stderr
+    assert "left out: 1 such as 'gone': it cannot be read: No such file" in told.stderr
+    assert "left out 2 bytes of files 1 B" in " ".join(told.stdout.split())
 
 
 def test_layers_of_every_kind_are_frozen_as_one(tmp_path, tree, image, zcfuse):

@@ -18,6 +18,7 @@ from zcfuse.tree import (
     Concat,
     Dir,
     File,
+    Filter,
     Mirror,
     Slice,
     Symlink,
@@ -201,6 +202,44 @@ def test_what_a_program_answers_is_refused_by_name_and_left_out_on_request(froze
     image, summary = frozen(tree, leave_out=True)
     assert sorted(left.example for left in summary.left_out) == [b"asks", b"computed"]
     assert set(seen_in(image)) == {b"", b"kept", b"missing"}
+
+
+def test_files_that_are_missing_are_refused_by_name_and_left_out_on_request(tmp_path, frozen):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "there").write_text("there")
+    files = {name: File(tmp_path / name) for name in ("gone", "loop", "there")}
+    tree = Dir({**files, "d": Dir({"gone": File(tmp_path / "gone"), "in": File("/proc/stat/in")})})
+    with pytest.raises(FreezeError, match=r"^4 entries cannot be frozen, the first is 'd/gone'"):
+        frozen(tree)
+    image, summary = frozen(tree, leave_out=True)
+    assert [(left.reason, left.count, left.example) for left in summary.left_out] == [
+        (f"it cannot be read: {os.strerror(number)}", count, example)
+        for number, count, example in (
+            (errno.ENOENT, 2, b"d/gone"),
+            (errno.ENOTDIR, 1, b"d/in"),
+            (errno.ELOOP, 1, b"loop"),
+        )
+    ]
+    assert set(seen_in(image)) == {b"", b"there", b"d", b"missing", b"d/missing"}
+
+
+def test_of_the_files_that_a_layer_lacks_those_count_that_no_layer_hides_or_shows(tmp_path, frozen):
+    gone = File(tmp_path / "gone")
+    lower = Dir({"shown": gone, "hidden": gone, "hidden by itself": gone, "lost": gone})
+    lower.add(".wh.hidden by itself", Bytes(b""))
+    tree = Union([Dir({"shown": Bytes(b"s"), ".wh.hidden": Bytes(b"")}), lower])
+    image, summary = frozen(tree, leave_out=True)
+    tree.close()
+    (left,) = summary.left_out
+    assert (left.count, left.example) == (2, b"hidden by itself")
+    assert set(seen_in(image)) == {b"", b"shown", b"missing"}
+
+
+def test_a_missing_file_that_a_filter_hides_does_not_count(tmp_path, frozen):
+    gone = File(tmp_path / "gone")
+    tree = Dir({"d": Filter(Dir({"a.tmp": gone, "a.txt": gone}), hide=["*.tmp"])})
+    _, summary = frozen(tree, leave_out=True)
+    assert [(left.count, left.example) for left in summary.left_out] == [(1, b"d/a.txt")]
 
 
 def test_a_file_of_which_a_later_filesystem_has_the_path_too_is_for_fuse(tmp_path, frozen):

@@ -25,7 +25,7 @@ from zcfuse.frozen._records import Pieces, Records
 from zcfuse.frozen._roots import Roots
 from zcfuse.frozen._verity import mark_of, verity_of
 from zcfuse.frozen._writer import Entry, ImageWriter
-from zcfuse.tree import Attributes, BackingFile, Node, Tree
+from zcfuse.tree import Attributes, BackingFile, Listing, Node, Tree
 
 _PROGRESS_EVERY: Final = 512
 _BUSY_S: Final = 60.0
@@ -79,14 +79,19 @@ class Reasons:
 
 
 class _Frame(msgspec.Struct, eq=False):
-    """A directory that is being walked; `children` are places of ``..`` to be filled in."""
+    """A directory that is being walked.
+
+    `children` are places of ``..`` to be filled in. `volatile` are names that cannot be frozen.
+    """
 
     name: bytes
     inode: Inode
     xattrs: bytes
+    listing: Listing
     iterator: Iterator[tuple[int, bytes, Node, Attributes]]
     entries: list[Entry] = []
     children: list[int] = []
+    volatile: list[bytes] = []
 
 
 class Walk:
@@ -125,7 +130,7 @@ class Walk:
             frame = self._frames[-1]
             found = next(frame.iterator, None)
             if found is None:
-                self._leave(self._frames.pop())
+                self._leave(frame)
             elif found[1] not in (b".", b".."):
                 self._entry(frame, *found[1:])
         if self.left_out.all and not self._options.leave_out:
@@ -136,9 +141,10 @@ class Walk:
         total = self._files + self._directories + self._other
         if total % _PROGRESS_EVERY == 0:
             self._progress(total)
+        if node.volatile:
+            frame.volatile.append(name)
+            return
         try:
-            if node.volatile:
-                raise NotFreezableError(_ASKED)
             if stat.S_ISDIR(attributes.mode):
                 self._enter(name, node, attributes)
                 return
@@ -146,16 +152,19 @@ class Walk:
         except NotFreezableError as error:
             self.left_out.add(str(error), self._path(name))
         except OSError as error:
-            self.left_out.add(f"it cannot be read: {error.strerror}", self._path(name))
+            self.left_out.add(_unreadable(error.strerror or str(error)), self._path(name))
         else:
             frame.entries.append((name, nid, FILE_TYPES[stat.S_IFMT(attributes.mode)]))
 
     def _enter(self, name: bytes, node: Node, attributes: Attributes) -> None:
         xattrs = self._xattrs(node, {})
-        iterator = self._tree.listing(node).entries(0)
-        self._frames.append(_Frame(name, _inode(attributes, 0), xattrs, iterator))
+        listing = self._tree.listing(node)
+        inode = _inode(attributes, 0)
+        self._frames.append(_Frame(name, inode, xattrs, listing, listing.entries(0)))
 
     def _leave(self, frame: _Frame) -> None:
+        self._leave_out(frame)
+        self._frames.pop()
         self._directories += 1
         nid, place = self._writer.directory(
             frame.inode, frame.xattrs, frame.entries, root=not self._frames
@@ -166,6 +175,16 @@ class Walk:
             self._frames[-1].entries.append((frame.name, nid, FILE_TYPES[stat.S_IFDIR]))
             self._frames[-1].children.append(place)
 
+    def _leave_out(self, frame: _Frame) -> None:
+        """Count the names that the directory did not show, or showed with a stand-in."""
+        failures = frame.listing.failures()
+        for name in frame.volatile:
+            if name not in failures:
+                self.left_out.add(_ASKED, self._path(name))
+        for name, number in failures.items():
+            self.left_out.add(_unreadable(os.strerror(number)), self._path(name))
+        frame.listing.close()
+
     def _written(self, name: bytes, node: Node, attributes: Attributes) -> int:
         """Write what is no directory, once for all its hard links, and return its node id."""
         linked = attributes.nlink > 1
@@ -175,6 +194,7 @@ class Walk:
         if stat.S_ISREG(attributes.mode):
             nid = self._file(name, node, attributes)
             self._files += 1
+            self._bytes += attributes.size
         elif stat.S_ISLNK(attributes.mode):
             target = self._tree.readlink(node)
             nid = self._writer.data(_inode(attributes, len(target)), self._xattrs(node, {}), target)
@@ -193,7 +213,6 @@ class Walk:
 
     def _file(self, name: bytes, node: Node, attributes: Attributes) -> int:
         inode = _inode(attributes, attributes.size)
-        self._bytes += inode.size
         if not inode.size:
             return self._writer.special(inode, self._xattrs(node, {}))
         if not self._options.verify and (path := self._tree.real_path(node)):
@@ -310,6 +329,10 @@ def _inode(attributes: Attributes, size: int) -> Inode:
         size,
         attributes.mtime_ns,
     )
+
+
+def _unreadable(why: str) -> str:
+    return f"it cannot be read: {why}"
 
 
 def _refusal(reasons: Sequence[Reason]) -> str:

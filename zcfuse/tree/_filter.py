@@ -270,6 +270,16 @@ class Filter(Tree):
                 if winners.get(shown, name) == name:
                     yield offset, shown, directory.below(name, inner), _shown(attributes)
 
+    def shown_failures(
+        self, directory: FilterNode, failures: Mapping[bytes, int]
+    ) -> dict[bytes, int]:
+        """Return those of a listing of the tree beneath whose names are shown."""
+        return {
+            self._patterns.shown(name): number
+            for name, number in failures.items()
+            if not self._patterns.hides(directory.path, name, False)
+        }
+
     def _winners(self, directory: FilterNode, listing: Listing) -> dict[bytes, bytes]:
         """Return which name is shown as each new name."""
         there = {
@@ -322,6 +332,10 @@ class FilterListing(Listing):
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
         """Yield the entries that are shown, from offset `start`."""
         return self._filter.shown_entries(self._node, self._inner, start)
+
+    def failures(self) -> Mapping[bytes, int]:
+        """Return those of the listing beneath that the patterns do not hide."""
+        return self._filter.shown_failures(self._node, self._inner.failures())
 
     def close(self) -> None:
         """Close the listing beneath."""

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import stat
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from zcfuse.datapath import BLOCK_BYTES
@@ -26,13 +26,14 @@ _Node = TypeVar("_Node", bound=Node)
 class Snapshot(Listing, Generic[_Node]):
     """The names of a directory. Offset n stands behind entry n - 1, "." being entry 0."""
 
-    __slots__ = ("_directory", "_names", "_parent", "_tree")
+    __slots__ = ("_directory", "_failures", "_names", "_parent", "_tree")
 
     def __init__(self, tree: Tree, directory: _Node, parent: _Node, names: Sequence[bytes]) -> None:
         self._tree = tree
         self._directory = directory
         self._parent = parent
         self._names = names
+        self._failures: dict[bytes, int] = {}
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
         """Yield the entries from offset `start`; ESTALE once the directory is elsewhere."""
@@ -49,9 +50,14 @@ class Snapshot(Listing, Generic[_Node]):
                 except OSError as error:
                     if error.errno in _SKIPPED:
                         continue
+                    self._failures[self._names[index]] = error.errno or errno.EIO
                     found = self.unseen(index)
                 if found is not None:
                     yield index + _DOTS + 1, self._names[index], *found
+
+    def failures(self) -> Mapping[bytes, int]:
+        """Return the errno for each name so far that could not be looked at."""
+        return self._failures
 
     def close(self) -> None:
         """Free the names."""

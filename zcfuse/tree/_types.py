@@ -396,6 +396,13 @@ class Listing(ABC):
         same name for the whole life of the listing. Close the iterator if it is left early.
         """
 
+    def failures(self) -> Mapping[bytes, int]:
+        """Return the errno for each name that the directory has, but whose entry cannot be found.
+
+        The names are those that `entries` has come to. It skips them, or yields a stand-in.
+        """
+        return {}
+
     @abstractmethod
     def close(self) -> None:
         """Free the names; a second call does nothing."""

@@ -57,6 +57,9 @@ class AnyLayer(Protocol):
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in a directory, each with its d_type, whiteouts included."""
 
+    def failures(self, directory: Node) -> Mapping[bytes, int]:
+        """Return the errno for each further name whose entry cannot be found."""
+
     def attributes(self, node: Node) -> Attributes:
         """Return a node's attributes."""
 
@@ -163,6 +166,10 @@ class Layer(Mirror):
     def names(self, directory: Node) -> dict[bytes, int]:
         """Return the names in the directory, each with its d_type, whiteouts included."""
         return self.enter(directory).at.names()
+
+    def failures(self, directory: Node) -> Mapping[bytes, int]:
+        """Return none: a name of a directory that cannot be found has gone."""
+        return {}
 
     def _shown_device(self) -> int | None:
         """Return the device of the topmost layer."""

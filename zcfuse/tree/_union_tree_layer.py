@@ -78,6 +78,16 @@ class TreeLayer:
         finally:
             listing.close()
 
+    def failures(self, directory: Node) -> Mapping[bytes, int]:
+        """Return the errno for each name whose entry cannot be found, such as a missing file."""
+        listing = self.tree.listing(directory)
+        try:
+            for _ in listing.entries(0):
+                pass
+            return listing.failures()
+        finally:
+            listing.close()
+
     def attributes(self, node: Node) -> Attributes:
         """Return the node's attributes."""
         return self.tree.attributes(node)

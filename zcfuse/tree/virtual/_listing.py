@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -51,10 +52,13 @@ class DirListing(Snapshot[DirNode]):
             if name in self._inos:
                 attributes = msgspec.structs.replace(attributes, ino=self._inos[name])
             return node, attributes
-        except OSError:
+        except OSError as error:
+            # The directory has the name: its file is missing.
+            self._failures[name] = error.errno or errno.EIO
             raise
         except Exception:
             LOG.exception("the directory entry %r cannot be shown", name)
+            self._failures[name] = errno.EIO
         return self.unseen(index)
 
     def unseen(self, index: int) -> tuple[Node, Attributes]:
@@ -87,6 +91,10 @@ class GraftListing(Listing):
             close = getattr(entries, "close", None)
             if close is not None:
                 close()
+
+    def failures(self) -> Mapping[bytes, int]:
+        """Return those of the other tree's listing."""
+        return self._inner.failures()
 
     def close(self) -> None:
         """Close the other tree's listing."""
