@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from zcfuse.audit import CLASSIC, IoCounts, Ledger, PathCounts, compare, ledger_of, model_of
+from zcfuse.audit import CLASSIC, IoCounts, Ledger, compare, ledger_of, model_of
 
 MIB = 1 << 20
 
@@ -62,10 +62,6 @@ def test_an_upcall_is_copied_twice_by_control_and_twice_by_the_data_path():
     assert ledger.paths["upcall"].copies_per_byte == 4
     assert ledger.bytes == MIB
     assert ledger.received == MIB
-
-
-def test_where_nothing_was_served_there_is_no_number_of_copies():
-    assert PathCounts().copies_per_byte is None
 
 
 def test_a_difference_is_by_path_and_by_operation():

@@ -2,7 +2,6 @@
 
 import filecmp
 import os
-from pathlib import Path
 
 import pytest
 
@@ -11,31 +10,20 @@ from zcfuse.bench import (
     LAYERS,
     SLICES,
     SourceError,
+    SourceTree,
     frozen_targets,
     layers_of,
     mountpoint_outside,
     started,
-    survey,
     tar_of,
     views_of,
 )
 
-FILES = 20
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    root = tmp_path / "source"
-    (root / "d").mkdir(parents=True)
-    (root / "large").write_bytes(os.urandom(4 << 20))
-    for index in range(FILES):
-        (root / "d" / f"{index:02}").write_bytes(os.urandom(16384))
-    return root
-
 
 @requires("root", "erofs")
-def test_a_tree_its_layers_its_archive_and_its_slices_are_shown_by_the_kernel(source: Path) -> None:
-    tree = survey(str(source), FILES)
+def test_a_tree_its_layers_its_archive_and_its_slices_are_shown_by_the_kernel(
+    tree: SourceTree,
+) -> None:
     measured = sorted([*tree.small, tree.large])
     with (
         mountpoint_outside(tree.root) as base,
@@ -62,8 +50,7 @@ def test_a_tree_its_layers_its_archive_and_its_slices_are_shown_by_the_kernel(so
 
 
 @requires("root")
-def test_a_tree_that_cannot_be_frozen_is_an_error_that_says_why(source: Path) -> None:
-    tree = survey(str(source), FILES)
+def test_a_tree_that_cannot_be_frozen_is_an_error_that_says_why(tree: SourceTree) -> None:
     with (
         mountpoint_outside(tree.root) as base,
         pytest.raises(SourceError, match=r"zcfuse freeze: zcfuse: .*does not exist"),

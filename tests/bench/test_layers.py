@@ -22,19 +22,6 @@ from zcfuse.bench import (
     union_targets,
 )
 
-FILES = 25
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> SourceTree:
-    """Small files, and one that counts as large."""
-    source = tmp_path / "source"
-    (source / "d").mkdir(parents=True)
-    (source / "large").write_bytes(os.urandom(4 << 20))
-    for index in range(FILES):
-        (source / "d" / f"{index:02}").write_bytes(os.urandom(16384))
-    return survey(str(source), FILES)
-
 
 def names_below(root: str) -> set[str]:
     return {

@@ -10,38 +10,10 @@ from typing import Final
 
 import msgspec
 
+from zcfuse.datapath import PathCounts as PathCounts
+
 NAIVE: Final = "naive"
 UPCALL: Final = "upcall"
-
-
-class PathCounts(msgspec.Struct, frozen=True):
-    """The counts of one serving path.
-
-    `bytes` were served to clients; `copied_in` and `copied_out` are sums of system calls' return
-    values (into and out of the daemon's memory); `short` counts calls that moved less than asked.
-    """
-
-    requests: int = 0
-    bytes: int = 0
-    copied_in: int = 0
-    copied_out: int = 0
-    calls: int = 0
-    short: int = 0
-    errors: int = 0
-
-    @property
-    def copies_per_byte(self) -> float | None:
-        """User-space copies per byte served; None if the path served nothing."""
-        return (self.copied_in + self.copied_out) / self.bytes if self.bytes else None
-
-    def plus(self, other: "PathCounts", sign: int = 1) -> "PathCounts":
-        """The field-wise sum, or difference for `sign` -1."""
-        return PathCounts(
-            **{
-                name: getattr(self, name) + sign * getattr(other, name)
-                for name in PathCounts.__struct_fields__
-            }
-        )
 
 
 class Ledger(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self
@@ -103,7 +104,26 @@ def _attributes(tracepoint: int) -> bytes:
     return head.ljust(_ATTRIBUTE_BYTES, b"\0")
 
 
-class TracepointCounter:
+class _Counter(ABC):
+    """A counter, which the end of a ``with`` block closes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop counting and free what counts; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class TracepointCounter(_Counter):
     """Hits of one tracepoint, summed over the given (pid, cpu) pairs. Owns its descriptors.
 
     It counts from construction until `stop` or `close`; call `count` at any time before `close`. A
@@ -154,17 +174,6 @@ class TracepointCounter:
         for fd in fds:
             os.close(fd)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def kernel_device(major: int, minor: int) -> int:
     """The kernel's internal device number (20 bits of minor), as in the field `connection`."""
@@ -183,7 +192,7 @@ def online_cpus(text: str | None = None) -> list[int]:
     return cpus
 
 
-class RequestCounter:
+class RequestCounter(_Counter):
     """Count FUSE requests that the kernel sends to one mount, in total and by operation.
 
     The tracepoint fuse:fuse_request_send fires before the daemon sees a request, and not for FORGET
@@ -213,17 +222,6 @@ class RequestCounter:
         """Stop and close; safe to call twice."""
         for counter in self._counters.values():
             counter.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def count_system_calls(pid: int) -> TracepointCounter:

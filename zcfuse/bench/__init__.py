@@ -4,6 +4,7 @@ Daemons and clients run in child processes, every wait has a bound, and this pac
 everything that it mounts. It does not import the data path: it measures the real command line.
 """
 
+from zcfuse.bench._answers import answer_commands
 from zcfuse.bench._clients import ClientError, ClientProcess, ClientTimedOutError, Timing, client
 from zcfuse.bench._copies import CASES, Case, Counted, Report, Row, run_copies
 from zcfuse.bench._daemons import MountFailedError, RunningMount, running, zcfuse_command
@@ -74,6 +75,7 @@ __all__ = [
     "Target",
     "Timing",
     "Workload",
+    "answer_commands",
     "client",
     "existing_file",
     "filesystem_of",

@@ -1,22 +1,19 @@
 """The client process that uses a tree: `python -m zcfuse.bench._client`.
 
-It reads one command per line from standard input, as JSON `[name, arguments]`, and writes one
-answer per line, as JSON `{"ok": result}` or `{"error": text}`. Loops run in C where the standard
-library allows it (`map` into an empty deque), so the interpreter's time is small beside a system
-call's, and equal for every target. The process exits at the end of its input.
+Loops run in C where the standard library allows it (`map` into an empty deque), so the
+interpreter's time is small beside a system call's, and equal for every target. The process exits at
+the end of its input.
 """
 
 import collections
 import errno
 import hashlib
 import itertools
-import json
 import mmap
 import os
 import random
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from zcfuse.audit import cachestat
+from zcfuse.bench._answers import answer_commands
 
 _HASH_BLOCK: Final = 1 << 20
 _SINK_TIMEOUT_S: Final = 10.0
@@ -323,14 +321,7 @@ def _status_of(work: Callable[[list[str]], int], items: list[str]) -> int:
 
 def main() -> None:
     """Serve commands until the input ends."""
-    client = Client()
-    for line in sys.stdin:
-        name, arguments = json.loads(line)
-        try:
-            answer: dict[str, object] = {"ok": getattr(client, name)(**arguments)}
-        except (OSError, ValueError) as error:
-            answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+    answer_commands(Client())
 
 
 if __name__ == "__main__":

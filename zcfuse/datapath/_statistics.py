@@ -103,6 +103,15 @@ class PathCounts(msgspec.Struct, frozen=True):
         """User-space copies per byte served; 0.0 if no byte was served."""
         return (self.copied_in + self.copied_out) / self.bytes if self.bytes else 0.0
 
+    def plus(self, other: PathCounts, sign: int = 1) -> PathCounts:
+        """Return the sum of each counter, or the difference for `sign` -1."""
+        return PathCounts(
+            **{
+                name: getattr(self, name) + sign * getattr(other, name)
+                for name in PathCounts.__struct_fields__
+            }
+        )
+
 
 class Pool(msgspec.Struct, frozen=True):
     """The serving threads' buffers; `bytes` and `locked` in bytes."""

@@ -1,22 +1,19 @@
 """The client that moves the bytes: `python -m zcfuse.bench.transfer._client`.
 
-It reads one command per line from standard input, as JSON `[name, arguments]`, and writes one
-answer per line, as JSON `{"ok": result}` or `{"error": text, "errno": number}`. The native module
-does the work. The counts cover this process, which does nothing else meanwhile. It exits at the end
-of its input.
+The native module does the work. The counts cover this process, which does nothing else meanwhile.
+It exits at the end of its input.
 """
 
 import contextlib
 import hashlib
-import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from zcfuse.audit import cachestat
+from zcfuse.bench import answer_commands
 from zcfuse.bench.transfer._receiver import DIGEST, DISCARD
 from zcfuse.bench.transfer._transfer_native import latency, transfer
 
@@ -130,15 +127,7 @@ class Client:
 
 def main() -> None:
     """Serve commands until the input ends."""
-    client = Client()
-    for line in sys.stdin:
-        name, arguments = json.loads(line)
-        try:
-            answer: dict[str, object] = {"ok": getattr(client, name)(**arguments)}
-        except (OSError, ValueError) as error:
-            number = getattr(error, "errno", 0)
-            answer = {"error": getattr(error, "strerror", None) or str(error), "errno": number}
-        print(json.dumps(answer), flush=True)
+    answer_commands(Client())
 
 
 if __name__ == "__main__":
