@@ -1,8 +1,9 @@
 """The table of the paths that served each program.
 
-``python -m tests.programs.table RECORDS TESTS [--docs PAGE]``: RECORDS is the file of `records`,
-TESTS is pytest's report (``--junitxml``) with skipped and failed tests. It prints the table, and
-with ``--docs`` writes it into PAGE between two marks.
+``python -m tests.programs.table RECORDS TESTS [--docs PAGE [--selection]]``: RECORDS is the file of
+`records`, TESTS is pytest's report (``--junitxml``) with skipped and failed tests. It prints the
+table, and with ``--docs`` writes it into PAGE between two marks. With ``--selection`` the page
+keeps what the results do not replace.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
@@ -49,7 +50,11 @@ def rows_of(records: str) -> list[Row]:
         return []
     with open(records, encoding="utf-8") as file:
         found = [json.loads(line) for line in file]
-    return sorted(map(_row, found), key=lambda row: (row[0].lower(), *row[1:]))
+    return _in_order(map(_row, found))
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row[0].lower(), *row[1:]))
 
 
 def _row(record: dict[str, Any]) -> Row:
@@ -78,7 +83,7 @@ def without_result(tests: str) -> list[str]:
     """One line per skipped or failed test in pytest's report."""
     lines = []
     for case in ElementTree.parse(tests).iter("testcase"):
-        name = f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}"
+        name = _name(case)
         for outcome in case:
             said = (outcome.get("message") or "").partition("\n")[0]
             if outcome.tag == "skipped":
@@ -86,6 +91,15 @@ def without_result(tests: str) -> list[str]:
             elif outcome.tag in ("failure", "error"):
                 lines.append(f"NOT EQUAL, or not by that path: {name}: {said}")
     return lines
+
+
+def with_result(tests: str) -> set[str]:
+    """The names of the other tests in the report, as the lines of `without_result` have them."""
+    return {_name(case) for case in ElementTree.parse(tests).iter("testcase") if not len(case)}
+
+
+def _name(case: ElementTree.Element) -> str:
+    return f"{case.get('classname', '').rpartition('.')[2]}: {case.get('name')}"
 
 
 def machine() -> str:
@@ -114,6 +128,29 @@ def markdown(rows: Sequence[Row], lines: Sequence[str]) -> str:
     return "\n".join(text)
 
 
+def kept(page: str, rows: Sequence[Row], tests: set[str]) -> tuple[list[Row], list[str]]:
+    """The rows and lines of `page` that the results `rows` of `tests` do not replace.
+
+    Raises ValueError if another machine made them: one table is of one machine.
+    """
+    made = _parts(page)[1].strip().splitlines()
+    if made[:1] != [f"{machine()}."]:
+        raise ValueError(f"the table in {page} is of another machine: run all programs")
+    new = {_subject(row) for row in rows}
+    found = [tuple(line[2:-2].split(" | ")) for line in made if line.startswith("| ")][1:]
+    old_rows = [tuple(cell.replace("\\|", "|") for cell in row) for row in found]
+    old_lines = [line.removeprefix("- ") for line in made if line.startswith("- ")]
+    return (
+        [row for row in old_rows if _subject(row) not in new],
+        [line for line in old_lines if not any(f": {name}: " in line for name in tests)],
+    )
+
+
+def _subject(row: Row) -> Row:
+    """What a row is about: program, what it did, path."""
+    return row[0], row[2], row[4]
+
+
 def _cells(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -123,13 +160,19 @@ def put_into(page: str, text: str) -> None:
 
     Raises ValueError if the page lacks them.
     """
-    with open(page, encoding="utf-8") as file:
-        before, begin, rest = file.read().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no line {BEGIN} with {END} after it")
+    before, _, after = _parts(page)
     with open(page, "w", encoding="utf-8") as file:
         file.write(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def _parts(page: str) -> tuple[str, str, str]:
+    """The text before, between and after the marks of `page`."""
+    with open(page, encoding="utf-8") as file:
+        before, begin, rest = file.read().partition(BEGIN)
+    between, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no line {BEGIN} with {END} after it")
+    return before, between, after
 
 
 def show(rows: Sequence[Row], lines: Sequence[str]) -> None:
@@ -153,11 +196,18 @@ def main() -> None:
     parser.add_argument("records")
     parser.add_argument("tests")
     parser.add_argument("--docs", metavar="PAGE")
+    parser.add_argument("--selection", action="store_true")
     given = parser.parse_args()
     rows, lines = rows_of(given.records), without_result(given.tests)
     show(rows, lines)
     if given.docs:
-        put_into(given.docs, markdown(rows, lines))
+        try:
+            if given.selection:
+                old_rows, lines = kept(given.docs, rows, with_result(given.tests))
+                rows = _in_order(rows + old_rows)
+            put_into(given.docs, markdown(rows, lines))
+        except ValueError as error:
+            sys.exit(str(error))
         print(f"the table is in {given.docs}")
 
 

@@ -83,6 +83,25 @@ def test_the_table_replaces_what_stands_between_the_marks(tmp_path: Path, record
     assert text.endswith("\n\n- not run: x: y")
 
 
+def test_a_selection_replaces_its_rows_and_lines_and_keeps_the_others(tmp_path: Path) -> None:
+    page, report = tmp_path / "page.md", tmp_path / "tests.xml"
+    report.write_text(REPORT)
+    old = ("wc", "9.0", "the count of bytes", "yes", "passthrough", "1", "2", "3", "4")
+    other = ("ab|c", *old[1:])
+    lines = ["not run: test_wc: test_wc[passthrough]: no wc", "not run: test_cat: test_cat: no cat"]
+    page.write_text(f"{table.BEGIN}\n{table.markdown([other, old], lines)}\n{table.END}\n")
+    new = ("wc", "9.1", *old[2:])
+    kept = table.kept(str(page), [new], table.with_result(str(report)))
+    assert kept == ([other], lines[1:])
+
+
+def test_a_table_of_another_machine_is_not_mixed_with_a_selection(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{table.BEGIN}\nLinux 1.0.\n\n{table.END}\n")
+    with pytest.raises(ValueError, match="is of another machine"):
+        table.kept(str(page), [], set())
+
+
 def test_a_page_without_the_marks_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n")
