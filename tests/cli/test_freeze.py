@@ -41,6 +41,20 @@ def test_a_frozen_directory_is_mounted_from_its_image(tree, image, zcfuse, mount
 
 
 @requires("mounting")
+def test_copied_files_are_read_from_the_image_which_is_the_owner_s(tree, image, zcfuse, mounted):
+    large = os.urandom(100_000)
+    (tree / "large").write_bytes(large)
+    told = zcfuse("freeze", "--copy-up-to", "100K", str(tree), image)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert os.stat(image).st_mode & 0o777 == 0o600
+    daemon = mounted(source=image)
+    (tree / "d" / "f").unlink()
+    (tree / "large").unlink()
+    assert daemon.run("cat", daemon.path("linked")).stdout == b"hello\n"
+    assert daemon.run("cat", daemon.path("large")).stdout == large
+
+
+@requires("mounting")
 def test_members_of_a_frozen_archive_are_read_from_the_archive(tmp_path, image, zcfuse, mounted):
     archive = make_tar(tmp_path / "a.tar")
     assert zcfuse("freeze", "--keep-index=no", archive, image).returncode == 0

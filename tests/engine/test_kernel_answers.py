@@ -22,12 +22,16 @@ def directory(tmp_path, name="hard"):
     return root
 
 
-def test_the_kernel_and_fuse_show_a_hard_tree_as_it_is(tmp_path, frozen, by_kernel):
+@pytest.mark.parametrize("copy_up_to", [0, 5000, 1 << 30])
+def test_the_kernel_and_fuse_show_a_hard_tree_as_it_is(copy_up_to, tmp_path, frozen, by_kernel):
     root = directory(tmp_path)
     hard_tree(root)
     os.truncate(os.path.join(root, b"huge"), 100)  # the dump reads it
+    for size in (4096, 5001, 65_536, 65_537, 1 << 20):
+        with open(os.path.join(root, b"%d" % size), "wb") as file:
+            file.write(os.urandom(size))
     tree = Mirror(root)
-    image, _ = frozen(tree, roots=[root])
+    image, _ = frozen(tree, roots=[root], copy_up_to=copy_up_to)
     expected = seen(tree)
     assert seen_at(by_kernel(image)) == expected
     assert seen_in(image) == expected

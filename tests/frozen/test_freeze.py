@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import signal
 
@@ -166,6 +167,31 @@ def test_any_files_of_parts_show_the_bytes_of_the_parts(files, shard, frozen):
     image, _ = frozen(tree)
     assert seen_in(image) == seen(tree)
     os.unlink(image)
+
+
+def test_small_files_are_copied_if_asked_and_outlive_their_backing_files(tmp_path, frozen):
+    source = tmp_path / "source"
+    source.mkdir()
+    for size in (1, 4096, 70_000, 70_001):
+        (source / str(size)).write_bytes(os.urandom(size))
+    os.link(source / "4096", source / "link")
+    shown = seen(Mirror(source))
+    image, summary = frozen(Mirror(source), copy_up_to=70_000, verify=True, digest=True)
+    assert summary.about.copied_bytes == 1 + 4096 + 70_000
+    erofs_utils(image, "fsck.erofs")
+    for name in ("1", "4096", "70000"):
+        (source / name).write_bytes(b"changed")
+    (source / "70001").write_bytes(b"changed")
+    assert len(changed(image)[0]) == 1
+    (source / "70001").unlink()
+    tree = FrozenTree(image)
+    for name in (b"1", b"4096", b"70000", b"link"):
+        file = tree.open(tree.lookup(tree.root, name)[0])
+        assert hashlib.sha256(file.pread(1 << 20, 0)).hexdigest() in str(shown[name])
+        file.close()
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        tree.open(tree.lookup(tree.root, b"70001")[0])
+    tree.close()
 
 
 def test_a_frozen_union_is_what_the_union_shows(tmp_path, frozen):

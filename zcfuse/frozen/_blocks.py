@@ -63,6 +63,13 @@ class Chunks:
             return None
         return bits, self._mapped(parts, size, bits, dirty=dirty)
 
+    def copy(self, part: FileRun) -> tuple[int, list[tuple[int, int]]]:
+        """Copy a part into the image as one chunk; return log2 of its size, and the chunk.
+
+        Raises OSError: the part cannot be read.
+        """
+        return self._writer.chunk_bits(part.length), [self._copied_at(part)]
+
     def _chunk_bits(self, size: int, borders: int, *, dirty: bool) -> int:
         """Return log2 of the largest chunk, or of that with the least index and copied bytes."""
         largest = self._writer.chunk_bits(size)
@@ -112,6 +119,9 @@ class Chunks:
         if _is_mapped(part):
             shift = self._writer.block_bytes.bit_length() - 1
             return self._devices.number(part), part.offset >> shift
+        return self._copied_at(part)
+
+    def _copied_at(self, part: FileRun) -> tuple[int, int]:
         self.copied_bytes += part.length
         return 0, self._writer.store(part.fd, part.offset, part.length)
 

@@ -43,7 +43,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `source` is what the image calls the tree. `roots` are directories that most of its files lie
     in, as absolute paths without symlinks. `leave_out`: write the image without what cannot be
     frozen. `verify`: record size and time of modification of each backing file; `digest`: a SHA-256
-    of it as well, and the digest of fs-verity of those that have one.
+    of it as well, and the digest of fs-verity of those that have one. `copy_up_to`: copy whole
+    files of up to so many bytes into the image, which then needs no backing file for them.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     leave_out: bool = False
     verify: bool = False
     digest: bool = False
+    copy_up_to: int = 0
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -109,6 +111,7 @@ class Walk:
         self._roots = Roots(options.roots)
         self._pieces = Pieces(writer, self._devices)
         self._records = Records(digest=options.digest)
+        self._escaped = False
         self._links: dict[Hashable, int] = {}
         self._frames: list[_Frame] = []
         self._files = self._directories = self._other = self._bytes = self._verity = 0
@@ -215,7 +218,8 @@ class Walk:
         inode = _inode(attributes, attributes.size)
         if not inode.size:
             return self._writer.special(inode, self._xattrs(node, {}))
-        if not self._options.verify and (path := self._tree.real_path(node)):
+        copied = inode.size <= self._options.copy_up_to
+        if not (self._options.verify or copied) and (path := self._tree.real_path(node)):
             redirect = self._roots.redirect(path)
             if redirect is not None:
                 return self._redirected(inode, node, redirect)
@@ -227,6 +231,8 @@ class Walk:
             place = place_of(file, inode.size)
             if not isinstance(place, Whole):
                 return self._of_parts(name, inode, node, place)
+            if inode.size <= self._options.copy_up_to:
+                return self._copied(inode, node, file.extents[0].fd)
             redirect = self._roots.redirect(place.path)
             if redirect is None:
                 self._fuse_only.add(_AMBIGUOUS, self._path(name))
@@ -246,6 +252,15 @@ class Walk:
         """Write a file whose bytes are those of a whole real file."""
         marks = {_xattrs.METACOPY: mark, _xattrs.REDIRECT: redirect}
         return self._writer.hole(inode, self._xattrs(node, marks))
+
+    def _copied(self, inode: Inode, node: Node, fd: int) -> int:
+        """Write a file whose bytes the image holds, all those of the open file `fd`."""
+        xattrs = self._xattrs(node, {})
+        whole = FileRun(b"", fd, 0, inode.size)
+        data = self._chunks.copied([whole], inode.size)
+        if data is not None:
+            return self._writer.data(inode, xattrs, data)
+        return self._writer.chunked(inode, xattrs, *self._chunks.copy(whole))
 
     def _of_parts(self, name: bytes, inode: Inode, node: Node, parts: Sequence[FileRun]) -> int:
         data = self._chunks.copied(parts, inode.size)
@@ -282,6 +297,7 @@ class Walk:
                 raise
             names = ()
         found = {_xattrs.escaped(name): self._tree.getxattr(node, name) for name in names}
+        self._escaped |= any(name.startswith(_xattrs.OVERLAY) for name in names)
         try:
             return _xattrs.encode(found | marks)
         except ValueError as error:
@@ -293,7 +309,10 @@ class Walk:
     def _finish(self) -> About:
         fuse_only = self._fuse_only.all
         devices = self._devices.all
-        if not self._roots.all:
+        # Overlayfs alone shows an escaped attribute as it was, and it mounts nothing without a
+        # second layer.
+        roots = self._roots.all or ([b"/"] if self._escaped else [])
+        if not roots:
             fuse_only = [one for one in fuse_only if one.reason != _WHITEOUT]
         reasons = [_text(one) for one in fuse_only]
         if self._devices.are_too_many():
@@ -303,7 +322,7 @@ class Walk:
         self._writer.finish(kept, now)
         return About(
             source=self._options.source,
-            roots=self._roots.all,
+            roots=roots,
             devices=devices,
             files=self._files,
             directories=self._directories,

@@ -13,6 +13,7 @@ import click
 from zcfuse.cli import _completion
 from zcfuse.cli._errors import CommandError, warn
 from zcfuse.cli._output import print_pairs, size
+from zcfuse.cli._parameters import Size
 from zcfuse.cli.frozen._freezable import freezable
 from zcfuse.cli.mount import KEEP, ArchiveOptions, ChosenSources, Progress
 from zcfuse.linux import MountError
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from zcfuse.tree import Tree
 
 _MODE: Final = 0o644
+_MODE_WITH_COPIES: Final = 0o600
+"""Of an image with the bytes of files, which others may perhaps not read."""
+
 _NAMED_AT_MOST: Final = 8
 
 
@@ -52,6 +56,14 @@ _NAMED_AT_MOST: Final = 8
     help="Write the image without the entries that cannot be frozen, and list them.",
 )
 @click.option(
+    "--copy-up-to",
+    type=Size(),
+    metavar="SIZE",
+    default=0,
+    help="Copy whole files of up to SIZE, such as 64K, into the image. They open faster, and need"
+    " no backing file. Only the owner may read such an image.",
+)
+@click.option(
     "--verify",
     is_flag=True,
     help="Record size and time of modification of each backing file for 'zcfuse check'.",
@@ -71,6 +83,7 @@ def freeze(
     keep_index: str | None,
     salvage: bool,
     leave_out: bool,
+    copy_up_to: int,
     verify: bool,
     digest: bool,
 ) -> int:
@@ -99,6 +112,7 @@ def freeze(
         source=found.name,
         roots=found.roots,
         leave_out=leave_out,
+        copy_up_to=copy_up_to,
         verify=verify or digest,
         digest=digest,
     )
@@ -132,7 +146,8 @@ def _write(tree: Tree, target: str, options: Options) -> Summary:
     try:
         try:
             summary = write(tree, fd, options, progress.count)
-            os.fchmod(fd, _MODE & ~_umask())
+            mode = _MODE_WITH_COPIES if options.copy_up_to else _MODE
+            os.fchmod(fd, mode & ~_umask())
         finally:
             progress.end()
             os.close(fd)
