@@ -222,6 +222,13 @@ REASONS: Final = MappingProxyType(
             "changes are not pushed: fanotify failed",
             "raise the sysctls fs.fanotify.max_user_groups and fs.fanotify.max_user_marks",
         ),
+        "strict_written": Reason(
+            "the size and times of a file were not kept: a program had it open for writing", GOOD
+        ),
+        "strict_refused": Reason(
+            "the size and times of a file were not kept: the kernel refused a read lease",
+            "mount as root (CAP_LEASE), on ext4, xfs, tmpfs or btrfs",
+        ),
         "push_not_watching": Reason(
             "changes are not pushed: when the mount began, nothing in it asked for that",
             "mount with coherence='push', or with the tree in place",

@@ -17,7 +17,15 @@ LATENCY = {
     "max_ns": 8_000_000_000,
     "buckets": [[1024, 1280, 1], [4096, 5120, 3], [1 << 20, 1310720, 1], [1 << 32, 1 << 33, 1]],
 }
-PUSHED = ("events", "pushes", "coalesced", "epochs", "overflows", "left_out")
+PUSHED = (
+    "events",
+    "pushes",
+    "coalesced",
+    "epochs",
+    "overflows",
+    "left_out",
+    "broken_leases",
+)
 DATAPATH = {
     "transport": {"kind": "uring"},
     "directories": {"nodes": 40, "open_files": 2},
@@ -32,6 +40,7 @@ DATAPATH = {
     "lock_budget": [4096, 8192],
     "coherence": {
         **{name: number for number, name in enumerate(PUSHED)},
+        "read_leases": 9,
         "longest_queue": 8,
         "latency_sum_ns": 3 * 10**9,
         "latency_worst_ns": 10**9,
@@ -116,7 +125,8 @@ def test_counts_of_a_bucket_are_metrics():
 
 def test_pushed_changes_are_metrics():
     found = samples()
-    assert [found[f"zcfuse_coherence_{name}_total",] for name in PUSHED] == [*range(6)]
+    assert [found[f"zcfuse_coherence_{name}_total",] for name in PUSHED] == [*range(7)]
+    assert found["zcfuse_coherence_read_leases",] == 9
     assert found["zcfuse_coherence_longest_queue",] == 8
     assert found["zcfuse_coherence_push_seconds_total",] == 3
     assert found["zcfuse_coherence_longest_push_seconds",] == 1

@@ -2,11 +2,12 @@
 // that changes come while they are on their way. The rules are in
 // zcfuse/datapath/native/serve/coherence/pushers.hpp.
 //
-//   again    INVAL_INODE never fails, so nothing follows an ENOENT
-//   listing  no INVAL_INODE follows an INVAL_ENTRY
-//   merged   nothing waits for the listing of a merged directory
-//   pages    INVAL_INODE of a file covers its attributes only
-//   (none)   only the replies are late
+//   again       INVAL_INODE never fails, so nothing follows an ENOENT
+//   listing     no INVAL_INODE follows an INVAL_ENTRY
+//   merged      nothing waits for the listing of a merged directory
+//   pages       INVAL_INODE of a file covers its attributes only
+//   attributes  INVAL_INODE of attributes alone is left out
+//   (none)      only the replies are late
 //
 // ZCFUSE_LATE_US delays each reply. ZCFUSE_LATE_OPCODE (and ZCFUSE_LATE_NAME, of a LOOKUP) chooses
 // requests by their kind: when a reply to one is ready, the file ZCFUSE_LATE_SIGN appears, and the
@@ -67,6 +68,9 @@ static ssize_t invalidate_inode(int fd, const struct iovec* pieces, int count) {
     const int of_listing = body->nodeid == named_directory;
     named_directory = 0;
     if (of_listing && leaves_out("listing")) {
+        return (ssize_t)((const struct header*)pieces[0].iov_base)->len;
+    }
+    if (body->offset < 0 && leaves_out("attributes")) {
         return (ssize_t)((const struct header*)pieces[0].iov_base)->len;
     }
     if (!of_listing && leaves_out("pages")) {

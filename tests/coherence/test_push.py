@@ -307,6 +307,6 @@ config = Config()
 config.push = True
 path = DataPath(ours.detach(), up, config, device=False)
 path.lease_directory(1, os.open(sys.argv[1], os.O_PATH))
-print(path.push_changes(1))
+print(path.push_changes(1, False))
 path.stop()
 """

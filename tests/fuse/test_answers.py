@@ -38,7 +38,7 @@ class Leases:
     def drop_directory(self, nodeid):
         self.calls.append(("drop", nodeid))
 
-    def push_changes(self, nodeid):
+    def push_changes(self, nodeid, strict):
         return ""
 
     def freshness(self, nodeid):

@@ -74,8 +74,8 @@ def test_a_source_that_asks_for_pushes_after_the_start_is_timed(
 
 
 async def test_a_source_that_asks_for_pushes_is_refused_where_these_are(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="coherence must be 'ttl' or 'push'"):
-        Mirror(tmp_path, coherence="strict")
+    with pytest.raises(ValueError, match="coherence must be 'ttl' or 'push' or 'strict'"):
+        Mirror(tmp_path, coherence="always")
     tree = Mirror(tmp_path, coherence="push")
     options = MountOptions(immutable=True)
     with pytest.raises(RefusedOptionError, match="an immutable tree has no changes"):

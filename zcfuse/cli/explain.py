@@ -215,6 +215,8 @@ def _timeout(found: Explanation) -> str:
     seconds = found.names.timeout_s
     if found.volatile:
         return "not at all: the answer depends on the client"
+    if found.names.strict:
+        return "names until they change; a file's size and times only while it has no writer"
     if found.names.pushed:
         return "until it changes: each change is pushed to the kernel"
     if found.names.not_pushed and seconds is not None:

@@ -188,6 +188,8 @@ def _print_coherence(coherence: Mapping[str, Any] | None) -> None:
         "epochs",
         "overflows",
         "left_out",
+        "read_leases",
+        "broken_leases",
     )
     pushes = coherence["pushes"] or 1
     print_pairs(

@@ -271,7 +271,7 @@ def shortfalls(tree: Tree, options: MountOptions, serving: Serving | None) -> li
             " each open still sends a message"
         )
     if serving.no_push:
-        lines.append(f"coherence=push: {push_refusal(serving.no_push)}")
+        lines.append(f"coherence={options.coherence}: {push_refusal(serving.no_push)}")
     on_ring = serving.transport == "uring"
     if options.transport == "uring" and not on_ring:
         lines.append(f"transport=uring: {reason_line(serving.no_ring)}")
@@ -284,19 +284,19 @@ def shortfalls(tree: Tree, options: MountOptions, serving: Serving | None) -> li
 
 def _of_the_tree(tree: Tree, options: MountOptions) -> list[str]:
     lines = []
-    lease = tree.lease_of(tree.root) if options.immutable or options.coherence == "push" else None
+    lease = tree.lease_of(tree.root) if options.immutable or options.pushes else None
     if options.immutable and (why := _not_whole(lease)):
         lines.append(f"immutable: {why}, so each open still sends a message")
     by_value = lease is None or lease.described is not None
-    if options.coherence == "push" and by_value and not _has_renewables(tree):
+    if options.pushes and by_value and not _has_renewables(tree):
         lines.append(
-            "coherence=push: this tree is no directory, so its files are looked at again after the"
-            " cache timeout"
+            f"coherence={options.coherence}: this tree is no directory, so its files are looked at"
+            " again after the cache timeout"
         )
-    if options.coherence == "push" and lease is not None and _has_archive_layer(lease):
+    if options.pushes and lease is not None and _has_archive_layer(lease):
         lines.append(
-            "coherence=push: an archive that is a layer is shown as it was when the mount began, so"
-            " it has no changes"
+            f"coherence={options.coherence}: an archive that is a layer is shown as it was when the"
+            " mount began, so it has no changes"
         )
     asks = tree.root.volatile and tree.lease_of(tree.root) is None
     if asks and not _is_default(options, "cache_timeout"):

@@ -144,7 +144,7 @@ async def _by_fuse(
     check_options(chosen)
     if chosen.rw:
         _check_writable(shown, survival)
-    if shown.wants_push():
+    if shown.wants_push() and not chosen.pushes:
         replace(chosen, coherence="push")  # refuses what excludes it
     lock_limit = chosen.lock_budget
     # Compute it once, before the process locks memory, because that reduces the limit's rest.
@@ -251,7 +251,7 @@ def _prepare(
         directory_leases = DirectoryLeases(
             tree,
             datapath,
-            push=options.coherence == "push",
+            coherence=options.coherence,
             watches=_watches(tree, options),
         )
     operations = Operations(
@@ -289,7 +289,7 @@ def _prepare(
         except RuntimeError as error:
             raise MountError(f"{kernel.mountpoint}: {error}") from error
     files = _file_requests(tree, operations, datapath, options, lock_limit)
-    renewal = Renewal(tree, operations, changes, push=options.coherence == "push")
+    renewal = Renewal(tree, operations, changes, push=options.pushes)
     resources.callback(files.locks.close)
     served = Mount(
         kernel,
@@ -387,7 +387,7 @@ def _teller(datapath: DataPath | None, session: Session) -> Callable[[int, bytes
 
 
 def _watches(tree: Tree, options: MountOptions) -> bool:
-    return options.coherence == "push" or tree.wants_push()
+    return options.pushes or tree.wants_push()
 
 
 def _fence_directory(resources: contextlib.ExitStack, kernel: KernelMount) -> str:

@@ -32,9 +32,12 @@ def opens_silently(tree: Tree, options: MountOptions, *, passthrough: bool) -> b
 
     Returns:
         False if the files could pass through, and are large on average or not there yet. Also if
-        an archive or a manifest may be replaced, because its readers keep what they opened.
+        an archive or a manifest may be replaced, because its readers keep what they opened, and if
+        the tree is strict, because no lease is taken without a message.
     """
-    if options.path == "passthrough":
+    lease = tree.lease_of(tree.root)
+    coherence = (lease.coherence if lease is not None else None) or options.coherence
+    if options.path == "passthrough" or coherence == "strict":
         return False
     if not options.immutable and next(renewables_in(tree), None) is not None:
         return False  # who has an old archive open finishes with it

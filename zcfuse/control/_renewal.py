@@ -16,7 +16,7 @@ import trio
 
 from zcfuse.fuse import Changes, Operations
 from zcfuse.linux import Inotify
-from zcfuse.tree import Renewable, RenewalError, Tree, renewables_in
+from zcfuse.tree import PUSHING, Renewable, RenewalError, Tree, renewables_in
 
 _PAUSE_S: Final = 0.02  # many changes at once are one look
 
@@ -94,7 +94,7 @@ class Renewal:
 
     def _parts(self) -> Iterator[tuple[Renewable, Callable[[], None] | None]]:
         for part, tell in renewables_in(self._tree):
-            if part.coherence == "push" or (self._push and part.coherence is None):
+            if part.coherence in PUSHING or (self._push and part.coherence is None):
                 yield part, tell
 
     async def _renew(self) -> None:

@@ -387,16 +387,17 @@ class DataPath:
         """Return the nodeid of a directory of an index, 0 if the kernel does not know it."""
     def refuse_device(self, major: int, minor: int) -> None:
         """Leave files on the mount's device out of listings. Call it before start()."""
-    def push_changes(self, nodeid: int) -> str:
+    def push_changes(self, nodeid: int, strict: bool) -> str:
         """Push each change below a leased directory to the kernel from now on.
 
-        Returns "", or the code of the reason why that fails.
+        `strict`: the kernel keeps no bytes of files, and a file's attributes only while the data
+        path has a read lease on it. Returns "", or the code of the reason why that fails.
         """
     def freshness(self, nodeid: int) -> str:
         """Return how long the kernel may keep the answers about a node below a leased directory.
 
-        Returns "timed", "fixed", "pushed" or "names" (names as pushed, attributes as timed), "" for
-        another node.
+        Returns "timed", "fixed", "pushed", "strict" or "names" (names as pushed, attributes as
+        timed), "" for another node.
         """
     def user_descriptors(self) -> UserDescriptors:
         """Return the users' shares of descriptors, which both planes count in."""

@@ -184,6 +184,8 @@ class Coherence(msgspec.Struct, frozen=True):
       which the kernel asks for everything again.
     - `left_out`: names on or above a foreign mount.
     - `latency_sum_ns`, `latency_worst_ns`: time from an event to its push.
+    - `read_leases`: files that the data path has a lease on now. `broken_leases`: those that ended
+      because another process opened the file for writing.
     - `schedule_errno`: why the watcher is not SCHED_FIFO, or 0.
     - `refused`: leases without pushes, or with those of names alone, by the code of the reason;
       for `push_no_watch` the directories.
@@ -201,12 +203,14 @@ class Coherence(msgspec.Struct, frozen=True):
     longest_queue: int
     latency_sum_ns: int
     latency_worst_ns: int
+    read_leases: int
+    broken_leases: int
     schedule_errno: int
     refused: dict[str, int]
 
 
 class Thread(msgspec.Struct, frozen=True):
-    """A data path thread: its role (serve, ring, read, list, relay, notify, prefault), id."""
+    """A data path thread: its id, and its role, such as serve, ring, read, list or relay."""
 
     role: str
     tid: int

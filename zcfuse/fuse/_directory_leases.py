@@ -15,7 +15,15 @@ from zcfuse.datapath import OWN_BIT
 from zcfuse.fuse._handles import Leases
 from zcfuse.fuse._nodes import ROOT_NODEID
 from zcfuse.reasons import push_refusal
-from zcfuse.tree import ArchiveLease, DescribedTree, EntryDescription, Lease, Node, Tree
+from zcfuse.tree import (
+    PUSHING,
+    ArchiveLease,
+    DescribedTree,
+    EntryDescription,
+    Lease,
+    Node,
+    Tree,
+)
 
 if TYPE_CHECKING:
     from zcfuse.datapath import Source
@@ -29,16 +37,16 @@ log = logging.getLogger(__name__)
 class DirectoryLeases:
     """The leases of one mount.
 
-    `push`: push each change below a leased directory to the kernel, unless its tree says otherwise.
-    If that is refused, answers hold for the cache timeout, and the status counts the reason.
+    `coherence`: of leased directories whose trees say nothing else, as `MountOptions` has it. If
+    pushes are refused, answers hold for the cache timeout, and the status counts the reason.
     `watches`: whether the data path can push changes.
     """
 
     def __init__(
-        self, tree: Tree, datapath: Leases, *, push: bool = False, watches: bool = False
+        self, tree: Tree, datapath: Leases, *, coherence: str = "ttl", watches: bool = False
     ) -> None:
         self._tree = tree
-        self._push = push
+        self._coherence = coherence
         self._watches = watches
         self._datapath = datapath
         self._leased: set[int] = set()
@@ -108,13 +116,16 @@ class DirectoryLeases:
         for patterns, above in lease.filters:
             self._datapath.filter_lease(nodeid, patterns, above)
         self._leased.add(nodeid)
-        push = self._push if lease.coherence is None else lease.coherence == "push"
-        if push and lease.archive is None and lease.source is None and lease.described is None:
-            self._push_changes(nodeid)
+        how = lease.coherence or self._coherence
+        watched = lease.archive is None and lease.source is None and lease.described is None
+        if watched and how in PUSHING:
+            self._push_changes(nodeid, strict=how == "strict")
 
-    def _push_changes(self, nodeid: int) -> None:
+    def _push_changes(self, nodeid: int, *, strict: bool) -> None:
         """Start pushing changes; if that fails, answers hold for the cache timeout."""
-        reason = self._datapath.push_changes(nodeid) if self._watches else "push_not_watching"
+        reason = "push_not_watching"
+        if self._watches:
+            reason = self._datapath.push_changes(nodeid, strict)
         if reason:
             self.push_refused = reason
             log.warning("%s", push_refusal(reason))

@@ -157,11 +157,14 @@ class Leases(Protocol):
     def drop_directory(self, nodeid: int, /) -> None:
         """Give back the lease of a directory that the kernel has forgotten."""
 
-    def push_changes(self, nodeid: int, /) -> str:
-        """Push each change below a leased directory to the kernel; return "" or why that fails."""
+    def push_changes(self, nodeid: int, strict: bool, /) -> str:
+        """Push each change below a leased directory to the kernel; return "" or why that fails.
+
+        `strict`: the kernel keeps no bytes, and attributes of a file only under a read lease.
+        """
 
     def freshness(self, nodeid: int, /) -> str:
-        """Return "timed", "fixed" or "pushed" for a node below a leased directory, or ""."""
+        """Return `DataPath.freshness` of a node below a leased directory, or "" of another."""
 
     def invalidate_entry(self, parent: int, name: bytes, /) -> int:
         """Make the kernel forget a name; return 0 or -errno. Blocks: not for handlers."""

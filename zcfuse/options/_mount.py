@@ -105,9 +105,10 @@ class MountOptions:
         "ttl",
         "How the kernel learns of changes: it asks again after the cache timeout (ttl), or the"
         " daemon pushes each change (push, as root) and the kernel keeps the rest without a limit."
-        " Other users' daemons push changes of names alone.",
+        " Other users' daemons push changes of names alone. With strict, the kernel also keeps no"
+        " bytes of a file, and its size only while the file has no writer.",
         more="Push watches whole filesystems (fanotify), so it slows down every writer on them.",
-        choices=("ttl", "push"),
+        choices=("ttl", "push", "strict"),
     )
     allow_other: bool = option(False, "Let other users in.", words={"allow_other": True})
     threads: int = option(
@@ -235,11 +236,11 @@ class MountOptions:
             raise RefusedOptionError(
                 "transport", self.transport, "path naive has no data plane; choose another path"
             )
-        if self.coherence == "push" and not self.directory_lease:
+        if self.pushes and not self.directory_lease:
             raise RefusedOptionError(
-                "directory_lease", False, "push needs the lease; leave this option out"
+                "directory_lease", False, f"{self.coherence} needs the lease; leave this option out"
             )
-        if self.coherence == "push" and (self.immutable or self.path in ("naive", "upcall")):
+        if self.pushes and (self.immutable or self.path in ("naive", "upcall")):
             why = "an immutable tree has no changes" if self.immutable else "it needs a data path"
             raise RefusedOptionError("coherence", self.coherence, f"{why}; leave coherence out")
         if self.survive:
@@ -269,9 +270,9 @@ class MountOptions:
             raise RefusedOptionError(
                 "directory_lease", False, "rw needs the lease; leave this option out"
             )
-        if self.coherence == "push":
+        if self.pushes:
             raise RefusedOptionError(
-                "coherence", "push", "with rw the kernel sees all changes; leave it out"
+                "coherence", self.coherence, "with rw the kernel sees all changes; leave it out"
             )
 
     def _check_survive(self) -> None:
@@ -283,6 +284,11 @@ class MountOptions:
             raise RefusedOptionError(
                 "path", self.path, "survive needs the data path; choose another path"
             )
+
+    @property
+    def pushes(self) -> bool:
+        """Whether the daemon pushes changes to the kernel."""
+        return self.coherence != "ttl"
 
     @property
     def effective_cache_timeout(self) -> float:

@@ -30,6 +30,7 @@ from zcfuse.tree._renewal import Renewable, RenewalError
 from zcfuse.tree._sources import Maker, Run, Runs, Source, Sources, Stamp
 from zcfuse.tree._types import (
     HOLE,
+    PUSHING,
     WHOLE_FILE,
     Answer,
     ArchiveLease,
@@ -68,6 +69,7 @@ from zcfuse.tree.virtual import DirNode, VirtualTree, renewables_in
 
 __all__ = [
     "HOLE",
+    "PUSHING",
     "REFUSABLE",
     "WHOLE_FILE",
     "Answer",

@@ -50,7 +50,7 @@ class Mirror(Tree):
     A mount of the tree inside its source would have to ask itself, so pass the mount's device to
     `refuse_device` as soon as it exists. `openat2=False` avoids that system call. `stacked` is True
     if the source's filesystem lies on others, such as overlayfs. `coherence` is that of
-    `MountOptions` for this directory alone: "ttl", "push" or None for the mount's.
+    `MountOptions` for this directory alone: "ttl", "push", "strict" or None for the mount's.
     """
 
     root: MirrorNode

@@ -20,8 +20,8 @@ class Renewable(ABC):
     __slots__ = ()
 
     coherence: str | None = None
-    """"push" where its changes show whatever the mount's option says, "ttl" where they never do;
-    None: as the mount's option says."""
+    """"push" or "strict" where its changes show whatever the mount's option says, "ttl" where they
+    never do; None: as the mount's option says."""
 
     @abstractmethod
     def watched(self) -> Collection[bytes]:

@@ -208,7 +208,10 @@ class DescribedTree(ABC):
         """Return the sink's number of a directory, None if it has none."""
 
 
-COHERENCE: Final = ("ttl", "push", None)
+PUSHING: Final = ("push", "strict")
+"""Values of `Tree.coherence` with which changes are pushed to the kernel."""
+
+COHERENCE: Final = ("ttl", *PUSHING, None)
 """Values of `Tree.coherence`."""
 
 
@@ -424,8 +427,8 @@ class Tree(ABC):
     """Whether `lookup` and `listing` may need a server's answer. In a trio thread they then raise
     `NotYetError` instead of waiting."""
     coherence: str | None = None
-    """How the kernel learns of changes below a lease of it, "ttl" or "push"; None: as the mount's
-    option of that name says."""
+    """How the kernel learns of changes below a lease of it: "ttl", "push" or "strict"; None: as
+    the mount's option of that name says."""
     _of: str = ""
     """What it shows, for its repr, as " of /data"."""
 
@@ -457,8 +460,8 @@ class Tree(ABC):
         """Return the sizes and free space of the filesystem behind the tree."""
 
     def wants_push(self) -> bool:
-        """Return whether any part of it asks for ``coherence="push"``, whatever the mount does."""
-        return self.coherence == "push"
+        """Return whether any part of it asks for pushes, whatever the mount does."""
+        return self.coherence in PUSHING
 
     def part_bytes(self) -> int:
         """Return how many bytes a file has on average that are parts of files, about.

@@ -59,7 +59,7 @@ BAD_NODES = [
      "line 3: remote: only a mount shows a URL; load_manifest needs remote=zcfuse.Remote"),
     ({"path": "a", "mirror": "gone"}, "line 3: mirror: gone does not exist"),
     ({"path": "a", "mirror": "below", "coherence": "strange"},
-     "line 3: coherence: must be ttl or push"),
+     "line 3: coherence: must be ttl, push or strict"),
     ({"path": "a", "zeros": 1, "coherence": "push"}, "line 3: coherence: goes with mirror only"),
     ({"path": "a", "mirror": "below", "mode": "0700"},
      "line 3: mode: a mirror has that of its directory"),

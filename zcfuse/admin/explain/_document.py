@@ -40,6 +40,7 @@ class Names(msgspec.Struct, frozen=True):
     `reason` is the code of why Python answers, "" for the data path. `timeout_s` is how long the
     kernel may believe the answer, in seconds; None: without limit. `pushed`: the kernel gets each
     change instead. `not_pushed` is the code of why some source of the mount is not pushed, or "".
+    `strict`: attributes of a file stay only while it has no writer.
     """
 
     leased: bool
@@ -47,6 +48,7 @@ class Names(msgspec.Struct, frozen=True):
     timeout_s: float | None
     pushed: bool = False
     not_pushed: str = ""
+    strict: bool = False
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -209,13 +209,15 @@ def _names(
     ours = leases is not None and leases.covers(file.nodeid)
     freshness = leases.freshness(file.nodeid) if leases is not None else ""
     if ours or (file.nodeid == 0 and not why):
-        fixed = freshness in ("fixed", "pushed") or archive
+        pushed = freshness in ("pushed", "strict")
+        fixed = freshness == "fixed" or pushed or archive
         return Names(
             True,
             "",
             None if fixed and timeout else timeout,
-            freshness == "pushed",
-            "" if freshness == "pushed" else _not_pushed(status),
+            pushed,
+            "" if pushed else _not_pushed(status),
+            freshness == "strict",
         )
     return Names(False, why or ("names_no_room" if archive else "names_lost"), timeout)
 

@@ -286,8 +286,12 @@ def _of_coherence(family: _Families, datapath: Mapping[str, Any]) -> Iterator[Me
         ("epochs", "Times that the kernel was made to ask again for everything."),
         ("overflows", "Times that the kernel's queue of events was full."),
         ("left_out", "Names that were not pushed, because another mount is on or below them."),
+        ("broken_leases", "Read leases that ended because a program opened the file for writing."),
     ):
         yield family.count(f"coherence_{name}", text, coherence[name])
+    yield family.gauge(
+        "coherence_read_leases", "Files that have a read lease.", coherence["read_leases"]
+    )
     yield family.gauge(
         "coherence_longest_queue", "The most pushes that waited.", coherence["longest_queue"]
     )

@@ -85,8 +85,8 @@ class Archive(Tree, Renewable):
         uid: the owner of everything; None: the archive's owners.
         gid: the group of everything; None: the archive's groups.
         budget: bytes of memory for decompressed members, or a budget shared by several archives.
-        coherence: that of `MountOptions` for this archive alone; None: the mount's. With "push" a
-            mount shows the new members once the archive has been replaced.
+        coherence: that of `MountOptions` for this archive alone; None: the mount's. With "push" or
+            "strict" a mount shows the new members once the archive has been replaced.
 
     Raises:
         ArchiveError: the archive cannot be indexed; one line says why, and what to do.

@@ -292,7 +292,7 @@ def _check_coherence(record: Record) -> None:
     if record.mirror is None:
         raise Problem("coherence", "goes with mirror only")
     if record.coherence not in COHERENCE:
-        raise Problem("coherence", "must be ttl or push")
+        raise Problem("coherence", "must be ttl, push or strict")
 
 
 def _refuse_range(part: Part) -> None:

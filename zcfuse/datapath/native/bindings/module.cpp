@@ -261,15 +261,16 @@ nb::class_<zc::DataPath> bind_datapath(nb::module_& module) {
             "nodeids"_a)
         .def(
             "push_changes",
-            [](DataPath& path, std::uint64_t nodeid) {
-                return std::string(zc::code_of(path.push_changes(nodeid)));
+            [](DataPath& path, std::uint64_t nodeid, bool strict) {
+                return std::string(zc::code_of(path.push_changes(nodeid, strict)));
             },
-            "nodeid"_a, Released())
+            "nodeid"_a, "strict"_a, Released())
         .def(
             "freshness",
             [](const DataPath& path, std::uint64_t nodeid) {
                 const auto found = path.freshness(nodeid);
-                constexpr std::array<const char*, 4> names{"timed", "fixed", "pushed", "names"};
+                constexpr std::array<const char*, 5> names{"timed", "fixed", "pushed", "strict",
+                                                           "names"};
                 return found ? names.at(static_cast<std::size_t>(*found)) : "";
             },
             "nodeid"_a, Released())

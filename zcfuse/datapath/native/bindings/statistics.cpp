@@ -255,6 +255,8 @@ nb::object coherence_of(const zc::State& state) {
     coherence["longest_queue"] = stats.pushed.longest_queue;
     coherence["latency_sum_ns"] = stats.pushed.latency_sum_ns;
     coherence["latency_worst_ns"] = stats.pushed.latency_worst_ns;
+    coherence["read_leases"] = stats.leases.held;
+    coherence["broken_leases"] = stats.leases.broken;
     coherence["schedule_errno"] = -stats.schedule_error;
     nb::dict refused;
     for (std::size_t i = 1; i < stats.refused.size(); ++i) {

@@ -39,8 +39,7 @@ void Amender::amend(const Upcall& upcall, std::span<std::byte> reply) const {
             change<abi::InitOut>(body, [&](auto& init) { negotiation_.amend(init); });
             break;
         case Opcode::open:
-            change<abi::OpenOut>(
-                body, [&](auto& open) { answer_by(leases_.find(upcall.nodeid).get(), open); });
+            change<abi::OpenOut>(body, [&](auto& open) { answer_open(upcall.nodeid, open); });
             break;
         case Opcode::create: {
             std::uint64_t nodeid = 0;
@@ -49,7 +48,7 @@ void Amender::amend(const Upcall& upcall, std::span<std::byte> reply) const {
                 entry.attr.ino = numbers_.of(nodeid);
             });
             change<abi::OpenOut>(body.subspan(std::min(body.size(), sizeof(abi::EntryOut))),
-                                 [&](auto& open) { answer_by(leases_.find(nodeid).get(), open); });
+                                 [&](auto& open) { answer_open(nodeid, open); });
             break;
         }
         case Opcode::lookup:
@@ -68,6 +67,10 @@ void Amender::amend(const Upcall& upcall, std::span<std::byte> reply) const {
         default:
             break;
     }
+}
+
+void Amender::answer_open(std::uint64_t nodeid, abi::OpenOut& open) const {
+    answer_by(leases_.find(nodeid).get(), !leased_nodes_.is_strict(nodeid), open);
 }
 
 void Amender::amend_entries(std::span<std::byte> body) const {

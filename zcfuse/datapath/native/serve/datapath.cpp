@@ -426,9 +426,10 @@ bool DataPath::revoke_directory(std::uint64_t nodeid) {
     return known;
 }
 
-Reason DataPath::push_changes(std::uint64_t nodeid) {
+Reason DataPath::push_changes(std::uint64_t nodeid, bool strict) {
     const auto root = state_->leased_nodes.root_of(nodeid);
-    return state_->coherence && root ? state_->coherence->watch(root) : Reason::none;
+    const auto how = strict ? Freshness::strict : Freshness::pushed;
+    return state_->coherence && root ? state_->coherence->watch(root, how) : Reason::none;
 }
 
 std::optional<Freshness> DataPath::freshness(std::uint64_t nodeid) const {

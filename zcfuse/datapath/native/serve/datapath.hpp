@@ -92,7 +92,7 @@ class DataPath {
     bool revoke_directory(std::uint64_t nodeid);
     // Has each change below a leased node's directories pushed to the kernel from now on, which
     // then keeps names and attributes without a time limit.
-    Reason push_changes(std::uint64_t nodeid);
+    Reason push_changes(std::uint64_t nodeid, bool strict);
     // How long the kernel may keep the answers about a node; nothing for a node of control's.
     std::optional<Freshness> freshness(std::uint64_t nodeid) const;
     // Waits until each change that returned before is pushed; false at the end of the time, or

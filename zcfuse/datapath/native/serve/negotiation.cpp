@@ -119,6 +119,7 @@ Negotiation::Negotiation(const Config& config, Limits limits, SessionMemory& ses
       stack_depth_(config.stack_depth),
       read_only_(config.read_only),
       immutable_(config.immutable),
+      pushes_(config.push),
       silent_opens_(config.wants_silent_opens()),
       session_(session),
       limits_(limits),
@@ -163,6 +164,9 @@ void Negotiation::amend(abi::InitOut& reply) {
                       init::init_ext | init::has_resend);
     if (immutable_) {
         flags &= ~init::auto_inval_data;  // nothing changes, so there is nothing to look for
+    }
+    if (pushes_) {
+        flags |= offer & init::direct_io_allow_mmap;  // of files whose pages are not to be kept
     }
     if (silent_opens_) {
         flags |= offer & (init::no_open_support | init::no_opendir_support);

@@ -73,6 +73,7 @@ class Negotiation {
     const std::uint32_t stack_depth_;
     const bool read_only_;
     const bool immutable_;
+    const bool pushes_;
     std::atomic<bool> silent_opens_;
     SessionMemory& session_;
     Limits limits_;

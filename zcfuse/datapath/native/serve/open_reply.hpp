@@ -11,9 +11,10 @@
 namespace zc {
 
 // Puts the mode of a lease into the reply; null: the file has none, and stays cached or direct.
-inline void answer_by(const FileLease* lease, abi::OpenOut& open) noexcept {
+// `keeps_pages`: whether the kernel may cache the bytes that it reads from us.
+inline void answer_by(const FileLease* lease, bool keeps_pages, abi::OpenOut& open) noexcept {
     // Nothing is ever written back at a close, so a FLUSH would be a wasted round trip.
-    open.open_flags |= abi::fopen::noflush;
+    open.open_flags |= abi::fopen::noflush | (keeps_pages ? 0 : abi::fopen::direct_io);
     if (lease != nullptr && lease->passthrough()) {
         // Any flag beside it but NOFLUSH, DIRECT_IO and PARALLEL_DIRECT_WRITES fails the open
         // (EIO).

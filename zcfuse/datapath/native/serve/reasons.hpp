@@ -56,6 +56,8 @@ namespace zc {
     CODE(push_no_watch)              \
     CODE(push_filesystem)            \
     CODE(push_queue)                 \
+    CODE(strict_written)             \
+    CODE(strict_refused)             \
     CODE(ring_not_wanted)            \
     CODE(ring_ends_with_daemon)      \
     CODE(ring_no_device)             \

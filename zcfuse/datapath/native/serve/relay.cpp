@@ -36,7 +36,8 @@ Asked asked(const Upcall& upcall) noexcept {
 Relay::Relay(std::shared_ptr<State> state)
     : state_(std::move(state)),
       counts_(state_->ledger.join("relay")),
-      amender_(state_->negotiation, state_->leases, state_->numbers, state_->mode != Mode::upcall),
+      amender_(state_->negotiation, state_->leases, state_->leased_nodes, state_->numbers,
+               state_->mode != Mode::upcall),
       buffer_(largest_message(*state_), state_->config.prefault, *state_->budget) {}
 
 void Relay::run() noexcept {

@@ -177,6 +177,16 @@ class ChangeReader {
     std::shared_ptr<State> state_;
 };
 
+// Gives up leases on files that another process opens for writing.
+class LeaseBreaker {
+  public:
+    explicit LeaseBreaker(std::shared_ptr<State> state) : state_(std::move(state)) {}
+    void run() { state_->coherence->read_leases().run(); }
+
+  private:
+    std::shared_ptr<State> state_;
+};
+
 // Pushes changes to the kernel.
 class Pusher {
   public:
@@ -236,6 +246,7 @@ std::vector<ThreadPlan> threads_of(const std::shared_ptr<State>& state,
             plans.push_back(plan<Pusher>("zcfuse-push", state, i));
         }
         plans.push_back(plan<ChangeReader>("zcfuse-changes", state));
+        plans.push_back(plan<LeaseBreaker>("zcfuse-leases", state));
     }
     plans.push_back(plan<Relay>("zcfuse-relay", state));
     plans.push_back(plan<Tidier>("zcfuse-tidy", state));

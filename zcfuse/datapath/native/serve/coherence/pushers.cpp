@@ -34,12 +34,13 @@ void Pushers::post(Push push) {
     bool full = false;
     {
         const std::lock_guard guard(queue.lock);
-        full = queue.waiting.size() >= kMostWaiting;
+        // Serving threads post those with `then`, and must not wait for the kernel.
+        full = queue.waiting.size() >= kMostWaiting && !push.then;
         if (!full) {
             queue.waiting.push_back(std::move(push));
             queue.longest = std::max(queue.longest, queue.waiting.size());
         } else {
-            queue.waiting.clear();
+            std::erase_if(queue.waiting, [](const Push& one) { return !one.then; });
         }
     }
     queue.changed.notify_all();
@@ -65,6 +66,9 @@ void Pushers::run(std::size_t number) {
         }
         for (const auto& push : batch) {
             push_one(push);
+            if (push.then) {
+                push.then();
+            }
         }
         batch.clear();
     }

@@ -2,8 +2,8 @@
 //
 // INVAL_ENTRY waits in the kernel for a LOOKUP or READDIRPLUS of the same directory. So all pushes
 // for one directory go to one queue, and a slow directory delays only that queue. A queue beyond
-// its limit is dropped; then forget_everything() makes the kernel ask again for everything, which
-// costs less than so many pushes.
+// its limit is dropped, but for pushes that something follows; then forget_everything() makes the
+// kernel ask again for everything, which costs less than so many pushes.
 //
 // Rules that a push follows (each was needed to leave nothing stale):
 //   - a name: INVAL_ENTRY, then INVAL_INODE of its directory, whose listing the kernel may have.
@@ -24,6 +24,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -43,7 +44,9 @@ struct Push {
     std::string name;  // in `directory`
     std::uint64_t node = 0;
     bool pages = false;  // of `node`, beside its attributes
-    Clock::time_point since;
+    Clock::time_point since{};
+    // Called after the push. A push that has it is never dropped.
+    std::function<void()> then{};
 };
 
 class Pushers {

@@ -46,6 +46,7 @@ Coherence::Coherence(LeasedNodes& leased_nodes, const Negotiation& negotiation,
                      std::string fence_directory)
     : nodes_(leased_nodes),
       pushers_(leased_nodes, negotiation),
+      read_leases_(std::make_shared<ReadLeases>(pushers_)),
       queue_error_(queue_.open()),
       fence_path_(std::move(fence_directory)) {
     if (fence_path_.empty()) {
@@ -62,14 +63,14 @@ Coherence::Coherence(LeasedNodes& leased_nodes, const Negotiation& negotiation,
     }
 }
 
-Reason Coherence::watch(const std::shared_ptr<const LeaseRoot>& root) {
+Reason Coherence::watch(const std::shared_ptr<const LeaseRoot>& root, Freshness how) {
     names_.forget(root->nodeid);  // it may be another directory than before
-    const auto refusal = try_watch(root);
+    const auto refusal = try_watch(root, how);
     refused_.at(static_cast<std::size_t>(refusal)).fetch_add(1, std::memory_order_relaxed);
     return refusal;
 }
 
-Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
+Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root, Freshness how) {
     std::vector<Source::Real> real;
     root->source->add_real(root->number, real);
     const auto reports_all = [](const auto& one) { return sys::reports_changes(one.fd); };
@@ -85,7 +86,7 @@ Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root) {
         return refusal == Reason::push_not_permitted ? watch_names(*root) : refusal;
     }
     nodes_.set_any_pushed();
-    root->source->set_pushed();
+    root->source->set_pushed(how);
     return Reason::none;
 }
 
@@ -95,7 +96,7 @@ Reason Coherence::watch_names(const LeaseRoot& root) {
         root.source->kind() != Source::Kind::directory) {
         return Reason::push_not_permitted;
     }
-    root.source->set_names_pushed();
+    root.source->set_pushed(Freshness::names);
     return Reason::push_names_only;
 }
 
@@ -176,6 +177,7 @@ void Coherence::read_names(std::span<std::byte> buffer) {
 
 void Coherence::stop() {
     stopping_ = true;
+    read_leases_->stop();
     pushers_.stop();
     const std::lock_guard guard(fence_lock_);
     fence_changed_.notify_all();
@@ -414,6 +416,7 @@ Coherence::Statistics Coherence::statistics() const {
     found.refused.at(static_cast<std::size_t>(Reason::push_no_watch)) = names_.refused();
     found.directories = names_.size();
     found.pushed = pushers_.statistics();
+    found.leases = read_leases_->statistics();
     const std::shared_lock guard(watched_lock_);
     found.filesystems = watched_.size();
     return found;

@@ -35,6 +35,7 @@
 #include <vector>
 
 #include "serve/coherence/pushers.hpp"
+#include "serve/coherence/read_leases.hpp"
 #include "serve/coherence/watched_names.hpp"
 #include "serve/nodes/leased_nodes.hpp"
 #include "serve/reasons.hpp"
@@ -52,8 +53,8 @@ class Coherence {
     Coherence& operator=(const Coherence&) = delete;
 
     // Watches the filesystems of a lease. If it returns `none`, the lease's changes are pushed from
-    // then on; refusals are counted.
-    Reason watch(const std::shared_ptr<const LeaseRoot>& root);
+    // then on, as `how` says: `pushed` or `strict`. Refusals are counted.
+    Reason watch(const std::shared_ptr<const LeaseRoot>& root, Freshness how);
     // Reads events until stop(). A signal must interrupt the thread then.
     void run();
     void stop();
@@ -64,6 +65,8 @@ class Coherence {
     bool sync(std::chrono::milliseconds wait);
 
     Pushers& pushers() noexcept { return pushers_; }
+    // On files of sources that are `strict`.
+    ReadLeases& read_leases() noexcept { return *read_leases_; }
     // Where watching a filesystem is not permitted.
     WatchedNames& names() noexcept { return names_; }
 
@@ -77,6 +80,7 @@ class Coherence {
         int schedule_error = 0;       // -errno of SCHED_FIFO; 0 where the watcher has it
         std::array<std::uint64_t, kReasons> refused{};  // leases, by Reason
         Pushers::Statistics pushed;
+        ReadLeases::Statistics leases;
     };
     Statistics statistics() const;
 
@@ -94,7 +98,7 @@ class Coherence {
     };
 
     Reason watch_names(const LeaseRoot& root);
-    Reason try_watch(const std::shared_ptr<const LeaseRoot>& root);
+    Reason try_watch(const std::shared_ptr<const LeaseRoot>& root, Freshness how);
     int add(const std::shared_ptr<const LeaseRoot>& root, const Source::Real& real);
     int watch_new(Filesystem& filesystem, int directory);
     void read_changes(std::span<std::byte> buffer);
@@ -115,6 +119,7 @@ class Coherence {
 
     LeasedNodes& nodes_;
     Pushers pushers_;
+    const std::shared_ptr<ReadLeases> read_leases_;
     sys::ChangeQueue queue_;
     WatchedNames names_;
     int queue_error_ = 0;

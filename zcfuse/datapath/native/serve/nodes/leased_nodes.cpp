@@ -358,6 +358,14 @@ bool LeasedNodes::is_pushed(std::uint64_t nodeid) const {
     return root != nullptr && root->source->freshness() == Freshness::pushed;
 }
 
+bool LeasedNodes::is_strict(std::uint64_t nodeid) const {
+    if (!any_pushed_.load(std::memory_order_acquire)) {
+        return false;
+    }
+    const auto root = root_above(nodeid);
+    return root != nullptr && root->source->freshness() == Freshness::strict;
+}
+
 int LeasedNodes::status(std::uint64_t nodeid, ThreadCounts& counts, struct ::statx& into,
                         Validity& validity) {
     const auto node = nodes_.find(nodeid);

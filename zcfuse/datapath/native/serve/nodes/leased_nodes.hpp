@@ -137,8 +137,9 @@ class LeasedNodes {
     bool is_changeable(std::uint64_t nodeid) const;
     // Whether a node's source asks another process or machine.
     bool is_far(std::uint64_t nodeid) const;
-    // Whether changes of a node's source are pushed.
+    // Whether a node's source is `pushed`, or `strict`.
     bool is_pushed(std::uint64_t nodeid) const;
+    bool is_strict(std::uint64_t nodeid) const;
     // Whether a look at a name in a directory, or at a node itself (nullptr), waits for no disk:
     // the kernel has the name in its cache.
     bool is_remembered(std::uint64_t nodeid, const char* name) const;

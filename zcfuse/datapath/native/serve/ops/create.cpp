@@ -102,7 +102,7 @@ bool answer_created(Context& context, const Request& request, const Spot& spot, 
                        {handle, 0, 0}};
     // These attributes may be kept, unlike those of other files that are written: the kernel drops
     // them when the file first gets a size, and before that no mapping has a page to store to.
-    answer_by(lease.get(), out.open);
+    answer_by(lease.get(), true, out.open);
     if (!request.answer_with(out)) {
         close_handle(context, handle);
         leased_nodes.nodes().forget(nodeid, 1);

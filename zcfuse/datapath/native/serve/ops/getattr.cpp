@@ -6,6 +6,7 @@ namespace zc::ops {
 bool getattr(Context& context, const Request& request) {
     struct ::statx status {};
     Validity validity;
+    const bool keeps = keeps_attributes(context, request.header.nodeid);
     if (const int error =
             context.leased_nodes().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
@@ -13,7 +14,8 @@ bool getattr(Context& context, const Request& request) {
     }
     // The kernel's FUSE does not see a store through a mapping. So it must not cache attributes of
     // a file that is being written.
-    if (context.leased_nodes().files().is_written(request.header.nodeid)) {
+    if (context.leased_nodes().files().is_written(request.header.nodeid) ||
+        (!keeps && S_ISREG(status.stx_mode))) {
         validity = {};
     }
     request.answer_with(

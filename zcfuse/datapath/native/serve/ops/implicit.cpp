@@ -65,7 +65,7 @@ bool answer_needless(Context& context, const Request& request) {
     const bool is_silent =
         is_open && state.negotiation.silent_opens() && !lists_at_open(state, opcode);
     if (is_open && state.mode == Mode::automatic && state.config.options_allow_silent_opens() &&
-        !state.config.silent_opens) {
+        !state.config.silent_opens && !state.leased_nodes.is_strict(abi::kRootId)) {
         context.counts.because(Reason::opens_large_files);
     }
     if (opcode != abi::Opcode::poll && (!is_silent || !may_open_without(context))) {

@@ -36,15 +36,14 @@ bool lookup(Context& context, const Request& request) {
     if (leased_nodes.is_kept(*directory->root, request.header.nodeid, text)) {
         return false;
     }
-    const auto validity = directory->personal
-                              ? Validity{}
-                              : leased_nodes.validity(watches_names(context, *directory)
-                                                          ? Freshness::pushed
-                                                          : directory->root->source->freshness());
+    const bool watched = watches_names(context, *directory);
+    const auto freshness = watched ? Freshness::pushed : directory->root->source->freshness();
+    const auto validity = directory->personal ? Validity{} : leased_nodes.validity(freshness);
     Found found;
     abi::EntryOut entry{};
     const auto find = [&](Found& into) { return leased_nodes.find(*directory, name, into); };
-    if (const int error = count_lookup(context, *directory, text, find, found, entry); error != 0) {
+    if (const int error = count_lookup(context, *directory, text, watched, find, found, entry);
+        error != 0) {
         return error == -ENOENT ? answer_missing(request, validity) : request.failed(error);
     }
     directory.reset();  // whoever ends the lease behind the reply finds no descriptor of it open

@@ -206,6 +206,10 @@ bool open(Context& context, const Request& request) {
     if (error != 0) {
         return request.failed(error);
     }
+    const bool strict = context.leased_nodes().is_strict(nodeid);
+    if (strict) {
+        lease_for_strict(context, nodeid);
+    }
     if (changes) {
         error = begin_writing(context, request, open, *lease, status);
         if (error != 0) {
@@ -219,13 +223,15 @@ bool open(Context& context, const Request& request) {
         return request.failed(-ENFILE);
     }
     abi::OpenOut out{handle, 0, 0};
-    answer_by(lease.get(), out);
+    answer_by(lease.get(), !strict, out);
     auto way = Way::passthrough;
     const bool sent = send_ahead(context, request, *lease, status);
-    if (!lease->passthrough()) {
+    if (!lease->passthrough() && !strict) {
         const bool keeps = keeps_cache(context, nodeid, status, freshness);
         out.open_flags |= keeps || sent ? abi::fopen::keep_cache : 0;
         way = sent ? Way::pool : Way::cached;
+    } else if (!lease->passthrough()) {
+        way = Way::pool;
     }
     if (context.counts.trace.on()) {
         context.counts.trace.travels(way, size_of(*lease, status));

@@ -12,6 +12,13 @@ std::uint64_t size_of(const FileLease& lease, const struct ::statx& version) {
     return described ? shown.stx_size : version.stx_size;
 }
 
+void lease_for_strict(Context& context, std::uint64_t nodeid) {
+    const int error = context.state.coherence->read_leases().take(nodeid);
+    if (error != 0) {
+        context.counts.because(error == -EAGAIN ? Reason::strict_written : Reason::strict_refused);
+    }
+}
+
 int refuse_open(Context& context, const Request& request, std::uint64_t nodeid, bool keeps_more) {
     const auto uid = request.header.uid;
     if (!context.leased_nodes().files().admits(uid, nodeid)) {
@@ -109,7 +116,11 @@ NewLease::NewLease(Context& context, Opened opened, std::uint64_t nodeid)
         return;
     }
     const auto mode = opened_.mode.value_or(Mode::automatic);
-    const auto& extents = opened_.extents;
+    auto& extents = opened_.extents;
+    if (context.leased_nodes().is_strict(nodeid) && is_whole_file(extents)) {
+        auto& file = extents.front().file;
+        file = context.state.coherence->read_leases().enrol(nodeid, std::move(file));
+    }
     if (!is_whole_file(extents)) {
         better_later_ = !opened_.keeps;
     } else if (mode != Mode::automatic && mode != Mode::passthrough) {

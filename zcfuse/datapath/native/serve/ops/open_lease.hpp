@@ -11,6 +11,9 @@ namespace zc::ops {
 // place, and then this is a system call.
 std::uint64_t size_of(const FileLease& lease, const struct ::statx& version);
 
+// Leases the open file of a node whose source is `strict`; a refusal is counted.
+void lease_for_strict(Context& context, std::uint64_t nodeid);
+
 // 0, or -EMFILE if the client's user has too many files open. `keeps_more`: whether the open costs
 // a descriptor beside the lease's, so that the reserve is looked at first.
 int refuse_open(Context& context, const Request& request, std::uint64_t nodeid, bool keeps_more);

@@ -67,6 +67,12 @@ abi::Attr attributes_of(const struct ::statx& status) noexcept;
 abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
                        Validity validity) noexcept;
 
+// Whether the kernel may keep what a look at a file shows. Ask before that look.
+inline bool keeps_attributes(const Context& context, std::uint64_t nodeid) {
+    return !context.state.coherence || context.state.coherence->read_leases().holds(nodeid) ||
+           !context.leased_nodes().is_strict(nodeid);
+}
+
 // Whether each change of the directory's names is pushed. Ask before a look at any of them.
 inline bool watches_names(const Context& context, const Directory& directory) {
     return directory.root->source->freshness() == Freshness::names && context.state.coherence &&
@@ -74,11 +80,11 @@ inline bool watches_names(const Context& context, const Directory& directory) {
 }
 
 // Counts a lookup of what `find` says that a name in a directory shows, and makes the entry that
-// the kernel is given; the caller forgets it where the reply fails. 0, -errno or kUpcall.
+// the kernel is given; the caller forgets it where the reply fails. `names_watched`: as
+// watches_names() says. 0, -errno or kUpcall.
 template <typename Find>
-int count_lookup(Context& context, const Directory& directory, std::string_view name, Find find,
-                 Found& found, abi::EntryOut& into) {
-    const bool names_watched = watches_names(context, directory);
+int count_lookup(Context& context, const Directory& directory, std::string_view name,
+                 bool names_watched, Find find, Found& found, abi::EntryOut& into) {
     auto copies = context.leased_nodes().copies();
     if (const int error = find(found); error != 0) {
         return error;
@@ -107,9 +113,10 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
     // pushed, the node is looked at again now. If its name stands for another by then, that change
     // is pushed behind this reply; only the attributes must not stay.
     Found again;
-    const bool same =
-        freshness != Freshness::pushed || (find(again) == 0 && again.identity == found.identity);
-    if (freshness == Freshness::pushed && same) {
+    const bool pushed = reports_changes(freshness);
+    const bool keeps = !pushed || keeps_attributes(context, nodeid);
+    const bool same = !pushed || (find(again) == 0 && again.identity == found.identity);
+    if (pushed && same) {
         found.status = again.status;
     }
     into = entry_of(nodeid, found.status, validity);
@@ -123,7 +130,8 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
     }
     // A store through a mapping is not seen by the kernel's FUSE: no attributes of a file that is
     // written may be kept.
-    if (!same || context.leased_nodes().files().is_written(nodeid)) {
+    if (!same || (!keeps && S_ISREG(found.status.stx_mode)) ||
+        context.leased_nodes().files().is_written(nodeid)) {
         into.attr_valid = into.attr_valid_nsec = 0;
     }
     return 0;

@@ -33,6 +33,7 @@ class Reply {
         const auto& header = request.header;
         leased_ = plus && context.leased_nodes().directory_for(header.nodeid, header.uid,
                                                                context.counts, directory_) == 0;
+        names_watched_ = leased_ && watches_names(context, *directory_);
     }
 
     // Puts the entry at hand into it; false when it does not fit.
@@ -88,7 +89,8 @@ class Reply {
         }
         Found found;
         const auto what = [&](Found& one) { return find(entry, one); };
-        const int error = count_lookup(context_, *directory_, entry.text(), what, found, into);
+        const int error =
+            count_lookup(context_, *directory_, entry.text(), names_watched_, what, found, into);
         if (error == kUpcall) {
             ino = source.shown_ino(found.status);
             return !leased_nodes.is_refused(found.status);
@@ -107,6 +109,7 @@ class Reply {
     const bool plus_;
     const std::size_t size_;
     bool leased_ = false;
+    bool names_watched_ = false;
     std::shared_ptr<const Directory> directory_;
     std::vector<std::uint64_t> counted_;
 };

@@ -15,10 +15,14 @@ abi::StatxTime time_of(const statx_timestamp& time) noexcept {
 bool statx(Context& context, const Request& request) {
     struct ::statx status {};
     Validity validity;
+    const bool keeps = keeps_attributes(context, request.header.nodeid);
     if (const int error =
             context.leased_nodes().status(request.header.nodeid, context.counts, status, validity);
         error != 0) {
         return request.failed(error);
+    }
+    if (!keeps && S_ISREG(status.stx_mode)) {
+        validity = {};
     }
     abi::StatxOut out{};
     out.attr_valid = validity.seconds;

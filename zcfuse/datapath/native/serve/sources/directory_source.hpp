@@ -35,11 +35,8 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     void add_real(std::uint32_t first, std::vector<Real>& into) const override {
         into.push_back({first, fd_.get()});
     }
-    void set_pushed() const noexcept override {
-        freshness_.store(Freshness::pushed, std::memory_order_release);
-    }
-    void set_names_pushed() const noexcept override {
-        freshness_.store(Freshness::names, std::memory_order_release);
+    void set_pushed(Freshness how) const noexcept override {
+        freshness_.store(how, std::memory_order_release);
     }
 
     // The identity of a file that `name` in `directory` leads to, with its status; layer 0.

@@ -46,7 +46,7 @@ class FilterSource final : public Source, public std::enable_shared_from_this<Fi
             inner_->add_real(first, into);
         }
     }
-    void set_pushed() const noexcept override { inner_->set_pushed(); }
+    void set_pushed(Freshness how) const noexcept override { inner_->set_pushed(how); }
     bool is_complete() const noexcept override { return inner_->is_complete(); }
     std::size_t entries() const override { return inner_->entries(); }
     std::size_t bytes() const noexcept override { return inner_->bytes(); }

@@ -36,9 +36,14 @@ namespace zc {
 inline constexpr int kUpcall = 1;
 
 // How long a source's answers hold: for a time, because others change the tree silently; forever;
-// or until the source reports a change. `names`: names hold until a change is reported, attributes
-// for a time.
-enum class Freshness : std::uint8_t { timed, fixed, pushed, names };
+// or until the source reports a change. `strict`: the same, but the size and times of a file hold
+// only while this process has a lease on it (serve/coherence/read_leases.hpp), and its bytes never.
+// `names`: names hold until a change is reported, attributes for a time.
+enum class Freshness : std::uint8_t { timed, fixed, pushed, strict, names };
+
+constexpr bool reports_changes(Freshness freshness) noexcept {
+    return freshness == Freshness::pushed || freshness == Freshness::strict;
+}
 
 class UnionDirectory;
 
@@ -234,10 +239,9 @@ class Source {
         int fd = -1;  // the source's
     };
     virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
-    // From now on every change of its real directories is pushed to the kernel.
-    virtual void set_pushed() const noexcept {}
-    // The same of the names in those of its directories that are watched.
-    virtual void set_names_pushed() const noexcept {}
+    // From now on every change of its real directories is pushed to the kernel: `pushed` or
+    // `strict`. With `names` only that of names, in those of its directories that are watched.
+    virtual void set_pushed(Freshness /*how*/) const noexcept {}
     // A number of what identities are relative to: filesystems, an archive's index. Two processes'
     // sources with the same number never give one identity to two files, so nodes below a lease
     // outlive the process.
