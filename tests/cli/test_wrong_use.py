@@ -333,7 +333,6 @@ def test_a_data_path_that_cannot_start(refuse, mountpoint):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--survive", "--upper", "u"], "--upper u: a crash could repeat a change;"),
         (["--survive", "--transport", "uring"], "--survive: a ring dies with its daemon;"),
         (["-o", "writable,no_directory_lease"], "-o no_directory_lease: rw needs the lease;"),
         (["--rw", "-o", "path=naive"], "-o path=naive: rw needs the data path;"),

@@ -22,6 +22,7 @@ pytestmark = requires("mounting")
 
 _COMMAND_S = 60.0
 _KILLS = 4
+_WRITABLE_UNIONS = ("upper-pool", "upper-marks")
 
 # Code that every Python of a mount runs at its start, from a directory in PYTHONPATH.
 _OTHER_LAYOUT = """
@@ -121,15 +122,16 @@ def test_clients_notice_nothing_of_kills_but_time(kind):
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("kind", ["writable", "writable-pool"])
+@pytest.mark.parametrize("kind", ["writable", "writable-pool", *_WRITABLE_UNIONS])
 def test_writers_notice_nothing_of_kills_but_time(kind):
     done = _run(kind).done
     assert min(done["rename over"], done["append"], done["chmod"]) > 0
+    assert kind not in _WRITABLE_UNIONS or done["chmod copied"] >= LEAST_STEPS
 
 
 @pytest.mark.alone
 @requires("strace")
-@pytest.mark.parametrize("kind", ["writable", "writable-pool"])
+@pytest.mark.parametrize("kind", ["writable", "writable-pool", *_WRITABLE_UNIONS])
 def test_a_change_whose_answer_a_dead_daemon_owes_is_made_once(kind):
     report = run(kind, _KILLS, by="answer", seed=1)
     assert report.clean(), report.text()
@@ -277,6 +279,17 @@ def test_a_request_that_kills_three_daemons_gets_eio(mountpoint, tmp_path):
 def test_options_that_break_the_promise_are_refused(options, source, mountpoint):
     result = zcfuse("mount", str(source), str(mountpoint), "--survive", *options, check=False)
     assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert find_mount(str(mountpoint)) is None
+
+
+def test_a_writable_pool_is_refused(source, mountpoint, tmp_path):
+    program = tmp_path / "pool.py"
+    program.write_text(f"import zcfuse\ntree = zcfuse.Pool([{str(source)!r}])\n")
+    given = (f"{program}:tree", str(mountpoint), "--survive", "--rw")
+    result = zcfuse("mount", *given, check=False)
+    assert result.returncode == 2
+    assert result.stderr.endswith("leave rw or survive out\n")
     assert len(result.stderr.splitlines()) == 1
     assert find_mount(str(mountpoint)) is None
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,15 @@ pytestmark = [requires("mounting", "root", "strace"), pytest.mark.alone]
 
 _CLIENT_S = 60.0
 _DELAY_US = 20_000_000
+_CREATE = "os.close(os.open({!r}, os.O_CREAT | os.O_EXCL, 0o400))"
+_COPY = """
+held = os.open('file', 0)
+number = os.stat('file').st_ino
+{}
+for found in (os.stat('file'), os.fstat(held)):
+    assert found.st_ino == number and (found.st_mode & 0o777 == 0o640 or found.st_mtime == 1)
+assert os.pread(held, 9, 0) == open('file', 'rb').read() == b'file'
+"""
 # By name: the daemon's system call, the client's code in the mount, and what the backing tree then
 # has, and has no more.
 _CHANGES = {
@@ -34,18 +44,72 @@ _CHANGES = {
         "directory",
     ),
 }
+# The same of a union. The upper layer has the directory `pure`, the file `top`, a copy of `both`,
+# and whiteouts of the file `covered` and of the directory `hidden`.
+_UNION_CHANGES = {
+    "copy": ("linkat", _COPY.format("os.chmod('file', 0o640)"), "file", "none"),
+    "metacopy": ("linkat", _COPY.format("os.utime('file', (1, 1))"), "file", "none"),
+    "mkdir": ("mkdirat", "os.mkdir('new'); assert not os.listdir('new')", "new", "none"),
+    "mkdir_over_whiteout": (
+        "renameat2",
+        "os.mkdir('hidden'); assert not os.listdir('hidden')",
+        "hidden",
+        "none",
+    ),
+    "create": ("openat2", _CREATE.format("new"), "new", "none"),
+    "create_over_whiteout": ("renameat2", _CREATE.format("covered"), "covered", "none"),
+    "symlink": ("symlinkat", "os.symlink('target', 'new')", "new", "none"),
+    "link": ("linkat", "os.link('top', 'new')", "new", "none"),
+    "link_over_whiteout": ("renameat2", "os.link('top', 'covered')", "covered", "none"),
+    "unlink_lower": ("mknodat", "os.unlink('file')", ".", "file"),
+    "unlink_copy": ("renameat2", "os.unlink('both')", ".", "both"),
+    "unlink_upper": ("unlinkat", "os.unlink('top')", ".", "top"),
+    "rmdir": ("unlinkat", "os.rmdir('pure')", ".", "pure"),
+    "rename": ("renameat2", "os.rename('file', 'new'); os.stat('new')", "new", "file"),
+    "rename_over_whiteout": ("renameat2", "os.rename('file', 'covered')", "covered", "file"),
+    "replace": ("renameat2", "os.rename('file', 'other')", ".", "file"),
+    "move": (
+        "renameat2",
+        "os.rename('both_directories', 'new'); assert os.listdir('new') == ['inner']",
+        "new",
+        "both_directories",
+    ),
+}
 
 
 @pytest.mark.parametrize("change", _CHANGES)
 def test_a_change_that_a_dead_daemon_made_succeeds_for_the_client(change, tmp_path):
-    call, code, made, gone = _CHANGES[change]
-    backing, where = tmp_path / "backing", tmp_path / "mount"
-    for one in (backing, backing / "directory", where):
-        one.mkdir()
+    backing = tmp_path / "backing"
+    (backing / "directory").mkdir(parents=True)
     for name in ("file", "other"):
         (backing / name).write_text(name)
-    log = str(tmp_path / "log")
-    with mounted(str(where), [str(backing), "--rw"], log) as entry:
+    _check(_CHANGES[change], tmp_path, [backing], [str(backing), "--rw"])
+
+
+@pytest.mark.parametrize("change", _UNION_CHANGES)
+def test_a_change_of_a_union_that_a_dead_daemon_made_succeeds_for_the_client(change, tmp_path):
+    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    for one in (lower / "hidden", lower / "both_directories", upper / "both_directories"):
+        one.mkdir(parents=True)
+    (upper / "pure").mkdir()
+    for name in ("file", "other", "both", "covered", "hidden/inner", "both_directories/inner"):
+        (lower / name).write_text(name)
+    for name in ("top", "both"):
+        (upper / name).write_text(name)
+    for name in ("covered", "hidden"):
+        os.mknod(upper / name, stat.S_IFCHR)
+    options = ["--metacopy", "--redirect-dir"] if change in ("metacopy", "move") else []
+    arguments = ["--layer", str(lower), "--upper", str(upper), *options]
+    _check(_UNION_CHANGES[change], tmp_path, [upper, lower], arguments)
+    if change == "mkdir":
+        assert os.getxattr(upper / "new", "trusted.overlay.opaque") == b"y"
+
+
+def _check(change, tmp_path, layers, arguments):
+    call, code, made, gone = change
+    where = tmp_path / "mount"
+    where.mkdir()
+    with mounted(str(where), arguments, str(tmp_path / "log")) as entry:
         before = successor(entry, 0)
         daemon = before.processes["datapath"]
         inject = f"inject={call}:delay_exit={_DELAY_US}"
@@ -57,7 +121,7 @@ def test_a_change_that_a_dead_daemon_made_succeeds_for_the_client(change, tmp_pa
         try:
             assert eventually(lambda: _is_traced(daemon))
             client = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-            assert eventually(lambda: _is_made(backing / made, backing / gone))
+            assert eventually(lambda: _is_made(layers, made, gone))
             assert client.poll() is None
             os.kill(daemon, signal.SIGKILL)
         finally:
@@ -65,12 +129,23 @@ def test_a_change_that_a_dead_daemon_made_succeeds_for_the_client(change, tmp_pa
             tracer.wait()
         _, error = client.communicate(timeout=_CLIENT_S)
         assert client.returncode == 0, error
-        assert _is_made(backing / made, backing / gone)
+        assert _is_made(layers, made, gone)
         assert successor(entry, 1).survival.restarts == 1
 
 
-def _is_made(made: Path, gone: Path) -> bool:
-    return os.path.lexists(made) and not os.path.lexists(gone)
+def _is_made(layers: list[Path], made: str, gone: str) -> bool:
+    has_copy = made in ("file", "covered", "hidden")
+    return _shows(layers[:1] if has_copy else layers, made) and not _shows(layers, gone)
+
+
+def _shows(layers: list[Path], name: str) -> bool:
+    for layer in layers:
+        try:
+            found = (layer / name).lstat()
+        except FileNotFoundError:
+            continue
+        return not stat.S_ISCHR(found.st_mode)
+    return False
 
 
 def _is_traced(process: int) -> bool:

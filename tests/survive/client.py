@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tests.survive.copies import COPIERS, MOVERS
 from tests.survive.tree import DIRECTORIES, FILES, content_of, path_of, size_of
 from tests.survive.writers import WRITERS
 
@@ -188,7 +189,7 @@ ROLES = {"walk": walk, "read": read, "hold": hold, "stay": stay}
 def main() -> None:
     role, mount, backing, stop, report = sys.argv[1:]
     client = Client(mount, backing)
-    step = (ROLES | WRITERS)[role](client)
+    step = (ROLES | WRITERS | COPIERS | MOVERS)[role](client)
     for number in itertools.count():
         if number >= LEAST_STEPS and os.path.exists(stop):
             break

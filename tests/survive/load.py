@@ -19,8 +19,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.support import abort, eventually, find_mount, let_pass
-from tests.survive import deaths, tree
+from tests.survive import copies, deaths, tree
 from tests.survive.client import ROLES
+from tests.survive.copies import COPIERS, MOVERS
 from tests.survive.writers import WRITERS
 from zcfuse.admin.status import StatusDocument, StatusError, read_status_of
 from zcfuse.admin.status import find_mount as find_entry
@@ -33,6 +34,12 @@ _OF_MIRRORS = {
     "immutable": ("--immutable",),
     "writable": ("--rw",),
     "writable-pool": ("--rw", "--path", "pool"),
+}
+# The same of a union whose upper layer clients change.
+_OF_WRITABLE_UNIONS = {
+    "upper": (),
+    "upper-pool": ("--path", "pool"),
+    "upper-marks": ("--metacopy", "--redirect-dir"),
 }
 _COMMAND_S = 60.0
 _SUCCESSOR_S = 60.0
@@ -89,6 +96,8 @@ def arguments_of(kind: str, work: str) -> tuple[str, list[str]]:
     tree.make(backing)
     if kind in _OF_MIRRORS:
         return backing, [backing, *_OF_MIRRORS[kind]]
+    if kind in _OF_WRITABLE_UNIONS:
+        return _writable_union(backing, work, _OF_WRITABLE_UNIONS[kind])
     if kind == "union":
         upper = os.path.join(work, "upper")
         os.mkdir(upper)
@@ -118,8 +127,22 @@ def arguments_of(kind: str, work: str) -> tuple[str, list[str]]:
     return backing, ["--tree", path]
 
 
+def _writable_union(lower: str, work: str, options: Iterable[str]) -> tuple[str, list[str]]:
+    """Make an upper layer; return a tree that shows where the writers' directories come to be."""
+    upper, whole = os.path.join(work, "upper"), os.path.join(work, "whole")
+    os.mkdir(upper)
+    subprocess.run(["cp", "-a", lower, whole], check=True)
+    for name in WRITERS:
+        os.symlink(os.path.join(upper, name), os.path.join(whole, name))
+    copies.make(lower)
+    return whole, ["--layer", lower, "--upper", upper, *options]
+
+
 def _roles_of(arguments: list[str]) -> Iterable[str]:
-    return (*ROLES, *WRITERS) if "--rw" in arguments else tuple(ROLES)
+    roles = [*ROLES]
+    roles += [*WRITERS] if "--rw" in arguments or "--upper" in arguments else []
+    roles += [*COPIERS] if "--upper" in arguments else []
+    return [*roles, *MOVERS] if "--redirect-dir" in arguments else roles
 
 
 class Load:

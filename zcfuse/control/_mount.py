@@ -207,9 +207,10 @@ def _check_writable(tree: Tree, survival: Survival | None) -> None:
             " leave rw out, or mount a Mirror or a Union that overrides nothing, or a Pool",
             usage=True,
         )
-    if survival is not None and (lease.layers or survival.is_program):
+    if survival is not None and (lease.refusals is not None or survival.is_program):
         raise MountError(
-            "rw: with survive only 'zcfuse mount --rw' of one directory: leave rw or survive out",
+            "rw: with survive only 'zcfuse mount' of one directory, or with --upper: leave rw or"
+            " survive out",
             usage=True,
         )
 

@@ -169,8 +169,8 @@ class MountOptions:
         "Keep the mount over a crash of its daemon and over upgrades: clients only wait.",
         more="A second process, the holder, starts a successor. For a program, it waits for the"
         " next one that calls zcfuse.attach(). Requests travel over /dev/fuse."
-        " Not for transport=uring, and the paths naive and upcall. With rw, for the mount of one"
-        " directory by a command.",
+        " Not for transport=uring, and the paths naive and upcall. With rw, only for a command's"
+        " mount of one directory, or of a union with --upper.",
         words={"survive": True},
     )
     survive_wait: float = option(

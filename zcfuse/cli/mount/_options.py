@@ -301,11 +301,7 @@ def mount_options(values: Mapping[str, object]) -> MountOptions:
     if values.get("immutable") and "cache_timeout" in values:
         raise RefusedOptionError("cache_timeout", values["cache_timeout"], NO_TIMEOUT_IF_IMMUTABLE)
     ours: Any = {one.name: values[one.name] for one in MOUNT_OPTIONS if one.name in values}
-    upper = values.get("upper")
-    if upper is not None:
-        if values.get("survive"):
-            remedy = "a crash could repeat a change; leave upper or survive out"
-            raise RefusedOptionError("upper", upper, remedy)
+    if values.get("upper") is not None:
         ours["rw"] = True
     return MountOptions(**ours)
 

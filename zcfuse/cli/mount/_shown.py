@@ -309,7 +309,7 @@ def _upper(wanted: ChosenSources, layers: tuple[str, ...], where: str) -> Upper 
             os.mkdir(work, 0o700)
     work = check_source(work)
     check_layers((directory, work, *layers))
-    for path in (directory, work):
+    for path in () if wanted.mounted else (directory, work):
         check_apart(path, where)
     return Upper(directory, work, metacopy=wanted.metacopy, redirect_dir=wanted.redirect_dir)
 

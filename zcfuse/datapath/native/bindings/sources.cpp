@@ -49,11 +49,15 @@ void lease_union(DataPath& path, std::uint64_t nodeid, const std::vector<AnySour
     for (const auto& layer : given) {
         layers.push_back(source_of(layer));
     }
-    OverlayChanges changes{{}, metacopies, redirects};
+    auto& state = path.state();
+    OverlayChanges changes{{}, metacopies, redirects, nullptr};
+    if (work >= 0 && state.has_holder()) {
+        changes.memory = {state.surviving, &state.surviving->copies()};
+    }
     if (const int error = work >= 0 ? sys::dup_cloexec(work, changes.work) : 0; error < 0) {
         throw std::system_error(-error, std::generic_category(), "leasing an upper layer");
     }
-    auto& leased_nodes = path.state().leased_nodes;
+    auto& leased_nodes = state.leased_nodes;
     leased_nodes.lease(nodeid, OverlaySource::make(std::move(layers), sees_trusted,
                                                    leased_nodes.snapshots(), std::move(changes)));
 }

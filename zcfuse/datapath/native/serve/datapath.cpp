@@ -188,13 +188,14 @@ void DataPath::show_init() {
     }
 }
 
-void DataPath::finish_renames() {
-    if (state_->surviving->changes().inherited().empty()) {
-        return;
-    }
+// Copies first: a renamed file may be one.
+void DataPath::finish_changes() {
     const auto counts = state_->ledger.join("start");
-    ops::Context context{*state_, *counts, {}};
-    ops::finish_renames(context);
+    state_->leased_nodes.inherit_copies(*counts);
+    if (!state_->surviving->changes().inherited().empty()) {
+        ops::Context context{*state_, *counts, {}};
+        ops::finish_renames(context);
+    }
 }
 
 int DataPath::connect_holder(int socket) {
@@ -215,7 +216,7 @@ int DataPath::resend() const {
 
 void DataPath::start() {
     show_init();
-    finish_renames();
+    finish_changes();
     state_->leased_nodes.share_descriptors();
     started_ = std::chrono::steady_clock::now();
     auto plans = threads_of(state_, channels_);

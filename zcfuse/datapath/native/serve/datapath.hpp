@@ -127,7 +127,7 @@ class DataPath {
     // Has the kernel's mode of a file that control has open survive, or takes the one that did.
     void keep_mode(std::uint64_t nodeid, std::shared_ptr<const BackingId>& backing);
     void show_init();
-    void finish_renames();
+    void finish_changes();
     void inherit_files(const std::shared_ptr<const DeviceChannel>& session);
     void take_clones(const std::shared_ptr<const DeviceChannel>& session,
                      std::vector<sys::UniqueFd> clones);

@@ -20,7 +20,7 @@ struct ::statx file(std::uint64_t number, std::int64_t birth) {
 TEST("a copy shows the number of its original, and a later file with the copy's number its own") {
     CopyNumbers numbers;
     CHECK_EQ(numbers.of(file(7, 1)), 0U);
-    numbers.keep(file(7, 1), 42);
+    numbers.keep(*CopyNumbers::born(file(7, 1)), 42);
     CHECK_EQ(numbers.of(file(7, 1)), 42U);
     CHECK_EQ(numbers.of(file(7, 2)), 0U);
 }
@@ -28,7 +28,7 @@ TEST("a copy shows the number of its original, and a later file with the copy's 
 TEST("the oldest copy shows its own number again where there are too many") {
     CopyNumbers numbers(2);
     for (std::uint64_t copy = 1; copy <= 3; ++copy) {
-        numbers.keep(file(copy, 1), 100 + copy);
+        numbers.keep(*CopyNumbers::born(file(copy, 1)), 100 + copy);
     }
     CHECK_EQ(numbers.of(file(1, 1)), 0U);
     CHECK_EQ(numbers.of(file(2, 1)), 102U);
@@ -37,9 +37,9 @@ TEST("the oldest copy shows its own number again where there are too many") {
 
 TEST("a copy that is kept twice takes one place") {
     CopyNumbers numbers(2);
-    numbers.keep(file(1, 1), 101);
-    numbers.keep(file(2, 1), 102);
-    numbers.keep(file(2, 1), 103);
+    numbers.keep(*CopyNumbers::born(file(1, 1)), 101);
+    numbers.keep(*CopyNumbers::born(file(2, 1)), 102);
+    numbers.keep(*CopyNumbers::born(file(2, 1)), 103);
     CHECK_EQ(numbers.of(file(1, 1)), 101U);
     CHECK_EQ(numbers.of(file(2, 1)), 103U);
 }

@@ -1,46 +1,16 @@
 // Open files, backing ids and control's records in memory that outlives its process.
-#include <fcntl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
 #include <map>
 #include <random>
 #include <set>
 #include <string>
 
 #include "check.hpp"
-#include "files.hpp"
 #include "serve/nodes/table.hpp"
 #include "serve/surviving/handle_memory.hpp"
 #include "serve/surviving/journal.hpp"
-#include "serve/surviving/publish.hpp"
+#include "surviving.hpp"
 
 namespace zc::test {
-
-namespace {
-
-sys::UniqueFd copy_of(int fd) {
-    sys::UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    checked(copy.get(), "dup");
-    return copy;
-}
-
-template <typename Body>
-void kill_in(unsigned microseconds, Body body) {
-    const pid_t child = ::fork();
-    checked(child, "fork");
-    if (child == 0) {
-        for (std::uint64_t turn = 1;; ++turn) {
-            body(turn);
-        }
-    }
-    ::usleep(microseconds);
-    ::kill(child, SIGKILL);
-    CHECK_EQ(::waitpid(child, nullptr, 0), child);
-}
-
-}  // namespace
 
 TEST("handles are whole after a kill at any point, and numbers are not used twice") {
     const HandleMemory first;

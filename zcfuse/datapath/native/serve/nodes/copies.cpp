@@ -81,13 +81,13 @@ int LeasedNodes::prepare_change(std::uint64_t nodeid, ThreadCounts& counts, Copi
     }
     int error = -ESTALE;
     for (const auto& link : nodes_.links(nodeid)) {
-        Identity copy;
+        Copied copy;
         error = directory_to_change(link.parent, counts, directory);
         error = error != 0 ? error
                            : directory->at->as_union()->copy_up(
                                  link.name.c_str(), directory->within(identity), bytes, copy);
-        copy.lease += root->number;
-        if (error == 0 && copy != identity) {
+        copy.identity.lease += root->number;
+        if (error == 0 && copy.identity != identity) {
             note_copy(identity, copy);
         }
         if (error != -ESTALE) {
@@ -99,10 +99,58 @@ int LeasedNodes::prepare_change(std::uint64_t nodeid, ThreadCounts& counts, Copi
     return copied ? prepare_change(nodeid, counts, bytes) : error;
 }
 
-// The original of a metacopy is also that of a copy of the metacopy.
-void LeasedNodes::note_copy(const Identity& before, const Identity& copy) {
-    copies_.fetch_add(1, std::memory_order_acq_rel);
+void LeasedNodes::note_copy(const Identity& before, const Copied& copy) {
     const auto known = nodes_.nodeid_of(before);
+    stand_for(known, before, copy.identity);
+    made_copies_.settle(copy.record, known);
+}
+
+// Whether a name of a node leads to a file.
+bool LeasedNodes::shows(std::uint64_t nodeid, const Identity& file, ThreadCounts& counts) {
+    for (const auto& link : nodes_.links(nodeid)) {
+        std::shared_ptr<const Directory> parent;
+        Found found;
+        if (directory(link.parent, counts, parent) == 0 &&
+            find(*parent, link.name.c_str(), found) == 0 && found.identity == file) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// A nodeid is never used twice, so a node that is there is the one that the record is about. A copy
+// that was made and not settled was asked for by a request that comes again, so its node is there.
+void LeasedNodes::inherit_copies(ThreadCounts& counts) {
+    std::shared_ptr<const LeaseRoot> changed;
+    {
+        const std::shared_lock guard(roots_lock_);
+        for (const auto& [nodeid, root] : roots_) {
+            changed = root->source->is_changeable() ? root : changed;
+        }
+    }
+    for (const auto& [sequence, copy, state, nodeid] : made_copies_.all()) {
+        if (changed == nullptr) {
+            return;
+        }
+        auto [before, after, birth, number] = copy;
+        before.lease += changed->number;
+        after.lease += changed->number;
+        const bool is_settled = state == CopyMemory::State::settled;
+        const auto known = is_settled ? nodeid : nodes_.nodeid_of(before);
+        if (!is_settled && (known == 0 || shows(known, before, counts))) {
+            continue;
+        }
+        const auto node = nodes_.find(known);
+        stand_for(node && node->identity == before ? known : 0, before, after);
+        if (!is_settled) {
+            made_copies_.settle(sequence, known);
+        }
+    }
+}
+
+// The original of a metacopy is also that of a copy of the metacopy.
+void LeasedNodes::stand_for(std::uint64_t known, const Identity& before, const Identity& copy) {
+    copies_.fetch_add(1, std::memory_order_acq_rel);
     const std::lock_guard guard(copied_lock_);
     Originals originals;
     if (auto earlier = originals_.extract(before)) {

@@ -68,6 +68,7 @@ LeasedNodes::LeasedNodes(LeaseTable& leases, const Config& config, SurvivingStat
       silent_opens_(config.wants_silent_opens()),
       users_(std::make_shared<UserDescriptors>(sys::descriptor_limit(), config.shared)),
       session_(surviving.session()),
+      made_copies_(surviving.copies()),
       nodes_(surviving.nodes()),
       cache_(share(kDirectoryShare, kMostDirectories)),
       files_(leases, share(kKeptShare, kMostKept), *users_, closer_,

@@ -162,7 +162,10 @@ class LeasedNodes {
     // A file that was copied up is another file from then on, with another node: the kernel keeps
     // one backing file an inode, and who has the old one open reads on. A change by the old node
     // reaches the copy; an open of it fails with ESTALE, on which the kernel looks the name up.
-    void note_copy(const Identity& before, const Identity& copy);
+    void note_copy(const Identity& before, const Copied& copy);
+    // Notes the copies of an earlier process. Call it once the directories are leased, before
+    // requests are served.
+    void inherit_copies(ThreadCounts& counts);
     bool is_copied(std::uint64_t nodeid) const;
     bool is_metacopy_node(std::uint64_t nodeid) const;
     // The identity of `nodeid` where that leads to the copy `found`, and else `found`.
@@ -262,6 +265,8 @@ class LeasedNodes {
   private:
     struct Climb;
     Identity present(std::uint64_t nodeid, const Identity& identity) const;
+    void stand_for(std::uint64_t known, const Identity& before, const Identity& copy);
+    bool shows(std::uint64_t nodeid, const Identity& file, ThreadCounts& counts);
     bool closes_slowly(std::uint64_t nodeid, const FileLease& lease) const;
     bool fresh(const Directory& directory, std::int64_t now) const noexcept;
     int climb(std::uint64_t nodeid, std::int64_t now, Climb& into) const;
@@ -287,6 +292,7 @@ class LeasedNodes {
     const bool silent_opens_;
     const std::shared_ptr<UserDescriptors> users_;
     SessionMemory& session_;
+    CopyMemory& made_copies_;
     NodeTable& nodes_;
     DirectoryCache cache_;
     Closer closer_;

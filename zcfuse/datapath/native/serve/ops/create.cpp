@@ -63,6 +63,9 @@ int unmake(Context& context, const Request& request, const Spot& spot) {
     if (const auto nodeid = leased_nodes.nodes().nodeid_of(found.identity); nodeid != 0) {
         leased_nodes.nodes().forget(nodeid, 1);
     }
+    if (spot.as_union() != nullptr) {
+        return spot.as_union()->remove(spot.name, false);
+    }
     return as_caller(context, request, Groups::where_refused,
                      [&] { return sys::remove_name(spot.fd(), spot.name, false); });
 }

@@ -28,8 +28,9 @@ bool link(Context& context, const Request& request) {
         error = file.open(context, wanted.oldnodeid);
     }
     const auto node = context.leased_nodes().nodes().find(wanted.oldnodeid);
-    const bool made = error == 0 && node && node->identity.type != S_IFDIR &&
-                      was_made(context, request, spot, node->identity.type, node->identity.ino);
+    const bool made =
+        error == 0 && node && node->identity.type != S_IFDIR &&
+        was_made(context, request, spot, node->identity.type & S_IFMT, wanted.oldnodeid);
     if (error == 0 && !made && spot.as_union() != nullptr) {
         error = spot.as_union()->link(file.get(), identity_in(context, spot, wanted.oldnodeid),
                                       spot.name);

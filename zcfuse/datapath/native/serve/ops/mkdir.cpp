@@ -12,7 +12,10 @@ bool mkdir(Context& context, const Request& request) {
         return false;
     }
     int error = find_spot(context, request.header.nodeid, request.name(sizeof wanted), spot);
-    if (error == 0 && !was_made(context, request, spot, S_IFDIR)) {
+    const bool made = error == 0 && was_made(context, request, spot, S_IFDIR);
+    if (made && spot.as_union() != nullptr) {
+        error = spot.as_union()->complete_directory(spot.name);
+    } else if (error == 0 && !made) {
         context.identity.use_umask(wanted.umask);
         error = make_as_caller(context, request, spot, groups_for(wanted.mode), true,
                                [&](int directory, const char* name) {

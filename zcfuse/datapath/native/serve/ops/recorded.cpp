@@ -1,5 +1,6 @@
 #include "serve/ops/recorded.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 namespace zc::ops {
@@ -29,7 +30,7 @@ void record(Context& context, const Request& request, const ChangeMemory::Place&
 }
 
 bool was_made(Context& context, const Request& request, const Spot& spot, std::uint32_t type,
-              std::uint64_t ino) {
+              std::uint64_t linked) {
     if (!context.state.has_holder()) {
         return false;
     }
@@ -39,8 +40,20 @@ bool was_made(Context& context, const Request& request, const Spot& spot, std::u
         record(context, request, {spot.parent, spot.name, {}});
         return false;
     }
-    return error == 0 && (found.status.stx_mode & S_IFMT) == type &&
-           (ino == 0 || ino == found.status.stx_ino) && recorded(context, request).has_value();
+    if (error != 0 || (found.status.stx_mode & S_IFMT) != type || !recorded(context, request)) {
+        return false;
+    }
+    auto& leased_nodes = context.leased_nodes();
+    const auto node = leased_nodes.nodes().find(linked);
+    return linked == 0 || (node && leased_nodes.known_as(linked, found.identity) == node->identity);
+}
+
+bool is_still(const Context& context, const Identity& found, const Identity& recorded) {
+    if (found == recorded) {
+        return true;
+    }
+    const auto originals = context.state.leased_nodes.originals_of(found);
+    return std::ranges::find(originals, recorded) != originals.end();
 }
 
 void end_record(Context& context, const Request& request) {

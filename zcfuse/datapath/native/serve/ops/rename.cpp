@@ -49,11 +49,11 @@ int copy_up(LeasedNodes& leased_nodes, const Spot& spot) {
         const int error = moves ? spot.as_union()->raise(spot.name) : 0;
         return error == kUpcall ? -EXDEV : error;
     }
-    Identity copy;
+    Copied copy;
     const int error = spot.as_union()->copy_up(spot.name, spot.directory->within(found.identity),
                                                CopiedBytes::all, copy);
-    copy.lease += spot.directory->root->number;
-    if (error == 0 && copy != found.identity) {
+    copy.identity.lease += spot.directory->root->number;
+    if (error == 0 && copy.identity != found.identity) {
         leased_nodes.note_copy(found.identity, copy);
     }
     return error;

@@ -32,7 +32,8 @@ bool unlink(Context& context, const Request& request) {
     int error = leased_nodes.find(*spot.directory, spot.name, found);
     const auto before = recorded(context, request);
     const bool was_removed =
-        before && (error == -ENOENT || (error == 0 && found.identity != before->from.before));
+        before && (error == -ENOENT ||
+                   (error == 0 && !is_still(context, found.identity, before->from.before)));
     if (was_removed) {
         found.identity = before->from.before;
     } else if (error != 0) {

@@ -4,24 +4,19 @@
 
 namespace zc {
 
-namespace {
-
-std::int64_t birth_of(const struct ::statx& status) noexcept {
-    return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
+std::optional<CopyNumbers::Born> CopyNumbers::born(const struct ::statx& copy) noexcept {
+    if ((copy.stx_mask & STATX_BTIME) == 0) {
+        return std::nullopt;
+    }
+    return Born{copy.stx_ino, copy.stx_btime.tv_sec * 1'000'000'000 + copy.stx_btime.tv_nsec};
 }
 
-}  // namespace
-
-void CopyNumbers::keep(const struct ::statx& copy, std::uint64_t number) {
-    if ((copy.stx_mask & STATX_BTIME) == 0) {
-        return;
-    }
-    const Born born{copy.stx_ino, birth_of(copy)};
+void CopyNumbers::keep(const Born& copy, std::uint64_t number) {
     const std::unique_lock guard(lock_);
-    if (!numbers_.insert_or_assign(born, number).second) {
+    if (!numbers_.insert_or_assign(copy, number).second) {
         return;
     }
-    order_.push_back(born);
+    order_.push_back(copy);
     if (order_.size() > most_) {
         numbers_.erase(order_.front());
         order_.pop_front();
@@ -33,8 +28,12 @@ std::uint64_t CopyNumbers::of(const struct ::statx& status) const {
     if (!any_.load(std::memory_order_acquire)) {
         return 0;
     }
+    const auto copy = born(status);
+    if (!copy) {
+        return 0;
+    }
     const std::shared_lock guard(lock_);
-    const auto found = numbers_.find({status.stx_ino, birth_of(status)});
+    const auto found = numbers_.find(*copy);
     return found == numbers_.end() ? 0 : found->second;
 }
 

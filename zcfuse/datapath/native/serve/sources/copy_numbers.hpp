@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <shared_mutex>
 #include <utility>
 
@@ -24,14 +25,16 @@ class CopyNumbers {
 
     explicit CopyNumbers(std::size_t most = kMost) noexcept : most_(most) {}
 
-    void keep(const struct ::statx& copy, std::uint64_t number);
+    // By inode number and time of birth: a later file may have the same number, but not both.
+    using Born = std::pair<std::uint64_t, std::int64_t>;
+    // Nothing where the filesystem has no times of birth.
+    static std::optional<Born> born(const struct ::statx& copy) noexcept;
+
+    void keep(const Born& copy, std::uint64_t number);
     // 0: it is no copy that is known.
     std::uint64_t of(const struct ::statx& status) const;
 
   private:
-    // By inode number and time of birth: a later file may have the same number, but not both.
-    using Born = std::pair<std::uint64_t, std::int64_t>;
-
     const std::size_t most_;
     mutable std::shared_mutex lock_;  // innermost
     std::map<Born, std::uint64_t> numbers_;

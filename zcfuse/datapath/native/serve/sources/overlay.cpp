@@ -351,9 +351,9 @@ OverlaySource::OverlaySource(Layers layers, bool sees_trusted, std::shared_ptr<S
     : layers_(std::move(layers)),
       sees_trusted_(sees_trusted),
       snapshots_(std::move(snapshots)),
-      upper_(changes.work
-                 ? std::make_unique<const UpperLayer>(std::move(changes.work), sees_trusted)
-                 : nullptr),
+      upper_(changes.work ? std::make_unique<const UpperLayer>(
+                                std::move(changes.work), sees_trusted, std::move(changes.memory))
+                          : nullptr),
       metacopies_(changes.metacopies && sees_trusted),
       redirects_(changes.redirects && sees_trusted),
       number_(Snapshots::next_source()) {

@@ -21,11 +21,12 @@ namespace zc {
 // How clients change a union. `work`: an empty directory on the filesystem of the first layer,
 // which makes that an upper layer; without one they do not. `metacopies`: a changed mode, owner,
 // time or extended attribute copies no bytes up. `redirects`: a directory of a lower layer can be
-// renamed. Both need a process that sees `trusted.` attributes.
+// renamed. Both need a process that sees `trusted.` attributes. `memory`: for a successor.
 struct OverlayChanges {
     sys::UniqueFd work;
     bool metacopies = false;
     bool redirects = false;
+    std::shared_ptr<CopyMemory> memory;
 };
 
 class OverlaySource final : public Source, public std::enable_shared_from_this<OverlaySource> {

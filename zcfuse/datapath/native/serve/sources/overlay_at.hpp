@@ -67,9 +67,10 @@ class OverlaySource::At final : public SourceDirectory,
     bool is_raised() const noexcept override { return parts_.front().layer == 0; }
     int raise(const char* name) const override;
     int copy_up(const char* name, const Identity& wanted, CopiedBytes bytes,
-                Identity& into) const override;
+                Copied& into) const override;
     int begin_making(const char* name, Making& into) const override;
     int finish_making(Making& making, bool is_directory, int made) const override;
+    int complete_directory(const char* name) const override;
     int link(int file, const Identity&, const char* name) const override;
     int remove(const char* name, bool is_directory) const override;
     int rename(const char* name, const UnionDirectory& to, const char* new_name,

@@ -85,12 +85,12 @@ bool OverlaySource::At::may_lack_bytes(const Part& part, const Found& found) con
 }
 
 int OverlaySource::At::copy_up(const char* name, const Identity& wanted, CopiedBytes bytes,
-                               Identity& into) const {
+                               Copied& into) const {
     const auto part = part_of(name, wanted);
     if (part.part == nullptr) {
         return -ESTALE;
     }
-    into = wanted;
+    into = {wanted};
     const bool later = bytes == CopiedBytes::later && source_->makes_metacopies();
     if (part.part->layer == 0 && (!part.metacopy || later)) {
         return 0;
@@ -106,16 +106,16 @@ int OverlaySource::At::copy_up(const char* name, const Identity& wanted, CopiedB
         S_ISREG(found.status.stx_mode) && bytes != CopiedBytes::none && !lacks_bytes;
     error = takes_bytes ? open(name, wanted, opened) : 0;
     if (error == 0) {
-        const CopyPlace to{descriptor(), name, found.status.stx_ino, part.part->layer == 0,
-                           lacks_bytes};
+        const CopyPlace to{*parts_.front().directory, name,       wanted, found.status.stx_ino,
+                           part.part->layer == 0,     lacks_bytes};
         error = source_->upper_->copy_file({*part.part->directory, name, part.wanted},
-                                           opened.extents, to);
+                                           opened.extents, to, into.record);
     }
     if (error != 0) {
         return error == -EEXIST ? -ESTALE : error;
     }
     error = find(name, found);
-    into = found.identity;
+    into.identity = found.identity;
     return means_missing(error) ? -ESTALE : error;
 }
 
@@ -156,6 +156,11 @@ int OverlaySource::At::finish_making(Making& making, bool is_directory, int made
     }
     upper.drop_nursery(making);
     return error;
+}
+
+int OverlaySource::At::complete_directory(const char* name) const {
+    const auto guard = source_->upper_->lock();
+    return is_merged() ? source_->upper_->set_opaque(descriptor(), name) : 0;
 }
 
 int OverlaySource::At::link(int file, const Identity&, const char* name) const {

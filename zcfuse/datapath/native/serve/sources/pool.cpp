@@ -104,12 +104,13 @@ class PoolSource::At final : public SourceDirectory,
 
     bool is_raised() const noexcept override { return true; }
     int raise(const char*) const override { return 0; }
-    int copy_up(const char*, const Identity& wanted, CopiedBytes, Identity& into) const override {
-        into = wanted;
+    int copy_up(const char*, const Identity& wanted, CopiedBytes, Copied& into) const override {
+        into = {wanted};
         return 0;
     }
     int begin_making(const char* name, Making& into) const override;
     int finish_making(Making& making, bool is_directory, int made) const override;
+    int complete_directory(const char*) const override { return 0; }
     int link(int file, const Identity& of, const char* name) const override;
     int remove(const char* name, bool is_directory) const override;
     int rename(const char* name, const UnionDirectory& to, const char* new_name,

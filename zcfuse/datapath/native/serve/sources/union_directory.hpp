@@ -33,6 +33,12 @@ struct Making {
     std::string nursery_name;  // in the work directory
 };
 
+// A file in the upper layer. `record`: that of a new copy in the memory of copies; 0: none.
+struct Copied {
+    Identity identity;
+    std::uint64_t record = 0;
+};
+
 class UnionDirectory {
   public:
     UnionDirectory() = default;
@@ -46,10 +52,12 @@ class UnionDirectory {
     // Copies a file up, unless the upper layer has it, and its bytes unless they may come later;
     // `into` is then what it is there. -ESTALE where the name shows another file by now.
     virtual int copy_up(const char* name, const Identity& wanted, CopiedBytes bytes,
-                        Identity& into) const = 0;
+                        Copied& into) const = 0;
     // `made`: what making the file in `making.directory` has returned.
     virtual int begin_making(const char* name, Making& into) const = 0;
     virtual int finish_making(Making& making, bool is_directory, int made) const = 0;
+    // Finishes a directory that an earlier process made, as far as it came.
+    virtual int complete_directory(const char* name) const = 0;
     // `of`: the identity of the file.
     virtual int link(int file, const Identity& of, const char* name) const = 0;
     virtual int remove(const char* name, bool is_directory) const = 0;

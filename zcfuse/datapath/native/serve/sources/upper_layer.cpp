@@ -112,6 +112,15 @@ int copy_extents(const std::vector<Extent>& extents, int to) {
 
 }  // namespace
 
+UpperLayer::UpperLayer(sys::UniqueFd work, bool trusted, std::shared_ptr<CopyMemory> memory)
+    : work_(std::move(work)), trusted_(trusted), memory_(std::move(memory)) {
+    for (const auto& record : memory_ ? memory_->all() : std::vector<CopyMemory::Record>()) {
+        if (const auto& copy = record.copy; copy.number != 0) {
+            numbers_.keep({copy.after.ino, copy.birth}, copy.number);
+        }
+    }
+}
+
 std::string UpperLayer::new_name() const {
     return std::to_string(last_name_.fetch_add(1, std::memory_order_relaxed));
 }
@@ -160,14 +169,15 @@ int UpperLayer::place(const std::string& made, int to, const char* name) const {
 // The original is in the copy's place, unless a client has changed the name since.
 int UpperLayer::replace(const std::string& made, const Copy& copy) const {
     const auto& to = copy.to;
+    const int directory = to.upper.descriptor();
     const std::lock_guard guard(lock_);
-    const KeepTimes keep(to.directory);
+    const KeepTimes keep(directory);
     struct ::statx there {};
-    const int error = sys::status_of(to.directory, to.name, false, there);
+    const int error = sys::status_of(directory, to.name, false, there);
     if (error != 0 || there.stx_ino != copy.status.stx_ino) {
         return -EEXIST;
     }
-    return sys::rename_name(work_.get(), made.c_str(), to.directory, to.name, 0);
+    return sys::rename_name(work_.get(), made.c_str(), directory, to.name, 0);
 }
 
 int UpperLayer::copy_directory(const LayerFile& from, int to, const char* name) const {
@@ -189,23 +199,44 @@ int UpperLayer::copy_directory(const LayerFile& from, int to, const char* name) 
 }
 
 int UpperLayer::copy_file(const LayerFile& from, const std::vector<Extent>& extents,
-                          const CopyPlace& to) const {
+                          const CopyPlace& to, std::uint64_t& record) const {
     struct ::statx status {};
     if (const int error = from.directory.status(from.name, from.identity, status); error != 0) {
         return error;
     }
-    const Copy copy{status, to};
+    const Copy copy{status, to, record};
     return S_ISREG(status.stx_mode) ? copy_regular(from, extents, copy) : copy_special(from, copy);
 }
 
-// Another name of the original would show the same number, for another file.
-int UpperLayer::keep_number(int file, const Copy& copy) const {
-    struct ::statx status {};
-    const int error = sys::status_of(file, "", false, status);
-    if (error == 0 && copy.status.stx_nlink == 1) {
-        numbers_.keep(status, copy.to.number);
+// Keeps the number, and tells a successor which file the copy is: it has no name yet. Another name
+// of the original would show the same number, for another file.
+int UpperLayer::note(int file, const Copy& copy) const {
+    Found made;
+    if (const int error = copy.to.upper.identify(file, copy.to.name, made); error != 0) {
+        return error;
     }
-    return error;
+    const auto born = CopyNumbers::born(made.status);
+    const bool keeps = born && copy.status.stx_nlink == 1;
+    if (keeps) {
+        numbers_.keep(*born, copy.to.number);
+    }
+    if (memory_) {
+        made.identity.type |= copy.to.metacopy ? kMetacopyType : 0;
+        copy.record = memory_->begin(
+            {copy.to.original, made.identity, born ? born->second : 0, keeps ? copy.to.number : 0});
+    }
+    return 0;
+}
+
+// Of a copy that gets no name. `made`: what it is called in the work directory; empty: nothing.
+void UpperLayer::drop(const std::string& made, const Copy& copy) const {
+    if (!made.empty()) {
+        sys::remove_name(work_.get(), made.c_str(), false);
+    }
+    if (memory_) {
+        memory_->drop(copy.record);
+        copy.record = 0;
+    }
 }
 
 int UpperLayer::fill(int file, const std::vector<Extent>& extents, const Copy& copy) const {
@@ -219,7 +250,8 @@ int UpperLayer::fill(int file, const std::vector<Extent>& extents, const Copy& c
 
 int UpperLayer::copy_regular(const LayerFile& from, const std::vector<Extent>& extents,
                              const Copy& wanted) const {
-    const auto& [status, to] = wanted;
+    const auto& status = wanted.status;
+    const auto& to = wanted.to;
     sys::UniqueFd copy;
     const auto made = new_name();
     int error = to.replaces
@@ -232,18 +264,18 @@ int UpperLayer::copy_regular(const LayerFile& from, const std::vector<Extent>& e
     }
     error = error == 0 ? fill(copy.get(), extents, wanted) : error;
     error = error == 0 ? copy_attributes(from, status, copy.get()) : error;
-    error = error == 0 ? keep_number(copy.get(), wanted) : error;
+    error = error == 0 ? note(copy.get(), wanted) : error;
     // The name must not be on the disk before the bytes are.
     error = error == 0 ? sys::sync_file(copy.get(), false) : error;
     if (error == 0 && named) {
-        error = to.replaces ? replace(made, wanted) : place(made, to.directory, to.name);
+        error = to.replaces ? replace(made, wanted) : place(made, to.upper.descriptor(), to.name);
     } else if (error == 0) {
         const std::lock_guard guard(lock_);
-        const KeepTimes keep(to.directory);
-        error = sys::make_link(copy.get(), to.directory, to.name);
+        const KeepTimes keep(to.upper.descriptor());
+        error = sys::make_link(copy.get(), to.upper.descriptor(), to.name);
     }
-    if (error != 0 && named) {
-        sys::remove_name(work_.get(), made.c_str(), false);
+    if (error != 0) {
+        drop(named ? made : "", wanted);
     }
     return error;
 }
@@ -268,10 +300,10 @@ int UpperLayer::copy_special(const LayerFile& from, const Copy& wanted) const {
     sys::UniqueFd copy;
     error = sys::step(work_.get(), made.c_str(), copy);
     error = error == 0 ? copy_attributes(from, wanted.status, copy.get()) : error;
-    error = error == 0 ? keep_number(copy.get(), wanted) : error;
-    error = error == 0 ? place(made, wanted.to.directory, wanted.to.name) : error;
+    error = error == 0 ? note(copy.get(), wanted) : error;
+    error = error == 0 ? place(made, wanted.to.upper.descriptor(), wanted.to.name) : error;
     if (error != 0) {
-        sys::remove_name(work_.get(), made.c_str(), false);
+        drop(made, wanted);
     }
     return error;
 }

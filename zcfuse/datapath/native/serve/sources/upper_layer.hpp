@@ -2,7 +2,7 @@
 //
 // This process alone uses the work directory. It makes each copy there, and one link(2) or
 // rename(2) gives the copy its name. A crash leaves the old file or the whole new one. The next
-// mount empties the work directory.
+// mount empties the work directory, and so does a successor of this process.
 //
 // Threads: any. A change of names needs lock(); a copy does not.
 #pragma once
@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include "serve/sources/copy_numbers.hpp"
 #include "serve/sources/source.hpp"
 #include "serve/sources/union_directory.hpp"
+#include "serve/surviving/copy_memory.hpp"
 #include "sys/unique_fd.hpp"
 
 namespace zc {
@@ -31,12 +33,13 @@ struct LayerFile {
     Identity identity;  // as the layer has it
 };
 
-// Where a copy of a file goes. `number`: the inode number that clients saw; they go on seeing it if
-// no other name has it. `replaces`: the original has that name there, and is a metacopy.
-// `metacopy`: the bytes stay with the original.
+// Where a copy of a file goes. `original`: as the union has it. `number`: the inode number that
+// clients saw; they go on seeing it if no other name has it. `replaces`: the original has that name
+// there, and is a metacopy. `metacopy`: the bytes stay with the original.
 struct CopyPlace {
-    int directory;
+    const SourceDirectory& upper;
     const char* name;
+    Identity original;
     std::uint64_t number;
     bool replaces;
     bool metacopy;
@@ -46,17 +49,17 @@ class UpperLayer {
   public:
     // `work`: on the filesystem of the upper layer. `trusted`: its marks are `trusted.` attributes,
     // which only a process with CAP_SYS_ADMIN sees, and not `user.` ones.
-    UpperLayer(sys::UniqueFd work, bool trusted) noexcept
-        : work_(std::move(work)), trusted_(trusted) {}
+    // `memory`: records the copies for a successor; nullptr: none comes.
+    UpperLayer(sys::UniqueFd work, bool trusted, std::shared_ptr<CopyMemory> memory);
 
     std::unique_lock<std::mutex> lock() const { return std::unique_lock(lock_); }
 
     // Each of these returns 0 or -errno, and kUpcall for a file that control has to open.
     // The copy of a directory is empty. -EEXIST where `to` has the name by now.
     int copy_directory(const LayerFile& from, int to, const char* name) const;
-    // A regular file gets the bytes in `extents`.
-    int copy_file(const LayerFile& from, const std::vector<Extent>& extents,
-                  const CopyPlace& to) const;
+    // A regular file gets the bytes in `extents`. `record`: the copy's in the memory.
+    int copy_file(const LayerFile& from, const std::vector<Extent>& extents, const CopyPlace& to,
+                  std::uint64_t& record) const;
     // The number that clients see of a copy that this process made; 0: its own.
     std::uint64_t number_of(const struct ::statx& status) const { return numbers_.of(status); }
 
@@ -81,12 +84,14 @@ class UpperLayer {
     struct Copy {
         const struct ::statx& status;  // of the original
         const CopyPlace& to;
+        std::uint64_t& record;
     };
     int copy_regular(const LayerFile& from, const std::vector<Extent>& extents,
                      const Copy& copy) const;
     int fill(int file, const std::vector<Extent>& extents, const Copy& copy) const;
     int copy_special(const LayerFile& from, const Copy& copy) const;
-    int keep_number(int file, const Copy& copy) const;
+    int note(int file, const Copy& copy) const;
+    void drop(const std::string& made, const Copy& copy) const;
     int make_special(const LayerFile& from, const struct ::statx& status, const char* name) const;
     int copy_attributes(const LayerFile& from, const struct ::statx& status, int to) const;
     int copy_xattrs(const LayerFile& from, int to) const;
@@ -95,6 +100,7 @@ class UpperLayer {
 
     const sys::UniqueFd work_;
     const bool trusted_;
+    const std::shared_ptr<CopyMemory> memory_;
     mutable std::mutex lock_;
     mutable std::atomic<std::uint64_t> last_name_{0};
     mutable CopyNumbers numbers_;

@@ -27,7 +27,7 @@ namespace zc {
 
 class ChangeMemory {
   public:
-    static constexpr std::uint32_t kLayout = 1;  // below 64
+    static constexpr std::uint32_t kLayout = 1;  // below 32
     static constexpr std::uint32_t kMost = 4096;
 
     // A name, and what it led to before the change; an inode number of 0: nothing.

@@ -23,7 +23,7 @@ namespace zc {
 
 class HandleMemory {
   public:
-    static constexpr std::uint32_t kLayout = 1;  // below 64
+    static constexpr std::uint32_t kLayout = 1;  // below 32
     static constexpr std::uint32_t kMost = 1 << 22;
 
     struct Handle {

@@ -19,7 +19,7 @@ namespace zc {
 
 class SessionMemory {
   public:
-    // To be raised with every change of what lies there; below 64.
+    // To be raised with every change of what lies there; below 32.
     static constexpr std::uint32_t kLayout = 1;
     static constexpr std::size_t kLargestInit = 1024;
     static constexpr std::size_t kMostRoots = 1 << 16;

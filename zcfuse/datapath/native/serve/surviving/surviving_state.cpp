@@ -10,7 +10,7 @@ namespace zc {
 
 namespace {
 
-constexpr std::size_t kParts = 5;
+constexpr std::size_t kParts = 6;
 
 sys::UniqueFd copy_of(std::span<const int> fds, std::size_t part) {
     if (fds.size() != kParts) {
@@ -31,7 +31,8 @@ SurvivingState::SurvivingState(std::span<const int> fds)
       nodes_(copy_of(fds, 1)),
       journal_(copy_of(fds, 2)),
       handles_(copy_of(fds, 3)),
-      changes_(copy_of(fds, 4)) {
+      changes_(copy_of(fds, 4)),
+      copies_(copy_of(fds, 5)) {
     session_.begin_generation();
 }
 

@@ -13,6 +13,7 @@
 
 #include "serve/nodes/table.hpp"
 #include "serve/surviving/change_memory.hpp"
+#include "serve/surviving/copy_memory.hpp"
 #include "serve/surviving/handle_memory.hpp"
 #include "serve/surviving/journal.hpp"
 #include "serve/surviving/session_memory.hpp"
@@ -22,9 +23,9 @@ namespace zc {
 class SurvivingState {
   public:
     // Of all parts; another one means that no process of this version can take it.
-    static constexpr std::uint32_t kLayout = NodeMemory::kLayout << 24 |
-                                             HandleMemory::kLayout << 18 | Journal::kLayout << 12 |
-                                             SessionMemory::kLayout << 6 | ChangeMemory::kLayout;
+    static constexpr std::uint32_t kLayout =
+        NodeMemory::kLayout << 25 | HandleMemory::kLayout << 20 | Journal::kLayout << 15 |
+        SessionMemory::kLayout << 10 | ChangeMemory::kLayout << 5 | CopyMemory::kLayout;
 
     // Throws std::system_error.
     SurvivingState() : session_(kLayout) {}
@@ -36,13 +37,14 @@ class SurvivingState {
 
     // The state's, in a fixed order and number.
     std::vector<int> fds() const {
-        return {session_.fd(), nodes_.memory(), journal_.fd(), handles_.fd(), changes_.fd()};
+        return {session_.fd(), nodes_.memory(), journal_.fd(),
+                handles_.fd(), changes_.fd(),   copies_.fd()};
     }
     // Leaves the memory as it is now to a successor while this process goes on: what it does from
     // now on stays its own. Returns 0 or -errno.
     int detach() noexcept {
         for (const int error : {session_.detach(), nodes_.detach(), journal_.detach(),
-                                handles_.detach(), changes_.detach()}) {
+                                handles_.detach(), changes_.detach(), copies_.detach()}) {
             if (error < 0) {
                 return error;
             }
@@ -57,6 +59,7 @@ class SurvivingState {
     Journal& journal() noexcept { return journal_; }
     HandleMemory& handles() noexcept { return handles_; }
     ChangeMemory& changes() noexcept { return changes_; }
+    CopyMemory& copies() noexcept { return copies_; }
 
   private:
     SessionMemory session_;
@@ -64,6 +67,7 @@ class SurvivingState {
     Journal journal_;
     HandleMemory handles_;
     ChangeMemory changes_;
+    CopyMemory copies_;
 };
 
 }  // namespace zc
