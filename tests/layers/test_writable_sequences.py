@@ -16,9 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.integration.change_sequences import (
+    CLOSE_FILES,
+    HELPERS,
+    NO_FILES,
+    changes,
+    open_flags,
+)
 from tests.integration.client import Client, Pair
 from tests.integration.conftest import PASSTHROUGH
-from tests.integration.test_writable_sequences import HELPERS, MODES, OFFSETS, SIZES, SLOTS
 from tests.layers import writable
 from tests.support import requires, skip_unless
 
@@ -28,41 +34,17 @@ CASES = 300
 NAMES = st.sampled_from(
     ["a", "b", "c", "d", "d/a", "d/e", "d/e/a", "d/x", "e", "e/b", "missing/a", "a/x", "link"]
 )
-FLAGS = st.builds(
-    "{} | {}".format,
-    st.sampled_from(["os.O_WRONLY", "os.O_RDWR"]),
-    st.sampled_from(["0", "os.O_CREAT", "os.O_CREAT | os.O_EXCL", "os.O_TRUNC", "os.O_APPEND"]),
+FLAGS = open_flags(
+    ["os.O_WRONLY", "os.O_RDWR"],
+    ["0", "os.O_CREAT", "os.O_CREAT | os.O_EXCL", "os.O_TRUNC", "os.O_APPEND"],
 )
 OPERATIONS = st.one_of(
-    st.builds("reopen({}, '{}', {})".format, SLOTS, NAMES, FLAGS),
-    st.builds("os.pwrite(fds[{}], b'w' * {}, {})".format, SLOTS, SIZES, OFFSETS),
-    st.builds("os.write(fds[{}], b'v' * {})".format, SLOTS, SIZES),
-    st.builds("os.pread(fds[{}], {}, {})".format, SLOTS, SIZES, OFFSETS),
-    st.builds("os.ftruncate(fds[{}], {})".format, SLOTS, OFFSETS),
-    st.builds("os.fchmod(fds[{}], {})".format, SLOTS, MODES),
-    st.builds("punch(fds[{}], {}, {})".format, SLOTS, OFFSETS, SIZES),
-    st.builds("seen(os.fstat(fds[{}]))".format, SLOTS),
-    st.builds("seen(os.lstat(at('{}')))".format, NAMES),
+    changes(NAMES, FLAGS, [1, 2, 3, 4]),
     st.builds("content('{}')".format, NAMES),
-    st.builds("os.mkdir(at('{}'), {})".format, NAMES, MODES),
-    st.builds("os.rmdir(at('{}'))".format, NAMES),
-    st.builds("os.unlink(at('{}'))".format, NAMES),
     st.builds("rmtree('{}')".format, st.sampled_from(["d", "d/e", "e"])),
-    st.builds("os.rename(at('{}'), at('{}'))".format, NAMES, NAMES),
-    st.builds("renameat2('{}', '{}', {})".format, NAMES, NAMES, st.sampled_from([1, 2, 3, 4])),
-    st.builds("os.link(at('{}'), at('{}'))".format, NAMES, NAMES),
-    st.builds("os.symlink('{}', at('{}'))".format, NAMES, NAMES),
-    st.builds("os.mkfifo(at('{}'), {})".format, NAMES, MODES),
     st.builds("os.mknod(at('{}'), stat.S_IFCHR, 0)".format, NAMES),
-    st.builds("os.truncate(at('{}'), {})".format, NAMES, OFFSETS),
-    st.builds("os.chmod(at('{}'), {})".format, NAMES, MODES),
-    st.builds("os.chown(at('{}'), {}, -1)".format, NAMES, st.sampled_from([0, 7, -1])),
-    st.builds("os.utime(at('{}'), ns=(5, {}))".format, NAMES, OFFSETS),
-    st.builds("os.setxattr(at('{}'), 'user.x', b'v')".format, NAMES),
     st.builds("os.setxattr(at('{}'), 'trusted.overlay.opaque', b'y')".format, NAMES),
-    st.builds("os.removexattr(at('{}'), 'user.x')".format, NAMES),
     st.builds("sorted(os.listxattr(at('{}')))".format, NAMES),
-    st.builds("sorted(os.listdir(at('{}')))".format, NAMES),
 )
 # The links of a directory say whether it has a copy; a refused change may have made one.
 UNION_HELPERS = (
@@ -93,7 +75,6 @@ def tree(case):
     return found
 """
 )
-END = "[os.close(fd) for fd in fds.values() if fd != 1_000_000]"
 
 
 def make_layers(above: Path) -> list[str]:
@@ -150,11 +131,11 @@ def test_a_sequence_of_changes_gives_what_overlayfs_gives(
     pair: Pair, operations: list[str]
 ) -> None:
     case = next(numbers) % CASES
-    pair.same(f"current = {case}; fds = {{slot: 1_000_000 for slot in range(3)}}")
+    pair.same(f"current = {case}; {NO_FILES}")
     try:
         for operation in operations:
             pair.same(operation)
         pair.same(f"tree({case})")
     finally:
-        pair.mount.outcome(END)
-        pair.native.outcome(END)
+        pair.mount.outcome(CLOSE_FILES)
+        pair.native.outcome(CLOSE_FILES)
