@@ -7,6 +7,7 @@
 //   merged      nothing waits for the listing of a merged directory
 //   pages       INVAL_INODE of a file covers its attributes only
 //   attributes  INVAL_INODE of attributes alone is left out
+//   watch       inotify reports no names but those of the fence, which is watched first
 //   (none)      only the replies are late
 //
 // ZCFUSE_LATE_US delays each reply. ZCFUSE_LATE_OPCODE (and ZCFUSE_LATE_NAME, of a LOOKUP) chooses
@@ -116,9 +117,13 @@ int inotify_add_watch(int queue, const char* path, uint32_t mask) {
         next = (int (*)(int, const char*, uint32_t))dlsym(RTLD_NEXT, "inotify_add_watch");
     }
     const char* most = getenv("ZCFUSE_WATCHES");
-    if (most && (mask & IN_ONLYDIR) && watched++ >= atoi(most)) {
+    const int number = mask & IN_ONLYDIR ? watched++ : 0;
+    if (most && number >= atoi(most) && (mask & IN_ONLYDIR)) {
         errno = ENOSPC;
         return -1;
+    }
+    if (number > 0 && leaves_out("watch")) {
+        mask = IN_ONLYDIR | IN_DELETE_SELF;
     }
     return next(queue, path, mask);
 }

@@ -69,6 +69,21 @@ def test_names_missing_names_and_listings_are_kept_beyond_the_cache_timeout(
         daemon.run("test", "-e", daemon.path("missing"))
 
 
+@pytest.mark.parametrize(("rule", "stale"), [("watch", True), ("", False)])
+def test_without_the_watch_of_a_directory_a_missing_name_is_stale(
+    tmp_path: Path, refused: dict[str, str], rule: str, stale: bool
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    env = {**refused, "ZCFUSE_WITHOUT": rule}
+    with serving(tmp_path, str(source), *PUSH, *SHORT, env=env) as daemon:
+        daemon.run("test", "!", "-e", daemon.path("new"))
+        (source / "new").touch()
+        sync(daemon)
+        shown = daemon.run("sh", "-c", 'test -e "$0" || echo missing', daemon.path("new")).stdout
+        assert shown == (b"missing\n" if stale else b"")
+
+
 def test_a_file_that_changes_by_another_link_is_seen_after_the_cache_timeout(
     tmp_path: Path, refused: dict[str, str]
 ) -> None:

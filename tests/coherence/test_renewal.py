@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+import trio
 
 from tests.coherence.archives import write_archive
 from tests.coherence.pushed import PUSH, ROUNDS, sync
@@ -19,9 +20,11 @@ from tests.coherence.test_push import FILESYSTEMS, new_filesystem
 from tests.integration.conftest import kernel_mount, serving
 from tests.integration.counts import counts
 from tests.support import DEADLINE_S, Daemon, eventually, let_pass, requires
+from zcfuse import Archive, MountOptions, mount
 
 pytestmark = requires("mounting", "root")
 
+_LOOK_AGAIN_S: Final = 0.02
 ARCHIVE_ROUNDS: Final = max(5, ROUNDS // 10)  # each of them indexes a few archives
 
 
@@ -107,6 +110,37 @@ def test_a_broken_archive_leaves_the_names_of_the_old_one_and_one_line_in_the_lo
         _replaced(path, name=b"whole")
         sync(daemon)
         assert _cat(daemon, "name") == b"whole"
+
+
+class _HalfWatched(Archive):
+    """An archive one of whose directories cannot be watched."""
+
+    looks = 0
+
+    def watched(self) -> Collection[bytes]:
+        return (*super().watched(), b"/missing")
+
+    def look(self) -> Callable[[], None] | None:
+        self.looks += 1
+        return super().look()
+
+
+async def test_a_directory_that_cannot_be_watched_is_one_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, name=b"old")
+    mountpoint = tmp_path / "mnt"
+    mountpoint.mkdir()
+    tree = _HalfWatched(path)
+    async with mount(tree, mountpoint, options=MountOptions(coherence="push")):
+        for _ in range(3):
+            looks = tree.looks
+            _replaced(path, name=b"new")
+            with trio.fail_after(DEADLINE_S):
+                while tree.looks == looks:
+                    await trio.sleep(_LOOK_AGAIN_S)
+    assert caplog.text.count("/missing is looked at by a fence only") == 1
 
 
 def test_an_archive_that_is_not_pushed_stays_as_it_was(tmp_path: Path) -> None:

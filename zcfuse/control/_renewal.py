@@ -77,20 +77,29 @@ class Renewal:
         except OSError as error:
             log.warning("archives and manifests are looked at by a fence only: %s", error)
             return
+        refused: set[bytes] = set()
         with contextlib.closing(inotify):
             while True:
-                self._watch_all(inotify)
+                self._watch_all(inotify, refused)
                 self._wanted.set()  # for what changed before
                 await trio.lowlevel.wait_readable(inotify.fd)
                 inotify.drain()
                 await trio.sleep(_PAUSE_S)
 
-    def _watch_all(self, inotify: Inotify) -> None:
-        for directory in {one for part, _ in self._parts() for one in part.watched()}:
+    def _watch_all(self, inotify: Inotify, refused: set[bytes]) -> None:
+        """Watch the directories of all parts. `refused`: those that are in the log already."""
+        wanted = {one for part, _ in self._parts() for one in part.watched()}
+        refused &= wanted
+        for directory in wanted:
             try:
                 inotify.watch(directory)
             except OSError as error:
-                log.warning("%s is looked at by a fence only: %s", os.fsdecode(directory), error)
+                if directory not in refused:
+                    text = os.fsdecode(directory)
+                    log.warning("%s is looked at by a fence only: %s", text, error)
+                refused.add(directory)
+            else:
+                refused.discard(directory)
 
     def _parts(self) -> Iterator[tuple[Renewable, Callable[[], None] | None]]:
         for part, tell in renewables_in(self._tree):
