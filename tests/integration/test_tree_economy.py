@@ -6,11 +6,14 @@ import os
 
 import pytest
 
+from tests.integration.client import Client
 from tests.integration.conftest import kernel_mount
 from tests.integration.counts import eventually
 from tests.support import requires
 
 pytestmark = [requires("mounting"), pytest.mark.timeout(300)]
+
+STRANGER = 54321
 
 MANY = """
 tree = Dir({f"{n // 1000:02}": Dir({f"{n}": Bytes(b"%d" % n * (n % 7)) for n in range(n, n + 1000)})
@@ -30,6 +33,23 @@ def test_a_hundred_thousand_contents_work_with_256_descriptors(shows) -> None:
     ends = client.value("[os.pread(fd, 3, 1_199_997) for fd in fds]")
     assert ends == [b"%3d" % n for n in range(100)]
     assert program.run("return len(os.listdir('/proc/self/fd'))") <= 256
+
+
+@requires("root")
+def test_contents_in_memory_need_no_descriptors_of_their_reader(public: str, shows) -> None:
+    source = """
+tree = Dir({f"{n}": Bytes(b"%3d" % n * 400_000) for n in range(25)})
+options = MountOptions(allow_other=True)
+"""
+    program, _ = shows(source, at=f"{public}/mnt", limit=128)
+    # The tree keeps its contents open; a user's share is smaller than their number.
+    stranger = Client(program.mountpoint, program, uid=STRANGER)
+    try:
+        stranger.value("globals().update(fds=[opened(f'{n}') for n in range(25)])")
+        ends = stranger.value("[os.pread(fd, 3, 1_199_997) for fd in fds]")
+    finally:
+        stranger.close()
+    assert ends == [b"%3d" % n for n in range(25)]
 
 
 @requires("passthrough")

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -13,13 +14,27 @@ namespace zc {
 
 namespace {
 
-// An inherited lease has no files yet, and gets some.
+// Descriptors that a lease alone keeps open. A source keeps an archive, or bytes in memory, open
+// whoever reads them. An inherited lease has no files yet, and gets some.
 std::size_t descriptors_of(const FileLease& lease) {
-    std::set<std::uint64_t> files;
-    for (const auto& extent : lease.extents()) {
-        files.insert(extent.id);
+    const auto& extents = lease.extents();
+    if (extents.empty()) {
+        return 1;
     }
-    return std::max<std::size_t>(files.size(), 1);
+    if (extents.size() == 1) {
+        return extents.front().file.use_count() <= 1 ? 1 : 0;
+    }
+    std::map<std::uint64_t, long> uses;
+    for (const auto& extent : extents) {
+        ++uses[extent.id];
+    }
+    std::set<std::uint64_t> files;
+    for (const auto& extent : extents) {
+        if (extent.file.use_count() <= uses[extent.id]) {
+            files.insert(extent.id);
+        }
+    }
+    return files.size();
 }
 
 }  // namespace
