@@ -59,6 +59,7 @@ REMOTE = {
         "request_latency": Latency(1, 3 << 26, 3 << 26, ((1 << 27, 1 << 28, 1),)).described(),
         "fetched_bytes": 4096,
         "cache_directory": "/cache",
+        "by_driver": {"a proxy": 2, "status 302": 1},
     },
 }
 CONTROL = {"nodes": 2, "open_files": 1, "upcalls": {"open": 1}, "errors": {"ENOENT": 5}}
@@ -117,6 +118,7 @@ def test_counts_of_a_bucket_are_metrics():
     assert found["zcfuse_remote_fetched_bytes_total", bucket] == 4096
     assert found["zcfuse_remote_hits_total", bucket] == 5
     assert found["zcfuse_remote_request_seconds_total", bucket] == 0.25
+    assert found["zcfuse_remote_driver_reads_total", bucket] == 3
     name = "zcfuse_remote_request_duration_seconds"
     assert found[f"{name}_sum", bucket] == (3 << 26) / 1e9
     assert found[f"{name}_count", bucket] == 1

@@ -93,7 +93,7 @@ def test_a_bucket_is_listed_and_read_and_a_new_version_is_refused(
     key = key_of("server", info.path, info.version)
     done = ask(Ensure(2, key, info, 0, PIECE_BYTES, True, 10))
     assert isinstance(done, Ensured), done
-    assert done.requests == 1
+    assert (done.requests, done.by_driver) == (1, {})
     bucket.put("set/large", LARGE[::-1])
     with pytest.raises(RemoteError) as failure:
         ask(Ensure(3, key, info, PIECE_BYTES, PIECE_BYTES, True, 10))

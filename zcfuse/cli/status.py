@@ -328,8 +328,10 @@ def _print_remotes(remotes: Mapping[str, Any]) -> None:
         counts = {
             name.replace("_", " "): _remote_count(name, value)
             for name, value in told.items()
-            if value and name not in ("workers", "request_latency")
+            if value and name not in ("workers", "request_latency", "by_driver")
         }
+        for reason, reads in told.get("by_driver", {}).items():
+            counts[f"read by the driver: {reason}"] = reads
         latency = told.get("request_latency", {})
         if latency.get("count"):
             for key, name in _QUANTILES.items():

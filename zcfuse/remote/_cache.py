@@ -249,7 +249,7 @@ class Writing:
         self.end = start
         """Where the next byte goes."""
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Write what follows. Raises OSError; then the range must not be finished."""
         left = memoryview(data)
         self._digest.update(left)

@@ -15,12 +15,15 @@ import errno
 import os
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
 from zcfuse.remote import _sftp
+from zcfuse.remote._direct import Direct, same_version
 from zcfuse.remote._messages import Info
+from zcfuse.remote._ranges import AnswerError
 from zcfuse.remote._source import scheme_of
 
 _NAME_BYTES: Final = 255
@@ -39,7 +42,11 @@ _PART_BYTES: Final = 512 << 10
 _SFTP_LIMITS: Final = ("timeout", "banner_timeout", "auth_timeout")
 # Connections that are made at a time: sshd refuses some of more than 10 (MaxStartups).
 _CONNECTS: Final = 4
+_LEAST_TIMEOUT_S: Final = 0.5
 _WHOLE, _PARTIAL, _REDIRECT, _MISSING = 200, 206, 300, 404
+
+
+Data: TypeAlias = bytes | memoryview
 
 
 class ChangedError(OSError):
@@ -51,10 +58,6 @@ class ChangedError(OSError):
 
 class RefusedError(OSError):
     """The server refuses; a further attempt is useless."""
-
-
-class AnswerError(Exception):
-    """The server answered something unusable; a further attempt may help."""
 
 
 class Driver:
@@ -75,6 +78,11 @@ class Driver:
         self._shared, root = self._connected(_CONNECT_S)
         if not self._shared.async_impl:
             self._idle.append(self._shared)
+        self._direct: Direct | None = None
+        if self._is_http or self._is_s3:
+            # S3 compares the version that a request names; a web server says which one it has.
+            check = _accept if self._is_s3 else self._check_same
+            self._direct = Direct(self._shared, is_s3=self._is_s3, run=self._run, check=check)
         self.root = root.rstrip("/") + ("/" if self._is_http else "")
 
     @property
@@ -96,6 +104,11 @@ class Driver:
         if self._is_sftp:
             _sftp.send_at_once(fs)
         return fs, str(root)
+
+    def prepare(self) -> None:
+        """Load what the first request would; asks the server nothing. May raise anything."""
+        if self._is_s3:
+            self._run(self._fs.set_session, _CONNECT_S)
 
     @contextlib.contextmanager
     def _using(self, timeout: float) -> Iterator[tuple[Any, dict[str, float]]]:
@@ -189,15 +202,31 @@ class Driver:
         return self._fact(path, item)
 
     def read(
-        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[bytes], None]
-    ) -> None:
+        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[Data], None]
+    ) -> str:
         """Call `keep` with a range of the version that `info` has, in order, part by part.
 
+        Return why the driver read it, although drivers of its kind rarely have to, "" otherwise.
         Raises ChangedError if the version is gone; before that, `keep` gets only bytes of it.
         """
+        reason = ""
+        if self._direct is not None:
+            deadline = time.monotonic() + timeout
+            reason = self._direct.read(info, start, length, deadline, keep)
+            if not reason:
+                return ""
+            timeout = max(deadline - time.monotonic(), _LEAST_TIMEOUT_S)
+        self._read_by_driver(info, start, length, timeout, keep)
+        if self._direct is not None:
+            self._direct.left(reason)
+        return reason
+
+    def _read_by_driver(
+        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[Data], None]
+    ) -> None:
         came = 0
 
-        def take(data: bytes) -> None:
+        def take(data: Data) -> None:
             nonlocal came
             came += len(data)
             if came > length:
@@ -259,14 +288,14 @@ class Driver:
         return self._run(ask, timeout)  # type: ignore[no-any-return]
 
     def _read_http(
-        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[bytes], None]
+        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[Data], None]
     ) -> None:
         async def ask(put: Callable[[bytes], None]) -> None:
             session = await self._fs.set_session()
             wanted = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{start + length - 1}"}
             async with session.get(info.path, **self._keywords(wanted)) as answer:
                 _check_status(answer.status, info.path)
-                self._check_same(answer, info)
+                self._check_same(answer.headers, info)
                 if answer.status == _WHOLE:
                     data = bytes(await answer.read())
                     if len(data) == info.size:
@@ -281,28 +310,26 @@ class Driver:
 
         self._streamed(ask, timeout, keep)
 
-    def _check_same(self, answer: Any, info: Info) -> None:  # noqa: ANN401 - of aiohttp
-        """Raise ChangedError if an answer names another version than `info`."""
-        headers = answer.headers
-        whole = headers.get("Content-Range", "").rpartition("/")[2]
+    def _check_same(self, headers: Mapping[str, str], info: Info) -> None:
+        """Raise ChangedError if the headers of an answer name another version than `info`."""
+        headers = {name.lower(): value for name, value in headers.items()}
+        whole = headers.get("content-range", "").rpartition("/")[2]
         size = int(whole) if whole.isdigit() else info.size
         found = self._fact("", {"name": info.path, "size": size, **headers})
         if found.version != info.version:
             raise ChangedError(info.path)
 
     def _read_s3(
-        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[bytes], None]
+        self, info: Info, start: int, length: int, timeout: float, keep: Callable[[Data], None]
     ) -> None:
         async def ask(put: Callable[[bytes], None]) -> None:
             bucket, key, _ = self._fs.split_path(info.path)
-            tag = info.version.partition(" ")[2]
-            same = {"IfMatch": tag} if tag.startswith('"') else {}
             answer = await self._fs._call_s3(
                 "get_object",
                 Bucket=bucket,
                 Key=key,
                 Range=f"bytes={start}-{start + length - 1}",
-                **same,
+                **same_version(info, "IfMatch"),
                 **self._fs.req_kw,
             )
             _check_length(answer.get("ContentLength"), length)
@@ -333,7 +360,7 @@ class Driver:
         self,
         ask: Callable[[Callable[[bytes], None]], Awaitable[None]],
         timeout: float,
-        keep: Callable[[bytes], None],
+        keep: Callable[[Data], None],
     ) -> None:
         """Run `ask` in the driver's thread; call `keep` here with what it puts, as it comes."""
         came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -352,6 +379,10 @@ class Driver:
             asked.cancel()
             raise
         asked.result()
+
+
+def _accept(_: Mapping[str, str], info: Info) -> None:
+    """Take an answer as it is."""
 
 
 def named(facts: Iterable[Info]) -> tuple[list[Info], int]:

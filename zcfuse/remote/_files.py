@@ -73,6 +73,7 @@ class Counts(msgspec.Struct):
     evicted_bytes: int = 0
     complete_opens: int = 0
     partial_opens: int = 0
+    by_driver: dict[str, int] = {}
 
 
 class Store:
@@ -146,6 +147,8 @@ class Store:
             self.latency = self.latency.plus(Latency(1, time_ns, time_ns, ((first, 2 * first, 1),)))
         counts.retries += done.retries
         counts.damaged += done.damaged
+        for reason, reads in done.by_driver.items():
+            counts.by_driver[reason] = counts.by_driver.get(reason, 0) + reads
         self._until_eviction -= done.fetched_bytes
 
     def came_late(self, answer: Answer) -> None:

@@ -129,7 +129,8 @@ class Arrived(msgspec.Struct, frozen=True, tag=True):
 class Ensured(msgspec.Struct, frozen=True, tag=True):
     """Ranges of verified bytes (offset, length), and the requests to the server.
 
-    `times_ns` says how long each of these took.
+    `times_ns` says how long each of these took, and `by_driver` why the driver read ranges that
+    a plain connection should have read, with their number.
     """
 
     number: int
@@ -139,6 +140,7 @@ class Ensured(msgspec.Struct, frozen=True, tag=True):
     retries: int = 0
     damaged: int = 0
     times_ns: list[int] = []
+    by_driver: dict[str, int] = {}
 
 
 class Evicted(msgspec.Struct, frozen=True, tag=True):

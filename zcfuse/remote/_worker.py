@@ -18,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -25,7 +26,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from zcfuse.remote._cache import BLOCK_BYTES, PIECE_BYTES, Cache, Entry, Record, pieces_of
-from zcfuse.remote._drivers import ChangedError, Driver, RefusedError
+from zcfuse.remote._drivers import ChangedError, Data, Driver, RefusedError
 from zcfuse.remote._messages import (
     Arrived,
     Cancel,
@@ -74,6 +75,7 @@ class _Attempts:
         self.requests = 0
         self.retries = 0
         self.times_ns: list[int] = []
+        self.by_driver: Counter[str] = Counter()
 
     def run(self, ask: Callable[[float], _T]) -> _T:
         """Call `ask` with the time-out of each attempt until it returns.
@@ -136,7 +138,7 @@ class Worker:
     def prepare(self) -> None:
         """Load the driver, which takes about a second, before a request needs it."""
         with contextlib.suppress(Exception):  # the request gets the error
-            self._asked()
+            self._asked().prepare()
 
     def answer(
         self,
@@ -236,7 +238,7 @@ class Worker:
         finally:
             entry.close()
         counts = fetched, attempts.requests, attempts.retries, damaged, attempts.times_ns
-        return Ensured(request.number, good, *counts)
+        return Ensured(request.number, good, *counts, attempts.by_driver)
 
     def _fetch(
         self,
@@ -259,7 +261,7 @@ class Worker:
         writing = entry.writing(start)
         end = start + length
 
-        def keep(data: bytes) -> None:
+        def keep(data: Data) -> None:
             first = writing.end // PIECE_BYTES
             try:
                 writing.add(data)
@@ -271,7 +273,9 @@ class Worker:
 
         def ask(timeout: float) -> None:
             if writing.end < end:
-                driver.read(info, writing.end, end - writing.end, timeout, keep)
+                reason = driver.read(info, writing.end, end - writing.end, timeout, keep)
+                if reason:
+                    attempts.by_driver[reason] += 1
 
         attempts.run(ask)
         writing.finish()

@@ -214,6 +214,12 @@ def _of_remotes(family: _Families, remotes: Mapping[str, Any]) -> Iterator[Metri
     for key, name, text in _REMOTE:
         counts = {url: float(told[key]) for url, told in remotes.items()}
         yield family.counter(f"remote_{name}", text, "remote", counts)
+    yield family.counter(
+        "remote_driver_reads",
+        "Ranges that the driver read where a plain connection usually does.",
+        "remote",
+        {url: float(sum(told["by_driver"].values())) for url, told in remotes.items()},
+    )
     yield family.histogram(
         "remote_request_duration_seconds",
         "How long requests for bytes to the server took.",
