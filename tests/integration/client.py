@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 import os
 import select
 import subprocess
@@ -17,7 +16,14 @@ from tests.support import ClientHungError, Daemon
 from tests.support._kernel import stacks
 
 DEADLINE_S: Final = 20.0
-_PROGRAM: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "client_process.py")
+_DIRECTORY: Final = os.path.dirname(os.path.realpath(__file__))
+# An import, unlike a script, is compiled once for all clients.
+_PROGRAM: Final = f"""
+import sys
+sys.path.insert(0, {_DIRECTORY!r})
+import client_process
+client_process.main(sys.argv[1], int(sys.argv[2]))
+"""
 
 
 class Client:
@@ -34,7 +40,7 @@ class Client:
         user = daemon.user if daemon is not None else None
         if uid is None:
             uid = os.getuid() if user is None else user.uid
-        argv = [sys.executable, "-I", "-S", _PROGRAM, root, str(uid)]
+        argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, root, str(uid)]
         self.process = subprocess.Popen(
             argv if user is None else user.command(argv),
             stdin=subprocess.PIPE,
@@ -47,7 +53,7 @@ class Client:
     def begin(self, source: str) -> None:
         """Send source without waiting for its answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(source).encode() + b"\n")
+        self.process.stdin.write(ascii(source).encode() + b"\n")
 
     def finish(self, timeout: float = DEADLINE_S) -> tuple[str, Any]:
         """Wait for the answer to `begin`: ("value", ...), ("errno", name) or ("error", traceback).
