@@ -7,7 +7,6 @@ import mmap
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Final
 
@@ -91,18 +90,6 @@ def test_what_lies_behind_a_mount_inside_the_source_shows_after_the_cache_timeou
             assert daemon.run("stat", "-c", "%s", shown).stdout == b"0\n"
             file.write_bytes(b"more")
             assert eventually(lambda: daemon.run("stat", "-c", "%s", shown).stdout == b"4\n")
-
-
-def test_an_archive_that_is_a_layer_stays_as_it_was(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    with tarfile.open(tmp_path / "archive.tar", "w") as archive:
-        archive.add(file, "file")
-    layers = [text for name in ("upper", "archive.tar") for text in ("--layer", tmp_path / name)]
-    (tmp_path / "upper").mkdir()
-    with serving(tmp_path, "", *map(str, layers), *PUSH) as daemon:
-        line = "an archive that is a layer is shown as it was when the mount began"
-        assert eventually(lambda: line in daemon.log())
 
 
 @requires("memory cgroup")

@@ -27,6 +27,15 @@ pytestmark = requires("mounting", "root")
 _LOOK_AGAIN_S: Final = 0.02
 ARCHIVE_ROUNDS: Final = max(5, ROUNDS // 10)  # each of them indexes a few archives
 
+# Lists an open directory, and again after a line.
+_LISTER: Final = """
+import os, sys
+directory = os.open(sys.argv[1], os.O_RDONLY)
+print(os.listdir(directory), flush=True)
+sys.stdin.readline()
+print(os.listdir(directory), flush=True)
+"""
+
 
 def _replaced(path: Path, **members: bytes) -> None:
     new = path.with_name(f".new{path.suffix}")
@@ -141,6 +150,78 @@ async def test_a_directory_that_cannot_be_watched_is_one_line_in_the_log(
                 while tree.looks == looks:
                     await trio.sleep(_LOOK_AGAIN_S)
     assert caplog.text.count("/missing is looked at by a fence only") == 1
+
+
+def _in_union(tmp_path: Path) -> list[str]:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "upper" / "same").write_bytes(b"upper")
+    return ["--layer", str(tmp_path / "upper"), "--layer", str(tmp_path / "archive.tar")]
+
+
+@pytest.mark.parametrize("hidden", [(), ("--hide", "*.tmp")], ids=["all", "filtered"])
+def test_a_replaced_archive_shows_its_members_below_the_layers_above_it(
+    tmp_path: Path, hidden: tuple[str, ...]
+) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, same=b"old", gone=b"gone", kept=b"old", **{"a.tmp": b"", "sub/old": b"old"})
+    hides = bool(hidden)
+    with serving(tmp_path, "", *_in_union(tmp_path), *hidden, *PUSH) as daemon:
+        assert (b"a.tmp" in _listed(daemon)) is not hides
+        assert _listed(daemon, "sub") == [b"old"]
+        assert _cat(daemon, "same", "kept") == b"upperold"
+        daemon.run("test", "!", "-e", daemon.path("new"))
+        with _reader(daemon, "kept") as reader:
+            _replaced(path, same=b"", kept=b"renewed", new=b"new", **{"sub/new": b"", "b.tmp": b""})
+            sync(daemon)
+            assert set(_listed(daemon)) - {b"b.tmp"} == {b"kept", b"new", b"same", b"sub"}
+            assert (b"b.tmp" in _listed(daemon)) is not hides
+            assert _listed(daemon, "sub") == [b"new"]
+            assert _cat(daemon, "same", "kept", "new") == b"upperrenewednew"
+            daemon.run("test", "!", "-e", daemon.path("gone"))
+            assert reader.communicate(timeout=DEADLINE_S)[0] == b"old"
+        # The directory above goes on pushing.
+        (tmp_path / "upper" / "more").write_bytes(b"more")
+        sync(daemon)
+        assert _cat(daemon, "more") == b"more"
+
+
+def test_a_union_of_archives_alone_shows_the_members_of_a_replaced_one(tmp_path: Path) -> None:
+    upper, lower = tmp_path / "upper.tar", tmp_path / "lower.tar"
+    _replaced(upper, name=b"upper")
+    _replaced(lower, name=b"lower", other=b"old")
+    layers = [text for path in (upper, lower) for text in ("--layer", str(path))]
+    with serving(tmp_path, "", *layers, *PUSH) as daemon:
+        assert daemon.status()["datapath"]["coherence"]["refused"] == {}
+        assert _cat(daemon, "name", "other") == b"upperold"
+        _replaced(upper, other=b"new")
+        sync(daemon)
+        assert _cat(daemon, "name", "other") == b"lowernew"
+
+
+def test_a_replaced_archive_shows_its_members_below_a_filter(tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, name=b"old", **{"a.tmp": b""})
+    with serving(tmp_path, str(path), "--hide", "*.tmp", *PUSH) as daemon:
+        assert _listed(daemon) == [b"name"]
+        _replaced(path, name=b"new", more=b"", **{"b.tmp": b""})
+        sync(daemon)
+        assert _listed(daemon) == [b"more", b"name"]
+        assert _cat(daemon, "name") == b"new"
+
+
+def test_a_directory_that_was_open_before_lists_the_new_members(tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    _replaced(path, old=b"")
+    with serving(tmp_path, str(path), *PUSH) as daemon:
+        argv = [sys.executable, "-c", _LISTER, daemon.mountpoint]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as lister:
+            assert lister.stdout is not None
+            assert lister.stdout.readline() == b"['old']\n"
+            _replaced(path, new=b"")
+            sync(daemon)
+            assert lister.communicate(b"\n", DEADLINE_S)[0] == b"['new']\n"
+        assert _listed(daemon) == [b"new"]
 
 
 def test_an_archive_that_is_not_pushed_stays_as_it_was(tmp_path: Path) -> None:

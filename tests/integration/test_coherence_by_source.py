@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.coherence.archives import write_archive
 from tests.integration.client import Client
 from tests.integration.conftest import Shows
 from tests.integration.program import Program
@@ -59,6 +60,29 @@ def test_a_union_of_a_program_is_timed_though_the_mount_pushes(
     )
     assert _size(client, "file") == 0
     assert "for 1 s" in explained(program, "file")
+
+
+def test_directories_of_a_program_show_the_replaced_archives_of_unions_and_filters(
+    tmp_path: Path, shows: Shows
+) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "upper" / "upper").touch()
+    path = tmp_path / "archive.tar"
+    write_archive(str(path), {"name": b"old"})
+    source = f"""
+archive, upper = {str(path)!r}, {str(tmp_path / "upper")!r}
+tree = Dir({{"union": Union([upper, Archive(archive)]), "filter": Filter(Archive(archive))}})
+options = MountOptions(coherence="push")
+"""
+    program, client = shows(source)
+    look = "[(content(f'{one}/name'), sorted(os.listdir(p(one)))) for one in ('union', 'filter')]"
+    assert client.value(look) == [(b"old", [b"name", b"upper"]), (b"old", [b"name"])]
+    write_archive(str(path), {"name": b"new", "more": b""})
+    assert program.run("return await served.sync()")
+    assert client.value(look) == [
+        (b"new", [b"more", b"name", b"upper"]),
+        (b"new", [b"more", b"name"]),
+    ]
 
 
 def test_a_source_that_asks_for_pushes_after_the_start_is_timed(

@@ -288,15 +288,10 @@ def _of_the_tree(tree: Tree, options: MountOptions) -> list[str]:
     if options.immutable and (why := _not_whole(lease)):
         lines.append(f"immutable: {why}, so each open still sends a message")
     by_value = lease is None or lease.described is not None
-    if options.pushes and by_value and not _has_renewables(tree):
+    if options.pushes and by_value and next(tree.renewables(), None) is None:
         lines.append(
             f"coherence={options.coherence}: this tree is no directory, so its files are looked at"
             " again after the cache timeout"
-        )
-    if options.pushes and lease is not None and _has_archive_layer(lease):
-        lines.append(
-            f"coherence={options.coherence}: an archive that is a layer is shown as it was when the"
-            " mount began, so it has no changes"
         )
     asks = tree.root.volatile and tree.lease_of(tree.root) is None
     if asks and not _is_default(options, "cache_timeout"):
@@ -304,16 +299,6 @@ def _of_the_tree(tree: Tree, options: MountOptions) -> list[str]:
             "cache_timeout: a policy answers each client, so the kernel caches no name of it"
         )
     return lines
-
-
-def _has_renewables(tree: Tree) -> bool:
-    from zcfuse.tree import renewables_in  # a checked command has loaded it
-
-    return next(renewables_in(tree), None) is not None
-
-
-def _has_archive_layer(lease: Lease) -> bool:
-    return any(layer.archive is not None for layer in lease.layers)
 
 
 def _is_default(options: MountOptions, name: str) -> bool:

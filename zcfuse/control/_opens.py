@@ -14,7 +14,7 @@ from typing import Final
 
 from zcfuse.linux import AT_EMPTY_PATH, NEAR_MOUNTS, read_mounts, statx
 from zcfuse.options import MountOptions
-from zcfuse.tree import Tree, merged_directories, renewables_in
+from zcfuse.tree import Tree, merged_directories
 
 _LARGE_BYTES: Final = 256 << 10  # docs/measurements.md has the measurement
 _MOST_FILES: Final = 2000
@@ -39,7 +39,7 @@ def opens_silently(tree: Tree, options: MountOptions, *, passthrough: bool) -> b
     coherence = (lease.coherence if lease is not None else None) or options.coherence
     if options.path == "passthrough" or coherence == "strict":
         return False
-    if not options.immutable and next(renewables_in(tree), None) is not None:
+    if not options.immutable and next(tree.renewables(), None) is not None:
         return False  # who has an old archive open finishes with it
     if not passthrough or options.path != "auto" or (options.survive and options.immutable):
         return True

@@ -16,7 +16,7 @@ import trio
 
 from zcfuse.fuse import Changes, Operations
 from zcfuse.linux import Inotify
-from zcfuse.tree import PUSHING, Renewable, RenewalError, Tree, renewables_in
+from zcfuse.tree import PUSHING, RenewablePart, RenewalError, Tree
 
 _PAUSE_S: Final = 0.02  # many changes at once are one look
 
@@ -88,7 +88,7 @@ class Renewal:
 
     def _watch_all(self, inotify: Inotify, refused: set[bytes]) -> None:
         """Watch the directories of all parts. `refused`: those that are in the log already."""
-        wanted = {one for part, _ in self._parts() for one in part.watched()}
+        wanted = {one for part in self._parts() for one in part.renewable.watched()}
         refused &= wanted
         for directory in wanted:
             try:
@@ -101,32 +101,33 @@ class Renewal:
             else:
                 refused.discard(directory)
 
-    def _parts(self) -> Iterator[tuple[Renewable, Callable[[], None] | None]]:
-        for part, tell in renewables_in(self._tree):
+    def _parts(self) -> Iterator[RenewablePart]:
+        for part in self._tree.renewables():
             if part.coherence in PUSHING or (self._push and part.coherence is None):
-                yield part, tell
+                yield part
 
     async def _renew(self) -> None:
-        for part, tell in self._parts():  # a directory comes before its archives
+        for part in self._parts():  # a directory comes before its archives
             try:
                 # Abandoned at the end of the mount, whose tree is then closed.
-                show = await trio.to_thread.run_sync(part.look, abandon_on_cancel=True)
+                show = await trio.to_thread.run_sync(part.renewable.look, abandon_on_cancel=True)
             except RenewalError as error:
                 log.warning("%s: the mount goes on with what it showed", error)
                 continue
             if show is None:
                 continue
-            if tell is None:
+            if part.tell is None:
                 self._renew_root(show)
             else:
                 show()
-                tell()
-            log.info("read again: %r", part)
+                part.tell()
+            log.info("read again: %r", part.renewable)
         await self._changes.notified()
 
     def _renew_root(self, show: Callable[[], None]) -> None:
         names = set(self._names())
         show()
+        self._tree.take_over()
         self._operations.renew_root()
         for name in names.union(self._names()):
             self._changes.note(self._tree.root, name)

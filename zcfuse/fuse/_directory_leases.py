@@ -117,8 +117,7 @@ class DirectoryLeases:
             self._datapath.filter_lease(nodeid, patterns, above)
         self._leased.add(nodeid)
         how = lease.coherence or self._coherence
-        watched = lease.archive is None and lease.source is None and lease.described is None
-        if watched and how in PUSHING:
+        if how in PUSHING and _shows_directories(lease):
             self._push_changes(nodeid, strict=how == "strict")
 
     def _push_changes(self, nodeid: int, *, strict: bool) -> None:
@@ -210,6 +209,12 @@ class DirectoryLeases:
         self._revoked = True
         for nodeid in self._leased:
             self._datapath.revoke_directory(nodeid)
+
+
+def _shows_directories(lease: Lease) -> bool:
+    if lease.layers:
+        return any(map(_shows_directories, lease.layers))
+    return lease.archive is None and lease.source is None and lease.described is None
 
 
 def _layer(lease: Lease) -> int | Source:

@@ -26,11 +26,10 @@ from zcfuse.tree._near import AskFar, FarError, begin_ask_far, end_ask_far, near
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._paths import PathOpener
 from zcfuse.tree._pool import REFUSABLE, Hint, Permitting, Placing, Pool
-from zcfuse.tree._renewal import Renewable, RenewalError
+from zcfuse.tree._renewal import PUSHING, Renewable, RenewablePart, RenewalError
 from zcfuse.tree._sources import Maker, Run, Runs, Source, Sources, Stamp
 from zcfuse.tree._types import (
     HOLE,
-    PUSHING,
     WHOLE_FILE,
     Answer,
     ArchiveLease,
@@ -65,7 +64,7 @@ from zcfuse.tree._union_changes import (
 )
 from zcfuse.tree._union_nodes import UnionNode
 from zcfuse.tree._union_upper import Upper
-from zcfuse.tree.virtual import DirNode, VirtualTree, renewables_in
+from zcfuse.tree.virtual import DirNode, VirtualTree
 
 __all__ = [
     "HOLE",
@@ -129,6 +128,7 @@ __all__ = [
     "Read",
     "RegularFile",
     "Renewable",
+    "RenewablePart",
     "RenewalError",
     "Run",
     "Runs",
@@ -156,7 +156,6 @@ __all__ = [
     "move_file",
     "near_only",
     "pread_extents",
-    "renewables_in",
     "union_changes",
     "write_layer_directory",
     "write_layer_tar",

@@ -20,6 +20,7 @@ from zcfuse.tree._dir import Dir, TreeLike
 from zcfuse.tree._later import answered
 from zcfuse.tree._mirror import Mirror
 from zcfuse.tree._near import ask_far
+from zcfuse.tree._renewal import RenewablePart
 from zcfuse.tree._types import (
     Answer,
     Attributes,
@@ -197,6 +198,15 @@ class Filter(Tree):
     def wants_push(self) -> bool:
         """Return whether the tree beneath asks for pushes."""
         return self._tree.wants_push()
+
+    def renewables(self) -> Iterator[RenewablePart]:
+        """Yield those of the tree beneath."""
+        return self._tree.renewables()
+
+    def take_over(self) -> None:
+        """Show the present root of the tree beneath."""
+        self._tree.take_over()
+        self.root = FilterNode(self._tree.root, None, b"")
 
     def watch(self, changed: Callable[[Node, bytes], None] | None) -> None:
         """Have `changed` called with each name that comes to show something else."""

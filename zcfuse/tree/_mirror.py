@@ -22,8 +22,8 @@ from zcfuse.tree._file import RegularFile
 from zcfuse.tree._listing import MirrorListing
 from zcfuse.tree._nodes import MirrorNode
 from zcfuse.tree._overrides import overrides
+from zcfuse.tree._renewal import COHERENCE
 from zcfuse.tree._types import (
-    COHERENCE,
     Attributes,
     BackingFile,
     Identity,

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+PUSHING: Final = ("push", "strict")
+"""Values of `Tree.coherence` with which changes are pushed to the kernel."""
+
+COHERENCE: Final = ("ttl", *PUSHING, None)
+"""Values of `Tree.coherence`."""
 
 
 class RenewalError(Exception):
@@ -42,3 +50,16 @@ class Renewable(ABC):
             RenewalError: the file has changed and cannot be read. The contents stay as they are.
                 The next call raises that only after a further change.
         """
+
+
+@dataclass(frozen=True)
+class RenewablePart:
+    """A `Renewable` as a tree shows it.
+
+    `coherence`: of the tree that decides for it. `tell` tells the kernel that it has new contents;
+    None: they make the tree's root another node.
+    """
+
+    renewable: Renewable
+    coherence: str | None
+    tell: Callable[[], None] | None = None

@@ -17,6 +17,7 @@ import msgspec
 
 from zcfuse.datapath import WHOLE_FILE as WHOLE_FILE
 from zcfuse.linux import Attributes as Attributes
+from zcfuse.tree._renewal import PUSHING, Renewable, RenewablePart
 
 if TYPE_CHECKING:
     from zcfuse.datapath import MemberIndex, NamePatterns, Presence, Source
@@ -206,13 +207,6 @@ class DescribedTree(ABC):
     @abstractmethod
     def number(self, node: Node) -> int | None:
         """Return the sink's number of a directory, None if it has none."""
-
-
-PUSHING: Final = ("push", "strict")
-"""Values of `Tree.coherence` with which changes are pushed to the kernel."""
-
-COHERENCE: Final = ("ttl", *PUSHING, None)
-"""Values of `Tree.coherence`."""
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -462,6 +456,15 @@ class Tree(ABC):
     def wants_push(self) -> bool:
         """Return whether any part of it asks for pushes, whatever the mount does."""
         return self.coherence in PUSHING
+
+    def renewables(self) -> Iterator[RenewablePart]:
+        """Yield what a mount that pushes changes reads again."""
+        if isinstance(self, Renewable):
+            yield RenewablePart(self, self.coherence)
+
+    def take_over(self) -> None:
+        """Show the present roots of the trees beneath, in the mount's trio thread."""
+        return
 
     def part_bytes(self) -> int:
         """Return how many bytes a file has on average that are parts of files, about.

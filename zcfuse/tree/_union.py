@@ -11,7 +11,8 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NoReturn
 
 from zcfuse.arguments import PATHS, require_one_of, require_type
@@ -21,9 +22,9 @@ from zcfuse.tree._dir import Dir, TreeLike
 from zcfuse.tree._file import RegularFile
 from zcfuse.tree._later import answered
 from zcfuse.tree._overrides import overrides
+from zcfuse.tree._renewal import COHERENCE, RenewablePart
 from zcfuse.tree._report import joined_reports
 from zcfuse.tree._types import (
-    COHERENCE,
     Answer,
     Attributes,
     BackingFile,
@@ -136,6 +137,21 @@ class Union(Tree):
         """Raise ELOOP for files on this device, and never send it a request."""
         for layer in self._layers:
             layer.refuse_device(major, minor)
+
+    def renewables(self) -> Iterator[RenewablePart]:
+        """Yield the archives that are layers; a `Dir` that is one notifies no union."""
+        for layer in self._layers:
+            parts = layer.tree.renewables() if isinstance(layer, TreeLayer) else ()
+            for part in parts:
+                if part.tell is None:
+                    yield replace(part, coherence=self.coherence)
+
+    def take_over(self) -> None:
+        """Merge the present roots of the layers."""
+        for layer in self._layers:
+            if isinstance(layer, TreeLayer):
+                layer.tree.take_over()
+        self.root = UnionNode(None, b"", _root_parts(self._layers))
 
     def lookup(self, directory: Node, name: bytes) -> tuple[Node, Attributes]:
         """Return the present meaning of `name` in `directory`."""

@@ -14,9 +14,8 @@ import msgspec
 from zcfuse.arguments import require_call, require_one_of, require_path, require_type
 from zcfuse.datapath import BLOCK_BYTES, NAME_BYTES
 from zcfuse.tree._overrides import overrides
-from zcfuse.tree._renewal import Renewable, RenewalError
+from zcfuse.tree._renewal import COHERENCE, Renewable, RenewalError
 from zcfuse.tree._types import (
-    COHERENCE,
     ArchiveLease,
     Attributes,
     BackingFile,

@@ -13,7 +13,7 @@ from typing import Final
 
 from zcfuse.datapath import NAME_BYTES
 from zcfuse.tree._entry import LARGEST
-from zcfuse.tree._types import COHERENCE
+from zcfuse.tree._renewal import COHERENCE
 from zcfuse.tree.manifest._columns import (
     DIRECTORY,
     FILE,

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from zcfuse.tree._dir import Dir
-from zcfuse.tree._renewal import Renewable
+from zcfuse.tree._renewal import Renewable, RenewablePart
 from zcfuse.tree._report import parts_in
 from zcfuse.tree._types import Tree
-from zcfuse.tree.virtual._tree import VirtualTree
 
 
-def renewables_in(tree: Tree) -> Iterator[tuple[Renewable, Callable[[], None] | None]]:
-    """Yield each `Renewable` of a tree, and what tells the kernel that it has new contents.
+def renewables_in(top: Dir) -> Iterator[RenewablePart]:
+    """Yield each `Renewable` of a directory, with what tells the kernel that it has new contents.
 
-    None stands for the root of the tree, which has no name that could mean something else. A
-    directory tells about its own names.
+    A directory tells about its own names.
     """
-    if isinstance(tree, Renewable):
-        yield tree, None
-    if not isinstance(tree, VirtualTree):
-        return
-    top = tree.root.directory
     if isinstance(top, Renewable):
-        yield top, _nothing
+        yield RenewablePart(top, top.coherence, _nothing)
     for holder, name, part in parts_in(top):
-        if isinstance(part, Renewable):
-            yield part, _nothing if not isinstance(part, Tree) else _teller(holder, name)
+        if isinstance(part, Tree):
+            for one in part.renewables():
+                yield one if one.tell else replace(one, tell=_teller(part, holder, name))
+        elif isinstance(part, Renewable):
+            yield RenewablePart(part, part.coherence, _nothing)
 
 
-def _teller(holder: Dir, name: bytes) -> Callable[[], None]:
-    return lambda: holder.changed(name)
+def _teller(tree: Tree, holder: Dir, name: bytes) -> Callable[[], None]:
+    def tell() -> None:
+        tree.take_over()
+        holder.changed(name)
+
+    return tell
 
 
 def _nothing() -> None:

@@ -16,6 +16,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     MutableSequence,
     Sequence,
@@ -32,6 +33,7 @@ from zcfuse.tree._entry import Content, Entry, Symlink
 from zcfuse.tree._leased import AnswerLease, Leased, LeasedNames
 from zcfuse.tree._near import ask_far
 from zcfuse.tree._paths import PathOpener
+from zcfuse.tree._renewal import RenewablePart
 from zcfuse.tree._report import report_of, trees_in
 from zcfuse.tree._sources import ACCESS_ACL, LOG, Runs, Sources
 from zcfuse.tree._types import (
@@ -53,6 +55,7 @@ from zcfuse.tree.virtual._file import BlobFile, MadeFile, blocks_of
 from zcfuse.tree.virtual._listing import DirListing, GraftListing
 from zcfuse.tree.virtual._nodes import DirNode, EntryNode, Graft, GraftNode, identity_of
 from zcfuse.tree.virtual._part_bytes import part_bytes
+from zcfuse.tree.virtual._renewables import renewables_in
 
 _MODES: Final = {stat.S_IFDIR: 0o555, stat.S_IFLNK: 0o777, stat.S_IFREG: 0o444}
 _ROOT_IDENTITY: Final = identity_of(b"", b"", "root")
@@ -226,6 +229,10 @@ class VirtualTree(Tree):
     def wants_push(self) -> bool:
         """Return whether a tree that is in the directory now asks for pushes."""
         return any(tree.wants_push() for tree in trees_in(self.root.directory))
+
+    def renewables(self) -> Iterator[RenewablePart]:
+        """Yield those in the directory and below it."""
+        return renewables_in(self.root.directory)
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """Return the reports of the trees in the directory."""

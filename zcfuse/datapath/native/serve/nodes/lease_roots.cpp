@@ -50,6 +50,7 @@ void LeasedNodes::lease(std::uint64_t nodeid, std::shared_ptr<const Source> sour
     }
     cache_.drop(nodeid);
     nodes_.add_root(nodeid, found.identity);
+    note_name_change();  // an open listing has the names of the former source
     any_.store(true, std::memory_order_release);
 }
 
