@@ -166,6 +166,11 @@ REASONS: Final = MappingProxyType(
             "RENAME: refused (EAGAIN), the source's filesystem holds another rename up",
             "put the source on a faster filesystem",
         ),
+        "nameless_not_kept": Reason(
+            "removal: 1,024 files without a name are kept; a further one answers ESTALE, if it is"
+            " open only after a takeover",
+            "have the clients close files that they removed",
+        ),
         "files_refused": Reason(
             "open: refused (EMFILE), the user has too many files open", _DESCRIPTORS
         ),

@@ -126,7 +126,7 @@ def test_clients_notice_nothing_of_kills_but_time(kind):
 def test_writers_notice_nothing_of_kills_but_time(kind):
     done = _run(kind).done
     assert min(done["rename over"], done["append"], done["chmod"]) > 0
-    assert kind not in _WRITABLE_UNIONS or done["chmod copied"] >= LEAST_STEPS
+    assert kind not in _WRITABLE_UNIONS or done["chmod copied"] > 0
 
 
 @pytest.mark.alone

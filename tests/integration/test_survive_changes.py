@@ -1,5 +1,6 @@
 """A change that a daemon made and did not answer, because it was killed: the successor answers."""
 
+import errno
 import os
 import signal
 import stat
@@ -24,6 +25,30 @@ number = os.stat('file').st_ino
 for found in (os.stat('file'), os.fstat(held)):
     assert found.st_ino == number and (found.st_mode & 0o777 == 0o640 or found.st_mtime == 1)
 assert os.pread(held, 9, 0) == open('file', 'rb').read() == b'file'
+"""
+_MOST_NAMELESS = 1024
+_BEYOND = 3
+# The first ones are kept, so those that fail are the last ones.
+_NAMELESS = """
+import os, resource
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+os.chdir({where!r})
+held = []
+for number in range({files}):
+    held.append(os.open(str(number), os.O_CREAT | os.O_RDWR))
+    os.unlink(str(number))
+print("open", flush=True)
+input()
+errors = []
+for number, file in enumerate(held):
+    try:
+        os.pwrite(file, b"bytes", 0)
+        assert os.pread(file, 9, 0) == b"bytes"
+    except OSError as error:
+        errors.append(error.errno)
+        assert number >= {files} - 3
+print(errors, flush=True)
 """
 # By name: the daemon's system call, the client's code in the mount, and what the backing tree then
 # has, and has no more.
@@ -103,6 +128,35 @@ def test_a_change_of_a_union_that_a_dead_daemon_made_succeeds_for_the_client(cha
     _check(_UNION_CHANGES[change], tmp_path, [upper, lower], arguments)
     if change == "mkdir":
         assert os.getxattr(upper / "new", "trusted.overlay.opaque") == b"y"
+
+
+def test_files_without_a_name_beyond_the_limit_go_stale_and_are_counted(tmp_path):
+    backing, where = tmp_path / "backing", tmp_path / "mount"
+    backing.mkdir()
+    where.mkdir()
+    arguments = [str(backing), "--rw", "--path", "pool"]
+    with mounted(str(where), arguments, str(tmp_path / "log")) as entry:
+        code = _NAMELESS.format(where=str(where), files=_MOST_NAMELESS + _BEYOND)
+        client = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        try:
+            assert client.stdout.readline() == "open\n"
+            before = successor(entry, 0)
+            assert before.datapath["fallbacks"]["nameless_not_kept"] == _BEYOND
+            os.kill(before.processes["datapath"], signal.SIGKILL)
+            successor(entry, 1)
+            client.stdin.write("\n")
+            client.stdin.flush()
+            assert client.stdout.readline() == f"{[errno.ESTALE] * _BEYOND}\n"
+        finally:
+            client.kill()
+            client.communicate()
 
 
 def _check(change, tmp_path, layers, arguments):

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from tests.survive.client import LEAST_STEPS
 from tests.survive.load import zcfuse
 from tests.survive.programs import Program, surviving_at
 from zcfuse import MountError, MountOptions, is_waiting
-from zcfuse.admin.status import StatusError, holder_state, read_status
+from zcfuse.admin.status import StatusError, holder_state, read_status, runtime_directory
 from zcfuse.admin.status import find_mount as find_entry
 from zcfuse.control.survive import ProgramSurvival, _program, take_from_holder
 
@@ -68,6 +70,13 @@ def start(where) -> Iterator[Callable[..., Program]]:
 
 def _read(where: str) -> str:
     return _Client(_READS, where).rest()
+
+
+def _socket_of_holder(where: str) -> Path:
+    directory = os.readlink(f"/proc/self/fd/{(opened := runtime_directory())}")
+    os.close(opened)
+    major, minor = find_entry(where).device
+    return Path(directory, f"{major}-{minor}.holder")
 
 
 def _waits(where: str) -> bool:
@@ -284,11 +293,41 @@ print(open(where + "/file").read(), open(where + "/0/new").read())
     assert paths == "bytes new"
 
 
-def test_a_holder_that_is_killed_ends_the_mount(where, source, start):
+@pytest.mark.alone  # another mount may get the number, and its socket the name
+def test_a_holder_that_is_killed_ends_the_mount_and_leaves_no_socket(where, source, start):
     start("mirror", str(source), where)
-    document = read_status(where)
-    os.kill(document.processes["holder"], 9)
+    socket_file = _socket_of_holder(where)
+    assert socket_file.exists()
+    os.kill(read_status(where).processes["holder"], 9)
     assert eventually(lambda: find_mount(where) is None)
+    assert not socket_file.exists()
+
+
+@pytest.mark.alone
+def test_a_command_removes_the_socket_that_a_killed_holder_and_its_program_left(
+    where, source, start
+):
+    program = start("mirror", str(source), where)
+    socket_file = _socket_of_holder(where)
+    holder = read_status(where).processes["holder"]
+    program.process.send_signal(signal.SIGSTOP)  # it shall not see the holder's end
+    os.kill(holder, signal.SIGKILL)
+    assert eventually(lambda: not os.path.exists(f"/proc/{holder}/exe"))
+    program.kill()
+    assert socket_file.exists()
+    assert zcfuse("umount", "--force", where, check=False).returncode == 0
+    assert find_mount(where) is None
+    assert not socket_file.exists()
+
+
+def test_a_mount_is_waiting_as_soon_as_its_program_is_killed(where, source, start):
+    program = start("mirror", str(source), where)
+    for _ in range(3):
+        assert not is_waiting(where)
+        program.process.kill()
+        assert is_waiting(where)
+        program.kill()
+        program = start("mirror", str(source), where)
 
 
 def test_no_mount_is_waiting_where_there_is_none(where):

@@ -32,14 +32,12 @@ def make(lower: str) -> None:
 
 def change_copies(client: Client) -> Callable[[], None]:
     """Change, link, move, remove and make again the files of a lower layer."""
-    trees = itertools.count()
+    ways = (_change_file, _move_file, _replace_file, _replace_directory)
+    turns = itertools.count()
 
     def step() -> None:
-        where = os.path.join(client.mount, _COPIES, str(next(trees) % _TREES))
-        _change_file(client, where)
-        _move_file(client, where)
-        _replace_file(client, where)
-        _replace_directory(client, where)
+        tree, way = divmod(next(turns), len(ways))
+        ways[way](client, os.path.join(client.mount, _COPIES, str(tree % _TREES)))
 
     return step
 

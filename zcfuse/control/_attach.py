@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 import trio
 
-from zcfuse.admin.status import StatusError, find_mount, holder_state
+from zcfuse.admin.status import StatusError, find_mount, holder_state, read_status_of
 from zcfuse.control._mount import as_tree, mount
 from zcfuse.control._served import Mount
 from zcfuse.control.survive import UnmountedError, take_from_holder
-from zcfuse.linux import MountError
+from zcfuse.linux import MountEntry, MountError
 from zcfuse.options import MountOptions
 from zcfuse.tree import Dir, Tree
+
+# For a killed program to end, and for a running one to answer.
+_ENDING_S: Final = 5.0
+_STATUS_S: Final = 1.0
+_POLL_S: Final = 0.005
 
 
 @asynccontextmanager
@@ -62,11 +69,27 @@ def is_waiting(mountpoint: str | bytes | os.PathLike[str]) -> bool:
     """Return whether a mount waits there for a program that calls `attach`.
 
     A program that shall serve both its first start and each further one asks this, and then calls
-    `mount` or `attach`. The answer may be out of date at once; each of them refuses then. It never
-    looks at the mount itself, and waits for a few seconds at most.
+    `mount` or `attach`. The answer may be out of date at once; each of them refuses then. A program
+    that was just killed may not have ended yet: this waits for that. It never looks at the mount
+    itself, and waits for some seconds at most.
     """
     try:
-        held = holder_state(find_mount(mountpoint))
+        entry = find_mount(mountpoint)
     except StatusError:
         return False
-    return held is not None and held.left is not None
+    until = time.monotonic() + _ENDING_S
+    while True:
+        held = holder_state(entry)
+        if held is None or held.left is not None:
+            return held is not None
+        if time.monotonic() >= until or _is_served(entry):
+            return False
+        time.sleep(_POLL_S)
+
+
+def _is_served(entry: MountEntry) -> bool:
+    try:
+        read_status_of(entry, timeout=_STATUS_S)
+    except StatusError:
+        return False
+    return True

@@ -164,9 +164,10 @@ async def _by_fuse(
             read_only=not chosen.rw,
             noexec=chosen.noexec,
         )
-        if survival is not None:
-            make = functools.partial(survival.mounted, make)
-        kernel = await trio.to_thread.run_sync(make)
+        if survival is None or survival.first:
+            kernel = await trio.to_thread.run_sync(make)
+        else:
+            kernel = survival.taken_over()  # at once: clients wait
         with contextlib.ExitStack() as resources:
             resources.callback(kernel.close)
             try:
@@ -175,12 +176,12 @@ async def _by_fuse(
                     resources, shown, kernel, session, source, chosen, lock_limit, survival
                 )
                 async with serving(served, listener):
+                    if survival is not None:
+                        survival.serving()
                     for line in served.shortfalls:
                         log.warning("%s: %s", path, line)
                     if metrics is not None:
                         served.answer_scrapers(metrics)
-                    if survival is not None:
-                        survival.serving()
                     yield served
             finally:
                 if survival is None or not survival.leaves_mount:

@@ -39,6 +39,7 @@ from zcfuse.admin.status import (
     SyncReply,
     UnmountReply,
     printable,
+    remove_holder_socket,
     serve_status,
     thread_usage,
 )
@@ -447,6 +448,7 @@ class Mount:
 
     async def _end_without_holder(self, survival: Survival) -> None:
         await survival.wait_alone()
+        remove_holder_socket(self.device)
         log.error("the holder was killed: unmounting, because nobody keeps the mount over a crash")
         self.request_end()
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from zcfuse.admin.status._registry import list_mounts as list_mounts
     from zcfuse.admin.status._registry import listen_for_programs as listen_for_programs
     from zcfuse.admin.status._registry import listening as listening
+    from zcfuse.admin.status._registry import remove_holder_socket as remove_holder_socket
     from zcfuse.admin.status._registry import runtime_directory as runtime_directory
     from zcfuse.admin.status._server import serve_status as serve_status
 else:
@@ -71,6 +72,7 @@ else:
                 "list_mounts",
                 "listen_for_programs",
                 "listening",
+                "remove_holder_socket",
                 "runtime_directory",
             ),
             "_server": ("serve_status",),

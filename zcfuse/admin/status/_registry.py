@@ -51,6 +51,8 @@ def holder_name(device: tuple[int, int]) -> str:
 def listen_for_programs(device: tuple[int, int]) -> tuple[socket.socket, int, str]:
     """Listen where the holder of a program's mount takes the next program.
 
+    Its file is there once it listens. So a file that refuses a connection is a dead holder's.
+
     Returns:
         The listening socket, a descriptor of the directory that its file is in, and the file's
         name; the caller closes both.
@@ -62,16 +64,34 @@ def listen_for_programs(device: tuple[int, int]) -> tuple[socket.socket, int, st
     name = holder_name(device)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
-        _remove(directory, name)
-        path = f"/proc/self/fd/{directory}/{name}"
+        early = f"{name}.{os.getpid()}"
+        _remove(directory, early)
+        path = f"/proc/self/fd/{directory}/{early}"
         listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(_BACKLOG)
+        try:
+            os.chmod(path, 0o600)
+            listener.listen(_BACKLOG)
+            os.rename(early, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            _remove(directory, early)
+            raise
     except BaseException:
         listener.close()
         os.close(directory)
         raise
     return listener, directory, name
+
+
+def remove_holder_socket(device: tuple[int, int]) -> None:
+    """Remove the socket's file of a holder that was killed, if there is one.
+
+    Parameters:
+        device: of the mount that it kept, which still exists.
+    """
+    with contextlib.suppress(MountError):
+        directory = runtime_directory()
+        _remove(directory, holder_name(device))
+        os.close(directory)
 
 
 def runtime_directories(uid: int) -> list[str]:
@@ -220,7 +240,8 @@ def connect(device: tuple[int, int], uid: int, timeout: float) -> socket.socket 
 
 def connect_holder(device: tuple[int, int], uid: int, timeout: float) -> socket.socket | None:
     """Connect to the holder of a program's mount, as `connect` does; None if there is none.
-    A holder of another user than `uid` counts as none.
+    A holder of another user than `uid` counts as none. The socket's file of a holder that was
+    killed is removed.
     """
     holder = _connect(holder_name(device), socket.SOCK_SEQPACKET, uid, timeout)
     if holder is not None and peer_credentials(holder)[1] != uid:
@@ -240,6 +261,10 @@ def _connect(name: str, kind: int, uid: int, timeout: float) -> socket.socket | 
         try:
             client.connect(f"/proc/self/fd/{directory}/{name}")
             return client
+        except ConnectionRefusedError:
+            client.close()
+            if kind == socket.SOCK_SEQPACKET:
+                _remove(directory, name)
         except OSError:
             client.close()
         finally:

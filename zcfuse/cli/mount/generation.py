@@ -106,14 +106,15 @@ def _prepared(plan: Plan) -> tuple[MountOptions, Prepared]:
 
 
 def _load() -> None:
-    """Load what serves a mount; a successor must not spend the pause on that."""
+    """Load what serves any mount; a successor must not spend the pause on that."""
     try:
-        import zcfuse.admin.explain
-        import zcfuse.tree.archive
-        import zcfuse.tree.manifest  # noqa: F401
+        import zcfuse.admin.explain  # noqa: F401
         from zcfuse.control import run_daemon  # noqa: F401
     except ImportError as error:
         raise MountError(library_trouble(error)) from error
+    import trio
+
+    trio.run(trio.lowlevel.checkpoint)  # the first run takes longer than later ones
 
 
 def _reporter(takeover: Takeover, report: int) -> Callable[[TextIO | None], None] | None:

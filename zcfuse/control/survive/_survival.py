@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 import msgspec
@@ -89,22 +89,20 @@ class Survival(ABC):
                 os.close(descriptor)
         return self._state
 
-    def mounted(self, make: Callable[[], KernelMount]) -> KernelMount:
-        """Return the mount: the one that is taken over, or a new one by `make`.
+    def taken_over(self) -> KernelMount:
+        """Return the mount that an earlier daemon made.
 
         Raises:
             UnmountedError: there is nothing left to take over.
-            MountError: `make` failed.
         """
         for name, descriptor in self._takeover.descriptors.items():
             kind, _, device = name.partition(" ")
             if kind == _SESSION:
                 major, _, minor = device.partition(":")
                 kernel = adopt(descriptor, (int(major), int(minor)))
-                if kernel is None:
-                    raise UnmountedError
-                return kernel
-        return make()
+                if kernel is not None:
+                    return kernel
+        raise UnmountedError
 
     def hold(self, session: int, device: tuple[int, int], threads: int) -> list[int]:
         """Have the holder keep the session, its clones and the state.

@@ -114,20 +114,10 @@ void Holder::take_messages_of_serving() {
 }
 
 void Holder::obey(const Message& message, sys::UniqueFd with) {
+    if (!kept_.obey(message, with)) {
+        serving_->signal(SIGTERM);
+    }
     switch (message.kind) {
-        case Kind::keep:
-            if (!with || !kept_.keep(message.text, std::move(with))) {
-                serving_->signal(SIGTERM);  // what is not held would not survive
-            }
-            break;
-        case Kind::keep_if_room:
-            if (with) {
-                kept_.keep(message.text, std::move(with));
-            }
-            break;
-        case Kind::drop:
-            kept_.drop(message.text);
-            break;
         case Kind::serving:
             begin_service();
             break;

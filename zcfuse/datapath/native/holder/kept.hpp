@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <span>
+#include <utility>
 
 #include "holder/messages.hpp"
 #include "sys/unique_fd.hpp"
@@ -41,6 +42,24 @@ class KeptDescriptors {
         if (found != end) {
             *found = std::move(table_[--used_]);
             table_[used_] = {};
+        }
+    }
+    // Obeys a message that is about a descriptor to keep. False: one that had to be kept is not, so
+    // the mount would not survive.
+    bool obey(const Message& message, sys::UniqueFd& with) noexcept {
+        switch (message.kind) {
+            case Kind::keep:
+                return with && keep(message.text, std::move(with));
+            case Kind::keep_if_room:
+                if (with) {
+                    keep(message.text, std::move(with));
+                }
+                return true;
+            case Kind::drop:
+                drop(message.text);
+                return true;
+            default:
+                return true;
         }
     }
     std::span<const Kept> all() const noexcept { return {table_.data(), used_}; }

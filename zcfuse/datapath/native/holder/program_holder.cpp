@@ -166,25 +166,15 @@ void ProgramHolder::take_messages_of_serving() {
 }
 
 void ProgramHolder::obey(const Message& message, sys::UniqueFd with) {
+    if (!kept_.obey(message, with)) {
+        finish();
+    }
     switch (message.kind) {
-        case Kind::keep:
-            if (!with || !kept_.keep(message.text, std::move(with))) {
-                finish();  // the mount could not survive without it
-            }
-            break;
         case Kind::listen:
             listener_ = std::move(with);
             break;
         case Kind::place:
             socket_file_.take(std::move(with), message.text);
-            break;
-        case Kind::keep_if_room:
-            if (with) {
-                kept_.keep(message.text, std::move(with));
-            }
-            break;
-        case Kind::drop:
-            kept_.drop(message.text);
             break;
         case Kind::serving:
             history_.answered();

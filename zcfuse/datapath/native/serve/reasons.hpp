@@ -46,6 +46,7 @@ namespace zc {
     CODE(call_elsewhere)             \
     CODE(call_refused)               \
     CODE(rename_refused)             \
+    CODE(nameless_not_kept)          \
     CODE(files_refused)              \
     CODE(reserve_refused)            \
     CODE(upcall_waited)              \

@@ -2,7 +2,8 @@
 // directory. They have no path any more, so the table keeps an O_PATH descriptor of each until the
 // kernel forgets the node. The holder, if there is one, keeps another for a successor.
 //
-// Threads: any; the lock is innermost. Beyond the limit a node is not kept, and answers ESTALE.
+// Threads: any; the lock is innermost. Beyond the limit a node is not kept, and answers ESTALE
+// unless it is open; a successor answers that in any case.
 #pragma once
 
 #include <atomic>
@@ -27,7 +28,10 @@ class Orphans {
     int connect(int holder) noexcept { return keeper_.connect(holder); }
     // Puts a file that an earlier process kept.
     void inherit(std::uint64_t nodeid, sys::UniqueFd file) { put(nodeid, std::move(file), false); }
-    void put(std::uint64_t nodeid, sys::UniqueFd file) { put(nodeid, std::move(file), true); }
+    // False: there are too many.
+    bool put(std::uint64_t nodeid, sys::UniqueFd file) {
+        return put(nodeid, std::move(file), true);
+    }
     File find(std::uint64_t nodeid) const {
         if (size_.load(std::memory_order_acquire) == 0) {
             return nullptr;
@@ -51,16 +55,18 @@ class Orphans {
     }
 
   private:
-    void put(std::uint64_t nodeid, sys::UniqueFd file, bool keep) {
+    bool put(std::uint64_t nodeid, sys::UniqueFd file, bool keep) {
         auto kept = std::make_shared<const sys::UniqueFd>(std::move(file));
         const std::lock_guard guard(lock_);
-        if (files_.size() < kMost) {
-            if (keep) {
-                keeper_.keep(nodeid, kept->get());
-            }
-            files_.insert_or_assign(nodeid, std::move(kept));
-            size_.store(files_.size(), std::memory_order_release);
+        if (files_.size() >= kMost) {
+            return false;
         }
+        if (keep) {
+            keeper_.keep(nodeid, kept->get());
+        }
+        files_.insert_or_assign(nodeid, std::move(kept));
+        size_.store(files_.size(), std::memory_order_release);
+        return true;
     }
 
     Keeper keeper_;

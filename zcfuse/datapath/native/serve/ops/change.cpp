@@ -25,6 +25,15 @@ int find_spot(Context& context, std::uint64_t parent, const char* name, Spot& in
 
 namespace {
 
+// False: too many are kept, which is counted.
+bool keep(Context& context, std::uint64_t nodeid, sys::UniqueFd file) {
+    const bool kept = context.leased_nodes().orphans().put(nodeid, std::move(file));
+    if (!kept) {
+        context.counts.because(Reason::nameless_not_kept);
+    }
+    return kept;
+}
+
 // Opens what a name leads to; `into` stays empty where that fails. A directory that only lower
 // layers have would not become empty: it is copied up first.
 void open_orphan(const Spot& spot, const Found& found, sys::UniqueFd& into) {
@@ -52,8 +61,7 @@ void Orphaned::take(Context& context, std::uint64_t nodeid, const Spot& spot, co
     }
     sys::UniqueFd file;
     open_orphan(spot, found, file);
-    if (file) {
-        leased_nodes.orphans().put(nodeid, std::move(file));
+    if (file && keep(context, nodeid, std::move(file))) {
         orphans_ = &leased_nodes.orphans();
         nodeid_ = nodeid;
     }
@@ -68,7 +76,7 @@ Orphaned::~Orphaned() {
 void keep_nameless(Context& context, std::uint64_t nodeid, int file) {
     sys::UniqueFd copy;
     if (context.state.has_holder() && sys::dup_cloexec(file, copy) == 0) {
-        context.leased_nodes().orphans().put(nodeid, std::move(copy));
+        keep(context, nodeid, std::move(copy));
     }
 }
 
