@@ -77,6 +77,35 @@ def test_a_request_that_is_cancelled_asks_the_server_nothing_more(web: WebServer
         fetchers.close()
 
 
+def test_a_request_under_way_that_is_cancelled_takes_no_more_bytes(web: WebServer, tmp_path: Path):
+    fetchers = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
+    try:
+        looked = waited(fetchers.ask(lambda number: Look(number, "", b"large", 20)), 60)
+        assert isinstance(looked, Looked)
+        info = looked.info
+        assert info is not None
+        key = key_of("server", info.path, info.version)
+        web.fault, web.faulty = "slow", 1
+        parts: Parts[Arrived] = Parts()
+        first = parts.next
+        length = 8 * PIECE_BYTES
+        answer = fetchers.ask(lambda number: Ensure(number, key, info, 0, length, True, 20), parts)
+        waited(first, 60)
+        fetchers.cancel([answer])
+        with pytest.raises(RemoteError) as failure:
+            waited(answer, 60)
+        assert failure.value.errno == errno.ECANCELED
+        entry = Cache(str(tmp_path), "1000000000", "0").open(key, len(LARGE), "u", info.version)
+        assert entry.records() == {}
+        entry.close()
+        # Whoever wants the range afterwards gets it.
+        done = waited(fetchers.ask(lambda n: Ensure(n, key, info, 0, length, True, 20)), 60)
+        assert isinstance(done, Ensured)
+        assert done.good == [(0, length)]
+    finally:
+        fetchers.close()
+
+
 def test_pieces_are_told_of_while_the_rest_of_a_range_is_on_its_way(web: WebServer, tmp_path: Path):
     fetchers = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
     try:

@@ -81,7 +81,7 @@ class _Attempts:
         """Call `ask` with the time-out of each attempt until it returns.
 
         Raises final errors at once, and after the deadline `_UnreachableError`. Begins no attempt
-        for a request that is cancelled (ECANCELED).
+        for a request that is cancelled (ECANCELED). `check` ends one that is under way.
         """
         pause = _FIRST_PAUSE_S
         while True:
@@ -102,9 +102,13 @@ class _Attempts:
             self.retries += 1
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _asked_once(self, ask: Callable[[float], _T]) -> _T:
+    def check(self) -> None:
+        """Raise ECANCELED if nobody wants the answer any more."""
         if self._is_cancelled():
             raise _CancelledError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+
+    def _asked_once(self, ask: Callable[[float], _T]) -> _T:
+        self.check()
         self.requests += 1
         began = time.monotonic_ns()
         try:
@@ -248,7 +252,7 @@ class Worker:
         attempts: _Attempts,
         arrived: Callable[[int, int], None],
     ) -> None:
-        """Write a range as it comes, and record it; tell of its pieces before they are durable.
+        """Write a range as it comes, and record it; announce its pieces before they are durable.
 
         An attempt goes on where the one before was cut off.
         """
@@ -262,6 +266,7 @@ class Worker:
         end = start + length
 
         def keep(data: Data) -> None:
+            attempts.check()
             first = writing.end // PIECE_BYTES
             try:
                 writing.add(data)
