@@ -12,10 +12,11 @@ import sys
 import time
 from typing import Any, Final
 
+from tests.support._forked import ForkedProcess, fork_program
 from tests.support._kernel import abort, detach, find_mount, stacks
 from tests.support._user import CHECKOUT
 
-_PROCESS: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "program_process.py")
+_PROCESS: Final = "tests.integration.program_process"
 DEADLINE_S: Final = 30.0
 
 
@@ -32,20 +33,14 @@ class Program:
         self.mountpoint = os.path.realpath(mountpoint)
         self._log_path = log
         self._received = b""
-        argv = [sys.executable, "-X", "faulthandler", _PROCESS, mountpoint]
-        if limit is not None:
-            argv = ["prlimit", f"--nofile={limit}:{limit}", *argv]
+        given, commands = os.pipe()
+        answers, taken = os.pipe()
+        self._commands = os.fdopen(commands, "wb", buffering=0)
+        self._answers = os.fdopen(answers, "rb", buffering=0)
         with open(log, "wb") as file:
-            self.process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                cwd=CHECKOUT,
-                env={**os.environ, "PYTHONPATH": CHECKOUT},
-                start_new_session=True,
-                bufsize=0,
-            )
+            self.process = _started(mountpoint, (given, taken, file.fileno()), limit)
+        os.close(given)
+        os.close(taken)
         try:
             assert self.run(source) == "mounted"
         except BaseException:
@@ -58,8 +53,7 @@ class Program:
 
     def run(self, body: str, timeout: float = DEADLINE_S) -> Any:
         """Run the body of an async function in the program and return its result."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(body).encode() + b"\n")
+        self._commands.write(json.dumps(body).encode() + b"\n")
         kind, value = ast.literal_eval(self._line(time.monotonic() + timeout))
         assert kind == "value", value
         return value
@@ -79,10 +73,9 @@ class Program:
 
     def end(self) -> None:
         """Unmount, and require success."""
-        if self.process.poll() is not None and self.process.returncode < 0:
+        if (self.process.poll() or 0) < 0:
             return  # it was killed, and the test has failed
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self._commands.close()
         try:
             status = self.process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
@@ -92,6 +85,7 @@ class Program:
         left = find_mount(self.mountpoint)
         if left is not None:
             self.kill()
+        self._answers.close()
         assert (status, left) == (0, None), self.log()
 
     def kill(self) -> None:
@@ -99,21 +93,42 @@ class Program:
         mount = find_mount(self.mountpoint)
         if mount is not None:
             abort(mount)
+        self._commands.close()
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         if find_mount(self.mountpoint) is not None:
             detach(self.mountpoint)
+        self._answers.close()
 
     def _line(self, deadline: float) -> str:
-        assert self.process.stdout is not None
         while b"\n" not in self._received:
             left = deadline - time.monotonic()
-            readable, _, _ = select.select([self.process.stdout], [], [], max(left, 0))
-            part = os.read(self.process.stdout.fileno(), 1 << 20) if readable else b""
+            readable, _, _ = select.select([self._answers], [], [], max(left, 0))
+            part = os.read(self._answers.fileno(), 1 << 20) if readable else b""
             if not part:
                 dump = stacks(self.pid) if readable == [] else ""
                 raise AssertionError(f"no answer from the program\n{dump}\n{self.log()}")
             self._received += part
         line, _, self._received = self._received.partition(b"\n")
         return line.decode()
+
+
+def _started(
+    mountpoint: str, standard: tuple[int, int, int], limit: int | None
+) -> ForkedProcess | subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": CHECKOUT}
+    if limit is None:
+        return fork_program(
+            _PROCESS, [mountpoint], standard=standard, environment=environment, directory=CHECKOUT
+        )
+    argv = [sys.executable, "-X", "faulthandler", "-m", _PROCESS, mountpoint]
+    return subprocess.Popen(
+        ["prlimit", f"--nofile={limit}:{limit}", *argv],
+        stdin=standard[0],
+        stdout=standard[1],
+        stderr=standard[2],
+        cwd=CHECKOUT,
+        env=environment,
+        start_new_session=True,
+    )

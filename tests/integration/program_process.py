@@ -1,4 +1,4 @@
-"""A program that mounts a tree: ``program_process.py MOUNTPOINT``.
+"""A program that mounts a tree: ``python -m tests.integration.program_process MOUNTPOINT``.
 
 The first line of standard input is a JSON string of Python source that sets ``tree`` and may set
 ``options``. After the mount, each further line is the body of an async function, which runs in the
@@ -18,10 +18,12 @@ import trio
 
 import zcfuse
 
+_NAMES = {name: getattr(zcfuse, name) for name in zcfuse.__all__}
+
 
 async def serve(mountpoint: str) -> None:
     """Mount the tree of the first line, and run the other lines."""
-    names: dict[str, Any] = {name: getattr(zcfuse, name) for name in zcfuse.__all__}
+    names: dict[str, Any] = dict(_NAMES)
     names.update(os=os, trio=trio, options=None)
     with os.fdopen(os.dup(0), "rb", buffering=0) as file:
         lines = trio.lowlevel.FdStream(os.dup(file.fileno()))
@@ -49,6 +51,11 @@ async def run(body: str, names: dict[str, Any]) -> tuple[str, Any]:
         return "error", traceback.format_exc()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve the mount that the command line names."""
     logging.basicConfig(level=logging.INFO)
     trio.run(serve, sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()

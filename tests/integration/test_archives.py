@@ -20,34 +20,13 @@ import pytest
 
 from tests.integration.conftest import ALL_PATHS
 from tests.integration.program import Program
-from tests.support import abort, find_mount, requires
-from tests.support._kernel import detach
+from tests.support import requires
 from tests.support._user import CHECKOUT
 from tests.tree.archive.support import extracted, make_holes, tar
 
 pytestmark = requires("mounting")
 
-PROGRAM_SECONDS = 60
-
-PROGRAM = """
-import subprocess, sys
-import trio
-from zcfuse import MountOptions, mount
-from zcfuse.tree.archive import Archive, Keep
-
-archive, mountpoint, path, client = sys.argv[1:]
-
-async def main():
-    tree = Archive(archive, keep=Keep.NOT)
-    async with mount(tree, mountpoint, MountOptions(path=path, unmount_wait=1)) as served:
-        done = await trio.run_process(
-            [sys.executable, "-c", client, mountpoint], capture_stdout=True
-        )
-        sys.stdout.write(done.stdout.decode())
-    tree.close()
-
-trio.run(main)
-"""
+CLIENT_SECONDS = 60
 
 SEEN = """
 import sys
@@ -79,20 +58,26 @@ print((sums, sorted(os.listdir("."))))
 def seen_by(client: str, archive: Path, mountpoint: Path, path: str) -> Any:
     """Mount the archive, run the client and return its output."""
     mountpoint.mkdir(exist_ok=True)
+    program = Program(
+        f"""
+from zcfuse.tree.archive import Archive, Keep
+tree = Archive({str(archive)!r}, keep=Keep.NOT)
+options = MountOptions(path={path!r}, unmount_wait=1)
+""",
+        str(mountpoint),
+        f"{archive}.log",
+    )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(archive), str(mountpoint), path, client],
+            [sys.executable, "-c", client, str(mountpoint)],
             capture_output=True,
             text=True,
-            timeout=PROGRAM_SECONDS,
+            timeout=CLIENT_SECONDS,
             check=False,
             env={**os.environ, "PYTHONPATH": CHECKOUT},
         )
     finally:
-        left = find_mount(str(mountpoint))
-        if left is not None:
-            abort(left)
-            detach(str(mountpoint))
+        program.end()
     assert done.returncode == 0, done.stderr
     return ast.literal_eval(done.stdout)
 

@@ -1,8 +1,8 @@
-"""The fork server: ``_fork_server.py FD`` imports what a mount needs, then forks on each request.
+"""The fork server: ``_fork_server.py FD MODULE...`` imports modules, then forks on each request.
 
-A request arrives over the socket FD, with the descriptors for standard output and error. The fork
-runs the command line as a new interpreter would. The server has one thread, and no descriptor of
-the tests. `tests/support/_forked.py` is its client.
+A request arrives over the socket FD, with the descriptors for standard input, output and error. The
+fork calls the function ``main`` of a module, as a new interpreter would. The server has one thread,
+and no descriptor of the tests. `tests/support/_forked.py` is its client.
 """
 
 import faulthandler
@@ -14,23 +14,13 @@ import socket
 import sys
 from typing import Any, Final
 
-_MODULES: Final = (
-    "pyfuse3",
-    "zcfuse.cli.mount._command",
-    "zcfuse.control._daemon",
-    "zcfuse.control._mount",
-    "zcfuse.control._served",
-    "zcfuse.datapath",
-    "zcfuse.fuse",
-    "zcfuse.tree",
-)
 _MOST_BYTES: Final = 1 << 20
 
 
 def _serve(asking: socket.socket) -> dict[str, Any] | None:
     """Answer requests; return one in the process that is to run it, and None at the end."""
     while True:
-        message, descriptors, _, _ = socket.recv_fds(asking, _MOST_BYTES, 2)
+        message, descriptors, _, _ = socket.recv_fds(asking, _MOST_BYTES, 3)
         if not message:
             return None
         request: dict[str, Any] = json.loads(message)
@@ -40,8 +30,8 @@ def _serve(asking: socket.socket) -> dict[str, Any] | None:
             continue
         pid = os.fork()
         if pid == 0:
-            os.dup2(descriptors[0], 1)
-            os.dup2(descriptors[1], 2)
+            for standard, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, standard)
         for descriptor in descriptors:
             os.close(descriptor)
         if pid == 0:
@@ -50,7 +40,7 @@ def _serve(asking: socket.socket) -> dict[str, Any] | None:
 
 
 def _main() -> None:
-    for module in _MODULES:
+    for module in sys.argv[2:]:
         importlib.import_module(module)
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asking:
@@ -64,9 +54,7 @@ def _main() -> None:
     faulthandler.enable()
     sys.argv = ["zcfuse", *request["arguments"]]
     gc.unfreeze()
-    from zcfuse.cli import main
-
-    main()
+    importlib.import_module(request["module"]).main()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Starts ``zcfuse`` without its imports, the largest part of a start.
+"""Starts ``zcfuse``, or a program that mounts a tree, without the imports: most of a start.
 
-`fork_zcfuse` asks a fork server (``_fork_server.py``) to fork and to run the command line in the
-child. Each process of a run has one server. Modules read the environment of the server when they
-load, so a daemon with other variables (``ZCFUSE_FAULTS``), under a wrapper or as another user
-needs a new interpreter.
+`fork_zcfuse` and `fork_program` ask a fork server (``_fork_server.py``) to fork and to run the
+command line, or the program, in the child. Each process of a run has one server for either. Modules
+read the environment of the server when they load, so a daemon with other variables
+(``ZCFUSE_FAULTS``), under a wrapper or as another user needs a new interpreter.
 """
 
 from __future__ import annotations
@@ -26,14 +26,40 @@ from typing import Final
 
 _SERVER: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "_fork_server.py")
 _MOST_BYTES: Final = 100
+_COMMAND: Final = "zcfuse.cli"
+_FOR_COMMAND: Final = (
+    "pyfuse3",
+    "zcfuse.cli.mount._command",
+    "zcfuse.control._daemon",
+    "zcfuse.control._mount",
+    "zcfuse.control._served",
+    "zcfuse.datapath",
+    "zcfuse.fuse",
+    "zcfuse.tree",
+)
 
 
 def fork_zcfuse(
     arguments: Sequence[str], *, output: int, environment: Mapping[str, str], directory: str
 ) -> ForkedProcess:
     """Run ``zcfuse ARGUMENTS`` in a new session; `output` takes its standard output and error."""
-    both = output, output
-    return _server(environment["PYTHONPATH"]).start(arguments, both, environment, directory)
+    server = _server(environment["PYTHONPATH"], *_FOR_COMMAND)
+    with open(os.devnull, "rb") as nothing:
+        standard = nothing.fileno(), output, output
+        return server.start(_COMMAND, arguments, standard, environment, directory)
+
+
+def fork_program(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    standard: tuple[int, int, int],
+    environment: Mapping[str, str],
+    directory: str,
+) -> ForkedProcess:
+    """Call ``main`` of a module in a new session, with these standard input, output and error."""
+    server = _server(environment["PYTHONPATH"], module)
+    return server.start(module, arguments, standard, environment, directory)
 
 
 def run_forked(
@@ -47,9 +73,10 @@ def run_forked(
     end = time.monotonic() + timeout
     output, errors = os.pipe(), os.pipe()
     try:
-        both = output[1], errors[1]
-        server = _server(environment["PYTHONPATH"])
-        process = server.start(arguments, both, environment, directory)
+        server = _server(environment["PYTHONPATH"], *_FOR_COMMAND)
+        with open(os.devnull, "rb") as nothing:
+            standard = nothing.fileno(), output[1], errors[1]
+            process = server.start(_COMMAND, arguments, standard, environment, directory)
     finally:
         os.close(output[1])
         os.close(errors[1])
@@ -102,27 +129,33 @@ class ForkedProcess:
 
 
 class _Server:
-    def __init__(self, modules: str) -> None:
+    def __init__(self, path: str, modules: Sequence[str]) -> None:
         self._asking = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", _SERVER, str(theirs.fileno())],
+                [sys.executable, "-P", _SERVER, str(theirs.fileno()), *modules],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": modules},
+                env={**os.environ, "PYTHONPATH": path},
             )
 
     def start(
         self,
+        module: str,
         arguments: Sequence[str],
-        output: tuple[int, int],
+        standard: tuple[int, int, int],
         environment: Mapping[str, str],
         directory: str,
     ) -> ForkedProcess:
-        request = {"arguments": arguments, "environment": environment, "directory": directory}
-        return ForkedProcess(self, self._asked(request, output))
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "environment": environment,
+            "directory": directory,
+        }
+        return ForkedProcess(self, self._asked(request, standard))
 
     def reap(self, pid: int) -> int:
         """Return the exit status of a process that has ended."""
@@ -161,7 +194,7 @@ def _read_to_end(descriptors: Sequence[int], end: float) -> list[str]:
 
 
 @functools.cache
-def _server(modules: str) -> _Server:
-    server = _Server(modules)
+def _server(path: str, *modules: str) -> _Server:
+    server = _Server(path, modules)
     atexit.register(server.end)
     return server

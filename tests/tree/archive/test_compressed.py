@@ -38,9 +38,9 @@ from zcfuse.tree.archive import (
 MIB = 1 << 20
 
 COMPRESSORS = {
-    "gz": ["gzip"],
+    "gz": ["gzip", "-1"],
     "bz2": ["bzip2"],
-    "xz": ["xz", "--threads=2", "--block-size=1MiB"],
+    "xz": ["xz", "-1", "--threads=2", "--block-size=1MiB"],
     "zst": ["zstd", "--quiet"],
 }
 
@@ -242,10 +242,11 @@ def bomb(path, size):
     """Write a tar archive of one member of zeros, compressed a thousandfold."""
     header = tarfile.TarInfo("zeros")
     header.size = size
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(header.tobuf())
-        for _ in range(size // MIB + 1):
-            file.write(bytes(MIB))
+    part = gzip.compress(bytes(16 * MIB), compresslevel=1)
+    with open(path, "wb") as file:
+        file.write(gzip.compress(header.tobuf()))
+        for _ in range(size // (16 * MIB) + 1):
+            file.write(part)
     return path
 
 
