@@ -10,6 +10,7 @@ from typing import Final
 from tests.support import Daemon
 
 PUSH: Final = ("--coherence", "push")
+STRICT: Final = ("--coherence", "strict")
 # The preloaded library of ablation.c sees requests on /dev/fuse only.
 CACHED: Final = ("--path", "pool", "--transport", "dev")
 ROUNDS: Final = int(os.environ.get("ZCFUSE_COHERENCE_ROUNDS", "75"))

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from tests.coherence.pushed import PUSH, ROUNDS, coherence, stress, sync
+from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, stress, sync
 from tests.integration.conftest import command, kernel_mount, serving
 from tests.integration.counts import counts
 from tests.support import DEADLINE_S, Daemon, eventually, let_pass, requires
@@ -95,12 +95,13 @@ def test_another_filesystem_reports_as_much(tmp_path: Path, filesystem: str) -> 
             assert stress(daemon, str(source / "tree")) == ""
 
 
+@pytest.mark.parametrize("options", [PUSH, STRICT], ids=["push", "strict"])
 @pytest.mark.timeout(60 + 3 * ROUNDS)
-def test_killed_daemons_leave_nothing_stale(tmp_path: Path) -> None:
+def test_killed_daemons_leave_nothing_stale(tmp_path: Path, options: tuple[str, ...]) -> None:
     source, mountpoint = tmp_path / "source", tmp_path / "mnt"
     source.mkdir()
     mountpoint.mkdir()
-    with mounted(str(mountpoint), [str(source), *PUSH], str(tmp_path / "log")) as entry:
+    with mounted(str(mountpoint), [str(source), *options], str(tmp_path / "log")) as entry:
         argv = [sys.executable, "-m", "tests.coherence.stress", str(ROUNDS), "1"]
         stress = subprocess.Popen([*argv, entry.mountpoint, str(source)], stdout=subprocess.PIPE)
         generation = 0

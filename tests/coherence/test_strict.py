@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from tests.coherence.aio import append_by_aio
-from tests.coherence.pushed import PUSH, ROUNDS, coherence, stress, sync
+from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, stress, sync
 from tests.coherence.test_push import FILESYSTEMS, new_filesystem
 from tests.integration.conftest import kernel_mount, serving
 from tests.integration.counts import counts
@@ -25,7 +25,6 @@ from tests.support import DEADLINE_S, Daemon, eventually, requires
 
 pytestmark = requires("mounting", "root")
 
-STRICT: Final = ("--coherence", "strict")
 # `pool` reads for the kernel, and `auto` passes through.
 PATHS: Final = ["auto", "pool"]
 _SHOWN: Final = "%s %y %z"
