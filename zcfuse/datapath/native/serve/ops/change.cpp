@@ -52,24 +52,31 @@ void open_orphan(const Spot& spot, const Found& found, sys::UniqueFd& into) {
 
 }  // namespace
 
-void Orphaned::take(Context& context, std::uint64_t nodeid, const Spot& spot, const Found& found) {
+void Orphaned::take(Context& context, const Spot& spot, const Found& found) {
     auto& leased_nodes = context.leased_nodes();
-    const bool is_last = S_ISDIR(found.status.stx_mode) || found.status.stx_nlink <= 1;
-    const bool is_open = !is_metacopy(found.identity) && leased_nodes.files().in_use(nodeid);
-    if (nodeid == 0 || !is_last || (is_open && !context.state.has_holder())) {
+    orphans_ = &leased_nodes.orphans();
+    if (found.status.stx_nlink > 1 && !S_ISDIR(found.status.stx_mode)) {
         return;
     }
-    sys::UniqueFd file;
-    open_orphan(spot, found, file);
-    if (file && keep(context, nodeid, std::move(file))) {
-        orphans_ = &leased_nodes.orphans();
-        nodeid_ = nodeid;
+    auto files = leased_nodes.originals_of(found.identity);
+    files.push_back(found.identity);
+    for (const auto& one : files) {
+        const auto nodeid = leased_nodes.nodes().nodeid_of(one);
+        const bool is_open = !is_metacopy(one) && leased_nodes.files().in_use(nodeid);
+        if (nodeid == 0 || (is_open && !context.state.has_holder())) {
+            continue;
+        }
+        sys::UniqueFd file;
+        open_orphan(spot, found, file);
+        if (file && keep(context, nodeid, std::move(file))) {
+            nodes_.push_back(nodeid);
+        }
     }
 }
 
 Orphaned::~Orphaned() {
-    if (orphans_ != nullptr) {
-        orphans_->drop(nodeid_);
+    for (const auto nodeid : nodes_) {
+        orphans_->drop(nodeid);
     }
 }
 

@@ -5,6 +5,9 @@
 // with EROFS: another mount, a path that control keeps.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "abi/fuse_changes.hpp"
 #include "serve/caller.hpp"
 #include "serve/ops/operation.hpp"
@@ -98,12 +101,13 @@ class Orphaned {
     Orphaned& operator=(const Orphaned&) = delete;
     // Without stays() the file is given up again: it has its name.
     ~Orphaned();
-    void take(Context& context, std::uint64_t nodeid, const Spot& spot, const Found& found);
-    void stays() noexcept { orphans_ = nullptr; }
+    // For each node that the kernel knows the file by, also those of what it is a copy of.
+    void take(Context& context, const Spot& spot, const Found& found);
+    void stays() noexcept { nodes_.clear(); }
 
   private:
     Orphans* orphans_ = nullptr;
-    std::uint64_t nodeid_ = 0;
+    std::vector<std::uint64_t> nodes_;
 };
 
 // Whether the rename that a record is about is made; notes the new names of one that is.

@@ -119,7 +119,7 @@ int move(Context& context, const Request& request, const Spot& from, const Spot&
     change.to = {to.parent, to.name, replaced.identity};
     Orphaned orphan;
     if ((flags & RENAME_EXCHANGE) == 0 && replaced.identity != moved.identity) {
-        orphan.take(context, leased_nodes.nodes().nodeid_of(replaced.identity), to, replaced);
+        orphan.take(context, to, replaced);
     }
     record(context, request, change.from, change.to, flags);
     const int error =

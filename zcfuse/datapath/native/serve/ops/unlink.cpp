@@ -42,7 +42,7 @@ bool unlink(Context& context, const Request& request) {
     const auto nodeid = leased_nodes.nodes().nodeid_of(found.identity);
     Orphaned orphan;
     if (!was_removed) {
-        orphan.take(context, nodeid, spot, found);
+        orphan.take(context, spot, found);
         record(context, request, {spot.parent, spot.name, found.identity});
         if (error = remove(context, request, spot); error != 0) {
             return request.failed(error);
