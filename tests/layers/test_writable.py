@@ -282,6 +282,22 @@ def test_an_ordinary_user_changes_a_union_with_marks_of_his_own(
     assert listed.decode().split() == names
 
 
+@requires("ordinary user", "fusermount3")
+def test_a_closed_directory_that_a_kill_left_in_the_work_directory_is_removed(
+    ordinary_user: OrdinaryUser, tmp_path: Path
+) -> None:
+    low, upper, mountpoint = (ordinary_user.directory(name) for name in ("low", "up", "mnt"))
+    work = f"{upper}.work/work"
+    made = "mkdir -p left/inner; touch left/inner/file; chmod 0 left/inner; chmod 0 left"
+    left = ordinary_user.run("sh", "-ec", f"mkdir -p {work}; cd {work}; {made}")
+    assert (left.stderr, os.listdir(work)) == ("", ["left"])
+    layers = ("--layer", low, "--upper", upper)
+    daemon = Daemon("", mountpoint, *layers, user=ordinary_user, log=str(tmp_path / "log"))
+    found = os.listdir(work)
+    daemon.unmount()
+    assert found == []
+
+
 def test_one_upper_layer_has_one_mount(tmp_path: Path) -> None:
     (tmp_path / "low").mkdir()
     (tmp_path / "up").mkdir()

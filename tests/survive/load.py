@@ -43,7 +43,7 @@ _OF_WRITABLE_UNIONS = {
 }
 _COMMAND_S = 60.0
 _SUCCESSOR_S = 60.0
-_LAST_ANSWER_S = 30.0
+_LAST_ANSWER_S = 60.0  # a copy waits for the disk
 # From one takeover to the next kill.
 _LEAST_S, _MOST_S = 0.0, 1.5
 

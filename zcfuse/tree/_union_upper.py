@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from typing import Final
 
@@ -81,6 +80,22 @@ def _empty(directory: int) -> None:
     for name in os.listdir(directory):
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
-            shutil.rmtree(name, dir_fd=directory)
+            _remove_tree(name, directory)
         else:
             os.unlink(name, dir_fd=directory)
+
+
+def _remove_tree(name: str, parent: int) -> None:
+    found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        by_descriptor = f"/proc/self/fd/{found}"
+        # Its mode may forbid the owner to look into it.
+        os.chmod(by_descriptor, _OWNER_ONLY)
+        opened = os.open(by_descriptor, os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        os.close(found)
+    try:
+        _empty(opened)
+    finally:
+        os.close(opened)
+    os.rmdir(name, dir_fd=parent)
