@@ -35,6 +35,7 @@ from zcfuse.remote._fetchers import (
 )
 from zcfuse.remote._files import Store
 from zcfuse.remote._messages import Info, ListDirectory, Listed, Look, Looked, Page, Reply, Setup
+from zcfuse.remote._names import NameTable
 from zcfuse.remote._source import check_driver, identity_of, shown_url
 from zcfuse.tree import Answer as TreeAnswer
 from zcfuse.tree import (
@@ -92,13 +93,12 @@ class _Names:
     """
 
     __slots__ = (
-        *("by_name", "earlier", "fetched_s", "growing", "left_out", "missing", "paged"),
+        *("by_name", "earlier", "fetched_s", "growing", "left_out", "missing"),
         *("sized", "tried_s", "whole"),
     )
 
-    def __init__(self, listed: Listed, earlier: dict[bytes, Info], *, sized: bool) -> None:
-        self.by_name = {info.name: info for info in listed.entries}
-        self.paged: dict[bytes, Info] = {}  # the names of pages, in order
+    def __init__(self, listed: Listed, before: _Names | None, *, sized: bool) -> None:
+        self.by_name = NameTable(listed.entries)
         self.growing: _Request | None = None
         self.left_out = listed.left_out
         self.whole = listed.whole
@@ -106,18 +106,21 @@ class _Names:
         self.sized = sized or not any(map(_lacks_size, listed.entries))
         self.fetched_s = self.tried_s = time.monotonic()
         # Facts that this listing lacks, for the time when the server is away.
-        self.earlier = {
-            name: earlier[name]
-            for name, info in self.by_name.items()
-            if _lacks_size(info) and name in earlier
-        }
+        lacking = (info.name for info in listed.entries if _lacks_size(info))
+        found = () if before is None else map(before.sized_fact, lacking)
+        self.earlier = {info.name: info for info in found if info is not None}
+
+    def sized_fact(self, name: bytes) -> Info | None:
+        """Return facts of a name, now or earlier, that have the size."""
+        info = self.by_name.get(name)
+        return self.earlier.get(name) if info is None or _lacks_size(info) else info
 
     def add(self, entries: list[Info], left_out: int) -> int:
         """Add the names of a page; return how many are new. A name that came before stays."""
         before = len(self.by_name)
         for info in entries:
-            self.paged.setdefault(info.name, info)
-            self.by_name.setdefault(info.name, info)
+            if info.name not in self.by_name:
+                self.by_name.put(info)
         self.left_out += left_out
         self.fetched_s = self.tried_s = time.monotonic()
         return len(self.by_name) - before
@@ -372,7 +375,7 @@ class Remote(Tree):
         if info is None or not error.unreachable:
             raise error
         self._old_answers += 1
-        names.by_name[name] = info
+        names.by_name.put(info)
         return info
 
     def _old(self, path: str, error: RemoteError) -> _Names:
@@ -381,7 +384,8 @@ class Remote(Tree):
         if names is None or not error.unreachable:
             raise error
         self._old_answers += 1
-        names.by_name.update(names.earlier)
+        for info in names.earlier.values():
+            names.by_name.put(info)
         names.tried_s, names.sized = time.monotonic(), True
         return names
 
@@ -466,9 +470,7 @@ class Remote(Tree):
         before = self._listings.pop(path, None)
         if before is not None:
             self._forget(before)
-        earlier = {} if before is None else {**before.earlier, **before.by_name}
-        earlier = {name: one for name, one in earlier.items() if not _lacks_size(one)}
-        names = _Names(reply, earlier, sized=sizes)
+        names = _Names(reply, before, sized=sizes)
         self._listings[path] = names
         self._names += len(names.by_name)
         self._left_out += names.left_out
@@ -511,13 +513,13 @@ class Remote(Tree):
 class _RemoteListing(Listing):
     """The names of one listing. Offset n stands behind entry n - 1, "." being entry 0."""
 
-    __slots__ = ("_directory", "_infos", "_names", "_tree")
+    __slots__ = ("_directory", "_names", "_order", "_tree")
 
     def __init__(self, tree: Remote, directory: RemoteNode, names: _Names) -> None:
         self._tree = tree
         self._directory = directory
         self._names = names
-        self._infos: list[Info] = []
+        self._order: list[bytes] = []
         self._look_again()
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
@@ -528,10 +530,10 @@ class _RemoteListing(Listing):
                 yield offset, name, node, self._tree._attributes(node)
         index = max(start - 2, 0)
         while True:
-            while index < len(self._infos):
-                info = self._infos[index]
+            while index < len(self._order):
+                info = self._names.by_name.get(self._order[index])
                 index += 1
-                if info.is_directory or not _lacks_size(info):
+                if info is not None and not _lacks_size(info):
                     yield index + 2, info.name, *self._tree._found(own, info)
             if self._look_again():
                 continue
@@ -541,28 +543,25 @@ class _RemoteListing(Listing):
 
     def close(self) -> None:
         """Free the names."""
-        self._infos = []
+        self._order = []
 
     def _look_again(self) -> bool:
         """Take over names that came meanwhile; return whether there are any."""
-        before, names = len(self._infos), self._names
-        if names.paged:
-            self._infos.extend(itertools.islice(names.paged.values(), before, None))
-        elif not before:
-            self._infos.extend(names.by_name.values())
-        return len(self._infos) > before
+        before, names = len(self._order), self._names.by_name
+        self._order.extend(itertools.islice(names, before, None))
+        return len(self._order) > before
 
 
 def _keep_looked(names: _Names, name: bytes, reply: object) -> Info | None:
     assert isinstance(reply, Looked)
     info = reply.info
     if info is None or _lacks_size(info):
-        names.by_name.pop(name, None)
+        names.by_name.remove(name)
         if len(names.missing) >= _MOST_MISSING:
             names.missing.clear()
         names.missing.add(name)
         return None
-    names.by_name[name] = info
+    names.by_name.put(info)
     return info
 
 
