@@ -21,6 +21,14 @@ Shown = Callable[..., Daemon]
 Ask = Callable[[Request], Reply]
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drivers respect proxies of the environment, which reach no server of a test."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 @pytest.fixture
 def web() -> Iterator[WebServer]:
     """Serves "large" and "small"."""

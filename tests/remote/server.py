@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
+from urllib.parse import urlsplit
 
 FAULTS: Final = ("none", "cut", "short", "long", "busy", "hung", "wrong range", "redirect", "slow")
 
@@ -15,8 +16,12 @@ FAULTS: Final = ("none", "cut", "short", "long", "busy", "hung", "wrong range", 
 class WebServer:
     """Serves ``files``, names to bytes. Owns its thread until `close`.
 
+    GETs of objects of a bucket "d" are answered too, whatever their signature, and a client may
+    take the server for a proxy to itself.
+
     `fault` is what GETs of a range do, `faulty` of them; then they are as they should be.
-    `requests` counts by method and name; `ranges` has each range that was asked for.
+    `requests` counts by method and name; `ranges` has each range that was asked for, and `queries`
+    what follows the names. Requests with the fault "refused" wait for each other at `together`.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -28,6 +33,8 @@ class WebServer:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.ranges: list[tuple[str, int, int]] = []
         self.headers: list[dict[str, str]] = []
+        self.queries: list[str] = []
+        self.together = threading.Barrier(1)
         self.released = threading.Event()
         self._lock = threading.Lock()
         server = self
@@ -93,9 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
-        name = self.path.removeprefix("/d").strip("/")
+        parts = urlsplit(self.path)
+        name = parts.path.removeprefix("/d").strip("/")
         web.requests[self.command, name] += 1
         web.headers.append(dict(self.headers))
+        web.queries.append(parts.query)
         if not name and web.listed:
             self._reply(200, "".join(f'<a href="{n}">{n}</a>\n' for n in web.files).encode(), body)
             return
@@ -134,6 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.web.released.wait(0.05)
         elif fault == "wrong tag":
             self._reply(206, part, True, {**said, "ETag": '"another"'})
+        elif fault == "wrong total":
+            said["Content-Range"] = f"bytes {first}-{last}/{len(data) + 1}"
+            self._reply(206, part, True, said)
+        elif fault == "refused":
+            self.web.together.wait(60)
+            self._reply(403, b"", True)
         elif fault == "short":
             self._reply(206, part[:-1], True, said)
         elif fault == "long":

@@ -80,8 +80,7 @@ class Driver:
             self._idle.append(self._shared)
         self._direct: Direct | None = None
         if self._is_http or self._is_s3:
-            # S3 compares the version that a request names; a web server says which one it has.
-            check = _accept if self._is_s3 else self._check_same
+            check = _check_object if self._is_s3 else self._check_same
             self._direct = Direct(self._shared, is_s3=self._is_s3, run=self._run, check=check)
         self.root = root.rstrip("/") + ("/" if self._is_http else "")
 
@@ -333,6 +332,8 @@ class Driver:
                 **self._fs.req_kw,
             )
             _check_length(answer.get("ContentLength"), length)
+            said = {"ETag": answer.get("ETag", ""), "Content-Range": answer.get("ContentRange", "")}
+            _check_object(said, info)
             async with answer["Body"] as body:
                 while data := await body.read(_PART_BYTES):
                     put(data)
@@ -381,8 +382,20 @@ class Driver:
         asked.result()
 
 
-def _accept(_: Mapping[str, str], info: Info) -> None:
-    """Take an answer as it is."""
+def _check_object(headers: Mapping[str, str], info: Info) -> None:
+    """Raise ChangedError if S3 sent another version, which servers without If-Match do."""
+    headers = {name.lower(): value for name, value in headers.items()}
+    whole = headers.get("content-range", "").rpartition("/")[2]
+    said = _bare(headers.get("etag", ""))
+    tag = info.version.partition(" ")[2]
+    is_other = bool(said) and tag != str(info.mtime_ns) and said != _bare(tag)
+    if is_other or (whole.isdigit() and int(whole) != info.size):
+        raise ChangedError(info.path)
+
+
+def _bare(tag: str) -> str:
+    """Return an ETag without its quotes, which not all servers send."""
+    return tag.removeprefix("W/").strip('"')
 
 
 def named(facts: Iterable[Info]) -> tuple[list[Info], int]:

@@ -15,20 +15,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 
 from zcfuse.remote._cache import PIECE_BYTES
+from zcfuse.remote._connections import Connections, Place, UnreachedError, left
 
 # The most that is taken from a connection at a time; more would not stay in a processor's cache.
 _BUFFER_BYTES: Final = 4 * PIECE_BYTES
-_MOST_IDLE: Final = 64
 _SERVER_ERRORS: Final = frozenset(
     {HTTPStatus.TOO_MANY_REQUESTS, *(one for one in HTTPStatus if one >= 500)}
-)
-
-
-_Place: TypeAlias = tuple[str, str]  # scheme and address of a server
+) - {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED}
 
 
 class AnswerError(Exception):
@@ -43,16 +40,22 @@ class _Buffer(threading.local):
 
 
 class Ranges:
-    """Asks over connections that stay open between requests."""
+    """Asks over connections that stay open between requests.
 
-    def __init__(self) -> None:
-        self.authorities: str | None = None
-        """The file of certificates to trust, None: those of the system."""
+    Parameters:
+        connections: what lends them.
+        silence: seconds without a byte before a server is given up.
+        stores_encoded: whether a Content-Encoding is a fact of the stored bytes, as on S3; it is
+            one of the answer otherwise.
+    """
 
-        self._idle: list[tuple[_Place, http.client.HTTPConnection]] = []
-        self._lock = threading.Lock()
+    def __init__(
+        self, connections: Connections, *, silence: float = 10.0, stores_encoded: bool = False
+    ) -> None:
+        self._connections = connections
+        self._silence = silence
+        self._stores_encoded = stores_encoded
         self._buffer = _Buffer()
-        self._context: ssl.SSLContext | None = None
 
     def read(
         self,
@@ -78,8 +81,8 @@ class Ranges:
             "", or why the answer is not used; then `keep` got nothing.
 
         Raises:
-            AnswerError: the server is busy, or the answer ends early.
-            OSError: of the connection.
+            AnswerError: the server is busy or silent, or the answer ends early.
+            OSError: of the connection; TimeoutError after the deadline.
         """
         asked = {
             **headers,
@@ -88,12 +91,16 @@ class Ranges:
         }
         try:
             place, connection, stream, answer = self._answered(url, asked, deadline)
-        except ssl.SSLCertVerificationError:
-            return "certificate not verified"
+        except UnreachedError as error:
+            return str(error)
+        except ConnectionError:
+            raise  # one kind is an HTTPException too
+        except http.client.HTTPException:
+            return "malformed answer"
         with contextlib.ExitStack() as failing:
             failing.callback(answer.close)
             failing.callback(connection.close)
-            reason = _unusable(answer)
+            reason = self._unusable(answer)
             if reason:
                 return reason
             check(dict(answer.headers))
@@ -102,53 +109,53 @@ class Ranges:
             if not answer.will_close:
                 answer.close()
                 failing.pop_all()
-                self._keep(place, connection)
+                self._connections.keep(place, connection)
         return ""
 
     def _answered(
         self, url: str, headers: Mapping[str, str], deadline: float
-    ) -> tuple[_Place, http.client.HTTPConnection, socket.socket, http.client.HTTPResponse]:
+    ) -> tuple[Place, http.client.HTTPConnection, socket.socket, http.client.HTTPResponse]:
         """Send a request; return the connection, its socket and the head of the answer.
 
         The connection has given up the socket if the server closes it after the answer.
         """
         parts = urlsplit(url)
         place = parts.scheme, parts.netloc
-        target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         while True:
-            connection, is_used = self._connection(place)
+            connection, is_used = self._connections.take(parts, deadline)
+            stream: socket.socket = connection.sock
             try:
-                connection.timeout = _left(deadline)
-                if connection.sock is not None:
-                    connection.sock.settimeout(connection.timeout)
+                # A used connection may be dead without a word: the rest is for another one.
+                seconds = left(deadline) / 2 if is_used else left(deadline)
+                stream.settimeout(min(self._silence, seconds))
                 connection.request("GET", target, headers=dict(headers))
-                stream: socket.socket = connection.sock
                 return place, connection, stream, connection.getresponse()
-            except BaseException as error:
+            except (ConnectionError, TimeoutError, ssl.SSLEOFError) as error:
                 connection.close()
-                # The server may close a connection that has been idle.
-                if not (is_used and isinstance(error, ConnectionError)):
+                if is_used:
+                    self._connections.drop(place)
+                elif isinstance(error, TimeoutError):
+                    raise _silent(deadline) from None
+                else:
                     raise
+            except BaseException:
+                connection.close()
+                raise
 
-    def _keep(self, place: _Place, connection: http.client.HTTPConnection) -> None:
-        with self._lock:
-            if len(self._idle) < _MOST_IDLE:
-                self._idle.append((place, connection))
-                return
-        connection.close()
+    def _unusable(self, answer: http.client.HTTPResponse) -> str:
+        """Return why the driver had better ask, "" if the answer is a range.
 
-    def _connection(self, place: _Place) -> tuple[http.client.HTTPConnection, bool]:
-        """Return the connection used last, or a new one; and whether it was used."""
-        with self._lock:
-            for at in reversed(range(len(self._idle))):
-                if self._idle[at][0] == place:
-                    return self._idle.pop(at)[1], True
-            scheme, address = place
-            if scheme == "http":
-                return http.client.HTTPConnection(address), False
-            if self._context is None:
-                self._context = ssl.create_default_context(cafile=self.authorities)
-            return http.client.HTTPSConnection(address, context=self._context), False
+        Raises AnswerError if the same request may get another answer later.
+        """
+        if answer.status in _SERVER_ERRORS:
+            raise AnswerError(f"status {answer.status}")
+        if answer.status != HTTPStatus.PARTIAL_CONTENT:
+            return f"status {answer.status}"
+        encoding = answer.headers.get("Content-Encoding", "identity")
+        if encoding != "identity" and not self._stores_encoded:
+            return "encoded answer"
+        return "answer of unknown length" if answer.length is None else ""
 
     def _receive(
         self,
@@ -162,45 +169,45 @@ class Ranges:
         can_wait = not isinstance(stream, ssl.SSLSocket)
         came = 0
         while came < length:
-            left = length - came
-            stream.settimeout(_left(deadline))
-            # The first part is in the buffer of the answer's head, in whole or not.
-            if can_wait and came:
-                _wait_for(stream, min(left, PIECE_BYTES - came % PIECE_BYTES))
-            count = answer.fp.readinto1(self._buffer.view[: min(left, _BUFFER_BYTES)])
+            view = self._buffer.view[: min(length - came, _BUFFER_BYTES)]
+            least = min(length - came, PIECE_BYTES - came % PIECE_BYTES) if can_wait else 1
+            stream.settimeout(min(self._silence, left(deadline)))
+            try:
+                # The first part is in the buffer of the answer's head, in whole or not.
+                count = _taken(stream, view, least) if came else answer.fp.readinto1(view)
+            except (TimeoutError, BlockingIOError):
+                raise _silent(deadline) from None
             if not count:
                 raise AnswerError(f"{came} bytes came instead of {length}")
             came += count
-            keep(self._buffer.view[:count])
+            keep(view[:count])
         if can_wait:
             _wait_for(stream, 1)
 
 
-def _left(deadline: float) -> float:
-    """Return the seconds until a deadline; raises TimeoutError after it."""
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise TimeoutError
-    return seconds
+def _silent(deadline: float) -> Exception:
+    """Return the error of a server that sent nothing for a while."""
+    if time.monotonic() < deadline:
+        return AnswerError("the server sent nothing for too long")
+    return TimeoutError()
+
+
+def _taken(stream: socket.socket, view: memoryview, least: int) -> int:
+    """Take `least` bytes or more; after the socket's time-out take those that are there."""
+    if least == 1:
+        return stream.recv_into(view)
+    _wait_for(stream, least)
+    try:
+        return stream.recv_into(view)
+    except TimeoutError:
+        _wait_for(stream, 1)
+        stream.settimeout(0)
+        return stream.recv_into(view)
 
 
 def _wait_for(stream: socket.socket, size: int) -> None:
     """Have a connection count as readable once `size` bytes are there, or its end."""
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-
-
-def _unusable(answer: http.client.HTTPResponse) -> str:
-    """Return why the driver had better ask, "" if the answer is a range.
-
-    Raises AnswerError if the same request may get another answer later.
-    """
-    if answer.status in _SERVER_ERRORS:
-        raise AnswerError(f"status {answer.status}")
-    if answer.status != HTTPStatus.PARTIAL_CONTENT:
-        return f"status {answer.status}"
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
-        return "encoded answer"
-    return "answer of unknown length" if answer.length is None else ""
 
 
 def _check_range(answer: http.client.HTTPResponse, start: int, length: int) -> None:
