@@ -194,6 +194,33 @@ def test_small_files_are_copied_if_asked_and_outlive_their_backing_files(tmp_pat
     tree.close()
 
 
+class _Written(Mirror):
+    """A directory whose files are written to after the walk has opened them."""
+
+    def listxattr(self, node):
+        path = self.real_path(node)
+        if path and os.path.isfile(path):
+            with open(path, "r+b") as file:
+                file.write(b"new")
+        return super().listxattr(node)
+
+
+@pytest.mark.parametrize("size", [100, 70_000])
+def test_a_file_that_changes_while_it_is_copied_is_refused_and_left_out_on_request(
+    size, tmp_path, frozen
+):
+    (tmp_path / "source").mkdir()
+    path = tmp_path / "source" / "file"
+    path.write_bytes(bytes(size))
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(FreezeError, match="'file': it changed while it was frozen"):
+        frozen(_Written(tmp_path / "source"), copy_up_to=1 << 20)
+    os.utime(path, ns=(0, 0))
+    image, summary = frozen(_Written(tmp_path / "source"), copy_up_to=1 << 20, leave_out=True)
+    assert [(one.count, one.example) for one in summary.left_out] == [(1, b"file")]
+    assert b"file" not in seen_in(image)
+
+
 def test_a_frozen_union_is_what_the_union_shows(tmp_path, frozen):
     layers = [tmp_path / "upper", tmp_path / "lower"]
     for number, layer in enumerate(layers):

@@ -39,8 +39,9 @@ class Chunks:
             return None
         if not _borders(parts) & _SECTOR and any(_is_mapped(part) for part in parts):
             return None
+        data = b"".join(_read(part) for part in parts)
         self.copied_bytes += size
-        return b"".join(_read(part) for part in parts)
+        return data
 
     def of(self, parts: Sequence[FileRun], size: int) -> tuple[int, list[tuple[int, int]]] | None:
         """Return log2 of the chunks' size and the chunks, None where EROFS cannot map the file.
@@ -102,8 +103,8 @@ class Chunks:
             end = start + part.length
             for at in range(start, end, 1 << bits):
                 if dirty and at == last:
-                    self.copied_bytes += size - at
                     block = self._writer.store(part.fd, part.offset + at - start, size - at)
+                    self.copied_bytes += size - at
                     chunks.append((0, block))
                 elif first == NO_BLOCK:
                     chunks.append((0, NO_BLOCK))
@@ -122,8 +123,9 @@ class Chunks:
         return self._copied_at(part)
 
     def _copied_at(self, part: FileRun) -> tuple[int, int]:
+        block = self._writer.store(part.fd, part.offset, part.length)
         self.copied_bytes += part.length
-        return 0, self._writer.store(part.fd, part.offset, part.length)
+        return 0, block
 
 
 def _is_mapped(part: FileRun) -> bool:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from zcfuse.frozen._about import Device
 from zcfuse.frozen._layout import MANY_DEVICES, Layout, OtherLayoutNeededError
 from zcfuse.tree import HOLE, WHOLE_FILE, BackingFile
+
+CHANGED: Final = "it changed while it was frozen"
+"""Why a file has no place if the walk cannot know which of its bytes belong together."""
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -66,7 +70,7 @@ def place_of(file: BackingFile, size: int) -> Whole | list[FileRun]:
             parts.append(FileRun(path, extent.fd, extent.offset, length))
         left -= length
     if left:
-        raise NotFreezableError("it changed while it was frozen")
+        raise NotFreezableError(CHANGED)
     return [part for part in parts if part.length]
 
 

@@ -20,7 +20,7 @@ from zcfuse.frozen._about import About, Table
 from zcfuse.frozen._blocks import Chunks
 from zcfuse.frozen._errors import FreezeError
 from zcfuse.frozen._layout import FILE_TYPES, Inode
-from zcfuse.frozen._places import Devices, FileRun, NotFreezableError, Whole, place_of
+from zcfuse.frozen._places import CHANGED, Devices, FileRun, NotFreezableError, Whole, place_of
 from zcfuse.frozen._records import Pieces, Records
 from zcfuse.frozen._roots import Roots
 from zcfuse.frozen._verity import mark_of, verity_of
@@ -232,7 +232,7 @@ class Walk:
             if not isinstance(place, Whole):
                 return self._of_parts(name, inode, node, place)
             if inode.size <= self._options.copy_up_to:
-                return self._copied(inode, node, file.extents[0].fd)
+                return self._copied(inode, node, place, file.extents[0].fd)
             redirect = self._roots.redirect(place.path)
             if redirect is None:
                 self._fuse_only.add(_AMBIGUOUS, self._path(name))
@@ -253,14 +253,18 @@ class Walk:
         marks = {_xattrs.METACOPY: mark, _xattrs.REDIRECT: redirect}
         return self._writer.hole(inode, self._xattrs(node, marks))
 
-    def _copied(self, inode: Inode, node: Node, fd: int) -> int:
+    def _copied(self, inode: Inode, node: Node, place: Whole, fd: int) -> int:
         """Write a file whose bytes the image holds, all those of the open file `fd`."""
         xattrs = self._xattrs(node, {})
         whole = FileRun(b"", fd, 0, inode.size)
         data = self._chunks.copied([whole], inode.size)
-        if data is not None:
-            return self._writer.data(inode, xattrs, data)
-        return self._writer.chunked(inode, xattrs, *self._chunks.copy(whole))
+        chunks = self._chunks.copy(whole) if data is None else None
+        found = os.fstat(fd)
+        if (found.st_size, found.st_mtime_ns) != (place.size, place.mtime_ns):
+            raise NotFreezableError(CHANGED)
+        if chunks is not None:
+            return self._writer.chunked(inode, xattrs, *chunks)
+        return self._writer.data(inode, xattrs, data or b"")
 
     def _of_parts(self, name: bytes, inode: Inode, node: Node, parts: Sequence[FileRun]) -> int:
         data = self._chunks.copied(parts, inode.size)

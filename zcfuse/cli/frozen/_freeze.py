@@ -60,8 +60,8 @@ _NAMED_AT_MOST: Final = 8
     type=Size(),
     metavar="SIZE",
     default=0,
-    help="Copy whole files of up to SIZE, such as 64K, into the image. They open faster, and need"
-    " no backing file. Only the owner may read such an image.",
+    help="Copy whole files of up to SIZE, such as 64K, into the image. They need no backing"
+    " file, and their first open is faster. Only the owner may read such an image.",
 )
 @click.option(
     "--verify",
