@@ -6,6 +6,8 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,11 @@ print("open", flush=True)
 input()
 os.posix_fadvise(held, 0, 0, os.POSIX_FADV_DONTNEED)
 print(os.pread(held, 9, 0), os.fstat(held).st_nlink, flush=True)
+"""
+_HELD = """
+held = os.open('old/file', 0)
+os.fchmod(held, 0o640)
+assert os.fstat(held).st_mode & 0o777 == 0o640 and os.pread(held, 9, 0) == b'bytes'
 """
 # By name: the daemon's system call, the client's code in the mount, and what the backing tree then
 # has, and has no more.
@@ -139,6 +146,33 @@ def test_a_change_of_a_union_that_a_dead_daemon_made_succeeds_for_the_client(cha
         assert os.getxattr(upper / "new", "trusted.overlay.opaque") == b"y"
 
 
+def test_a_copy_that_was_begun_below_a_directory_as_it_moved_is_made_by_the_successor(tmp_path):
+    lower, upper, where = (tmp_path / name for name in ("lower", "upper", "mount"))
+    (lower / "old").mkdir(parents=True)
+    (lower / "old" / "file").write_text("bytes")
+    (upper / "old").mkdir(parents=True)
+    where.mkdir()
+    arguments = ["--layer", str(lower), "--upper", str(upper), "--redirect-dir"]
+    clients = []
+    with mounted(str(where), arguments, str(tmp_path / "log")) as entry:
+        daemon = successor(entry, 0).processes["datapath"]
+        # The copy stays before its name, and the move behind its system call.
+        delays = {"fsync": "delay_enter", "renameat2": "delay_exit"}
+        with _delayed(daemon, delays, tmp_path / "trace"):
+            for code, is_reached in (
+                (_HELD, lambda: "fsync(" in (tmp_path / "trace").read_text()),
+                ("os.rename('old', 'new')", (upper / "new").exists),
+            ):
+                clients.append(_client(where, code))
+                assert eventually(is_reached)
+            os.kill(daemon, signal.SIGKILL)
+        for client in clients:
+            _, error = client.communicate(timeout=_CLIENT_S)
+            assert client.returncode == 0, error
+        assert stat.S_IMODE((upper / "new" / "file").stat().st_mode) == 0o640
+        assert successor(entry, 1).survival.restarts == 1
+
+
 def test_files_without_a_name_beyond_the_limit_go_stale_and_are_counted(tmp_path):
     backing = tmp_path / "backing"
     backing.mkdir()
@@ -192,25 +226,37 @@ def _check(change, tmp_path, layers, arguments):
     with mounted(str(where), arguments, str(tmp_path / "log")) as entry:
         before = successor(entry, 0)
         daemon = before.processes["datapath"]
-        inject = f"inject={call}:delay_exit={_DELAY_US}"
-        tracer = subprocess.Popen(
-            ["strace", "-f", "-p", str(daemon), "-o", "/dev/null", "-e", inject],
-            stderr=subprocess.DEVNULL,
-        )
-        command = [sys.executable, "-c", f"import os; os.chdir({str(where)!r}); {code}"]
-        try:
-            assert eventually(lambda: _is_traced(daemon))
-            client = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        with _delayed(daemon, dict.fromkeys(call.split(","), "delay_exit"), tmp_path / "trace"):
+            client = _client(where, code)
             assert eventually(lambda: _is_made(layers, made, gone))
             assert client.poll() is None
             os.kill(daemon, signal.SIGKILL)
-        finally:
-            tracer.kill()
-            tracer.wait()
         _, error = client.communicate(timeout=_CLIENT_S)
         assert client.returncode == 0, error
         assert _is_made(layers, made, gone)
         assert successor(entry, 1).survival.restarts == 1
+
+
+@contextmanager
+def _delayed(process: int, delays: dict[str, str], trace: Path) -> Iterator[None]:
+    """Have strace(1) delay system calls, each where `delays` says; it writes those to `trace`."""
+    injections = [f"inject={call}:{at}={_DELAY_US}" for call, at in delays.items()]
+    options = [word for one in (f"trace={','.join(delays)}", *injections) for word in ("-e", one)]
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(process), "-o", str(trace), *options],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert eventually(lambda: _is_traced(process))
+        yield
+    finally:
+        tracer.kill()
+        tracer.wait()
+
+
+def _client(where: Path, code: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", f"import os; os.chdir({str(where)!r}); {code}"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def _is_made(layers: list[Path], made: str, gone: str) -> bool:

@@ -298,6 +298,22 @@ def test_a_closed_directory_that_a_kill_left_in_the_work_directory_is_removed(
     assert found == []
 
 
+@requires("ordinary user", "fusermount3")
+def test_a_directory_that_its_owner_cannot_list_leaves_nothing_in_the_work_directory(
+    ordinary_user: OrdinaryUser, tmp_path: Path
+) -> None:
+    low, upper, mountpoint = (ordinary_user.directory(name) for name in ("low", "up", "mnt"))
+    made = f"cd {low}; mkdir box; touch box/file; chmod 300 box"
+    assert ordinary_user.run("sh", "-ec", made).returncode == 0
+    layers = ("--layer", low, "--upper", upper)
+    daemon = Daemon("", mountpoint, *layers, user=ordinary_user, log=str(tmp_path / "log"))
+    changed = ordinary_user.run("sh", "-ec", f"cd {mountpoint}/box; rm file; mkdir file")
+    found = os.listdir(f"{upper}.work/work")
+    daemon.unmount()
+    assert (changed.stderr, found) == ("", [])
+    assert stat.S_ISDIR(os.stat(f"{upper}/box/file").st_mode)
+
+
 def test_one_upper_layer_has_one_mount(tmp_path: Path) -> None:
     (tmp_path / "low").mkdir()
     (tmp_path / "up").mkdir()

@@ -188,13 +188,17 @@ void DataPath::show_init() {
     }
 }
 
-// Copies first: a renamed file may be one.
+// Copies first: a renamed file may be one. A copy below a renamed directory is found once the new
+// name of that is noted.
 void DataPath::finish_changes() {
     const auto counts = state_->ledger.join("start");
-    state_->leased_nodes.inherit_copies(*counts);
+    auto& leased_nodes = state_->leased_nodes;
+    auto begun = leased_nodes.inherit_copies();
+    leased_nodes.note_shown(begun, *counts);
     if (!state_->surviving->changes().inherited().empty()) {
         ops::Context context{*state_, *counts, {}};
         ops::finish_renames(context);
+        leased_nodes.note_shown(begun, *counts);
     }
 }
 

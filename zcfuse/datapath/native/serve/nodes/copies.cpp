@@ -1,6 +1,7 @@
 // The part of LeasedNodes that copies files of a union up before clients change them.
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 #include <vector>
@@ -118,9 +119,7 @@ bool LeasedNodes::shows(std::uint64_t nodeid, const Identity& file, ThreadCounts
     return false;
 }
 
-// A nodeid is never used twice, so a node that is there is the one that the record is about. A copy
-// that was made and not settled was asked for by a request that comes again, so its node is there.
-void LeasedNodes::inherit_copies(ThreadCounts& counts) {
+std::vector<CopyMemory::Record> LeasedNodes::inherit_copies() {
     std::shared_ptr<const LeaseRoot> changed;
     {
         const std::shared_lock guard(roots_lock_);
@@ -128,24 +127,42 @@ void LeasedNodes::inherit_copies(ThreadCounts& counts) {
             changed = root->source->is_changeable() ? root : changed;
         }
     }
-    for (const auto& [sequence, copy, state, nodeid] : made_copies_.all()) {
-        if (changed == nullptr) {
-            return;
-        }
-        auto [before, after, birth, number] = copy;
+    std::vector<CopyMemory::Record> begun;
+    if (changed == nullptr) {
+        return begun;
+    }
+    for (auto& record : made_copies_.all()) {
+        auto& [before, after, birth, number] = record.copy;
         before.lease += changed->number;
         after.lease += changed->number;
-        const bool is_settled = state == CopyMemory::State::settled;
-        const auto known = is_settled ? nodeid : nodes_.nodeid_of(before);
-        if (!is_settled && (known == 0 || shows(known, before, counts))) {
+        if (record.state == CopyMemory::State::begun) {
+            begun.push_back(record);
             continue;
         }
-        const auto node = nodes_.find(known);
-        stand_for(node && node->identity == before ? known : 0, before, after);
-        if (!is_settled) {
-            made_copies_.settle(sequence, known);
-        }
+        const auto node = nodes_.find(record.nodeid);
+        stand_for(node && node->identity == before ? record.nodeid : 0, before, after);
     }
+    return begun;
+}
+
+// That the original is gone from its name proves nothing: a client may have removed or moved it
+// before the copy was made. A name that shows the copy does. Clients may know a metacopy by the
+// node of its original.
+void LeasedNodes::note_shown(std::vector<CopyMemory::Record>& begun, ThreadCounts& counts) {
+    std::erase_if(begun, [&](const CopyMemory::Record& record) {
+        const auto& [before, after, birth, number] = record.copy;
+        auto known_files = originals_of(before);
+        known_files.push_back(before);
+        const bool is_shown = std::ranges::any_of(known_files, [&](const Identity& file) {
+            return shows(nodes_.nodeid_of(file), after, counts);
+        });
+        if (is_shown) {
+            const auto known = nodes_.nodeid_of(before);
+            stand_for(known, before, after);
+            made_copies_.settle(record.sequence, known);
+        }
+        return is_shown;
+    });
 }
 
 // The original of a metacopy is also that of a copy of the metacopy.

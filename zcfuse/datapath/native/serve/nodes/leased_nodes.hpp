@@ -163,9 +163,11 @@ class LeasedNodes {
     // one backing file an inode, and who has the old one open reads on. A change by the old node
     // reaches the copy; an open of it fails with ESTALE, on which the kernel looks the name up.
     void note_copy(const Identity& before, const Copied& copy);
-    // Notes the copies of an earlier process. Call it once the directories are leased, before
-    // requests are served.
-    void inherit_copies(ThreadCounts& counts);
+    // Notes the copies of an earlier process, and returns those that it began and that may have no
+    // name. Call it once the directories are leased, before requests are served.
+    std::vector<CopyMemory::Record> inherit_copies();
+    // Notes those that the tree shows, and takes them out of `begun`.
+    void note_shown(std::vector<CopyMemory::Record>& begun, ThreadCounts& counts);
     bool is_copied(std::uint64_t nodeid) const;
     bool is_metacopy_node(std::uint64_t nodeid) const;
     // The identity of `nodeid` where that leads to the copy `found`, and else `found`.

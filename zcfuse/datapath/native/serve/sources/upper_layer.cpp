@@ -89,10 +89,23 @@ int remove_entries(int directory) {
     return static_cast<int>(size);
 }
 
-int remove_tree(int directory, const char* name) {
+int remove_all_in(int directory, const char* name) {
     sys::UniqueFd opened;
-    int error = open_directory(directory, name, opened);
-    error = error == 0 ? remove_entries(opened.get()) : error;
+    const int error = open_directory(directory, name, opened);
+    return error == 0 ? remove_entries(opened.get()) : error;
+}
+
+int remove_tree(int directory, const char* name) {
+    int error = sys::remove_name(directory, name, true);
+    if (error != -ENOTEMPTY) {
+        return error;
+    }
+    error = remove_all_in(directory, name);
+    sys::UniqueFd closed;  // its mode forbids its owner to list it or to remove from it
+    if (error == -EACCES && sys::open_beneath(directory, name, O_PATH | O_DIRECTORY, closed) == 0 &&
+        sys::set_mode(closed.get(), kOwnerOnly) == 0) {
+        error = remove_all_in(directory, name);
+    }
     return error == 0 ? sys::remove_name(directory, name, true) : error;
 }
 
@@ -362,10 +375,8 @@ int UpperLayer::remove_directory(int directory, const char* name) const {
 }
 
 int UpperLayer::empty(int directory, const char* name) const {
-    sys::UniqueFd opened;
-    int error = set_opaque(directory, name);
-    error = error == 0 ? open_directory(directory, name, opened) : error;
-    return error == 0 ? remove_entries(opened.get()) : error;
+    const int error = set_opaque(directory, name);
+    return error == 0 ? remove_all_in(directory, name) : error;
 }
 
 int UpperLayer::link_over_whiteout(int file, int directory, const char* name) const {

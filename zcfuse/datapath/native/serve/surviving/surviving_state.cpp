@@ -1,5 +1,6 @@
 #include "serve/surviving/surviving_state.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <system_error>
@@ -11,6 +12,9 @@ namespace zc {
 namespace {
 
 constexpr std::size_t kParts = 6;
+// Five bits of the layout are each part's.
+static_assert(std::max({NodeMemory::kLayout, HandleMemory::kLayout, Journal::kLayout,
+                        SessionMemory::kLayout, ChangeMemory::kLayout, CopyMemory::kLayout}) < 32);
 
 sys::UniqueFd copy_of(std::span<const int> fds, std::size_t part) {
     if (fds.size() != kParts) {
