@@ -234,6 +234,11 @@ REASONS: Final = MappingProxyType(
             "the size and times of a file were not kept: the kernel refused a read lease",
             "mount as root (CAP_LEASE), on ext4, xfs, tmpfs or btrfs",
         ),
+        "strict_parts": Reason(
+            "the size and times of a file were not kept: its bytes are parts of files, which get no"
+            " read lease",
+            GOOD,
+        ),
         "push_not_watching": Reason(
             "changes are not pushed: when the mount began, nothing in it asked for that",
             "mount with coherence='push', or with the tree in place",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Final
 
-from tests.support import Daemon
+from tests.support import DEADLINE_S, Daemon
 
 PUSH: Final = ("--coherence", "push")
 STRICT: Final = ("--coherence", "strict")
@@ -32,3 +34,18 @@ def stress(daemon: Daemon, *sources: str, rounds: int = ROUNDS) -> str:
     timeout = 30 + 2 * rounds
     result = subprocess.run([*argv, *sources], capture_output=True, text=True, timeout=timeout)
     return (result.stdout + result.stderr).strip()
+
+
+@contextlib.contextmanager
+def opened_by_client(path: str) -> Iterator[None]:
+    """A client that has a file open."""
+    argv = ["sh", "-c", 'exec 3<"$0"; echo; exec cat', path]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdin is not None
+        try:
+            assert client.stdout.readline() == b"\n"
+            yield
+        finally:
+            client.stdin.close()
+            assert client.wait(DEADLINE_S) == 0

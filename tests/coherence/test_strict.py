@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from tests.coherence.aio import append_by_aio
-from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, stress, sync
+from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, opened_by_client, stress, sync
 from tests.coherence.test_push import FILESYSTEMS, new_filesystem
 from tests.integration.conftest import kernel_mount, serving
 from tests.integration.counts import counts
@@ -53,21 +53,6 @@ def test_a_strict_union_shows_a_change_of_either_layer_after_each_fence(tmp_path
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[None]:
-    """A client that has a file open."""
-    argv = ["sh", "-c", 'exec 3<"$0"; echo; exec cat', path]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-        assert client.stdout is not None
-        assert client.stdin is not None
-        try:
-            assert client.stdout.readline() == b"\n"
-            yield
-        finally:
-            client.stdin.close()
-            assert client.wait(DEADLINE_S) == 0
-
-
-@contextlib.contextmanager
 def _one_file(
     tmp_path: Path, *options: str, env: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Path, Daemon]]:
@@ -78,7 +63,7 @@ def _one_file(
     file.write_bytes(b"old" + bytes(mmap.PAGESIZE))
     with (
         serving(tmp_path, str(source), *options, env=env) as daemon,
-        _opened(daemon.path("file")),
+        opened_by_client(daemon.path("file")),
     ):
         yield file, daemon
 
@@ -155,6 +140,42 @@ def test_with_push_the_same_is_stale_until_the_writer_closes(tmp_path: Path, wri
         assert not _is_stale(file, daemon)
 
 
+# Sends three bytes of a file for each line that it reads.
+_SENDER: Final = """
+import os, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+for _ in iter(sys.stdin.readline, ""):
+    os.sendfile(1, file, 0, 3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [pytest.param("auto", b"new", marks=requires("passthrough")), ("pool", b"old")],
+)
+def test_without_passthrough_sendfile_sends_a_store_once_the_writer_has_closed(
+    tmp_path: Path, path: str, shown: bytes
+) -> None:
+    with _one_file(tmp_path, *STRICT, "--path", path) as (file, daemon):
+        argv = [sys.executable, "-c", _SENDER, daemon.path("file")]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sender:
+
+            def sent() -> bytes:
+                assert sender.stdin is not None
+                assert sender.stdout is not None
+                sender.stdin.write(b"\n")
+                sender.stdin.flush()
+                return sender.stdout.read(3)
+
+            assert sent() == b"old"
+            with _storing(file):
+                sync(daemon)
+                assert sent() == shown
+            sync(daemon)
+            assert sent() == b"new"
+            assert sender.communicate(timeout=DEADLINE_S)[0] == b""
+
+
 @requires("cc")
 @pytest.mark.parametrize(("rule", "stale"), [("attributes", True), ("", False)])
 def test_without_the_push_before_a_lease_is_given_back_the_times_are_stale(
@@ -212,7 +233,7 @@ def test_a_lease_ends_soon_after_the_last_client_has_closed_the_file(tmp_path: P
     with _one_file(tmp_path, *STRICT) as (_, daemon):
         assert coherence(daemon, "read_leases") == 1
         (tmp_path / "source" / "other").write_bytes(b"other")
-        with _opened(daemon.path("other")):
+        with opened_by_client(daemon.path("other")):
             assert coherence(daemon, "read_leases") == 2
         assert eventually(lambda: coherence(daemon, "read_leases") == 1)
 
@@ -242,6 +263,21 @@ def test_the_data_path_may_not_lease_the_files_of_others_without_the_right_to(
         before = _requests(daemon)
         daemon.run("stat", daemon.path("file"))
         assert _requests(daemon) > before
+
+
+def test_a_member_of_an_archive_in_a_strict_union_gets_no_lease(tmp_path: Path) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "member").write_bytes(b"bytes")
+    archive = tmp_path / "archive.tar"
+    subprocess.run(
+        ["tar", "-C", tmp_path, "-cf", archive, "member"], check=True, timeout=DEADLINE_S
+    )
+    layers = ["--layer", str(tmp_path / "upper"), "--layer", str(archive)]
+    with serving(tmp_path, "", *layers, *STRICT) as daemon:
+        assert daemon.run("cat", daemon.path("member")).stdout == b"bytes"
+        fallbacks = daemon.status()["datapath"]["fallbacks"]
+        assert fallbacks["strict_parts"] == 1
+        assert "strict_written" not in fallbacks
 
 
 def test_explain_and_status_say_what_strict_keeps(tmp_path: Path) -> None:

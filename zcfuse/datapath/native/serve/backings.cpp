@@ -1,8 +1,11 @@
 #include "serve/backings.hpp"
 
+#include <fcntl.h>
+
 #include <cerrno>
 #include <cstring>
 
+#include "sys/files.hpp"
 #include "sys/syscalls.hpp"
 
 namespace zc {
@@ -36,7 +39,7 @@ std::shared_ptr<const DeviceChannel> Backings::session() const {
     return session_;
 }
 
-std::pair<std::shared_ptr<const BackingId>, Cause> Backings::add(int fd) const {
+std::pair<std::shared_ptr<const BackingId>, Cause> Backings::add(int fd, Keeps keeps) const {
     if (mode_ != Mode::automatic && mode_ != Mode::passthrough) {
         return {nullptr, {}};
     }
@@ -50,7 +53,14 @@ std::pair<std::shared_ptr<const BackingId>, Cause> Backings::add(int fd) const {
     if (!session) {
         return {nullptr, {Reason::passthrough_refused, "ENOTCONN"}};
     }
-    const int id = sys::backing_open(session->fd(), fd);
+    sys::UniqueFd another;
+    if (keeps == Keeps::another) {
+        // An older kernel registers no O_PATH descriptor.
+        if (const int error = sys::reopen(fd, O_RDONLY | O_NONBLOCK, another); error != 0) {
+            return {nullptr, passthrough_refused(error, negotiation_.stack_depth())};
+        }
+    }
+    const int id = sys::backing_open(session->fd(), another ? another.get() : fd);
     if (id <= 0) {
         return {nullptr, passthrough_refused(id == 0 ? -EINVAL : id, negotiation_.stack_depth())};
     }

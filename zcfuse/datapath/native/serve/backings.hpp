@@ -2,6 +2,7 @@
 // Thread-safe; the lock is innermost, and calls to the kernel are made outside of it.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -25,9 +26,13 @@ class Backings {
     void set_session(std::shared_ptr<const DeviceChannel> session);
     // The descriptor that belongs to the connection; nullptr once registrations have ended.
     std::shared_ptr<const DeviceChannel> session() const;
+    // What the kernel keeps of a file, even after this process: the open file itself or, so that a
+    // lease on that ends with this process, another open file of it.
+    enum class Keeps : std::uint8_t { itself, another };
     // Returns (nullptr, cause) if the file cannot pass through; there is no cause if passthrough is
     // not wanted.
-    std::pair<std::shared_ptr<const BackingId>, Cause> add(int fd) const;
+    std::pair<std::shared_ptr<const BackingId>, Cause> add(int fd,
+                                                           Keeps keeps = Keeps::itself) const;
 
   private:
     const Mode mode_;

@@ -59,6 +59,7 @@ namespace zc {
     CODE(push_queue)                 \
     CODE(strict_written)             \
     CODE(strict_refused)             \
+    CODE(strict_parts)               \
     CODE(ring_not_wanted)            \
     CODE(ring_ends_with_daemon)      \
     CODE(ring_no_device)             \

@@ -180,7 +180,9 @@ class ChangeReader {
 // Gives up leases on files that another process opens for writing.
 class LeaseBreaker {
   public:
-    explicit LeaseBreaker(std::shared_ptr<State> state) : state_(std::move(state)) {}
+    explicit LeaseBreaker(std::shared_ptr<State> state) : state_(std::move(state)) {
+        state_->coherence->read_leases().attach();
+    }
     void run() { state_->coherence->read_leases().run(); }
 
   private:
@@ -242,7 +244,7 @@ std::vector<ThreadPlan> threads_of(const std::shared_ptr<State>& state,
         plans.push_back(plan<CallWorker>("zcfuse-call", state));
     }
     if (state->coherence) {
-        for (std::size_t i = 0; i < Pushers::kThreads; ++i) {
+        for (std::size_t i = 0; i < Pushers::kQueues; ++i) {
             plans.push_back(plan<Pusher>("zcfuse-push", state, i));
         }
         plans.push_back(plan<ChangeReader>("zcfuse-changes", state));

@@ -5,12 +5,14 @@
 #include <utility>
 
 #include "abi/fuse_nodes.hpp"
+#include "sys/threads.hpp"
 #include "transport/notifier.hpp"
 
 namespace zc {
 
 namespace {
 
+constexpr std::size_t kUrgent = Pushers::kQueues - 1;
 constexpr std::int64_t kAttributesOnly = -1;
 constexpr std::int64_t kFromTheStart = 0;
 
@@ -18,7 +20,7 @@ constexpr std::int64_t kFromTheStart = 0;
 
 Pushers::Pushers(LeasedNodes& leased_nodes, const Negotiation& negotiation)
     : nodes_(leased_nodes), negotiation_(negotiation) {
-    for (std::size_t i = 0; i < kThreads; ++i) {
+    for (std::size_t i = 0; i < kQueues; ++i) {
         queues_.push_back(std::make_unique<Queue>());
     }
 }
@@ -30,17 +32,17 @@ void Pushers::attach(std::shared_ptr<const Channel> channel, std::string mountpo
 
 void Pushers::post(Push push) {
     const auto number = push.directory != 0 ? push.directory : push.node;
-    auto& queue = *queues_[number % kThreads];
+    auto& queue = *queues_[push.then ? kUrgent : number % kUrgent];
     bool full = false;
     {
         const std::lock_guard guard(queue.lock);
-        // Serving threads post those with `then`, and must not wait for the kernel.
+        // Serving threads post urgent ones, and must not wait for the kernel.
         full = queue.waiting.size() >= kMostWaiting && !push.then;
         if (!full) {
             queue.waiting.push_back(std::move(push));
             queue.longest = std::max(queue.longest, queue.waiting.size());
         } else {
-            std::erase_if(queue.waiting, [](const Push& one) { return !one.then; });
+            queue.waiting.clear();
         }
     }
     queue.changed.notify_all();
@@ -50,6 +52,9 @@ void Pushers::post(Push push) {
 }
 
 void Pushers::run(std::size_t number) {
+    if (number == kUrgent) {
+        sys::set_policy(sys::thread_id(), sys::Policy::fifo);  // not behind readers of the mount
+    }
     auto& queue = *queues_[number];
     std::vector<Push> batch;
     for (;;) {

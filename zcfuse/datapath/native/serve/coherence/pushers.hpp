@@ -2,8 +2,8 @@
 //
 // INVAL_ENTRY waits in the kernel for a LOOKUP or READDIRPLUS of the same directory. So all pushes
 // for one directory go to one queue, and a slow directory delays only that queue. A queue beyond
-// its limit is dropped, but for pushes that something follows; then forget_everything() makes the
-// kernel ask again for everything, which costs less than so many pushes.
+// its limit is dropped; then forget_everything() makes the kernel ask again for everything, which
+// costs less than so many pushes. Pushes that a writer waits for have a queue of their own.
 //
 // Rules that a push follows (each was needed to leave nothing stale):
 //   - a name: INVAL_ENTRY, then INVAL_INODE of its directory, whose listing the kernel may have.
@@ -45,13 +45,14 @@ struct Push {
     std::uint64_t node = 0;
     bool pages = false;  // of `node`, beside its attributes
     Clock::time_point since{};
-    // Called after the push. A push that has it is never dropped.
+    // Called after the push. A push that has it is never dropped, and waits for no other kind.
     std::function<void()> then{};
 };
 
 class Pushers {
   public:
-    static constexpr std::size_t kThreads = 4;
+    // The last queue is for pushes with `then`.
+    static constexpr std::size_t kQueues = 5;
     // The limit of pushes in one queue; beyond it a new epoch costs less.
     static constexpr std::size_t kMostWaiting = 16'384;
 

@@ -39,23 +39,24 @@ ReadLeases::File ReadLeases::enrol(std::uint64_t nodeid, File file) {
     return {use, use->file()};
 }
 
-int ReadLeases::take(std::uint64_t nodeid) {
+int ReadLeases::take(std::uint64_t nodeid, const sys::UniqueFd& file) {
     const std::unique_lock guard(lock_);
-    if (thread_ == 0 || stopping_) {
+    if (stopping_) {
         return -ESRCH;
     }
     const auto [begin, end] = leases_.equal_range(nodeid);
-    const auto is = [](State state) {
-        return [state](const auto& one) { return one.second->state == state; };
-    };
-    if (std::any_of(begin, end, is(State::held))) {
+    if (std::any_of(begin, end, [](const auto& one) { return one.second->state == State::held; })) {
         return 0;
     }
-    const auto free = std::find_if(begin, end, is(State::none));
-    if (free == end) {
+    const auto enrolled =
+        std::find_if(begin, end, [&](const auto& one) { return one.second->file.get() == &file; });
+    if (enrolled == end) {
+        return -ENOENT;
+    }
+    auto& lease = *enrolled->second;
+    if (lease.state == State::ending) {
         return -EAGAIN;  // a writer waits for it
     }
-    auto& lease = *free->second;
     const int error = sys::take_read_lease(lease.file->get(), thread_);
     lease.state = error == 0 ? State::held : State::none;
     return error;
@@ -68,16 +69,17 @@ bool ReadLeases::holds(std::uint64_t nodeid) const {
                        [](const auto& one) { return one.second->state == State::held; });
 }
 
+void ReadLeases::attach() {
+    const std::unique_lock guard(lock_);
+    thread_ = sys::thread_id();
+}
+
 void ReadLeases::run() {
-    // A writer waits: the push must not wait for readers of the mount.
+    // A writer waits, and must not wait for readers of the mount too.
     sys::set_policy(sys::thread_id(), sys::Policy::fifo);
     sigset_t signals;
     ::sigemptyset(&signals);
     ::sigaddset(&signals, SIGIO);
-    {
-        const std::unique_lock guard(lock_);
-        thread_ = sys::thread_id();
-    }
     while (!stopping_) {
         if (::sigwaitinfo(&signals, nullptr) == SIGIO) {
             give_up_broken();
@@ -86,20 +88,31 @@ void ReadLeases::run() {
 }
 
 void ReadLeases::give_up_broken() {
-    std::vector<Shared> broken;
+    std::vector<Shared> broken = held();
+    std::erase_if(broken,
+                  [](const Shared& lease) { return sys::has_read_lease(lease->file->get()); });
     {
         const std::unique_lock guard(lock_);
-        for (const auto& [nodeid, lease] : leases_) {
-            if (lease->state == State::held && !sys::has_read_lease(lease->file->get())) {
-                lease->state = State::ending;
-                broken.push_back(lease);
-            }
+        std::erase_if(broken, [](const Shared& lease) { return lease->state != State::held; });
+        for (const auto& lease : broken) {
+            lease->state = State::ending;
         }
     }
     broken_.fetch_add(broken.size(), std::memory_order_relaxed);
     for (auto& lease : broken) {
         give_back_after_push(std::move(lease));
     }
+}
+
+std::vector<ReadLeases::Shared> ReadLeases::held() const {
+    std::vector<Shared> found;
+    const std::shared_lock guard(lock_);
+    for (const auto& [nodeid, lease] : leases_) {
+        if (lease->state == State::held) {
+            found.push_back(lease);
+        }
+    }
+    return found;
 }
 
 void ReadLeases::end(const Shared& lease) {

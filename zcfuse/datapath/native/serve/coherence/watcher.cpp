@@ -85,7 +85,7 @@ Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root, Freshn
         const auto refusal = refusal_of(error);
         return refusal == Reason::push_not_permitted ? watch_names(*root) : refusal;
     }
-    nodes_.set_any_pushed();
+    nodes_.set_any_pushed(how);
     root->source->set_pushed(how);
     return Reason::none;
 }

@@ -360,7 +360,7 @@ bool LeasedNodes::is_pushed(std::uint64_t nodeid) const {
 }
 
 bool LeasedNodes::is_strict(std::uint64_t nodeid) const {
-    if (!any_pushed_.load(std::memory_order_acquire)) {
+    if (!any_strict_.load(std::memory_order_acquire)) {
         return false;
     }
     const auto root = root_above(nodeid);

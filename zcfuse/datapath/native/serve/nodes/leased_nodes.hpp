@@ -220,8 +220,13 @@ class LeasedNodes {
     std::uint32_t cache_timeout_ms() const noexcept { return cache_timeout_ms_; }
     // For attributes; of names that are watched, that of `pushed`.
     Validity validity(Freshness freshness) const noexcept;
-    // Notes that changes of at least one source are pushed.
-    void set_any_pushed() noexcept { any_pushed_.store(true, std::memory_order_release); }
+    // Notes that changes of at least one source are pushed; call it before that source says so.
+    void set_any_pushed(Freshness how) noexcept {
+        any_pushed_.store(true, std::memory_order_release);
+        if (how == Freshness::strict) {
+            any_strict_.store(true, std::memory_order_release);
+        }
+    }
     // Call this before a look at a node, so that later changes of it are pushed. Does nothing
     // without pushes.
     void hold(std::uint64_t nodeid, NodeTable::Held what) {
@@ -308,6 +313,7 @@ class LeasedNodes {
     std::atomic<bool> any_far_{false};
     std::atomic<bool> any_disk_{false};
     std::atomic<bool> any_pushed_{false};
+    std::atomic<bool> any_strict_{false};
     std::atomic<std::uint64_t> revokes_{0};
     std::atomic<std::uint64_t> copies_{0};
     std::atomic<std::uint64_t> name_changes_{0};

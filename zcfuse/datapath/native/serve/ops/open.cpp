@@ -208,7 +208,7 @@ bool open(Context& context, const Request& request) {
     }
     const bool strict = context.leased_nodes().is_strict(nodeid);
     if (strict) {
-        lease_for_strict(context, nodeid);
+        lease_for_strict(context, nodeid, *lease);
     }
     if (changes) {
         error = begin_writing(context, request, open, *lease, status);

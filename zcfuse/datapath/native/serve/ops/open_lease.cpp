@@ -12,8 +12,13 @@ std::uint64_t size_of(const FileLease& lease, const struct ::statx& version) {
     return described ? shown.stx_size : version.stx_size;
 }
 
-void lease_for_strict(Context& context, std::uint64_t nodeid) {
-    const int error = context.state.coherence->read_leases().take(nodeid);
+void lease_for_strict(Context& context, std::uint64_t nodeid, const FileLease& lease) {
+    const auto* file = lease.whole_file();
+    if (file == nullptr) {
+        context.counts.because(Reason::strict_parts);
+        return;
+    }
+    const int error = context.state.coherence->read_leases().take(nodeid, *file);
     if (error != 0) {
         context.counts.because(error == -EAGAIN ? Reason::strict_written : Reason::strict_refused);
     }
@@ -108,6 +113,12 @@ void close_handle(Context& context, std::uint64_t handle) {
 
 NewLease::NewLease(Context& context, Opened opened, std::uint64_t nodeid)
     : opened_(std::move(opened)), cause_{Reason::passthrough_extents} {
+    auto& extents = opened_.extents;
+    const bool leasable = context.leased_nodes().is_strict(nodeid) && is_whole_file(extents);
+    if (leasable) {
+        auto& file = extents.front().file;
+        file = context.state.coherence->read_leases().enrol(nodeid, std::move(file));
+    }
     if (auto inherited = context.leased_nodes().files().inherited(nodeid)) {
         // The kernel has the inode open, and wants the same mode and backing id of each open.
         backing_ = std::move(inherited->backing);
@@ -116,17 +127,15 @@ NewLease::NewLease(Context& context, Opened opened, std::uint64_t nodeid)
         return;
     }
     const auto mode = opened_.mode.value_or(Mode::automatic);
-    auto& extents = opened_.extents;
-    if (context.leased_nodes().is_strict(nodeid) && is_whole_file(extents)) {
-        auto& file = extents.front().file;
-        file = context.state.coherence->read_leases().enrol(nodeid, std::move(file));
-    }
     if (!is_whole_file(extents)) {
         better_later_ = !opened_.keeps;
     } else if (mode != Mode::automatic && mode != Mode::passthrough) {
         cause_ = {};
     } else {
-        std::tie(backing_, cause_) = context.state.backings.add(extents.front().file->get());
+        // The kernel keeps a lease on an open file that it has registered, and after this process
+        // nobody could give it back: a writer would wait for `fs.lease-break-time`.
+        const auto keeps = leasable ? Backings::Keeps::another : Backings::Keeps::itself;
+        std::tie(backing_, cause_) = context.state.backings.add(extents.front().file->get(), keeps);
         better_later_ = static_cast<bool>(cause_);
     }
 }

@@ -11,8 +11,8 @@ namespace zc::ops {
 // place, and then this is a system call.
 std::uint64_t size_of(const FileLease& lease, const struct ::statx& version);
 
-// Leases the open file of a node whose source is `strict`; a refusal is counted.
-void lease_for_strict(Context& context, std::uint64_t nodeid);
+// Takes a read lease on the open file of a node whose source is `strict`; a refusal is counted.
+void lease_for_strict(Context& context, std::uint64_t nodeid, const FileLease& lease);
 
 // 0, or -EMFILE if the client's user has too many files open. `keeps_more`: whether the open costs
 // a descriptor beside the lease's, so that the reserve is looked at first.

@@ -69,8 +69,8 @@ abi::EntryOut entry_of(std::uint64_t nodeid, const struct ::statx& status,
 
 // Whether the kernel may keep what a look at a file shows. Ask before that look.
 inline bool keeps_attributes(const Context& context, std::uint64_t nodeid) {
-    return !context.state.coherence || context.state.coherence->read_leases().holds(nodeid) ||
-           !context.leased_nodes().is_strict(nodeid);
+    return !context.leased_nodes().is_strict(nodeid) ||
+           context.state.coherence->read_leases().holds(nodeid);
 }
 
 // Whether each change of the directory's names is pushed. Ask before a look at any of them.
@@ -114,7 +114,8 @@ int count_lookup(Context& context, const Directory& directory, std::string_view 
     // is pushed behind this reply; only the attributes must not stay.
     Found again;
     const bool pushed = reports_changes(freshness);
-    const bool keeps = !pushed || keeps_attributes(context, nodeid);
+    const bool keeps =
+        freshness != Freshness::strict || context.state.coherence->read_leases().holds(nodeid);
     const bool same = !pushed || (find(again) == 0 && again.identity == found.identity);
     if (pushed && same) {
         found.status = again.status;
