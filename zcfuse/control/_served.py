@@ -192,7 +192,8 @@ class Mount:
             options=_described(self.options),
             control=msgspec.to_builtins(self._operations.statistics()),
             datapath=datapath,
-            threads=thread_usage({self._thread: "control", **_datapath_roles(datapath)}),
+            # The thread of control also starts the data path.
+            threads=thread_usage({**_datapath_roles(datapath), self._thread: "control"}),
             tree=self._tree.report(),
             locks=self._files.locks.totals() if self._files.locks.locked_bytes else None,
             hot_files=self.hot_files(),

@@ -191,11 +191,15 @@ void DataPath::show_init() {
 // Copies first: a renamed file may be one. A copy below a renamed directory is found once the new
 // name of that is noted.
 void DataPath::finish_changes() {
-    const auto counts = state_->ledger.join("start");
     auto& leased_nodes = state_->leased_nodes;
     auto begun = leased_nodes.inherit_copies();
+    const bool has_changes = !state_->surviving->changes().inherited().empty();
+    if (begun.empty() && !has_changes) {
+        return;
+    }
+    const auto counts = state_->ledger.join("start");
     leased_nodes.note_shown(begun, *counts);
-    if (!state_->surviving->changes().inherited().empty()) {
+    if (has_changes) {
         ops::Context context{*state_, *counts, {}};
         ops::finish_renames(context);
         leased_nodes.note_shown(begun, *counts);
