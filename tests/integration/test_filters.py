@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from tests.integration.client import Client
 from tests.integration.conftest import Shows, shown_side_by_side
@@ -52,6 +52,7 @@ def both(
 
 @examples(25)
 @given(tree=random_tree(), hide=GLOBS, show=GLOBS, rename=RENAMES)
+@example(tree={"b.tmp": 0, "b": {}}, hide=["b/"], show=[], rename={"*.tmp": "*"})
 def test_the_data_path_filters_as_the_model_and_python_do(
     both: tuple[list[tuple[Program, Client]], Path],
     tree: dict[str, Any],

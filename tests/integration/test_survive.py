@@ -122,7 +122,15 @@ def test_clients_notice_nothing_of_kills_but_time(kind):
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("kind", ["writable", "writable-pool", *_WRITABLE_UNIONS])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "writable",
+        "writable-pool",
+        "upper-pool",
+        pytest.param("upper-marks", marks=requires("root")),
+    ],
+)
 def test_writers_notice_nothing_of_kills_but_time(kind):
     done = _run(kind).done
     assert min(done["rename over"], done["append"], done["chmod"]) > 0

@@ -150,7 +150,8 @@ std::vector<CopyMemory::Record> LeasedNodes::inherit_copies() {
 // node of its original.
 void LeasedNodes::note_shown(std::vector<CopyMemory::Record>& begun, ThreadCounts& counts) {
     std::erase_if(begun, [&](const CopyMemory::Record& record) {
-        const auto& [before, after, birth, number] = record.copy;
+        const Identity& before = record.copy.before;
+        const Identity& after = record.copy.after;
         auto known_files = originals_of(before);
         known_files.push_back(before);
         const bool is_shown = std::ranges::any_of(known_files, [&](const Identity& file) {

@@ -295,8 +295,9 @@ class FilterSource::At final : public SourceDirectory {
         int error = -ENOENT;
         for (const auto& one : source_->patterns_->originals(name)) {
             const int tried = try_one(one.c_str());
-            if (tried == kUpcall && type != kAnyType) {
-                error = kUpcall;  // unless another user's answer under another name is the file
+            // Another name may be the file: this one was hidden by its type, or is another user's.
+            if (type != kAnyType && (tried == kUpcall || tried == -ESTALE)) {
+                error = error == kUpcall ? error : tried;
                 continue;
             }
             if (!is_missing(tried)) {
