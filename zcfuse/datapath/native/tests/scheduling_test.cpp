@@ -104,7 +104,8 @@ TEST("a thread that serves is scheduled as it was decided, and as usual at the e
         CHECK_EQ(::sched_getscheduler(0), SCHED_BATCH);
     }
     CHECK(!scheduling.statistics().idle);
-    CHECK_EQ(scheduling.statistics().chosen > 0, was_idle);
+    // It may also have been idle between two looks.
+    CHECK(!was_idle || scheduling.statistics().chosen > 0);
 }
 
 TEST("a thread that is gone has no run times and no policy to set") {
