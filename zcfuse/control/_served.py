@@ -192,8 +192,7 @@ class Mount:
             options=_described(self.options),
             control=msgspec.to_builtins(self._operations.statistics()),
             datapath=datapath,
-            # The thread of control also starts the data path.
-            threads=thread_usage({**_datapath_roles(datapath), self._thread: "control"}),
+            threads=thread_usage(_roles(self._thread, datapath)),
             tree=self._tree.report(),
             locks=self._files.locks.totals() if self._files.locks.locked_bytes else None,
             hot_files=self.hot_files(),
@@ -578,9 +577,9 @@ def _described(options: MountOptions) -> dict[str, object]:
     return {**described, "read_only": not options.rw}
 
 
-def _datapath_roles(statistics: dict[str, Any] | None) -> dict[int, str]:
-    threads = (statistics or {}).get("threads", ())
-    return {thread["tid"]: thread["role"] for thread in threads}
+def _roles(control: int, statistics: dict[str, Any] | None) -> dict[int, str]:
+    roles = {one["tid"]: one["role"] for one in (statistics or {}).get("threads", ())}
+    return roles | {control: "control"}  # this thread also starts the data path
 
 
 @asynccontextmanager

@@ -17,9 +17,9 @@ std::optional<ChangeMemory::Change> recorded(const Context& context, const Reque
 void record(Context& context, const Request& request, const ChangeMemory::Place& from = {},
             const ChangeMemory::Place& to = {}, unsigned flags = 0);
 
-// Whether an earlier process made the name for the same request: a file of a type, or where
-// `linked` is not 0 a name of that node. Otherwise it is recorded that the name is about to be
-// made.
+// Whether an earlier process made the name for the same request. The name must be that of a file
+// of this type, or of the node `linked` unless that is 0. Otherwise it is recorded that the name
+// is about to be made.
 bool was_made(Context& context, const Request& request, const Spot& spot, std::uint32_t type,
               std::uint64_t linked = 0);
 // Whether a file that was found is the one of a record, or a copy of it in an upper layer.
