@@ -87,11 +87,11 @@ TEST("without requests they are not idle, and nobody looks") {
 
 TEST("a thread that serves is scheduled as it was decided, and as usual at the end") {
     Scheduling scheduling;
-    std::thread watcher([&] { scheduling.watch(); });
     bool was_idle = false;
     {
         const Scheduling::Entry place(scheduling);
         CHECK_EQ(::sched_getscheduler(0), SCHED_BATCH);
+        std::thread watcher([&] { scheduling.watch(); });
         // On a busy machine it may never be quiet enough; without CAP_SYS_NICE it must not change.
         for (int i = 0; i < 300 && !was_idle; ++i) {
             scheduling.stir();
