@@ -4,13 +4,12 @@
 #include <string>
 #include <utility>
 
-#include "serve/surviving/publish.hpp"
-
 namespace zc {
 
 namespace {
 
 constexpr std::uint64_t kMagic = 0x7A63'6368'616E'6701;  // "zcchang"
+constexpr auto kName = "the table of changes";
 // A process has one change under way for each of its threads, so these are of several processes.
 constexpr std::size_t kMostInherited = 1024;
 
@@ -30,27 +29,22 @@ std::uint64_t check_of(const ChangeMemory::Change& change) noexcept {
 
 }  // namespace
 
-struct ChangeMemory::Record {
-    Change change;
-    std::uint64_t check;
-};
-
-struct ChangeMemory::Layout {
+struct ChangeLayout {
+    struct Record {
+        ChangeMemory::Change change;
+        std::uint64_t check;
+    };
     std::uint64_t magic;
-    std::array<Record, kMost> record;
+    std::array<Record, ChangeMemory::kMost> record;
 };
 
-ChangeMemory::ChangeMemory() : file_("zcfuse-changes", sizeof(Layout)) {
-    publish(at().magic, kMagic);
+ChangeMemory::ChangeMemory() : SurvivingTable("zcfuse-changes", kMagic) {
     for (std::uint32_t place = kMost; place-- > 0;) {
         free_.push_back(place);
     }
 }
 
-ChangeMemory::ChangeMemory(sys::UniqueFd fd) : file_(std::move(fd)) {
-    if (file_.size() != sizeof(Layout) || at().magic != kMagic) {
-        throw DamagedState("the table of changes is damaged: its header");
-    }
+ChangeMemory::ChangeMemory(sys::UniqueFd fd) : SurvivingTable(std::move(fd), kMagic, kName) {
     std::vector<std::pair<std::uint64_t, std::uint32_t>> found;
     for (std::uint32_t place = kMost; place-- > 0;) {
         const auto& [change, check] = at().record[place];
@@ -59,8 +53,7 @@ ChangeMemory::ChangeMemory(sys::UniqueFd fd) : file_(std::move(fd)) {
             continue;
         }
         if (check != check_of(change)) {
-            throw DamagedState("the table of changes is damaged: request " +
-                               std::to_string(change.unique));
+            throw damaged(kName, "request " + std::to_string(change.unique));
         }
         found.emplace_back(change.unique, place);
     }
@@ -74,10 +67,6 @@ ChangeMemory::ChangeMemory(sys::UniqueFd fd) : file_(std::move(fd)) {
             free_.push_back(place);
         }
     }
-}
-
-ChangeMemory::Layout& ChangeMemory::at() const noexcept {
-    return *reinterpret_cast<Layout*>(file_.data());
 }
 
 void ChangeMemory::begin(const Change& change) {

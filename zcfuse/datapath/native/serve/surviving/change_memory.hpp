@@ -13,7 +13,6 @@
 
 #include <array>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
@@ -21,13 +20,15 @@
 #include <vector>
 
 #include "serve/nodes/identity.hpp"
-#include "sys/memory_file.hpp"
+#include "serve/surviving/surviving_table.hpp"
 
 namespace zc {
 
-class ChangeMemory {
+struct ChangeLayout;
+
+class ChangeMemory : public SurvivingTable<ChangeLayout> {
   public:
-    static constexpr std::uint32_t kLayout = 1;  // below 32
+    static constexpr std::uint32_t kLayout = 1;
     static constexpr std::uint32_t kMost = 4096;
 
     // A name, and what it led to before the change; an inode number of 0: nothing.
@@ -56,11 +57,6 @@ class ChangeMemory {
     ChangeMemory();
     // Takes what an earlier process left. Throws std::system_error, DamagedState.
     explicit ChangeMemory(sys::UniqueFd fd);
-    ChangeMemory(const ChangeMemory&) = delete;
-    ChangeMemory& operator=(const ChangeMemory&) = delete;
-
-    int fd() const noexcept { return file_.fd(); }
-    int detach() noexcept { return file_.detach(); }
 
     // Records a change that is about to be made, unless an earlier process did for this request.
     void begin(const Change& change);
@@ -71,12 +67,6 @@ class ChangeMemory {
     std::vector<Change> inherited() const;
 
   private:
-    struct Record;
-    struct Layout;
-    Layout& at() const noexcept;
-
-    mutable std::mutex lock_;
-    sys::MemoryFile file_;
     std::vector<std::uint32_t> free_;
     std::unordered_map<std::uint64_t, std::uint32_t> places_;  // by unique
     std::unordered_set<std::uint64_t> inherited_;

@@ -4,13 +4,12 @@
 #include <string>
 #include <utility>
 
-#include "serve/surviving/publish.hpp"
-
 namespace zc {
 
 namespace {
 
 constexpr std::uint64_t kMagic = 0x7A63'636F'7069'6501;  // "zccopie"
+constexpr auto kName = "the table of copies";
 
 std::uint64_t check_of(std::uint64_t sequence, const CopyMemory::Copy& copy) noexcept {
     const auto sum = mixed(hash_of(copy.before) ^ mixed(hash_of(copy.after)));
@@ -25,31 +24,21 @@ struct CopyMemory::Stored {
     std::uint64_t check;
 };
 
-struct CopyMemory::Layout {
+struct CopyLayout {
     std::uint64_t magic;
     std::uint64_t last;  // the newest record's sequence; it is written whole by then
-    std::array<Stored, kMost> place;
+    std::array<CopyMemory::Stored, CopyMemory::kMost> place;
 };
 
-CopyMemory::CopyMemory() : file_("zcfuse-copies", sizeof(Layout)) {
-    publish(at().magic, kMagic);
-}
+CopyMemory::CopyMemory() : SurvivingTable("zcfuse-copies", kMagic) {}
 
-CopyMemory::CopyMemory(sys::UniqueFd fd) : file_(std::move(fd)) {
-    if (file_.size() != sizeof(Layout) || at().magic != kMagic) {
-        throw DamagedState("the table of copies is damaged: its header");
-    }
+CopyMemory::CopyMemory(sys::UniqueFd fd) : SurvivingTable(std::move(fd), kMagic, kName) {
     for (const auto& record : all()) {
         const auto* found = find(record.sequence);
         if (found == nullptr || found->check != check_of(record.sequence, record.copy)) {
-            throw DamagedState("the table of copies is damaged: record " +
-                               std::to_string(record.sequence));
+            throw damaged(kName, "record " + std::to_string(record.sequence));
         }
     }
-}
-
-CopyMemory::Layout& CopyMemory::at() const noexcept {
-    return *reinterpret_cast<Layout*>(file_.data());
 }
 
 // The place behind the newest record may be half written, so its old record does not count.

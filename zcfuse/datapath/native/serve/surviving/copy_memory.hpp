@@ -12,17 +12,18 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
 #include "serve/nodes/identity.hpp"
-#include "sys/memory_file.hpp"
+#include "serve/surviving/surviving_table.hpp"
 
 namespace zc {
 
-class CopyMemory {
+struct CopyLayout;
+
+class CopyMemory : public SurvivingTable<CopyLayout> {
   public:
-    static constexpr std::uint32_t kLayout = 1;  // below 32
+    static constexpr std::uint32_t kLayout = 1;
     static constexpr std::uint32_t kMost = 1 << 18;
 
     // Identities are as the union has them.
@@ -44,11 +45,6 @@ class CopyMemory {
     CopyMemory();
     // Takes what an earlier process left. Throws std::system_error, DamagedState.
     explicit CopyMemory(sys::UniqueFd fd);
-    CopyMemory(const CopyMemory&) = delete;
-    CopyMemory& operator=(const CopyMemory&) = delete;
-
-    int fd() const noexcept { return file_.fd(); }
-    int detach() noexcept { return file_.detach(); }
 
     // Records a copy that is about to get its name. Returns the record's sequence.
     std::uint64_t begin(const Copy& copy);
@@ -61,12 +57,8 @@ class CopyMemory {
 
   private:
     struct Stored;
-    struct Layout;
-    Layout& at() const noexcept;
+    friend CopyLayout;
     Stored* find(std::uint64_t sequence) const noexcept;
-
-    mutable std::mutex lock_;
-    sys::MemoryFile file_;
 };
 
 }  // namespace zc

@@ -7,14 +7,14 @@
 #include <utility>
 
 #include "serve/constants.hpp"
-#include "serve/surviving/publish.hpp"
 
 namespace zc {
 
 namespace {
 
 constexpr std::uint64_t kMagic = 0x7A63'6861'6E64'6C01;  // "zchandl"
-constexpr unsigned kSlotBits = 22;                       // of a handle's number
+constexpr auto kName = "the table of open files";
+constexpr unsigned kSlotBits = 22;  // of a handle's number
 constexpr std::uint32_t kMostBackings = 1 << 20;
 
 std::uint32_t check_of(const HandleMemory::Handle& handle) noexcept {
@@ -30,23 +30,20 @@ constexpr std::uint32_t slot_of(std::uint64_t number) noexcept {
 
 }  // namespace
 
-struct HandleMemory::Layout {
+struct HandleLayout {
     std::uint64_t magic;
     std::uint64_t last;      // of a handle, without its slot
     std::uint32_t slots;     // in use or free
     std::uint32_t backings;  // places in use or free
-    std::array<Handle, kMost> handle;
+    std::array<HandleMemory::Handle, HandleMemory::kMost> handle;
     std::array<std::int32_t, kMostBackings> backing;  // 0: a free place
 };
 
-HandleMemory::HandleMemory() : file_("zcfuse-handles", sizeof(Layout)) {
-    publish(at().magic, kMagic);
-}
+HandleMemory::HandleMemory() : SurvivingTable("zcfuse-handles", kMagic) {}
 
-HandleMemory::HandleMemory(sys::UniqueFd fd) : file_(std::move(fd)) {
-    if (file_.size() != sizeof(Layout) || at().magic != kMagic || at().slots > kMost ||
-        at().backings > kMostBackings) {
-        throw DamagedState("the table of open files is damaged: its header");
+HandleMemory::HandleMemory(sys::UniqueFd fd) : SurvivingTable(std::move(fd), kMagic, kName) {
+    if (at().slots > kMost || at().backings > kMostBackings) {
+        throw damaged(kName, "its header");
     }
     for (std::uint32_t slot = at().slots; slot-- > 0;) {
         const auto& handle = at().handle[slot];
@@ -55,8 +52,7 @@ HandleMemory::HandleMemory(sys::UniqueFd fd) : file_(std::move(fd)) {
             continue;
         }
         if (handle.check != check_of(handle) || slot_of(handle.number) != slot) {
-            throw DamagedState("the table of open files is damaged: handle " +
-                               std::to_string(handle.number));
+            throw damaged(kName, "handle " + std::to_string(handle.number));
         }
         if (handle.unique != 0) {
             doubtful_.emplace(handle.unique, handle.number);
@@ -69,10 +65,6 @@ HandleMemory::HandleMemory(sys::UniqueFd fd) : file_(std::move(fd)) {
             free_backings_.push_back(place);
         }
     }
-}
-
-HandleMemory::Layout& HandleMemory::at() const noexcept {
-    return *reinterpret_cast<Layout*>(file_.data());
 }
 
 std::uint64_t HandleMemory::open(Handle handle) {

@@ -12,18 +12,19 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <vector>
 
-#include "sys/memory_file.hpp"
+#include "serve/surviving/surviving_table.hpp"
 
 namespace zc {
 
-class HandleMemory {
+struct HandleLayout;
+
+class HandleMemory : public SurvivingTable<HandleLayout> {
   public:
-    static constexpr std::uint32_t kLayout = 1;  // below 32
+    static constexpr std::uint32_t kLayout = 1;
     static constexpr std::uint32_t kMost = 1 << 22;
 
     struct Handle {
@@ -40,11 +41,6 @@ class HandleMemory {
     HandleMemory();
     // Takes what an earlier process left. Throws std::system_error, DamagedState.
     explicit HandleMemory(sys::UniqueFd fd);
-    HandleMemory(const HandleMemory&) = delete;
-    HandleMemory& operator=(const HandleMemory&) = delete;
-
-    int fd() const noexcept { return file_.fd(); }
-    int detach() noexcept { return file_.detach(); }
 
     // Returns the number of a new handle, 0 where there are too many. Before the OPEN is answered.
     std::uint64_t open(Handle handle);
@@ -60,12 +56,8 @@ class HandleMemory {
     std::vector<int> stray_backings() const;
 
   private:
-    struct Layout;
-    Layout& at() const noexcept;
     void release_slot(std::uint32_t slot) noexcept;
 
-    mutable std::mutex lock_;
-    sys::MemoryFile file_;
     std::vector<std::uint32_t> free_;
     std::unordered_map<std::uint64_t, std::uint64_t> doubtful_;  // inherited: by unique, the number
     std::vector<std::uint32_t> free_backings_;

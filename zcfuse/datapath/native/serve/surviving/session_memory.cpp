@@ -11,13 +11,12 @@
 #include <system_error>
 #include <utility>
 
-#include "serve/surviving/publish.hpp"
-
 namespace zc {
 
 namespace {
 
 constexpr std::uint64_t kMagic = 0x7A63'7365'7373'6E01;  // "zcsessn"
+constexpr auto kName = "the state of the mount";
 
 std::uint64_t check_of(std::span<const std::byte> bytes) noexcept {
     std::uint64_t sum = bytes.size();
@@ -27,6 +26,15 @@ std::uint64_t check_of(std::span<const std::byte> bytes) noexcept {
     return mixed(sum);
 }
 
+// Throws where another version of zcfuse made the memory.
+sys::UniqueFd of_layout(sys::UniqueFd fd, std::uint32_t layout) {
+    if (const auto found = SessionMemory::layout_of(fd.get()); found != layout) {
+        throw DamagedState("the state of the mount has layout " + std::to_string(found) +
+                           ", and this version of zcfuse reads layout " + std::to_string(layout));
+    }
+    return fd;
+}
+
 template <typename T>
 T loaded(const T& at) noexcept {
     return std::atomic_ref<T>(const_cast<T&>(at)).load(std::memory_order_acquire);
@@ -34,7 +42,7 @@ T loaded(const T& at) noexcept {
 
 }  // namespace
 
-struct SessionMemory::Layout {
+struct SessionLayout {
     std::uint64_t magic;
     std::uint32_t layout;
     std::uint32_t generation;
@@ -42,22 +50,22 @@ struct SessionMemory::Layout {
     std::uint32_t negotiated;
     std::uint64_t init_check;   // of the request
     std::uint64_t reply_check;  // of the reply
-    std::array<std::byte, kLargestInit> init;
+    std::array<std::byte, SessionMemory::kLargestInit> init;
     abi::InitOut reply;
     std::array<std::uint64_t, abi::kOpcodes> resent;
     std::uint64_t last_handle;
-    std::uint32_t last_number;          // of a layer
-    std::uint32_t roots;                // places in use or free
-    std::array<Root, kMostRoots> root;  // number 0: a free place
+    std::uint32_t last_number;  // of a layer
+    std::uint32_t roots;        // places in use or free
+    // Number 0: a free place.
+    std::array<SessionMemory::Root, SessionMemory::kMostRoots> root;
 };
 
-SessionMemory::SessionMemory(std::uint32_t layout) : file_("zcfuse-session", sizeof(Layout)) {
-    at().layout = layout;
-    publish(at().magic, kMagic);
+SessionMemory::SessionMemory(std::uint32_t layout) : SurvivingTable("zcfuse-session", kMagic) {
+    publish(at().layout, layout);
 }
 
 std::uint32_t SessionMemory::layout_of(int fd) {
-    std::array<std::byte, offsetof(Layout, generation)> start{};
+    std::array<std::byte, offsetof(SessionLayout, generation)> start{};
     const auto n = ::pread(fd, start.data(), start.size(), 0);
     if (n < 0) {
         throw std::system_error(errno, std::generic_category(), "reading the state of a mount");
@@ -65,23 +73,16 @@ std::uint32_t SessionMemory::layout_of(int fd) {
     std::uint64_t magic = 0;
     std::uint32_t layout = 0;
     std::memcpy(&magic, start.data(), sizeof magic);
-    std::memcpy(&layout, start.data() + offsetof(Layout, layout), sizeof layout);
+    std::memcpy(&layout, start.data() + offsetof(SessionLayout, layout), sizeof layout);
     if (static_cast<std::size_t>(n) < start.size() || magic != kMagic) {
         throw DamagedState("what was handed over is no state of a zcfuse mount");
     }
     return layout;
 }
 
-SessionMemory::SessionMemory(sys::UniqueFd fd, std::uint32_t layout) {
-    if (const auto found = layout_of(fd.get()); found != layout) {
-        throw DamagedState("the state of the mount has layout " + std::to_string(found) +
-                           ", and this version of zcfuse reads layout " + std::to_string(layout));
-    }
-    file_ = sys::MemoryFile(std::move(fd));
-    if (file_.size() != sizeof(Layout)) {
-        throw DamagedState("the state of the mount is damaged: its size");
-    }
-    const auto damaged = [&] {
+SessionMemory::SessionMemory(sys::UniqueFd fd, std::uint32_t layout)
+    : SurvivingTable(of_layout(std::move(fd), layout), kMagic, kName) {
+    const auto is_broken = [&] {
         if (at().init_bytes > kLargestInit || at().roots > kMostRoots) {
             return true;
         }
@@ -89,17 +90,13 @@ SessionMemory::SessionMemory(sys::UniqueFd fd, std::uint32_t layout) {
         return check_of({at().init.data(), at().init_bytes}) != at().init_check ||
                (at().negotiated != 0 && check_of(reply) != at().reply_check);
     };
-    if (at().init_bytes != 0 && damaged()) {
-        throw DamagedState("the state of the mount is damaged: what INIT agreed on");
+    if (at().init_bytes != 0 && is_broken()) {
+        throw damaged(kName, "what INIT agreed on");
     }
 }
 
 void SessionMemory::begin_generation() noexcept {
     publish(at().generation, at().generation + 1);
-}
-
-SessionMemory::Layout& SessionMemory::at() const noexcept {
-    return *reinterpret_cast<Layout*>(file_.data());
 }
 
 std::uint32_t SessionMemory::generation() const noexcept {

@@ -6,20 +6,21 @@
 
 #include <array>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "abi/fuse.hpp"
 #include "serve/nodes/identity.hpp"
-#include "sys/memory_file.hpp"
+#include "serve/surviving/surviving_table.hpp"
 
 namespace zc {
 
-class SessionMemory {
+struct SessionLayout;
+
+class SessionMemory : public SurvivingTable<SessionLayout> {
   public:
-    // To be raised with every change of what lies there; below 32.
+    // To be raised with every change of what lies there.
     static constexpr std::uint32_t kLayout = 1;
     static constexpr std::size_t kLargestInit = 1024;
     static constexpr std::size_t kMostRoots = 1 << 16;
@@ -28,11 +29,6 @@ class SessionMemory {
     explicit SessionMemory(std::uint32_t layout);
     // Takes what an earlier process left. Throws std::system_error, DamagedState.
     SessionMemory(sys::UniqueFd fd, std::uint32_t layout);
-    SessionMemory(const SessionMemory&) = delete;
-    SessionMemory& operator=(const SessionMemory&) = delete;
-
-    int fd() const noexcept { return file_.fd(); }
-    int detach() noexcept { return file_.detach(); }
     // The layout that another process's memory has. Throws std::system_error, DamagedState.
     static std::uint32_t layout_of(int fd);
     // How many processes have taken it.
@@ -68,12 +64,7 @@ class SessionMemory {
     std::uint64_t last_handle() const noexcept;
 
   private:
-    struct Layout;
-    Layout& at() const noexcept;
     Root* find(std::uint64_t nodeid) const noexcept;
-
-    mutable std::mutex lock_;
-    sys::MemoryFile file_;
 };
 
 }  // namespace zc
