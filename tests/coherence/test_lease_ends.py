@@ -5,10 +5,11 @@ docs/semantics.md, "Strict". Each end of a daemon happens while a client has the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,20 @@ def _make_file(tmp_path: Path) -> Path:
     file = tmp_path / "source" / "file"
     file.write_bytes(b"bytes")
     return file
+
+
+@contextlib.contextmanager
+def _leased(tmp_path: Path, path: str) -> Iterator[tuple[Path, MountEntry]]:
+    """A surviving mount, with a backing file that a client has open."""
+    file = _make_file(tmp_path)
+    where = tmp_path / "mnt"
+    where.mkdir()
+    arguments = [str(file.parent), *STRICT, "--path", path]
+    with (
+        mounted(str(where), arguments, str(tmp_path / "log")) as entry,
+        opened_by_client(str(where / "file")),
+    ):
+        yield file, entry
 
 
 def _open_for_writing(file: Path) -> None:
@@ -62,14 +77,7 @@ def _upgraded(entry: MountEntry) -> StatusDocument:
 def test_a_writer_waits_for_no_lease_of_a_daemon_that_has_a_successor(
     tmp_path: Path, replaced: Callable[[MountEntry], StatusDocument], path: str
 ) -> None:
-    file = _make_file(tmp_path)
-    where = tmp_path / "mnt"
-    where.mkdir()
-    arguments = [str(file.parent), *STRICT, "--path", path]
-    with (
-        mounted(str(where), arguments, str(tmp_path / "log")) as entry,
-        opened_by_client(str(where / "file")),
-    ):
+    with _leased(tmp_path, path) as (file, entry):
         assert _datapath(read_status_of(entry))["coherence"]["read_leases"] == 1
         replaced(entry)
         _open_for_writing(file)
@@ -79,16 +87,9 @@ def test_a_writer_waits_for_no_lease_of_a_daemon_that_has_a_successor(
 def test_a_successor_leases_a_file_that_a_client_has_open_at_its_next_open(
     tmp_path: Path, path: str
 ) -> None:
-    file = _make_file(tmp_path)
-    where = tmp_path / "mnt"
-    where.mkdir()
-    arguments = [str(file.parent), *STRICT, "--path", path]
-    with (
-        mounted(str(where), arguments, str(tmp_path / "log")) as entry,
-        opened_by_client(str(where / "file")),
-    ):
+    with _leased(tmp_path, path) as (file, entry):
         _killed(entry)
-        with opened_by_client(str(where / "file")):
+        with opened_by_client(f"{entry.mountpoint}/file"):
             found = _datapath(read_status_of(entry))
             assert found["coherence"]["read_leases"] == 1
             assert "strict_written" not in found["fallbacks"]

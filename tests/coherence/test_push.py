@@ -38,24 +38,28 @@ KILLS: Final = max(4, ROUNDS // 20)
 
 # `pool` caches pages, and `auto` passes through.
 @pytest.mark.parametrize("path", ["auto", "pool"])
+@pytest.mark.parametrize(("coherent", "count"), [(PUSH, "pushes"), (STRICT, "broken_leases")])
 @pytest.mark.timeout(60 + 3 * ROUNDS)
 def test_a_mirror_shows_what_the_backing_tree_is_after_each_fence(
-    tmp_path: Path, path: str
+    tmp_path: Path, coherent: tuple[str, ...], count: str, path: str
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    with serving(tmp_path, str(source), *PUSH, "--path", path) as daemon:
+    with serving(tmp_path, str(source), *coherent, "--path", path) as daemon:
         assert stress(daemon, str(source)) == ""
-        assert coherence(daemon, "pushes") > 0
+        assert coherence(daemon, count) > 0
 
 
+@pytest.mark.parametrize("coherent", [PUSH, STRICT])
 @pytest.mark.timeout(60 + 3 * ROUNDS)
-def test_a_union_shows_a_change_of_either_layer_after_each_fence(tmp_path: Path) -> None:
+def test_a_union_shows_a_change_of_either_layer_after_each_fence(
+    tmp_path: Path, coherent: tuple[str, ...]
+) -> None:
     layers = [tmp_path / "upper", tmp_path / "lower"]
     for layer in layers:
         layer.mkdir()
     options = [text for layer in layers for text in ("--layer", str(layer))]
-    with serving(tmp_path, "", *options, *PUSH) as daemon:
+    with serving(tmp_path, "", *options, *coherent) as daemon:
         assert stress(daemon, *map(str, layers)) == ""
 
 

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from tests.coherence.aio import append_by_aio
-from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, opened_by_client, stress, sync
+from tests.coherence.pushed import PUSH, STRICT, coherence, opened_by_client, sync
 from tests.coherence.test_push import FILESYSTEMS, new_filesystem
 from tests.integration.conftest import kernel_mount, serving
 from tests.integration.counts import counts
@@ -28,28 +28,6 @@ pytestmark = requires("mounting", "root")
 # `pool` reads for the kernel, and `auto` passes through.
 PATHS: Final = ["auto", "pool"]
 _SHOWN: Final = "%s %y %z"
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.timeout(60 + 3 * ROUNDS)
-def test_a_strict_mirror_shows_what_the_backing_tree_is_after_each_fence(
-    tmp_path: Path, path: str
-) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    with serving(tmp_path, str(source), *STRICT, "--path", path) as daemon:
-        assert stress(daemon, str(source)) == ""
-        assert coherence(daemon, "broken_leases") > 0
-
-
-@pytest.mark.timeout(60 + 3 * ROUNDS)
-def test_a_strict_union_shows_a_change_of_either_layer_after_each_fence(tmp_path: Path) -> None:
-    layers = [tmp_path / "upper", tmp_path / "lower"]
-    for layer in layers:
-        layer.mkdir()
-    options = [text for layer in layers for text in ("--layer", str(layer))]
-    with serving(tmp_path, "", *options, *STRICT) as daemon:
-        assert stress(daemon, *map(str, layers)) == ""
 
 
 @contextlib.contextmanager

@@ -101,10 +101,13 @@ def serving(
 
 
 @contextlib.contextmanager
-def pair_of(daemon: Daemon, *, uid: int | None = None) -> Iterator[Pair]:
-    """Clients of the mount and of its source."""
+def pair_of(
+    daemon: Daemon, *, uid: int | None = None, reference: str | None = None
+) -> Iterator[Pair]:
+    """Clients of the mount and of a directory to compare it with; None: its source."""
     with contextlib.ExitStack() as ends:
-        clients = [Client(daemon.mountpoint, daemon, uid=uid), Client(daemon.source, uid=uid)]
+        native = daemon.source if reference is None else reference
+        clients = [Client(daemon.mountpoint, daemon, uid=uid), Client(native, uid=uid)]
         for client in clients:
             ends.callback(client.close)
         yield Pair(*clients)

@@ -135,14 +135,19 @@ def test_what_is_in_memory_is_told_of_both_caches(mounted, source, path: str) ->
     )
 
 
+def _file_of(user: OrdinaryUser, mounted) -> str:
+    """Mount a tree as a user; return the path of a file in the mount."""
+    source, mountpoint = (user.directory(name) for name in ("source", "mnt"))
+    make(source, "file")
+    mounted(source=source, mountpoint=mountpoint, user=user)
+    return f"{mountpoint}/file"
+
+
 @requires("ordinary user", "fusermount3", "kernel 6.9")
 def test_an_ordinary_user_is_told_that_passthrough_needs_a_privilege(
     ordinary_user: OrdinaryUser, mounted
 ) -> None:
-    source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
-    make(source, "file")
-    mounted(source=source, mountpoint=mountpoint, user=ordinary_user)
-    path = f"{mountpoint}/file"
+    path = _file_of(ordinary_user, mounted)
     told = explained(path, user=ordinary_user)
     assert served(told) == ("cached", ["splice", "pool"])
     assert told["daemon"]["served"]["reason"] == "passthrough_not_permitted"
@@ -155,10 +160,7 @@ def test_an_ordinary_user_is_told_that_passthrough_needs_a_privilege(
 def test_the_kernel_reports_no_cached_pages_of_somebody_elses_file(
     ordinary_user: OrdinaryUser, mounted
 ) -> None:
-    source, mountpoint = (ordinary_user.directory(name) for name in ("source", "mnt"))
-    make(source, "file")
-    mounted(source=source, mountpoint=mountpoint, user=ordinary_user)
-    path = f"{mountpoint}/file"
+    path = _file_of(ordinary_user, mounted)
     assert explained(path, user=ordinary_user)["daemon"]["parts"][0]["cached_bytes"] is None
     assert "hidden from this user" in run_zcfuse("explain", path, user=ordinary_user).stdout
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.integration.client import Client, Pair
-from tests.integration.conftest import PASSTHROUGH, kernel_mount, serving, write
+from tests.integration.client import Pair
+from tests.integration.conftest import PASSTHROUGH, kernel_mount, pair_of, serving, write
 from tests.support import requires, skip_unless
 
 pytestmark = requires("mounting", "root")
@@ -128,16 +128,11 @@ def pair(
     with (
         kernel_mount("--bind", "-o", "ro,noatime", source, reference),
         serving(base, source, "--path", request.param, "--cache-timeout", "0") as daemon,
+        pair_of(daemon, reference=reference) as pair,
     ):
-        mount, native = Client(daemon.mountpoint, daemon), Client(reference)
-        try:
-            pair = Pair(mount, native)
-            pair.same(SEEK)
-            pair.same(hide)
-            yield pair
-        finally:
-            mount.close()
-            native.close()
+        pair.same(SEEK)
+        pair.same(hide)
+        yield pair
 
 
 @settings(deadline=None, max_examples=100)

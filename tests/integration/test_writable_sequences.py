@@ -23,8 +23,8 @@ from tests.integration.change_sequences import (
     changes,
     open_flags,
 )
-from tests.integration.client import Client, Pair
-from tests.integration.conftest import PASSTHROUGH, serving
+from tests.integration.client import Pair
+from tests.integration.conftest import PASSTHROUGH, pair_of, serving
 from tests.support import requires, skip_unless
 
 pytestmark = requires("mounting", "root")
@@ -59,15 +59,12 @@ def pair(
     source, twin = str(base / "source"), str(base / "twin")
     os.mkdir(source)
     os.mkdir(twin)
-    with serving(base, source, "--rw", "--path", request.param) as daemon:
-        mount, native = Client(daemon.mountpoint, daemon), Client(twin)
-        try:
-            pair = Pair(mount, native)
-            pair.same(HELPERS)
-            yield pair
-        finally:
-            mount.close()
-            native.close()
+    with (
+        serving(base, source, "--rw", "--path", request.param) as daemon,
+        pair_of(daemon, reference=twin) as pair,
+    ):
+        pair.same(HELPERS)
+        yield pair
 
 
 @settings(deadline=None, max_examples=60)
