@@ -32,14 +32,12 @@ from zcfuse.admin.status import (
     HotFile,
     HotFiles,
     Refusal,
-    RenewReply,
     Reply,
     Request,
     StatusDocument,
     SyncReply,
     UnmountReply,
     printable,
-    remove_holder_socket,
     serve_status,
     thread_usage,
 )
@@ -74,6 +72,7 @@ _READ_AHEAD_KIB: Final = 4096
 
 # The status socket's readers name themselves; these are the program's own.
 _READERS: Final = itertools.count(1)
+_ENDS_WITH_DAEMON: Final = "this mount ends with its daemon: mount it with --survive"
 _NO_DATAPATH: Final = "the mount has no data path to trace (--path naive)"
 CONTROL_TASKS: Final = 512
 """Requests that Python works on at a time; the data path gives each user a share of them."""
@@ -447,9 +446,7 @@ class Mount:
             self._ended.set()
 
     async def _end_without_holder(self, survival: Survival) -> None:
-        await survival.wait_alone()
-        remove_holder_socket(self.device)
-        log.error("the holder was killed: unmounting, because nobody keeps the mount over a crash")
+        await survival.wait_alone(self.device)
         self.request_end()
 
     async def _run_control(self) -> None:
@@ -504,7 +501,9 @@ class Mount:
         if request.request == "sync":
             return SyncReply(done=await self.sync(request.wait_s or 0.0))
         if request.request in ("renew", "hand_over"):
-            return await self._upgraded(request)
+            if self._survival is None:
+                return Refusal(message=_ENDS_WITH_DAEMON)
+            return await self._survival.upgraded(hand_over=request.request == "hand_over")
         if request.request in ("trace", "untrace"):
             return self._traced(request)
         if request.request != "unmount":
@@ -516,17 +515,6 @@ class Mount:
                 return UnmountReply(failed=True, message=message, busy=polite.busy)
         outcome = await self.unmount(request.wait_s)
         return UnmountReply(failed=outcome.failed, message=printable(outcome.message))
-
-    async def _upgraded(self, request: Request) -> Reply:
-        if self._survival is None:
-            return Refusal(message="this mount ends with its daemon: mount it with --survive")
-        try:
-            if request.request == "hand_over":
-                self._survival.hand_over()
-            await self._survival.renew()
-        except (MountError, OSError) as error:
-            return Refusal(message=printable(str(error)))
-        return RenewReply(generation=self._survival.generation)
 
     def _traced(self, request: Request) -> Reply:
         if self._tracer is None:

@@ -208,9 +208,25 @@ class Survival(ABC):
         """Which daemon of the mount this is, from 1."""
         return self._takeover.generation
 
-    async def wait_alone(self) -> None:
-        """Take the holder's messages until it has ended; then the mount ends with this process."""
+    async def upgraded(self, *, hand_over: bool) -> status.Reply:
+        """Answer a request: `renew`, or `hand_over` first, which returns only where it fails."""
+        try:
+            if hand_over:
+                self.hand_over()
+            await self.renew()
+        except (MountError, OSError) as error:
+            return status.Refusal(message=status.printable(str(error)))
+        return status.RenewReply(generation=self.generation)
+
+    async def wait_alone(self, device: tuple[int, int]) -> None:
+        """Take the holder's messages until it has ended; then the mount ends with this process.
+
+        Parameters:
+            device: the mount's number, under which programs find the holder.
+        """
         await self._link.attend()
+        status.remove_holder_socket(device)
+        log.error("the holder was killed: unmounting, because nobody keeps the mount over a crash")
 
     def report(self) -> status.Survival:
         """Return the state of the promise now."""
