@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -22,12 +23,20 @@ from tests.support._user import OrdinaryUser
 from tests.support._user import ordinary_user as _ordinary_user
 
 _LEFT = pytest.StashKey[list[FuseMount]]()
+# Where the tests with a mark are. To collect all tests takes each worker seconds.
+_FOLDERS: Final = {
+    "alone": ("cli", "coherence", "integration"),
+    "ring": ("integration", "programs", "sanitized"),
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --rings."""
+    """Add --rings and --part."""
     parser.addoption(
         "--rings", action="store_true", help="switch FUSE over io_uring on during the run"
+    )
+    parser.addoption(
+        "--part", choices=sorted(_FOLDERS), help="collect where tests with this mark are"
     )
 
 
@@ -41,6 +50,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "proof: a program that only `make proof` installs and runs")
     if config.getoption("--rings") and not _is_worker(config):
         _keep_rings_on(config)
+    part = config.getoption("--part")
+    if part and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.args = [str(config.rootpath / "tests" / folder) for folder in _FOLDERS[part]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse a marked test where --part would not look for it."""
+    tests = config.rootpath / "tests"
+    for item in items:
+        for mark, folders in _FOLDERS.items():
+            if item.get_closest_marker(mark) and not any(
+                item.path.is_relative_to(tests / folder) for folder in folders
+            ):
+                raise pytest.UsageError(f"{item.nodeid}: --part {mark} does not collect it")
 
 
 def pytest_report_header() -> list[str]:
