@@ -187,7 +187,7 @@ class Survival(ABC):
         """Have a standby of the installed version wait for `hand_over`.
 
         Raises:
-            MountError: there is none; this process serves on.
+            MountError: no standby waits; this process serves on.
         """
 
     @abstractmethod
@@ -222,7 +222,7 @@ class Survival(ABC):
         """Take the holder's messages until it has ended; then the mount ends with this process.
 
         Parameters:
-            device: the mount's number, under which programs find the holder.
+            device: the mount's number. Programs find the holder by it.
         """
         await self._link.attend()
         status.remove_holder_socket(device)
