@@ -158,6 +158,15 @@ def test_a_rename_replaces_a_file_of_another_branch(served: Served) -> None:
     assert os.listdir(served.slow) == []
 
 
+def test_a_file_is_placed_under_the_new_name_of_its_directory(served: Served) -> None:
+    (served.root / "old").mkdir()
+    (served.root / "old" / "a.txt").write_bytes(b"one")
+    os.rename(served.root / "old", served.root / "new")
+    (served.root / "new" / "b.txt").write_bytes(b"two")
+    assert sorted(os.listdir(served.fast / "new")) == ["a.txt", "b.txt"]
+    assert [line.split()[0] for line in served.asked()] == ["old/a.txt", "new/b.txt"]
+
+
 def test_a_directory_with_files_in_both_branches_is_renamed_in_both(served: Served) -> None:
     (served.root / "d").mkdir()
     for name in ("a.txt", "b"):

@@ -109,13 +109,18 @@ class NodeTable:
         """Forget version and mtime, so that the node's next open trusts neither."""
         self._known(nodeid).opened_as = None
 
-    def adopt(self, nodeid: int, node: Node, parent: int = 0, name: bytes = b"") -> Node:
+    def adopt(
+        self, nodeid: int, node: Node, parent: int = 0, name: bytes = b"", *, renew: bool = False
+    ) -> Node:
         """Register a node under a nodeid of the data plane, which counts its lookups.
 
         It was found as `name` in `parent`. The data plane forwards the node's last FORGET. Lookups
-        in this table never find the node. Returns the node.
+        in this table never find the node. A node that is known stays, unless `renew` asks for this
+        one. Returns the node.
         """
         known = self._by_nodeid.setdefault(nodeid, _Known(nodeid, node, 0))
+        if renew:
+            known.node = node
         self._place(known, parent, name)
         return known.node
 

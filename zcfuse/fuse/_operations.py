@@ -368,8 +368,16 @@ class Operations(PlacingOperations):
         node = await self._node(inode)
         return bool(await self._asked(lambda: self._tree.access(node, mode, ctx.uid, gids)))
 
-    def _adopt(self, nodeid: int) -> Node | None:
-        """Make the node of a nodeid that the data path gave out; None if it knows none."""
+    async def _renewed_node(self, nodeid: int) -> Node:
+        return await self._asked(
+            lambda: self._adopt(nodeid, renew=True) or self._nodes.node(nodeid)
+        )
+
+    def _adopt(self, nodeid: int, *, renew: bool = False) -> Node | None:
+        """Make the node of a nodeid that the data path gave out; None if it knows none.
+
+        `renew` replaces the nodes of it and of the directories above, which clients may have moved.
+        """
         chain = () if self._leases is None else self._leases.describe(nodeid)
         node: Node | None = None
         above = 0
@@ -379,7 +387,7 @@ class Operations(PlacingOperations):
             else:
                 found = Identity(*identity)
                 adopted = self._tree.adopt(node, name, found)
-                node = self._nodes.adopt(number, adopted, above, name)
+                node = self._nodes.adopt(number, adopted, above, name, renew=renew)
                 self._show_ino(number, self._shown_ino(node, found))
             above = number
         return node

@@ -32,8 +32,8 @@ class PlacingOperations(ReadOnlyOperations):
     _leases: Leases | None
 
     @abstractmethod
-    async def _node(self, nodeid: int) -> Node:
-        """Return the node of a nodeid."""
+    async def _renewed_node(self, nodeid: int) -> Node:
+        """Return the node of a nodeid, under the names that the data path knows now."""
 
     @abstractmethod
     async def _answered(self, answer: Answer[_T]) -> _T:
@@ -75,7 +75,7 @@ class PlacingOperations(ReadOnlyOperations):
         await self._permit("rename", parent_inode_old, name_old, ctx)
         if await self._exists(parent_inode_new, name_new):
             await self._permit(over, parent_inode_new, name_new, ctx)
-        node, _ = self._pool().lookup(await self._node(parent_inode_old), name_old)
+        node, _ = self._pool().lookup(await self._renewed_node(parent_inode_old), name_old)
         branches = self._pool().branches_of(node)
         await self._make_directory(parent_inode_new, name_new, branches)
 
@@ -84,7 +84,7 @@ class PlacingOperations(ReadOnlyOperations):
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Make the directory in the branch that has the file."""
-        branches = self._pool().branches_of(await self._node(inode))
+        branches = self._pool().branches_of(await self._renewed_node(inode))
         await self._make_directory(new_parent_inode, new_name, branches)
 
     @handler
@@ -119,7 +119,7 @@ class PlacingOperations(ReadOnlyOperations):
     async def _permit_writing(self, inode: int, ctx: pyfuse3.RequestContext) -> NoReturn:
         """Permit the next opening of a file for writing, or its truncation by path."""
         pool = self._require_asking()
-        directory, name = pool.place_of(await self._node(inode))
+        directory, name = pool.place_of(await self._renewed_node(inode))
         who = Who(ctx.uid, ctx.gid, ctx.pid)
         seconds = await self._answered(pool.permission("write", directory, name, who))
         self._allow("write", inode, name, seconds)
@@ -128,7 +128,7 @@ class PlacingOperations(ReadOnlyOperations):
     async def _permit(
         self, change: str, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        pool, directory = self._pool(), await self._node(parent)
+        pool, directory = self._pool(), await self._renewed_node(parent)
         if pool.asks:
             who = Who(ctx.uid, ctx.gid, ctx.pid)
             seconds = await self._answered(pool.permission(change, directory, name, who))
@@ -142,7 +142,7 @@ class PlacingOperations(ReadOnlyOperations):
 
     async def _exists(self, parent: int, name: bytes) -> bool:
         try:
-            self._pool().lookup(await self._node(parent), name)
+            self._pool().lookup(await self._renewed_node(parent), name)
         except FileNotFoundError:
             return False
         return True
@@ -157,14 +157,14 @@ class PlacingOperations(ReadOnlyOperations):
     async def _place(
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext, mode: int, flags: int = 0
     ) -> NoReturn:
-        pool, directory = self._pool(), await self._node(parent)
+        pool, directory = self._pool(), await self._renewed_node(parent)
         who = Who(ctx.uid, ctx.gid, ctx.pid)
         placement = await self._answered(pool.placement(directory, name, who, mode, flags))
         placed = pool.settle(directory, placement)
         self._decide(parent, None if placed.leased else name, placed.branch, placed.valid_ms)
 
     async def _make_directory(self, parent: int, name: bytes, branches: Sequence[int]) -> NoReturn:
-        directory = await self._node(parent)
+        directory = await self._renewed_node(parent)
         for branch in branches:
             self._pool().make_directory(directory, branch)
         self._decide(parent, name, branches[0], None)
