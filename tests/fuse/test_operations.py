@@ -21,6 +21,7 @@ from tests.fuse.fakes import (
     look_up,
     make_old,
 )
+from zcfuse.fuse import _nodes
 from zcfuse.fuse._operations import Operations
 from zcfuse.tree import BeingMadeError, Mirror, Node, Tree
 
@@ -256,6 +257,24 @@ async def test_a_listing_counts_a_lookup_for_each_entry_but_the_dots(source, ope
     nodeids = {name: nodeid for name, nodeid, *_ in entries[2:]}
     assert nodeids == {b"a": await look_up(operations, "a"), b"b": await look_up(operations, "b")}
     await operations.forget([(nodeid, 2) for nodeid in nodeids.values()])
+    assert operations.statistics().nodes == 1
+
+
+async def test_a_listing_beside_many_nodes_leaves_new_names_to_lookups(
+    source, operations, leases, monkeypatch
+):
+    (source / "known").touch()
+    (source / "new").touch()
+    known = await look_up(operations, "known")
+    monkeypatch.setattr(_nodes, "LISTED_NODES", 2)
+    handle = await operations.opendir(ROOT, CONTEXT)
+    entries = {name: entry for name, _, _, entry in await listed(operations, handle)}
+    assert entries[b"known"].st_ino == known
+    assert entries[b"new"].st_ino == 0
+    assert entries[b"new"].generation == os.stat(source / "new").st_ino
+    assert set(leases.inos) == {ROOT, known}
+    new = await look_up(operations, "new")
+    await operations.forget([(known, 2), (new, 1)])
     assert operations.statistics().nodes == 1
 
 

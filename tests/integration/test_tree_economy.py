@@ -207,3 +207,20 @@ def test_the_kernel_asks_once_for_an_acl_that_is_absent(shows, tmp_path, tree) -
         asked = client.outcome("os.getxattr(p('a'), 'system.posix_acl_access')")
         assert asked in ("ENODATA", "EOPNOTSUPP")
     assert program.statistics()["datapath"]["requests"]["GETXATTR"] - before == 1
+
+
+FEW = """
+from zcfuse.fuse import _nodes
+_nodes.LISTED_NODES = 4
+tree = Dir({f"{n}": Bytes(b"%d" % n) for n in range(10)})
+options = MountOptions(path="upcall")  # the data path would answer
+"""
+
+
+def test_a_listing_beside_many_nodes_makes_none_and_says_the_same(shows) -> None:
+    program, client = shows(FEW)
+    listed = client.value("sorted((e.name, e.inode(), e.is_file()) for e in os.scandir(p()))")
+    assert program.statistics()["control"]["nodes"] == 4
+    names = [str(n) for n in range(10)]
+    assert listed == client.value(f"[(n.encode(), os.stat(p(n)).st_ino, True) for n in {names}]")
+    assert client.value(f"[content(n) for n in {names}]") == [name.encode() for name in names]

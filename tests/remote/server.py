@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import re
 import socket
+import ssl
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,9 +23,10 @@ class WebServer:
     `fault` is what GETs of a range do, `faulty` of them; then they are as they should be.
     `requests` counts by method and name; `ranges` has each range that was asked for, and `queries`
     what follows the names. Requests with the fault "refused" wait for each other at `together`.
+    With `encryption` it speaks HTTPS.
     """
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], encryption: ssl.SSLContext | None = None) -> None:
         self.files = files
         self.fault = "none"
         self.faulty = 0
@@ -44,13 +46,24 @@ class WebServer:
 
         self._http = _Server(("127.0.0.1", 0), Handler)
         self.port = self._http.server_address[1]
+        self._scheme = "http" if encryption is None else "https"
+        if encryption is not None:
+            # The thread of the connection shakes hands, so a client that waits stops no other.
+            self._http.socket = encryption.wrap_socket(
+                self._http.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     @property
+    def endpoint(self) -> str:
+        """The server."""
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         """The directory of the files."""
-        return f"http://127.0.0.1:{self.port}/d"
+        return f"{self.endpoint}/d"
 
     @property
     def fetched(self) -> int:

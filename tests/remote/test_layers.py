@@ -91,7 +91,7 @@ def test_a_filter_hides_names_of_a_server(shown: Shown, web: WebServer):
 def test_kept_names_of_a_layer_are_shown_while_its_server_is_away(
     shown: Shown, web: WebServer, local: Path
 ):
-    options = ("--cache-timeout", "0", "--deadline", "3")
+    options = ("--cache-timeout", "0", "--deadline", "10")
     daemon = shown(f"--layer={local}", f"--layer={web.url}", *options, source="")
     before = _listed(daemon)
     web.close()

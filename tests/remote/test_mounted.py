@@ -268,7 +268,7 @@ def test_an_open_file_never_mixes_two_versions(shown: Shown, web: WebServer):
 
 
 def test_kept_bytes_are_read_while_the_server_is_away(shown: Shown, web: WebServer):
-    daemon = shown("--cache-timeout", "0", "--deadline", "3")
+    daemon = shown("--cache-timeout", "0", "--deadline", "10")
     assert daemon.run("cat", daemon.path("small")).stdout == SMALL
     daemon.run("stat", daemon.path("large"))
     web.close()

@@ -1,14 +1,30 @@
 """The packed facts of names, compared with the facts that went in."""
 
-from hypothesis import given
+import errno
+import os
+import resource
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zcfuse.remote._messages import Info
-from zcfuse.remote._names import NameTable
+from zcfuse.remote._names import NameStore, NameTable
 
 _SIZES = st.none() | st.integers(0, 2**63 - 1)
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _ABOVE = st.sampled_from(["bucket/prefix/", "http://host/d/", ""])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[NameStore]:
+    made = NameStore(str(tmp_path))
+    yield made
+    made.close()
 
 
 @st.composite
@@ -22,18 +38,72 @@ def infos(draw: st.DrawFn) -> Info:
     return Info(name, path, draw(st.booleans()), size, draw(st.integers(0, 2**62)), version)
 
 
-@given(st.lists(infos(), max_size=20))
-def test_a_table_returns_the_facts_that_it_got_in_the_order_of_their_names(given_infos: list[Info]):
-    table = NameTable(given_infos)
-    expected = {info.name: info for info in given_infos}
-    assert list(table) == list(expected)
-    assert [table.get(name) for name in table] == list(expected.values())
-    assert len(table) == len(expected)
+def names_of(table: NameTable) -> list[bytes]:
+    return [info.name for _, info in table.entries(0, 10**6)]
 
 
-def test_a_name_that_was_removed_is_missing():
-    table = NameTable([Info(b"a", "x/a", False, 1, 2, '1 "t"'), Info(b"b", "x/b", True, 0, 0, "")])
+@settings(deadline=None)
+@given(st.lists(infos(), max_size=20), st.lists(infos(), max_size=5))
+def test_a_table_returns_the_facts_that_it_got_in_the_order_of_their_names(
+    added: list[Info], replaced: list[Info]
+):
+    with tempfile.TemporaryDirectory() as directory:
+        store = NameStore(directory)
+        table = NameTable(store)
+        table.add(added)
+        expected: dict[bytes, Info] = {}
+        for info in added:
+            expected.setdefault(info.name, info)
+        for info in replaced:
+            table.put(info)
+            expected[info.name] = info
+        assert [info for _, info in table.entries(0, 100)] == list(expected.values())
+        assert [table.get(name) for name in expected] == list(expected.values())
+        assert len(table) == len(expected)
+        store.close()
+
+
+def test_a_name_that_was_removed_is_missing_and_the_others_keep_their_numbers(store: NameStore):
+    table = NameTable(store)
+    table.add([Info(bytes([letter]), f"x/{letter:c}", False, 1, 2, '1 "t"') for letter in b"abcd"])
     table.remove(b"a")
-    table.remove(b"c")
+    table.remove(b"e")
     assert table.get(b"a") is None
-    assert (list(table), b"b" in table) == ([b"b"], True)
+    assert (names_of(table), len(table)) == ([b"b", b"c", b"d"], 3)
+    assert [(number, info.name) for number, info in table.entries(2, 1)] == [(2, b"c")]
+
+
+def test_tables_do_not_see_each_other_and_free_their_names(store: NameStore, tmp_path: Path):
+    def fact(number: int, text: str) -> Info:
+        return Info(b"%d" % number, text, False, number, 0, "")
+
+    first = NameTable(store)
+    first.add(fact(number, "first") for number in range(1000))
+    second = NameTable(store)
+    second.add([fact(1, "second")])
+    assert (first.get(b"1"), second.get(b"1")) == (fact(1, "first"), fact(1, "second"))
+    del first
+    second.add(fact(number, "second") for number in range(1000))
+    assert len(second) == len(names_of(second)) == 1000
+    with store.lock, store.using() as database:
+        assert database.execute("SELECT count(*) FROM names").fetchone() == (1000,)
+    assert os.listdir(tmp_path) == []  # the file has no name
+
+
+def test_a_disk_that_takes_no_names_is_an_error_and_keeps_the_earlier_ones(store: NameStore):
+    table = NameTable(store)
+    table.add([Info(b"earlier", "x", False, 1, 2, "")])
+    many = [Info(b"%d" % number, "x" * 100, False, 1, 2, "") for number in range(10_000)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+        with pytest.raises(OSError) as failure:  # noqa: PT011 - the errno depends on SQLite
+            table.add(many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert failure.value.errno in (errno.ENOSPC, errno.EIO)
+    assert (names_of(table), len(table)) == ([b"earlier"], 1)
+    table.add(many)
+    assert len(table) == len(names_of(table)) == 10_001

@@ -209,22 +209,25 @@ def test_the_driver_reads_what_a_plain_connection_does_not_get_and_the_answer_sa
     assert _reads(ask, web, 1) == [{reason: 1} if reason else {}]
 
 
-def test_after_three_ranges_that_only_the_driver_got_it_is_asked_first(
+def test_after_three_ranges_that_only_the_driver_got_it_is_asked_first_for_five_minutes(
     web: WebServer,
 ):
     skip_unless("fsspec", "aiohttp")
     from zcfuse.remote._drivers import Driver
 
     web.knows_ranges = False
-    driver = Driver(web.url, {})
+    now = 1000.0
+    driver = Driver(web.url, {}, clock=lambda: now)
     info = driver.look(driver.root, b"large", 20)
     assert info is not None
     asked = []
-    for at in range(5):
+    for at in range(7):
+        now += {5: 299.0, 6: 2.0}.get(at, 0.0)
         before = web.requests["GET", "large"]
         reason = driver.read(info, at * PIECE_BYTES, PIECE_BYTES, 20, lambda _: None)
         asked.append((web.requests["GET", "large"] - before, reason))
-    assert asked == [(2, "status 200")] * 3 + [(1, "status 200")] * 2
+    only_driver, both = (1, "status 200"), (2, "status 200")
+    assert asked == [both] * 3 + [only_driver] * 3 + [both]
 
 
 LARGE_OBJECT = Info(
@@ -232,13 +235,15 @@ LARGE_OBJECT = Info(
 )
 
 
-def _reads_object(web: WebServer) -> Callable[[int], str]:
+def _reads_object(
+    web: WebServer, clock: Callable[[], float] = time.monotonic
+) -> Callable[[int], str]:
     """Return a function that reads a piece of "large"; it returns why the driver did."""
     skip_unless("fsspec", "s3fs")
     from zcfuse.remote._drivers import Driver
 
     endpoint = f"http://127.0.0.1:{web.port}"
-    driver = Driver("s3://d", {"endpoint_url": endpoint, "key": "k", "secret": "s"})
+    driver = Driver("s3://d", {"endpoint_url": endpoint, "key": "k", "secret": "s"}, clock)
 
     def reads(piece: int) -> str:
         came: list[bytes] = []
@@ -265,6 +270,28 @@ def test_a_url_that_expired_is_signed_again_for_all_ranges_that_are_in_flight(we
         assert list(threads.map(reads, range(1, 4))) == [""] * 3
     assert reads(4) == ""
     assert web.requests["GET", "large"] == 1 + 2 * 3 + 1
+
+
+def test_a_url_is_signed_again_after_five_minutes(web: WebServer, monkeypatch: pytest.MonkeyPatch):
+    from zcfuse.remote._direct import Direct
+
+    now = 1000.0
+    signed = 0
+    sign = Direct._sign
+
+    async def counted(direct: Direct, path: str) -> str:
+        nonlocal signed
+        signed += 1
+        return await sign(direct, path)
+
+    monkeypatch.setattr(Direct, "_sign", counted)
+    reads = _reads_object(web, lambda: now)
+    counts = []
+    for seconds in (0.0, 299.0, 2.0, 0.0):
+        now += seconds
+        assert reads(len(counts)) == ""
+        counts.append(signed)
+    assert counts == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("fault", ["wrong tag", "wrong total"])

@@ -1,11 +1,12 @@
 """A worker and a server's faults, without a mount: right bytes, or an error and none."""
 
+import contextlib
 import errno
 import os
 import resource
 import signal
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.remote.conftest import LARGE, Ask
 from tests.remote.server import FAULTS, WebServer
 from tests.support import skip_unless
 from zcfuse.remote import Remote
-from zcfuse.remote._cache import PIECE_BYTES, Cache, key_of
+from zcfuse.remote._cache import PIECE_BYTES, Cache, Entry, key_of
 from zcfuse.remote._drivers import named
 from zcfuse.remote._fetchers import Fetchers, Parts, RemoteError, waited
 from zcfuse.remote._messages import Arrived, Ensure, Ensured, Failed, Info, Look, Looked, Setup
@@ -29,7 +30,7 @@ def ask(web: WebServer, workers: Callable[[Setup], Ask], tmp_path: Path) -> Ask:
 
 
 def _info(ask: Ask) -> Info:
-    looked = ask(Look(1, "", b"large", 5))
+    looked = ask(Look(1, "", b"large", 30))
     assert isinstance(looked, Looked)
     assert looked.info is not None
     return looked.info
@@ -50,93 +51,95 @@ def test_a_lasting_fault_is_an_error_and_leaves_nothing_in_the_cache(
     assert kept.good == []
 
 
-def test_a_request_that_is_cancelled_asks_the_server_nothing_more(web: WebServer, tmp_path: Path):
-    fetchers = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
-    try:
-        look = fetchers.ask(lambda number: Look(number, "", b"large", 20))
-        looked = waited(look, 60)
-        assert isinstance(looked, Looked)
-        info = looked.info
-        assert info is not None
-        key = key_of("server", info.path, info.version)
-        web.fault, web.faulty = "slow", 10**6
-        asked = [
-            fetchers.ask(lambda number, at=at: Ensure(number, key, info, at, PIECE_BYTES, True, 20))
-            for at in range(0, 16 * PIECE_BYTES, PIECE_BYTES)
-        ]
-        # Two processes with two threads have the first ones in hand.
-        fetchers.cancel(asked[4:])
-        for answer in asked[:4]:
-            assert isinstance(waited(answer, 60), Ensured)
-        for answer in asked[4:]:
-            with pytest.raises(RemoteError) as failure:
-                waited(answer, 60)
-            assert failure.value.errno == errno.ECANCELED
-        assert len(web.ranges) == 4
-    finally:
-        fetchers.close()
+class _Fetch:
+    """A fetch of the first pieces of "large", under way: a worker has told of some."""
 
+    length = 8 * PIECE_BYTES
 
-def test_a_request_under_way_that_is_cancelled_takes_no_more_bytes(web: WebServer, tmp_path: Path):
-    fetchers = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
-    try:
+    def __init__(self, fetchers: Fetchers, web: WebServer, cache: Path) -> None:
         looked = waited(fetchers.ask(lambda number: Look(number, "", b"large", 20)), 60)
         assert isinstance(looked, Looked)
-        info = looked.info
-        assert info is not None
-        key = key_of("server", info.path, info.version)
+        assert looked.info is not None
+        self._info = looked.info
+        self._key = key_of("server", self._info.path, self._info.version)
+        self._cache = Cache(str(cache), "1000000000", "0")
+        self.parts: Parts[Arrived] = Parts()
         web.fault, web.faulty = "slow", 1
-        parts: Parts[Arrived] = Parts()
-        first = parts.next
-        length = 8 * PIECE_BYTES
-        answer = fetchers.ask(lambda number: Ensure(number, key, info, 0, length, True, 20), parts)
+        first = self.parts.next
+        self.answer = fetchers.ask(self.request, self.parts)
         waited(first, 60)
-        fetchers.cancel([answer])
+
+    def request(self, number: int) -> Ensure:
+        return Ensure(number, self._key, self._info, 0, self.length, True, 20)
+
+    def entry(self) -> Entry:
+        return self._cache.open(self._key, len(LARGE), "u", self._info.version)
+
+
+@pytest.fixture
+def fetchers(web: WebServer, tmp_path: Path) -> Iterator[Fetchers]:
+    made = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
+    yield made
+    made.close()
+
+
+def test_a_request_that_is_cancelled_asks_the_server_nothing_more(
+    fetchers: Fetchers, web: WebServer
+):
+    look = fetchers.ask(lambda number: Look(number, "", b"large", 20))
+    looked = waited(look, 60)
+    assert isinstance(looked, Looked)
+    info = looked.info
+    assert info is not None
+    key = key_of("server", info.path, info.version)
+    web.fault, web.faulty = "slow", 10**6
+    asked = [
+        fetchers.ask(lambda number, at=at: Ensure(number, key, info, at, PIECE_BYTES, True, 20))
+        for at in range(0, 16 * PIECE_BYTES, PIECE_BYTES)
+    ]
+    # Two processes with two threads have the first ones in hand.
+    fetchers.cancel(asked[4:])
+    for answer in asked[:4]:
+        assert isinstance(waited(answer, 60), Ensured)
+    for answer in asked[4:]:
         with pytest.raises(RemoteError) as failure:
             waited(answer, 60)
         assert failure.value.errno == errno.ECANCELED
-        entry = Cache(str(tmp_path), "1000000000", "0").open(key, len(LARGE), "u", info.version)
+    assert len(web.ranges) == 4
+
+
+def test_a_request_under_way_that_is_cancelled_takes_no_more_bytes(
+    fetchers: Fetchers, web: WebServer, tmp_path: Path
+):
+    fetch = _Fetch(fetchers, web, tmp_path)
+    fetchers.cancel([fetch.answer])
+    with pytest.raises(RemoteError) as failure:
+        waited(fetch.answer, 60)
+    assert failure.value.errno == errno.ECANCELED
+    with contextlib.closing(fetch.entry()) as entry:
         assert entry.records() == {}
-        entry.close()
-        # Whoever wants the range afterwards gets it.
-        done = waited(fetchers.ask(lambda n: Ensure(n, key, info, 0, length, True, 20)), 60)
-        assert isinstance(done, Ensured)
-        assert done.good == [(0, length)]
-    finally:
-        fetchers.close()
+    # Whoever wants the range afterwards gets it.
+    done = waited(fetchers.ask(fetch.request), 60)
+    assert isinstance(done, Ensured)
+    assert done.good == [(0, fetch.length)]
 
 
-def test_pieces_are_told_of_while_the_rest_of_a_range_is_on_its_way(web: WebServer, tmp_path: Path):
-    fetchers = Fetchers(Setup(web.url, "server", {}, str(tmp_path), "1000000000", "0", 1))
-    try:
-        looked = waited(fetchers.ask(lambda number: Look(number, "", b"large", 20)), 60)
-        assert isinstance(looked, Looked)
-        info = looked.info
-        assert info is not None
-        key = key_of("server", info.path, info.version)
-        web.fault, web.faulty = "slow", 1
-        parts: Parts[Arrived] = Parts()
-        first = parts.next
-        length = 8 * PIECE_BYTES
-        answer = fetchers.ask(lambda number: Ensure(number, key, info, 0, length, True, 20), parts)
-        waited(first, 60)
-        assert not answer.done()
+def test_pieces_are_told_of_while_the_rest_of_a_range_is_on_its_way(
+    fetchers: Fetchers, web: WebServer, tmp_path: Path
+):
+    fetch = _Fetch(fetchers, web, tmp_path)
+    assert not fetch.answer.done()
+    with contextlib.closing(fetch.entry()) as entry:
         # Its record comes last, so another mount does not take it for present.
-        entry = Cache(str(tmp_path), "1000000000", "0").open(key, len(LARGE), "u", info.version)
         assert entry.records() == {}
-        told = parts.take()
+        told = fetch.parts.take()
         assert told[0].first == 0
-        assert (
-            os.pread(entry.data, told[-1].stop * PIECE_BYTES, 0)
-            == LARGE[: told[-1].stop * PIECE_BYTES]
-        )
-        done = waited(answer, 60)
+        came = told[-1].stop * PIECE_BYTES
+        assert os.pread(entry.data, came, 0) == LARGE[:came]
+        done = waited(fetch.answer, 60)
         assert isinstance(done, Ensured)
-        assert done.good == [(0, length)]
+        assert done.good == [(0, fetch.length)]
         assert sorted(entry.records()) == list(range(8))
-        entry.close()
-    finally:
-        fetchers.close()
 
 
 def test_a_broken_connection_goes_on_where_the_bytes_ended(ask: Ask, web: WebServer):
@@ -177,7 +180,7 @@ def test_another_version_is_refused(ask: Ask, web: WebServer):
     web.files["large"] = LARGE[::-1]
     key = key_of("server", info.path, info.version)
     with pytest.raises(RemoteError) as failure:
-        ask(Ensure(2, key, info, 0, PIECE_BYTES, True, 1.0))
+        ask(Ensure(2, key, info, 0, PIECE_BYTES, True, 20))
     assert (failure.value.errno, failure.value.unreachable) == (errno.ESTALE, False)
 
 

@@ -17,6 +17,8 @@ from zcfuse.datapath import DEPTH_LIMIT
 from zcfuse.tree import Node
 
 ROOT_NODEID: Final = 1
+LISTED_NODES: Final = 100_000
+"""The nodes from which on listings add no others, since a listing may have any number of names."""
 
 
 class _Known(msgspec.Struct, gc=False):
@@ -62,6 +64,10 @@ class NodeTable:
         """Return the nodeid of a node, None if the kernel does not know it."""
         known = self._by_identity.get(node.identity)
         return None if known is None else known.nodeid
+
+    def is_for_lookups(self, node: Node) -> bool:
+        """Return whether a listing should leave `node` to a LOOKUP: it is one too many."""
+        return len(self._by_nodeid) >= LISTED_NODES and node.identity not in self._by_identity
 
     def count_lookup(self, node: Node, parent: int = 0, name: bytes = b"") -> tuple[int, bool]:
         """Count one lookup of `node`; return its nodeid and whether the nodeid is new.

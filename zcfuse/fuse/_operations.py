@@ -564,6 +564,10 @@ class Operations(PlacingOperations):
             shown = self._nodes.nodeid(node) or self._nodes.nodeid(directory)
             entry.st_ino = shown or ROOT_NODEID
             return self._readdir_reply(token, name, entry, offset)
+        if self._leases is not None and self._nodes.is_for_lookups(node):
+            # The data path puts the number of an entry without a node into its place.
+            entry.st_ino, entry.generation = 0, attributes.ino
+            return self._readdir_reply(token, name, entry, offset)
         parent = self._nodes.nodeid(directory) or 0
         entry.st_ino = await self._count_lookup(node, attributes, parent, name)
         if self._readdir_reply(token, name, entry, offset):

@@ -53,6 +53,7 @@ class Direct:
         is_s3: whether URLs have to be signed.
         run: runs a coroutine function in the driver's thread, with a time-out in seconds.
         check: raises if the headers of an answer name another version of a file.
+        clock: seconds, for how old a signature is and how long the driver reads all ranges.
     """
 
     # Any: fsspec has no types.
@@ -63,8 +64,10 @@ class Direct:
         is_s3: bool,
         run: Callable[[Any, float], Any],
         check: Callable[[Mapping[str, str], Info], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fs = fs
+        self._clock = clock
         self._is_s3 = is_s3
         self._run = run
         self._check = check
@@ -92,7 +95,7 @@ class Direct:
         """
         if self._reason:
             return self._reason
-        if time.monotonic() < self._left_until:
+        if self._clock() < self._left_until:
             return self._left_reason
         known, _ = self._signed.get(info.path, ("", 0.0))
         reason, url = self._asked(info, start, length, deadline, keep)
@@ -106,11 +109,13 @@ class Direct:
 
     def left(self, reason: str) -> None:
         """Note that the driver got a range that `read` left to it for `reason`."""
+        if self._clock() < self._left_until:
+            return  # nothing else was tried
         self._left += 1
         if self._left >= _MOST_LEFT:
             self._left = 0
             self._left_reason = reason
-            self._left_until = time.monotonic() + _LEFT_S
+            self._left_until = self._clock() + _LEFT_S
 
     def _asked(
         self,
@@ -145,9 +150,9 @@ class Direct:
     def _signed_url(self, path: str, deadline: float) -> str:
         """Return a URL of an object, which lets anybody read the object until it expires."""
         url, until = self._signed.get(path, ("", 0.0))
-        now = time.monotonic()
+        now = self._clock()
         if now > until:
-            url = self._run(lambda: self._sign(path), max(deadline - now, 0.1))
+            url = self._run(lambda: self._sign(path), max(deadline - time.monotonic(), 0.1))
             if len(self._signed) >= _MOST_SIGNED:
                 self._signed.clear()
             self._connections.authorities = self._fs.session.get_config_variable(

@@ -64,9 +64,15 @@ class Driver:
     """A filesystem of fsspec, below the directory of a URL. Any thread may use it.
 
     A driver that is not asynchronous has a connection for each thread that uses it at the moment.
+    `clock` tells `Direct` how old what it remembers is.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         scheme = scheme_of(url)
         self._is_http = scheme in {"http", "https"}
         self._is_s3 = scheme in {"s3", "s3a"}
@@ -81,7 +87,9 @@ class Driver:
         self._direct: Direct | None = None
         if self._is_http or self._is_s3:
             check = _check_object if self._is_s3 else self._check_same
-            self._direct = Direct(self._shared, is_s3=self._is_s3, run=self._run, check=check)
+            self._direct = Direct(
+                self._shared, is_s3=self._is_s3, run=self._run, check=check, clock=clock
+            )
         self.root = root.rstrip("/") + ("/" if self._is_http else "")
 
     @property

@@ -54,10 +54,10 @@ class Parts(Generic[_P]):
 
     `next` is done once another part or the answer has come; then there is a new one. A worker that
     takes over a request begins again, so parts may come twice. `see` gets each part at once, in
-    the thread that adds it.
+    the thread that adds it, and returns what `take` will.
     """
 
-    def __init__(self, see: Callable[[_P], None] | None = None) -> None:
+    def __init__(self, see: Callable[[_P], _P] | None = None) -> None:
         self._lock = threading.Lock()
         self._came: list[_P] = []
         self._see = see
@@ -72,7 +72,7 @@ class Parts(Generic[_P]):
     def add(self, part: _P) -> None:
         """Note a part."""
         if self._see is not None:
-            self._see(part)
+            part = self._see(part)
         with self._lock:
             self._came.append(part)
             arrived, self.next = self.next, Future()

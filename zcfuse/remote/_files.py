@@ -167,7 +167,7 @@ class _Flight:
 
     __slots__ = ("is_counted", "parts", "start", "stop")
 
-    def __init__(self, start: int, stop: int, see: Callable[[Arrived], None]) -> None:
+    def __init__(self, start: int, stop: int, see: Callable[[Arrived], Arrived]) -> None:
         self.start = start
         self.stop = stop
         self.parts = Parts(see)
@@ -514,15 +514,16 @@ class RemoteFile(UpcallFile):
         return version, min(size, version.size - offset)
 
 
-def _shower(presence: Presence, hidden: int) -> Callable[[Arrived], None]:
+def _shower(presence: Presence, hidden: int) -> Callable[[Arrived], Arrived]:
     """Return what shows pieces in the thread that hears of them, `hidden` left out."""
 
-    def show(part: Arrived) -> None:
+    def show(part: Arrived) -> Arrived:
         first = part.first
         if first <= hidden < part.stop:
             presence.show(first, hidden)
             first = hidden + 1
         presence.show(first, part.stop)
+        return part
 
     return show
 

@@ -1,14 +1,13 @@
 """`Remote`: a tree of the files of a bucket or a server.
 
-Belongs to the trio thread of the mount that shows it. Listings are answered from memory while they
-are young; otherwise a worker process asks the server, and only that request waits.
+Belongs to the trio thread of the mount that shows it. Listings are kept, and answer while they are
+young; otherwise a worker process asks the server, and only that request waits.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import os
 import stat
 import threading
@@ -34,8 +33,9 @@ from zcfuse.remote._fetchers import (
     waited,
 )
 from zcfuse.remote._files import Store
+from zcfuse.remote._listings import ListRequest, Names, lacks_size
 from zcfuse.remote._messages import Info, ListDirectory, Listed, Look, Looked, Page, Reply, Setup
-from zcfuse.remote._names import NameTable
+from zcfuse.remote._names import NameStore, NameTable
 from zcfuse.remote._source import check_driver, identity_of, shown_url
 from zcfuse.tree import Answer as TreeAnswer
 from zcfuse.tree import (
@@ -62,8 +62,12 @@ _GRACE_S: Final = 2.0
 _BLOCK: Final = 4096
 _SECTOR: Final = 512
 _INO_BIT: Final = 1 << 63  # ordinary filesystems leave it clear
-# Names that the listings in memory hold together; the oldest listings go first.
+# Names that the kept listings hold together, and the kept listings; the oldest go first.
 _MOST_NAMES: Final = 1_000_000
+_MOST_LISTINGS: Final = 10_000
+# Names that a reader of a listing takes at a time, at first and at most.
+_FIRST_ENTRIES: Final = 32
+_MOST_ENTRIES: Final = 512
 # Missing names that a listing remembers, of a server that has to be asked for each.
 _MOST_MISSING: Final = 10_000
 
@@ -82,61 +86,6 @@ class RemoteNode(Node):
         text = repr((tree, info.path, info.is_directory, version))
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
         self.identity: bytes = digest.digest()
-
-
-class _Names:
-    """A listing in memory, when it was fetched, and when that was last tried.
-
-    `missing` are names that the server was asked for, and `sized` says that it was asked for all
-    sizes. `growing` is the request whose further pages are missing, None for a complete listing;
-    until then `whole` is False, so that the server is asked for other names.
-    """
-
-    __slots__ = (
-        *("by_name", "earlier", "fetched_s", "growing", "left_out", "missing"),
-        *("sized", "tried_s", "whole"),
-    )
-
-    def __init__(self, listed: Listed, before: _Names | None, *, sized: bool) -> None:
-        self.by_name = NameTable(listed.entries)
-        self.growing: _Request | None = None
-        self.left_out = listed.left_out
-        self.whole = listed.whole
-        self.missing: set[bytes] = set()
-        self.sized = sized or not any(map(_lacks_size, listed.entries))
-        self.fetched_s = self.tried_s = time.monotonic()
-        # Facts that this listing lacks, for the time when the server is away.
-        lacking = (info.name for info in listed.entries if _lacks_size(info))
-        found = () if before is None else map(before.sized_fact, lacking)
-        self.earlier = {info.name: info for info in found if info is not None}
-
-    def sized_fact(self, name: bytes) -> Info | None:
-        """Return facts of a name, now or earlier, that have the size."""
-        info = self.by_name.get(name)
-        return self.earlier.get(name) if info is None or _lacks_size(info) else info
-
-    def add(self, entries: list[Info], left_out: int) -> int:
-        """Add the names of a page; return how many are new. A name that came before stays."""
-        before = len(self.by_name)
-        for info in entries:
-            if info.name not in self.by_name:
-                self.by_name.put(info)
-        self.left_out += left_out
-        self.fetched_s = self.tried_s = time.monotonic()
-        return len(self.by_name) - before
-
-
-class _Request:
-    """A listing on its way. `names` are those of its pages, `failure` is why it ended early."""
-
-    __slots__ = ("answer", "failure", "names", "pages", "sizes")
-
-    def __init__(self, answer: Answer, pages: Parts[Page], *, sizes: bool) -> None:
-        self.answer = answer
-        self.pages = pages
-        self.sizes = sizes
-        self.names: _Names | None = None
-        self.failure: OSError | None = None
 
 
 class Remote(Tree):
@@ -205,12 +154,13 @@ class Remote(Tree):
         self._identity = identity
         self._deadline = deadline
         self._timeout = float("inf") if immutable else cache_timeout
-        self._listings: OrderedDict[str, _Names] = OrderedDict()
+        self._name_store = NameStore(cache.directory)
+        self._listings: OrderedDict[str, Names] = OrderedDict()
         self._names = 0
         self._mounted = False
         self._asking = threading.Lock()
         self._asked: dict[tuple[str, bytes | None], Answer] = {}
-        self._requests: dict[tuple[str, bool], _Request] = {}
+        self._requests: dict[tuple[str, bool], ListRequest] = {}
         self._fetched_listings = 0
         self._old_answers = 0
         self._left_out = 0
@@ -239,9 +189,9 @@ class Remote(Tree):
         path = own.info.path
         names = self._young(path) or self._fetched(path, sizes=False)
         info = names.by_name.get(name)
-        if _lacks_size(info) if info is not None else not names.whole and name not in names.missing:
+        if lacks_size(info) if info is not None else not names.whole and name not in names.missing:
             info = self._looked(names, path, name)
-        if info is None or _lacks_size(info):
+        if info is None or lacks_size(info):
             raise _error(errno.ENOENT)
         return self._found(own, info)
 
@@ -308,10 +258,11 @@ class Remote(Tree):
         return {"remotes": {self.url: told}}
 
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes, and free the names."""
         self._fetchers.close()
+        self._name_store.close()
 
-    def _fetched(self, path: str, *, sizes: bool) -> _Names:
+    def _fetched(self, path: str, *, sizes: bool) -> Names:
         """Fetch a listing, or its next page; an old one stands in while the server is unreachable.
 
         The first page makes it a listing that grows.
@@ -323,7 +274,7 @@ class Remote(Tree):
             lambda error: self._failed(path, request, error),
         )
 
-    def _grow(self, path: str, request: _Request) -> None:
+    def _grow(self, path: str, request: ListRequest) -> None:
         """Wait for the next page of a listing; raises as `_settled` does."""
         if request.failure is not None:
             raise request.failure
@@ -333,7 +284,7 @@ class Remote(Tree):
             lambda error: self._failed(path, request, error),
         )
 
-    def _looked(self, names: _Names, path: str, name: bytes) -> Info | None:
+    def _looked(self, names: Names, path: str, name: bytes) -> Info | None:
         return self._settled(
             self._look(path, name),
             lambda reply: _keep_looked(names, name, reply),
@@ -369,7 +320,7 @@ class Remote(Tree):
         except RemoteError as error:
             return fall_back(error)
 
-    def _earlier(self, names: _Names, name: bytes, error: RemoteError) -> Info:
+    def _earlier(self, names: Names, name: bytes, error: RemoteError) -> Info:
         """Return earlier facts of a name if the server is unreachable; raise the error if not."""
         info = names.earlier.get(name)
         if info is None or not error.unreachable:
@@ -378,7 +329,7 @@ class Remote(Tree):
         names.by_name.put(info)
         return info
 
-    def _old(self, path: str, error: RemoteError) -> _Names:
+    def _old(self, path: str, error: RemoteError) -> Names:
         """Return an old listing if the server is unreachable; raise the error otherwise."""
         names = self._listings.get(path)
         if names is None or not error.unreachable:
@@ -389,7 +340,7 @@ class Remote(Tree):
         names.tried_s, names.sized = time.monotonic(), True
         return names
 
-    def _young(self, path: str) -> _Names | None:
+    def _young(self, path: str) -> Names | None:
         names = self._listings.get(path)
         if names is None:
             return None
@@ -398,52 +349,72 @@ class Remote(Tree):
         young = time.monotonic() - names.fetched_s <= self._timeout
         return names if young or names.tried_s >= asked_since() else None
 
-    def _listed(self, path: str, sizes: bool) -> _Request:
+    def _listed(self, path: str, sizes: bool) -> ListRequest:
         """Return the request for a listing that is on its way already, or a new one."""
         with self._asking:
             request = self._requests.get((path, sizes))
             if request is None:
-                seconds, pages = self._seconds(), Parts[Page]()
-                answer = self._fetchers.ask(lambda n: ListDirectory(n, path, sizes, seconds), pages)
-                request = self._requests[path, sizes] = _Request(answer, pages, sizes=sizes)
+                seconds = self._seconds()
+
+                def ask(pages: Parts[Page]) -> Answer:
+                    return self._fetchers.ask(
+                        lambda number: ListDirectory(number, path, sizes, seconds), pages
+                    )
+
+                request = ListRequest(NameTable(self._name_store), ask, sizes)
+                self._requests[path, sizes] = request
             return request
 
-    def _arrived(self, path: str, request: _Request, reply: object) -> _Names:
-        """Keep the pages that came, and the answer."""
+    def _arrived(self, path: str, request: ListRequest, reply: object) -> Names:
+        """Keep the pages that came, and the answer. Raises OSError if the disk does not."""
+        try:
+            return self._joined(path, request, reply)
+        except OSError as error:
+            request.failure = error
+            self._give_up(path, request)
+            raise
+
+    def _joined(self, path: str, request: ListRequest, reply: object) -> Names:
         pages = request.pages.take()
+        if request.failure is not None:
+            raise request.failure
         if pages and request.names is None:
-            request.names = self._keep(path, Listed(0, [], 0, False), sizes=True)
+            nothing = Listed(0, [], 0, False)
+            request.names = self._keep(path, request.table, nothing, sizes=True)
             request.names.growing = request
         for page in pages:
             self._add(path, request, page)
         if isinstance(reply, Listed) and self._requests.get((path, request.sizes)) is request:
-            del self._requests[path, request.sizes]
             if request.names is None:
-                request.names = self._keep(path, reply, sizes=request.sizes)
+                request.names = self._keep(path, request.table, reply, sizes=request.sizes)
             else:
                 self._add(path, request, reply)
                 request.names.whole, request.names.growing = reply.whole, None
+            del self._requests[path, request.sizes]
         assert request.names is not None
         return request.names
 
-    def _add(self, path: str, request: _Request, page: Page | Listed) -> None:
+    def _add(self, path: str, request: ListRequest, page: Page | Listed) -> None:
         assert request.names is not None
         new = request.names.add(page.entries, page.left_out)
         if self._listings.get(path) is request.names:
             self._names += new
             self._left_out += page.left_out
 
-    def _failed(self, path: str, request: _Request, error: RemoteError) -> _Names:
+    def _failed(self, path: str, request: ListRequest, error: RemoteError) -> Names:
         request.failure = error
+        self._give_up(path, request)
+        return self._old(path, error)
+
+    def _give_up(self, path: str, request: ListRequest) -> None:
         if self._requests.get((path, request.sizes)) is request:
             del self._requests[path, request.sizes]
         names = self._listings.get(path)
         if names is not None and names is request.names:
             self._forget(self._listings.pop(path))
-        return self._old(path, error)
 
-    def _forget(self, names: _Names) -> None:
-        self._names -= len(names.by_name)
+    def _forget(self, names: Names) -> None:
+        self._names -= names.counted
         self._left_out -= names.left_out
 
     def _look(self, path: str, name: bytes) -> Answer:
@@ -465,19 +436,21 @@ class Remote(Tree):
                 answer = self._asked[what] = ask()
             return answer
 
-    def _keep(self, path: str, reply: object, *, sizes: bool) -> _Names:
-        assert isinstance(reply, Listed)
-        before = self._listings.pop(path, None)
+    def _keep(self, path: str, table: NameTable, reply: Listed, *, sizes: bool) -> Names:
+        before = self._listings.get(path)
+        names = Names(table, reply, before, sized=sizes)
         if before is not None:
-            self._forget(before)
-        names = _Names(reply, before, sized=sizes)
+            self._forget(self._listings.pop(path))
         self._listings[path] = names
-        self._names += len(names.by_name)
+        self._names += names.counted
         self._left_out += names.left_out
         self._fetched_listings += 1
-        while self._names > _MOST_NAMES and len(self._listings) > 1:
+        while len(self._listings) > 1 and self._is_full():
             self._forget(self._listings.popitem(last=False)[1])
         return names
+
+    def _is_full(self) -> bool:
+        return self._names > _MOST_NAMES or len(self._listings) > _MOST_LISTINGS
 
     def _found(self, directory: RemoteNode, info: Info) -> tuple[Node, Attributes]:
         node = RemoteNode(info, directory, self._identity)
@@ -511,16 +484,14 @@ class Remote(Tree):
 
 
 class _RemoteListing(Listing):
-    """The names of one listing. Offset n stands behind entry n - 1, "." being entry 0."""
+    """The names of one listing. Offset n + 3 stands behind name number n, and 1 behind "."."""
 
-    __slots__ = ("_directory", "_names", "_order", "_tree")
+    __slots__ = ("_directory", "_names", "_tree")
 
-    def __init__(self, tree: Remote, directory: RemoteNode, names: _Names) -> None:
+    def __init__(self, tree: Remote, directory: RemoteNode, names: Names) -> None:
         self._tree = tree
         self._directory = directory
         self._names = names
-        self._order: list[bytes] = []
-        self._look_again()
 
     def entries(self, start: int) -> Iterator[tuple[int, bytes, Node, Attributes]]:
         """Yield the entries from offset `start`; raises `NotYetError` before the next page."""
@@ -528,34 +499,28 @@ class _RemoteListing(Listing):
         for offset, (name, node) in enumerate(((b".", own), (b"..", own.parent or own)), 1):
             if start < offset:
                 yield offset, name, node, self._tree._attributes(node)
-        index = max(start - 2, 0)
+        number = max(start - 2, 0)
+        most = _FIRST_ENTRIES
         while True:
-            while index < len(self._order):
-                info = self._names.by_name.get(self._order[index])
-                index += 1
-                if info is not None and not _lacks_size(info):
-                    yield index + 2, info.name, *self._tree._found(own, info)
-            if self._look_again():
-                continue
-            if self._names.growing is None:
-                return
-            self._tree._grow(own.info.path, self._names.growing)
+            found = self._names.by_name.entries(number, most)
+            for at, info in found:
+                if not lacks_size(info):
+                    yield at + 3, info.name, *self._tree._found(own, info)
+                number = at + 1
+            most = min(2 * most, _MOST_ENTRIES)
+            if not found:
+                if self._names.growing is None:
+                    return
+                self._tree._grow(own.info.path, self._names.growing)
 
     def close(self) -> None:
-        """Free the names."""
-        self._order = []
-
-    def _look_again(self) -> bool:
-        """Take over names that came meanwhile; return whether there are any."""
-        before, names = len(self._order), self._names.by_name
-        self._order.extend(itertools.islice(names, before, None))
-        return len(self._order) > before
+        """Do nothing: names go with the last object that has them."""
 
 
-def _keep_looked(names: _Names, name: bytes, reply: object) -> Info | None:
+def _keep_looked(names: Names, name: bytes, reply: object) -> Info | None:
     assert isinstance(reply, Looked)
     info = reply.info
-    if info is None or _lacks_size(info):
+    if info is None or lacks_size(info):
         names.by_name.remove(name)
         if len(names.missing) >= _MOST_MISSING:
             names.missing.clear()
@@ -563,10 +528,6 @@ def _keep_looked(names: _Names, name: bytes, reply: object) -> Info | None:
         return None
     names.by_name.put(info)
     return info
-
-
-def _lacks_size(info: Info) -> bool:
-    return info.size is None and not info.is_directory
 
 
 def _own(node: Node) -> RemoteNode:

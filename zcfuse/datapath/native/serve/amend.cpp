@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "serve/open_reply.hpp"
 
@@ -79,7 +80,9 @@ void Amender::amend_entries(std::span<std::byte> body) const {
         std::uint64_t ino = 0;
         std::size_t size = 0;
         change<abi::EntryOut>(body, [&](auto& entry) {
-            ino = numbers_.of(entry.nodeid);
+            // Without a node, control has no other place for the number.
+            ino =
+                entry.nodeid == 0 ? std::exchange(entry.generation, 0) : numbers_.of(entry.nodeid);
             entry.attr.ino = ino;
         });
         change<abi::Dirent>(body.subspan(sizeof(abi::EntryOut)), [&](auto& entry) {

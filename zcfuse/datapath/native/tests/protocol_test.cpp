@@ -82,6 +82,22 @@ TEST("READDIRPLUS carries the st_ino of each entry") {
     CHECK_EQ(structure_at<abi::Dirent>(down, second + sizeof(abi::EntryOut)).ino, 80U);
 }
 
+TEST("READDIRPLUS carries the number of an entry without a node") {
+    const Player player;
+    player.kernel.send(request(Opcode::readdirplus, 6, 1, abi::ReadIn{}));
+    player.control.receive();
+    abi::EntryOut bare = entry(0);
+    bare.generation = 70;
+    const abi::Dirent name{0, 1, 3, 8};
+    player.control.send(reply(6, 0, bare, name, std::string_view("abc\0\0\0\0\0", 8)));
+    const Bytes down = player.kernel.receive();
+    const auto out = structure_at<abi::EntryOut>(down, sizeof(abi::OutHeader));
+    CHECK_EQ(out.nodeid, 0U);
+    CHECK_EQ(out.generation, 0U);
+    CHECK_EQ(structure_at<abi::Dirent>(down, sizeof(abi::OutHeader) + sizeof(abi::EntryOut)).ino,
+             70U);
+}
+
 TEST("ENOSYS does not reach the kernel, which would never ask again") {
     const Player player;
     player.kernel.send(request(Opcode::getxattr, 8, kNode));
