@@ -6,9 +6,11 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
+from tests.integration.conftest import serving
 from tests.support import DEADLINE_S, Daemon
 
 PUSH: Final = ("--coherence", "push")
@@ -34,6 +36,19 @@ def stress(daemon: Daemon, *sources: str, rounds: int = ROUNDS) -> str:
     timeout = 30 + 2 * rounds
     result = subprocess.run([*argv, *sources], capture_output=True, text=True, timeout=timeout)
     return (result.stdout + result.stderr).strip()
+
+
+@contextlib.contextmanager
+def union(
+    base: Path, layers: int, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[list[Path], Daemon]]:
+    """A mount of empty directories merged, the first on top."""
+    directories = [base / f"layer{number}" for number in range(layers)]
+    for directory in directories:
+        directory.mkdir()
+    arguments = [text for directory in directories for text in ("--layer", str(directory))]
+    with serving(base, "", *arguments, *options, env=env) as daemon:
+        yield directories, daemon
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """Random changes of a backing tree while readers hammer its mount; after each fence both are equal.
 
 Run as a program, since it looks at a mount: ``python -m tests.coherence.stress ROUNDS SEED
-MOUNTPOINT SOURCE... [--fixed SOURCE]``. With several sources the mount shows them merged, the first
-on top, and several processes make changes in all of them, except in the fixed one, the lowest. It
-ends with status 1, and a line for each difference, once the mount shows something that the backing
-tree does not.
+MOUNTPOINT SOURCE... [--fixed SOURCE] [--settle SECONDS]``. With several sources the mount shows
+them merged, the first on top, and several processes make changes in all of them, except in the
+fixed one, the lowest. Behind a fence, attributes may be stale for the seconds that ``--settle``
+gives. The program ends with status 1, and a line for each difference, once the mount shows
+something that the backing tree does not.
 """
 
 from __future__ import annotations
@@ -254,7 +255,9 @@ def _reading(mountpoint: str) -> Iterator[None]:
             reader.wait()
 
 
-def run(rounds: int, seed: int, mountpoint: str, sources: list[str], fixed: list[str]) -> list[str]:
+def run(
+    rounds: int, seed: int, mountpoint: str, sources: list[str], fixed: list[str], settle: float
+) -> list[str]:
     """Change and compare; return the differences of the first round that has some."""
     dice = random.Random(seed)
     _prepare(sources)
@@ -267,6 +270,7 @@ def run(rounds: int, seed: int, mountpoint: str, sources: list[str], fixed: list
             for _ in writers.map(change_often, [sources] * WRITERS, seeds):
                 pass
             fence(mountpoint)
+            time.sleep(settle)
             stale = [
                 name for name, a, b in zip(_MAPPED, shown, backing, strict=True) if a[:] != b[:]
             ]
@@ -284,6 +288,7 @@ if __name__ == "__main__":
     parser.add_argument("mountpoint")
     parser.add_argument("sources", nargs="+")
     parser.add_argument("--fixed", action="append", default=[])
+    parser.add_argument("--settle", type=float, default=0)
     found = run(**vars(parser.parse_args()))
     print("\n".join(found))
     sys.exit(1 if found else 0)

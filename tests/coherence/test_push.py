@@ -18,7 +18,11 @@ from typing import Final
 
 import pytest
 
-from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, stress, sync
+from tests.coherence.marks import (
+    hide_a_file_by_an_attribute,
+    show_what_a_name_between_no_longer_hides,
+)
+from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, stress, sync, union
 from tests.integration.conftest import command, kernel_mount, serving
 from tests.integration.counts import counts
 from tests.support import DEADLINE_S, Daemon, eventually, let_pass, requires
@@ -55,11 +59,7 @@ def test_a_mirror_shows_what_the_backing_tree_is_after_each_fence(
 def test_a_union_shows_a_change_of_either_layer_after_each_fence(
     tmp_path: Path, coherent: tuple[str, ...]
 ) -> None:
-    layers = [tmp_path / "upper", tmp_path / "lower"]
-    for layer in layers:
-        layer.mkdir()
-    options = [text for layer in layers for text in ("--layer", str(layer))]
-    with serving(tmp_path, "", *options, *coherent) as daemon:
+    with union(tmp_path, 2, *coherent) as (layers, daemon):
         assert stress(daemon, *map(str, layers)) == ""
 
 
@@ -148,6 +148,18 @@ def test_a_change_below_a_directory_that_got_covered_while_in_use_is_pushed(
             assert daemon.run("ls", daemon.path("x")).stdout == b"new\n"
         finally:
             user.communicate(timeout=DEADLINE_S)
+
+
+def test_a_directory_in_use_shows_what_a_name_in_a_layer_between_no_longer_hides(
+    tmp_path: Path,
+) -> None:
+    with union(tmp_path, 3, *PUSH) as (layers, daemon):
+        show_what_a_name_between_no_longer_hides(layers, daemon)
+
+
+def test_a_file_that_becomes_a_whiteout_by_its_attribute_is_hidden(tmp_path: Path) -> None:
+    with union(tmp_path, 2, *PUSH) as (layers, daemon):
+        hide_a_file_by_an_attribute(layers, daemon)
 
 
 def test_a_second_walk_of_many_files_sends_almost_no_request(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ int NameChanges::open() noexcept {
     return 0;
 }
 
-int NameChanges::watch(int directory) noexcept {
+int NameChanges::watch(int directory, bool attributes) noexcept {
     constexpr std::uint32_t kNames =
-        IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR;
-    const int number = ::inotify_add_watch(queue_.get(), ProcPath(directory).get(), kNames);
+        IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR | IN_MASK_ADD;
+    const auto mask = kNames | (attributes ? std::uint32_t{IN_ATTRIB} : 0);
+    const int number = ::inotify_add_watch(queue_.get(), ProcPath(directory).get(), mask);
     return number < 0 ? -errno : number;
 }
 

@@ -25,15 +25,19 @@ class NameChanges {
 
         bool lost_events() const noexcept { return (mask & IN_Q_OVERFLOW) != 0; }
         bool of_directory() const noexcept { return (mask & IN_ISDIR) != 0; }
+        bool is_move() const noexcept { return (mask & (IN_MOVED_FROM | IN_MOVED_TO)) != 0; }
+        // The directory is gone, and this is the last event.
+        bool is_end() const noexcept { return (mask & IN_IGNORED) != 0; }
     };
 
     // 0 or -errno.
     int open() noexcept;
     bool is_open() const noexcept { return static_cast<bool>(queue_); }
     int descriptor() const noexcept { return queue_.get(); }
-    // Watches a directory, by any descriptor of it. Returns the number of the watch, the same for
-    // the same directory, or -errno: ENOSPC beyond fs.inotify.max_user_watches.
-    int watch(int directory) noexcept;
+    // Watches a directory, by any descriptor of it; `attributes`: also those of what it has.
+    // Returns the number of the watch, the same for the same directory, or -errno: ENOSPC beyond
+    // fs.inotify.max_user_watches.
+    int watch(int directory, bool attributes = false) noexcept;
     void remove(int watch) noexcept;
 
     // Returns bytes, or -errno: EAGAIN without events.

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
+
+#include "sys/syscalls.hpp"
 
 namespace zc {
 
@@ -10,40 +13,124 @@ bool WatchedNames::watch_fence(int directory) {
     return fence_ >= 0;
 }
 
-bool WatchedNames::watches(const Directory& directory) {
-    {
-        const std::shared_lock guard(lock_);
-        if (const auto found = watches_.find(directory.nodeid); found != watches_.end()) {
-            return found->second != kRefused;
-        }
+bool WatchedNames::watches(std::shared_ptr<const Directory>& directory) {
+    const auto changes = changes_.load(std::memory_order_acquire);
+    if (directory->watched.load(std::memory_order_acquire) == changes) {
+        return true;
     }
-    const int descriptor = directory.at->descriptor();
+    if (directory->personal || is_refused(directory->nodeid)) {
+        return false;
+    }
+    auto opened = directory;
+    if (directory->root->source->kind() == Source::Kind::directory) {
+        if (!watch(directory->nodeid, *directory->at, false)) {
+            return false;
+        }
+    } else {
+        const auto closed = leased_nodes_.directories_closed();
+        auto again = std::make_shared<Directory>();
+        again->root = directory->root;
+        again->nodeid = directory->nodeid;
+        again->checked = sys::coarse_milliseconds();
+        if (!watch_way(*directory, again->at)) {
+            return false;
+        }
+        opened = std::move(again);
+        leased_nodes_.keep(opened, closed);
+    }
+    opened->watched.store(changes, std::memory_order_release);
+    directory = std::move(opened);
+    return true;
+}
+
+// Watches the directories on the way to a union's directory, itself last, and opens each after
+// those above it are watched.
+bool WatchedNames::watch_way(const Directory& directory, SourceDirectory::Ref& into) {
+    struct Step {
+        std::uint64_t nodeid = 0;
+        NodeView node;
+    };
+    std::vector<Step> way;
+    auto at = directory.nodeid;
+    for (; at != directory.root->nodeid; at = way.back().node.link.parent) {
+        auto node = leased_nodes_.nodes().find(at);
+        if (!node || node->is_root || node->revoked || way.size() >= kDepthLimit) {
+            return false;
+        }
+        way.push_back({at, std::move(*node)});
+    }
+    into = directory.root->source->root();
+    if (!watch(at, *into, true)) {
+        return false;
+    }
+    for (auto step = way.rbegin(); step != way.rend(); ++step) {
+        SourceDirectory::Ref next;
+        Found found;
+        if (into->enter(step->node.link.name, next) != 0 || next->find("", found) != 0) {
+            return false;
+        }
+        if (found.identity != directory.within(step->node.identity) ||
+            !watch(step->nodeid, *next, true)) {
+            return false;
+        }
+        into = std::move(next);
+    }
+    return true;
+}
+
+bool WatchedNames::is_refused(std::uint64_t nodeid) const {
+    const std::shared_lock guard(lock_);
+    const auto found = watches_.find(nodeid);
+    return found != watches_.end() && found->second.refused;
+}
+
+bool WatchedNames::watch(std::uint64_t nodeid, const SourceDirectory& at, bool merged) {
+    std::vector<int> real;
+    at.add_real(real);
     // The reader waits for this lock, so no event of the watch comes before its node.
     const std::unique_lock guard(lock_);
-    const auto [found, is_new] = watches_.try_emplace(directory.nodeid, kRefused);
-    if (is_new) {
-        const int watch = descriptor >= 0 ? queue_.watch(descriptor) : -EBADF;
-        if (watch < 0) {
-            refused_.fetch_add(1, std::memory_order_relaxed);
-        } else {
-            found->second = watch;
-            nodes_[watch].push_back(directory.nodeid);
+    auto& watches = watches_[nodeid];
+    for (const int directory : real) {
+        const int number = watches.refused ? -EBADF : queue_.watch(directory, merged);
+        if (number < 0) {
+            return refuse(watches);
+        }
+        auto& numbers = watches.numbers;
+        if (std::find(numbers.begin(), numbers.end(), number) == numbers.end()) {
+            numbers.push_back(number);
+            nodes_[number].push_back(nodeid);
         }
     }
-    return found->second != kRefused;
+    return !watches.refused;
+}
+
+bool WatchedNames::refuse(Watches& watches) {
+    refused_.fetch_add(watches.refused ? 0 : 1, std::memory_order_relaxed);
+    watches.refused = true;
+    return false;
 }
 
 void WatchedNames::forget(std::uint64_t nodeid) {
     const std::unique_lock guard(lock_);
-    const auto watch = watches_.extract(nodeid);
-    if (!watch || watch.mapped() == kRefused) {
+    const auto watches = watches_.extract(nodeid);
+    if (!watches) {
         return;
     }
-    const auto found = nodes_.find(watch.mapped());
-    std::erase(found->second, nodeid);
-    if (found->second.empty()) {
-        queue_.remove(found->first);
-        nodes_.erase(found);
+    for (const int number : watches.mapped().numbers) {
+        const auto found = nodes_.find(number);
+        std::erase(found->second, nodeid);
+        if (found->second.empty()) {
+            queue_.remove(number);
+            nodes_.erase(found);
+        }
+    }
+}
+
+void WatchedNames::end(int watch) {
+    const std::unique_lock guard(lock_);
+    const auto ended = nodes_.extract(watch);
+    for (const auto nodeid : ended ? ended.mapped() : std::vector<std::uint64_t>{}) {
+        std::erase(watches_[nodeid].numbers, watch);
     }
 }
 

@@ -5,12 +5,18 @@
 // A directory is watched before the first look at a name in it, so each later change is pushed; and
 // until the kernel forgets the directory, and with it all names in it.
 //
+// A directory of a union is watched in each layer that has it. Another layer gets it by a change in
+// a directory above. So those above are watched first, from the root down, and the directory is
+// opened after that. Once such a change is reported, open directories no longer count as watched
+// (layers_changed), and the kernel asks again for everything (Coherence).
+//
 // Threads: one reads; watches() and forget() from any. lock_ is innermost.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <span>
@@ -18,7 +24,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "serve/nodes/directories.hpp"
+#include "serve/nodes/leased_nodes.hpp"
 #include "sys/inotify.hpp"
 
 namespace zc {
@@ -27,7 +33,9 @@ class WatchedNames {
   public:
     using Change = sys::NameChanges::Change;
 
-    WatchedNames() { queue_.open(); }
+    explicit WatchedNames(LeasedNodes& leased_nodes) : leased_nodes_(leased_nodes) {
+        queue_.open();
+    }
 
     bool is_open() const noexcept { return queue_.is_open(); }
     int descriptor() const noexcept { return queue_.descriptor(); }
@@ -36,10 +44,15 @@ class WatchedNames {
     bool is_fence(const Change& change) const noexcept {
         return fence_ >= 0 && change.watch == fence_;
     }
-    // Whether each change of the directory's names is reported, from now on at the latest.
-    bool watches(const Directory& directory);
+    // Whether each change of the directory's names is reported, from before it was opened. Where
+    // that needs it, opens the directory again, and `directory` is that one from then on.
+    bool watches(std::shared_ptr<const Directory>& directory);
+    // A union's directories may have other parts. Call it before the kernel forgets them.
+    void layers_changed() noexcept { changes_.fetch_add(1, std::memory_order_acq_rel); }
     // The kernel has forgotten a node.
     void forget(std::uint64_t nodeid);
+    // The system has ended a watch, because the directory is gone.
+    void end(int watch);
     // The nodes of the directory that changed.
     std::vector<std::uint64_t> nodes_of(const Change& change) const;
     ssize_t read(std::span<std::byte> buffer) noexcept { return queue_.read(buffer); }
@@ -49,12 +62,22 @@ class WatchedNames {
     std::uint64_t refused() const noexcept { return refused_; }
 
   private:
-    static constexpr int kRefused = -1;
+    struct Watches {
+        std::vector<int> numbers;
+        bool refused = false;
+    };
 
+    bool is_refused(std::uint64_t nodeid) const;
+    bool watch(std::uint64_t nodeid, const SourceDirectory& at, bool merged);
+    bool watch_way(const Directory& directory, SourceDirectory::Ref& into);
+    bool refuse(Watches& watches);
+
+    LeasedNodes& leased_nodes_;
     sys::NameChanges queue_;
     int fence_ = -1;
+    std::atomic<std::uint64_t> changes_{1};  // of layers
     mutable std::shared_mutex lock_;
-    std::unordered_map<std::uint64_t, int> watches_;  // by nodeid; kRefused
+    std::unordered_map<std::uint64_t, Watches> watches_;  // by nodeid
     std::unordered_map<int, std::vector<std::uint64_t>> nodes_;
     std::atomic<std::uint64_t> refused_{0};
 };

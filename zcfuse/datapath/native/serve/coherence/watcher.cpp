@@ -47,6 +47,7 @@ Coherence::Coherence(LeasedNodes& leased_nodes, const Negotiation& negotiation,
     : nodes_(leased_nodes),
       pushers_(leased_nodes, negotiation),
       read_leases_(std::make_shared<ReadLeases>(pushers_)),
+      names_(leased_nodes),
       queue_error_(queue_.open()),
       fence_path_(std::move(fence_directory)) {
     if (fence_path_.empty()) {
@@ -90,10 +91,9 @@ Reason Coherence::try_watch(const std::shared_ptr<const LeaseRoot>& root, Freshn
     return Reason::none;
 }
 
-// In layers and below a filter a change of one name may change others too.
+// Below a filter a change of one name may change others too.
 Reason Coherence::watch_names(const LeaseRoot& root) {
-    if (!names_.is_open() || (fence_ && !fence_in_names_) ||
-        root.source->kind() != Source::Kind::directory) {
+    if (!names_.is_open() || (fence_ && !fence_in_names_) || !root.source->names_can_be_watched()) {
         return Reason::push_not_permitted;
     }
     root.source->set_pushed(Freshness::names);
@@ -173,6 +173,7 @@ void Coherence::read_names(std::span<std::byte> buffer) {
     for (WatchedNames::Change change; sys::NameChanges::next(events, change);) {
         note(change, now);
     }
+    settle();
 }
 
 void Coherence::stop() {
@@ -212,8 +213,11 @@ void Coherence::note(const WatchedNames::Change& change, Clock::time_point now) 
         pass_fence(change.name, fences_named_);
         return;
     }
+    if (change.is_end()) {
+        names_.end(change.watch);
+    }
     if (change.name.empty()) {
-        return;  // the end of a watch
+        return;  // of the directory itself, which the one above reports too
     }
     events_.fetch_add(1, std::memory_order_relaxed);
     if (change.of_directory()) {
@@ -223,6 +227,7 @@ void Coherence::note(const WatchedNames::Change& change, Clock::time_point now) 
     const auto nodes = names_.nodes_of(change);
     for (const auto nodeid : nodes) {
         pushers_.post({nodeid, std::string(change.name), 0, false, now});
+        reshaped_ = reshaped_ || reshapes(change, nodeid);
     }
     unknown_.fetch_add(nodes.empty() ? 1 : 0, std::memory_order_relaxed);
 }
@@ -239,7 +244,9 @@ void Coherence::recover() {
 void Coherence::push(const sys::Change& change, const Filesystem& filesystem,
                      Clock::time_point now) {
     const bool itself = change.name == ".";
-    const bool names = (change.mask & sys::kNameChanges) != 0 && !itself && !change.name.empty();
+    const bool names =
+        ((change.mask & sys::kNameChanges) != 0 || may_be_whiteout(change, filesystem)) &&
+        !itself && !change.name.empty();
     if (change.of_directory() && names) {
         nodes_.directories_changed();
     }
@@ -251,6 +258,7 @@ void Coherence::push(const sys::Change& change, const Filesystem& filesystem,
         for (const auto nodeid : nodes_of(filesystem, change.directory)) {
             known = true;
             pushers_.post({nodeid, std::string(change.name), 0, false, now});
+            reshaped_ = reshaped_ || parts_changed(nodeid, change.name);
         }
     }
     auto* file = change.file != nullptr ? change.file : itself ? change.directory : nullptr;
@@ -271,18 +279,68 @@ void Coherence::push(const sys::Change& change, const Filesystem& filesystem,
 // directory, whose event is that of any change of attributes.
 bool Coherence::reshapes(const sys::Change& change, const Filesystem& filesystem) {
     constexpr std::uint64_t kDirectoryChanges = FAN_MOVED_FROM | FAN_MOVED_TO | FAN_ATTRIB;
-    const auto is_merged = [](const Watched& watched) {
-        return watched.root->source->kind() == Source::Kind::overlay;
-    };
-    const bool merged =
-        std::any_of(filesystem.directories.begin(), filesystem.directories.end(), is_merged);
     const bool of_directory = change.of_directory() && (change.mask & kDirectoryChanges) != 0;
-    return merged && (of_directory || is_reserved(change.name));
+    return (of_directory || is_reserved(change.name)) && has_layers(filesystem);
+}
+
+bool Coherence::has_layers(const Filesystem& filesystem) {
+    return std::any_of(filesystem.directories.begin(), filesystem.directories.end(),
+                       [](const Watched& watched) {
+                           return watched.root->source->kind() == Source::Kind::overlay;
+                       });
+}
+
+// An empty file in a layer becomes a whiteout, or none, by an extended attribute.
+bool Coherence::may_be_whiteout(const sys::Change& change, const Filesystem& filesystem) {
+    sys::UniqueFd file;
+    struct ::statx status {};
+    return (change.mask & FAN_ATTRIB) != 0 && !change.of_directory() && change.file != nullptr &&
+           has_layers(filesystem) &&
+           sys::open_handle(filesystem.mount.get(), change.file, file) == 0 &&
+           sys::status_of(file.get(), "", false, status) == 0 && S_ISREG(status.stx_mode) &&
+           status.stx_size == 0;
+}
+
+// Two layers have a directory in common whatever else happens. With three, a name in the middle one
+// may hide what the lowest adds.
+bool Coherence::parts_changed(std::uint64_t directory, std::string_view name) const {
+    const auto root = nodes_.is_in_union(directory) ? nodes_.root_above(directory) : nullptr;
+    return root && root->source->layers() > 2 && is_merged_directory(directory, name);
+}
+
+// The same of a name in a directory that the kernel knows. A directory that was made or removed, or
+// got a mark, matters if it is part of one that the kernel knows.
+bool Coherence::reshapes(const WatchedNames::Change& change, std::uint64_t directory) const {
+    if (!nodes_.is_in_union(directory)) {
+        return false;
+    }
+    const bool moved = change.of_directory() && change.is_move();
+    return moved || is_reserved(change.name) || is_merged_directory(directory, change.name);
+}
+
+// Whether a name that changed in a layer shows a directory that the kernel knows. What a layer has
+// under that name says which parts the layers below add to it.
+bool Coherence::is_merged_directory(std::uint64_t directory, std::string_view name) const {
+    const auto place = nodes_.place_of(directory);
+    const auto root = place ? nodes_.root_of(place->root) : nullptr;
+    if (!root) {
+        return false;
+    }
+    SourceDirectory::Ref at;
+    Found found;
+    int error = root->source->root()->enter(place->path, at);
+    error = error == 0 ? at->find(std::string(name).c_str(), found) : error;
+    found.identity.lease += root->number;
+    if (error != 0) {
+        return error != -ENOENT;
+    }
+    return S_ISDIR(found.status.stx_mode) && nodes_.nodes().nodeid_of(found.identity) != 0;
 }
 
 void Coherence::settle() {
     if (reshaped_) {
         reshaped_ = false;
+        names_.layers_changed();
         nodes_.directories_changed();
         pushers_.forget_everything();
     }

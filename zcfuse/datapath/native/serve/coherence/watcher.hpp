@@ -109,6 +109,11 @@ class Coherence {
     bool is_fence(const sys::Change& change);
     void pass_fence(std::string_view name, std::uint64_t& seen);
     static bool reshapes(const sys::Change& change, const Filesystem& filesystem);
+    bool reshapes(const WatchedNames::Change& change, std::uint64_t directory) const;
+    bool parts_changed(std::uint64_t directory, std::string_view name) const;
+    bool is_merged_directory(std::uint64_t directory, std::string_view name) const;
+    static bool has_layers(const Filesystem& filesystem);
+    static bool may_be_whiteout(const sys::Change& change, const Filesystem& filesystem);
     void settle();
     bool must_push(const sys::Change& change, std::uint64_t nodeid);
     std::vector<std::uint64_t> nodes_of(const Filesystem& filesystem,

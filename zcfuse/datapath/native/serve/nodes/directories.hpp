@@ -38,6 +38,9 @@ struct Directory {
     std::uint64_t nodeid = 0;
     std::int64_t checked = 0;  // coarse milliseconds
     bool personal = false;     // as one user sees it, so the kernel may keep no name in it
+    // Since before it was opened each change of its names is reported, until a directory in a layer
+    // changes (WatchedNames, the number of such changes); 0: not.
+    mutable std::atomic<std::uint64_t> watched{0};
     mutable std::atomic<bool> used{true};
 
     // Converts an identity of the table of nodes into the source's.

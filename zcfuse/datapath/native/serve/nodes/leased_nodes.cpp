@@ -474,8 +474,8 @@ int LeasedNodes::list_xattrs(std::uint64_t nodeid, ThreadCounts& counts, Bytes& 
 }
 
 int LeasedNodes::list(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& counts,
-                      OpenDirectory& into, std::vector<struct ::statx>& versions,
-                      Freshness& freshness) {
+                      const Watches& watches, OpenDirectory& into,
+                      std::vector<struct ::statx>& versions, Freshness& freshness) {
     return with_descriptors([&] {
         versions.clear();
         into.name_changes = name_changes();
@@ -485,6 +485,7 @@ int LeasedNodes::list(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& cou
         }
         into.personal = directory->personal;
         freshness = directory->root->source->freshness();
+        freshness = watches(directory) ? Freshness::pushed : freshness;
         return directory->at->list(into.listing, versions);
     });
 }

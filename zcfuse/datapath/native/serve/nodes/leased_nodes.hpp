@@ -23,6 +23,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -111,6 +112,11 @@ class LeasedNodes {
     // The same of a directory in which a client changes names: in a union it is copied up first.
     int directory_to_change(std::uint64_t nodeid, ThreadCounts& counts,
                             std::shared_ptr<const Directory>& into);
+    // Keeps an open directory for later requests, unless directories were closed since then.
+    std::uint64_t directories_closed() const noexcept { return cache_.generation(); }
+    void keep(std::shared_ptr<const Directory> directory, std::uint64_t directories_closed) {
+        cache_.put(std::move(directory), directories_closed);
+    }
     // Looks up a name in a directory; the identity is that of the table of nodes.
     int find(const Directory& directory, const char* name, Found& into);
 
@@ -124,8 +130,11 @@ class LeasedNodes {
     int read_link(std::uint64_t nodeid, ThreadCounts& counts, std::string& into);
     int get_xattr(std::uint64_t nodeid, ThreadCounts& counts, const char* name, Bytes& into);
     int list_xattrs(std::uint64_t nodeid, ThreadCounts& counts, Bytes& into);
-    int list(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& counts, OpenDirectory& into,
-             std::vector<struct ::statx>& versions, Freshness& freshness);
+    // `watches`: whether the names in a directory are watched, which opens it again if need be. The
+    // freshness is then that of `pushed`.
+    using Watches = std::function<bool(std::shared_ptr<const Directory>&)>;
+    int list(std::uint64_t nodeid, std::uint32_t uid, ThreadCounts& counts, const Watches& watches,
+             OpenDirectory& into, std::vector<struct ::statx>& versions, Freshness& freshness);
     int filesystem_status(std::uint64_t nodeid, struct ::statvfs& into) const;
     // Opens the node itself with flags of open(2), to change it. Works only in a real directory's
     // tree.

@@ -36,7 +36,7 @@ bool lookup(Context& context, const Request& request) {
     if (leased_nodes.is_kept(*directory->root, request.header.nodeid, text)) {
         return false;
     }
-    const bool watched = watches_names(context, *directory);
+    const bool watched = watches_names(context, directory);
     const auto freshness = watched ? Freshness::pushed : directory->root->source->freshness();
     const auto validity = directory->personal ? Validity{} : leased_nodes.validity(freshness);
     Found found;

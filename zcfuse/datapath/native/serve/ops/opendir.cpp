@@ -49,17 +49,6 @@ std::uint32_t caching(Context& context, std::uint64_t nodeid, const Statuses& st
     return abi::fopen::cache_dir | (same ? abi::fopen::keep_cache : 0);
 }
 
-// The freshness of a listing that will be opened. A watch begins before.
-bool listing_is_pushed(Context& context, const abi::InHeader& header) {
-    if (!context.state.coherence || !context.state.coherence->names().is_open()) {
-        return false;
-    }
-    std::shared_ptr<const Directory> directory;
-    return context.leased_nodes().directory_for(header.nodeid, header.uid, context.counts,
-                                                directory) == 0 &&
-           watches_names(context, *directory);
-}
-
 }  // namespace
 
 bool opendir(Context& context, const Request& request) {
@@ -67,16 +56,12 @@ bool opendir(Context& context, const Request& request) {
     const auto nodeid = request.header.nodeid;
     auto opened = std::make_shared<OpenDirectory>();
     Statuses statuses;
-    const bool pushed = listing_is_pushed(context, request.header);
     auto freshness = Freshness::timed;
-    if (const int error = leased_nodes.list(nodeid, request.header.uid, context.counts, *opened,
-                                            statuses, freshness);
+    if (const int error = open_listing(context, request.header, *opened, statuses, freshness);
         error != 0) {
         return request.failed(error);
     }
-    const auto flags = opened->personal ? 0
-                                        : caching(context, nodeid, statuses,
-                                                  pushed ? Freshness::pushed : freshness);
+    const auto flags = opened->personal ? 0 : caching(context, nodeid, statuses, freshness);
     const auto handle = leased_nodes.listings().add(std::move(opened));
     if (!request.answer_with(abi::OpenOut{handle, flags, 0})) {
         leased_nodes.listings().take(handle);

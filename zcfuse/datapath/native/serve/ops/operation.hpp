@@ -73,10 +73,19 @@ inline bool keeps_attributes(const Context& context, std::uint64_t nodeid) {
            context.state.coherence->read_leases().holds(nodeid);
 }
 
-// Whether each change of the directory's names is pushed. Ask before a look at any of them.
-inline bool watches_names(const Context& context, const Directory& directory) {
-    return directory.root->source->freshness() == Freshness::names && context.state.coherence &&
+// Whether each change of the directory's names is pushed. Ask before a look at any of them, and
+// look in what `directory` is then.
+inline bool watches_names(const Context& context, std::shared_ptr<const Directory>& directory) {
+    return directory->root->source->freshness() == Freshness::names && context.state.coherence &&
            context.state.coherence->names().watches(directory);
+}
+
+// Opens a listing as LeasedNodes::list() does, of the directory that a request names.
+inline int open_listing(Context& context, const abi::InHeader& header, OpenDirectory& into,
+                        std::vector<struct ::statx>& versions, Freshness& freshness) {
+    const auto watches = [&](auto& directory) { return watches_names(context, directory); };
+    return context.leased_nodes().list(header.nodeid, header.uid, context.counts, watches, into,
+                                       versions, freshness);
 }
 
 // Counts a lookup of what `find` says that a name in a directory shows, and makes the entry that

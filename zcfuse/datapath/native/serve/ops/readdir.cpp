@@ -33,7 +33,7 @@ class Reply {
         const auto& header = request.header;
         leased_ = plus && context.leased_nodes().directory_for(header.nodeid, header.uid,
                                                                context.counts, directory_) == 0;
-        names_watched_ = leased_ && watches_names(context, *directory_);
+        names_watched_ = leased_ && watches_names(context, directory_);
     }
 
     // Puts the entry at hand into it; false when it does not fit.
@@ -125,8 +125,7 @@ int resume(Context& context, const abi::InHeader& header, std::uint64_t position
     into = std::make_shared<OpenDirectory>();
     std::vector<struct ::statx> versions;
     auto freshness = Freshness::timed;
-    return context.leased_nodes().list(header.nodeid, header.uid, context.counts, *into, versions,
-                                       freshness);
+    return open_listing(context, header, *into, versions, freshness);
 }
 
 int find(Context& context, const Request& request, const abi::ReadIn& read,
@@ -158,9 +157,7 @@ int reopen(Context& context, const abi::InHeader& header, const abi::ReadIn& rea
     OpenDirectory fresh;
     std::vector<struct ::statx> versions;
     auto freshness = Freshness::timed;
-    if (const int error = context.leased_nodes().list(header.nodeid, header.uid, context.counts,
-                                                      fresh, versions, freshness);
-        error != 0) {
+    if (const int error = open_listing(context, header, fresh, versions, freshness); error != 0) {
         return error == kUpcall ? -ESTALE : error;
     }
     opened.listing = std::move(fresh.listing);

@@ -87,6 +87,7 @@ class DirectorySource::At final : public SourceDirectory {
         : source_(std::move(source)), own_(std::move(own)) {}
 
     int descriptor() const noexcept override { return own_ ? own_.get() : source_->fd_.get(); }
+    void add_real(std::vector<int>& into) const override { into.push_back(descriptor()); }
 
     int find(const char* name, Found& into) const override {
         const int error = look(name, into.status);

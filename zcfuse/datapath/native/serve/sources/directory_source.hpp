@@ -35,6 +35,7 @@ class DirectorySource final : public Source, public std::enable_shared_from_this
     void add_real(std::uint32_t first, std::vector<Real>& into) const override {
         into.push_back({first, fd_.get()});
     }
+    bool names_can_be_watched() const noexcept override { return true; }
     void set_pushed(Freshness how) const noexcept override {
         freshness_.store(how, std::memory_order_release);
     }

@@ -194,7 +194,7 @@ int OverlaySource::At::list(std::unique_ptr<Listing>& into,
     // A change that is pushed must show in every look after it. A listing keeps no descriptor,
     // so it keeps no directory.
     LookInLayer look;
-    if (!reports_changes(source_->freshness())) {
+    if (!reports_names(source_->freshness())) {
         look = [at = weak_from_this()](std::size_t part, const char* name, Found& found) {
             const auto directory = at.lock();
             return directory ? directory->find_in(part, name, found) : -ESTALE;
@@ -374,7 +374,7 @@ Freshness OverlaySource::worst(Freshness (Source::*of)() const noexcept) const n
         if (one == Freshness::timed) {
             return one;
         }
-        freshness = reports_changes(one) ? one : freshness;
+        freshness = one != Freshness::fixed ? one : freshness;
     }
     return freshness;
 }

@@ -46,6 +46,10 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     Freshness freshness() const noexcept override { return worst(&Source::freshness); }
     Freshness data_freshness() const noexcept override { return worst(&Source::data_freshness); }
     void add_real(std::uint32_t first, std::vector<Real>& into) const override;
+    bool names_can_be_watched() const noexcept override {
+        return std::all_of(layers_.begin(), layers_.end(),
+                           [](const auto& layer) { return layer->names_can_be_watched(); });
+    }
     void set_pushed(Freshness how) const noexcept override;
     SourceDirectory::Ref root() const override;
     SourceDirectory::Ref adopt(sys::UniqueFd directory) const override;
@@ -80,7 +84,7 @@ class OverlaySource final : public Source, public std::enable_shared_from_this<O
     void show(std::size_t parts, struct ::statx& status) const noexcept;
     // Whether redirects and metacopies are followed. A change is pushed by the path that the real
     // file has, and that is not the path that shows it behind a redirect.
-    bool follows() const noexcept { return !reports_changes(freshness()); }
+    bool follows() const noexcept { return !reports_names(freshness()); }
 
     const Layers layers_;
     const bool sees_trusted_;

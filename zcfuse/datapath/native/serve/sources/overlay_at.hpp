@@ -60,6 +60,11 @@ class OverlaySource::At final : public SourceDirectory,
     int descriptor() const noexcept override {
         return source_->upper_ && !is_raised() ? -1 : parts_.front().directory->descriptor();
     }
+    void add_real(std::vector<int>& into) const override {
+        for (const auto& part : parts_) {
+            part.directory->add_real(into);
+        }
+    }
     const UnionDirectory* as_union() const noexcept override {
         return source_->upper_ ? this : nullptr;
     }

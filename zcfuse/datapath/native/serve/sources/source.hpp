@@ -45,6 +45,10 @@ constexpr bool reports_changes(Freshness freshness) noexcept {
     return freshness == Freshness::pushed || freshness == Freshness::strict;
 }
 
+constexpr bool reports_names(Freshness freshness) noexcept {
+    return reports_changes(freshness) || freshness == Freshness::names;
+}
+
 class UnionDirectory;
 
 // The file under a name. `identity.lease` counts the layers of the source.
@@ -169,6 +173,8 @@ class SourceDirectory {
     virtual int identify(int, const char*, Found&) const { return kUpcall; }
     // The real directory, for operations that change it; -1 without one.
     virtual int descriptor() const noexcept { return -1; }
+    // The real directories whose names show in it, for a watch on each.
+    virtual void add_real(std::vector<int>& /*into*/) const {}
     // How clients change it, if it belongs to a union with an upper layer; else nullptr.
     virtual const UnionDirectory* as_union() const noexcept { return nullptr; }
 };
@@ -239,6 +245,8 @@ class Source {
         int fd = -1;  // the source's
     };
     virtual void add_real(std::uint32_t /*first*/, std::vector<Real>& /*into*/) const {}
+    // Whether watches on the real directories behind a directory report each change of its names.
+    virtual bool names_can_be_watched() const noexcept { return freshness() == Freshness::fixed; }
     // From now on every change of its real directories is pushed to the kernel: `pushed` or
     // `strict`. With `names` only that of names, in those of its directories that are watched.
     virtual void set_pushed(Freshness /*how*/) const noexcept {}
