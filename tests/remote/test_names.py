@@ -1,5 +1,6 @@
 """The packed facts of names, compared with the facts that went in."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -25,6 +26,19 @@ def store(tmp_path: Path) -> Iterator[NameStore]:
     made = NameStore(str(tmp_path))
     yield made
     made.close()
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Have writes of this process beyond `size` bytes of a file fail."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @st.composite
@@ -90,19 +104,34 @@ def test_tables_do_not_see_each_other_and_free_their_names(store: NameStore, tmp
     assert os.listdir(tmp_path) == []  # the file has no name
 
 
+def test_names_of_discarded_tables_give_room_on_a_full_disk(store: NameStore):
+    infos = [Info(b"%d" % number, "x" * 100, False, 1, 2, "") for number in range(4000)]
+    table = NameTable(store)
+    table.add(infos)
+    with store.lock, store.using() as database:
+        [pages] = database.execute("PRAGMA page_count").fetchone()
+        [page_bytes] = database.execute("PRAGMA page_size").fetchone()
+    del table
+    table = NameTable(store)
+    with files_of_at_most(pages * page_bytes):
+        table.add(infos[:3000])
+    assert names_of(table) == [info.name for info in infos[:3000]]
+
+
+def test_a_directory_that_is_gone_is_an_error_and_no_missing_name(tmp_path: Path):
+    store = NameStore(str(tmp_path / "gone"))
+    with pytest.raises(OSError) as failure:  # noqa: PT011 - the errno is what counts
+        NameTable(store).add([Info(b"a", "x/a", False, 1, 2, "")])
+    assert failure.value.errno == errno.EIO
+    store.close()
+
+
 def test_a_disk_that_takes_no_names_is_an_error_and_keeps_the_earlier_ones(store: NameStore):
     table = NameTable(store)
     table.add([Info(b"earlier", "x", False, 1, 2, "")])
     many = [Info(b"%d" % number, "x" * 100, False, 1, 2, "") for number in range(10_000)]
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
-        with pytest.raises(OSError) as failure:  # noqa: PT011 - the errno depends on SQLite
-            table.add(many)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with files_of_at_most(1 << 16), pytest.raises(OSError) as failure:  # noqa: PT011 - of SQLite
+        table.add(many)
     assert failure.value.errno in (errno.ENOSPC, errno.EIO)
     assert (names_of(table), len(table)) == ([b"earlier"], 1)
     table.add(many)

@@ -13,12 +13,17 @@ import pytest
 
 from tests.remote.kills import told
 from tests.support import Mounter, requires, skip_unless
+from zcfuse.options import DEFAULT_CACHE_TIMEOUT_S
 from zcfuse.remote import Remote
-from zcfuse.remote._fetchers import RemoteError
+from zcfuse.remote._fetchers import RemoteError, waited
+from zcfuse.remote._listings import ListRequest
+from zcfuse.tree import Node
 
 PAGE = 100
 KEYS = 350
 NAMES = [b"key-%04d" % number for number in range(KEYS)]
+# For so long at most a page is held back. The driver asks again for one that takes longer.
+_HELD_S = 100
 
 
 class Lister:
@@ -51,7 +56,7 @@ class Lister:
                 number = int(asked.get("continuation-token", ["0"])[0])
                 lister.asked.append(number)
                 if number in lister.held:
-                    lister.released.wait(30)
+                    lister.released.wait(_HELD_S)
                 if number in lister.failing:
                     self._reply(403, b"")
                     return
@@ -144,13 +149,41 @@ def test_a_page_that_fails_is_an_error_and_no_shorter_listing(remote: Remote, li
     assert len(list(remote.listing(node).entries(0))) == KEYS + 2
 
 
+def _left_by_a_lookup(remote: Remote, lister: Lister, node: Node) -> ListRequest:
+    """Have a lookup take the first pages of a listing; return it once the last page is there."""
+    lister.held = {3}
+    lister.released.clear()
+    remote.lookup(node, NAMES[0])
+    [request] = remote._requests.values()
+    lister.released.set()
+    waited(request.answer, 60)
+    return request
+
+
+def test_pages_that_a_lookup_left_are_not_asked_again_for_a_listing(remote: Remote, lister: Lister):
+    node, _ = remote.lookup(remote.root, b"many")
+    _left_by_a_lookup(remote, lister, node)
+    assert [name for _, name, *_ in remote.listing(node).entries(2)] == NAMES
+    assert lister.asked == [0, 1, 2, 3]
+
+
+def test_a_listing_that_nobody_took_for_long_is_fetched_again(remote: Remote, lister: Lister):
+    node, _ = remote.lookup(remote.root, b"many")
+    _left_by_a_lookup(remote, lister, node).came_s -= DEFAULT_CACHE_TIMEOUT_S + 1
+    remote.lookup(node, NAMES[0])
+    assert lister.asked == [0, 1, 2, 3]
+    _left_by_a_lookup(remote, lister, node)
+    assert lister.asked == 2 * [0, 1, 2, 3]
+
+
 @requires("mounting")
 def test_a_client_sees_the_first_names_and_others_before_the_last_page(
     lister: Lister, mounted: Mounter, tmp_path: Path
 ):
     lister.held = {3}
     options = ["--option=anon=true", f"--option=endpoint_url={lister.endpoint}", "--immutable"]
-    limits = ("--cache-dir", str(tmp_path / "cache"), "--cache-floor", "0")
+    options.append(f'--option=config_kwargs={{"read_timeout": {_HELD_S}}}')
+    limits = ("--cache-dir", str(tmp_path / "cache"), "--cache-floor", "0", f"--deadline={_HELD_S}")
     daemon = mounted(*options, *limits, source="s3://bucket")
     code = (
         "import os, sys; path = sys.argv[1]\n"

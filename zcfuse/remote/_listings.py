@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from zcfuse.remote._fetchers import Answer, Parts
 from zcfuse.remote._messages import Info, Listed, Page
 from zcfuse.remote._names import NameTable
+
+# Names of one transaction: other threads wait for it.
+_ADDED_AT_ONCE: Final = 1000
 
 
 class Names:
@@ -19,7 +23,7 @@ class Names:
     `missing` are names that the server was asked for, and `sized` says that it was asked for all
     sizes. `growing` is the request whose further pages are missing, None for a complete listing;
     until then `whole` is False, so that the server is asked for other names. `counted` of its names
-    are in the sum of all listings.
+    are in the sum of all listings. Its age counts from their arrival, even if they waited here.
     """
 
     __slots__ = (
@@ -28,17 +32,16 @@ class Names:
     )
 
     def __init__(
-        self, table: NameTable, listed: Listed, before: Names | None, *, sized: bool
+        self, request: ListRequest, listed: Listed, before: Names | None, *, sized: bool
     ) -> None:
-        table.add(listed.entries)
-        self.by_name = table
-        self.counted = len(table)
+        self.by_name = request.table
+        self.counted = len(request.table)
         self.growing: ListRequest | None = None
         self.left_out = listed.left_out
         self.whole = listed.whole
         self.missing: set[bytes] = set()
         self.sized = sized or not any(map(lacks_size, listed.entries))
-        self.fetched_s = self.tried_s = time.monotonic()
+        self.fetched_s = self.tried_s = request.came_s
         # Facts that this listing lacks, for the time when the server is away.
         lacking = (info.name for info in listed.entries if lacks_size(info))
         found = () if before is None else map(before.sized_fact, lacking)
@@ -49,11 +52,10 @@ class Names:
         info = self.by_name.get(name)
         return self.earlier.get(name) if info is None or lacks_size(info) else info
 
-    def add(self, entries: list[Info], left_out: int) -> int:
-        """Add names, and those that the table got meanwhile; return how many are new."""
-        self.by_name.add(entries)
+    def grow(self, request: ListRequest, left_out: int) -> int:
+        """Take over the names that the table got meanwhile; return how many are new."""
         self.left_out += left_out
-        self.fetched_s = self.tried_s = time.monotonic()
+        self.fetched_s = self.tried_s = request.came_s
         before, self.counted = self.counted, len(self.by_name)
         return self.counted - before
 
@@ -61,24 +63,44 @@ class Names:
 class ListRequest:
     """A listing on its way. `names` are those of its pages, `failure` is why it ended early.
 
-    The thread that receives a page puts its names into `table`: nobody may take them for long.
+    The thread that receives names puts them into `table`: nobody may take them for long, and the
+    mount's thread has others to answer. `came_s` is when the last ones came.
     """
 
-    __slots__ = ("answer", "failure", "names", "pages", "sizes", "table")
+    __slots__ = ("answer", "came_s", "failure", "names", "pages", "sizes", "table")
 
     def __init__(self, table: NameTable, ask: Callable[[Parts[Page]], Answer], sizes: bool) -> None:
         self.table = table
         self.sizes = sizes
         self.names: Names | None = None
         self.failure: OSError | None = None
-        self.pages = Parts(self._kept)
+        self.came_s = time.monotonic()
+        self.pages: Parts[Page] = _Pages(self._keep)
         self.answer = ask(self.pages)
 
-    def _kept(self, page: Page) -> Page:
+    def _keep(self, entries: list[Info]) -> None:
+        self.came_s = time.monotonic()
         try:
-            self.table.add(page.entries)
+            for start in range(0, len(entries), _ADDED_AT_ONCE):
+                self.table.add(entries[start : start + _ADDED_AT_ONCE])
         except OSError as error:  # of the disk
             self.failure = error
+
+
+class _Pages(Parts[Page]):
+    """Pages and the answer behind them, whose names `keep` gets before anybody hears of them."""
+
+    def __init__(self, keep: Callable[[list[Info]], None]) -> None:
+        super().__init__(self._emptied)
+        self._keep = keep
+
+    def end(self, answer: Answer) -> None:
+        if answer.exception() is None and isinstance(reply := answer.result(), Listed):
+            self._keep(reply.entries)
+        super().end(answer)
+
+    def _emptied(self, page: Page) -> Page:
+        self._keep(page.entries)
         return Page(page.number, [], page.left_out)
 
 

@@ -88,16 +88,30 @@ class NameStore:
             number = errno.ENOSPC if is_full else errno.EIO
             raise OSError(number, os.strerror(number)) from error
 
-    def sweep(self, database: sqlite3.Connection, came: int) -> None:
-        """Delete some of what was discarded, as `came` names were added."""
-        left = max(came * _SWEPT_EACH, _SWEPT_LEAST)
-        while left > 0 and self._discarded:
-            start, stop = self._discarded.popleft()
-            end = min(start + left, stop)
-            database.execute("DELETE FROM names WHERE number >= ? AND number < ?", (start, end))
-            left -= end - start
-            if end < stop:
-                self._discarded.appendleft((end, stop))
+    def sweep(self, coming: int) -> None:
+        """Delete some of what was discarded, which gives room to the `coming` names on a full disk.
+
+        The caller holds `lock`. Raises as `using`.
+        """
+        if not self._discarded:
+            return
+        left = max(coming * _SWEPT_EACH, _SWEPT_LEAST)
+        swept: list[tuple[int, int]] = []
+        try:
+            with self.using() as database:
+                while left > 0 and self._discarded:
+                    start, stop = self._discarded.popleft()
+                    end = min(start + left, stop)
+                    if end < stop:
+                        self._discarded.appendleft((end, stop))
+                    swept.append((start, end))
+                    left -= end - start
+                    database.execute(
+                        "DELETE FROM names WHERE number >= ? AND number < ?", swept[-1]
+                    )
+        except OSError:
+            self._discarded.extend(swept)
+            raise
 
     def close(self) -> None:
         """Close the file, which frees its space. A second call does nothing."""
@@ -110,7 +124,10 @@ class NameStore:
         if self._closed:
             raise sqlite3.ProgrammingError("closed")
         if self._database is None:
-            made, path = tempfile.mkstemp(prefix=".names-", dir=self._directory)
+            try:
+                made, path = tempfile.mkstemp(prefix=".names-", dir=self._directory)
+            except FileNotFoundError as error:  # which clients would take for a missing name
+                raise OSError(errno.EIO, os.strerror(errno.EIO), self._directory) from error
             try:
                 # SQLite locks files, and a close of another descriptor would unlock this one.
                 os.close(made)
@@ -173,6 +190,7 @@ class NameTable:
         if not infos:
             return
         with self._store.lock:
+            self._store.sweep(len(infos))
             rows = [
                 (number, self._key(info.name), self._packed(info))
                 for number, info in enumerate(infos, self._end)
@@ -183,7 +201,6 @@ class NameTable:
                     "INSERT INTO names VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
                 )
                 came = database.total_changes - before
-                self._store.sweep(database, came)
             self._end += len(infos)
             self._count += came
 

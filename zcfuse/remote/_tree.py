@@ -267,7 +267,10 @@ class Remote(Tree):
 
         The first page makes it a listing that grows.
         """
-        request = self._listed(path, sizes)
+        names = self._listings.get(path)
+        # What comes in pages has the sizes.
+        growing = None if names is None else names.growing
+        request = growing or self._listed(path, sizes)
         return self._settled(
             request.pages.next,
             lambda reply: self._arrived(path, request, reply),
@@ -380,26 +383,26 @@ class Remote(Tree):
             raise request.failure
         if pages and request.names is None:
             nothing = Listed(0, [], 0, False)
-            request.names = self._keep(path, request.table, nothing, sizes=True)
+            request.names = self._keep(path, request, nothing, sizes=True)
             request.names.growing = request
         for page in pages:
-            self._add(path, request, page)
+            self._grown(path, request, page.left_out)
         if isinstance(reply, Listed) and self._requests.get((path, request.sizes)) is request:
             if request.names is None:
-                request.names = self._keep(path, request.table, reply, sizes=request.sizes)
+                request.names = self._keep(path, request, reply, sizes=request.sizes)
             else:
-                self._add(path, request, reply)
+                self._grown(path, request, reply.left_out)
                 request.names.whole, request.names.growing = reply.whole, None
             del self._requests[path, request.sizes]
         assert request.names is not None
         return request.names
 
-    def _add(self, path: str, request: ListRequest, page: Page | Listed) -> None:
+    def _grown(self, path: str, request: ListRequest, left_out: int) -> None:
         assert request.names is not None
-        new = request.names.add(page.entries, page.left_out)
+        new = request.names.grow(request, left_out)
         if self._listings.get(path) is request.names:
             self._names += new
-            self._left_out += page.left_out
+            self._left_out += left_out
 
     def _failed(self, path: str, request: ListRequest, error: RemoteError) -> Names:
         request.failure = error
@@ -436,9 +439,9 @@ class Remote(Tree):
                 answer = self._asked[what] = ask()
             return answer
 
-    def _keep(self, path: str, table: NameTable, reply: Listed, *, sizes: bool) -> Names:
+    def _keep(self, path: str, request: ListRequest, reply: Listed, *, sizes: bool) -> Names:
         before = self._listings.get(path)
-        names = Names(table, reply, before, sized=sizes)
+        names = Names(request, reply, before, sized=sizes)
         if before is not None:
             self._forget(self._listings.pop(path))
         self._listings[path] = names
