@@ -19,9 +19,10 @@ import pytest
 
 from tests.coherence.marks import (
     hide_a_file_by_an_attribute,
+    show_a_part_whose_event_was_lost,
     show_what_a_name_between_no_longer_hides,
 )
-from tests.coherence.pushed import PUSH, ROUNDS, coherence, stress, sync, union
+from tests.coherence.pushed import PUSH, ROUNDS, coherence, short_queue, stress, sync, union
 from tests.integration.conftest import kernel_mount, serving
 from tests.integration.counts import counts
 from tests.support import DEADLINE_S, Daemon, Mounter, OrdinaryUser, eventually, requires
@@ -32,7 +33,7 @@ SHORT: Final = ("--cache-timeout", "0.001")
 # Ticks of the kernel's clock, by which it counts that time.
 SETTLE: Final = ("--settle", "0.05")
 # Each look is a request, so a round takes longer than elsewhere.
-SLOW_ROUNDS: Final = ROUNDS // 3
+SLOW_ROUNDS: Final = ROUNDS // 5
 FILES: Final = 200
 
 
@@ -117,6 +118,14 @@ def test_a_file_that_becomes_a_whiteout_by_its_attribute_is_hidden(
 ) -> None:
     with union(tmp_path, 2, *PUSH, *SHORT, env=refused) as (layers, daemon):
         hide_a_file_by_an_attribute(layers, daemon)
+
+
+@pytest.mark.alone
+def test_a_part_of_a_directory_is_shown_though_its_event_was_lost(
+    tmp_path: Path, refused: dict[str, str]
+) -> None:
+    with short_queue("inotify"), union(tmp_path, 2, *PUSH, env=refused) as (layers, daemon):
+        show_a_part_whose_event_was_lost(layers, daemon)
 
 
 def test_a_union_with_an_archive_shows_its_new_members_and_the_names_above_it(

@@ -20,9 +20,10 @@ import pytest
 
 from tests.coherence.marks import (
     hide_a_file_by_an_attribute,
+    show_a_part_whose_event_was_lost,
     show_what_a_name_between_no_longer_hides,
 )
-from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, stress, sync, union
+from tests.coherence.pushed import PUSH, ROUNDS, STRICT, coherence, short_queue, stress, sync, union
 from tests.integration.conftest import command, kernel_mount, serving
 from tests.integration.counts import counts
 from tests.support import DEADLINE_S, Daemon, eventually, let_pass, requires
@@ -227,28 +228,28 @@ def test_lost_events_make_the_kernel_ask_again_for_everything(tmp_path: Path) ->
     kept = [source / f"{number}" for number in range(50)]
     for path in kept:
         path.write_bytes(b"old")
-    limit = Path("/proc/sys/fs/fanotify/max_queued_events")
-    before = limit.read_text()
-    limit.write_text("16")
-    try:
-        with serving(tmp_path, str(source), *PUSH) as daemon:
-            daemon.run("find", daemon.mountpoint, "-size", "+1")
-            # A daemon that runs empties the queue before it is full.
-            os.kill(daemon.pid, signal.SIGSTOP)
-            try:
-                for number in range(100):
-                    (source / f"more{number}").touch()
-                for path in kept:
-                    path.write_bytes(b"and new")
-            finally:
-                os.kill(daemon.pid, signal.SIGCONT)
-            sync(daemon)
-            sizes = daemon.run("stat", "-c", "%s", *(daemon.path(path.name) for path in kept))
-            assert sizes.stdout.split() == [b"7"] * len(kept)
-            assert coherence(daemon, "overflows") > 0
-            assert coherence(daemon, "epochs") > 0
-    finally:
-        limit.write_text(before)
+    with short_queue("fanotify"), serving(tmp_path, str(source), *PUSH) as daemon:
+        daemon.run("find", daemon.mountpoint, "-size", "+1")
+        # A daemon that runs empties the queue before it is full.
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            for number in range(100):
+                (source / f"more{number}").touch()
+            for path in kept:
+                path.write_bytes(b"and new")
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        sync(daemon)
+        sizes = daemon.run("stat", "-c", "%s", *(daemon.path(path.name) for path in kept))
+        assert sizes.stdout.split() == [b"7"] * len(kept)
+        assert coherence(daemon, "overflows") > 0
+        assert coherence(daemon, "epochs") > 0
+
+
+@pytest.mark.alone
+def test_a_part_of_a_directory_is_shown_though_its_event_was_lost(tmp_path: Path) -> None:
+    with short_queue("fanotify"), union(tmp_path, 2, *PUSH) as (layers, daemon):
+        show_a_part_whose_event_was_lost(layers, daemon)
 
 
 def test_a_mount_on_a_directory_of_ours_survives_changes_around_it(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ bool WatchedNames::watch_way(const Directory& directory, SourceDirectory::Ref& i
     auto at = directory.nodeid;
     for (; at != directory.root->nodeid; at = way.back().node.link.parent) {
         auto node = leased_nodes_.nodes().find(at);
-        if (!node || node->is_root || node->revoked || way.size() >= kDepthLimit) {
+        if (!node || node->is_root || node->revoked || way.size() >= kDepthLimit ||
+            is_refused(at)) {
             return false;
         }
         way.push_back({at, std::move(*node)});

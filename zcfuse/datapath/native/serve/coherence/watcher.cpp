@@ -235,7 +235,7 @@ void Coherence::note(const WatchedNames::Change& change, Clock::time_point now) 
 // Any name or attribute that the kernel has may be wrong once events are lost. Fences that wait
 // were made before, or their events are lost.
 void Coherence::recover() {
-    pushers_.forget_everything();
+    forget_everything();
     const std::lock_guard guard(fence_lock_);
     fences_seen_ = fences_named_ = fences_asked_;
     fence_changed_.notify_all();
@@ -339,11 +339,16 @@ bool Coherence::is_merged_directory(std::uint64_t directory, std::string_view na
 
 void Coherence::settle() {
     if (reshaped_) {
-        reshaped_ = false;
-        names_.layers_changed();
-        nodes_.directories_changed();
-        pushers_.forget_everything();
+        forget_everything();
     }
+}
+
+// Open directories first: the kernel asks again at once, and keeps what it gets then.
+void Coherence::forget_everything() {
+    reshaped_ = false;
+    names_.layers_changed();
+    nodes_.directories_changed();
+    pushers_.forget_everything();
 }
 
 bool Coherence::must_push(const sys::Change& change, std::uint64_t nodeid) {

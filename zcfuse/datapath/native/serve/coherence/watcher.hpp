@@ -115,6 +115,7 @@ class Coherence {
     static bool has_layers(const Filesystem& filesystem);
     static bool may_be_whiteout(const sys::Change& change, const Filesystem& filesystem);
     void settle();
+    void forget_everything();
     bool must_push(const sys::Change& change, std::uint64_t nodeid);
     std::vector<std::uint64_t> nodes_of(const Filesystem& filesystem,
                                         struct ::file_handle* handle) const;
