@@ -14,7 +14,7 @@ import pytest
 from tests.remote.kills import told
 from tests.support import Mounter, requires, skip_unless
 from zcfuse.options import DEFAULT_CACHE_TIMEOUT_S
-from zcfuse.remote import Remote
+from zcfuse.remote import Remote, _tree
 from zcfuse.remote._fetchers import RemoteError, waited
 from zcfuse.remote._listings import ListRequest
 from zcfuse.tree import Node
@@ -174,6 +174,23 @@ def test_a_listing_that_nobody_took_for_long_is_fetched_again(remote: Remote, li
     assert lister.asked == [0, 1, 2, 3]
     _left_by_a_lookup(remote, lister, node)
     assert lister.asked == 2 * [0, 1, 2, 3]
+
+
+def test_a_listing_that_others_displace_is_given_up_and_its_readers_get_the_rest(
+    remote: Remote, lister: Lister, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_tree, "_MOST_LISTINGS", 1)
+    lister.held = {3}
+    node, _ = remote.lookup(remote.root, b"many")
+    reader = remote.listing(node).entries(2)
+    first = next(reader)
+    assert len(remote._requests) == 1
+    remote.lookup(remote.root, b"many")
+    assert list(remote._listings) == [""]
+    assert remote._requests == {}
+    lister.released.set()
+    assert [name for _, name, *_ in (first, *reader)] == NAMES
+    assert lister.asked == [0, 1, 2, 3]
 
 
 @requires("mounting")

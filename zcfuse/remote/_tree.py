@@ -387,13 +387,13 @@ class Remote(Tree):
             request.names.growing = request
         for page in pages:
             self._grown(path, request, page.left_out)
-        if isinstance(reply, Listed) and self._requests.get((path, request.sizes)) is request:
+        if isinstance(reply, Listed):
             if request.names is None:
                 request.names = self._keep(path, request, reply, sizes=request.sizes)
-            else:
+            elif request.names.growing is not None:
                 self._grown(path, request, reply.left_out)
                 request.names.whole, request.names.growing = reply.whole, None
-            del self._requests[path, request.sizes]
+            self._drop(path, request)
         assert request.names is not None
         return request.names
 
@@ -410,15 +410,22 @@ class Remote(Tree):
         return self._old(path, error)
 
     def _give_up(self, path: str, request: ListRequest) -> None:
-        if self._requests.get((path, request.sizes)) is request:
-            del self._requests[path, request.sizes]
+        self._drop(path, request)
         names = self._listings.get(path)
         if names is not None and names is request.names:
-            self._forget(self._listings.pop(path))
+            self._forget(path)
 
-    def _forget(self, names: Names) -> None:
+    def _drop(self, path: str, request: ListRequest) -> None:
+        """Have nobody join a request any more. Those who read its names get the rest of it."""
+        if self._requests.get((path, request.sizes)) is request:
+            del self._requests[path, request.sizes]
+
+    def _forget(self, path: str) -> None:
+        names = self._listings.pop(path)
         self._names -= names.counted
         self._left_out -= names.left_out
+        if names.growing is not None:
+            self._drop(path, names.growing)
 
     def _look(self, path: str, name: bytes) -> Answer:
         seconds = self._seconds()
@@ -443,13 +450,13 @@ class Remote(Tree):
         before = self._listings.get(path)
         names = Names(request, reply, before, sized=sizes)
         if before is not None:
-            self._forget(self._listings.pop(path))
+            self._forget(path)
         self._listings[path] = names
         self._names += names.counted
         self._left_out += names.left_out
         self._fetched_listings += 1
         while len(self._listings) > 1 and self._is_full():
-            self._forget(self._listings.popitem(last=False)[1])
+            self._forget(next(iter(self._listings)))
         return names
 
     def _is_full(self) -> bool:
