@@ -1,7 +1,9 @@
 """Ranges of bytes over plain connections, in any portions."""
 
 import contextlib
+import errno
 import hashlib
+import os
 import random
 import socket
 import threading
@@ -9,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -124,6 +127,27 @@ def test_a_connection_that_was_not_used_for_long_is_not_used_again():
     with answering(HEAD + BODY) as (url, accepted):
         assert [read(ranges, url) for _ in range(2)] == [BODY] * 2
         assert len(accepted) == 2
+
+
+def test_a_kernel_without_a_kind_of_address_reaches_servers_that_have_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    real = socket.socket
+
+    def made(family: int = -1, *rest: int, **keywords: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *rest, **keywords)
+
+    with answering(HEAD + BODY) as (url, _):
+        port = urlsplit(url).port
+        both = [
+            (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)),
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+        monkeypatch.setattr(socket, "socket", made)
+        assert read(ranges_of(), url, 60) == BODY
 
 
 def test_a_server_that_sends_less_than_a_piece_at_a_time_is_slow_and_not_silent():

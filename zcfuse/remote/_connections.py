@@ -127,7 +127,11 @@ class Connections:
         """Connect to one of a server's addresses, to those of each kind in turn."""
         failure = OSError(f"{host} has no address")
         for family, kind, protocol, address in self._addresses(host, port):
-            stream = socket.socket(family, kind, protocol)
+            try:
+                stream = socket.socket(family, kind, protocol)
+            except OSError as error:  # a kernel without IPv6
+                failure = error
+                continue
             try:
                 stream.settimeout(min(_ADDRESS_S, left(until)))
                 stream.connect(address)
