@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,11 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.remote.kills import told
-from tests.support import Mounter, requires, skip_unless
+from tests.support import Mounter, eventually, requires, skip_unless
 from zcfuse.options import DEFAULT_CACHE_TIMEOUT_S
 from zcfuse.remote import Remote, _tree
 from zcfuse.remote._fetchers import RemoteError, waited
 from zcfuse.remote._listings import ListRequest
+from zcfuse.remote._messages import Info
+from zcfuse.remote._names import NameTable
 from zcfuse.tree import Node
 
 PAGE = 100
@@ -27,7 +30,10 @@ _HELD_S = 100
 
 
 class Lister:
-    """A bucket of empty objects. `held` are pages, by number, that wait for `released`."""
+    """A bucket of empty objects. `held` are pages, by number, that wait for `released`.
+
+    A page that is no longer held comes at once.
+    """
 
     def __init__(self) -> None:
         self.held: set[int] = set()
@@ -55,8 +61,10 @@ class Lister:
                     return
                 number = int(asked.get("continuation-token", ["0"])[0])
                 lister.asked.append(number)
-                if number in lister.held:
-                    lister.released.wait(_HELD_S)
+                until = time.monotonic() + _HELD_S
+                while number in lister.held and time.monotonic() < until:
+                    if lister.released.wait(0.02):
+                        break
                 if number in lister.failing:
                     self._reply(403, b"")
                     return
@@ -119,8 +127,9 @@ def remote(lister: Lister, tmp_path: Path) -> Iterator[Remote]:
     made = Remote(
         "s3://bucket",
         cache_dir=str(tmp_path / "cache"),
-        deadline=20.0,
+        deadline=float(_HELD_S),
         anon=True,
+        config_kwargs={"read_timeout": _HELD_S},
         endpoint_url=lister.endpoint,
     )
     yield made
@@ -190,6 +199,30 @@ def test_a_listing_that_others_displace_is_given_up_and_its_readers_get_the_rest
     assert remote._requests == {}
     lister.released.set()
     assert [name for _, name, *_ in (first, *reader)] == NAMES
+    assert lister.asked == [0, 1, 2, 3]
+
+
+def test_names_that_come_while_a_reader_looks_wait_for_no_further_page(
+    remote: Remote, lister: Lister, monkeypatch: pytest.MonkeyPatch
+):
+    lister.held = {1, 3}
+    node, _ = remote.lookup(remote.root, b"many")
+    reader = remote.listing(node).entries(2)
+    names = [next(reader)[1] for _ in range(PAGE)]
+    entries = NameTable.entries
+
+    def looking(table: NameTable, start: int, most: int) -> list[tuple[int, Info]]:
+        found = entries(table, start, most)
+        if not found:
+            monkeypatch.undo()
+            lister.held = {3}
+            assert eventually(lambda: len(table) == 3 * PAGE, 60)
+        return found
+
+    monkeypatch.setattr(NameTable, "entries", looking)
+    names += [next(reader)[1] for _ in range(2 * PAGE)]
+    lister.released.set()
+    assert [*names, *(name for _, name, *_ in reader)] == NAMES
     assert lister.asked == [0, 1, 2, 3]
 
 

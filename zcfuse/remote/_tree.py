@@ -277,12 +277,12 @@ class Remote(Tree):
             lambda error: self._failed(path, request, error),
         )
 
-    def _grow(self, path: str, request: ListRequest) -> None:
-        """Wait for the next page of a listing; raises as `_settled` does."""
+    def _grow(self, path: str, request: ListRequest, page: Answer) -> None:
+        """Wait for a page of a listing; raises as `_settled` does."""
         if request.failure is not None:
             raise request.failure
         self._settled(
-            request.pages.next,
+            page,
             lambda reply: self._arrived(path, request, reply),
             lambda error: self._failed(path, request, error),
         )
@@ -512,6 +512,9 @@ class _RemoteListing(Listing):
         number = max(start - 2, 0)
         most = _FIRST_ENTRIES
         while True:
+            growing = self._names.growing
+            # Taken first: names of a page that comes meanwhile need no further page.
+            page = None if growing is None else growing.pages.next
             found = self._names.by_name.entries(number, most)
             for at, info in found:
                 if not lacks_size(info):
@@ -519,9 +522,9 @@ class _RemoteListing(Listing):
                 number = at + 1
             most = min(2 * most, _MOST_ENTRIES)
             if not found:
-                if self._names.growing is None:
+                if growing is None or page is None:
                     return
-                self._tree._grow(own.info.path, self._names.growing)
+                self._tree._grow(own.info.path, growing, page)
 
     def close(self) -> None:
         """Do nothing: names go with the last object that has them."""
