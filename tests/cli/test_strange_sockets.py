@@ -35,6 +35,7 @@ def strange(mounted) -> Iterator[tuple[Daemon, socket.socket]]:
     os.rename(path, aside)
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(path)
+        strangers = os.stat(path).st_ino
         os.seteuid(STRANGER)
         try:
             listener.listen()  # the kernel notes the user here
@@ -42,10 +43,14 @@ def strange(mounted) -> Iterator[tuple[Daemon, socket.socket]]:
             os.seteuid(0)
         listener.setblocking(False)
         yield daemon, listener
-    # A daemon whose mount is gone removes the file at its end.
+    if find_mount(daemon.mountpoint) is not None:
+        os.rename(aside, path)
+        return
+    os.unlink(aside)
+    # Without this mount the next one may have the number, and its socket the name.
     with suppress(FileNotFoundError):
-        os.unlink(path)
-    os.rename(aside, path)
+        if os.stat(path).st_ino == strangers:
+            os.unlink(path)
 
 
 def was_asked(listener: socket.socket) -> bool:
