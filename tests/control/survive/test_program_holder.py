@@ -20,9 +20,9 @@ class _Holder:
     """A holder whose first program is this process; it listens at an address without a file."""
 
     def __init__(self, wait_ms: int, program: str) -> None:
-        self.address = f"\0zcfuse-test-{os.getpid()}-{id(self)}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(self.address)
+        self._listener.bind("")  # the kernel chooses a free address
+        self.address = self._listener.getsockname()
         self._listener.listen(1)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
