@@ -1,4 +1,4 @@
-"""What the tests of pushes share: how to mount, the fence, and the daemon's counts."""
+"""Helpers for the tests of pushes: mounting, the fence, and the daemon's counts."""
 
 from __future__ import annotations
 

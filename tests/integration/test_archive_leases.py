@@ -108,7 +108,7 @@ def test_what_was_looked_up_once_is_asked_for_no_more(
         requests = ("LOOKUP", "GETATTR", "READDIRPLUS", "READLINK")
         return [one for one in requests if after.request(one) != before.request(one)]
 
-    # A kernel that is short of memory drops some of what it keeps, and asks for that once more.
+    # A kernel that is short of memory drops some of what it keeps, and asks for that again.
     attempts = [asked_again() for _ in range(3)]
     assert [] in attempts, attempts
 

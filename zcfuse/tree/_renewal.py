@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 PUSHING: Final = ("push", "strict")
-"""Values of `Tree.coherence` with which changes are pushed to the kernel."""
+"""Values of `Tree.coherence` that push changes to the kernel."""
 
 COHERENCE: Final = ("ttl", *PUSHING, None)
 """Values of `Tree.coherence`."""
